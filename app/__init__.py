@@ -1,0 +1,1 @@
+"""ScaiMind's gateway: REST and Server-Sent Events in front of MindCoordinator."""

@@ -1,0 +1,31 @@
+"""Who makes a request: the value that every room of the gateway passes on."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated caller, as of one request.
+
+    Tenant and user come from the token alone, never from a body or a query.
+    """
+
+    tenant_id: str
+    user_id: str | None
+    roles: frozenset[str] = frozenset()
+    #: Permission keys, those that the roles grant included.
+    permissions: frozenset[str] = frozenset()
+    #: Which credential this is, so that it can be revoked; never the secret itself.
+    credential_id: str = ""
+    #: When the credential ends; None if it does not end by itself.
+    expires_at: datetime | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DownstreamTokens:
+    """Tokens minted for the caller, to be forwarded with one call; never logged."""
+
+    scaidrive: str = field(repr=False)
+    scaiatlas: str = field(repr=False)
