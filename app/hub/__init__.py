@@ -1,0 +1,8 @@
+"""Fan-out: one upstream stream per job, any number of watchers, nothing lost silently."""
+
+from app.hub.hub import Hub
+from app.hub.reasons import CloseReason
+from app.hub.sink import Sink, TransportSink
+from app.hub.upstream import Position, Upstream
+
+__all__ = ["CloseReason", "Hub", "Position", "Sink", "TransportSink", "Upstream"]

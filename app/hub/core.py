@@ -1,0 +1,403 @@
+"""What a feed knows and what each of its log watchers gets next.
+
+Synchronous and without I/O: it takes what the upstream sent and what the
+sockets took, and says what is to be sent. Drivers (`feed.py`, `watchers.py`)
+own tasks, timers and sockets.
+
+A watcher is a cursor. It is *live* when it has been given everything up to
+`flushed`; then it gets what its cohort gets. Otherwise it is *behind* and
+steps forward by itself: from the history, or from pages that the coordinator
+gives where the history does not reach back to it. Joining is starting behind.
+
+After a break the log may go on in another place. Where only the stream has a
+hole, live watchers fall behind and fetch what is missing. Where the log
+itself is another one, `generation` grows, and each watcher of an older
+generation is told by a `gap` before it goes on.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+
+from app.hub import frames
+from app.hub.history import History
+from app.hub.upstream import End, LogPage, LogRecord, Position, Start
+
+#: Level that every entry passes.
+ALL = 0
+
+
+class Step(Enum):
+    """What a watcher does where there is nothing to send right now."""
+
+    #: Fetch a page behind its position from the coordinator.
+    FETCH = "fetch"
+    #: It has become live: wait to be woken.
+    LIVE = "live"
+    #: It is ahead of what this feed has: wait to be woken.
+    AHEAD = "ahead"
+    #: It has everything that it asked for.
+    DONE = "done"
+
+
+class Cursor:
+    """A watcher as the core sees it. The core owns these fields while it is joined."""
+
+    __slots__ = ("chunked", "generation", "level", "live", "offset", "until")
+
+    def __init__(self, *, level: int = ALL, chunked: bool = True) -> None:
+        #: Entries of this level and above pass.
+        self.level = level
+        #: Whether it takes HTTP/1.1 chunks.
+        self.chunked = chunked
+        #: Everything up to here has been given to it. Not kept while it is live.
+        self.offset = 0
+        #: It is done at this offset; None follows to the end of the log.
+        self.until: int | None = None
+        self.live = False
+        self.generation = 0
+
+
+C = TypeVar("C", bound=Cursor)
+
+
+@dataclass(slots=True)
+class Cohort(Generic[C]):
+    """Live watchers that get the same bytes."""
+
+    level: int
+    chunked: bool
+    #: Offset up to which an event told all members where they are.
+    told: int
+    #: In order of arrival; a dict, since a set has no order and a list no quick removal.
+    members: dict[C, None] = field(default_factory=dict)
+    #: When the last event, and when anything at all, was written to all members.
+    #: Kept by the driver, in seconds of its clock.
+    told_at: float = 0.0
+    written_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rebase:
+    """How one generation of the log followed on another."""
+
+    reason: str
+    #: The place that the old log had reached.
+    old_last: Position
+    #: The new log is the old one up to here.
+    shared: int
+    epoch: str
+
+
+class FeedCore(Generic[C]):
+    """History, cursors and cohorts of one job."""
+
+    def __init__(self, *, history_bytes: int, slice_bytes: int) -> None:
+        self.history = History()
+        self.history_bytes = history_bytes
+        #: How much is given to a watcher at once.
+        self.slice_bytes = slice_bytes
+        self.epoch = ""
+        #: Everything up to here has been given to the live watchers.
+        self.flushed = 0
+        #: The oldest entry that the coordinator's log is known to hold.
+        self.log_first = 0
+        self.end: End | None = None
+        self.cohorts: dict[tuple[int, bool], Cohort[C]] = {}
+        self.behind: set[C] = set()
+        self.ahead: set[C] = set()
+        #: Watchers that waited and have to step now; the driver takes them out.
+        self.woken: list[C] = []
+        self._rebases: list[Rebase] = []
+        self._tails: dict[tuple[int, int], tuple[int, int]] = {}
+        #: Departures of the upstream from its contract; the driver takes them out.
+        self.anomalies: list[str] = []
+
+    # What the upstream sends
+
+    @property
+    def last(self) -> int:
+        """The newest entry that this feed has."""
+        return self.history.last
+
+    @property
+    def position(self) -> Position | None:
+        """Behind which place the upstream is to go on; None before its first start."""
+        return Position(self.epoch, self.last) if self.epoch else None
+
+    @property
+    def generation(self) -> int:
+        """How often the log turned out to be another one."""
+        return len(self._rebases)
+
+    @property
+    def unflushed(self) -> bool:
+        """Whether there are entries that the live watchers have not been given."""
+        return self.last > self.flushed
+
+    def start(self, start: Start) -> None:
+        """Take how a new upstream stream begins. Entries must have been flushed."""
+        assert not self.unflushed
+        self.log_first = start.first_offset
+        if not self.epoch:
+            self.epoch = start.epoch
+            self._begin(start.after_offset)
+        elif start.epoch != self.epoch:
+            self._change_log(start, "epoch_changed", 0)
+        elif start.last_offset < self.last:
+            # The same epoch, yet shorter than what was seen: what comes now has
+            # offsets that were used before.
+            self._note("rewound")
+            self._change_log(start, "log_rewound", start.last_offset)
+        elif start.after_offset > self.last:
+            self._skip_to(start.after_offset)
+
+    def append(self, records: Sequence[LogRecord], now: float) -> None:
+        """Take entries. Repeated ones are dropped; behind a hole the history begins anew.
+
+        `now` is when they arrived, in seconds of any steady clock.
+        """
+        self._tails.clear()
+        history = self.history
+        expected = history.last + 1
+        for record in records:
+            if record.offset != expected:
+                if record.offset < expected:
+                    self._note("repeated")
+                    continue
+                self._note("skipped")
+                self._skip_to(record.offset - 1)
+            history.append(record)
+            expected = record.offset + 1
+        history.mark(now)
+        history.evict(self.history_bytes, self.flushed)
+
+    def finish(self, end: End) -> bool:
+        """Take the end of the log; entries must have been flushed.
+
+        False if entries of the log are missing: it is no end then.
+        """
+        assert not self.unflushed
+        if end.last_offset != self.last:
+            self._note("early_end")
+            return False
+        self.end = end
+        self._all_behind()
+        return True
+
+    def evict_oldest(self) -> None:
+        """Give up the part of the history that arrived first; what is not flushed stays."""
+        self._tails.clear()
+        self.history.evict_oldest(self.flushed)
+
+    def _begin(self, base: int) -> None:
+        self.history.clear(self.epoch, base)
+        self.flushed = base
+        self._tails.clear()
+
+    def _skip_to(self, base: int) -> None:
+        """Go on behind a hole: who was live fetches what is missing from the coordinator."""
+        self._all_behind()
+        self._begin(base)
+
+    def _change_log(self, start: Start, reason: str, shared: int) -> None:
+        self._all_behind()
+        self._rebases.append(Rebase(reason, Position(self.epoch, self.last), shared, start.epoch))
+        self.epoch = start.epoch
+        self._begin(start.after_offset)
+
+    def _all_behind(self) -> None:
+        for cohort in list(self.cohorts.values()):
+            for cursor in list(cohort.members):
+                self.fall_behind(cursor)
+        self.behind |= self.ahead
+        self.woken.extend(self.ahead)
+        self.ahead.clear()
+
+    def _note(self, kind: str) -> None:
+        self.anomalies.append(kind)
+
+    # What watchers get
+
+    def find_tail(self, count: int, level: int) -> int | None:
+        """Give the offset behind which the `count` newest passing entries are.
+
+        None if only the coordinator can tell, since the history does not reach
+        back that far.
+        """
+        key = (count, level)
+        found = self._tails.get(key)
+        if found is None:
+            found = self._tails[key] = self.history.tail(self.flushed, count, level)
+        offset, missing = found
+        if missing and self.history.base >= max(self.log_first, 1):
+            return None
+        return offset
+
+    def join(self, cursor: C, offset: int) -> None:
+        """Let a watcher start behind `offset`."""
+        cursor.offset = offset
+        cursor.generation = self.generation
+        cursor.live = False
+        self.behind.add(cursor)
+
+    def leave(self, cursor: C) -> None:
+        """Forget a watcher."""
+        if cursor.live:
+            self._leave_cohort(cursor)
+        self.behind.discard(cursor)
+        self.ahead.discard(cursor)
+
+    def next(self, cursor: C) -> bytes | Step:
+        """Step a watcher that is behind: what to send to it now, or what to do.
+
+        What is returned as bytes counts as given. It may be empty where the
+        filter let nothing through.
+        """
+        if cursor.generation != self.generation:
+            return self._cross(cursor)
+        goal = self.page_goal(cursor)
+        if cursor.offset < goal:
+            if cursor.offset < self.history.base:
+                return Step.FETCH
+            upto = self.history.cut(cursor.offset, goal, self.slice_bytes)
+            payload = self.history.join(cursor.offset, upto, cursor.level)
+            cursor.offset = upto
+            return payload
+        if self.end is not None and cursor.offset >= self.end.last_offset:
+            return Step.DONE
+        if cursor.until is not None and cursor.offset >= cursor.until:
+            return Step.DONE
+        self.behind.discard(cursor)
+        if cursor.offset > self.flushed:
+            self.ahead.add(cursor)
+            return Step.AHEAD
+        self._go_live(cursor)
+        return Step.LIVE
+
+    def position_of(self, cursor: C) -> Position:
+        """Give the place up to which the watcher was given everything that passes its filter."""
+        if cursor.generation != self.generation:
+            return Position(self._rebases[cursor.generation].old_last.epoch, cursor.offset)
+        return Position(self.epoch, self.flushed if cursor.live else cursor.offset)
+
+    def page_goal(self, cursor: C) -> int:
+        """Give the offset behind which a page for this watcher needs no entries."""
+        return self.flushed if cursor.until is None else min(cursor.until, self.flushed)
+
+    def take_page(self, cursor: C, page: LogPage) -> bytes:
+        """Step a watcher by a page read behind its position; what to send to it.
+
+        Holes in what the coordinator still has are told as gaps.
+        """
+        if cursor.generation != self.generation or page.epoch != self.epoch:
+            return b""
+        pieces: list[bytes] = []
+        prefix = frames.log_prefix(self.epoch)
+        kept_from = min(page.first_offset - 1, self.history.base)
+        if kept_from > cursor.offset:
+            pieces.append(self._gap(cursor, kept_from, "dropped"))
+        for record in page.records:
+            if record.offset <= cursor.offset:
+                self._note("repeated")
+                continue
+            if cursor.level == ALL and record.offset > cursor.offset + 1:
+                pieces.append(self._gap(cursor, record.offset - 1, "missing"))
+            pieces.append(frames.log_frame(prefix, record.offset, record.data))
+            cursor.offset = record.offset
+        goal = self.page_goal(cursor)
+        if page.next_after > cursor.offset:
+            cursor.offset = min(page.next_after, goal)
+        elif not page.records and cursor.offset < goal:
+            # The coordinator has nothing between here and what the feed was sent.
+            pieces.append(self._gap(cursor, min(self.history.base, goal), "missing"))
+        return b"".join(pieces)
+
+    def flush(self) -> Iterator[tuple[Cohort[C], bytes]]:
+        """Give what is new to the live watchers, slice by slice, cohort by cohort.
+
+        The caller sends each payload to the cohort's members and calls
+        `fall_behind` for those whose sockets are full. An empty payload means
+        that the filter let nothing through.
+        """
+        while self.unflushed:
+            upto = self.history.cut(self.flushed, self.last, self.slice_bytes)
+            after, self.flushed = self.flushed, upto
+            for cohort in list(self.cohorts.values()):
+                payload = self.history.join(after, upto, cohort.level)
+                if payload:
+                    cohort.told = upto
+                yield cohort, payload
+        self._tails.clear()
+        self.history.evict(self.history_bytes, self.flushed)
+        if self.ahead:
+            reached = [cursor for cursor in self.ahead if cursor.offset <= self.flushed]
+            self.ahead.difference_update(reached)
+            self.behind.update(reached)
+            self.woken.extend(reached)
+
+    def fall_behind(self, cursor: C) -> None:
+        """Make a live watcher step by itself, from what it has been given."""
+        self._leave_cohort(cursor)
+        cursor.offset = self.flushed
+        self.behind.add(cursor)
+        self.woken.append(cursor)
+
+    def _go_live(self, cursor: C) -> None:
+        key = (cursor.level, cursor.chunked)
+        cohort = self.cohorts.get(key)
+        if cohort is None:
+            cohort = self.cohorts[key] = Cohort(*key, told=self.flushed)
+        cohort.members[cursor] = None
+        cursor.live = True
+
+    def _leave_cohort(self, cursor: C) -> None:
+        key = (cursor.level, cursor.chunked)
+        cohort = self.cohorts[key]
+        del cohort.members[cursor]
+        if not cohort.members:
+            del self.cohorts[key]
+        cursor.live = False
+
+    def _cross(self, cursor: C) -> bytes:
+        """Step a watcher into the next generation, and tell it what it missed by that."""
+        rebase = self._rebases[cursor.generation]
+        missed_from = Position(rebase.old_last.epoch, max(cursor.offset, rebase.shared) + 1)
+        cursor.offset = min(cursor.offset, rebase.shared)
+        cursor.generation += 1
+        if cursor.until is not None:
+            # What it asked for is gone; it gets what there is now.
+            cursor.until = self.flushed
+        return frames.gap(
+            start=missed_from,
+            end=rebase.old_last if missed_from.offset <= rebase.old_last.offset else None,
+            reason=rebase.reason,
+            position=Position(rebase.epoch, cursor.offset),
+        )
+
+    def _gap(self, cursor: C, upto: int, reason: str) -> bytes:
+        start = Position(self.epoch, cursor.offset + 1)
+        cursor.offset = upto
+        end = Position(self.epoch, upto)
+        return frames.gap(start=start, end=end, reason=reason, position=end)
+
+    def validate(self) -> None:
+        """Check what must always hold; for tests."""
+        self.history.validate()
+        assert self.history.base <= self.flushed <= self.last
+        for key, cohort in self.cohorts.items():
+            assert cohort.members
+            for cursor in cohort.members:
+                assert cursor.live
+                assert (cursor.level, cursor.chunked) == key
+                assert cursor.generation == self.generation
+                assert cursor not in self.behind
+                assert cursor not in self.ahead
+        assert not self.behind & self.ahead
+        for cursor in self.behind | self.ahead:
+            assert not cursor.live
+        for cursor in self.ahead:
+            assert cursor.offset > self.flushed
+        if self.end is not None:
+            assert self.end.last_offset == self.last

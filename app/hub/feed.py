@@ -1,0 +1,426 @@
+"""The driver of one job's feed: its upstream call, its flushes, its watchers' sockets."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from app.errors import (
+    COORDINATOR_ERROR,
+    COORDINATOR_TIMEOUT,
+    COORDINATOR_UNAVAILABLE,
+    SHUTTING_DOWN,
+    ApiError,
+    ErrorKind,
+)
+from app.hub import frames
+from app.hub.connection import EXPIRED, GONE, Closing
+from app.hub.core import Cohort, FeedCore
+from app.hub.observer import HubObserver
+from app.hub.pacer import FlushPacer
+from app.hub.reasons import CloseReason
+from app.hub.upstream import Batch, JobKey, LogPage, Position, Upstream
+from app.settings import HubSettings
+
+if TYPE_CHECKING:
+    from app.hub.watchers import LogWatcher, MetricsWatcher
+
+log = structlog.get_logger(__name__)
+
+
+def is_final(kind: ErrorKind) -> bool:
+    """Whether an upstream failure will not pass by itself.
+
+    A coordinator that crashes in a call answers INTERNAL or UNKNOWN: that may
+    pass. NOT_FOUND, PERMISSION_DENIED and the like do not.
+    """
+    return not kind.retryable and kind is not COORDINATOR_ERROR
+
+
+class Feed:
+    """Everything that the watchers of one job share.
+
+    Owned by the hub. Lives while it is held, and `linger` seconds longer;
+    then, or when its upstream has failed for good, `on_gone` is called once.
+    """
+
+    def __init__(
+        self,
+        key: JobKey,
+        *,
+        upstream: Upstream,
+        settings: HubSettings,
+        pacer: FlushPacer,
+        observer: HubObserver,
+        on_gone: Callable[["Feed"], None],
+        on_history: Callable[[int], None],
+    ) -> None:
+        self.key = key
+        self.settings = settings
+        self.core: FeedCore[LogWatcher] = FeedCore(
+            history_bytes=settings.history_bytes, slice_bytes=settings.slice_bytes
+        )
+        self.log_watchers: set[LogWatcher] = set()
+        self.metrics_watchers: dict[int, dict[MetricsWatcher, None]] = {}
+        #: The newest snapshot: its id and its frame.
+        self.newest: tuple[Position, bytes] | None = None
+        self.status = ""
+        self.failure: ApiError | None = None
+        self._upstream = upstream
+        self._pacer = pacer
+        self._observer = observer
+        self._on_gone = on_gone
+        self._on_history = on_history
+        self._loop = asyncio.get_running_loop()
+        self._holders = 0
+        self._history_size = 0
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._flushed_at = float("-inf")
+        self._ticks: dict[int, asyncio.TimerHandle] = {}
+        self._reads: dict[object, asyncio.Task[LogPage]] = {}
+        #: When the upstream was lost; None while it is there.
+        self._lost_at: float | None = None
+        self._attempts = 0
+        #: Done when the upstream is known to be good, or to have failed.
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._task = self._loop.create_task(self._run(), name=f"hub-feed-{key.job_id}")
+
+    # Life
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has ended and this feed has all of its log."""
+        return self.core.end is not None
+
+    def hold(self) -> None:
+        """Keep the feed alive until `release`."""
+        self._holders += 1
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._linger_timer = None
+
+    def release(self) -> None:
+        """Undo one `hold`."""
+        self._holders -= 1
+        if self._holders == 0 and self.failure is None:
+            self._linger_timer = self._loop.call_later(self.settings.linger, self._on_gone, self)
+
+    async def opened(self) -> None:
+        """Wait until the upstream is known to be good. Raises its `ApiError` if it is not."""
+        try:
+            async with asyncio.timeout(self.settings.open_timeout):
+                await asyncio.shield(self._opened)
+        except TimeoutError:
+            raise ApiError(COORDINATOR_TIMEOUT) from None
+        if self.failure is not None:
+            raise self.failure
+
+    async def aclose(self) -> None:
+        """End the upstream call and all timers; watchers must have left or been closed."""
+        for timer in (self._linger_timer, self._flush_timer, *self._ticks.values()):
+            if timer is not None:
+                timer.cancel()
+        self._ticks.clear()
+        tasks = [self._task, *self._reads.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if not self._opened.done():
+            self.failure = ApiError(SHUTTING_DOWN, retry_after=1)
+            self._opened.set_result(None)
+        self._account(0)
+
+    def close_all(self, closing: Closing) -> None:
+        """Close all watchers' streams."""
+        for watcher in self.log_watchers:
+            watcher.connection.close(closing)
+        for cohort in self.metrics_watchers.values():
+            for each in cohort:
+                each.connection.close(closing)
+
+    # Upstream
+
+    async def _run(self) -> None:
+        """Follow the job to its end, through breaks."""
+        while True:
+            try:
+                await self._follow()
+            except ApiError as error:
+                if is_final(error.kind) or not self._opened.done():
+                    self._fail(error)
+                    return
+                kind = error.kind
+            except Exception:
+                log.exception("hub_feed_crashed", job_id=self.key.job_id)
+                self._fail(ApiError(COORDINATOR_ERROR))
+                return
+            else:
+                return
+            if self._lost_at is None:
+                self._lost_at = self._loop.time()
+                log.warning("hub_upstream_lost", job_id=self.key.job_id, code=kind.code)
+            if self._loop.time() - self._lost_at >= self.settings.outage_limit:
+                self._fail(ApiError(COORDINATOR_UNAVAILABLE))
+                return
+            await asyncio.sleep(self._pause())
+
+    def _pause(self) -> float:
+        """Give the next pause before a reconnect: exponential, with jitter."""
+        longest = min(
+            self.settings.reconnect_max, self.settings.reconnect_min * 2.0**self._attempts
+        )
+        self._attempts = min(self._attempts + 1, 30)
+        return longest * random.uniform(0.5, 1.0)
+
+    async def _follow(self) -> None:
+        """Hold one upstream call until the job's log is complete. Raises if it breaks off."""
+        after_sequence = 0
+        if self.newest is not None and self.newest[0].epoch == self.core.epoch:
+            after_sequence = self.newest[0].offset
+        self._observer.upstream_opened()
+        try:
+            batches = self._upstream.watch(
+                self.key,
+                after=self.core.position,
+                tail=self.settings.history_tail,
+                after_sequence=after_sequence,
+            )
+            async with aclosing(batches):
+                async for batch in batches:
+                    self._take(batch)
+                    if self.ended:
+                        return
+        finally:
+            self._observer.upstream_closed()
+        raise ApiError(COORDINATOR_UNAVAILABLE)
+
+    def _take(self, batch: Batch) -> None:
+        core = self.core
+        if batch.start is not None:
+            self._flush()
+            core.start(batch.start)
+            self.status = batch.start.status
+            self._found()
+        if not core.epoch:
+            raise ApiError(COORDINATOR_ERROR, "the stream did not begin with its start")
+        if batch.records:
+            self._attempts = 0
+            core.append(batch.records, self._loop.time())
+        if batch.snapshots:
+            newest = batch.snapshots[-1]
+            position = Position(core.epoch, newest.sequence)
+            self.newest = (position, frames.metrics_frame(position, newest.data))
+            for interval in self.metrics_watchers:
+                self._tick_soon(interval)
+        if batch.statuses:
+            self.status = batch.statuses[-1]
+        if batch.end is not None:
+            self._flush()
+            complete = core.finish(batch.end)
+            if complete:
+                self.status = batch.end.status
+                self._finish()
+        self._settle()
+        if batch.end is not None and not self.ended:
+            raise ApiError(COORDINATOR_UNAVAILABLE)
+
+    def _found(self) -> None:
+        if self._lost_at is not None:
+            outage = self._loop.time() - self._lost_at
+            log.info("hub_upstream_back", job_id=self.key.job_id, outage_seconds=round(outage, 3))
+            self._lost_at = None
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    def _settle(self) -> None:
+        """After any change of the core: what it asks for."""
+        core = self.core
+        if core.anomalies:
+            for kind in core.anomalies:
+                self._observer.upstream_anomaly(kind)
+            log.warning(
+                "hub_upstream_anomaly", job_id=self.key.job_id, kinds=sorted(set(core.anomalies))
+            )
+            core.anomalies.clear()
+        self._wake()
+        self._account(core.history.size)
+        if core.unflushed and self._flush_timer is None:
+            due = self._flushed_at + self._pacer.interval
+            if due <= self._loop.time():
+                self._flush()
+            else:
+                self._flush_timer = self._loop.call_at(due, self._flush)
+
+    def _wake(self) -> None:
+        woken = self.core.woken
+        for watcher in woken:
+            watcher.connection.wake()
+        woken.clear()
+
+    def _account(self, size: int) -> None:
+        change = size - self._history_size
+        self._history_size = size
+        if change:
+            self._on_history(change)
+
+    def evict_oldest(self) -> None:
+        """Give up the part of the history that arrived first."""
+        self.core.evict_oldest()
+        self._account(self.core.history.size)
+
+    def _fail(self, error: ApiError) -> None:
+        """End for good: watchers are told, and a new watcher gets a new feed."""
+        log.warning("hub_feed_failed", job_id=self.key.job_id, code=error.kind.code)
+        self.failure = error
+        if not self._opened.done():
+            self._opened.set_result(None)
+        self.close_all(Closing(CloseReason.UPSTREAM_FAILED, error.kind, not is_final(error.kind)))
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._linger_timer = None
+        self._on_gone(self)
+
+    # Logs
+
+    def _flush(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        core = self.core
+        if not core.unflushed:
+            return
+        began = time.thread_time()
+        now = self._loop.time()
+        for cohort, payload in core.flush():
+            if payload:
+                cohort.told_at = now
+                self._observer.delivered("logs", len(payload) * len(cohort.members))
+                self._broadcast(cohort, payload, now)
+        spent = time.thread_time() - began
+        self._flushed_at = now
+        self._pacer.record(spent, self._loop.time())
+        self._observer.flushed(spent, self._pacer.interval)
+        self._wake()
+        self._account(core.history.size)
+
+    def _broadcast(self, cohort: "Cohort[LogWatcher]", payload: bytes, now: float) -> None:
+        """Write the same bytes to all members; whose socket is full falls behind."""
+        data = frames.chunk(payload) if cohort.chunked else payload
+        cohort.written_at = now
+        full = [watcher for watcher in cohort.members if not watcher.send_live(data)]
+        for watcher in full:
+            self.core.fall_behind(watcher)
+
+    async def read_after(self, after: Position, level: int) -> LogPage:
+        """Read a page behind `after`, once for all who ask for it at the same time."""
+        through = self.core.flushed
+        return await self._shared(
+            (after, level),
+            lambda: self._upstream.read_after(self.key, after, through=through, level=level),
+        )
+
+    async def read_tail(self, count: int, level: int) -> LogPage:
+        """Read the first page of a tail, once for all who ask for it at the same time."""
+        through = self.core.flushed
+        return await self._shared(
+            (count, through, level),
+            lambda: self._upstream.read_tail(self.key, tail=count, through=through, level=level),
+        )
+
+    async def _shared(
+        self, question: object, read: Callable[[], Coroutine[Any, Any, LogPage]]
+    ) -> LogPage:
+        task = self._reads.get(question)
+        if task is None:
+            task = self._loop.create_task(read(), name=f"hub-read-{self.key.job_id}")
+            self._reads[question] = task
+            task.add_done_callback(lambda _: self._reads.pop(question, None))
+        return await asyncio.shield(task)
+
+    # Metrics
+
+    def join_metrics(self, watcher: "MetricsWatcher") -> None:
+        """Serve a watcher together with those of the same interval."""
+        cohort = self.metrics_watchers.setdefault(watcher.interval, {})
+        cohort[watcher] = None
+
+    def leave_metrics(self, watcher: "MetricsWatcher") -> None:
+        """Forget a watcher."""
+        cohort = self.metrics_watchers[watcher.interval]
+        del cohort[watcher]
+        if not cohort:
+            del self.metrics_watchers[watcher.interval]
+            tick = self._ticks.pop(watcher.interval, None)
+            if tick is not None:
+                tick.cancel()
+
+    def _tick_soon(self, interval: int) -> None:
+        """Have a cohort served at once, or an interval after it was last served."""
+        if interval not in self._ticks:
+            self._tick(interval)
+
+    def _tick(self, interval: int) -> None:
+        self._ticks.pop(interval, None)
+        if self._serve_metrics(interval):
+            self._ticks[interval] = self._loop.call_later(interval, self._tick, interval)
+
+    def _serve_metrics(self, interval: int) -> bool:
+        """Write the newest snapshot to the members that have not had it; whether any was."""
+        assert self.newest is not None
+        position, frame = self.newest
+        framed = {True: frames.chunk(frame), False: frame}
+        served = 0
+        for watcher in self.metrics_watchers.get(interval, {}):
+            if watcher.wants(position):
+                watcher.give(position, framed[watcher.connection.chunked])
+                served += 1
+        self._observer.delivered("metrics", len(frame) * served)
+        return served > 0
+
+    # The end, and the regular round
+
+    def _finish(self) -> None:
+        """The log is complete: log watchers step to its end by themselves."""
+        for interval in list(self.metrics_watchers):
+            if self.newest is not None:
+                self._serve_metrics(interval)
+            for watcher in self.metrics_watchers[interval]:
+                watcher.connection.wake()
+
+    def sweep(self, now: float, wall: float) -> None:
+        """Look after quiet streams: keepalives, bookmarks, clients gone, tokens expired."""
+        settings = self.settings
+        for watcher in self.log_watchers:
+            _check(watcher, wall)
+        for members in self.metrics_watchers.values():
+            for each in members:
+                _check(each, wall)
+                each.connection.keep_alive(now, settings.keepalive_interval)
+        for cohort in list(self.core.cohorts.values()):
+            if (
+                cohort.told < self.core.flushed
+                and now - cohort.told_at >= settings.bookmark_interval
+            ):
+                cohort.told, cohort.told_at = self.core.flushed, now
+                self._broadcast(
+                    cohort, frames.bookmark(Position(self.core.epoch, cohort.told)), now
+                )
+            elif now - cohort.written_at >= settings.keepalive_interval:
+                self._broadcast(cohort, frames.KEEPALIVE, now)
+        for waiting in self.core.behind | self.core.ahead:
+            waiting.connection.keep_alive(now, settings.keepalive_interval)
+        self._wake()
+
+
+def _check(watcher: "LogWatcher | MetricsWatcher", wall: float) -> None:
+    connection = watcher.connection
+    if connection.sink is not None and connection.sink.closing:
+        connection.close(GONE)
+    expires_at = connection.caller.expires_at
+    if expires_at is not None and expires_at.timestamp() <= wall:
+        connection.close(EXPIRED)

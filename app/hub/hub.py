@@ -1,0 +1,270 @@
+"""The hub: one feed per job, however many watch it, and the bounds over all of them."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import structlog
+
+from app.caller import Caller
+from app.errors import RATE_LIMITED, SHUTTING_DOWN, ApiError
+from app.hub.connection import DRAINED, EXPIRED, Connection
+from app.hub.feed import Feed
+from app.hub.observer import HubObserver
+from app.hub.pacer import FlushPacer
+from app.hub.reasons import CloseReason
+from app.hub.upstream import JobKey, Position, Upstream
+from app.hub.watchers import LogWatcher, MetricsWatcher
+from app.settings import HubSettings
+
+log = structlog.get_logger(__name__)
+
+
+class Hub:
+    """Owns all feeds of a process. Made and closed within one event loop."""
+
+    #: How often quiet streams are looked after, in seconds.
+    SWEEP = 0.5
+    #: What a client that met a limit is told to wait, in seconds.
+    RETRY_AFTER = 10
+
+    def __init__(
+        self,
+        *,
+        upstream: Upstream,
+        settings: HubSettings,
+        observer: HubObserver | None = None,
+    ) -> None:
+        self._upstream = upstream
+        self._settings = settings
+        self._observer = observer or HubObserver()
+        self._loop = asyncio.get_running_loop()
+        self._pacer = FlushPacer(
+            shortest=settings.flush_min,
+            longest=settings.flush_max,
+            share=settings.flush_share,
+            now=self._loop.time(),
+        )
+        self._feeds: dict[JobKey, Feed] = {}
+        self._history_size = 0
+        self._closing = False
+        #: Watchers by what they are counted under: everything, a tenant, a user.
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        self._connections: set[Connection] = set()
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+        self._authorizations: dict[tuple[str, str | None, str], asyncio.Task[None]] = {}
+        #: Feeds on their way out.
+        self._ending: set[asyncio.Task[None]] = set()
+        self._sweeper = self._loop.create_task(self._sweep(), name="hub-sweeper")
+
+    @asynccontextmanager
+    async def watch_logs(
+        self,
+        caller: Caller,
+        job_id: str,
+        *,
+        level: int,
+        chunked: bool,
+        tail: int,
+        after: Position | None,
+        follow: bool,
+    ) -> AsyncIterator[LogWatcher | None]:
+        """Join a job's log; the body runs the watcher.
+
+        It starts with the `tail` newest entries of `level` and above, or behind
+        `after`. None if the client has everything of a job that ended. Raises
+        `ApiError` while no byte has been sent.
+        """
+        async with self._seat(caller, job_id, "logs") as feed:
+            watcher = LogWatcher(feed=feed, caller=caller, level=level, chunked=chunked)
+            try:
+                if await watcher.join(tail=tail, after=after, follow=follow):
+                    with self._present(watcher.connection, "logs"):
+                        feed.log_watchers.add(watcher)
+                        yield watcher
+                else:
+                    yield None
+            finally:
+                feed.log_watchers.discard(watcher)
+                feed.core.leave(watcher)
+
+    @asynccontextmanager
+    async def watch_metrics(
+        self,
+        caller: Caller,
+        job_id: str,
+        *,
+        interval: int,
+        chunked: bool,
+        after: Position | None,
+    ) -> AsyncIterator[MetricsWatcher | None]:
+        """Join a job's metric snapshots; the body runs the watcher.
+
+        None if the client has the last snapshot of a job that ended. Raises
+        `ApiError` while no byte has been sent.
+        """
+        async with self._seat(caller, job_id, "metrics") as feed:
+            if feed.ended and after is not None and feed.newest and after == feed.newest[0]:
+                yield None
+                return
+            watcher = MetricsWatcher(
+                feed=feed, caller=caller, interval=interval, chunked=chunked, seen=after
+            )
+            feed.join_metrics(watcher)
+            try:
+                with self._present(watcher.connection, "metrics"):
+                    yield watcher
+            finally:
+                feed.leave_metrics(watcher)
+
+    def revoke(self, credential_id: str) -> None:
+        """Close the streams that a credential opened."""
+        for connection in self._connections:
+            if connection.caller.credential_id == credential_id:
+                connection.close(EXPIRED)
+
+    async def close(self) -> None:
+        """Tell all watchers to connect elsewhere, and end all feeds.
+
+        Returns when the watchers' handlers have left the hub.
+        """
+        self._closing = True
+        for feed in list(self._feeds.values()):
+            feed.close_all(DRAINED)
+        await self._none_left.wait()
+        self._sweeper.cancel()
+        for feed in list(self._feeds.values()):
+            self._end(feed)
+        tasks = [self._sweeper, *self._ending, *self._authorizations.values()]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @contextmanager
+    def _present(self, connection: Connection, kind: str) -> Iterator[None]:
+        """Count a watcher that has joined, and note why it left."""
+        self._connections.add(connection)
+        self._none_left.clear()
+        self._observer.watcher_joined(kind)
+        if self._closing:
+            connection.close(DRAINED)
+        try:
+            yield
+        finally:
+            self._connections.discard(connection)
+            if not self._connections:
+                self._none_left.set()
+            closing = connection.closing
+            reason = CloseReason.CLIENT_GONE if closing is None else closing.reason
+            self._observer.watcher_left(kind, reason)
+            log.info("hub_watcher_closed", kind=kind, reason=reason.value)
+
+    # Joining
+
+    @asynccontextmanager
+    async def _seat(self, caller: Caller, job_id: str, kind: str) -> AsyncIterator[Feed]:
+        """Hold an open feed for a caller who may see the job, within the limits."""
+        if self._closing:
+            raise ApiError(SHUTTING_DOWN, retry_after=1)
+        groups = self._groups(caller)
+        for group, (limit, name) in groups.items():
+            if self._counts[group] >= limit:
+                self._refuse(name)
+        self._counts.update(groups.keys())
+        try:
+            await self._authorize(caller, job_id)
+            feed = self._feed(JobKey(caller.tenant_id, job_id))
+            feed.hold()
+            try:
+                await feed.opened()
+                yield feed
+            finally:
+                feed.release()
+        finally:
+            for group in groups:
+                self._counts[group] -= 1
+                if not self._counts[group]:
+                    del self._counts[group]
+
+    def _groups(self, caller: Caller) -> dict[tuple[str, ...], tuple[int, str]]:
+        settings = self._settings
+        groups = {
+            (): (settings.max_watchers, "process"),
+            (caller.tenant_id,): (settings.max_watchers_per_tenant, "tenant"),
+        }
+        if caller.user_id is not None:
+            user = (caller.tenant_id, caller.user_id)
+            groups[user] = (settings.max_watchers_per_user, "user")
+        return groups
+
+    def _refuse(self, limit: str) -> None:
+        self._observer.watcher_refused(limit)
+        texts = {
+            "process": "This replica has as many streams as it can take; try again.",
+            "tenant": "Your tenant has as many streams open as it may; close some, then try again.",
+            "user": "You have as many streams open as you may; close some, then try again.",
+            "feeds": "This replica watches as many jobs as it can; try again.",
+        }
+        raise ApiError(RATE_LIMITED, texts[limit], retry_after=self.RETRY_AFTER)
+
+    async def _authorize(self, caller: Caller, job_id: str) -> None:
+        """Ask the coordinator for the job as this caller; once for all who ask together."""
+        question = (caller.tenant_id, caller.user_id, job_id)
+        task = self._authorizations.get(question)
+        if task is None:
+            task = self._loop.create_task(
+                self._upstream.authorize(caller, job_id), name=f"hub-authorize-{job_id}"
+            )
+            self._authorizations[question] = task
+            task.add_done_callback(lambda _: self._authorizations.pop(question, None))
+        await asyncio.shield(task)
+
+    def _feed(self, key: JobKey) -> Feed:
+        feed = self._feeds.get(key)
+        if feed is None:
+            if len(self._feeds) >= self._settings.max_feeds:
+                self._refuse("feeds")
+            feed = self._feeds[key] = Feed(
+                key,
+                upstream=self._upstream,
+                settings=self._settings,
+                pacer=self._pacer,
+                observer=self._observer,
+                on_gone=self._end,
+                on_history=self._account,
+            )
+        return feed
+
+    def _end(self, feed: Feed) -> None:
+        """Take a feed out, so that a new watcher gets a new one, and end it."""
+        if self._feeds.get(feed.key) is feed:
+            del self._feeds[feed.key]
+            task = self._loop.create_task(feed.aclose(), name=f"hub-end-{feed.key.job_id}")
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    # Bounds over all feeds
+
+    def _account(self, change: int) -> None:
+        """Keep the histories of all feeds together within bounds: the oldest goes first."""
+        self._history_size += change
+        self._observer.history_size(self._history_size)
+        if change <= 0:
+            return
+        while self._history_size > self._settings.history_bytes_total:
+            before = self._history_size
+            oldest = min(
+                self._feeds.values(),
+                key=lambda feed: feed.core.history.oldest_arrival or float("inf"),
+            )
+            oldest.evict_oldest()
+            if self._history_size >= before:
+                return
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self.SWEEP)
+            now, wall = self._loop.time(), time.time()
+            for feed in list(self._feeds.values()):
+                feed.sweep(now, wall)

@@ -1,0 +1,34 @@
+"""What the hub tells of itself, for metrics."""
+
+from app.hub.reasons import CloseReason
+
+
+class HubObserver:
+    """Hears what happens in the hub; this one does nothing with it."""
+
+    def upstream_opened(self) -> None:
+        """Note that an upstream stream was opened."""
+
+    def upstream_closed(self) -> None:
+        """Note that an upstream stream is gone."""
+
+    def upstream_anomaly(self, kind: str) -> None:
+        """Note that the upstream departed from its contract."""
+
+    def watcher_joined(self, kind: str) -> None:
+        """Note a new watcher of `logs` or `metrics`."""
+
+    def watcher_left(self, kind: str, reason: CloseReason) -> None:
+        """Note that a watcher has gone, and why."""
+
+    def watcher_refused(self, limit: str) -> None:
+        """Note that a watcher was refused because a limit was reached."""
+
+    def delivered(self, kind: str, size: int) -> None:
+        """Note `size` bytes of events written to watchers."""
+
+    def flushed(self, seconds: float, interval: float) -> None:
+        """Note a flush, what it took, and the interval in force."""
+
+    def history_size(self, size: int) -> None:
+        """Note how many bytes of history are kept."""

@@ -1,0 +1,24 @@
+"""Why a watcher's stream was closed: the one catalogue, for logs, metrics and documentation."""
+
+from enum import StrEnum
+
+
+class CloseReason(StrEnum):
+    """One way for a stream to end."""
+
+    #: The job has ended and the watcher has all of it.
+    JOB_ENDED = "job_ended"
+    #: `follow=false`, and the tail has been sent.
+    TAIL_SENT = "tail_sent"
+    #: The client closed its connection.
+    CLIENT_GONE = "client_gone"
+    #: The client took nothing for the write time-out.
+    WRITE_TIMEOUT = "write_timeout"
+    #: The token that opened the stream has expired or was revoked.
+    AUTH_EXPIRED = "auth_expired"
+    #: The upstream failed for good, or for longer than the outage limit.
+    UPSTREAM_FAILED = "upstream_failed"
+    #: This replica is shutting down.
+    SHUTDOWN = "shutdown"
+    #: The gateway failed; the log has the cause.
+    INTERNAL_ERROR = "internal_error"

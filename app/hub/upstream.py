@@ -1,0 +1,129 @@
+"""What the hub asks of the room that talks to the coordinator, and what it gets.
+
+The hub knows neither gRPC nor protobuf nor JSON: entries and snapshots arrive
+encoded. Failures arrive as `app.errors.ApiError`.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
+
+from app.caller import Caller
+
+_ID = re.compile(r"([a-z0-9]{1,32}):(0|[1-9][0-9]{0,17})", re.ASCII)
+
+
+class Position(NamedTuple):
+    """A place in a job's log, or in its metrics: everything up to `offset` is behind it."""
+
+    epoch: str
+    offset: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an SSE id, `<epoch>:<offset>`. Raises `ValueError` on anything else."""
+        match = _ID.fullmatch(text)
+        if match is None:
+            raise ValueError("not of the form <epoch>:<offset>")
+        return cls(match[1], int(match[2]))
+
+    def __str__(self) -> str:
+        """Write it as an SSE id."""
+        return f"{self.epoch}:{self.offset}"
+
+
+class JobKey(NamedTuple):
+    """What a feed is for. The tenant is part of it, so that no feed is shared between tenants."""
+
+    tenant_id: str
+    job_id: str
+
+
+class LogRecord(NamedTuple):
+    """One log entry: its offset, its level (higher is more severe) and its JSON, one line."""
+
+    offset: int
+    level: int
+    data: bytes
+
+
+class Snapshot(NamedTuple):
+    """One metrics snapshot and its JSON, one line."""
+
+    sequence: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How an upstream stream begins.
+
+    The entries that follow begin right behind `after_offset`; the log holds
+    `first_offset` to `last_offset` (both 0 when it is empty).
+    """
+
+    epoch: str
+    after_offset: int
+    first_offset: int
+    last_offset: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The job has ended with `status`, and its log with `last_offset`."""
+
+    status: str
+    last_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What became known together, to be taken in this order of fields."""
+
+    start: Start | None = None
+    records: Sequence[LogRecord] = ()
+    snapshots: Sequence[Snapshot] = ()
+    statuses: Sequence[str] = ()
+    end: End | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """A piece of a log that was read back.
+
+    Everything behind the place that was asked for, up to `next_after`, has been
+    looked at; `records` are those of it that pass the level that was asked for.
+    """
+
+    epoch: str
+    records: Sequence[LogRecord]
+    next_after: int
+    first_offset: int
+    last_offset: int
+
+
+class Upstream(Protocol):
+    """The coordinator, as the hub needs it. All methods raise `ApiError`."""
+
+    async def authorize(self, caller: Caller, job_id: str) -> None:
+        """Ask for the job as this caller; returns if the caller may see it."""
+
+    def watch(
+        self, key: JobKey, *, after: Position | None, tail: int, after_sequence: int
+    ) -> AsyncGenerator[Batch, None]:
+        """Open the one stream of a job. Closing the generator cancels the call.
+
+        It starts behind `after`, or with the `tail` newest entries where that
+        is None or not a place in the log. A stream that ends without `end` was
+        broken off.
+        """
+
+    async def read_after(
+        self, key: JobKey, after: Position, *, through: int, level: int
+    ) -> LogPage:
+        """Read entries of `level` and above behind `after`, none behind `through`."""
+
+    async def read_tail(self, key: JobKey, *, tail: int, through: int, level: int) -> LogPage:
+        """Read the first page of the `tail` newest entries of `level` and above."""

@@ -1,0 +1,366 @@
+"""The synchronous core, driven through everything that can happen to it, in any order."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from app.hub.core import Cursor, FeedCore, Step
+from app.hub.upstream import End, LogPage, LogRecord, Position, Start
+from tests.hub.sse import Event, parse
+
+LEVELS = st.integers(1, 4)
+FILTERS = st.sampled_from([0, 2, 3, 4])
+INDEX = st.integers(0, 1_000_000)
+
+
+class Watcher(Cursor):
+    """A cursor with what it received."""
+
+    __slots__ = ("asked", "done", "received")
+
+    def __init__(self, *, level: int, asked: Position) -> None:
+        super().__init__(level=level)
+        self.received = bytearray()
+        #: Everything behind this place is wanted.
+        self.asked = asked
+        self.done = False
+
+
+@dataclass
+class Log:
+    """A job's log at the coordinator, of one epoch."""
+
+    epoch: str
+    levels: list[int] = field(default_factory=list)
+    first: int = 1
+    #: Entries that the coordinator has lost within the log.
+    lost: set[int] = field(default_factory=set)
+
+    @property
+    def last(self) -> int:
+        return len(self.levels)
+
+    def record(self, offset: int) -> LogRecord:
+        data = b'{"epoch":"%b","offset":%d}' % (self.epoch.encode(), offset)
+        return LogRecord(offset, self.levels[offset - 1], data)
+
+    def kept(self, offset: int) -> bool:
+        return offset >= self.first and offset not in self.lost
+
+    def page(self, after: int, through: int, level: int, size: int) -> LogPage:
+        records = []
+        place = max(after, self.first - 1)
+        while place < min(through, self.last) and len(records) < size:
+            place += 1
+            if self.kept(place) and self.levels[place - 1] >= level:
+                records.append(self.record(place))
+        first = self.first if self.levels else 0
+        return LogPage(self.epoch, records, place, first, self.last)
+
+
+class CoreMachine(RuleBasedStateMachine):
+    """Drives a core as its drivers would, against a model of the coordinator's log."""
+
+    @initialize(entries=st.lists(LEVELS, max_size=30), tail=st.integers(0, 20))
+    def open(self, entries: list[int], tail: int) -> None:
+        self.core: FeedCore[Watcher] = FeedCore(history_bytes=600, slice_bytes=200)
+        self.log = Log("e0", entries)
+        self.logs = {"e0": self.log}
+        self.watchers: list[Watcher] = []
+        self.clock = 0.0
+        self.up = False
+        self.sent = 0
+        self.rewound = False
+        self.ended = False
+        self.reconnect(tail)
+
+    # The coordinator
+
+    @rule(levels=st.lists(LEVELS, min_size=1, max_size=30))
+    def grow(self, levels: list[int]) -> None:
+        if not self.ended:
+            self.log.levels.extend(levels)
+
+    @rule(count=st.integers(1, 10))
+    def drop_oldest(self, count: int) -> None:
+        self.log.first = min(self.log.first + count, self.log.last + 1)
+
+    @rule()
+    def recreate(self) -> None:
+        if not self.ended:
+            self.up = False
+            self.log = Log(f"e{len(self.logs)}")
+            self.logs[self.log.epoch] = self.log
+
+    # The stream
+
+    @rule(tail=st.integers(0, 20))
+    def reconnect(self, tail: int) -> None:
+        if self.core.end is not None:
+            return
+        self.flush_with(full=set())
+        log = self.log
+        after = self.core.position
+        place = max(log.last - tail, log.first - 1)
+        if after is not None and after.epoch == log.epoch and after.offset <= log.last:
+            place = max(after.offset, log.first - 1)
+        self.core.start(
+            Start(
+                epoch=log.epoch,
+                after_offset=place,
+                first_offset=log.first if log.levels else 0,
+                last_offset=log.last,
+                status="TRAINING",
+            )
+        )
+        self.sent = place
+        self.up = True
+
+    @rule()
+    def break_off(self) -> None:
+        self.up = False
+
+    @precondition(lambda self: self.up)
+    @rule(count=st.integers(1, 40))
+    def deliver(self, count: int) -> None:
+        upto = min(self.sent + count, self.log.last)
+        records = [self.log.record(n) for n in range(self.sent + 1, upto + 1) if self.log.kept(n)]
+        self.clock += 1
+        self.core.append(records, self.clock)
+        self.sent = upto
+
+    @precondition(lambda self: self.up)
+    @rule(back=st.integers(1, 5))
+    def repeat(self, back: int) -> None:
+        first = max(self.sent - back, self.log.first)
+        records = [self.log.record(n) for n in range(first, self.sent + 1) if self.log.kept(n)]
+        self.core.append(records, self.clock)
+
+    @precondition(lambda self: self.up)
+    @rule(count=st.integers(1, 5), lost=st.booleans())
+    def skip(self, count: int, lost: bool) -> None:
+        """Leave entries out of the stream; they are lost for good, or can be read back."""
+        upto = min(self.sent + count, self.log.last)
+        if lost and upto > self.core.last:
+            self.log.lost.update(range(max(self.sent, self.core.last) + 1, upto + 1))
+        self.sent = upto
+
+    @precondition(lambda self: self.up)
+    @rule()
+    def end(self) -> None:
+        """The job ends; its log is drained."""
+        if self.core.end is not None or self.log.last in self.log.lost:
+            return
+        self.ended = True
+        self.deliver(10_000)
+        self.flush_with(full=set())
+        if not self.core.finish(End("COMPLETED", self.log.last)):
+            # Something at the end was left out of the stream: read on from there.
+            self.reconnect(0)
+            self.deliver(10_000)
+            self.flush_with(full=set())
+            if self.log.last == self.core.last:
+                assert self.core.finish(End("COMPLETED", self.log.last))
+
+    # Watchers
+
+    @rule(level=FILTERS, count=st.integers(0, 40))
+    def join_tail(self, level: int, count: int) -> None:
+        offset = self.core.find_tail(count, level)
+        log = self.logs[self.core.epoch]
+        if offset is None:
+            passing = [
+                n
+                for n in range(log.first, self.core.flushed + 1)
+                if log.levels[n - 1] >= level and log.kept(n)
+            ][-count:]
+            offset = passing[0] - 1 if passing else self.core.flushed
+        self.join(level, offset)
+
+    @rule(level=FILTERS, index=INDEX)
+    def join_after(self, level: int, index: int) -> None:
+        """Come back with an id; perhaps from a replica that is ahead of this one."""
+        self.join(level, index % (self.logs[self.core.epoch].last + 1))
+
+    def join(self, level: int, offset: int) -> None:
+        watcher = Watcher(level=level, asked=Position(self.core.epoch, offset))
+        self.core.join(watcher, offset)
+        self.watchers.append(watcher)
+
+    @precondition(lambda self: self.watchers)
+    @rule(index=INDEX)
+    def stop_at_head(self, index: int) -> None:
+        watcher = self.watchers[index % len(self.watchers)]
+        if not watcher.live and watcher.until is None:
+            self.core.leave(watcher)
+            self.watchers.remove(watcher)
+            fresh = Watcher(level=watcher.level, asked=watcher.asked)
+            if watcher.asked.epoch == self.core.epoch:
+                self.core.join(fresh, watcher.asked.offset)
+                fresh.until = self.core.flushed
+                self.watchers.append(fresh)
+
+    @precondition(lambda self: self.watchers)
+    @rule(index=INDEX)
+    def leave(self, index: int) -> None:
+        watcher = self.watchers.pop(index % len(self.watchers))
+        self.core.leave(watcher)
+
+    @precondition(lambda self: self.watchers)
+    @rule(index=INDEX, size=st.integers(1, 8))
+    def step(self, index: int, size: int) -> None:
+        self.advance(self.watchers[index % len(self.watchers)], size)
+
+    def advance(self, watcher: Watcher, size: int) -> bool:
+        """Step a watcher once; False if it waits or is done."""
+        if watcher.done or watcher.live or watcher in self.core.ahead:
+            return False
+        step = self.core.next(watcher)
+        if isinstance(step, bytes):
+            watcher.received += step
+        elif step is Step.FETCH:
+            place = self.core.position_of(watcher)
+            if place.epoch != self.log.epoch:
+                return False  # the coordinator refuses; it waits for the feed
+            through = self.core.page_goal(watcher)
+            page = self.log.page(place.offset, through, watcher.level, size)
+            watcher.received += self.core.take_page(watcher, page)
+        elif step is Step.DONE:
+            watcher.done = True
+            self.core.leave(watcher)
+            return False
+        else:
+            return False
+        return True
+
+    @rule(full=st.sets(st.integers(0, 5)))
+    def flush(self, full: set[int]) -> None:
+        self.flush_with(full=full)
+
+    def flush_with(self, *, full: set[int]) -> None:
+        for cohort, payload in self.core.flush():
+            for number, watcher in enumerate(list(cohort.members)):
+                watcher.received += payload
+                if number in full:
+                    self.core.fall_behind(watcher)
+        self.core.woken.clear()
+
+    @rule()
+    def evict(self) -> None:
+        self.core.evict_oldest()
+
+    # What must hold
+
+    @invariant()
+    def valid(self) -> None:
+        if hasattr(self, "core"):
+            self.core.validate()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "core"):
+            return
+        if self.core.end is None:
+            self.reconnect(5)
+            self.deliver(10_000)
+            self.flush_with(full=set())
+        for watcher in self.watchers:
+            while self.advance(watcher, 7):
+                self.core.validate()
+            assert watcher.live or watcher.done or watcher in self.core.ahead
+            self.check(watcher)
+
+    def check(self, watcher: Watcher) -> None:
+        """Everything from where it asked to start: there, in order, once, or in a gap."""
+        place = watcher.asked
+        for event in parse(bytes(watcher.received)):
+            if event.name == "gap":
+                self.check_gap(watcher, event, place)
+            else:
+                assert event.name == "log"
+                assert event.epoch == place.epoch == event.data["epoch"]
+                assert event.offset == event.data["offset"]
+                assert event.offset > place.offset
+                self.check_passed_over(watcher, place, event.offset - 1)
+                assert self.logs[event.epoch].levels[event.offset - 1] >= watcher.level
+            place = Position(event.epoch, event.offset)
+        if watcher.until is None:
+            assert place.epoch == self.core.epoch
+            self.check_passed_over(watcher, place, self.core.flushed)
+        elif place.epoch == self.core.epoch:
+            self.check_passed_over(watcher, place, watcher.until)
+
+    def check_passed_over(self, watcher: Watcher, place: Position, upto: int) -> None:
+        """What was neither sent nor told: only what the filter dropped, or cannot be known."""
+        log = self.logs[place.epoch]
+        for offset in range(place.offset + 1, upto + 1):
+            passes = log.levels[offset - 1] >= watcher.level
+            # Behind a filter, a hole within the coordinator's own log does not show.
+            unknowable = watcher.level > 0 and offset in log.lost
+            assert not passes or unknowable, f"{offset} of {log} missing"
+
+    def check_gap(self, watcher: Watcher, event: Event, place: Position) -> None:
+        reason = event.data["reason"]
+        start = Position.parse(event.data["from"])
+        if reason == "epoch_changed":
+            assert event.epoch != start.epoch
+            assert start == Position(place.epoch, place.offset + 1)
+            return
+        end = Position.parse(event.data["to"])
+        assert reason in ("dropped", "missing")
+        assert start == Position(place.epoch, place.offset + 1)
+        assert end == Position(event.epoch, event.offset)
+        log = self.logs[place.epoch]
+        gone = [n for n in range(start.offset, end.offset + 1) if not log.kept(n)]
+        assert len(gone) == end.offset - start.offset + 1, "a gap told of entries that exist"
+
+
+CoreMachine.TestCase.settings = hypothesis_settings(
+    max_examples=300, stateful_step_count=60, deadline=None
+)
+test_core = CoreMachine.TestCase
+
+
+def core_with(entries: int) -> FeedCore[Watcher]:
+    core: FeedCore[Watcher] = FeedCore(history_bytes=1 << 20, slice_bytes=1 << 16)
+    core.start(Start("e", 0, 1, entries, "TRAINING"))
+    core.append([LogRecord(n, 2, b"{}") for n in range(1, entries + 1)], 0.0)
+    for _ in core.flush():
+        pass
+    return core
+
+
+def test_a_log_that_got_shorter_under_its_epoch_is_told() -> None:
+    core = core_with(10)
+    watcher = Watcher(level=0, asked=Position("e", 10))
+    core.join(watcher, 10)
+    assert core.next(watcher) is Step.LIVE
+
+    core.start(Start("e", 3, 1, 6, "TRAINING"))
+    assert core.woken == [watcher]
+    assert core.anomalies == ["rewound"]
+    step = core.next(watcher)
+    assert isinstance(step, bytes)
+    (gap,) = parse(step)
+    assert gap.data == {"from": "e:11", "to": None, "reason": "log_rewound"}
+    assert gap.id == "e:6"
+
+
+def test_an_end_before_the_last_entry_is_no_end() -> None:
+    core = core_with(3)
+    assert not core.finish(End("COMPLETED", 4))
+    assert core.end is None
+    assert core.finish(End("COMPLETED", 3))
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0, 7), (3, 0)])
+def test_a_tail_is_counted_in_entries_that_pass(level: int, expected: int) -> None:
+    assert core_with(10).find_tail(3, level) == expected
