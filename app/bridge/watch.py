@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import grpc
 import orjson
@@ -13,10 +14,7 @@ from app.bridge.metadata import call_metadata
 from app.caller import Caller
 from app.hub.upstream import Batch, End, JobKey, LogPage, LogRecord, Position, Snapshot, Start
 from app.settings import CoordinatorSettings
-from generated.mindcoordinator.v1.coordinator_pb2_grpc import (
-    MindCoordinatorAsyncStub,
-    MindCoordinatorStub,
-)
+from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus
 from generated.mindcoordinator.v1.watch_pb2 import (
     ListJobLogsRequest,
@@ -28,6 +26,9 @@ from generated.mindcoordinator.v1.watch_pb2 import (
     WatchJobRequest,
     WatchJobResponse,
 )
+
+if TYPE_CHECKING:
+    from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorAsyncStub
 
 _entry = converter_of(LogEntry)
 _snapshot = converter_of(MetricsSnapshot)

@@ -101,8 +101,9 @@ class FeedCore(Generic[C]):
         self.epoch = ""
         #: Everything up to here has been given to the live watchers.
         self.flushed = 0
-        #: The oldest entry that the coordinator's log is known to hold.
+        #: The oldest and the newest entry of the coordinator's log when the stream began.
         self.log_first = 0
+        self.log_last = 0
         self.end: End | None = None
         self.cohorts: dict[tuple[int, bool], Cohort[C]] = {}
         self.behind: set[C] = set()
@@ -139,7 +140,7 @@ class FeedCore(Generic[C]):
     def start(self, start: Start) -> None:
         """Take how a new upstream stream begins. Entries must have been flushed."""
         assert not self.unflushed
-        self.log_first = start.first_offset
+        self.log_first, self.log_last = start.first_offset, start.last_offset
         if not self.epoch:
             self.epoch = start.epoch
             self._begin(start.after_offset)
@@ -307,11 +308,12 @@ class FeedCore(Generic[C]):
             pieces.append(frames.log_frame(prefix, record.offset, record.data))
             cursor.offset = record.offset
         goal = self.page_goal(cursor)
+        wanted = min(self.history.base, goal)
         if page.next_after > cursor.offset:
             cursor.offset = min(page.next_after, goal)
-        elif not page.records and cursor.offset < goal:
+        elif not page.records and cursor.offset < wanted:
             # The coordinator has nothing between here and what the feed was sent.
-            pieces.append(self._gap(cursor, min(self.history.base, goal), "missing"))
+            pieces.append(self._gap(cursor, wanted, "missing"))
         return b"".join(pieces)
 
     def flush(self) -> Iterator[tuple[Cohort[C], bytes]]:

@@ -86,7 +86,7 @@ class Feed:
         #: When the upstream was lost; None while it is there.
         self._lost_at: float | None = None
         self._attempts = 0
-        #: Done when the upstream is known to be good, or to have failed.
+        #: Done when the upstream is good and the history is filled, or when it has failed.
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._task = self._loop.create_task(self._run(), name=f"hub-feed-{key.job_id}")
 
@@ -111,7 +111,7 @@ class Feed:
             self._linger_timer = self._loop.call_later(self.settings.linger, self._on_gone, self)
 
     async def opened(self) -> None:
-        """Wait until the upstream is known to be good. Raises its `ApiError` if it is not."""
+        """Wait until the feed can be joined. Raises the upstream's `ApiError` if it failed."""
         try:
             async with asyncio.timeout(self.settings.open_timeout):
                 await asyncio.shield(self._opened)
@@ -226,6 +226,10 @@ class Feed:
                 self.status = batch.end.status
                 self._finish()
         self._settle()
+        if not self._opened.done() and core.last >= core.log_last:
+            # Only now is the history filled, and a tail what it should be.
+            self._flush()
+            self._opened.set_result(None)
         if batch.end is not None and not self.ended:
             raise ApiError(COORDINATOR_UNAVAILABLE)
 
@@ -234,8 +238,6 @@ class Feed:
             outage = self._loop.time() - self._lost_at
             log.info("hub_upstream_back", job_id=self.key.job_id, outage_seconds=round(outage, 3))
             self._lost_at = None
-        if not self._opened.done():
-            self._opened.set_result(None)
 
     def _settle(self) -> None:
         """After any change of the core: what it asks for."""

@@ -10,7 +10,7 @@ from app.hub.core import Cursor, Step
 from app.hub.feed import Feed, is_final
 from app.hub.reasons import CloseReason
 from app.hub.sink import Sink
-from app.hub.upstream import Position
+from app.hub.upstream import LogPage, Position
 
 log = structlog.get_logger(__name__)
 
@@ -41,28 +41,29 @@ class LogWatcher(Cursor):
 
         Raises `ApiError` if the coordinator has to be asked and cannot answer.
         """
-        core = self.feed.core
-        missed: tuple[Position, str] | None = None
-        if after is not None:
-            if core.end is not None and after == Position(core.epoch, core.end.last_offset):
-                return False
-            reason = await self._why_unknown(after)
-            if reason is None:
-                core.join(self, after.offset)
-            else:
-                missed = (after, reason)
-        if after is None or missed is not None:
-            await self._join_tail(tail)
-        position = core.position_of(self)
-        prelude = self._prelude
-        self._prelude = frames.bookmark(position, retry_ms=self.feed.settings.retry_ms)
-        if missed is not None:
-            after, reason = missed
-            start = Position(after.epoch, after.offset + 1)
-            self._prelude += frames.gap(start=start, end=None, reason=reason, position=position)
-        self._prelude += prelude
+        core, feed = self.feed.core, self.feed
+        page: LogPage | None = None
+        missed = b""
+        if after is None:
+            page = await self._join_tail(tail)
+        elif core.end is not None and after == Position(core.epoch, core.end.last_offset):
+            return False
+        elif (reason := await self._why_unknown(after)) is None:
+            core.join(self, after.offset)
+        else:
+            page = await self._join_tail(tail)
+            missed = frames.gap(
+                start=Position(after.epoch, after.offset + 1),
+                end=None,
+                reason=reason,
+                position=core.position_of(self),
+            )
+        start = frames.bookmark(core.position_of(self), retry_ms=feed.settings.retry_ms)
+        self._prelude = start + missed
         if not follow:
             self.until = core.flushed
+        if page is not None:
+            self._prelude += core.take_page(self, page)
         return True
 
     async def _why_unknown(self, after: Position) -> str | None:
@@ -77,19 +78,19 @@ class LogWatcher(Cursor):
                 return "future_offset"
         return None
 
-    async def _join_tail(self, count: int) -> None:
+    async def _join_tail(self, count: int) -> LogPage | None:
+        """Join before the tail; the page with which it begins, if it had to be read."""
         core = self.feed.core
         while True:
             offset = core.find_tail(count, self.level)
             if offset is not None:
                 core.join(self, offset)
-                return
+                return None
             page = await self.feed.read_tail(count, self.level)
             if page.epoch == core.epoch:
-                break
-        first = page.records[0].offset if page.records else page.next_after + 1
-        core.join(self, first - 1)
-        self._prelude = core.take_page(self, page)
+                first = page.records[0].offset if page.records else page.next_after + 1
+                core.join(self, first - 1)
+                return page
 
     async def run(self, sink: Sink) -> CloseReason:
         """Write the stream until it ends; why it ended."""

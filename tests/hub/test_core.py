@@ -25,7 +25,7 @@ INDEX = st.integers(0, 1_000_000)
 class Watcher(Cursor):
     """A cursor with what it received."""
 
-    __slots__ = ("asked", "done", "received")
+    __slots__ = ("asked", "done", "page", "received")
 
     def __init__(self, *, level: int, asked: Position) -> None:
         super().__init__(level=level)
@@ -33,6 +33,8 @@ class Watcher(Cursor):
         #: Everything behind this place is wanted.
         self.asked = asked
         self.done = False
+        #: What the coordinator answered, and has not arrived yet.
+        self.page: LogPage | None = None
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Log:
         return offset >= self.first and offset not in self.lost
 
     def page(self, after: int, through: int, level: int, size: int) -> LogPage:
-        records = []
+        records: list[LogRecord] = []
         place = max(after, self.first - 1)
         while place < min(through, self.last) and len(records) < size:
             place += 1
@@ -224,6 +226,10 @@ class CoreMachine(RuleBasedStateMachine):
         """Step a watcher once; False if it waits or is done."""
         if watcher.done or watcher.live or watcher in self.core.ahead:
             return False
+        if watcher.page is not None:
+            watcher.received += self.core.take_page(watcher, watcher.page)
+            watcher.page = None
+            return True
         step = self.core.next(watcher)
         if isinstance(step, bytes):
             watcher.received += step
@@ -232,8 +238,7 @@ class CoreMachine(RuleBasedStateMachine):
             if place.epoch != self.log.epoch:
                 return False  # the coordinator refuses; it waits for the feed
             through = self.core.page_goal(watcher)
-            page = self.log.page(place.offset, through, watcher.level, size)
-            watcher.received += self.core.take_page(watcher, page)
+            watcher.page = self.log.page(place.offset, through, watcher.level, size)
         elif step is Step.DONE:
             watcher.done = True
             self.core.leave(watcher)

@@ -1,0 +1,179 @@
+"""A gateway of nothing but its streams, in front of a coordinator in memory."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import Handler
+
+from app.api import streams
+from app.api.keys import CALLER, HUB, REQUEST_ID
+from app.api.middlewares import answer_errors
+from app.bridge.channel import open_channel
+from app.bridge.client import CoordinatorClient
+from app.bridge.watch import WatchClient
+from app.caller import Caller
+from app.hub import CloseReason, Hub
+from app.hub.observer import HubObserver
+from app.settings import CoordinatorSettings, HubSettings
+from tests.hub.client import Watching
+from tests.hub.log_coordinator import JOB, LogCoordinator
+
+#: Fast enough for a test, slow enough to be seen.
+QUICK = HubSettings(
+    linger=0.2,
+    keepalive_interval=0.3,
+    bookmark_interval=0.3,
+    reconnect_min=0.05,
+    reconnect_max=0.2,
+    retry_ms=100,
+)
+
+
+@dataclass
+class Seen(HubObserver):
+    """Keeps what the hub tells."""
+
+    upstreams: int = 0
+    most_upstreams: int = 0
+    watchers: dict[str, int] = field(default_factory=lambda: {"logs": 0, "metrics": 0})
+    reasons: list[CloseReason] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    anomalies: list[str] = field(default_factory=list)
+    history: int = 0
+    most_history: int = 0
+    #: Set when a watcher has left.
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def upstream_opened(self) -> None:
+        self.upstreams += 1
+        self.most_upstreams = max(self.most_upstreams, self.upstreams)
+
+    def upstream_closed(self) -> None:
+        self.upstreams -= 1
+
+    def upstream_anomaly(self, kind: str) -> None:
+        self.anomalies.append(kind)
+
+    def watcher_joined(self, kind: str) -> None:
+        self.watchers[kind] += 1
+
+    def watcher_left(self, kind: str, reason: CloseReason) -> None:
+        self.watchers[kind] -= 1
+        self.reasons.append(reason)
+        self.left.set()
+
+    def watcher_refused(self, limit: str) -> None:
+        self.refused.append(limit)
+
+    def history_size(self, size: int) -> None:
+        self.history = size
+        self.most_history = max(self.most_history, size)
+
+
+@dataclass
+class Gateway:
+    """The streams of one gateway, and what its hub tells of itself."""
+
+    server: TestServer
+    hub: Hub
+    seen: Seen
+    #: What the token of the next request is like.
+    caller: Caller
+
+    def watch(
+        self,
+        kind: str = "logs",
+        *,
+        job: str = JOB,
+        headers: dict[str, str] | None = None,
+        receive_buffer: int | None = None,
+        http: str = "1.1",
+        **query: Any,
+    ) -> Watching:
+        path = {"logs": "logs", "metrics": "metrics/stream"}[kind]
+        arguments = "&".join(f"{name}={value}" for name, value in query.items())
+        assert self.server.port is not None
+        return Watching(
+            ("127.0.0.1", self.server.port),
+            f"/jobs/{job}/{path}?{arguments}",
+            headers=headers,
+            receive_buffer=receive_buffer,
+            http=http,
+        )
+
+    def log_in(self, **changes: Any) -> None:
+        """Change the token of the requests that follow."""
+        self.caller = replace(self.caller, **changes)
+
+    def expiring(self, seconds: float) -> datetime:
+        return datetime.fromtimestamp(time.time() + seconds, UTC)
+
+
+GatewayMaker = Callable[..., Awaitable[Gateway]]
+
+
+@pytest.fixture
+async def coordinator() -> AsyncIterator[LogCoordinator]:
+    # What it does not serve is UNIMPLEMENTED, as generated.
+    async with LogCoordinator() as running:  # type: ignore[abstract]
+        running.jobs[JOB]
+        yield running
+
+
+@pytest.fixture
+async def make_gateway(coordinator: LogCoordinator) -> AsyncIterator[GatewayMaker]:
+    """Starts gateways in front of the coordinator, with hub settings as given."""
+    running: list[tuple[TestServer, Hub, grpc.aio.Channel, Seen]] = []
+
+    async def make(**changes: Any) -> Gateway:
+        settings = CoordinatorSettings(
+            address=coordinator.address, api_secret="secret", unary_timeout=5.0, reconnect_max=0.3
+        )
+        channel = open_channel(settings)
+        client = CoordinatorClient(channel=channel, settings=settings)
+        upstream = WatchClient(
+            channel=channel, client=client, settings=settings, observe=lambda *_: None
+        )
+        seen = Seen()
+        hub = Hub(upstream=upstream, settings=replace(QUICK, **changes), observer=seen)
+
+        @web.middleware
+        async def log_in(request: web.Request, handler: Handler) -> web.StreamResponse:
+            request[REQUEST_ID] = "req_test"
+            request[CALLER] = made.caller
+            return await handler(request)
+
+        app = web.Application(middlewares=[log_in, answer_errors])
+        app[HUB] = hub
+        app.router.add_routes(streams.routes)
+
+        async def end_streams(_: web.Application) -> None:
+            await hub.close()
+
+        app.on_shutdown.append(end_streams)
+        server = TestServer(app)
+        await server.start_server(shutdown_timeout=5)
+        made = Gateway(server, hub, seen, Caller(tenant_id="acme", user_id="ann"))
+        running.append((server, hub, channel, seen))
+        return made
+
+    yield make
+    for server, _, channel, seen in running:
+        await server.close()
+        await channel.close()
+        assert seen.upstreams == 0
+        assert seen.watchers == {"logs": 0, "metrics": 0}
+        assert seen.history == 0
+
+
+@pytest.fixture
+async def gateway(make_gateway: GatewayMaker) -> Gateway:
+    return await make_gateway()

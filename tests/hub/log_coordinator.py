@@ -1,0 +1,243 @@
+"""A coordinator that serves the logs of jobs from memory, and misbehaves when told to."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from generated.mindcoordinator.v1 import coordinator_pb2_grpc, jobs_pb2, watch_pb2
+
+Context = grpc.aio.ServicerContext[Any, Any]
+JOB = "job-1"
+
+
+@dataclass
+class JobLog:
+    """One job: its log, its newest metrics and whether it has ended."""
+
+    epoch: str = "e1"
+    entries: list[watch_pb2.LogEntry] = field(default_factory=list)
+    first: int = 1
+    status: jobs_pb2.JobStatus.ValueType = jobs_pb2.JOB_STATUS_TRAINING
+    snapshot: watch_pb2.MetricsSnapshot | None = None
+    ended: bool = False
+
+    @property
+    def last(self) -> int:
+        return len(self.entries)
+
+
+class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
+    """Use as an async context manager; `address` stays the same over `stop` and `start`."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, JobLog] = defaultdict(JobLog)
+        self.tenants: dict[str, str] = {}
+        self.address = ""
+        #: WatchJob calls that are open, and that were ever opened.
+        self.open_watches = 0
+        self.watches = 0
+        self.reads: list[watch_pb2.ListJobLogsRequest] = []
+        #: Aborts calls by method name.
+        self.refusals: dict[str, tuple[grpc.StatusCode, str]] = {}
+        #: Sent as they are by the next WatchJob in place of what it would send.
+        self.script: list[watch_pb2.WatchJobResponse] | None = None
+        self.batch = 500
+        #: Notified at every change.
+        self.changed = asyncio.Condition()
+        self._server: grpc.aio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        coordinator_pb2_grpc.add_MindCoordinatorServicer_to_server(self, server)
+        port = server.add_insecure_port(self.address or "127.0.0.1:0")
+        self.address = f"127.0.0.1:{port}"
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        """Break everything off, as a crash does."""
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
+    async def log(
+        self,
+        *messages: str,
+        level: watch_pb2.LogLevel.ValueType = watch_pb2.LOG_LEVEL_INFO,
+        job: str = JOB,
+    ) -> None:
+        """Append entries."""
+        log = self.jobs[job]
+        now = Timestamp()
+        now.GetCurrentTime()
+        for message in messages:
+            log.entries.append(
+                watch_pb2.LogEntry(offset=log.last + 1, level=level, message=message, timestamp=now)
+            )
+        await self._notify()
+
+    async def snapshot(self, sequence: int, job: str = JOB, **values: Any) -> None:
+        """Make this the newest metrics snapshot."""
+        self.jobs[job].snapshot = watch_pb2.MetricsSnapshot(
+            sequence=sequence, step=sequence, **values
+        )
+        await self._notify()
+
+    async def end(
+        self, job: str = JOB, status: jobs_pb2.JobStatus.ValueType = jobs_pb2.JOB_STATUS_COMPLETED
+    ) -> None:
+        log = self.jobs[job]
+        log.status, log.ended = status, True
+        await self._notify()
+
+    async def recreate(self, epoch: str, job: str = JOB) -> None:
+        """Lose the log and begin another one."""
+        self.jobs[job] = JobLog(epoch=epoch)
+        await self._notify()
+
+    async def until(self, watches: int) -> None:
+        """Wait until this many WatchJob calls are open."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.open_watches == watches)
+
+    async def _notify(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    # The service
+
+    async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:
+        await self._admit("GetJob", request.job_id, context)
+        return jobs_pb2.Job(job_id=request.job_id, status=self.jobs[request.job_id].status)
+
+    async def ListJobLogs(
+        self, request: watch_pb2.ListJobLogsRequest, context: Context
+    ) -> watch_pb2.ListJobLogsResponse:
+        await self._admit("ListJobLogs", request.job_id, context)
+        self.reads.append(request)
+        log = self.jobs[request.job_id]
+        through = min(request.through_offset or log.last, log.last)
+        size = request.page_size or 1000
+        if request.HasField("after"):
+            if request.after.epoch != log.epoch:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not this log's epoch")
+            after = request.after.offset
+        else:
+            passing = [
+                each.offset
+                for each in log.entries[log.first - 1 : through]
+                if each.level >= request.min_level
+            ][-request.tail :]
+            after = passing[0] - 1 if request.tail and passing else through
+        place = max(after, log.first - 1)
+        entries: list[watch_pb2.LogEntry] = []
+        while place < through and len(entries) < size:
+            entry = log.entries[place]
+            place += 1
+            if entry.level >= request.min_level:
+                entries.append(entry)
+        return watch_pb2.ListJobLogsResponse(
+            epoch=log.epoch,
+            entries=entries,
+            next_after_offset=place,
+            first_offset=log.first if log.entries else 0,
+            last_offset=log.last,
+            complete=log.ended,
+        )
+
+    async def WatchJob(
+        self, request: watch_pb2.WatchJobRequest, context: Context
+    ) -> AsyncIterator[watch_pb2.WatchJobResponse]:
+        await self._admit("WatchJob", request.job_id, context)
+        with self._counted():
+            if self.script is not None:
+                script, self.script = self.script, None
+                for message in script:
+                    yield message
+                return
+            async for message in self._watch(request):
+                yield message
+
+    async def _watch(
+        self, request: watch_pb2.WatchJobRequest
+    ) -> AsyncIterator[watch_pb2.WatchJobResponse]:
+        log = self.jobs[request.job_id]
+        place = max(log.last - request.tail, log.first - 1)
+        after = request.after
+        if request.HasField("after") and after.epoch == log.epoch and after.offset <= log.last:
+            place = max(after.offset, log.first - 1)
+        yield watch_pb2.WatchJobResponse(
+            start=watch_pb2.WatchStart(
+                epoch=log.epoch,
+                after_offset=place,
+                first_offset=log.first if log.entries else 0,
+                last_offset=log.last,
+                status=log.status,
+            )
+        )
+        sequence = request.after_metrics_sequence
+        while True:
+            entries: Sequence[watch_pb2.LogEntry] = log.entries[place : place + self.batch]
+            place += len(entries)
+            message = watch_pb2.WatchJobResponse(logs=entries)
+            snapshot = log.snapshot
+            if snapshot is not None and snapshot.sequence > sequence:
+                sequence = snapshot.sequence
+                message.metrics.append(snapshot)
+            done = log.ended and place == log.last
+            if done:
+                message.end.CopyFrom(watch_pb2.WatchEnd(status=log.status, last_offset=log.last))
+            if message.ByteSize():
+                yield message
+            if done:
+                return
+            async with self.changed:
+                await self.changed.wait_for(partial(self._news, log, place, sequence))
+
+    @staticmethod
+    def _news(log: JobLog, place: int, sequence: int) -> bool:
+        newest = 0 if log.snapshot is None else log.snapshot.sequence
+        return log.last > place or newest > sequence or log.ended
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.watches += 1
+        self.open_watches += 1
+        self._soon()
+        try:
+            yield
+        finally:
+            self.open_watches -= 1
+            self._soon()
+
+    def _soon(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._notify(), name="notify")
+        self._notifications = task
+
+    async def _admit(self, method: str, job_id: str, context: Context) -> None:
+        if method in self.refusals:
+            code, detail = self.refusals[method]
+            await context.abort(code, detail)
+        tenant = dict(context.invocation_metadata() or ())["x-tenant-id"]
+        if self.tenants.get(job_id, tenant) != tenant or job_id not in self.jobs:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such job")
