@@ -72,7 +72,7 @@ class Feed:
         self.failure: ApiError | None = None
         self._upstream = upstream
         self._pacer = pacer
-        self._observer = observer
+        self.observer = observer
         self._on_gone = on_gone
         self._on_history = on_history
         self._loop = asyncio.get_running_loop()
@@ -182,7 +182,7 @@ class Feed:
         after_sequence = 0
         if self.newest is not None and self.newest[0].epoch == self.core.epoch:
             after_sequence = self.newest[0].offset
-        self._observer.upstream_opened()
+        self.observer.upstream_opened()
         try:
             batches = self._upstream.watch(
                 self.key,
@@ -196,7 +196,7 @@ class Feed:
                     if self.ended:
                         return
         finally:
-            self._observer.upstream_closed()
+            self.observer.upstream_closed()
         raise ApiError(COORDINATOR_UNAVAILABLE)
 
     def _take(self, batch: Batch) -> None:
@@ -244,7 +244,7 @@ class Feed:
         core = self.core
         if core.anomalies:
             for kind in core.anomalies:
-                self._observer.upstream_anomaly(kind)
+                self.observer.upstream_anomaly(kind)
             log.warning(
                 "hub_upstream_anomaly", job_id=self.key.job_id, kinds=sorted(set(core.anomalies))
             )
@@ -301,12 +301,12 @@ class Feed:
         for cohort, payload in core.flush():
             if payload:
                 cohort.told_at = now
-                self._observer.delivered("logs", len(payload) * len(cohort.members))
+                self.observer.delivered("logs", len(payload) * len(cohort.members))
                 self._broadcast(cohort, payload, now)
         spent = time.thread_time() - began
         self._flushed_at = now
         self._pacer.record(spent, self._loop.time())
-        self._observer.flushed(spent, self._pacer.interval)
+        self.observer.flushed(spent, self._pacer.interval)
         self._wake()
         self._account(core.history.size)
 
@@ -381,7 +381,7 @@ class Feed:
             if watcher.wants(position):
                 watcher.give(position, framed[watcher.connection.chunked])
                 served += 1
-        self._observer.delivered("metrics", len(frame) * served)
+        self.observer.delivered("metrics", len(frame) * served)
         return served > 0
 
     # The end, and the regular round

@@ -52,7 +52,8 @@ class Hub:
         self._closing = False
         #: Watchers by what they are counted under: everything, a tenant, a user.
         self._counts: Counter[tuple[str, ...]] = Counter()
-        self._connections: set[Connection] = set()
+        #: Of all watchers that have joined.
+        self.connections: set[Connection] = set()
         self._none_left = asyncio.Event()
         self._none_left.set()
         self._authorizations: dict[tuple[str, str | None, str], asyncio.Task[None]] = {}
@@ -122,7 +123,7 @@ class Hub:
 
     def revoke(self, credential_id: str) -> None:
         """Close the streams that a credential opened."""
-        for connection in self._connections:
+        for connection in self.connections:
             if connection.caller.credential_id == credential_id:
                 connection.close(EXPIRED)
 
@@ -144,7 +145,7 @@ class Hub:
     @contextmanager
     def _present(self, connection: Connection, kind: str) -> Iterator[None]:
         """Count a watcher that has joined, and note why it left."""
-        self._connections.add(connection)
+        self.connections.add(connection)
         self._none_left.clear()
         self._observer.watcher_joined(kind)
         if self._closing:
@@ -152,8 +153,8 @@ class Hub:
         try:
             yield
         finally:
-            self._connections.discard(connection)
-            if not self._connections:
+            self.connections.discard(connection)
+            if not self.connections:
                 self._none_left.set()
             closing = connection.closing
             reason = CloseReason.CLIENT_GONE if closing is None else closing.reason

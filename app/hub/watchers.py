@@ -97,7 +97,7 @@ class LogWatcher(Cursor):
         connection, feed = self.connection, self.feed
         connection.sink = sink
         try:
-            connection.send(self._prelude)
+            self._send(self._prelude)
             self._prelude = b""
             await connection.room(feed.settings.write_timeout)
             while connection.closing is None:
@@ -113,8 +113,7 @@ class LogWatcher(Cursor):
         connection, core = self.connection, self.feed.core
         step = core.next(self)
         if isinstance(step, bytes):
-            if step:
-                connection.send(step)
+            self._send(step)
             await connection.room(self.feed.settings.write_timeout)
         elif step is Step.FETCH:
             await self._fetch()
@@ -122,6 +121,11 @@ class LogWatcher(Cursor):
             connection.close(ENDED if core.end is not None else TAIL_SENT)
         else:
             await connection.wait()
+
+    def _send(self, payload: bytes) -> None:
+        if payload:
+            self.connection.send(payload)
+            self.feed.observer.delivered("logs", len(payload))
 
     async def _fetch(self) -> None:
         """Take a page from the coordinator, or wait a little where it has none to give."""
@@ -138,9 +142,7 @@ class LogWatcher(Cursor):
             self._fetch_pause = min(self._fetch_pause * 2, feed.settings.reconnect_max)
             return
         self._fetch_pause = self.FETCH_PAUSE
-        payload = feed.core.take_page(self, page)
-        if payload:
-            connection.send(payload)
+        self._send(feed.core.take_page(self, page))
         await connection.room(feed.settings.write_timeout)
 
 
@@ -200,3 +202,4 @@ class MetricsWatcher:
         if newest is not None and self.wants(newest[0]):
             self._seen = newest[0]
             self.connection.send(newest[1])
+            self.feed.observer.delivered("metrics", len(newest[1]))

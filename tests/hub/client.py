@@ -110,6 +110,13 @@ class Watching:
             self._pending.append(event)
         return len(data)
 
+    async def salvage(self) -> list[Event]:
+        """Read what arrived before the connection broke; all whole events so far."""
+        with suppress(ConnectionError):
+            while data := await self._reader.read(65536):
+                self.events.extend(self._parser.feed(self._unchunk(data)))
+        return self.events
+
     async def rest(self) -> list[Event]:
         """Read to the end of the stream; the events that were not taken yet."""
         while not self._ended and await self.read(65536):
