@@ -294,12 +294,17 @@ class FeedCore(Generic[C]):
         """
         if cursor.generation != self.generation or page.epoch != self.epoch:
             return b""
+        # From where the history begins, it is the better source: it may hold
+        # what the coordinator has dropped since.
+        wanted = min(self.history.base, self.page_goal(cursor))
         pieces: list[bytes] = []
         prefix = frames.log_prefix(self.epoch)
-        kept_from = min(page.first_offset - 1, self.history.base)
+        kept_from = min(page.first_offset - 1, wanted)
         if kept_from > cursor.offset:
             pieces.append(self._gap(cursor, kept_from, "dropped"))
         for record in page.records:
+            if record.offset > wanted:
+                break
             if record.offset <= cursor.offset:
                 self._note("repeated")
                 continue
@@ -307,10 +312,8 @@ class FeedCore(Generic[C]):
                 pieces.append(self._gap(cursor, record.offset - 1, "missing"))
             pieces.append(frames.log_frame(prefix, record.offset, record.data))
             cursor.offset = record.offset
-        goal = self.page_goal(cursor)
-        wanted = min(self.history.base, goal)
         if page.next_after > cursor.offset:
-            cursor.offset = min(page.next_after, goal)
+            cursor.offset = max(cursor.offset, min(page.next_after, wanted))
         elif not page.records and cursor.offset < wanted:
             # The coordinator has nothing between here and what the feed was sent.
             pieces.append(self._gap(cursor, wanted, "missing"))

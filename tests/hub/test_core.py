@@ -329,7 +329,7 @@ class CoreMachine(RuleBasedStateMachine):
 
 
 CoreMachine.TestCase.settings = hypothesis_settings(
-    max_examples=300, stateful_step_count=60, deadline=None
+    max_examples=400, stateful_step_count=60, deadline=None
 )
 test_core = CoreMachine.TestCase
 
