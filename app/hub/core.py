@@ -297,6 +297,7 @@ class FeedCore(Generic[C]):
         # From where the history begins, it is the better source: it may hold
         # what the coordinator has dropped since.
         wanted = min(self.history.base, self.page_goal(cursor))
+        before = cursor.offset
         pieces: list[bytes] = []
         prefix = frames.log_prefix(self.epoch)
         kept_from = min(page.first_offset - 1, wanted)
@@ -312,10 +313,15 @@ class FeedCore(Generic[C]):
                 pieces.append(self._gap(cursor, record.offset - 1, "missing"))
             pieces.append(frames.log_frame(prefix, record.offset, record.data))
             cursor.offset = record.offset
-        if page.next_after > cursor.offset:
-            cursor.offset = max(cursor.offset, min(page.next_after, wanted))
-        elif not page.records and cursor.offset < wanted:
-            # The coordinator has nothing between here and what the feed was sent.
+        looked_at = min(page.next_after, wanted)
+        if looked_at > cursor.offset:
+            if cursor.level == ALL:
+                pieces.append(self._gap(cursor, looked_at, "missing"))
+            else:
+                # What is not there was below the level, for all that can be known.
+                cursor.offset = looked_at
+        elif cursor.offset == before < wanted:
+            # An answer that leads nowhere.
             pieces.append(self._gap(cursor, wanted, "missing"))
         return b"".join(pieces)
 
