@@ -130,3 +130,9 @@ SHUTTING_DOWN = _kind(
 INTERNAL_ERROR = _kind(
     "INTERNAL_ERROR", 500, "The gateway failed; its operators find the cause in the log."
 )
+AUTH_UNAVAILABLE = _kind(
+    "AUTH_UNAVAILABLE",
+    503,
+    "The token cannot be checked at the moment; try again shortly.",
+    retryable=True,
+)

@@ -1,0 +1,1 @@
+"""HTTP: route tables by section of the API reference, the envelope, the middlewares."""

@@ -1,0 +1,68 @@
+"""What a route demands of its caller, declared at the handler.
+
+Every handler carries exactly one declaration, `@requires(...)` or `@public`;
+`check_declared` refuses an application in which one lacks it.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from app.auth.permissions import Permission
+
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[web.StreamResponse]])
+
+_ATTRIBUTE = "access"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Any one of the permissions opens the route; none at all means that it is public."""
+
+    any_of: frozenset[Permission]
+
+    @property
+    def public(self) -> bool:
+        """Whether no token is needed."""
+        return not self.any_of
+
+    def permits(self, permissions: Iterable[str]) -> bool:
+        """Tell whether a caller with these permission keys may pass."""
+        return self.public or not self.any_of.isdisjoint(permissions)
+
+
+def requires(*any_of: Permission) -> Callable[[Handler], Handler]:
+    """Demand a token with at least one of these permissions."""
+    if not any_of:
+        raise ValueError("name at least one permission, or use @public")
+    return _declare(Access(frozenset(any_of)))
+
+
+def public(handler: Handler) -> Handler:
+    """Let anyone in, without a token."""
+    return _declare(Access(frozenset()))(handler)
+
+
+def access_of(handler: Any) -> Access:
+    """Tell what a handler declares. Raises `LookupError` if it declares nothing."""
+    access = getattr(handler, _ATTRIBUTE, None)
+    if not isinstance(access, Access):
+        name = getattr(handler, "__qualname__", repr(handler))
+        raise LookupError(f"{name} declares neither @requires(...) nor @public")
+    return access
+
+
+def check_declared(routes: Iterable[web.AbstractRoute]) -> None:
+    """Raise `LookupError` if the handler of one of the routes declares nothing."""
+    for route in routes:
+        access_of(route.handler)
+
+
+def _declare(access: Access) -> Callable[[Handler], Handler]:
+    def declare(handler: Handler) -> Handler:
+        setattr(handler, _ATTRIBUTE, access)
+        return handler
+
+    return declare

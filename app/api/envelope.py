@@ -1,0 +1,39 @@
+"""The platform's envelope around every answer that is JSON."""
+
+from typing import Any
+
+import orjson
+from aiohttp import hdrs, web
+
+from app.errors import AUTH_TOKEN_MISSING, ApiError
+
+_CHALLENGE = 'Bearer realm="scaimind"'
+
+
+def success(data: Any, *, status: int = 200) -> web.Response:
+    """Answer with `data`, which is JSON-ready."""
+    return _json({"data": data}, status)
+
+
+def failure(error: ApiError, *, request_id: str) -> web.Response:
+    """Answer with what went wrong."""
+    told: dict[str, Any] = {"code": error.kind.code, "message": error.message}
+    if error.details:
+        told["details"] = [
+            {"field": problem.field, "message": problem.message} for problem in error.details
+        ]
+    if error.retry_after is not None:
+        told["retry_after"] = error.retry_after
+    body = {"status": "error", "error": told, "meta": {"request_id": request_id}}
+    response = _json(body, error.kind.status)
+    if error.retry_after is not None:
+        response.headers[hdrs.RETRY_AFTER] = str(error.retry_after)
+    if error.kind.status == 401:
+        # RFC 9110, 15.5.2 demands a challenge; RFC 6750, 3.1: no error code if no token was sent.
+        told_why = "" if error.kind is AUTH_TOKEN_MISSING else ', error="invalid_token"'
+        response.headers[hdrs.WWW_AUTHENTICATE] = _CHALLENGE + told_why
+    return response
+
+
+def _json(body: Any, status: int) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")

@@ -1,0 +1,165 @@
+"""What every request goes through, from the outside in: `trace`, `answer_errors`, `authenticate`.
+
+`install` puts them around an application in this order.
+"""
+
+import re
+import secrets
+from time import perf_counter
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from app.api.access import access_of
+from app.api.envelope import failure
+from app.api.keys import AUTHENTICATOR, CALLER, METRICS, REQUEST_ID, SETTINGS
+from app.errors import (
+    AUTHZ_PERMISSION_DENIED,
+    INTERNAL_ERROR,
+    MALFORMED_REQUEST,
+    METHOD_NOT_ALLOWED,
+    PAYLOAD_TOO_LARGE,
+    ROUTE_NOT_FOUND,
+    ApiError,
+)
+
+log = structlog.get_logger()
+
+REQUEST_ID_HEADER = "X-Request-ID"
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+_SECURITY_HEADERS = {
+    hdrs.CACHE_CONTROL: "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+#: nginx's number for a client that left before it was answered; in logs and metrics only.
+_CLIENT_LEFT = 499
+
+_PREPARED: web.RequestKey[bool] = web.RequestKey("prepared", bool)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def install(app: web.Application) -> None:
+    """Put the middlewares around the application's routes."""
+    app.middlewares.extend((trace, answer_errors, authenticate))
+    app.on_response_prepare.append(_complete_headers)
+
+
+@web.middleware
+async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request its id; log and count it when it is over."""
+    given = request.headers.get(REQUEST_ID_HEADER, "")
+    request_id = given if _SANE_REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    request[REQUEST_ID] = request_id
+    # All requests of a connection share one task, and so one context.
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    started = perf_counter()
+    response: web.StreamResponse | None = None
+    try:
+        response = await handler(request)
+        return response
+    finally:
+        _record(request, response, perf_counter() - started)
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every exception into the envelope: here, and nowhere else."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        if request.get(_PREPARED):
+            raise  # too late for a status; the connection ends without a proper end
+        return failure(error, request_id=request[REQUEST_ID])
+    except web.HTTPException as error:
+        return _from_aiohttp(request, error)
+    except Exception:
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise  # nobody is left to be answered: aiohttp notes it and ends the connection
+        log.exception("request_failed", method=request.method, route=route_of(request))
+        if request.get(_PREPARED):
+            raise
+        return failure(ApiError(INTERNAL_ERROR), request_id=request[REQUEST_ID])
+
+
+@web.middleware
+async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let in who the route's declaration lets in."""
+    if request.match_info.http_exception is not None:
+        return await handler(request)  # no such route, or not with this method
+    access = access_of(request.match_info.handler)
+    if access.public:
+        return await handler(request)
+    caller = await request.app[AUTHENTICATOR].authenticate(
+        request.headers.getall(hdrs.AUTHORIZATION, ()), request_id=request[REQUEST_ID]
+    )
+    structlog.contextvars.bind_contextvars(tenant_id=caller.tenant_id, user_id=caller.user_id)
+    if not access.permits(caller.permissions):
+        needed = " or ".join(sorted(access.any_of))
+        raise ApiError(AUTHZ_PERMISSION_DENIED, f"This endpoint needs the permission {needed}.")
+    request[CALLER] = caller
+    return await handler(request)
+
+
+def route_of(request: web.Request) -> str:
+    """Name the route as it is declared, so that there are only so many names."""
+    resource = request.match_info.route.resource
+    return "unknown" if resource is None else resource.canonical
+
+
+async def _complete_headers(request: web.Request, response: web.StreamResponse) -> None:
+    request[_PREPARED] = True
+    for name, value in _SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers[hdrs.SERVER] = "scaimind"
+    if REQUEST_ID in request:
+        response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
+
+
+def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+    allowed = error.headers.get(hdrs.ALLOW)
+    if isinstance(error, web.HTTPNotFound):
+        told = ApiError(ROUTE_NOT_FOUND)
+    elif isinstance(error, web.HTTPMethodNotAllowed):
+        if request.method == hdrs.METH_OPTIONS:
+            # RFC 9110, 9.3.7
+            return web.Response(status=204, headers={hdrs.ALLOW: f"{allowed},OPTIONS"})
+        told = ApiError(METHOD_NOT_ALLOWED, f"This endpoint takes {allowed}.")
+    elif isinstance(error, web.HTTPRequestEntityTooLarge):
+        limit = request.app[SETTINGS].server.max_body_bytes
+        told = ApiError(PAYLOAD_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+    elif 400 <= error.status < 500:
+        told = ApiError(MALFORMED_REQUEST)
+    else:
+        log.error("unexpected_http_exception", status=error.status, route=route_of(request))
+        told = ApiError(INTERNAL_ERROR)
+    response = failure(told, request_id=request[REQUEST_ID])
+    if allowed is not None:
+        response.headers[hdrs.ALLOW] = allowed
+    return response
+
+
+def _record(request: web.Request, response: web.StreamResponse | None, seconds: float) -> None:
+    metrics = request.app[METRICS]
+    method = request.method if request.method in _METHODS else "OTHER"
+    route = route_of(request)
+    status = _CLIENT_LEFT if response is None else response.status
+    metrics.requests.labels(method=method, route=route, status=str(status)).inc()
+    if response is not None and isinstance(response, web.Response):
+        metrics.request_seconds.labels(method=method, route=route).observe(seconds)
+    log.info(
+        "request",
+        method=method,
+        route=route,
+        path=request.path,
+        status=status,
+        seconds=round(seconds, 6),
+        remote=request.remote,
+    )

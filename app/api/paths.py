@@ -1,0 +1,36 @@
+"""Ids in paths. One that no resource can have is answered like one that none has."""
+
+import re
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from app.errors import (
+    EVALUATION_NOT_FOUND,
+    JOB_NOT_FOUND,
+    NODE_NOT_FOUND,
+    ApiError,
+    ErrorKind,
+)
+
+_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class PathId:
+    """The id of one kind of resource, as a variable part of a path."""
+
+    name: str
+    missing: ErrorKind
+
+    def of(self, request: web.Request) -> str:
+        """Return the id. Raises `ApiError` of the kind `missing` if nothing can have it."""
+        value = request.match_info[self.name]
+        if not _FORM.fullmatch(value):
+            raise ApiError(self.missing)
+        return value
+
+
+JOB_ID = PathId("job_id", JOB_NOT_FOUND)
+NODE_ID = PathId("node_id", NODE_NOT_FOUND)
+EVALUATION_ID = PathId("evaluation_id", EVALUATION_NOT_FOUND)

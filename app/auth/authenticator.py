@@ -1,0 +1,106 @@
+"""From a bearer token to a `Caller`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from app.auth import api_keys
+from app.auth.lookup import KeyLookup
+from app.auth.permissions import granted
+from app.cache.failures import DatabaseError
+from app.caller import Caller
+from app.errors import AUTH_TOKEN_INVALID, AUTH_TOKEN_MISSING, AUTH_UNAVAILABLE, ApiError
+
+log = structlog.get_logger()
+
+#: Seconds after which a caller whose token could not be checked may try again.
+_RETRY_AFTER = 2
+#: Longer than any key or JWT of the platform.
+_LONGEST_TOKEN = 8192
+
+
+class Refused(Exception):
+    """A token does not count; the text says why to operators, never to the caller."""
+
+
+class Verifier(Protocol):
+    """Checks tokens of one form."""
+
+    def recognises(self, token: str) -> bool:
+        """Tell from the form alone whether the token is of this verifier's kind."""
+
+    async def verify(self, token: str) -> Caller:
+        """Return whose token it is. Raises `Refused`, or an `ApiError` if that cannot be told."""
+
+
+class Authenticator:
+    """Finds the caller of a request, whatever kind of token there is."""
+
+    def __init__(self, *, verifiers: Sequence[Verifier]) -> None:
+        self._verifiers = tuple(verifiers)
+
+    async def authenticate(self, authorization: Sequence[str], *, request_id: str) -> Caller:
+        """Return who sent these `Authorization` headers (RFC 6750, 2.1).
+
+        Raises `ApiError`: the token is missing, not valid, or cannot be
+        checked at the moment.
+        """
+        token = _bearer_token(authorization)
+        verifier = next((each for each in self._verifiers if each.recognises(token)), None)
+        try:
+            if verifier is None:
+                raise Refused("it has the form of no token that is known here")
+            caller = await verifier.verify(token)
+        except Refused as refused:
+            log.info("token_refused", reason=str(refused))
+            raise ApiError(AUTH_TOKEN_INVALID) from None
+        return replace(caller, request_id=request_id)
+
+
+class ApiKeyVerifier:
+    """API keys, as PostgreSQL has them."""
+
+    def __init__(self, *, keys: KeyLookup, now: Callable[[], datetime]) -> None:
+        self._keys = keys
+        self._now = now
+
+    def recognises(self, token: str) -> bool:
+        """See `Verifier`."""
+        return token.startswith(api_keys.PREFIX)
+
+    async def verify(self, token: str) -> Caller:
+        """See `Verifier`."""
+        if not api_keys.is_api_key(token):
+            raise Refused("an API key of a form that is never made")
+        try:
+            key = await self._keys.find(token)
+        except DatabaseError as error:
+            log.error("api_key_lookup_failed", reason=str(error))
+            raise ApiError(AUTH_UNAVAILABLE, retry_after=_RETRY_AFTER) from None
+        if key is None:
+            raise Refused("an API key that does not exist")
+        if (refusal := key.refusal(self._now())) is not None:
+            raise Refused(f"{key.key_id} is {refusal}")
+        return Caller(
+            tenant_id=key.tenant_id,
+            user_id=key.user_id,
+            roles=key.roles,
+            permissions=granted(key.roles, key.permissions),
+            credential_id=key.key_id,
+            expires_at=key.expires_at,
+        )
+
+
+def _bearer_token(authorization: Sequence[str]) -> str:
+    if len(authorization) > 1:
+        raise ApiError(AUTH_TOKEN_INVALID, "Send one Authorization header, not several.")
+    scheme, _, token = (authorization[0] if authorization else "").strip().partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise ApiError(AUTH_TOKEN_MISSING)
+    if len(token) > _LONGEST_TOKEN or not token.isascii():
+        raise ApiError(AUTH_TOKEN_INVALID)
+    return token

@@ -1,0 +1,40 @@
+"""The permission keys, and what the platform's roles grant."""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Permission(StrEnum):
+    """A permission key of this module."""
+
+    VIEW = "scaimind:view"
+    MANAGE = "scaimind:manage"
+    CLUSTER_ADMIN = "scaimind:cluster_admin"
+    EVALUATE = "scaimind:evaluate"
+
+
+_ALL = frozenset(Permission)
+
+#: The platform's roles, weakest last. A role that is not here grants nothing.
+ROLES: Mapping[str, frozenset[Permission]] = MappingProxyType(
+    {
+        "super_admin": _ALL,
+        "partner_admin": _ALL,
+        "tenant_admin": _ALL,
+        "tenant_viewer": frozenset({Permission.VIEW}),
+        "tenant_user": frozenset(),
+    }
+)
+
+
+def granted(roles: Iterable[str], permissions: Iterable[str]) -> frozenset[str]:
+    """Add what the roles grant to permission keys that were given one by one.
+
+    Keys of other modules pass through: a token may carry them, and they
+    match no endpoint here.
+    """
+    keys: set[str] = {str(key) for key in permissions}
+    for role in roles:
+        keys.update(key.value for key in ROLES.get(role, ()))
+    return frozenset(keys)

@@ -1,0 +1,99 @@
+"""The one channel to the coordinator, held open for the life of the process."""
+
+import json
+from typing import Any
+
+import grpc
+
+from app.settings import CoordinatorSettings
+
+SERVICE = "mindcoordinator.v1.MindCoordinator"
+
+#: Calls that may be repeated without a second effect, and that are over at once:
+#: WatchJob is neither, its reader resumes it at the right offset.
+IDEMPOTENT_READS = (
+    "GetJob",
+    "ListJobs",
+    "GetJobMetrics",
+    "ListJobLogs",
+    "GetClusterStatus",
+    "ListNodes",
+    "GetNode",
+    "GetQueueStatus",
+    "GetEvaluation",
+    "GetDataCache",
+)
+
+#: A status arrives as metadata. gRPC's 8 KiB would turn a long detail, such as
+#: a traceback, into a RESOURCE_EXHAUSTED of the client's own making.
+MAX_METADATA_BYTES = 64 * 1024
+
+
+def open_channel(
+    settings: CoordinatorSettings, *, credentials: grpc.ChannelCredentials | None = None
+) -> grpc.aio.Channel:
+    """Open the channel; it connects at the first call. The caller closes it.
+
+    To be called on the running event loop, after any fork. Without
+    `credentials` it is plain text.
+    """
+    options = channel_options(settings)
+    if credentials is None:
+        return grpc.aio.insecure_channel(settings.address, options=options)
+    return grpc.aio.secure_channel(settings.address, credentials, options=options)
+
+
+def channel_options(settings: CoordinatorSettings) -> list[tuple[str, Any]]:
+    """Give gRPC's channel arguments (grpc/impl/channel_arg_names.h) for these settings."""
+    return [
+        ("grpc.service_config", json.dumps(service_config(settings))),
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.enable_retries", 1),
+        ("grpc.keepalive_time_ms", _ms(settings.keepalive_time)),
+        ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_timeout)),
+        # Both time-outs bound the same ping; the longer one would count.
+        ("grpc.http2.ping_timeout_ms", _ms(settings.keepalive_timeout)),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", _ms(settings.reconnect_min)),
+        ("grpc.min_reconnect_backoff_ms", _ms(settings.reconnect_min)),
+        ("grpc.max_reconnect_backoff_ms", _ms(settings.reconnect_max)),
+        # gRPC asks DNS again after 30 s at the earliest, longer than a
+        # coordinator takes to come back at another address.
+        ("grpc.dns_min_time_between_resolutions_ms", _ms(settings.reconnect_max)),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
+        # The coordinator is a neighbour; a proxy variable would break even localhost.
+        ("grpc.enable_http_proxy", 0),
+    ]
+
+
+def service_config(settings: CoordinatorSettings) -> dict[str, Any]:
+    """Retry idempotent reads while the coordinator is UNAVAILABLE (gRFC A6).
+
+    The pauses are random between 0 and 0.1, 0.2, 0.4 ... 1 s; all attempts
+    share the deadline of the call.
+    """
+    if settings.read_attempts < 2:
+        return {}
+    return {
+        "methodConfig": [
+            {
+                "name": [{"service": SERVICE, "method": method} for method in IDEMPOTENT_READS],
+                "retryPolicy": {
+                    "maxAttempts": settings.read_attempts,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+        # When half of the reads fail, further ones are not multiplied.
+        "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
+    }
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,139 @@
+"""From a failed call to what the caller is told.
+
+The API reference's error table, row by row, in one place.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import grpc
+import structlog
+from grpc import StatusCode
+
+from app import errors
+from app.bridge.sanitise import loggable, presentable
+from app.errors import ApiError, ErrorKind
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """How one gRPC status reaches the caller."""
+
+    kind: ErrorKind
+    #: Whether the caller reads the coordinator's detail, as far as it is presentable.
+    shown: bool
+    #: Whether something broke, rather than that the coordinator refused something.
+    failure: bool = False
+    #: Seconds after which to try again.
+    retry_after: int | None = None
+
+
+_ROWS: dict[StatusCode, _Row] = {
+    StatusCode.NOT_FOUND: _Row(errors.NOT_FOUND, shown=True),
+    StatusCode.INVALID_ARGUMENT: _Row(errors.INVALID_ARGUMENT, shown=True),
+    StatusCode.OUT_OF_RANGE: _Row(errors.INVALID_ARGUMENT, shown=True),
+    StatusCode.PERMISSION_DENIED: _Row(errors.COORDINATOR_PERMISSION_DENIED, shown=True),
+    StatusCode.UNAUTHENTICATED: _Row(errors.COORDINATOR_UNAUTHENTICATED, shown=True),
+    StatusCode.ALREADY_EXISTS: _Row(errors.ALREADY_EXISTS, shown=True),
+    StatusCode.FAILED_PRECONDITION: _Row(errors.FAILED_PRECONDITION, shown=True),
+    StatusCode.ABORTED: _Row(errors.FAILED_PRECONDITION, shown=True),
+    StatusCode.RESOURCE_EXHAUSTED: _Row(errors.RESOURCE_EXHAUSTED, shown=True, retry_after=5),
+    StatusCode.UNIMPLEMENTED: _Row(errors.NOT_IMPLEMENTED, shown=True),
+    StatusCode.DEADLINE_EXCEEDED: _Row(errors.COORDINATOR_TIMEOUT, shown=False),
+    StatusCode.UNAVAILABLE: _Row(errors.COORDINATOR_UNAVAILABLE, shown=False, retry_after=2),
+    # Nobody on this side cancelled: the coordinator is on its way out.
+    StatusCode.CANCELLED: _Row(errors.COORDINATOR_UNAVAILABLE, shown=False, retry_after=2),
+    StatusCode.INTERNAL: _Row(errors.COORDINATOR_ERROR, shown=True, failure=True),
+    StatusCode.UNKNOWN: _Row(errors.COORDINATOR_ERROR, shown=True, failure=True),
+    StatusCode.DATA_LOSS: _Row(errors.COORDINATOR_ERROR, shown=True, failure=True),
+}
+
+_BROKEN = _Row(errors.COORDINATOR_ERROR, shown=False, failure=True)
+
+_NOT_FOUND: dict[str, ErrorKind] = {
+    **dict.fromkeys(
+        (
+            "GetJob",
+            "CancelJob",
+            "PauseJob",
+            "ResumeJob",
+            "RetryJob",
+            "GetJobMetrics",
+            "ListJobLogs",
+            "WatchJob",
+        ),
+        errors.JOB_NOT_FOUND,
+    ),
+    **dict.fromkeys(("GetNode", "DrainNode", "EnableNode", "GetDataCache"), errors.NODE_NOT_FOUND),
+    "GetEvaluation": errors.EVALUATION_NOT_FOUND,
+}
+
+#: gRPC itself says RESOURCE_EXHAUSTED of a message over the limit, where waiting never helps.
+_TOO_LARGE = re.compile(
+    r"(?P<side>CLIENT|SERVER): (?P<way>Sent|Received) message larger than max|"
+    r"(?P<meta>received (?:initial|trailing) metadata size exceeds)"
+)
+
+
+def to_api_error(error: grpc.aio.AioRpcError, *, method: str) -> ApiError:
+    """Turn the failure of a call of `method`, such as "GetJob", into what the caller is told.
+
+    Where that lacks anything of the coordinator's own words, they go to the
+    log event `scaimind_coordinator_error`.
+    """
+    code, detail = error.code(), error.details() or ""
+    row = _ROWS.get(code, _BROKEN)
+    kind = row.kind
+    if code is StatusCode.NOT_FOUND:
+        kind = _NOT_FOUND.get(method, kind)
+    elif code is StatusCode.RESOURCE_EXHAUSTED and (limit := _TOO_LARGE.search(detail)):
+        request = limit.group("side", "way") in (("CLIENT", "Sent"), ("SERVER", "Received"))
+        kind = errors.PAYLOAD_TOO_LARGE if request else errors.COORDINATOR_ERROR
+        row = _Row(kind, shown=False, failure=not request)
+
+    message = presentable(detail, from_failure=row.failure) if row.shown else None
+    if row.failure or (detail and message != detail):
+        _report(method, code.name, detail, error=row.failure)
+    return ApiError(kind, message, retry_after=row.retry_after)
+
+
+@contextmanager
+def translated_errors(*, method: str) -> Iterator[None]:
+    """Let nothing but `ApiError` and a real cancellation out of the calls made within.
+
+    For a unary call, for opening a stream and for iterating over it. Await
+    nothing but the call within: a `CancelledError` that does not come from a
+    cancellation of the running task is taken for the end of the channel.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise to_api_error(error, method=method) from None
+    except grpc.aio.UsageError as error:
+        # The channel is closed, or was while the call was being made.
+        _report(method, "UNAVAILABLE", str(error), error=False)
+        raise ApiError(errors.SHUTTING_DOWN, retry_after=2) from None
+    except grpc.aio.BaseError as error:
+        raise broken_answer(method=method, problem=f"grpc: {error}") from None
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        _report(method, "CANCELLED", "the call was cancelled on this side", error=False)
+        raise ApiError(errors.SHUTTING_DOWN, retry_after=2) from None
+
+
+def broken_answer(*, method: str, problem: str) -> ApiError:
+    """Give the error for an answer that breaks the contract; `problem` goes to the log only."""
+    _report(method, "INTERNAL", problem, error=True)
+    return ApiError(errors.COORDINATOR_ERROR)
+
+
+def _report(method: str, code: str, detail: str, *, error: bool) -> None:
+    emit = log.error if error else log.warning
+    emit("scaimind_coordinator_error", method=method, code=code, detail=loggable(detail))

@@ -1,0 +1,62 @@
+"""What goes to the coordinator beside each request."""
+
+import re
+
+import structlog
+
+from app import errors
+from app.caller import Caller, DownstreamTokens
+from app.errors import ApiError
+
+log = structlog.get_logger()
+
+#: gRPC carries printable ASCII, and may strip white space at both ends, which
+#: would make another tenant of " acme".
+_CARRIED = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+
+_MAX_IDENTITY = 256
+
+
+def call_metadata(
+    caller: Caller, *, api_secret: str, tokens: DownstreamTokens | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Give the metadata of one call, made for `caller`.
+
+    An identity that cannot be carried exactly is refused with
+    `AUTH_TOKEN_INVALID`: any encoding could make it collide with another.
+    A request id that cannot be carried is left out.
+    """
+    metadata = [
+        ("x-api-secret", _secret("api_secret", api_secret)),
+        ("x-tenant-id", _identity("tenant", caller.tenant_id)),
+    ]
+    if caller.user_id:
+        metadata.append(("x-user-id", _identity("user", caller.user_id)))
+    if _CARRIED.fullmatch(caller.request_id):
+        metadata.append(("x-request-id", caller.request_id))
+    if tokens is not None:
+        metadata.append(("x-scaidrive-token", _secret("scaidrive_token", tokens.scaidrive)))
+        metadata.append(("x-scaiatlas-token", _secret("scaiatlas_token", tokens.scaiatlas)))
+    return tuple(metadata)
+
+
+def _identity(whose: str, value: str) -> str:
+    if len(value) > _MAX_IDENTITY or not _CARRIED.fullmatch(value):
+        raise ApiError(
+            errors.AUTH_TOKEN_INVALID,
+            f"The token's {whose} id cannot be used: it must be 1 to {_MAX_IDENTITY} printable"
+            " ASCII characters that neither begin nor end with a space.",
+        )
+    return value
+
+
+def _secret(name: str, value: str) -> str:
+    if not _CARRIED.fullmatch(value):
+        # A header of nothing would be told apart by no one: better to fail here, and say which.
+        log.error(
+            "scaimind_metadata_unusable",
+            name=name,
+            problem="must be printable ASCII, not empty, no space at either end",
+        )
+        raise ApiError(errors.INTERNAL_ERROR)
+    return value

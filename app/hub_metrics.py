@@ -1,0 +1,50 @@
+"""What the hub tells of itself, as Prometheus metrics."""
+
+from app.hub.observer import HubObserver
+from app.hub.reasons import CloseReason
+from app.telemetry.metrics import Metrics
+
+
+class HubMetrics(HubObserver):
+    """Keeps the hub's part of `Metrics`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def upstream_opened(self) -> None:
+        """See `HubObserver`."""
+        self._metrics.upstream_streams.inc()
+
+    def upstream_closed(self) -> None:
+        """See `HubObserver`."""
+        self._metrics.upstream_streams.dec()
+
+    def upstream_anomaly(self, kind: str) -> None:
+        """See `HubObserver`."""
+        self._metrics.upstream_anomalies.labels(kind=kind).inc()
+
+    def watcher_joined(self, kind: str) -> None:
+        """See `HubObserver`."""
+        self._metrics.watchers.labels(kind=kind).inc()
+
+    def watcher_left(self, kind: str, reason: CloseReason) -> None:
+        """See `HubObserver`."""
+        self._metrics.watchers.labels(kind=kind).dec()
+        self._metrics.watcher_closed.labels(kind=kind, reason=reason.value).inc()
+
+    def watcher_refused(self, limit: str) -> None:
+        """See `HubObserver`."""
+        self._metrics.watcher_refused.labels(limit=limit).inc()
+
+    def delivered(self, kind: str, size: int) -> None:
+        """See `HubObserver`."""
+        self._metrics.delivered_bytes.labels(kind=kind).inc(size)
+
+    def flushed(self, seconds: float, interval: float) -> None:
+        """See `HubObserver`."""
+        self._metrics.flush_seconds.observe(seconds)
+        self._metrics.flush_interval.set(interval)
+
+    def history_size(self, size: int) -> None:
+        """See `HubObserver`."""
+        self._metrics.history_bytes.set(size)

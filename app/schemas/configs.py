@@ -1,0 +1,178 @@
+"""The five configs of a submission. Each field is the proto's of the same name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import ValidationError, fields, validate, validates_schema
+
+from app.schemas.fields import (
+    INT64_MAX,
+    INT64_MIN,
+    Choice,
+    Flag,
+    Many,
+    Real,
+    StringMap,
+    Text,
+    TextList,
+    Time,
+    Whole,
+)
+from app.schemas.loading import Body
+
+TRAINING_TYPES = ("SFT", "LORA", "QLORA", "DPO", "RLHF", "CONTINUED_PRETRAIN", "FULL_FINETUNE")
+FRAMEWORK_TYPES = ("HF_TRAINER", "DEEPSPEED", "FSDP", "MEGATRON", "CUSTOM")
+
+PATH_LENGTH = 4096
+_VARIABLE = validate.Regexp(
+    r"[A-Za-z_][A-Za-z0-9_]*\Z", error="Must be a name of letters, digits and underscores."
+)
+
+
+def label_map(text: str) -> StringMap:
+    """Make a field of labels: few and short, since they are compared with each other."""
+    return StringMap(text, most=64, longest_key=128, longest_value=1024)
+
+
+class BaseModelSchema(Body):
+    """The model that training starts from."""
+
+    model_id = Text(
+        "scaiatlas://<tenant>/<name>, a hub name, or a path.",
+        most=PATH_LENGTH,
+        blank=False,
+        required=True,
+    )
+    revision = Text("Revision of the model.")
+    source = Text("Where model_id is looked up; empty lets its form tell.")
+    tokenizer_id = Text("Empty means the model's own tokenizer.", most=PATH_LENGTH)
+    dtype = Text("For example bfloat16; empty means the framework's default.", most=64)
+    trust_remote_code = Flag("Whether code that comes with the model may run.")
+    model_kwargs = StringMap("Further arguments for loading the model.")
+
+
+class DistributedConfigSchema(Body):
+    """How the training processes work together."""
+
+    world_size = Whole("Processes in all; 0 derives it from the resources.")
+    backend = Text("Communication backend.", most=64, load_default="nccl")
+    strategy = Text("For example ddp.", most=256)
+    config = StringMap("Further settings of the strategy.")
+
+
+class FrameworkSchema(Body):
+    """What runs the training."""
+
+    type = Choice("The framework.", FRAMEWORK_TYPES, required=True)
+    config = StringMap("Settings of the framework.")
+    distributed = fields.Nested(DistributedConfigSchema, allow_none=True)
+    custom_script_path = Text(
+        "Required when type is CUSTOM: scaidrive://<tenant>/<path>.", most=PATH_LENGTH
+    )
+
+    @validates_schema(skip_on_field_errors=False)
+    def _has_its_script(self, data: Mapping[str, Any], **_: Any) -> None:
+        if data.get("type") == "CUSTOM" and not data.get("custom_script_path", "").strip():
+            raise ValidationError("Required when type is CUSTOM.", "custom_script_path")
+
+
+class TrainingConfigSchema(Body):
+    """What to train, and how."""
+
+    training_type = Choice("The kind of training.", TRAINING_TYPES, required=True)
+    base_model = fields.Nested(BaseModelSchema, required=True)
+    framework = fields.Nested(FrameworkSchema, required=True)
+    hyperparameters = StringMap("By name, as the training script reads them.")
+    environment = StringMap(
+        "Added to the training process's environment.", longest_value=32768, also=[_VARIABLE]
+    )
+    resume_from_checkpoint = Text(
+        "A checkpoint id, or a path, to start from; empty starts afresh.", most=PATH_LENGTH
+    )
+    max_retries = Whole("How often a transient failure is retried by itself.")
+    priority = Whole("0 (last) to 10 (first).", most=10, load_default=5)
+
+
+class DataSourceSchema(Body):
+    """Where records come from."""
+
+    path = Text(
+        "scaidrive://<tenant>/<path>, or a path that the coordinator allows.",
+        most=PATH_LENGTH,
+        blank=False,
+        required=True,
+    )
+    type = Text("Kind of source.", most=64)
+    split = Text("For example train.", most=256)
+    format = Text("jsonl, json, csv or parquet; empty lets the name tell.", most=64)
+    columns = TextList("Empty means all.")
+    filters = StringMap("What a record's fields must be.")
+    sampling = Real("Share of the records to use; 0 means all.", least=0, most=1)
+
+
+class PreprocessConfigSchema(Body):
+    """From a record to tokens."""
+
+    tokenizer_id = Text("Empty means the base model's.", most=PATH_LENGTH)
+    tokenizer_kwargs = StringMap("Further arguments of the tokenizer.")
+    add_bos = Flag("Begin each record with the token for it.")
+    add_eos = Flag("End each record with the token for it.")
+    padding = Choice("Empty means the framework's default.", ("", "none", "max_length", "longest"))
+    truncation = Flag("Cut records that are too long.")
+    chat_template = Text("Template that makes text of a conversation.", most=65536)
+    field_mapping = StringMap("From the data's field name to the one that training expects.")
+
+
+class DataConfigSchema(Body):
+    """What to train on."""
+
+    sources = Many("The data sets.", fields.Nested(DataSourceSchema), most=1000, required=True)
+    preprocess = fields.Nested(PreprocessConfigSchema, allow_none=True)
+    max_seq_length = Whole("Tokens; 0 means the model's own limit.")
+    batch_size = Whole("Records per device and step; 0 means the framework's default.")
+    gradient_accumulation_steps = Whole("Steps per update.", least=1, load_default=1)
+    num_workers = Whole("Processes that load data.")
+    pin_memory = Flag("Load into page-locked memory.")
+    validation_split = Real("Share of the records kept for validation.", least=0, most=1)
+    seed = Whole("Of the random numbers.", least=INT64_MIN, most=INT64_MAX)
+
+
+class ResourceConfigSchema(Body):
+    """What a job needs, in all and over all of its nodes."""
+
+    gpu_count = Whole("GPUs in all; 0 trains on the CPU.", load_default=0)
+    gpu_type = Text("For example A100-80GB; empty takes any.", most=128)
+    gpu_memory_bytes = Whole("What each GPU must have at least; 0 takes any.", most=INT64_MAX)
+    node_count = Whole("Nodes among which it is divided evenly.", least=1, load_default=1)
+    cpu_count = Whole("Cores; 0 lets the coordinator choose.")
+    memory_bytes = Whole("Main memory; 0 lets the coordinator choose.", most=INT64_MAX)
+
+
+class OutputConfigSchema(Body):
+    """What is kept of a run."""
+
+    path = Text(
+        "Where artefacts go, scaidrive://<tenant>/<path>; empty keeps them with the job.",
+        most=PATH_LENGTH,
+    )
+    checkpoint_interval_steps = Whole("Steps between checkpoints; 0 leaves it to the script.")
+    max_checkpoints = Whole("The newest that are kept; 0 keeps all.")
+    export_format = Text("For example safetensors; empty exports as written.", most=64)
+    register_model = Flag("Registers the result in ScaiAtlas under model_name.")
+    model_name = Text("Name in ScaiAtlas.", most=256)
+
+    @validates_schema(skip_on_field_errors=False)
+    def _has_its_name(self, data: Mapping[str, Any], **_: Any) -> None:
+        if data.get("register_model") and not data.get("model_name", "").strip():
+            raise ValidationError("Required when register_model is true.", "model_name")
+
+
+class SchedulingConfigSchema(Body):
+    """When and where a job runs."""
+
+    queue_name = Text("Empty means the default queue.", most=256)
+    preemptible = Flag("Whether a job of higher priority may take this one's resources.")
+    max_runtime_seconds = Whole("The run is ended after it; 0 sets no limit.", most=INT64_MAX)
+    not_before = Time("The run does not start before it.", allow_none=True)
+    node_selector = label_map("Labels that a node must have.")
+    node_ids = TextList("Nodes to choose from; empty means any.", longest=256)

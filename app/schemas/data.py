@@ -1,0 +1,25 @@
+"""Bodies and queries of the data endpoints."""
+
+from marshmallow import fields
+
+from app.schemas.configs import DataSourceSchema
+from app.schemas.fields import Many, Text
+from app.schemas.loading import Body, Query
+
+
+class ValidateDataSchema(Body):
+    """`POST /data/validate`."""
+
+    data_sources = Many(
+        "What to check.", fields.Nested(DataSourceSchema), least=1, most=100, required=True
+    )
+
+
+class DataCacheQuery(Query):
+    """`GET /data/cache`."""
+
+    node_id = Text("Empty means the whole cluster.", most=256, load_default="")
+
+
+VALIDATE_DATA_BODY = ValidateDataSchema()
+DATA_CACHE_QUERY = DataCacheQuery()

@@ -1,0 +1,48 @@
+"""Bodies and queries of the evaluation endpoints."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import ValidationError, fields, validates_schema
+
+from app.schemas.configs import PATH_LENGTH
+from app.schemas.fields import Many, StringMap, Text, Whole
+from app.schemas.jobs import PageQuery
+from app.schemas.loading import Body
+
+
+class ListEvaluationsQuery(PageQuery):
+    """`GET /evaluations`."""
+
+
+class BenchmarkSchema(Body):
+    """One benchmark to run."""
+
+    name = Text("For example perplexity.", most=256, blank=False, required=True)
+    dataset = Text("scaidrive://<tenant>/<path>, or as the benchmark takes it.", most=PATH_LENGTH)
+    num_samples = Whole("0 means all.")
+    parameters = StringMap("Further settings of the benchmark.")
+
+
+class SubmitEvaluationSchema(Body):
+    """`POST /evaluations`."""
+
+    job_id = Text("The training job whose model is evaluated.", most=256)
+    model_uri = Text("Where the model is; empty means the artefacts of job_id.", most=PATH_LENGTH)
+    checkpoint_id = Text("Evaluates this checkpoint of job_id, not its final model.", most=256)
+    benchmarks = Many(
+        "What to run.", fields.Nested(BenchmarkSchema), least=1, most=100, required=True
+    )
+
+    @validates_schema(skip_on_field_errors=False)
+    def _has_a_model(self, data: Mapping[str, Any], **_: Any) -> None:
+        if data.get("job_id"):
+            return
+        if not data.get("model_uri"):
+            raise ValidationError("Give job_id, model_uri, or both.", "job_id")
+        if data.get("checkpoint_id"):
+            raise ValidationError("Required when checkpoint_id is given.", "job_id")
+
+
+LIST_EVALUATIONS_QUERY = ListEvaluationsQuery()
+SUBMIT_EVALUATION_BODY = SubmitEvaluationSchema()

@@ -1,0 +1,268 @@
+"""The kinds of values that bodies and query strings are made of, strict and bounded."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from marshmallow import ValidationError, fields, validate
+
+INT32_MAX = 2**31 - 1
+INT64_MIN = -(2**63)
+INT64_MAX = 2**63 - 1
+
+#: marshmallow's type for them, which admits structures as well.
+Messages: TypeAlias = "dict[str, str | list[Any] | dict[Any, Any]]"
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def messages(**texts: str) -> Messages:
+    """Name what a field or a schema says of each kind of problem."""
+    return dict(texts)
+
+
+def storable(value: str) -> None:
+    """Refuse text that PostgreSQL (NUL) or UTF-8 (half of a surrogate pair) cannot hold."""
+    if "\0" in value:
+        raise ValidationError("Must not contain a NUL character.")
+    if _LONE_SURROGATE.search(value):
+        raise ValidationError("Must be valid Unicode: half of a surrogate pair stands alone.")
+
+
+def not_blank(value: str) -> None:
+    """Refuse text of nothing but white space."""
+    if value.isspace():
+        raise ValidationError("Must not be blank.")
+
+
+class Text(fields.String):
+    """Text of at most `most` characters; unless `blank`, with something in it."""
+
+    default_error_messages = messages(invalid="Must be a string.")
+
+    def __init__(self, text: str, *, most: int = 1024, blank: bool = True, **kwargs: Any) -> None:
+        limits: list[Any] = [validate.Length(min=None if blank else 1, max=most), storable]
+        if not blank:
+            limits.append(not_blank)
+        super().__init__(
+            validate=[*limits, *kwargs.pop("also", ())], metadata={"description": text}, **kwargs
+        )
+
+
+class Choice(fields.String):
+    """One of a set of names."""
+
+    default_error_messages = messages(invalid="Must be a string.")
+
+    def __init__(self, text: str, choices: Iterable[str], **kwargs: Any) -> None:
+        self.choices = tuple(choices)
+        named = ", ".join(choice or '""' for choice in self.choices)
+        super().__init__(
+            validate=validate.OneOf(self.choices, error=f"Must be one of: {named}."),
+            metadata={"description": text},
+            **kwargs,
+        )
+
+
+class Whole(fields.Integer):
+    """A whole number as JSON writes it: no quotes, no fraction, no boolean."""
+
+    default_error_messages = messages(
+        invalid="Must be a whole number, without quotes or a fraction."
+    )
+
+    def __init__(self, text: str, *, least: int = 0, most: int = INT32_MAX, **kwargs: Any) -> None:
+        super().__init__(
+            strict=True,
+            validate=_within(least, most),
+            metadata={"description": text},
+            **kwargs,
+        )
+
+
+class Real(fields.Float):
+    """A finite number as JSON writes it: no quotes, no boolean."""
+
+    default_error_messages = messages(
+        invalid="Must be a number, without quotes.",
+        special="Must be a finite number.",
+    )
+
+    def __init__(self, text: str, *, least: float, most: float, **kwargs: Any) -> None:
+        super().__init__(validate=_within(least, most), metadata={"description": text}, **kwargs)
+
+    def _validated(self, value: Any) -> float:
+        if not isinstance(value, int | float):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
+class Flag(fields.Boolean):
+    """`true` or `false` as JSON writes it."""
+
+    default_error_messages = messages(invalid="Must be true or false, without quotes.")
+
+    def __init__(self, text: str, **kwargs: Any) -> None:
+        super().__init__(metadata={"description": text}, **kwargs)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> bool:
+        if value is True or value is False:
+            return value
+        raise self.make_error("invalid", input=value)
+
+
+class Time(fields.AwareDateTime):
+    """A time with its zone (RFC 3339), from 1970 to 9998, exact to the microsecond."""
+
+    default_error_messages = messages(
+        invalid="Must be a time such as 2030-01-31T18:00:00Z.",
+        invalid_awareness="Must name its zone, as in 2030-01-31T18:00:00Z.",
+    )
+
+    _FORM = re.compile(
+        r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6}0*)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
+    )
+    _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+    _LAST = datetime(9999, 1, 1, tzinfo=UTC)
+
+    def __init__(self, text: str, **kwargs: Any) -> None:
+        super().__init__(
+            format="iso",
+            validate=validate.Range(
+                min=self._FIRST,
+                max=self._LAST,
+                max_inclusive=False,
+                error="Must be a time from 1970 to 9998.",
+            ),
+            metadata={"description": text},
+            **kwargs,
+        )
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> datetime:
+        if not isinstance(value, str) or not self._FORM.fullmatch(value):
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE)
+        return super()._deserialize(value.upper(), attr, data, **kwargs)
+
+
+class StringMap(fields.Dict):
+    """An object whose values are strings; a problem is told under its key."""
+
+    default_error_messages = messages(invalid="Must be an object with strings as values.")
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        most: int = 256,
+        longest_key: int = 256,
+        longest_value: int = 8192,
+        also: Sequence[Any] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            keys=Text("", most=longest_key, blank=False, also=also),
+            values=Text(
+                "",
+                most=longest_value,
+                error_messages={"invalid": 'Must be a string: write a number as "0.001".'},
+            ),
+            validate=validate.Length(max=most, error=f"Must have at most {most} entries."),
+            metadata={"description": text},
+            **kwargs,
+        )
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call] # marshmallow's
+        except ValidationError as error:
+            if not isinstance(error.messages, dict):
+                raise
+            problems = {
+                key: [text for texts in entry.values() for text in texts]
+                for key, entry in error.messages.items()
+            }
+            raise ValidationError(problems, valid_data=error.valid_data) from error
+
+
+class TextList(fields.List[Any]):
+    """A list of strings."""
+
+    default_error_messages = messages(invalid="Must be a list of strings.")
+
+    def __init__(self, text: str, *, most: int = 1024, longest: int = 1024, **kwargs: Any) -> None:
+        super().__init__(
+            Text("", most=longest, blank=False),
+            validate=validate.Length(max=most, error=f"Must have at most {most} entries."),
+            metadata={"description": text},
+            **kwargs,
+        )
+
+
+class Many(fields.List[Any]):
+    """A list of objects of one schema, or of one kind of value."""
+
+    default_error_messages = messages(invalid="Must be a list.")
+
+    def __init__(
+        self, text: str, item: fields.Field[Any], *, least: int = 0, most: int, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            item,
+            validate=validate.Length(
+                min=least, max=most, error=f"Must have {least} to {most} entries."
+            ),
+            metadata={"description": text},
+            **kwargs,
+        )
+
+
+class QueryWhole(fields.Integer):
+    """A whole number in a query string: ASCII digits and nothing else."""
+
+    default_error_messages = messages(invalid="Must be a whole number.")
+
+    _FORM = re.compile(r"-?[0-9]{1,19}")
+
+    def __init__(self, text: str, *, least: int = 0, most: int = INT32_MAX, **kwargs: Any) -> None:
+        super().__init__(validate=_within(least, most), metadata={"description": text}, **kwargs)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> int:
+        if not isinstance(value, str) or not self._FORM.fullmatch(value):
+            raise self.make_error("invalid", input=value)
+        return int(value)
+
+
+class QueryFlag(fields.Boolean):
+    """`true` or `false` (or `1` or `0`) in a query string."""
+
+    default_error_messages = messages(invalid="Must be true or false.")
+
+    def __init__(self, text: str, **kwargs: Any) -> None:
+        super().__init__(metadata={"description": text}, **kwargs)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> bool:
+        match value.lower() if isinstance(value, str) else None:
+            case "true" | "1":
+                return True
+            case "false" | "0":
+                return False
+        raise self.make_error("invalid", input=value)
+
+
+def _within(least: float, most: float) -> validate.Range:
+    if (least, most) == (INT64_MIN, INT64_MAX):
+        return validate.Range(min=least, max=most, error="Must fit into 64 bits.")
+    if most in (INT32_MAX, INT64_MAX):
+        error = f"Must be {least} or more, and fit into {32 if most == INT32_MAX else 64} bits."
+    else:
+        error = f"Must be from {least} to {most}."
+    return validate.Range(min=least, max=most, error=error)

@@ -1,0 +1,121 @@
+"""Bodies and queries of the job endpoints."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import ValidationError, fields, validates_schema
+
+from app.schemas.configs import (
+    DataConfigSchema,
+    OutputConfigSchema,
+    ResourceConfigSchema,
+    SchedulingConfigSchema,
+    TrainingConfigSchema,
+    label_map,
+)
+from app.schemas.fields import Choice, Flag, Many, QueryWhole, Text
+from app.schemas.loading import Body, Query
+
+JOB_STATUSES = (
+    "PENDING",
+    "QUEUED",
+    "SCHEDULING",
+    "PREPARING",
+    "TRAINING",
+    "CHECKPOINTING",
+    "PAUSED",
+    "EVALUATING",
+    "EXPORTING",
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "PREEMPTED",
+)
+
+
+class SubmitJobSchema(Body):
+    """`POST /jobs`."""
+
+    name = Text("Human-readable label.", most=256, blank=False, required=True)
+    training_config = fields.Nested(TrainingConfigSchema, required=True)
+    data_config = fields.Nested(DataConfigSchema, required=True)
+    resource_config = fields.Nested(ResourceConfigSchema, required=True)
+    output_config = fields.Nested(OutputConfigSchema, allow_none=True)
+    scheduling_config = fields.Nested(SchedulingConfigSchema, allow_none=True)
+    labels = label_map("Free-form.")
+
+    @validates_schema(skip_on_field_errors=False)
+    def _has_data(self, data: Mapping[str, Any], **_: Any) -> None:
+        framework = (data.get("training_config") or {}).get("framework") or {}
+        sources = (data.get("data_config") or {}).get("sources")
+        if sources == [] and framework.get("type") != "CUSTOM":
+            raise ValidationError(
+                {"data_config": {"sources": ["Must have an entry unless the framework is CUSTOM."]}}
+            )
+
+
+class CancelJobSchema(Body):
+    """`POST /jobs/{job_id}/cancel`."""
+
+    reason = Text("For people: why.", load_default="")
+
+
+class PauseJobSchema(Body):
+    """`POST /jobs/{job_id}/pause`."""
+
+    save_checkpoint = Flag("Whether to save one first.", load_default=True)
+
+
+class ResumeJobSchema(Body):
+    """`POST /jobs/{job_id}/resume`."""
+
+    checkpoint_id = Text("Empty resumes from the newest.", most=256, load_default="")
+
+
+class RetryJobSchema(Body):
+    """`POST /jobs/{job_id}/retry`."""
+
+    checkpoint_id = Text("Empty starts afresh.", most=256, load_default="")
+    modify_resources = Flag("Whether to run with other resources.", load_default=False)
+    new_resource_config = fields.Nested(ResourceConfigSchema, allow_none=True, load_default=None)
+
+    @validates_schema(skip_on_field_errors=False)
+    def _has_its_resources(self, data: Mapping[str, Any], **_: Any) -> None:
+        if "modify_resources" not in data or "new_resource_config" not in data:
+            return
+        given = data["new_resource_config"] is not None
+        if data["modify_resources"] and not given:
+            raise ValidationError("Required when modify_resources is true.", "new_resource_config")
+        if given and not data["modify_resources"]:
+            raise ValidationError(
+                "Takes effect only when modify_resources is true; set that, or leave this out.",
+                "new_resource_config",
+            )
+
+
+class PageQuery(Query):
+    """Which page of a list (AIP-158)."""
+
+    page_size = QueryWhole("Entries on a page.", least=1, most=100, load_default=20)
+    page_token = Text("next_page_token of the previous page.", most=4096, load_default="")
+
+
+class ListJobsQuery(PageQuery):
+    """`GET /jobs`. What `status` gives is loaded as `statuses`."""
+
+    status = Many(
+        "Any of these; none means all.",
+        Choice("A status.", JOB_STATUSES),
+        most=len(JOB_STATUSES),
+        attribute="statuses",
+        load_default=list,
+    )
+    order_by = Text("A field, optionally followed by desc.", most=256, load_default="")
+
+
+SUBMIT_JOB_BODY = SubmitJobSchema()
+CANCEL_JOB_BODY = CancelJobSchema()
+PAUSE_JOB_BODY = PauseJobSchema()
+RESUME_JOB_BODY = ResumeJobSchema()
+RETRY_JOB_BODY = RetryJobSchema()
+LIST_JOBS_QUERY = ListJobsQuery()

@@ -1,0 +1,87 @@
+"""Applying a schema: all that is wrong with a request, at once, each with its path."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields
+from multidict import MultiMapping
+
+from app import errors
+from app.errors import ApiError, FieldProblem
+
+#: What a caller is shown of problems and of a name of its own choosing.
+_MAX_PROBLEMS = 100
+_MAX_NAME = 64
+
+
+_BODY_MESSAGES = {"unknown": "There is no such field.", "type": "Must be a JSON object."}
+_QUERY_MESSAGES = {"unknown": "There is no such query argument."}
+
+
+class Body(Schema):
+    """A JSON object. Fields that it does not have are refused."""
+
+    error_messages = _BODY_MESSAGES
+
+
+class Query(Schema):
+    """A query string. Arguments that it does not have are refused."""
+
+    error_messages = _QUERY_MESSAGES
+
+
+def load_body(schema: Schema, data: object) -> dict[str, Any]:
+    """Load a decoded JSON body. Raises `ApiError` (`VALIDATION_ERROR`) with every problem."""
+    return _load(schema, data, whole="body")
+
+
+def load_query(schema: Schema, query: MultiMapping[str]) -> dict[str, Any]:
+    """Load a query string. Raises `ApiError` (`VALIDATION_ERROR`) with every problem.
+
+    Only what the schema calls a list may be given more than once.
+    """
+    data: dict[str, Any] = {}
+    repeated: dict[str, list[str]] = {}
+    for name in dict.fromkeys(query):
+        values = query.getall(name)
+        if isinstance(schema.fields.get(name), fields.List):
+            data[name] = values
+        else:
+            data[name] = values[0]
+            if len(values) > 1:
+                repeated[name] = ["Must be given once."]
+    return _load(schema, data, whole="query", already=repeated)
+
+
+def _load(
+    schema: Schema, data: object, *, whole: str, already: Mapping[str, list[str]] | None = None
+) -> dict[str, Any]:
+    problems: list[FieldProblem] = list(_flat(already or {}, ()))
+    try:
+        loaded: dict[str, Any] = schema.load(data)  # type: ignore[arg-type] # it refuses what is no mapping
+    except ValidationError as error:
+        problems += _flat(error.messages, ())
+    if problems:
+        shown = [
+            FieldProblem(problem.field or whole, problem.message)
+            for problem in problems[:_MAX_PROBLEMS]
+        ]
+        raise ApiError(errors.VALIDATION_ERROR, details=shown)
+    return loaded
+
+
+def _flat(messages: Any, path: tuple[str, ...]) -> Iterator[FieldProblem]:
+    """Walk marshmallow's nested messages; `_schema` stands for the object itself."""
+    if isinstance(messages, str):
+        yield FieldProblem(".".join(path), messages)
+    elif isinstance(messages, Mapping):
+        for key, nested in messages.items():
+            yield from _flat(nested, path if key == "_schema" else (*path, str(key)[:_MAX_NAME]))
+    else:
+        for message in messages:
+            yield from _flat(message, path)
+
+
+#: Of endpoints that take none.
+NO_BODY = Body()
+NO_QUERY = Query()

@@ -1,0 +1,38 @@
+"""Queries of the monitoring endpoints."""
+
+from app.schemas.fields import Choice, QueryFlag, QueryWhole, Text
+from app.schemas.loading import Query
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+class JobMetricsQuery(Query):
+    """`GET /jobs/{job_id}/metrics`."""
+
+    max_points = QueryWhole("0 means the coordinator's default.", load_default=0)
+
+
+class StreamQuery(Query):
+    """What both streams take."""
+
+    last_event_id = Text("As the header Last-Event-ID, which wins.", most=256, load_default="")
+    ticket = Text("A stream ticket, in place of a token.", most=1024, load_default="")
+
+
+class LogsQuery(StreamQuery):
+    """`GET /jobs/{job_id}/logs`."""
+
+    follow = QueryFlag("Whether to stay for what is new.", load_default=True)
+    level = Choice("Entries of this level and above it.", LOG_LEVELS, load_default="INFO")
+    tail = QueryWhole("Entries to begin with.", most=1_000_000, load_default=100)
+
+
+class MetricsStreamQuery(StreamQuery):
+    """`GET /jobs/{job_id}/metrics/stream`."""
+
+    interval = QueryWhole("Seconds between snapshots.", least=1, most=60, load_default=5)
+
+
+JOB_METRICS_QUERY = JobMetricsQuery()
+LOGS_QUERY = LogsQuery()
+METRICS_STREAM_QUERY = MetricsStreamQuery()

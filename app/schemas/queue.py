@@ -1,0 +1,13 @@
+"""Query of the queue endpoint."""
+
+from app.schemas.fields import Text
+from app.schemas.loading import Query
+
+
+class QueueQuery(Query):
+    """`GET /queue`."""
+
+    queue_name = Text("Empty means all queues.", most=256, load_default="")
+
+
+QUEUE_QUERY = QueueQuery()

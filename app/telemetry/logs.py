@@ -1,0 +1,98 @@
+"""Structured logs: one JSON object a line, whoever logs.
+
+Events of structlog and records of the standard library (aiohttp, asyncio,
+grpc, alembic) go through the same processors, so that every line has the same
+fields: `timestamp`, `level`, `event`, and within a request `request_id`,
+`tenant_id` and `user_id`.
+"""
+
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any, BinaryIO
+
+import orjson
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from app.settings import TelemetrySettings
+from app.telemetry.redaction import Redaction
+
+_LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+#: Loggers that tell at INFO what is of no use to an operator.
+_CHATTY = ("alembic", "grpc", "asyncio")
+
+
+def configure(
+    settings: TelemetrySettings, *, out: BinaryIO, known_secrets: Iterable[str] = ()
+) -> None:
+    """Send all logs of this process to `out`; later calls replace what earlier ones set up.
+
+    `known_secrets` never appear in a line, whatever form they have.
+    """
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            _Renderer(Redaction(known=known_secrets)),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.BytesLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if isinstance(each, StandardLibraryHandler)]:
+        root.removeHandler(handler)
+    root.addHandler(StandardLibraryHandler(structlog.get_logger()))
+    root.setLevel(level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+class StandardLibraryHandler(logging.Handler):
+    """Hands records of the standard library to structlog."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record as an event that names its logger."""
+        level = max((each for each in _LEVELS if each <= record.levelno), default=logging.DEBUG)
+        try:
+            self._log.log(
+                level, record.getMessage(), logger=record.name, exc_info=record.exc_info or None
+            )
+        except (TypeError, ValueError):
+            # A record whose arguments do not fit its text: a bug of the caller, not of ours.
+            self._log.log(level, str(record.msg), logger=record.name)
+
+
+class _Renderer:
+    """Makes the line: JSON without secrets."""
+
+    def __init__(self, redaction: Redaction) -> None:
+        self._redaction = redaction
+
+    def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> bytes:
+        return self._redaction(_dump(event))
+
+
+def _dump(event: EventDict) -> bytes:
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError:
+        # What orjson refuses (lone surrogates, integers beyond 64 bits) must not cost the line.
+        return json.dumps(_plain(event), default=repr).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return value

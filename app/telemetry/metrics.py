@@ -1,0 +1,114 @@
+"""Every Prometheus metric of the gateway, on a registry of its own."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+_REQUEST_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_FLUSH_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+
+
+class Metrics:
+    """The gateway's metrics; names begin with `scaimind_`.
+
+    One object per application. The rooms keep the metrics that are theirs:
+    the hub the second group, the middlewares, the bridge and auth the first.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(namespace="scaimind", registry=registry)
+
+        self.requests = Counter(
+            "scaimind_requests",
+            "HTTP requests that ended.",
+            ("method", "route", "status"),
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "scaimind_request_seconds",
+            "Time from a request's head to the end of its answer; streams are not in it.",
+            ("method", "route"),
+            buckets=_REQUEST_SECONDS,
+            registry=registry,
+        )
+        self.coordinator_calls = Counter(
+            "scaimind_coordinator_calls",
+            "gRPC calls to the coordinator that ended.",
+            ("method", "code"),
+            registry=registry,
+        )
+        self.coordinator_call_seconds = Histogram(
+            "scaimind_coordinator_call_seconds",
+            "Time that unary gRPC calls took, retries included.",
+            ("method",),
+            buckets=_REQUEST_SECONDS,
+            registry=registry,
+        )
+        self.auth_lookups = Counter(
+            "scaimind_auth_lookups",
+            "API keys looked up: 'remembered' without a query, 'known' and 'unknown' with one, "
+            "'failed' when the database could not answer.",
+            ("result",),
+            registry=registry,
+        )
+
+        self.upstream_streams = Gauge(
+            "scaimind_upstream_streams",
+            "WatchJob streams that are open to the coordinator.",
+            registry=registry,
+        )
+        self.upstream_anomalies = Counter(
+            "scaimind_upstream_anomalies",
+            "Departures of the coordinator's streams from their contract, by kind.",
+            ("kind",),
+            registry=registry,
+        )
+        self.watchers = Gauge(
+            "scaimind_watchers", "Watchers that are connected.", ("kind",), registry=registry
+        )
+        self.watcher_closed = Counter(
+            "scaimind_watcher_closed",
+            "Watchers that left or were dropped, by reason.",
+            ("kind", "reason"),
+            registry=registry,
+        )
+        self.watcher_refused = Counter(
+            "scaimind_watcher_refused",
+            "Watchers that were refused, by the limit that was reached.",
+            ("limit",),
+            registry=registry,
+        )
+        self.delivered_bytes = Counter(
+            "scaimind_delivered_bytes",
+            "Bytes of events handed to the sockets of watchers.",
+            ("kind",),
+            registry=registry,
+        )
+        self.flush_seconds = Histogram(
+            "scaimind_flush_seconds",
+            "Time that one flush of a feed to its watchers held the event loop.",
+            buckets=_FLUSH_SECONDS,
+            registry=registry,
+        )
+        self.flush_interval = Gauge(
+            "scaimind_flush_interval_seconds",
+            "Time for which new entries are held back to be written together.",
+            registry=registry,
+        )
+        self.history_bytes = Gauge(
+            "scaimind_history_bytes", "Log entries kept over all feeds.", registry=registry
+        )
+        # Present from the start, so that a rate over them has a beginning.
+        for kind in ("logs", "metrics"):
+            self.watchers.labels(kind=kind)
+            self.delivered_bytes.labels(kind=kind)
+
+    def observe_coordinator_call(self, method: str, code: str, seconds: float) -> None:
+        """Count a unary call: the RPC's name, the name of its status, how long it took."""
+        self.coordinator_calls.labels(method=method, code=code).inc()
+        self.coordinator_call_seconds.labels(method=method).observe(seconds)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition and its content type in the form that `accept` asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type

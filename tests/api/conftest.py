@@ -1,0 +1,164 @@
+"""A whole gateway over real sockets: HTTP in front, gRPC and PostgreSQL behind."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+from blockbuster import blockbuster_ctx
+
+from app.application import create_app
+from app.auth.api_keys import create_key
+from app.auth.permissions import ROLES, Permission
+from app.settings import CoordinatorSettings, DatabaseSettings, HubSettings, Settings
+from tests.api.endpoints import Endpoint
+from tests.scripted_coordinator import ScriptedCoordinator
+
+API_SECRET = "the-deployment-secret"
+
+Client = TestClient[web.Request, web.Application]
+MakeClient = Callable[[web.Application], Awaitable[Client]]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """One API key of tenant `acme` for each role and for each single permission."""
+
+    dsn: str
+    by_role: Mapping[str, str]
+    by_permission: Mapping[str, str]
+
+    @property
+    def admin(self) -> str:
+        """A key that may do everything."""
+        return self.by_role["tenant_admin"]
+
+    @property
+    def all(self) -> Mapping[str, str]:
+        """Every key, by what it was given."""
+        return {**self.by_role, **self.by_permission}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, which has to be JSON."""
+        assert self.headers["Content-Type"] == "application/json"
+        return orjson.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What is in the error envelope, whose shape is checked."""
+        body = self.json
+        assert body.keys() == {"status", "error", "meta"}
+        assert body["status"] == "error"
+        assert body["meta"] == {"request_id": self.headers["X-Request-ID"]}
+        error: dict[str, Any] = body["error"]
+        assert {"code", "message"} <= error.keys() <= {"code", "message", "details", "retry_after"}
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A running gateway with what stands around it."""
+
+    client: Client
+    app: web.Application
+    coordinator: ScriptedCoordinator
+    keys: Keys
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Make a request, as the admin unless another key is given, and read its answer."""
+        sent = {"Authorization": f"Bearer {self.keys.admin if key is None else key}"}
+        async with self.client.request(
+            method, url, headers={**sent, **(headers or {})}, **options
+        ) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def exchange(self, endpoint: Endpoint, *, key: str | None = None) -> Answer:
+        """Make the endpoint's own request."""
+        return await self.ask(
+            endpoint.method, endpoint.url, key=key, params=endpoint.query, json=endpoint.body
+        )
+
+
+@pytest.fixture(autouse=True)
+def no_call_blocks_the_loop() -> Iterator[None]:
+    """Fails a test in which the gateway blocks the event loop."""
+    with blockbuster_ctx("app") as blockbuster:
+        # /proc, which is not a disk.
+        for read in ("io.BufferedReader.read", "os.listdir"):
+            blockbuster.functions[read].can_block_in("process_collector.py", "collect")
+        yield
+
+
+@pytest.fixture(scope="session")
+def keys(new_database: Callable[[str], str], migrated_template: str) -> Keys:
+    dsn = new_database(migrated_template)
+
+    def secret(**grants: Any) -> str:
+        return create_key(dsn, tenant_id="acme", user_id="ann", **grants).secret
+
+    return Keys(
+        dsn,
+        {role: secret(roles=[role]) for role in ROLES},
+        {permission.value: secret(permissions=[permission]) for permission in Permission},
+    )
+
+
+@pytest.fixture
+async def coordinator() -> AsyncIterator[ScriptedCoordinator]:
+    async with ScriptedCoordinator() as coordinator:
+        yield coordinator
+
+
+@pytest.fixture
+def settings(keys: Keys, coordinator: ScriptedCoordinator) -> Settings:
+    return Settings(
+        coordinator=CoordinatorSettings(
+            address=coordinator.address,
+            api_secret=API_SECRET,
+            unary_timeout=10,
+            read_attempts=1,
+            reconnect_min=0.1,
+            reconnect_max=0.1,
+        ),
+        database=DatabaseSettings(dsn=keys.dsn),
+        hub=HubSettings(linger=0),
+    )
+
+
+@pytest.fixture
+async def start(
+    aiohttp_client: MakeClient, coordinator: ScriptedCoordinator, keys: Keys
+) -> Callable[[Settings], Awaitable[Gateway]]:
+    """Starts a gateway with these settings."""
+
+    async def start(settings: Settings) -> Gateway:
+        app = create_app(settings)
+        return Gateway(await aiohttp_client(app), app, coordinator, keys)
+
+    return start
+
+
+@pytest.fixture
+async def gateway(start: Callable[[Settings], Awaitable[Gateway]], settings: Settings) -> Gateway:
+    return await start(settings)

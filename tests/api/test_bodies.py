@@ -1,0 +1,118 @@
+"""Reading a body: strictly, and with an error that says where."""
+
+import gzip
+import io
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import Gateway
+from tests.api.endpoints import PREFIX
+
+CANCEL = f"{PREFIX}/jobs/job-1/cancel"
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("body", [b'{"reason": "x"}', b' \n{"reason":"x"}\t'])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/json; charset=utf-8", "application/merge-patch+json"]
+)
+async def test_json_is_read(gateway: Gateway, kind: str, body: bytes) -> None:
+    answer = await gateway.ask("POST", CANCEL, data=body, headers={"Content-Type": kind})
+    assert answer.status == 200
+    assert gateway.coordinator.requests("CancelJob")[0].message.reason == "x"
+
+
+@pytest.mark.parametrize("body", [b"", b"  \n"])
+async def test_an_optional_body_may_be_empty(gateway: Gateway, body: bytes) -> None:
+    answer = await gateway.ask("POST", CANCEL, data=body, headers=JSON)
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"reason": }', "line 1, column 12"),
+        (b'{"reason": "x"\n "a": 1}', "line 2, column 2"),
+        (b'{"reason": "x"', "line 1"),
+        (b"{'reason': 'x'}", "line 1, column 2"),
+        (b'{"reason": "x"} trailing', "line 1, column 17"),
+        (b'{"reason": NaN}', "line 1"),
+        (b'{"reason": "\xff"}', "not valid JSON"),
+        (b'\xef\xbb\xbf{"reason": "x"}', "not valid JSON"),
+        (b'{"reason": "\\ud800"}', "not valid JSON"),
+        (b'{"reason": "a\nb"}', "not valid JSON"),
+        (b'{"reason": "x", "reason": "y"}', "'reason' twice"),
+        (b'{"a": [{"b": 1, "c": {}, "b": 2}]}', "'b' twice"),
+        (b"[" * 5000 + b"]" * 5000, ""),
+        (b'{"a": ' * 1000 + b"1" + b"}" * 1000, ""),
+        (b'{"reason": 1' + b"0" * 5000 + b"}", "line 1, column 12"),
+        (b"[]", "one JSON object"),
+        (b'"reason"', "one JSON object"),
+        (b"null", "one JSON object"),
+        (b"3", "one JSON object"),
+    ],
+)
+async def test_what_is_not_one_json_object(gateway: Gateway, body: bytes, told: str) -> None:
+    answer = await gateway.ask("POST", CANCEL, data=body, headers=JSON)
+    assert (answer.status, answer.error["code"]) == (400, "MALFORMED_REQUEST")
+    assert told in answer.error["message"]
+    assert gateway.coordinator.requests("CancelJob") == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/octet-stream",
+        "application/json; charset=latin-1",
+    ],
+)
+async def test_another_kind_of_body(gateway: Gateway, kind: str) -> None:
+    answer = await gateway.ask("POST", CANCEL, data=b"{}", headers={"Content-Type": kind})
+    assert (answer.status, answer.error["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert "JSON" in answer.error["message"]
+
+
+async def chunks(size: int) -> Any:
+    yield b'{"reason": "'
+    for _ in range(size // 1024):
+        yield b"x" * 1024
+    yield b'"}'
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_beyond_the_limit(gateway: Gateway, chunked: bool) -> None:
+    size = 2 * 1024 * 1024
+    body = chunks(size) if chunked else io.BytesIO(b"x" * size)
+    answer = await gateway.ask("POST", CANCEL, data=body, headers=JSON)
+    assert (answer.status, answer.error["code"]) == (413, "PAYLOAD_TOO_LARGE")
+    assert str(1024 * 1024) in answer.error["message"]
+
+
+async def test_many_names_are_checked_in_no_time_that_grows_with_their_square(
+    gateway: Gateway,
+) -> None:
+    names = ",".join(f'"{number}":0' for number in range(80_000))
+    body = f'{{{names},"79999":0}}'.encode()
+    answer = await gateway.ask("POST", CANCEL, data=body, headers=JSON)
+    assert "'79999' twice" in answer.error["message"]
+
+
+async def test_a_body_that_is_not_as_compressed_as_it_says(gateway: Gateway) -> None:
+    answer = await gateway.ask(
+        "POST", CANCEL, data=b"not gzip!", headers={**JSON, "Content-Encoding": "gzip"}
+    )
+    assert (answer.status, answer.error["code"]) == (400, "MALFORMED_REQUEST")
+    assert "Content-Encoding" in answer.error["message"]
+
+
+async def test_a_body_that_grows_beyond_the_limit_when_it_is_unpacked(gateway: Gateway) -> None:
+    answer = await gateway.ask(
+        "POST",
+        CANCEL,
+        data=gzip.compress(b" " * 50 * 1024 * 1024),
+        headers={**JSON, "Content-Encoding": "gzip"},
+    )
+    assert (answer.status, answer.error["code"]) == (413, "PAYLOAD_TOO_LARGE")

@@ -1,0 +1,217 @@
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from app import errors
+from app.bridge.channel import IDEMPOTENT_READS, SERVICE, channel_options, open_channel
+from app.bridge.client import CoordinatorClient
+from app.bridge.errors import translated_errors
+from app.caller import Caller
+from app.errors import ApiError
+from app.settings import CoordinatorSettings
+from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
+from generated.mindcoordinator.v1.jobs_pb2 import Job
+from generated.mindcoordinator.v1.watch_pb2 import WatchJobRequest, WatchJobResponse
+from tests.bridge.conftest import API_SECRET
+from tests.scripted_coordinator import SERVICE as CONTRACT
+from tests.scripted_coordinator import ScriptedCoordinator
+
+
+@pytest.fixture(autouse=True)
+async def safety_net() -> AsyncIterator[None]:
+    async with asyncio.timeout(30):
+        yield
+
+
+class Relay:
+    """Carries bytes between a client and a server until it is told to fall silent.
+
+    A silent relay keeps its connections open and reads nothing, as a peer does
+    that hangs or whose machine is gone.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._upstream_port = port
+        self._open = asyncio.Event()
+        self._open.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+        self.connections = 0
+        self.address = ""
+
+    def fall_silent(self) -> None:
+        self._open.clear()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Relay"]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        self.address = f"127.0.0.1:{port}"
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for writer in self._writers:
+                writer.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        upstream = await asyncio.open_connection("127.0.0.1", self._upstream_port)
+        self._writers += [writer, upstream[1]]
+        for source, sink in ((reader, upstream[1]), (upstream[0], writer)):
+            task = asyncio.create_task(self._carry(source, sink))
+            self._tasks.add(task)
+
+    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            await self._open.wait()
+            sink.write(data)
+            await sink.drain()
+        sink.close()
+
+
+async def test_it_comes_back_with_the_coordinator(
+    client: CoordinatorClient,
+    channel: grpc.aio.Channel,
+    caller: Caller,
+    coordinator: ScriptedCoordinator,
+) -> None:
+    coordinator.answer("GetJob", Job(job_id="j"))
+    assert (await client.get_job(caller, "j"))["job_id"] == "j"
+
+    await coordinator.stop()
+    with pytest.raises(ApiError) as failed:
+        await client.cancel_job(caller, "j")
+    assert failed.value.kind is errors.COORDINATOR_UNAVAILABLE
+
+    await coordinator.start()
+    await channel.channel_ready()
+    assert (await client.get_job(caller, "j"))["job_id"] == "j"
+
+
+async def test_all_calls_share_one_connection(
+    client: CoordinatorClient, caller: Caller, coordinator: ScriptedCoordinator
+) -> None:
+    await asyncio.gather(*(client.get_job(caller, f"j{n}") for n in range(20)))
+
+    assert len({request.peer for request in coordinator.requests("GetJob")}) == 1
+
+
+async def test_a_peer_that_hangs_is_found_by_keepalive(caller: Caller) -> None:
+    options = [("grpc.http2.min_ping_interval_without_data_ms", 100)]
+    async with ScriptedCoordinator(options=options) as coordinator:
+        opened = asyncio.Event()
+
+        async def watch(_: object, context: object) -> AsyncIterator[WatchJobResponse]:
+            yield WatchJobResponse()
+            opened.set()
+            await asyncio.Event().wait()
+
+        coordinator.answer("WatchJob", watch)
+        async with Relay(coordinator.port).running() as relay:
+            settings = CoordinatorSettings(
+                address=relay.address,
+                api_secret=API_SECRET,
+                keepalive_time=0.5,
+                keepalive_timeout=0.5,
+            )
+            async with open_channel(settings) as channel:
+                stub = MindCoordinatorStub(channel)
+                call = stub.WatchJob(WatchJobRequest(job_id="j"))
+                await call.read()
+                await opened.wait()
+                relay.fall_silent()
+
+                # No deadline on a stream: without keepalive this would wait for ever.
+                with pytest.raises(ApiError) as failed, translated_errors(method="WatchJob"):
+                    await call.read()
+
+    assert failed.value.kind is errors.COORDINATOR_UNAVAILABLE
+    assert relay.connections == 1
+
+
+async def test_a_port_where_nobody_listens(caller: Caller) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = CoordinatorSettings(address=address, api_secret=API_SECRET)
+        async with open_channel(settings) as channel:
+            client = CoordinatorClient(channel=channel, settings=settings)
+            with pytest.raises(ApiError) as failed:
+                await client.cancel_job(caller, "j")
+
+    assert failed.value.kind is errors.COORDINATOR_UNAVAILABLE
+    assert failed.value.message == errors.COORDINATOR_UNAVAILABLE.text
+    assert failed.value.retry_after == 2
+
+
+async def test_a_proxy_variable_is_not_heeded(
+    monkeypatch: pytest.MonkeyPatch, coordinator: ScriptedCoordinator, caller: Caller
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    settings = CoordinatorSettings(address=coordinator.address, api_secret=API_SECRET)
+    async with open_channel(settings) as channel:
+        client = CoordinatorClient(channel=channel, settings=settings)
+        await client.get_job(caller, "j")
+
+    assert len(coordinator.requests("GetJob")) == 1
+
+
+async def test_with_credentials_it_does_not_speak_plain_text(caller: Caller) -> None:
+    credentials = grpc.local_server_credentials(grpc.LocalConnectionType.LOCAL_TCP)
+    async with ScriptedCoordinator(credentials=credentials) as coordinator:
+        settings = CoordinatorSettings(address=coordinator.address, api_secret=API_SECRET)
+        async with open_channel(
+            settings,
+            credentials=grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP),
+        ) as channel:
+            client = CoordinatorClient(channel=channel, settings=settings)
+            await client.get_job(caller, "j")
+
+        async with open_channel(settings, credentials=grpc.ssl_channel_credentials()) as channel:
+            client = CoordinatorClient(channel=channel, settings=settings)
+            with pytest.raises(ApiError) as failed:
+                await client.cancel_job(caller, "j")
+
+    assert failed.value.kind is errors.COORDINATOR_UNAVAILABLE
+    assert len(coordinator.requests("GetJob")) == 1
+    assert not coordinator.requests("CancelJob")
+
+
+def test_reads_that_are_retried_are_methods_of_the_service() -> None:
+    assert CONTRACT.full_name == SERVICE
+    assert set(IDEMPOTENT_READS) <= set(CONTRACT.methods_by_name)
+    assert all(method.startswith(("Get", "List")) for method in IDEMPOTENT_READS), (
+        "only reads may be repeated"
+    )
+
+
+def test_settings_reach_the_channel() -> None:
+    settings = CoordinatorSettings(
+        api_secret=API_SECRET,
+        keepalive_time=7.5,
+        keepalive_timeout=2.5,
+        reconnect_min=0.25,
+        reconnect_max=4.0,
+        max_message_bytes=2**20,
+    )
+
+    options = dict(channel_options(settings))
+
+    assert options["grpc.keepalive_time_ms"] == 7500
+    assert options["grpc.keepalive_timeout_ms"] == 2500
+    assert options["grpc.http2.ping_timeout_ms"] == 2500
+    assert options["grpc.http2.max_pings_without_data"] == 0
+    assert options["grpc.initial_reconnect_backoff_ms"] == 250
+    assert options["grpc.min_reconnect_backoff_ms"] == 250
+    assert options["grpc.max_reconnect_backoff_ms"] == 4000
+    assert options["grpc.max_send_message_length"] == 2**20
+    assert options["grpc.max_receive_message_length"] == 2**20

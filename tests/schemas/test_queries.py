@@ -1,0 +1,169 @@
+from typing import Any
+
+import pytest
+from marshmallow import Schema
+from multidict import MultiDict
+
+from app.errors import VALIDATION_ERROR, ApiError
+from app.schemas.cluster import LIST_NODES_QUERY
+from app.schemas.data import DATA_CACHE_QUERY
+from app.schemas.evaluations import LIST_EVALUATIONS_QUERY
+from app.schemas.jobs import JOB_STATUSES, LIST_JOBS_QUERY
+from app.schemas.loading import NO_QUERY, load_query
+from app.schemas.monitoring import JOB_METRICS_QUERY, LOGS_QUERY, METRICS_STREAM_QUERY
+from app.schemas.queue import QUEUE_QUERY
+
+PAGE = {"page_size": 20, "page_token": ""}
+STREAM = {"last_event_id": "", "ticket": ""}
+
+DEFAULTS: list[tuple[Schema, dict[str, Any]]] = [
+    (LIST_JOBS_QUERY, {**PAGE, "statuses": [], "order_by": ""}),
+    (LIST_EVALUATIONS_QUERY, PAGE),
+    (LIST_NODES_QUERY, {**PAGE, "status_filter": ""}),
+    (JOB_METRICS_QUERY, {"max_points": 0}),
+    (LOGS_QUERY, {**STREAM, "follow": True, "level": "INFO", "tail": 100}),
+    (METRICS_STREAM_QUERY, {**STREAM, "interval": 5}),
+    (QUEUE_QUERY, {"queue_name": ""}),
+    (DATA_CACHE_QUERY, {"node_id": ""}),
+    (NO_QUERY, {}),
+]
+SCHEMAS = [schema for schema, _ in DEFAULTS]
+
+#: Schema, argument, least, most.
+NUMBERS: list[tuple[Schema, str, int, int]] = [
+    *((schema, "page_size", 1, 100) for schema in SCHEMAS[:3]),
+    (JOB_METRICS_QUERY, "max_points", 0, 2**31 - 1),
+    (LOGS_QUERY, "tail", 0, 1_000_000),
+    (METRICS_STREAM_QUERY, "interval", 1, 60),
+]
+NOT_NUMBERS = [
+    "",
+    " ",
+    "x",
+    "1.0",
+    "1e1",
+    "+5",
+    " 5",
+    "5 ",
+    "5\n",
+    "1_0",
+    "٣",
+    "0x5",
+    "true",
+]
+
+#: Schema, argument, most characters.
+TEXTS: list[tuple[Schema, str, int]] = [
+    *((schema, "page_token", 4096) for schema in SCHEMAS[:3]),
+    (LIST_JOBS_QUERY, "order_by", 256),
+    (LIST_NODES_QUERY, "status_filter", 64),
+    (QUEUE_QUERY, "queue_name", 256),
+    (DATA_CACHE_QUERY, "node_id", 256),
+    *((schema, "last_event_id", 256) for schema in (LOGS_QUERY, METRICS_STREAM_QUERY)),
+    *((schema, "ticket", 1024) for schema in (LOGS_QUERY, METRICS_STREAM_QUERY)),
+]
+
+
+def load(schema: Schema, *arguments: tuple[str, str]) -> dict[str, Any]:
+    return load_query(schema, MultiDict(arguments))
+
+
+def problems(schema: Schema, *arguments: tuple[str, str]) -> list[str]:
+    with pytest.raises(ApiError) as refused:
+        load(schema, *arguments)
+    assert refused.value.kind is VALIDATION_ERROR
+    return [problem.field for problem in refused.value.details]
+
+
+def of(schema: Schema) -> str:
+    return type(schema).__name__
+
+
+@pytest.mark.parametrize(("schema", "loaded"), DEFAULTS, ids=[of(schema) for schema in SCHEMAS])
+def test_defaults(schema: Schema, loaded: dict[str, Any]) -> None:
+    assert load(schema) == loaded
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=of)
+def test_an_argument_that_does_not_exist(schema: Schema) -> None:
+    assert problems(schema, ("no_such", "1")) == ["no_such"]
+    assert problems(schema, ("tenant_id", "other")) == ["tenant_id"]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=of)
+def test_an_argument_that_is_given_twice(schema: Schema) -> None:
+    for name in schema.fields:
+        value = "TRAINING" if name == "status" else "INFO" if name == "level" else "1"
+        if name == "status":
+            load(schema, (name, value), (name, value))
+        else:
+            assert problems(schema, (name, value), (name, value)) == [name]
+
+
+@pytest.mark.parametrize(("schema", "name", "least", "most"), NUMBERS)
+def test_numbers(schema: Schema, name: str, least: int, most: int) -> None:
+    for value in (least, most):
+        assert load(schema, (name, str(value)))[name] == value
+    for wrong in (str(least - 1), str(most + 1), "9" * 5000, "-" + "9" * 30, *NOT_NUMBERS):
+        assert problems(schema, (name, wrong)) == [name], wrong
+
+
+@pytest.mark.parametrize(("schema", "name", "most"), TEXTS)
+def test_texts(schema: Schema, name: str, most: int) -> None:
+    for value in ("", "x" * most, "ü"):
+        assert load(schema, (name, value))[name] == value
+    for wrong in ("x" * (most + 1), "a\0b", "\ud800"):
+        assert problems(schema, (name, wrong)) == [name]
+
+
+def test_every_argument_is_tested_above() -> None:
+    tested = {(of(schema), name) for schema, name, *_ in NUMBERS}
+    tested |= {(of(schema), name) for schema, name, _ in TEXTS}
+    tested |= {("ListJobsQuery", "status"), ("LogsQuery", "follow"), ("LogsQuery", "level")}
+
+    assert tested == {(of(schema), name) for schema in SCHEMAS for name in schema.fields}
+
+
+def test_statuses() -> None:
+    every = [("status", status) for status in JOB_STATUSES]
+
+    assert load(LIST_JOBS_QUERY, *every)["statuses"] == list(JOB_STATUSES)
+    assert len(JOB_STATUSES) == 13
+    for wrong in ("", "training", "UNSPECIFIED", "JOB_STATUS_TRAINING", "TRAINING,QUEUED"):
+        assert problems(LIST_JOBS_QUERY, ("status", "QUEUED"), ("status", wrong)) == ["status.1"]
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
+def test_levels(level: str) -> None:
+    assert load(LOGS_QUERY, ("level", level))["level"] == level
+
+
+@pytest.mark.parametrize("level", ["", "info", "WARN", "CRITICAL", "UNSPECIFIED", "2"])
+def test_no_levels(level: str) -> None:
+    assert problems(LOGS_QUERY, ("level", level)) == ["level"]
+
+
+@pytest.mark.parametrize(
+    ("text", "follow"),
+    [("true", True), ("True", True), ("1", True), ("false", False), ("FALSE", False), ("0", False)],
+)
+def test_follow(text: str, follow: bool) -> None:
+    assert load(LOGS_QUERY, ("follow", text))["follow"] is follow
+
+
+@pytest.mark.parametrize("text", ["", "yes", "no", "on", "2", "truee", " true"])
+def test_no_follow(text: str) -> None:
+    assert problems(LOGS_QUERY, ("follow", text)) == ["follow"]
+
+
+def test_everything_at_once() -> None:
+    found = problems(
+        LOGS_QUERY,
+        ("follow", "maybe"),
+        ("level", "x"),
+        ("tail", "-1"),
+        ("tail", "3"),
+        ("nope", ""),
+    )
+
+    assert set(found) == {"follow", "level", "tail", "nope"}

@@ -1,0 +1,88 @@
+"""Nothing that looks like a secret leaves in a log line, and nothing else is touched."""
+
+import json
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.telemetry.redaction import MARK, Redaction
+
+KEY = "sgk_" + "Ab-_9" * 9
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJlLW9mLWl0"
+redact = Redaction()
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (f"key {KEY}.", KEY),
+        (f"'Authorization': 'Bearer {KEY}'", KEY),
+        (f"token={JWT}", JWT),
+        (JWT.rpartition(".")[0] + ".", JWT.rpartition(".")[0]),
+        ("authorization: bearer abcdefgh12345", "abcdefgh12345"),
+        ("Basic dXNlcjpwYXNzd29yZA==", "dXNlcjpwYXNzd29yZA"),
+        ("cannot open postgresql://ann:p4ss/w0rd@db/x", "p4ss/w0rd"),
+        ("postgresql://:hunter22@/x", "hunter22"),
+        ('postgresql://ann:quo"te\\d@db/x', 'quo"te'),
+        ("host=db password=hunter22 user=ann", "hunter22"),
+        ("host=db password='hunter 22' user=ann", "hunter 22"),
+    ],
+)
+def test_what_looks_like_a_secret_is_blotted_out(text: str, secret: str) -> None:
+    line = redact(orjson.dumps({"event": text, "nested": [{"deep": f"before {text} after"}]}))
+    read = json.loads(line)
+    assert secret not in line.decode()
+    assert secret not in json.dumps(read)
+    assert MARK in line
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "authorization",
+        "password",
+        "api_secret",
+        "x-api-secret",
+        "token",
+        "x-scaidrive-token",
+        "DSN",
+    ],
+)
+def test_what_is_called_a_secret_is_blotted_out(name: str) -> None:
+    line = redact(orjson.dumps({"event": "e", "headers": {name: 'any"thing \\ at all'}, "z": 1}))
+    assert json.loads(line) == {"event": "e", "headers": {name: MARK.decode()}, "z": 1}
+
+
+def test_known_secrets_are_blotted_out_whatever_they_look_like() -> None:
+    known = Redaction(known=("plain words!", "plain words! and more", "short"))
+    assert known(b'{"event":"plain words! and more, plain words!, short"}') == (
+        b'{"event":"[redacted], [redacted], short"}'
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the bearer of news",
+        "password is not valid",
+        "http://127.0.0.1:8080/v1/modules/scaimind/jobs",
+        "next_page_token",
+        "scaidrive://acme/train.jsonl and mail to ann@acme",
+        "job sgk_1 has 3 tokens: 5",
+        "eyJust.a.word",
+    ],
+)
+def test_what_does_not_stays(text: str) -> None:
+    line = orjson.dumps({"event": text, "tokens": 5, "status": "ok"})
+    assert redact(line) == line
+
+
+@given(st.text(), st.text())
+def test_a_line_stays_one_json_object(one: str, other: str) -> None:
+    event = {"event": f"password={one} {KEY}", "x": {"token": other, "y": f"a://{one}:{other}@"}}
+    line = redact(json.dumps(event).encode())
+    assert json.loads(line).keys() == event.keys()
+    assert b"\n" not in line
+    assert KEY.encode() not in line

@@ -1,0 +1,150 @@
+"""Settings: read once, checked, and silent about secrets."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from app.settings import (
+    SECTIONS,
+    CoordinatorSettings,
+    DatabaseSettings,
+    HubSettings,
+    Section,
+    Settings,
+    SettingsError,
+)
+
+NEEDED = {
+    "SCAIMIND_COORDINATOR_API_SECRET": "the-api-secret",
+    "SCAIMIND_DATABASE_DSN": "postgresql://u:the-password@db/scaimind",
+}
+
+
+def test_what_is_needed_is_enough() -> None:
+    settings = Settings.from_env(NEEDED)
+    assert settings == Settings(
+        coordinator=CoordinatorSettings(api_secret="the-api-secret"),
+        database=DatabaseSettings(dsn="postgresql://u:the-password@db/scaimind"),
+    )
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8080)
+
+
+def test_a_variable_is_read_into_its_field_with_its_type() -> None:
+    settings = Settings.from_env(
+        {
+            **NEEDED,
+            "SCAIMIND_PORT": "9000",
+            "SCAIMIND_HUB_FLUSH_MAX": "0.02",
+            "SCAIMIND_LOG_LEVEL": "debug",
+            "SCAIMIND_COORDINATOR_ADDRESS": "coordinator:50051",
+        }
+    )
+    assert settings.server.port == 9000
+    assert settings.hub.flush_max == 0.02
+    assert settings.telemetry.log_level == "debug"
+    assert settings.coordinator.address == "coordinator:50051"
+
+
+def test_the_process_environment_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCAIMIND_PORT", "1")
+    assert Settings.from_env(NEEDED).server.port == 8080
+
+
+def test_what_is_missing_is_named_and_explained() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({})
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == list(NEEDED)
+    assert "libpq connection string" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SCAIMIND_PORT", "70000"),
+        ("SCAIMIND_PORT", "-1"),
+        ("SCAIMIND_PORT", "http"),
+        ("SCAIMIND_HUB_LINGER", "soon"),
+        ("SCAIMIND_HUB_LINGER", "nan"),
+        ("SCAIMIND_HUB_FLUSH_SHARE", "0"),
+        ("SCAIMIND_LOG_LEVEL", "loud"),
+        ("SCAIMIND_HOST", ""),
+        ("SCAIMIND_AUTH_KEY_TTL", "60"),
+        ("SCAIMIND_COORDINATOR_API_SECRET", " "),
+    ],
+)
+def test_a_bad_value_gives_one_line_that_names_the_variable(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**NEEDED, variable: value})
+    [line] = str(caught.value).splitlines()
+    assert line.startswith(f"{variable}: ")
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"SCAIMIND_PORT": "x", "SCAIMIND_HUB_LINGER": "y"})
+    assert {problem.split(":")[0] for problem in caught.value.problems} == {
+        "SCAIMIND_PORT",
+        "SCAIMIND_HUB_LINGER",
+        *NEEDED,
+    }
+
+
+@pytest.mark.parametrize(
+    ("section", "low", "high"),
+    [(section, *pair) for section in SECTIONS.values() for pair in section.ORDERED],
+)
+def test_bounds_in_the_wrong_order_are_refused(section: type[Section], low: str, high: str) -> None:
+    bounds = {each.name: each.metadata for each in fields(section)}
+    given = {
+        **NEEDED,
+        section.variable(low): str(bounds[low]["at_most"] or 10**9),
+        section.variable(high): str(bounds[high]["at_least"]),
+    }
+    with pytest.raises(SettingsError, match=section.variable(low)) as caught:
+        section.from_env(given)
+    assert section.variable(high) in str(caught.value)
+
+
+def test_no_secret_is_shown() -> None:
+    settings = Settings.from_env(NEEDED)
+    assert "the-api-secret" not in repr(settings)
+    assert "the-password" not in repr(settings)
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**NEEDED, "SCAIMIND_PORT": "x"})
+    assert "the-password" not in str(caught.value)
+
+
+def test_a_secret_can_be_read_from_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("from-a-file\n")
+    read = CoordinatorSettings.from_env({"SCAIMIND_COORDINATOR_API_SECRET_FILE": str(secret)})
+    assert read.api_secret == "from-a-file"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe"])
+def test_a_secret_file_that_is_of_no_use_is_named(tmp_path: Path, content: bytes | None) -> None:
+    secret = tmp_path / "secret"
+    if content is not None:
+        secret.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        DatabaseSettings.from_env({"SCAIMIND_DATABASE_DSN_FILE": str(secret)})
+    [line] = caught.value.problems
+    assert line.startswith("SCAIMIND_DATABASE_DSN_FILE: ")
+
+
+@pytest.mark.parametrize("section", SECTIONS.values())
+def test_every_setting_says_what_it_is(section: type[Section]) -> None:
+    for each in fields(section):
+        assert each.metadata["text"].endswith("."), each.name
+
+
+def test_the_defaults_are_within_their_own_bounds() -> None:
+    for section in SECTIONS.values():
+        given = {
+            section.variable(each.name): str(each.default)
+            for each in fields(section)
+            if "secret" not in each.metadata
+        }
+        section.from_env({**NEEDED, **given})
+    assert HubSettings().flush_min < HubSettings().flush_max
