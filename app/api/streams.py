@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
 
@@ -12,7 +12,8 @@ from app.api.keys import HUB, caller_of
 from app.api.paths import JOB_ID
 from app.auth.permissions import Permission
 from app.errors import MALFORMED_REQUEST, ApiError
-from app.hub import Position, TransportSink
+from app.hub import Position
+from app.hub.sockets import take_over
 from app.hub.watchers import LogWatcher, MetricsWatcher
 from app.schemas.loading import load_query
 from app.schemas.monitoring import LOGS_QUERY, METRICS_STREAM_QUERY
@@ -30,6 +31,11 @@ class EventStream(EventSourceResponse):
     as an empty message, and a task of its own for every watcher.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        # The connection ends with the stream.
+        self.headers[hdrs.CONNECTION] = "close"
+
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send the headers."""
         return await super(EventSourceResponse, self).prepare(request)
@@ -40,7 +46,7 @@ class EventStream(EventSourceResponse):
 async def logs(request: web.Request) -> web.StreamResponse:
     """Stream a job's log."""
     query = load_query(LOGS_QUERY, request.query)
-    async with request.app[HUB].watch_logs(
+    watcher = await request.app[HUB].watch_logs(
         caller_of(request),
         JOB_ID.of(request),
         level=_LEVELS[query["level"]],
@@ -48,8 +54,8 @@ async def logs(request: web.Request) -> web.StreamResponse:
         tail=query["tail"],
         after=_last_event_id(request, query),
         follow=query["follow"],
-    ) as watcher:
-        return await _stream(request, watcher)
+    )
+    return await _hand_over(request, watcher)
 
 
 @routes.get("/jobs/{job_id}/metrics/stream")
@@ -57,26 +63,34 @@ async def logs(request: web.Request) -> web.StreamResponse:
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Stream a job's metric snapshots."""
     query = load_query(METRICS_STREAM_QUERY, request.query)
-    async with request.app[HUB].watch_metrics(
+    watcher = await request.app[HUB].watch_metrics(
         caller_of(request),
         JOB_ID.of(request),
         interval=query["interval"],
         chunked=_chunked(request),
         after=_last_event_id(request, query),
-    ) as watcher:
-        return await _stream(request, watcher)
+    )
+    return await _hand_over(request, watcher)
 
 
-async def _stream(
+async def _hand_over(
     request: web.Request, watcher: LogWatcher | MetricsWatcher | None
 ) -> web.StreamResponse:
+    """Send the headers, then leave the socket to the watcher: the request is over."""
     if watcher is None:
         # An EventSource that gets this does not connect again (WHATWG HTML, 9.2.3).
         return web.Response(status=204)
     response = EventStream()
-    writer = await response.prepare(request)
-    assert writer is not None
-    await watcher.run(TransportSink(request, writer))
+    fd = None
+    try:
+        writer = await response.prepare(request)
+        assert writer is not None
+        fd = await take_over(request, writer)
+    finally:
+        if fd is None:
+            watcher.connection.abandon()
+    if fd is not None:
+        watcher.start(fd)
     return response
 
 

@@ -183,4 +183,8 @@ def _batch(message: WatchJobResponse | None) -> Batch:
 
 
 def _status(status: JobStatus.ValueType) -> str:
-    return JobStatus.Name(status).removeprefix("JOB_STATUS_")
+    try:
+        return JobStatus.Name(status).removeprefix("JOB_STATUS_")
+    except ValueError:
+        # Of a newer contract.
+        return str(status)

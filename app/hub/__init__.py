@@ -2,7 +2,6 @@
 
 from app.hub.hub import Hub
 from app.hub.reasons import CloseReason
-from app.hub.sink import Sink, TransportSink
 from app.hub.upstream import Position, Upstream
 
-__all__ = ["CloseReason", "Hub", "Position", "Sink", "TransportSink", "Upstream"]
+__all__ = ["CloseReason", "Hub", "Position", "Upstream"]

@@ -1,14 +1,17 @@
-"""One client's stream: its socket, its waiting, and how it ends."""
+"""One client's stream: what was not taken yet, and how it ends."""
 
 import asyncio
+import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from app.caller import Caller
 from app.errors import AUTH_EXPIRED, INTERNAL_ERROR, SHUTTING_DOWN, ErrorKind
 from app.hub import frames
 from app.hub.reasons import CloseReason
-from app.hub.sink import Sink
+from app.hub.sockets import SocketPool, outstanding
 from app.hub.upstream import Position
 
 
@@ -30,127 +33,213 @@ DRAINED = Closing(CloseReason.SHUTDOWN, SHUTTING_DOWN, retryable=True)
 BROKEN = Closing(CloseReason.INTERNAL_ERROR, INTERNAL_ERROR, retryable=True)
 
 
-class Connection:
-    """What log and metrics watchers have in common. Owned by its watcher's `run`."""
+class Watcher(Protocol):
+    """Whose stream it is."""
 
-    __slots__ = ("_waiter", "caller", "chunked", "closing", "sink", "written_at")
+    def pump(self) -> None:
+        """Go on: the client can be sent more."""
+
+    def last_words(self) -> tuple[Position, str, int]:
+        """Give the position, the job's status and the pause before a reconnect in ms."""
+
+
+class Connection:
+    """A socket of a watcher, or the promise of one until `open`."""
+
+    __slots__ = (
+        "_blocked_at",
+        "_farewell_said",
+        "_fd",
+        "_outstanding",
+        "_pending",
+        "_pool",
+        "_timer",
+        "caller",
+        "chunked",
+        "closing",
+        "on_closed",
+        "watcher",
+        "written_at",
+    )
 
     #: How long a client that still takes bytes is given to take its last ones, in seconds.
     GRACE = 1.0
 
-    def __init__(self, *, caller: Caller, chunked: bool) -> None:
+    def __init__(
+        self,
+        *,
+        caller: Caller,
+        chunked: bool,
+        pool: SocketPool,
+    ) -> None:
         self.caller = caller
         self.chunked = chunked
+        self.watcher: Watcher
+        #: Called once, when the socket is closed.
+        self.on_closed: Callable[[CloseReason], None]
+        self._pool = pool
         #: Set once; the first reason counts.
         self.closing: Closing | None = None
-        self.sink: Sink | None = None
-        #: When something was last written to this one alone, in seconds of the loop's clock.
+        #: When something was last written, in seconds of the loop's clock.
         self.written_at = 0.0
-        self._waiter: asyncio.Future[None] | None = None
+        self._fd = -1
+        #: What the kernel has not taken.
+        self._pending: memoryview | None = None
+        #: When the client was last seen to take something, while something is pending.
+        self._blocked_at = 0.0
+        self._outstanding = 0
+        self._farewell_said = False
+        self._timer: asyncio.TimerHandle | None = None
 
-    def send(self, payload: bytes) -> bool:
-        """Write whole events; whether the kernel took all of it."""
-        assert self.sink is not None
-        self.written_at = asyncio.get_running_loop().time()
-        return self.sink.send(frames.chunk(payload) if self.chunked else payload)
+    def open(self, fd: int) -> None:
+        """Begin to write to a socket, which is owned from now on."""
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._pool.add(fd, self)
+        if self.closing is not None:
+            # It was to end while the headers were on their way.
+            self._end()
+
+    def abandon(self) -> None:
+        """Give up before `open`: the client has gone, or could not be answered."""
+        self.closing = self.closing or GONE
+        self._shut()
 
     @property
-    def full(self) -> bool:
-        """Whether bytes wait for the client to take some."""
-        return self.sink is not None and self.sink.unsent > 0
+    def is_open(self) -> bool:
+        """Whether it can be written to."""
+        return self._fd >= 0 and self.closing is None
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait here since the kernel does not take them."""
+        return 0 if self._pending is None else len(self._pending)
+
+    def send(self, payload: bytes, now: float) -> bool:
+        """Write whole events; whether the client can be sent more at once."""
+        self.written_at = now
+        return self.send_framed(frames.chunk(payload) if self.chunked else payload)
+
+    def send_framed(self, data: bytes) -> bool:
+        """Write what is framed already, all of it; whether more can be sent at once.
+
+        Must not be called while something is unsent. `data` is not copied.
+        """
+        try:
+            sent = os.write(self._fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # Told from here it would be in the middle of a round over all watchers.
+            self._pool.await_room(self._fd, self, wanted=True)
+            return False
+        if sent == len(data):
+            return True
+        self._pending = memoryview(data)[sent:]
+        self._blocked_at = asyncio.get_running_loop().time()
+        self._outstanding = outstanding(self._fd)
+        self._pool.await_room(self._fd, self, wanted=True)
+        return False
+
+    def on_readable(self) -> None:
+        """Notice that the client has gone; what it says is not listened to."""
+        try:
+            gone = not os.read(self._fd, 4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self.close(GONE)
+
+    def on_writable(self) -> None:
+        """Write what is pending, then have the watcher go on."""
+        if self._fd < 0:
+            return
+        if self._pending is not None:
+            try:
+                sent = os.write(self._fd, self._pending)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.close(GONE)
+                return
+            self._blocked_at = asyncio.get_running_loop().time()
+            if sent < len(self._pending):
+                self._pending = self._pending[sent:]
+                return
+            self._pending = None
+        self._pool.await_room(self._fd, self, wanted=False)
+        if self.closing is None:
+            self.watcher.pump()
+        elif self._farewell_said:
+            self._shut()
+        else:
+            self._say_farewell()
+
+    def look_after(self, now: float, wall: float, *, write_timeout: float) -> None:
+        """Close it if its token has expired, or if the client takes nothing any more."""
+        expires_at = self.caller.expires_at
+        if expires_at is not None and expires_at.timestamp() <= wall:
+            self.close(EXPIRED)
+        elif self._pending is not None and self.closing is None:
+            # The kernel may take nothing for long while the client reads slowly.
+            left = outstanding(self._fd)
+            if left < self._outstanding:
+                self._blocked_at = now
+            self._outstanding = left
+            if now - self._blocked_at >= write_timeout:
+                self.close(STALLED)
 
     def keep_alive(self, now: float, interval: float) -> None:
         """Write a keepalive if nothing was written for `interval` seconds."""
-        if (
-            self.sink is not None
-            and self.closing is None
-            and now - self.written_at >= interval
-            and not self.full
-        ):
-            self.send(frames.KEEPALIVE)
+        if self.is_open and self._pending is None and now - self.written_at >= interval:
+            self.send(frames.KEEPALIVE, now)
 
     def close(self, closing: Closing) -> None:
-        """Have the stream end; the watcher's `run` does the rest."""
-        if self.closing is None:
-            self.closing = closing
-            self.wake()
-
-    def wake(self) -> None:
-        """Have `wait` return, if it waits."""
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def wait(self, at_most: float | None = None) -> None:
-        """Wait to be woken or closed, for `at_most` seconds."""
+        """End the stream: at once, or when the client has taken the last events."""
         if self.closing is not None:
             return
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = None if at_most is None else loop.call_later(at_most, self.wake)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
+        self.closing = closing
+        if self._fd >= 0:
+            self._end()
 
-    async def room(self, write_timeout: float) -> None:
-        """Wait until the client can be sent more, and let others have their turn.
+    def _end(self) -> None:
+        if self.closing in (GONE, STALLED):
+            self._shut()
+            return
+        self._timer = asyncio.get_running_loop().call_later(self.GRACE, self._shut)
+        if self._pending is None:
+            self._say_farewell()
 
-        Closes the stream if the client takes nothing for `write_timeout` seconds.
-        """
-        sink = self.sink
-        assert sink is not None
-        if sink.closing:
-            self.close(GONE)
-        elif not sink.unsent:
-            await asyncio.sleep(0)
-        else:
-            drained = asyncio.create_task(sink.drained(), name="hub-drain")
-            drained.add_done_callback(lambda _: self.wake())
-            try:
-                await self._watch_progress(sink, drained, write_timeout)
-                if self.closing not in (None, GONE, STALLED) and not drained.done():
-                    await asyncio.wait({drained}, timeout=self.GRACE)
-            finally:
-                if not drained.done():
-                    # Not cancelled: aiohttp would hand the cancelled future to
-                    # the next one who drains. The abort ends it.
-                    sink.abort()
-                await drained
-
-    async def _watch_progress(
-        self, sink: Sink, drained: "asyncio.Task[None]", write_timeout: float
-    ) -> None:
-        outstanding = sink.outstanding
-        while not drained.done() and self.closing is None:
-            loop = asyncio.get_running_loop()
-            deadline = loop.time() + write_timeout
-            while not drained.done() and self.closing is None and loop.time() < deadline:
-                await self.wait(deadline - loop.time())
-            if drained.done() or self.closing is not None:
-                return
-            before, outstanding = outstanding, sink.outstanding
-            if outstanding >= before:
-                self.close(STALLED)
-
-    def farewell(self, position: Position, status: str, retry_ms: int) -> None:
-        """Write the last event, if the client can take it."""
-        closing, sink = self.closing, self.sink
+    def _say_farewell(self) -> None:
+        closing = self.closing
         assert closing is not None
-        assert sink is not None
-        if sink.closing or closing in (GONE, STALLED):
-            return
+        self._farewell_said = True
+        position, status, retry_ms = self.watcher.last_words()
         if closing.error is None:
-            self.send(frames.end(position, status))
-            return
-        retry = None
-        if closing is DRAINED:
-            # Spread, so that all the watchers of a replica do not come back in one second.
-            retry = random.randint(retry_ms // 2, retry_ms * 5)
-        self.send(
-            frames.error(
-                closing.error, retryable=closing.retryable, position=position, retry_ms=retry
+            data = frames.end(position, status)
+        else:
+            data = frames.error(
+                closing.error,
+                retryable=closing.retryable,
+                position=position,
+                # Spread, so that not all the watchers of a replica come back in one second.
+                retry_ms=random.randint(retry_ms // 2, retry_ms * 5)
+                if closing is DRAINED
+                else None,
             )
-        )
+        if self.send_framed(frames.chunk(data) + frames.LAST_CHUNK if self.chunked else data):
+            self._shut()
+
+    def _shut(self) -> None:
+        assert self.closing is not None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._fd >= 0:
+            self._pool.remove(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+        self._pending = None
+        self.on_closed(self.closing.reason)

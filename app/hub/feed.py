@@ -18,7 +18,7 @@ from app.errors import (
     ErrorKind,
 )
 from app.hub import frames
-from app.hub.connection import EXPIRED, GONE, Closing
+from app.hub.connection import Closing
 from app.hub.core import Cohort, FeedCore
 from app.hub.observer import HubObserver
 from app.hub.pacer import FlushPacer
@@ -75,7 +75,7 @@ class Feed:
         self.observer = observer
         self._on_gone = on_gone
         self._on_history = on_history
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._holders = 0
         self._history_size = 0
         self._linger_timer: asyncio.TimerHandle | None = None
@@ -87,8 +87,8 @@ class Feed:
         self._lost_at: float | None = None
         self._attempts = 0
         #: Done when the upstream is good and the history is filled, or when it has failed.
-        self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._task = self._loop.create_task(self._run(), name=f"hub-feed-{key.job_id}")
+        self._opened: asyncio.Future[None] = self.loop.create_future()
+        self._task = self.loop.create_task(self._run(), name=f"hub-feed-{key.job_id}")
 
     # Life
 
@@ -108,7 +108,7 @@ class Feed:
         """Undo one `hold`."""
         self._holders -= 1
         if self._holders == 0 and self.failure is None:
-            self._linger_timer = self._loop.call_later(self.settings.linger, self._on_gone, self)
+            self._linger_timer = self.loop.call_later(self.settings.linger, self._on_gone, self)
 
     async def opened(self) -> None:
         """Wait until the feed can be joined. Raises the upstream's `ApiError` if it failed."""
@@ -137,11 +137,13 @@ class Feed:
 
     def close_all(self, closing: Closing) -> None:
         """Close all watchers' streams."""
-        for watcher in self.log_watchers:
+        for watcher in list(self.log_watchers):
             watcher.connection.close(closing)
-        for cohort in self.metrics_watchers.values():
-            for each in cohort:
-                each.connection.close(closing)
+        for each in self._all_metrics_watchers():
+            each.connection.close(closing)
+
+    def _all_metrics_watchers(self) -> list["MetricsWatcher"]:
+        return [each for cohort in self.metrics_watchers.values() for each in cohort]
 
     # Upstream
 
@@ -162,14 +164,14 @@ class Feed:
             else:
                 return
             if self._lost_at is None:
-                self._lost_at = self._loop.time()
+                self._lost_at = self.loop.time()
                 log.warning("hub_upstream_lost", job_id=self.key.job_id, code=kind.code)
-            if self._loop.time() - self._lost_at >= self.settings.outage_limit:
+            if self.loop.time() - self._lost_at >= self.settings.outage_limit:
                 self._fail(ApiError(COORDINATOR_UNAVAILABLE))
                 return
-            await asyncio.sleep(self._pause())
+            await asyncio.sleep(self._next_pause())
 
-    def _pause(self) -> float:
+    def _next_pause(self) -> float:
         """Give the next pause before a reconnect: exponential, with jitter."""
         longest = min(
             self.settings.reconnect_max, self.settings.reconnect_min * 2.0**self._attempts
@@ -210,7 +212,7 @@ class Feed:
             raise ApiError(COORDINATOR_ERROR, "the stream did not begin with its start")
         if batch.records:
             self._attempts = 0
-            core.append(batch.records, self._loop.time())
+            core.append(batch.records, self.loop.time())
         if batch.snapshots:
             newest = batch.snapshots[-1]
             position = Position(core.epoch, newest.sequence)
@@ -235,7 +237,7 @@ class Feed:
 
     def _found(self) -> None:
         if self._lost_at is not None:
-            outage = self._loop.time() - self._lost_at
+            outage = self.loop.time() - self._lost_at
             log.info("hub_upstream_back", job_id=self.key.job_id, outage_seconds=round(outage, 3))
             self._lost_at = None
 
@@ -253,15 +255,15 @@ class Feed:
         self._account(core.history.size)
         if core.unflushed and self._flush_timer is None:
             due = self._flushed_at + self._pacer.interval
-            if due <= self._loop.time():
+            if due <= self.loop.time():
                 self._flush()
             else:
-                self._flush_timer = self._loop.call_at(due, self._flush)
+                self._flush_timer = self.loop.call_at(due, self._flush)
 
     def _wake(self) -> None:
         woken = self.core.woken
         for watcher in woken:
-            watcher.connection.wake()
+            watcher.pump_soon()
         woken.clear()
 
     def _account(self, size: int) -> None:
@@ -297,7 +299,7 @@ class Feed:
         if not core.unflushed:
             return
         began = time.thread_time()
-        now = self._loop.time()
+        now = self.loop.time()
         for cohort, payload in core.flush():
             if payload:
                 cohort.told_at = now
@@ -305,7 +307,7 @@ class Feed:
                 self._broadcast(cohort, payload, now)
         spent = time.thread_time() - began
         self._flushed_at = now
-        self._pacer.record(spent, self._loop.time())
+        self._pacer.record(spent, self.loop.time())
         self.observer.flushed(spent, self._pacer.interval)
         self._wake()
         self._account(core.history.size)
@@ -314,35 +316,36 @@ class Feed:
         """Write the same bytes to all members; whose socket is full falls behind."""
         data = frames.chunk(payload) if cohort.chunked else payload
         cohort.written_at = now
-        full = [watcher for watcher in cohort.members if not watcher.send_live(data)]
+        full = [watcher for watcher in cohort.members if not watcher.connection.send_framed(data)]
         for watcher in full:
             self.core.fall_behind(watcher)
 
-    async def read_after(self, after: Position, level: int) -> LogPage:
+    def read_after(self, after: Position, level: int) -> "asyncio.Task[LogPage]":
         """Read a page behind `after`, once for all who ask for it at the same time."""
         through = self.core.flushed
-        return await self._shared(
+        return self._shared(
             (after, level),
             lambda: self._upstream.read_after(self.key, after, through=through, level=level),
         )
 
-    async def read_tail(self, count: int, level: int) -> LogPage:
+    def read_tail(self, count: int, level: int) -> "asyncio.Task[LogPage]":
         """Read the first page of a tail, once for all who ask for it at the same time."""
         through = self.core.flushed
-        return await self._shared(
+        return self._shared(
             (count, through, level),
             lambda: self._upstream.read_tail(self.key, tail=count, through=through, level=level),
         )
 
-    async def _shared(
+    def _shared(
         self, question: object, read: Callable[[], Coroutine[Any, Any, LogPage]]
-    ) -> LogPage:
+    ) -> "asyncio.Task[LogPage]":
+        """Give the task that reads; it is the feed's, and not to be cancelled by others."""
         task = self._reads.get(question)
         if task is None:
-            task = self._loop.create_task(read(), name=f"hub-read-{self.key.job_id}")
+            task = self.loop.create_task(read(), name=f"hub-read-{self.key.job_id}")
             self._reads[question] = task
             task.add_done_callback(lambda _: self._reads.pop(question, None))
-        return await asyncio.shield(task)
+        return task
 
     # Metrics
 
@@ -369,7 +372,7 @@ class Feed:
     def _tick(self, interval: int) -> None:
         self._ticks.pop(interval, None)
         if self._serve_metrics(interval):
-            self._ticks[interval] = self._loop.call_later(interval, self._tick, interval)
+            self._ticks[interval] = self.loop.call_later(interval, self._tick, interval)
 
     def _serve_metrics(self, interval: int) -> bool:
         """Write the newest snapshot to the members that have not had it; whether any was."""
@@ -388,21 +391,17 @@ class Feed:
 
     def _finish(self) -> None:
         """The log is complete: log watchers step to its end by themselves."""
-        for interval in list(self.metrics_watchers):
-            if self.newest is not None:
-                self._serve_metrics(interval)
-            for watcher in self.metrics_watchers[interval]:
-                watcher.connection.wake()
+        for each in self._all_metrics_watchers():
+            each.pump()
 
     def sweep(self, now: float, wall: float) -> None:
-        """Look after quiet streams: keepalives, bookmarks, clients gone, tokens expired."""
+        """Look after quiet streams: keepalives, bookmarks, stalled clients, expired tokens."""
         settings = self.settings
-        for watcher in self.log_watchers:
-            _check(watcher, wall)
-        for members in self.metrics_watchers.values():
-            for each in members:
-                _check(each, wall)
-                each.connection.keep_alive(now, settings.keepalive_interval)
+        metrics_watchers = self._all_metrics_watchers()
+        connections = [each.connection for each in self.log_watchers]
+        connections += [each.connection for each in metrics_watchers]
+        for connection in connections:
+            connection.look_after(now, wall, write_timeout=settings.write_timeout)
         for cohort in list(self.core.cohorts.values()):
             if (
                 cohort.told < self.core.flushed
@@ -414,15 +413,8 @@ class Feed:
                 )
             elif now - cohort.written_at >= settings.keepalive_interval:
                 self._broadcast(cohort, frames.KEEPALIVE, now)
-        for waiting in self.core.behind | self.core.ahead:
-            waiting.connection.keep_alive(now, settings.keepalive_interval)
+        quiet = [each.connection for each in (*self.core.behind, *self.core.ahead)]
+        quiet += [each.connection for each in metrics_watchers]
+        for connection in quiet:
+            connection.keep_alive(now, settings.keepalive_interval)
         self._wake()
-
-
-def _check(watcher: "LogWatcher | MetricsWatcher", wall: float) -> None:
-    connection = watcher.connection
-    if connection.sink is not None and connection.sink.closing:
-        connection.close(GONE)
-    expires_at = connection.caller.expires_at
-    if expires_at is not None and expires_at.timestamp() <= wall:
-        connection.close(EXPIRED)

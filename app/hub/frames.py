@@ -15,6 +15,9 @@ from app.hub.upstream import Position
 #: One line break only: a blank line would dispatch an event in some clients.
 KEEPALIVE = b": keepalive\n"
 
+#: The end of a body in chunks.
+LAST_CHUNK = b"0\r\n\r\n"
+
 
 def log_prefix(epoch: str) -> bytes:
     """Give what comes before the offset in every log frame of an epoch."""

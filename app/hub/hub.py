@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -15,11 +15,27 @@ from app.hub.feed import Feed
 from app.hub.observer import HubObserver
 from app.hub.pacer import FlushPacer
 from app.hub.reasons import CloseReason
+from app.hub.sockets import SocketPool
 from app.hub.upstream import JobKey, Position, Upstream
 from app.hub.watchers import LogWatcher, MetricsWatcher
 from app.settings import HubSettings
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Seat:
+    """A watcher's share of the limits, and its hold on a feed."""
+
+    caller: Caller
+    kind: str
+    #: What it is counted under.
+    groups: tuple[tuple[str, ...], ...]
+    feed: Feed
+    #: When it was taken, in seconds of the loop's clock.
+    since: float
+    #: Whether a watcher sits on it; else it is to be given back.
+    occupied: bool = False
 
 
 class Hub:
@@ -47,6 +63,7 @@ class Hub:
             share=settings.flush_share,
             now=self._loop.time(),
         )
+        self._sockets = SocketPool()
         self._feeds: dict[JobKey, Feed] = {}
         self._history_size = 0
         self._closing = False
@@ -61,7 +78,6 @@ class Hub:
         self._ending: set[asyncio.Task[None]] = set()
         self._sweeper = self._loop.create_task(self._sweep(), name="hub-sweeper")
 
-    @asynccontextmanager
     async def watch_logs(
         self,
         caller: Caller,
@@ -72,27 +88,27 @@ class Hub:
         tail: int,
         after: Position | None,
         follow: bool,
-    ) -> AsyncIterator[LogWatcher | None]:
-        """Join a job's log; the body runs the watcher.
+    ) -> LogWatcher | None:
+        """Join a job's log; the caller starts the watcher on a socket, or closes it.
 
-        It starts with the `tail` newest entries of `level` and above, or behind
+        It begins with the `tail` newest entries of `level` and above, or behind
         `after`. None if the client has everything of a job that ended. Raises
-        `ApiError` while no byte has been sent.
+        `ApiError`.
         """
-        async with self._seat(caller, job_id, "logs") as feed:
-            watcher = LogWatcher(feed=feed, caller=caller, level=level, chunked=chunked)
-            try:
-                if await watcher.join(tail=tail, after=after, follow=follow):
-                    with self._present(watcher.connection, "logs"):
-                        feed.log_watchers.add(watcher)
-                        yield watcher
-                else:
-                    yield None
-            finally:
-                feed.log_watchers.discard(watcher)
-                feed.core.leave(watcher)
+        seat = await self._seat(caller, job_id, "logs")
+        connection = Connection(caller=caller, chunked=chunked, pool=self._sockets)
+        watcher = LogWatcher(feed=seat.feed, connection=connection, level=level)
+        try:
+            if not await watcher.join(tail=tail, after=after, follow=follow):
+                return None
+            seat.feed.log_watchers.add(watcher)
+            self._occupy(seat, watcher)
+            return watcher
+        finally:
+            if not seat.occupied:
+                watcher.leave()
+                self._give_back(seat)
 
-    @asynccontextmanager
     async def watch_metrics(
         self,
         caller: Caller,
@@ -101,37 +117,36 @@ class Hub:
         interval: int,
         chunked: bool,
         after: Position | None,
-    ) -> AsyncIterator[MetricsWatcher | None]:
-        """Join a job's metric snapshots; the body runs the watcher.
+    ) -> MetricsWatcher | None:
+        """Join a job's metric snapshots; the caller starts the watcher, or closes it.
 
         None if the client has the last snapshot of a job that ended. Raises
-        `ApiError` while no byte has been sent.
+        `ApiError`.
         """
-        async with self._seat(caller, job_id, "metrics") as feed:
-            if feed.ended and after is not None and feed.newest and after == feed.newest[0]:
-                yield None
-                return
-            watcher = MetricsWatcher(
-                feed=feed, caller=caller, interval=interval, chunked=chunked, seen=after
-            )
-            feed.join_metrics(watcher)
-            try:
-                with self._present(watcher.connection, "metrics"):
-                    yield watcher
-            finally:
-                feed.leave_metrics(watcher)
+        seat = await self._seat(caller, job_id, "metrics")
+        feed = seat.feed
+        if feed.ended and after is not None and feed.newest and after == feed.newest[0]:
+            self._give_back(seat)
+            return None
+        connection = Connection(caller=caller, chunked=chunked, pool=self._sockets)
+        watcher = MetricsWatcher(feed=feed, connection=connection, interval=interval, seen=after)
+        feed.join_metrics(watcher)
+        self._occupy(seat, watcher)
+        return watcher
 
     def revoke(self, credential_id: str) -> None:
         """Close the streams that a credential opened."""
-        for connection in self.connections:
+        for connection in list(self.connections):
             if connection.caller.credential_id == credential_id:
                 connection.close(EXPIRED)
 
     async def close(self) -> None:
         """Tell all watchers to connect elsewhere, and end all feeds.
 
-        Returns when the watchers' handlers have left the hub.
+        Returns when all sockets are closed. Does nothing the second time.
         """
+        if self._closing:
+            return
         self._closing = True
         for feed in list(self._feeds.values()):
             feed.close_all(DRAINED)
@@ -141,52 +156,74 @@ class Hub:
             self._end(feed)
         tasks = [self._sweeper, *self._ending, *self._authorizations.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    @contextmanager
-    def _present(self, connection: Connection, kind: str) -> Iterator[None]:
-        """Count a watcher that has joined, and note why it left."""
-        self.connections.add(connection)
-        self._none_left.clear()
-        self._observer.watcher_joined(kind)
-        if self._closing:
-            connection.close(DRAINED)
-        try:
-            yield
-        finally:
-            self.connections.discard(connection)
-            if not self.connections:
-                self._none_left.set()
-            closing = connection.closing
-            reason = CloseReason.CLIENT_GONE if closing is None else closing.reason
-            self._observer.watcher_left(kind, reason)
-            log.info("hub_watcher_closed", kind=kind, reason=reason.value)
+        self._sockets.close()
 
     # Joining
 
-    @asynccontextmanager
-    async def _seat(self, caller: Caller, job_id: str, kind: str) -> AsyncIterator[Feed]:
-        """Hold an open feed for a caller who may see the job, within the limits."""
-        if self._closing:
-            raise ApiError(SHUTTING_DOWN, retry_after=1)
+    async def _seat(self, caller: Caller, job_id: str, kind: str) -> Seat:
+        """Take a seat at an open feed, for a caller who may see the job, within the limits."""
+        groups = self._count_in(caller)
+        feed: Feed | None = None
+        try:
+            await self._authorize(caller, job_id)
+            feed = self._feed(JobKey(caller.tenant_id, job_id))
+            feed.hold()
+            await feed.opened()
+            if self._closing:
+                raise ApiError(SHUTTING_DOWN, retry_after=1)
+        except BaseException:
+            if feed is not None:
+                feed.release()
+            self._count_out(groups)
+            raise
+        return Seat(caller, kind, groups, feed, self._loop.time())
+
+    def _occupy(self, seat: Seat, watcher: LogWatcher | MetricsWatcher) -> None:
+        """Let a watcher that has joined keep the seat until its connection is closed."""
+        seat.occupied = True
+        watcher.connection.on_closed = partial(self._vacate, seat, watcher)
+        self.connections.add(watcher.connection)
+        self._none_left.clear()
+        self._observer.watcher_joined(seat.kind)
+
+    def _vacate(
+        self, seat: Seat, watcher: LogWatcher | MetricsWatcher, reason: CloseReason
+    ) -> None:
+        watcher.leave()
+        self._give_back(seat)
+        self.connections.discard(watcher.connection)
+        if not self.connections:
+            self._none_left.set()
+        self._observer.watcher_left(seat.kind, reason)
+        log.info(
+            "hub_watcher_closed",
+            kind=seat.kind,
+            reason=reason.value,
+            job_id=seat.feed.key.job_id,
+            seconds=round(self._loop.time() - seat.since, 3),
+            request_id=seat.caller.request_id,
+            tenant_id=seat.caller.tenant_id,
+            user_id=seat.caller.user_id,
+        )
+
+    def _give_back(self, seat: Seat) -> None:
+        seat.feed.release()
+        self._count_out(seat.groups)
+
+    def _count_in(self, caller: Caller) -> tuple[tuple[str, ...], ...]:
+        """Count a watcher in, under all that limits it. Raises `ApiError` RATE_LIMITED."""
         groups = self._groups(caller)
         for group, (limit, name) in groups.items():
             if self._counts[group] >= limit:
                 self._refuse(name)
         self._counts.update(groups.keys())
-        try:
-            await self._authorize(caller, job_id)
-            feed = self._feed(JobKey(caller.tenant_id, job_id))
-            feed.hold()
-            try:
-                await feed.opened()
-                yield feed
-            finally:
-                feed.release()
-        finally:
-            for group in groups:
-                self._counts[group] -= 1
-                if not self._counts[group]:
-                    del self._counts[group]
+        return tuple(groups)
+
+    def _count_out(self, groups: tuple[tuple[str, ...], ...]) -> None:
+        for group in groups:
+            self._counts[group] -= 1
+            if not self._counts[group]:
+                del self._counts[group]
 
     def _groups(self, caller: Caller) -> dict[tuple[str, ...], tuple[int, str]]:
         settings = self._settings

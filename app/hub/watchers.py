@@ -1,15 +1,15 @@
-"""The watchers: each steps its own stream forward, in its handler's task."""
+"""The watchers. Each steps its own stream forward; a live one does nothing by itself."""
+
+import asyncio
 
 import structlog
 
-from app.caller import Caller
 from app.errors import FAILED_PRECONDITION, ApiError
 from app.hub import frames
 from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connection
 from app.hub.core import Cursor, Step
 from app.hub.feed import Feed, is_final
 from app.hub.reasons import CloseReason
-from app.hub.sink import Sink
 from app.hub.upstream import LogPage, Position
 
 log = structlog.get_logger(__name__)
@@ -18,23 +18,21 @@ log = structlog.get_logger(__name__)
 class LogWatcher(Cursor):
     """A watcher of a job's log. Made by the hub, joined to its feed."""
 
-    __slots__ = ("_fetch_pause", "_prelude", "connection", "feed")
+    __slots__ = ("_fetch", "_pause", "_prelude", "_scheduled", "connection", "feed")
 
     #: First pause after a page could not be read, in seconds; it doubles.
-    FETCH_PAUSE = 0.1
+    PAUSE = 0.1
 
-    def __init__(self, *, feed: Feed, caller: Caller, level: int, chunked: bool) -> None:
-        super().__init__(level=level, chunked=chunked)
+    def __init__(self, *, feed: Feed, connection: Connection, level: int) -> None:
+        super().__init__(level=level, chunked=connection.chunked)
         self.feed = feed
-        self.connection = Connection(caller=caller, chunked=chunked)
+        self.connection = connection
+        connection.watcher = self
         self._prelude = b""
-        self._fetch_pause = self.FETCH_PAUSE
-
-    def send_live(self, data: bytes) -> bool:
-        """Write what the whole cohort gets; False if the socket is full or gone."""
-        sink = self.connection.sink
-        assert sink is not None
-        return sink.send(data)
+        self._pause = self.PAUSE
+        self._scheduled = False
+        #: The page that is being read, or the pause before it is asked for again.
+        self._fetch: asyncio.Task[LogPage] | asyncio.TimerHandle | None = None
 
     async def join(self, *, tail: int, after: Position | None, follow: bool) -> bool:
         """Find where to start. False if the client has everything of a job that ended.
@@ -73,7 +71,7 @@ class LogWatcher(Cursor):
             return "unknown_epoch"
         if after.offset > core.last:
             # Another replica may have been ahead of this feed: the coordinator knows.
-            page = await self.feed.read_after(after, 0)
+            page = await asyncio.shield(self.feed.read_after(after, 0))
             if after.offset > page.last_offset:
                 return "future_offset"
         return None
@@ -86,64 +84,90 @@ class LogWatcher(Cursor):
             if offset is not None:
                 core.join(self, offset)
                 return None
-            page = await self.feed.read_tail(count, self.level)
+            page = await asyncio.shield(self.feed.read_tail(count, self.level))
             if page.epoch == core.epoch:
                 first = page.records[0].offset if page.records else page.next_after + 1
                 core.join(self, first - 1)
                 return page
 
-    async def run(self, sink: Sink) -> CloseReason:
-        """Write the stream until it ends; why it ended."""
-        connection, feed = self.connection, self.feed
-        connection.sink = sink
-        try:
-            self._send(self._prelude)
-            self._prelude = b""
-            await connection.room(feed.settings.write_timeout)
-            while connection.closing is None:
-                await self._step()
-        except Exception:
-            log.exception("hub_watcher_crashed", job_id=feed.key.job_id)
-            connection.close(BROKEN)
-        assert connection.closing is not None
-        connection.farewell(feed.core.position_of(self), feed.status, feed.settings.retry_ms)
-        return connection.closing.reason
+    def start(self, fd: int) -> None:
+        """Begin to write to the client's socket, which is the watcher's from now on."""
+        self.connection.open(fd)
+        prelude, self._prelude = self._prelude, b""
+        if self.connection.is_open:
+            self._send(prelude)
+            self.pump_soon()
 
-    async def _step(self) -> None:
-        connection, core = self.connection, self.feed.core
-        step = core.next(self)
+    def leave(self) -> None:
+        """Let go of the feed."""
+        if self._fetch is not None and isinstance(self._fetch, asyncio.TimerHandle):
+            self._fetch.cancel()
+        self.feed.log_watchers.discard(self)
+        self.feed.core.leave(self)
+
+    def last_words(self) -> tuple[Position, str, int]:
+        """See `connection.Watcher`."""
+        feed = self.feed
+        return feed.core.position_of(self), feed.status, feed.settings.retry_ms
+
+    def pump_soon(self) -> None:
+        """Step in the loop's next turn, so that others have theirs."""
+        if not self._scheduled:
+            self._scheduled = True
+            self.feed.loop.call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Step once, if it is behind and its socket takes more."""
+        self._scheduled = False
+        connection = self.connection
+        if not connection.is_open or connection.unsent or self.live or self._fetch is not None:
+            return
+        try:
+            step = self.feed.core.next(self)
+        except Exception:
+            log.exception("hub_watcher_crashed", job_id=self.feed.key.job_id)
+            connection.close(BROKEN)
+            return
         if isinstance(step, bytes):
             self._send(step)
-            await connection.room(self.feed.settings.write_timeout)
+            self.pump_soon()
         elif step is Step.FETCH:
-            await self._fetch()
+            self._ask_for_page()
         elif step is Step.DONE:
-            connection.close(ENDED if core.end is not None else TAIL_SENT)
-        else:
-            await connection.wait()
+            connection.close(ENDED if self.feed.core.end is not None else TAIL_SENT)
 
     def _send(self, payload: bytes) -> None:
         if payload:
-            self.connection.send(payload)
+            self.connection.send(payload, self.feed.loop.time())
             self.feed.observer.delivered("logs", len(payload))
 
-    async def _fetch(self) -> None:
-        """Take a page from the coordinator, or wait a little where it has none to give."""
-        connection, feed = self.connection, self.feed
-        position = feed.core.position_of(self)
-        try:
-            page = await feed.read_after(position, self.level)
-        except ApiError as error:
-            if is_final(error.kind) and error.kind is not FAILED_PRECONDITION:
-                connection.close(Closing(CloseReason.UPSTREAM_FAILED, error.kind))
-                return
-            # An unknown epoch included: the feed will learn of the new one.
-            await connection.wait(self._fetch_pause)
-            self._fetch_pause = min(self._fetch_pause * 2, feed.settings.reconnect_max)
+    def _ask_for_page(self) -> None:
+        read = self.feed.read_after(self.feed.core.position_of(self), self.level)
+        self._fetch = read
+        read.add_done_callback(self._take_page)
+
+    def _take_page(self, read: "asyncio.Task[LogPage]") -> None:
+        self._fetch = None
+        if not self.connection.is_open or read.cancelled():
             return
-        self._fetch_pause = self.FETCH_PAUSE
-        self._send(feed.core.take_page(self, page))
-        await connection.room(feed.settings.write_timeout)
+        error = read.exception()
+        if error is None:
+            self._pause = self.PAUSE
+            self._send(self.feed.core.take_page(self, read.result()))
+            self.pump_soon()
+        elif not isinstance(error, ApiError):
+            log.error("hub_read_crashed", job_id=self.feed.key.job_id, exc_info=error)
+            self.connection.close(BROKEN)
+        elif is_final(error.kind) and error.kind is not FAILED_PRECONDITION:
+            self.connection.close(Closing(CloseReason.UPSTREAM_FAILED, error.kind))
+        else:
+            # An unknown epoch is in here too: the feed will learn of the new one.
+            self._fetch = self.feed.loop.call_later(self._pause, self._ask_again)
+            self._pause = min(self._pause * 2, self.feed.settings.reconnect_max)
+
+    def _ask_again(self) -> None:
+        self._fetch = None
+        self.pump()
 
 
 class MetricsWatcher:
@@ -152,54 +176,54 @@ class MetricsWatcher:
     __slots__ = ("_seen", "connection", "feed", "interval")
 
     def __init__(
-        self, *, feed: Feed, caller: Caller, interval: int, chunked: bool, seen: Position | None
+        self, *, feed: Feed, connection: Connection, interval: int, seen: Position | None
     ) -> None:
         self.feed = feed
+        self.connection = connection
+        connection.watcher = self
         self.interval = interval
-        self.connection = Connection(caller=caller, chunked=chunked)
         self._seen = seen
+
+    def start(self, fd: int) -> None:
+        """Begin to write to the client's socket, which is the watcher's from now on."""
+        connection, feed = self.connection, self.feed
+        connection.open(fd)
+        if connection.is_open:
+            position = self._seen or Position(feed.core.epoch, 0)
+            connection.send(
+                frames.bookmark(position, retry_ms=feed.settings.retry_ms), feed.loop.time()
+            )
+            self.pump()
+
+    def leave(self) -> None:
+        """Let go of the feed."""
+        self.feed.leave_metrics(self)
+
+    def last_words(self) -> tuple[Position, str, int]:
+        """See `connection.Watcher`."""
+        feed = self.feed
+        return self._seen or Position(feed.core.epoch, 0), feed.status, feed.settings.retry_ms
 
     def wants(self, position: Position) -> bool:
         """Whether this snapshot is new to it and its socket can take it."""
-        if self.connection.sink is None or self.connection.full:
+        if not self.connection.is_open or self.connection.unsent:
             return False
         seen = self._seen
         return seen is None or seen.epoch != position.epoch or seen.offset < position.offset
 
     def give(self, position: Position, data: bytes) -> None:
         """Write a snapshot, framed."""
-        assert self.connection.sink is not None
         self._seen = position
-        if not self.connection.sink.send(data):
-            # It has to look after its full socket.
-            self.connection.wake()
+        self.connection.written_at = self.feed.loop.time()
+        self.connection.send_framed(data)
 
-    @property
-    def position(self) -> Position:
-        """The id of the last snapshot that it has."""
-        return self._seen or Position(self.feed.core.epoch, 0)
-
-    async def run(self, sink: Sink) -> CloseReason:
-        """Write the stream until it ends; why it ended."""
+    def pump(self) -> None:
+        """Catch up with the newest snapshot, and with the end."""
         connection, feed = self.connection, self.feed
-        connection.sink = sink
-        settings = feed.settings
-        connection.send(frames.bookmark(self.position, retry_ms=settings.retry_ms))
-        self._catch_up()
-        while connection.closing is None:
-            if connection.full or sink.closing:
-                await connection.room(settings.write_timeout)
-            elif feed.ended:
-                self._catch_up()
-                connection.close(ENDED)
-            else:
-                await connection.wait()
-        connection.farewell(self.position, feed.status, settings.retry_ms)
-        return connection.closing.reason
-
-    def _catch_up(self) -> None:
-        newest = self.feed.newest
+        newest = feed.newest
         if newest is not None and self.wants(newest[0]):
-            self._seen = newest[0]
-            self.connection.send(newest[1])
-            self.feed.observer.delivered("metrics", len(newest[1]))
+            position, frame = newest
+            self.give(position, frames.chunk(frame) if connection.chunked else frame)
+            feed.observer.delivered("metrics", len(frame))
+        if feed.ended and connection.is_open and not connection.unsent:
+            connection.close(ENDED)

@@ -1,4 +1,9 @@
-from collections.abc import AsyncIterator
+import asyncio
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -10,6 +15,28 @@ from app.settings import CoordinatorSettings
 from tests.scripted_coordinator import ScriptedCoordinator
 
 API_SECRET = "of-the-deployment"
+
+#: Seconds after which a test that waits for something fails, rather than hangs.
+PATIENCE = 30
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and isinstance(item, pytest.Function):
+            item.obj = bounded(item.obj)
+
+
+def bounded(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a coroutine function time out. A fixture could not: it runs in a task of its own."""
+    if not inspect.iscoroutinefunction(test):
+        return test
+
+    @functools.wraps(test)
+    async def with_patience(*args: Any, **kwargs: Any) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await test(*args, **kwargs)
+
+    return with_patience
 
 
 @pytest.fixture

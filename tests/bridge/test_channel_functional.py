@@ -21,12 +21,6 @@ from tests.scripted_coordinator import SERVICE as CONTRACT
 from tests.scripted_coordinator import ScriptedCoordinator
 
 
-@pytest.fixture(autouse=True)
-async def safety_net() -> AsyncIterator[None]:
-    async with asyncio.timeout(30):
-        yield
-
-
 class Relay:
     """Carries bytes between a client and a server until it is told to fall silent.
 

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -24,12 +23,6 @@ from tests.scripted_coordinator import SERVICE, Context, Failure, Raw, ScriptedC
 Observed = list[tuple[str, str, float]]
 
 UNAVAILABLE = Failure(grpc.StatusCode.UNAVAILABLE, "connection reset by peer")
-
-
-@pytest.fixture(autouse=True)
-async def safety_net() -> AsyncIterator[None]:
-    async with asyncio.timeout(30):
-        yield
 
 
 def test_every_unary_method_of_the_service_has_one() -> None:

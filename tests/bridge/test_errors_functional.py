@@ -1,7 +1,6 @@
 """The error table, row by row, over a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import grpc
@@ -26,12 +25,6 @@ from tests.scripted_coordinator import Failure, ScriptedCoordinator
 EVENT = "scaimind_coordinator_error"
 HONEST = "the data set has no record 17"
 LEAK = 'Traceback (most recent call last):\n  File "/srv/c/store.py", line 3, in get\nKeyError: 1'
-
-
-@pytest.fixture(autouse=True)
-async def safety_net() -> AsyncIterator[None]:
-    async with asyncio.timeout(30):
-        yield
 
 
 @dataclass(frozen=True)

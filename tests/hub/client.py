@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from tests.hub.sse import Event, Parser
 
-PATIENCE = 30
+PATIENCE = 10
 
 
 class Watching:
