@@ -1,0 +1,137 @@
+"""Where a job's files are.
+
+    <data>/jobs/<job id>/
+        lock            held by whoever may write the log: the runner while it lives
+        config.json     SCAIMIND_JOB_CONFIG
+        log/            entries and their index, see `logs`
+        metrics/        snapshots and their index, see `metrics`
+        work/           the training process's own directory, its scripts in it
+        output/         SCAIMIND_OUTPUT_DIR
+        runs/<n>/       one run: run.json, runner.json, metrics.jsonl, exit.json
+
+Checkpoints are in the drive, `<drive>/<tenant>/jobs/<job id>/checkpoints/`.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class JobDir:
+    """The directory of one job."""
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock its writer holds."""
+        return self.path / "lock"
+
+    @property
+    def config(self) -> Path:
+        """The submitted configs as JSON."""
+        return self.path / "config.json"
+
+    @property
+    def log(self) -> Path:
+        """The log's directory."""
+        return self.path / "log"
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics' directory."""
+        return self.path / "metrics"
+
+    @property
+    def work(self) -> Path:
+        """Where the training process runs."""
+        return self.path / "work"
+
+    @property
+    def output(self) -> Path:
+        """Where the training process leaves its artefacts."""
+        return self.path / "output"
+
+    def run(self, number: int) -> "RunDir":
+        """The directory of a run."""
+        return RunDir(self.path / "runs" / str(number))
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """The directory of one run of a job's process."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        """What the runner is to do."""
+        return self.path / "run.json"
+
+    @property
+    def runner(self) -> Path:
+        """Who the runner and the training process are."""
+        return self.path / "runner.json"
+
+    @property
+    def exit(self) -> Path:
+        """How the run was over. Once it exists, no runner begins this run."""
+        return self.path / "exit.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """SCAIMIND_METRICS_FILE."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def job(self) -> JobDir:
+        """The job's directory."""
+        return JobDir(self.path.parent.parent)
+
+
+class Locked(Exception):
+    """Somebody else holds the lock: the job's runner lives."""
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock on `path`; the system frees it whenever its holder dies.
+
+    Raises Locked if `wait` is not set and somebody else holds it.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise Locked(path.name) from None
+        yield
+    finally:
+        os.close(file)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that is there as a whole or not at all, a power cut included."""
+    fresh = path.with_name(path.name + ".new")
+    with open(fresh, "wb") as file:
+        file.write(orjson.dumps(value))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What `write_json` wrote, or None if it is not there."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    value: dict[str, Any] = orjson.loads(content)
+    return value

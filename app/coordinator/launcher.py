@@ -1,0 +1,198 @@
+"""Starts runners, finds those that a former coordinator started, and waits for them."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from .jobdir import Locked, RunDir, locked, read_json, write_json
+from .metrics import BadMetrics, MetricsReader, MetricsWriter, parse_snapshot
+from .scheduler import RunEnd
+
+#: Seconds between two looks for a runner that is just starting.
+_STARTING: Final = 0.05
+_PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+@dataclass(slots=True, eq=False)
+class RunnerHandle:
+    """A living runner, whoever started it. Close it when it is gone."""
+
+    pidfd: int
+    #: Set if this process started it, and so must reap it.
+    child: subprocess.Popen[bytes] | None = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens if it is gone."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    async def gone(self) -> None:
+        """Wait until its process has ended."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(self.pidfd, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(self.pidfd)
+        if self.child is not None:
+            self.child.wait()
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.pidfd)
+
+
+def start(directory: RunDir, spec: dict[str, Any]) -> RunnerHandle:
+    """Start a runner for the run. Blocks shortly. Raises OSError."""
+    directory.path.mkdir(parents=True, exist_ok=True)
+    write_json(directory.spec, spec)
+    # Nothing of this process's environment: the API secret is in it.
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(_PACKAGE_ROOT),
+    }
+    with open(directory.path / "runner.err", "ab") as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "app.coordinator.runner", str(directory.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+        )
+    return RunnerHandle(os.pidfd_open(child.pid), child)
+
+
+class NeverStarted(Exception):
+    """The run's process was never started: it can be begun as if for the first time."""
+
+
+async def find(directory: RunDir) -> RunnerHandle | None:
+    """The living runner of a run; None if the run is over. Raises NeverStarted."""
+    while True:
+        if directory.exit.exists():
+            return None
+        try:
+            with locked(directory.job.lock, wait=False):
+                if directory.exit.exists():
+                    return None
+                if read_json(directory.runner) is None:
+                    raise NeverStarted
+                # It was killed. From here on no runner may begin this run.
+                bury(directory)
+                return None
+        except Locked:
+            pass
+        if (handle := _open(read_json(directory.runner))) is not None:
+            return handle
+        # It holds the lock, and is about to tell who it is or to leave.
+        await asyncio.sleep(_STARTING)
+
+
+def _open(who: dict[str, Any] | None) -> RunnerHandle | None:
+    """The process, if it is still the one that wrote `who`."""
+    if who is None:
+        return None
+    try:
+        pidfd = os.pidfd_open(who["pid"])
+    except ProcessLookupError:
+        return None
+    try:
+        same = psutil.Process(who["pid"]).create_time() == who["create_time"]
+    except psutil.NoSuchProcess:
+        same = False
+    if not same:
+        os.close(pidfd)
+        return None
+    return RunnerHandle(pidfd)
+
+
+def bury(directory: RunDir) -> None:
+    """Write the end of a run whose runner was killed, after what it left is cleared away.
+
+    Call with the job's lock held.
+    """
+    who = read_json(directory.runner) or {}
+    group = who.get("process_group")
+    if group is not None:
+        _kill_group(group, str(directory.metrics_file))
+    _save_metrics(directory)
+    write_json(
+        directory.exit,
+        {
+            "exit_code": None,
+            "stopped": False,
+            "failure": "The runner of the training process was killed.",
+            "transient": True,
+            "last_words": "",
+        },
+    )
+
+
+def _kill_group(group: int, marker: str) -> None:
+    """Kill the processes of a group that belong to the run whose metrics file is `marker`."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if (
+                os.getpgid(process.pid) == group
+                and process.environ().get("SCAIMIND_METRICS_FILE") == marker
+            ):
+                process.kill()
+
+
+def _save_metrics(directory: RunDir) -> None:
+    """Take over the numbers that the runner had not read yet."""
+    spec = read_json(directory.spec)
+    if spec is None or not directory.metrics_file.exists():
+        return
+    writer = MetricsWriter(directory.job.metrics)
+    try:
+        taken = writer.last_sequence - spec["metrics_before"]
+        fresh = []
+        now = directory.metrics_file.stat().st_mtime_ns
+        with open(directory.metrics_file, "rb") as file:
+            for raw in file:
+                with suppress(BadMetrics):
+                    snapshot = parse_snapshot(raw)
+                    taken -= 1
+                    if taken < 0:
+                        snapshot.timestamp.FromNanoseconds(now)
+                        fresh.append(snapshot)
+        writer.append(fresh)
+    finally:
+        writer.close()
+
+
+def metrics_before(directory: RunDir) -> int:
+    """How many snapshots the runs before this one left."""
+    try:
+        with MetricsReader(directory.job.metrics) as reader:
+            return reader.last()
+    except FileNotFoundError:
+        return 0
+
+
+def read_end(directory: RunDir) -> RunEnd:
+    """How a run was over; buries it if its runner left no word. Raises OSError."""
+    with locked(directory.job.lock, wait=True):
+        if not directory.exit.exists():
+            bury(directory)
+    end = read_json(directory.exit) or {}
+    return RunEnd(
+        exit_code=end.get("exit_code"),
+        stopped=end.get("stopped", False),
+        failure=end.get("failure", ""),
+        transient=end.get("transient", False),
+        last_words=end.get("last_words", ""),
+    )

@@ -1,0 +1,167 @@
+"""A job's log: entries with offsets dense from 1 within an epoch, read by place, tail and level."""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from generated.mindcoordinator.v1.watch_pb2 import LogEntry, WatchJobResponse
+
+from .journal import CLASSES, Cursor, JournalReader, JournalWriter
+
+#: The field `logs` of WatchJobResponse, length-delimited.
+TAG: Final = 0x12
+#: Bytes of a message that are kept; what is longer is cut, with a mark.
+MAX_MESSAGE: Final = 64 * 1024
+#: Bytes in one page or batch, unless its first entry alone is larger.
+PAGE_BYTES: Final = 256 * 1024
+
+
+def create(directory: Path) -> None:
+    """Make an empty log with a new epoch, unless there is one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    epoch = directory / "epoch"
+    if not epoch.exists():
+        fresh = directory / "epoch.new"
+        fresh.write_text(secrets.token_hex(8), encoding="ascii")
+        fresh.replace(epoch)
+    LogWriter(directory).close()
+
+
+def read_epoch(directory: Path) -> str:
+    """The log's epoch: 1 to 32 characters of [a-z0-9]."""
+    return (directory / "epoch").read_text(encoding="ascii")
+
+
+def _class_of(record: bytes) -> int:
+    return class_of_level(WatchJobResponse.FromString(record).logs[0].level)
+
+
+def class_of_level(level: int) -> int:
+    """The journal's class of a level."""
+    return min(max(level - 1, 0), CLASSES - 1)
+
+
+class LogWriter:
+    """The one writer of a log: it gives the offsets."""
+
+    def __init__(self, directory: Path) -> None:
+        self._journal = JournalWriter(directory / "entries", tag=TAG, class_of=_class_of)
+
+    @property
+    def last_offset(self) -> int:
+        """The offset of the last entry."""
+        return self._journal.number
+
+    def append(self, entries: list[LogEntry]) -> None:
+        """Give the entries their offsets and append them: all of them, or none (OSError)."""
+        for offset, entry in enumerate(entries, self._journal.number + 1):
+            entry.offset = offset
+        self._journal.append(
+            [(class_of_level(entry.level), entry.SerializeToString()) for entry in entries]
+        )
+
+    def close(self) -> None:
+        """Close the files."""
+        self._journal.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries, and the place up to which the log was looked at for them."""
+
+    entries: list[LogEntry]
+    cursor: Cursor
+
+
+class LogReader:
+    """Reads a log while it is being written. A context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self.epoch = read_epoch(directory)
+        self._journal = JournalReader(directory / "entries", tag=TAG)
+
+    def __enter__(self) -> Self:
+        """Nothing more to open."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the files."""
+        self._journal.close()
+
+    def last_offset(self) -> int:
+        """The offset of the newest entry; 0 when there is none."""
+        return self._journal.last()
+
+    def locate(self, offset: int) -> Cursor:
+        """The place behind `offset`."""
+        return self._journal.locate(offset)
+
+    def read(self, cursor: Cursor, *, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
+        """All entries behind `cursor`, up to the limits."""
+        piece = self._journal.read(cursor, limit=limit, max_bytes=max_bytes)
+        return Page(list(WatchJobResponse.FromString(piece.data).logs), piece.cursor)
+
+    def select(
+        self, cursor: Cursor, *, limit: int, min_level: int, through: int, max_bytes: int
+    ) -> Page:
+        """Entries of `min_level` and above behind `cursor`, none behind offset `through`."""
+        passing = range(class_of_level(min_level), CLASSES)
+        chosen: list[LogEntry] = []
+        size = 0
+        while cursor.number < through:
+            if len(passing) < CLASSES:
+                cursor = self._journal.skip(cursor, passing)
+                if cursor.number >= through:
+                    cursor = self._journal.locate(through)
+                    break
+            piece = self._journal.read(cursor, limit=through - cursor.number)
+            if not piece.count:
+                break
+            for entry in WatchJobResponse.FromString(piece.data).logs:
+                if entry.level >= min_level:
+                    size += entry.ByteSize()
+                    if len(chosen) == limit or (chosen and size > max_bytes):
+                        return Page(chosen, self._journal.locate(entry.offset - 1))
+                    chosen.append(entry)
+            cursor = piece.cursor
+        return Page(chosen, cursor)
+
+    def tail(self, count: int, *, min_level: int, through: int) -> Cursor:
+        """The place from which `count` entries that pass are left up to offset `through`."""
+        passing = range(class_of_level(min_level), CLASSES)
+        if len(passing) == CLASSES:
+            return self._journal.locate(max(through - count, 0))
+        total = self._passing(through, passing)
+        mark = self._journal.block_before(max(total - count, 0), passing)
+        seen = sum(mark.counts[kind] for kind in passing)
+        cursor = Cursor(mark.number, mark.position)
+        while seen < total - count:
+            piece = self._journal.read(cursor, limit=through - cursor.number)
+            for entry in WatchJobResponse.FromString(piece.data).logs:
+                if entry.level >= min_level:
+                    seen += 1
+                    if seen == total - count:
+                        return self._journal.locate(entry.offset)
+            cursor = piece.cursor
+        return cursor
+
+    def _passing(self, through: int, passing: range) -> int:
+        """How many entries up to offset `through` pass."""
+        mark = self._journal.block_of(through)
+        count = sum(mark.counts[kind] for kind in passing)
+        cursor = Cursor(mark.number, mark.position)
+        while cursor.number < through:
+            piece = self._journal.read(cursor, limit=through - cursor.number)
+            if not piece.count:
+                break
+            entries = WatchJobResponse.FromString(piece.data).logs
+            count += sum(1 for entry in entries if class_of_level(entry.level) in passing)
+            cursor = piece.cursor
+        return count

@@ -1,0 +1,144 @@
+"""The values that the coordinator keeps about jobs. All are immutable; times are in microseconds
+since 1970, UTC."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from generated.mindcoordinator.v1.evaluations_pb2 import SubmitEvaluationRequest
+from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
+
+from .states import Status
+
+
+class Kind(StrEnum):
+    """What a job does."""
+
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+
+
+class Intent(StrEnum):
+    """Why a run is being stopped; decides what becomes of the job when it is over."""
+
+    NONE = ""
+    #: By CancelJob.
+    CANCEL = "cancel"
+    #: By PauseJob, with a checkpoint.
+    PAUSE = "pause"
+    #: By PauseJob, without one.
+    PAUSE_NOW = "pause_now"
+    #: For a job of higher priority.
+    PREEMPT = "preempt"
+    #: The coordinator stops; the run goes on at its next start.
+    REQUEUE = "requeue"
+    #: Its node was drained by force.
+    EVICT = "evict"
+    #: It ran for as long as it may.
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a job needs on each of `nodes` nodes, all at once."""
+
+    nodes: int = 1
+    gpus: int = 0
+    #: Empty takes any.
+    gpu_type: str = ""
+    #: Bytes that each GPU must have at least.
+    gpu_memory: int = 0
+    cpus: int = 1
+    #: Bytes of main memory; 0 is not accounted.
+    memory: int = 0
+    #: Nodes to choose from; empty means any.
+    node_ids: tuple[str, ...] = ()
+    #: Labels that a node must have.
+    selector: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a job holds of one node."""
+
+    node_id: str
+    #: Indices of GPUs.
+    gpus: tuple[int, ...]
+    cpus: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint; `checkpoint_id` is its directory's name, unique within the job."""
+
+    checkpoint_id: str
+    step: int
+    size_bytes: int
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The newest numbers that the training process reported."""
+
+    step: int = 0
+    total_steps: int = 0
+    epoch: float = 0.0
+    loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """Everything about a job that is kept; of two copies the one with the higher revision is
+    newer."""
+
+    job_id: str
+    tenant_id: str
+    user_id: str
+    name: str
+    #: As it was submitted, with defaults filled in. Never changed.
+    submission: SubmitJobRequest = field(repr=False)
+    demand: Demand
+    created_at: int
+    updated_at: int
+    kind: Kind = Kind.TRAINING
+    #: What is evaluated, if it is an evaluation. Never changed.
+    evaluation: SubmitEvaluationRequest | None = field(default=None, repr=False)
+    status: Status = Status.PENDING
+    message: str = ""
+    error_message: str = ""
+    priority: int = 5
+    queue_name: str = "default"
+    revision: int = 1
+    parent_job_id: str = ""
+    run_count: int = 0
+    #: Retries that the coordinator made by itself.
+    retry_count: int = 0
+    intent: Intent = Intent.NONE
+    intent_reason: str = ""
+    placement: tuple[Share, ...] = ()
+    #: Where it runs or ran.
+    node_ids: tuple[str, ...] = ()
+    #: Directory of the checkpoint that the next run starts from, or empty.
+    resume_from: str = ""
+    output_path: str = ""
+    exit_code: int | None = None
+    progress: Progress = Progress()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    not_before: int = 0
+    queued_at: int = 0
+    #: When the first run began.
+    started_at: int = 0
+    #: When the newest run began.
+    run_started_at: int = 0
+    ended_at: int = 0
+
+    @property
+    def preemptible(self) -> bool:
+        """Whether a job of higher priority may take its resources."""
+        return self.submission.scheduling_config.preemptible
+
+    @property
+    def max_runtime(self) -> int:
+        """Microseconds; 0 sets no limit."""
+        return self.submission.scheduling_config.max_runtime_seconds * 1_000_000

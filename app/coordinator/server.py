@@ -1,0 +1,222 @@
+"""Puts the coordinator together, and runs it from start to stop."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final, Self
+
+import grpc.aio
+import structlog
+from grpc_health.v1 import (  # type: ignore[import-untyped]  # no stubs
+    health,
+    health_pb2,
+    health_pb2_grpc,
+)
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # no stubs
+
+from generated.mindcoordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+from .board import Board
+from .cluster import Cluster
+from .config import BadConfig, CoordinatorConfig
+from .controller import Controller
+from .doors import Door
+from .drive import Drive
+from .estimates import RunTimes
+from .nodes import this_machine
+from .notices import NoticeReceiver
+from .scheduler import Scheduler
+from .service import Parts, Service
+from .store import Store
+from .workspace import Workspace
+
+#: Seconds that calls may still take once no run is left.
+_STOP_PATIENCE: Final = 1.0
+_REMEMBERED_RUNS: Final = 500
+_SERVICE: Final = coordinator_pb2.DESCRIPTOR.services_by_name["MindCoordinator"].full_name
+
+_log = structlog.get_logger("scaimind.coordinator")
+
+
+def now_micros() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+class Coordinator:
+    """A running coordinator: an async context manager.
+
+    Leaving it asks all runs to save a checkpoint and leave; they go on when
+    the next coordinator starts on the same data directory.
+    """
+
+    def __init__(self, config: CoordinatorConfig, *, clock: Callable[[], int] = now_micros) -> None:
+        self._config = config
+        self._clock = clock
+        self._resources = ExitStack()
+        self._stopped = False
+        self.port = 0
+        self.board = Board()
+
+    async def __aenter__(self) -> Self:
+        """Start. Raises BadConfig."""
+        try:
+            await self._start()
+        except BaseException:
+            self._resources.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop, see `close`."""
+        await self.close()
+
+    async def _start(self) -> None:
+        config = self._config
+        self._resources.enter_context(_sole_owner(config))
+        store = self._open_store()
+        scheduler = self._make_scheduler(store)
+        drive = Drive(config.drive_root)
+        workspace = Workspace(jobs=config.data_dir / "jobs", drive=drive, node_id=config.node_id)
+        notify = config.data_dir / "notify.sock"
+        self.controller = Controller(
+            scheduler=scheduler,
+            store=store,
+            workspace=workspace,
+            board=self.board,
+            notify=notify,
+            stop_grace=config.stop_grace,
+            clock=self._clock,
+        )
+        receiver = NoticeReceiver(notify, self.controller.notice)
+        self._resources.callback(receiver.close)
+        receiver.start()
+        parts = Parts(
+            controller=self.controller,
+            store=store,
+            workspace=workspace,
+            board=self.board,
+            drive=drive,
+            clock=self._clock,
+        )
+        self._server = self._make_server(parts)
+        self.controller.start()
+        await self._server.start()
+        await self._health.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        _log.info("coordinator_started", port=self.port)
+
+    def _open_store(self) -> Store:
+        try:
+            store = Store(self._config.data_dir / "coordinator.db")
+        except ValueError as error:
+            raise BadConfig(f"SCAIMIND_COORDINATOR_DATA_DIR: {error}") from None
+        self._resources.callback(store.close)
+        return store
+
+    def _make_scheduler(self, store: Store) -> Scheduler:
+        config = self._config
+        cluster = Cluster((this_machine(config), *config.virtual_nodes))
+        if len(cluster.nodes) <= len(config.virtual_nodes):
+            raise BadConfig(
+                f"SCAIMIND_COORDINATOR_VIRTUAL_NODES: {config.node_id!r} is this machine's name"
+            )
+        for node_id, reason in store.drained_nodes().items():
+            if node_id in cluster.nodes:
+                cluster.nodes[node_id].drain = reason
+        run_times = RunTimes()
+        for queue_name, seconds in store.newest_run_times(_REMEMBERED_RUNS):
+            run_times.add_seconds(queue_name, seconds)
+        return Scheduler(cluster=cluster, clock=self._clock, run_times=run_times)
+
+    def _make_server(self, parts: Parts) -> grpc.aio.Server:
+        config = self._config
+        server = grpc.aio.server(
+            interceptors=[Door(api_secret=config.api_secret)],
+            options=[
+                ("grpc.max_receive_message_length", config.max_message_bytes),
+                ("grpc.max_send_message_length", config.max_message_bytes),
+                # A gateway pings every few seconds, streams or none.
+                ("grpc.keepalive_permit_without_calls", 1),
+                (
+                    "grpc.http2.min_ping_interval_without_data_ms",
+                    int(config.min_ping_interval * 1000),
+                ),
+                ("grpc.http2.max_ping_strikes", 0),
+                # Two coordinators on one port would share the calls between them.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        coordinator_pb2_grpc.add_MindCoordinatorServicer_to_server(Service(parts), server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(
+            (_SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
+        )
+        try:
+            self.port = server.add_insecure_port(config.address)
+        except RuntimeError:
+            raise BadConfig(
+                f"SCAIMIND_COORDINATOR_ADDRESS: cannot listen on {config.address};"
+                " it is in use or not this machine's"
+            ) from None
+        return server
+
+    async def close(self) -> None:
+        """Stop; a second call does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
+        try:
+            await self._health.enter_graceful_shutdown()
+            await self.controller.close()
+            await self._server.stop(_STOP_PATIENCE)
+        finally:
+            self._resources.close()
+        _log.info("coordinator_stopped")
+
+
+@contextmanager
+def _sole_owner(config: CoordinatorConfig) -> Iterator[None]:
+    """Hold the data directory. Raises BadConfig if it cannot be written or is held already."""
+    try:
+        for path in (config.data_dir, config.drive_root):
+            path.mkdir(parents=True, exist_ok=True)
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise PermissionError(0, "it is not writable")
+        file = os.open(config.data_dir / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadConfig(
+            f"SCAIMIND_COORDINATOR_DATA_DIR: {config.data_dir}: {error.strerror}"
+        ) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise BadConfig(
+            f"SCAIMIND_COORDINATOR_DATA_DIR: another coordinator uses {config.data_dir}"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | None = None) -> None:
+    """See `app.coordinator.serve`."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with Coordinator(config) as coordinator:
+            if ready is not None:
+                ready(coordinator.port)
+            await stop.wait()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,286 @@
+"""What a submission may be, and the job that it makes."""
+
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Final
+
+from generated.mindcoordinator.v1.jobs_pb2 import (
+    FrameworkType,
+    ResourceConfig,
+    SchedulingConfig,
+    SubmitJobRequest,
+)
+
+from .cluster import Cluster
+from .drive import BadUrl, Drive
+from .records import Demand, JobRecord
+from .refusals import FailedPrecondition, InvalidArgument, NotImplementedHere
+
+_QUEUE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FORMATS: Final = ("", "jsonl", "json", "csv", "parquet")
+_MAX_NAME: Final = 256
+_GIB: Final = 1024**3
+
+
+def new_job_id(prefix: str = "job") -> str:
+    """An id that cannot be guessed."""
+    return f"{prefix}-{secrets.token_hex(10)}"
+
+
+def accept(
+    request: SubmitJobRequest,
+    *,
+    tenant_id: str,
+    user_id: str,
+    drive: Drive,
+    cluster: Cluster,
+    now: int,
+) -> JobRecord:
+    """The PENDING job of a submission. Raises Refused."""
+    kept = SubmitJobRequest()
+    kept.CopyFrom(request)
+    kept.idempotency_key = ""
+    _fill_in(kept)
+    _check_texts(kept)
+    _check_training(kept, tenant_id, drive)
+    _check_data(kept, tenant_id, drive)
+    _check_output(kept, tenant_id, drive)
+    demand = demand_of(kept.resource_config, kept.scheduling_config)
+    check_possible(demand, cluster)
+    scheduling = kept.scheduling_config
+    return JobRecord(
+        job_id=new_job_id(),
+        tenant_id=tenant_id,
+        user_id=user_id,
+        name=kept.name,
+        submission=kept,
+        demand=demand,
+        created_at=now,
+        updated_at=now,
+        message="Accepted.",
+        priority=kept.training_config.priority,
+        queue_name=scheduling.queue_name,
+        not_before=scheduling.not_before.ToMicroseconds()
+        if scheduling.HasField("not_before")
+        else 0,
+        resume_from=kept.training_config.resume_from_checkpoint,
+    )
+
+
+def accept_retry(
+    parent: JobRecord,
+    *,
+    resources: ResourceConfig | None,
+    resume_from: str,
+    user_id: str,
+    cluster: Cluster,
+    now: int,
+) -> JobRecord:
+    """The PENDING child of a job that is retried, perhaps with other resources. Raises Refused."""
+    kept = SubmitJobRequest()
+    kept.CopyFrom(parent.submission)
+    if resources is not None:
+        kept.resource_config.CopyFrom(resources)
+    kept.scheduling_config.ClearField("not_before")
+    _fill_in(kept)
+    demand = demand_of(kept.resource_config, kept.scheduling_config)
+    check_possible(demand, cluster)
+    return JobRecord(
+        job_id=new_job_id(),
+        tenant_id=parent.tenant_id,
+        user_id=user_id,
+        name=parent.name,
+        submission=kept,
+        demand=demand,
+        created_at=now,
+        updated_at=now,
+        kind=parent.kind,
+        evaluation=parent.evaluation,
+        message="Accepted.",
+        priority=parent.priority,
+        queue_name=parent.queue_name,
+        parent_job_id=parent.job_id,
+        resume_from=resume_from,
+    )
+
+
+def _fill_in(request: SubmitJobRequest) -> None:
+    resources = request.resource_config
+    resources.node_count = resources.node_count or 1
+    request.scheduling_config.queue_name = request.scheduling_config.queue_name or "default"
+    data = request.data_config
+    data.gradient_accumulation_steps = data.gradient_accumulation_steps or 1
+
+
+def _check_texts(request: SubmitJobRequest) -> None:
+    if not request.name.strip():
+        raise InvalidArgument("name", "it is empty")
+    if len(request.name) > _MAX_NAME:
+        raise InvalidArgument("name", f"it has more than {_MAX_NAME} characters")
+    for key, value in request.labels.items():
+        if not key or len(key) > _MAX_NAME or len(value) > 4 * _MAX_NAME:
+            raise InvalidArgument("labels", "a key is empty or too long, or a value too long")
+    if not _QUEUE.fullmatch(request.scheduling_config.queue_name):
+        raise InvalidArgument(
+            "scheduling_config.queue_name", "up to 64 letters, digits, '.', '_' and '-'"
+        )
+
+
+def _check_training(request: SubmitJobRequest, tenant_id: str, drive: Drive) -> None:
+    training = request.training_config
+    framework = training.framework
+    if framework.type == FrameworkType.FRAMEWORK_TYPE_UNSPECIFIED:
+        raise InvalidArgument("training_config.framework.type", "it is not given")
+    if framework.type != FrameworkType.FRAMEWORK_TYPE_CUSTOM:
+        name = FrameworkType.Name(framework.type).removeprefix("FRAMEWORK_TYPE_")
+        raise FailedPrecondition(
+            f"this coordinator has no {name}: it runs framework type CUSTOM; put the training"
+            " into a script and give its scaidrive:// path as custom_script_path"
+        )
+    if not framework.custom_script_path:
+        raise InvalidArgument(
+            "training_config.framework.custom_script_path", "framework type CUSTOM needs it"
+        )
+    _check_url(
+        "training_config.framework.custom_script_path",
+        framework.custom_script_path,
+        tenant_id,
+        drive,
+        kind="file",
+    )
+    if training.resume_from_checkpoint:
+        _check_url(
+            "training_config.resume_from_checkpoint",
+            training.resume_from_checkpoint,
+            tenant_id,
+            drive,
+            kind="directory",
+        )
+    if not 0 <= training.priority <= 10:
+        raise InvalidArgument("training_config.priority", "it is not from 0 to 10")
+    if not 0 <= training.max_retries <= 100:
+        raise InvalidArgument("training_config.max_retries", "it is not from 0 to 100")
+    check_environment(training.environment)
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Raise InvalidArgument unless a process can be given these variables."""
+    for name, value in environment.items():
+        where = "training_config.environment"
+        if not _VARIABLE.fullmatch(name):
+            raise InvalidArgument(where, f"{name[:64]!r} is not the name of a variable")
+        if name.startswith("SCAIMIND_"):
+            raise InvalidArgument(where, f"{name[:64]!r} is for the coordinator to set")
+        if "\0" in value:
+            raise InvalidArgument(where, f"the value of {name[:64]!r} has a NUL character")
+
+
+def _check_data(request: SubmitJobRequest, tenant_id: str, drive: Drive) -> None:
+    for at, source in enumerate(request.data_config.sources):
+        where = f"data_config.sources.{at}"
+        if source.format not in _FORMATS:
+            raise InvalidArgument(f"{where}.format", f"it is not one of {', '.join(_FORMATS[1:])}")
+        if not 0 <= source.sampling <= 1:
+            raise InvalidArgument(f"{where}.sampling", "it is not from 0 to 1")
+        _check_url(f"{where}.path", source.path, tenant_id, drive)
+    if not 0 <= request.data_config.validation_split <= 1:
+        raise InvalidArgument("data_config.validation_split", "it is not from 0 to 1")
+
+
+def _check_output(request: SubmitJobRequest, tenant_id: str, drive: Drive) -> None:
+    output = request.output_config
+    if output.path:
+        try:
+            drive.locate(tenant_id, output.path)
+        except BadUrl as error:
+            raise InvalidArgument("output_config.path", str(error)) from None
+    if output.max_checkpoints < 0:
+        raise InvalidArgument("output_config.max_checkpoints", "it is below 0")
+    if output.export_format:
+        raise NotImplementedHere(
+            "output_config.export_format: this coordinator exports what the script wrote;"
+            " leave it empty"
+        )
+    if output.register_model:
+        raise NotImplementedHere(
+            "output_config.register_model: this coordinator has no ScaiAtlas to register with"
+        )
+
+
+def _check_url(where: str, url: str, tenant_id: str, drive: Drive, *, kind: str = "") -> None:
+    try:
+        drive.check(tenant_id, url)
+    except BadUrl as error:
+        raise InvalidArgument(where, str(error)) from None
+    try:
+        path = drive.find(tenant_id, url)
+    except BadUrl as error:
+        raise FailedPrecondition(f"{where}: {error}") from None
+    if kind == "file" and not path.is_file():
+        raise FailedPrecondition(f"{where}: {url} is not a file")
+    if kind == "directory" and not path.is_dir():
+        raise FailedPrecondition(f"{where}: {url} is not a directory")
+
+
+def demand_of(resources: ResourceConfig, scheduling: SchedulingConfig) -> Demand:
+    """What is asked of each node. Raises InvalidArgument."""
+    nodes = resources.node_count or 1
+    amounts = {
+        "gpu_count": resources.gpu_count,
+        "cpu_count": resources.cpu_count,
+        "memory_bytes": resources.memory_bytes,
+        "gpu_memory_bytes": resources.gpu_memory_bytes,
+        "node_count": nodes,
+    }
+    for name, amount in amounts.items():
+        if amount < 0:
+            raise InvalidArgument(f"resource_config.{name}", "it is below 0")
+    for name in ("gpu_count", "cpu_count"):
+        if amounts[name] % nodes:
+            raise InvalidArgument(
+                f"resource_config.{name}",
+                f"{amounts[name]} cannot be divided evenly among {nodes} nodes",
+            )
+    if scheduling.max_runtime_seconds < 0:
+        raise InvalidArgument("scheduling_config.max_runtime_seconds", "it is below 0")
+    return Demand(
+        nodes=nodes,
+        gpus=resources.gpu_count // nodes,
+        gpu_type=resources.gpu_type if resources.gpu_count else "",
+        gpu_memory=resources.gpu_memory_bytes if resources.gpu_count else 0,
+        cpus=max(resources.cpu_count // nodes, 1),
+        memory=-(-resources.memory_bytes // nodes),
+        node_ids=tuple(scheduling.node_ids),
+        selector=tuple(sorted(scheduling.node_selector.items())),
+    )
+
+
+def check_possible(demand: Demand, cluster: Cluster) -> None:
+    """Raise FailedPrecondition if the whole cluster, empty, could not give what is asked."""
+    if cluster.could_ever(demand):
+        return
+    wanted = f"{demand.gpus} GPUs" + (f" of type {demand.gpu_type}" if demand.gpu_type else "")
+    if demand.gpu_memory:
+        wanted += f" with {demand.gpu_memory / _GIB:.1f} GiB each"
+    wanted += f", {demand.cpus} cores and {demand.memory / _GIB:.1f} GiB"
+    chosen = f", among {', '.join(demand.node_ids)}" if demand.node_ids else ""
+    if demand.selector:
+        labels = ", ".join(f"{key}={value}" for key, value in demand.selector)
+        chosen += f", labelled {labels}"
+    there = "; ".join(_inventory(cluster))
+    raise FailedPrecondition(
+        f"resource_config: no node could ever give it: {demand.nodes} node(s) with"
+        f" {wanted} each{chosen} are asked for. There is: {there}"
+    )
+
+
+def _inventory(cluster: Cluster) -> list[str]:
+    lines = []
+    for node in cluster.nodes.values():
+        spec = node.spec
+        types = sorted({gpu.type for gpu in spec.gpus})
+        gpus = f"{len(spec.gpus)}x {'/'.join(types)}" if types else "no GPUs"
+        lines.append(f"{spec.node_id} ({gpus}, {spec.cpus} cores, {spec.memory / _GIB:.1f} GiB)")
+    return lines

@@ -1,0 +1,164 @@
+"""A coordinator over a real socket, and the calls that tests make."""
+
+import asyncio
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+
+from app.coordinator.config import CoordinatorConfig
+from app.coordinator.server import Coordinator
+from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
+from generated.mindcoordinator.v1.jobs_pb2 import (
+    FrameworkType,
+    GetJobRequest,
+    Job,
+    JobStatus,
+    SubmitJobRequest,
+)
+from generated.mindcoordinator.v1.watch_pb2 import LogEntry, WatchJobRequest, WatchJobResponse
+
+if TYPE_CHECKING:
+    from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorAsyncStub
+
+SECRET = "the-secret-of-the-tests"
+#: Seconds after which a test that waits for something gives up.
+PATIENCE = 30.0
+
+TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "PREEMPTED"}
+
+
+def status_of(job: Job) -> str:
+    return JobStatus.Name(job.status).removeprefix("JOB_STATUS_")
+
+
+def config_for(path: Path, **settings: Any) -> CoordinatorConfig:
+    return CoordinatorConfig(
+        data_dir=path,
+        api_secret=SECRET,
+        **{"address": "127.0.0.1:0", "stop_grace": 5.0, "cpus": 4, **settings},
+    )
+
+
+def submission(**changes: Any) -> SubmitJobRequest:
+    """A request that is accepted, if `train.py` is there."""
+    request = SubmitJobRequest(name="test")
+    request.training_config.framework.type = FrameworkType.FRAMEWORK_TYPE_CUSTOM
+    request.training_config.framework.custom_script_path = "scaidrive://local/train.py"
+    request.training_config.priority = 5
+    for name, value in changes.items():
+        request.MergeFrom(SubmitJobRequest(**{name: value}))
+    return request
+
+
+@dataclass
+class Client:
+    """Calls as one tenant."""
+
+    stub: "MindCoordinatorAsyncStub"
+    drive: Path
+    tenant: str = "local"
+    secret: str = SECRET
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return (
+            ("x-api-secret", self.secret),
+            ("x-tenant-id", self.tenant),
+            ("x-user-id", "someone"),
+        )
+
+    async def call(self, method: str, request: Any) -> Any:
+        async with asyncio.timeout(PATIENCE):
+            return await getattr(self.stub, method)(request, metadata=self.metadata)
+
+    def write(self, path: str, text: str) -> str:
+        """Put a file into the tenant's folder; returns its URL."""
+        target = self.drive / self.tenant / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(textwrap.dedent(text))
+        return f"scaidrive://{self.tenant}/{path}"
+
+    async def submit(self, script: str, **changes: Any) -> str:
+        """Submit a job that runs this script; returns its id."""
+        request = submission(**changes)
+        count = sum(1 for _ in (self.drive / self.tenant).glob("script-*.py"))
+        request.training_config.framework.custom_script_path = self.write(
+            f"script-{count}.py", script
+        )
+        job_id: str = (await self.call("SubmitJob", request)).job_id
+        return job_id
+
+    async def job(self, job_id: str) -> Job:
+        answer: Job = await self.call("GetJob", GetJobRequest(job_id=job_id))
+        return answer
+
+    async def watch(
+        self, job_id: str, *, tail: int = 1_000_000, **request: Any
+    ) -> AsyncIterator[WatchJobResponse]:
+        call = self.stub.WatchJob(
+            WatchJobRequest(job_id=job_id, tail=tail, **request), metadata=self.metadata
+        )
+        try:
+            async for message in call:
+                yield message
+        finally:
+            call.cancel()
+
+    async def until(self, job_id: str, done: Callable[[Job], bool]) -> Job:
+        """The job as soon as `done` holds: looked at again whenever the job tells something."""
+        async with asyncio.timeout(PATIENCE):
+            async for _ in self.watch(job_id, tail=0):
+                job = await self.job(job_id)
+                if done(job):
+                    return job
+        job = await self.job(job_id)
+        assert done(job), job
+        return job
+
+    async def until_status(self, job_id: str, *names: str) -> Job:
+        return await self.until(job_id, lambda job: status_of(job) in names)
+
+    async def end(self, job_id: str) -> Job:
+        return await self.until_status(job_id, *TERMINAL)
+
+    async def log(self, job_id: str) -> list[LogEntry]:
+        """The whole log of a job, up to its end."""
+        entries: list[LogEntry] = []
+        async with asyncio.timeout(PATIENCE):
+            async for message in self.watch(job_id):
+                entries += message.logs
+        return entries
+
+    async def until_line(self, job_id: str, text: str) -> LogEntry:
+        """Wait for a line that has `text`."""
+        async with asyncio.timeout(PATIENCE):
+            async for message in self.watch(job_id):
+                for entry in message.logs:
+                    if text in entry.message:
+                        return entry
+        raise AssertionError(f"the log ended without {text!r}")
+
+
+@asynccontextmanager
+async def client_of(port: int, drive: Path, tenant: str = "local") -> AsyncIterator[Client]:
+    (drive / tenant).mkdir(parents=True, exist_ok=True)
+    options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        yield Client(MindCoordinatorStub(channel), drive, tenant)
+
+
+@asynccontextmanager
+async def running(path: Path, **settings: Any) -> AsyncIterator[tuple[Coordinator, Client]]:
+    """A coordinator in this process, and a client of it."""
+    config = config_for(path, **settings)
+    async with (
+        Coordinator(config) as coordinator,
+        client_of(coordinator.port, config.drive_root) as client,
+    ):
+        yield coordinator, client
+        coordinator.controller.scheduler.validate()

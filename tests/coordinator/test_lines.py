@@ -1,0 +1,121 @@
+"""Lines out of what a process writes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.coordinator.lines import Line, LineSplitter, parse_line
+from app.coordinator.logs import MAX_MESSAGE
+from generated.mindcoordinator.v1.watch_pb2 import LogLevel
+
+INFO, WARNING, ERROR, DEBUG = (
+    LogLevel.LOG_LEVEL_INFO,
+    LogLevel.LOG_LEVEL_WARNING,
+    LogLevel.LOG_LEVEL_ERROR,
+    LogLevel.LOG_LEVEL_DEBUG,
+)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@given(
+    st.lists(st.binary(max_size=50).filter(lambda b: b"\n" not in b and b"\r" not in b)), st.data()
+)
+def test_lines_are_the_same_however_they_arrive(lines: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(line + b"\n" for line in lines)
+    splitter = LineSplitter(clock=Clock())
+    found = []
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        found += splitter.feed(stream[:size])
+        stream = stream[size:]
+    assert found + splitter.end() == lines
+
+
+def test_a_last_line_without_a_break_counts() -> None:
+    splitter = LineSplitter(clock=Clock())
+    assert splitter.feed(b"one\ntwo") == [b"one"]
+    assert splitter.end() == [b"two"]
+    assert splitter.end() == []
+
+
+def test_windows_line_ends() -> None:
+    splitter = LineSplitter(clock=Clock())
+    assert splitter.feed(b"one\r\ntwo\r") == [b"one"]
+    assert splitter.feed(b"\n\r\nx\n") == [b"two", b"", b"x"]
+
+
+def test_a_progress_bar_collapses_to_its_last_state() -> None:
+    clock = Clock()
+    splitter = LineSplitter(clock=clock)
+    assert splitter.feed(b"\r 10%") == []
+    assert splitter.progress() == [b" 10%"]
+    for percent in range(11, 90):
+        assert splitter.feed(b"\r %d%%" % percent) == []
+        assert splitter.progress() == []
+    assert splitter.due() == 101.0
+    clock.now = 101.0
+    assert splitter.progress() == [b" 89%"]
+    assert splitter.due() is None
+    assert splitter.feed(b"\r100%\nnext\n") == [b"100%", b"next"]
+
+
+def test_a_state_that_was_shown_is_not_shown_again_at_its_end() -> None:
+    splitter = LineSplitter(clock=Clock())
+    splitter.feed(b"\r100%")
+    assert splitter.progress() == [b"100%"]
+    assert splitter.feed(b"\nnext\n") == [b"next"]
+
+
+def test_a_line_of_ten_megabytes_is_cut_with_a_mark() -> None:
+    splitter = LineSplitter(clock=Clock())
+    for _ in range(10):
+        assert splitter.feed(b"x" * 1_000_000) == []
+        assert len(splitter._line) <= MAX_MESSAGE
+    (line,) = splitter.feed(b"\n")
+    assert line.startswith(b"x" * MAX_MESSAGE)
+    assert line.endswith(b"... [cut: the line has 10000000 bytes]")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"plain", INFO),
+        (b"ERROR: x", ERROR),
+        (b"ERROR", ERROR),
+        (b"WARNING:root:x", WARNING),
+        (b"[debug] x", DEBUG),
+        (b"[WARN] x", WARNING),
+        (b"Warning: x", WARNING),
+        (b"CRITICAL - x", ERROR),
+        (b"Error handling is on", INFO),
+        (b"INFORMATION", INFO),
+        (b"DEBUGGING", INFO),
+        (b'{"level": "error", "message": "m"}', ERROR),
+        (b'{"level": "strange", "message": "m"}', INFO),
+        (b'{"level": 3}', INFO),
+        (b"{not json", INFO),
+        (b"{}", INFO),
+    ],
+)
+def test_levels(raw: bytes, expected: LogLevel.ValueType) -> None:
+    assert parse_line(raw, default=INFO).level == expected
+
+
+def test_structured_lines() -> None:
+    raw = b'{"level": "warning", "message": "m", "rank": 2, "a": "b", "c": [1, null]}'
+    assert parse_line(raw, default=INFO) == Line(WARNING, "m", 2, {"a": "b", "c": "[1,null]"})
+    assert parse_line(b'{"level": "info", "message": "m", "rank": true}', default=INFO).rank in (
+        0,
+        1,
+    )
+
+
+def test_bytes_that_are_not_utf8_survive_as_replacements() -> None:
+    assert parse_line(b"a\xffb", default=INFO).message == "a�b"

@@ -1,0 +1,323 @@
+"""The scheduler, stepped by hand: no processes, no files, a clock of its own."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.coordinator.cluster import Cluster, GpuSpec, NodeSpec
+from app.coordinator.estimates import RunTimes
+from app.coordinator.records import Demand, Intent, JobRecord
+from app.coordinator.refusals import FailedPrecondition
+from app.coordinator.scheduler import (
+    Abandon,
+    Export,
+    Instruction,
+    Launch,
+    Prepare,
+    RunEnd,
+    Scheduler,
+    Step,
+    Stop,
+)
+from app.coordinator.states import MOVES, TERMINAL, Status
+from generated.mindcoordinator.v1.jobs_pb2 import JobStatus, SubmitJobRequest
+
+SECOND = 1_000_000
+
+
+class Bench:
+    """A scheduler, and somebody who carries out what it says, at once or when asked to."""
+
+    def __init__(self, *, nodes: int = 2, gpus: int = 4) -> None:
+        self.now = 1_000 * SECOND
+        self.cluster = Cluster(
+            NodeSpec(f"n{n}", f"n{n}", 16, 1 << 40, (GpuSpec("A100", 80 << 30),) * gpus)
+            for n in range(nodes)
+        )
+        self.scheduler = Scheduler(
+            cluster=self.cluster, clock=lambda: self.now, run_times=RunTimes()
+        )
+        self.todo: list[Instruction] = []
+        self.ended: dict[str, JobRecord] = {}
+        self.launched: list[tuple[str, int]] = []
+        self.count = 0
+
+    def job(
+        self,
+        *,
+        gpus: int = 1,
+        nodes: int = 1,
+        priority: int = 5,
+        preemptible: bool = False,
+        not_before: int = 0,
+        retries: int = 0,
+    ) -> str:
+        self.count += 1
+        self.now += 1
+        submission = SubmitJobRequest(name="job")
+        submission.scheduling_config.preemptible = preemptible
+        submission.training_config.max_retries = retries
+        record = JobRecord(
+            job_id=f"j{self.count}",
+            tenant_id="t",
+            user_id="u",
+            name="job",
+            submission=submission,
+            demand=Demand(gpus=gpus, nodes=nodes),
+            created_at=self.now,
+            updated_at=self.now,
+            priority=priority,
+            not_before=not_before,
+        )
+        self.take(self.scheduler.submit(record))
+        return record.job_id
+
+    def take(self, step: Step) -> None:
+        for job in step.changed:
+            if job.status in TERMINAL:
+                assert job.job_id not in self.ended, "it ended twice"
+                self.ended[job.job_id] = job
+        for instruction in step.instructions:
+            if isinstance(instruction, Abandon):
+                self.todo = [
+                    other
+                    for other in self.todo
+                    if not isinstance(other, Prepare) or other.job.job_id != instruction.job_id
+                ]
+            else:
+                self.todo.append(instruction)
+        self.scheduler.validate()
+
+    def carry_out(self, at: int = 0, *, code: int = 0) -> None:
+        """The next instruction; a run goes on until `end_run`, or a Stop ends it."""
+        instruction = self.todo.pop(at)
+        match instruction:
+            case Prepare(job):
+                self.take(self.scheduler.preparing(job.job_id))
+                self.take(self.scheduler.prepared(job.job_id))
+            case Launch(job):
+                self.launched.append((job.job_id, job.run_count))
+            case Stop(job, _):
+                now = self.scheduler.jobs.get(job.job_id)
+                # A second request to stop the same run finds it gone.
+                if now and now.intent is not Intent.NONE and now.run_count == job.run_count:
+                    self.take(
+                        self.scheduler.run_ended(job.job_id, RunEnd(exit_code=0, stopped=True))
+                    )
+            case Export(job):
+                self.take(self.scheduler.exported(job.job_id, "scaidrive://t/out"))
+
+    def settle(self) -> None:
+        while self.todo:
+            self.carry_out()
+
+    def end_run(self, job_id: str, *, code: int = 0) -> None:
+        self.take(self.scheduler.run_ended(job_id, RunEnd(exit_code=code)))
+        self.settle()
+
+    def status(self, job_id: str) -> Status:
+        job = self.ended.get(job_id) or self.scheduler.jobs[job_id]
+        return job.status
+
+
+def test_the_states_are_those_of_the_contract() -> None:
+    assert {f"JOB_STATUS_{status.name}": int(status) for status in Status} == {
+        name: number for name, number in JobStatus.items() if number
+    }
+    assert set(MOVES) == set(Status)
+
+
+def test_priority_then_age() -> None:
+    bench = Bench(nodes=1, gpus=1)
+    first = bench.job()
+    bench.settle()
+    late, urgent, later = bench.job(), bench.job(priority=9), bench.job()
+    bench.settle()
+    order = []
+    running = first
+    for _ in range(3):
+        bench.end_run(running)
+        (running,) = [j for j in (late, urgent, later) if bench.status(j) is Status.TRAINING]
+        order.append(running)
+    assert order == [urgent, late, later]
+
+
+def test_a_large_job_is_not_overtaken_for_ever() -> None:
+    bench = Bench(nodes=1, gpus=4)
+    running = bench.job(gpus=2)
+    bench.settle()
+    large, small = bench.job(gpus=4), bench.job(gpus=1)
+    bench.settle()
+    assert bench.status(small) is Status.QUEUED
+    bench.end_run(running)
+    assert bench.status(large) is Status.TRAINING
+    assert bench.status(small) is Status.QUEUED
+
+
+def test_only_as_many_as_needed_are_preempted_and_the_lowest_first() -> None:
+    bench = Bench(nodes=1, gpus=4)
+    low = bench.job(gpus=1, priority=1, preemptible=True)
+    mid = bench.job(gpus=2, priority=3, preemptible=True)
+    keep = bench.job(gpus=1, priority=1)
+    bench.settle()
+    high = bench.job(gpus=2, priority=8)
+    assert bench.status(mid) is Status.CHECKPOINTING
+    # Without the first victim the second alone is enough.
+    assert bench.status(low) is Status.TRAINING
+    assert bench.status(keep) is Status.TRAINING
+    bench.settle()
+    assert bench.status(mid) is Status.PREEMPTED
+    assert bench.status(high) is Status.TRAINING
+
+
+def test_nobody_is_preempted_in_vain() -> None:
+    bench = Bench(nodes=1, gpus=4)
+    low = bench.job(gpus=2, priority=1, preemptible=True)
+    bench.job(gpus=2, priority=1)
+    bench.settle()
+    bench.job(gpus=4, priority=9)
+    bench.settle()
+    assert bench.status(low) is Status.TRAINING
+
+
+def test_waits_come_from_measured_run_times() -> None:
+    bench = Bench(nodes=1, gpus=1)
+    first = bench.job()
+    bench.settle()
+    bench.now += 100 * SECOND
+    bench.end_run(first)
+    second = bench.job()
+    bench.settle()
+    third, fourth = bench.job(), bench.job()
+    bench.now += 40 * SECOND
+    assert bench.scheduler.waits() == {third: 60, fourth: 160}
+    assert bench.status(second) is Status.TRAINING
+
+
+def test_a_step_that_is_undone_has_not_happened() -> None:
+    bench = Bench(nodes=1, gpus=1)
+    before = dict(bench.scheduler.jobs)
+    record = JobRecord(
+        job_id="x",
+        tenant_id="t",
+        user_id="",
+        name="",
+        submission=SubmitJobRequest(),
+        demand=Demand(gpus=1),
+        created_at=1,
+        updated_at=1,
+    )
+    step = bench.scheduler.submit(record)
+    assert bench.cluster.nodes["n0"].taken_gpus == {0}
+    bench.scheduler.revert(step)
+    assert bench.scheduler.jobs == before
+    assert bench.cluster.nodes["n0"].taken_gpus == set()
+    step = bench.scheduler.drain("n0", force=False, reason="r")
+    bench.scheduler.revert(step)
+    assert bench.cluster.nodes["n0"].drain is None
+    bench.scheduler.validate()
+
+
+def test_only_transient_failures_are_retried() -> None:
+    bench = Bench()
+    own, signalled = bench.job(retries=3), bench.job(retries=1)
+    bench.settle()
+    bench.end_run(own, code=1)
+    assert bench.status(own) is Status.FAILED
+    bench.end_run(signalled, code=-9)
+    assert bench.status(signalled) is Status.TRAINING
+    bench.end_run(signalled, code=-9)
+    assert bench.status(signalled) is Status.FAILED
+
+
+def test_illegal_requests_name_the_state() -> None:
+    bench = Bench(nodes=1, gpus=1)
+    bench.job()
+    bench.settle()
+    queued = bench.job()
+    with pytest.raises(FailedPrecondition, match="QUEUED"):
+        bench.scheduler.pause(queued, save_checkpoint=True)
+    with pytest.raises(FailedPrecondition, match="QUEUED"):
+        bench.scheduler.resume(queued, checkpoint_id="", resume_from="")
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_whatever_happens_nothing_is_oversubscribed_or_lost(seed: int) -> None:
+    choose = random.Random(seed)
+    bench = Bench(nodes=4, gpus=4)
+    scheduler = bench.scheduler
+    submitted: list[str] = []
+    for _ in range(150):
+        bench.now += choose.randrange(2 * SECOND)
+        alive = [job_id for job_id in submitted if job_id in scheduler.jobs]
+        running = [
+            job_id
+            for job_id in alive
+            if scheduler.jobs[job_id].status in (Status.TRAINING, Status.CHECKPOINTING)
+            and (job_id, scheduler.jobs[job_id].run_count) in bench.launched
+        ]
+        try:
+            match choose.randrange(9):
+                case 0 | 1 | 2:
+                    submitted.append(
+                        bench.job(
+                            gpus=choose.randrange(5),
+                            nodes=choose.choice([1, 1, 1, 2, 4]),
+                            priority=choose.randrange(11),
+                            preemptible=choose.random() < 0.5,
+                            retries=choose.randrange(2),
+                            not_before=choose.choice([0, bench.now + 5 * SECOND]),
+                        )
+                    )
+                case 3 | 4 if bench.todo:
+                    bench.carry_out(choose.randrange(len(bench.todo)))
+                case 5 if running:
+                    job_id = choose.choice(running)
+                    bench.todo = [
+                        other
+                        for other in bench.todo
+                        if not (isinstance(other, Stop) and other.job.job_id == job_id)
+                    ]
+                    end = RunEnd(exit_code=choose.choice([0, 0, 0, 1, -9]))
+                    bench.take(scheduler.run_ended(job_id, end))
+                case 6 if alive:
+                    job_id = choose.choice(alive)
+                    match choose.randrange(3):
+                        case 0:
+                            bench.take(scheduler.cancel(job_id, "why not"))
+                        case 1:
+                            bench.take(
+                                scheduler.pause(job_id, save_checkpoint=choose.random() < 0.5)
+                            )
+                        case 2:
+                            bench.take(scheduler.resume(job_id, checkpoint_id="", resume_from=""))
+                case 7:
+                    node_id = f"n{choose.randrange(4)}"
+                    if choose.random() < 0.5:
+                        bench.take(scheduler.drain(node_id, force=choose.random() < 0.5, reason=""))
+                    else:
+                        bench.take(scheduler.enable(node_id))
+                case 8:
+                    bench.take(scheduler.tick())
+        except FailedPrecondition:
+            pass
+    assert set(scheduler.waits()) == {job.job_id for job in scheduler.queue()}
+    for node_id in bench.cluster.nodes:
+        bench.take(scheduler.enable(node_id))
+    bench.now += 100 * SECOND
+    bench.take(scheduler.tick())
+    for _ in range(10 * len(submitted)):
+        bench.settle()
+        for job in list(scheduler.jobs.values()):
+            if job.status is Status.PAUSED:
+                bench.take(scheduler.resume(job.job_id, checkpoint_id="", resume_from=""))
+            elif bench.status(job.job_id) is Status.TRAINING:
+                bench.end_run(job.job_id)
+        if not scheduler.jobs:
+            break
+    assert set(bench.ended) == set(submitted)
+    assert len(set(bench.launched)) == len(bench.launched)
+    assert all(not node.job_ids for node in bench.cluster.nodes.values())

@@ -1,0 +1,94 @@
+"""The database: whole steps or nothing."""
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.coordinator.records import Checkpoint, Demand, Intent, JobRecord, Progress, Share
+from app.coordinator.refusals import InvalidArgument
+from app.coordinator.states import Status
+from app.coordinator.store import Order, Store
+from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
+
+
+def record(job_id: str = "j") -> JobRecord:
+    return JobRecord(
+        job_id=job_id,
+        tenant_id="t",
+        user_id="u",
+        name="n",
+        submission=SubmitJobRequest(name="n", labels={"a": "b"}),
+        demand=Demand(2, 3, "A100", 4, 5, 6, ("x", "y"), (("k", "v"),)),
+        created_at=1,
+        updated_at=2,
+    )
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    job = replace(
+        record(),
+        status=Status.CHECKPOINTING,
+        intent=Intent.PAUSE,
+        placement=(Share("x", (0, 2), 5, 6), Share("y", (), 5, 6)),
+        node_ids=("x", "y"),
+        checkpoints=(Checkpoint("step-1", 1, 10, 3),),
+        progress=Progress(1, 2, 0.5, 0.25),
+        exit_code=-9,
+    )
+    store = Store(tmp_path / "db")
+    with store.transaction():
+        store.save_jobs([job])
+    assert store.job("t", "j") == job
+    assert store.job("other", "j") is None
+    store.close()
+    store = Store(tmp_path / "db")
+    assert store.unfinished() == [job]
+    store.close()
+
+
+def test_a_transaction_that_fails_saves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+
+    def midway() -> None:
+        with store.transaction():
+            store.save_jobs([record()])
+            raise RuntimeError("midway")
+
+    with pytest.raises(RuntimeError, match="midway"):
+        midway()
+    assert store.unfinished() == []
+    with store.transaction():
+        store.save_jobs([record("other")])
+    assert [job.job_id for job in store.unfinished()] == ["other"]
+    store.close()
+
+
+def test_a_full_disk_rolls_back_and_the_store_goes_on(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    large = replace(record("large"), message="x" * 100_000)
+    with pytest.raises(sqlite3.OperationalError, match="full"), store.transaction():
+        store.save_jobs([large])
+    store._db.execute(f"PRAGMA max_page_count = {pages + 1000}")
+    with store.transaction():
+        store.save_jobs([large])
+    assert store.job("t", "large") == large
+    store.close()
+
+
+@pytest.mark.parametrize("text", ["job_id", "name up", "name desc desc", "; drop", "-name"])
+def test_orders_that_there_are_not(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="order_by"):
+        Order.parse(text)
+
+
+def test_a_newer_schema_is_not_touched(tmp_path: Path) -> None:
+    Store(tmp_path / "db").close()
+    with sqlite3.connect(tmp_path / "db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(ValueError, match="99"):
+        Store(tmp_path / "db")
