@@ -1,6 +1,9 @@
 """A coordinator over a real socket, and the calls that tests make."""
 
 import asyncio
+import os
+import signal
+import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -162,3 +165,62 @@ async def running(path: Path, **settings: Any) -> AsyncIterator[tuple[Coordinato
     ):
         yield coordinator, client
         coordinator.controller.scheduler.validate()
+
+
+#: Starts a coordinator and prints its port.
+_PROGRAM = """
+import asyncio, os
+from app.coordinator import CoordinatorConfig, serve
+config = CoordinatorConfig.from_env(os.environ)
+asyncio.run(serve(config, ready=lambda port: print(port, flush=True)))
+"""
+
+
+class Killable:
+    """A coordinator in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self.process = process
+        self.port = port
+
+    async def stop(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+        async with asyncio.timeout(30):
+            await self.process.wait()
+
+
+@asynccontextmanager
+async def coordinator_process(path: Path, *, port: int = 0) -> AsyncIterator[Killable]:
+    """Run a coordinator in a process of its own; what is left of it at the end is killed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _PROGRAM,
+        stdout=asyncio.subprocess.PIPE,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.getcwd(),
+            "SCAIMIND_COORDINATOR_DATA_DIR": str(path),
+            "SCAIMIND_COORDINATOR_API_SECRET": SECRET,
+            "SCAIMIND_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "SCAIMIND_COORDINATOR_STOP_GRACE": "5",
+            "SCAIMIND_COORDINATOR_CPUS": "4",
+        },
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            while not (line := await process.stdout.readline()).strip().isdigit():
+                assert line, "the coordinator did not start"
+        # What it logs from here on must not fill the pipe.
+        drained = asyncio.create_task(process.stdout.read())
+        try:
+            yield Killable(process, int(line))
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            await drained
+    finally:
+        # Closed here and now: a warning at collection time would come too late.
+        process._transport.close()  # type: ignore[attr-defined]  # no public way

@@ -3,9 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -13,65 +10,8 @@ import psutil
 from app.coordinator.jobdir import JobDir, locked, read_json
 from generated.mindcoordinator.v1.jobs_pb2 import ListJobsRequest
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry
-from tests.coordinator.harness import SECRET, Client, client_of, running, status_of
+from tests.coordinator.harness import Client, client_of, coordinator_process, running, status_of
 from tests.coordinator.scripts import COUNTS, counted
-
-#: Starts a coordinator and prints its port.
-_PROGRAM = """
-import asyncio, os
-from app.coordinator import CoordinatorConfig, serve
-config = CoordinatorConfig.from_env(os.environ)
-asyncio.run(serve(config, ready=lambda port: print(port, flush=True)))
-"""
-
-
-class Killable:
-    """A coordinator in a process of its own."""
-
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
-        self.process = process
-        self.port = port
-
-    async def stop(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-        async with asyncio.timeout(30):
-            await self.process.wait()
-
-
-@asynccontextmanager
-async def coordinator_process(path: Path) -> AsyncIterator[Killable]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        _PROGRAM,
-        stdout=asyncio.subprocess.PIPE,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.getcwd(),
-            "SCAIMIND_COORDINATOR_DATA_DIR": str(path),
-            "SCAIMIND_COORDINATOR_API_SECRET": SECRET,
-            "SCAIMIND_COORDINATOR_ADDRESS": "127.0.0.1:0",
-            "SCAIMIND_COORDINATOR_STOP_GRACE": "5",
-            "SCAIMIND_COORDINATOR_CPUS": "4",
-        },
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(30):
-            while not (line := await process.stdout.readline()).strip().isdigit():
-                assert line, "the coordinator did not start"
-        # What it logs from here on must not fill the pipe.
-        drained = asyncio.create_task(process.stdout.read())
-        try:
-            yield Killable(process, int(line))
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            await drained
-    finally:
-        # Closed here and now: a warning at collection time would come too late.
-        process._transport.close()  # type: ignore[attr-defined]  # no public way
 
 
 async def gone(directory: JobDir) -> None:

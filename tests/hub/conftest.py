@@ -130,12 +130,15 @@ async def coordinator() -> AsyncIterator[LogCoordinator]:
 
 @pytest.fixture
 async def make_gateway(coordinator: LogCoordinator) -> AsyncIterator[GatewayMaker]:
-    """Starts gateways in front of the coordinator, with hub settings as given."""
+    """Starts gateways in front of a coordinator, with hub settings as given."""
     running: list[tuple[TestServer, Hub, grpc.aio.Channel, Seen]] = []
 
-    async def make(**changes: Any) -> Gateway:
+    async def make(*, address: str = "", api_secret: str = "secret", **changes: Any) -> Gateway:
         settings = CoordinatorSettings(
-            address=coordinator.address, api_secret="secret", unary_timeout=5.0, reconnect_max=0.3
+            address=address or coordinator.address,
+            api_secret=api_secret,
+            unary_timeout=5.0,
+            reconnect_max=0.3,
         )
         channel = open_channel(settings)
         client = CoordinatorClient(channel=channel, settings=settings)
