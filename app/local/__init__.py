@@ -1,0 +1,1 @@
+"""Everything on one machine: PostgreSQL, the coordinator and the gateway behind one command."""

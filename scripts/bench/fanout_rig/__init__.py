@@ -1,0 +1,1 @@
+"""The parts of the fan-out benchmark: who emits, who serves, who watches, who measures."""

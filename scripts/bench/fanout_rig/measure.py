@@ -1,0 +1,229 @@
+"""One measurement: one server, one workload, fresh processes."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fanout_rig import peers
+from fanout_rig.client import watching
+from fanout_rig.peers import Endpoint, await_stream
+from fanout_rig.processes import (
+    Cores,
+    Dialog,
+    RigError,
+    core_busy,
+    environment,
+    memory_of,
+    python,
+    started,
+    tail,
+    tree_of,
+    usage_of,
+)
+from fanout_rig.workloads import Workload
+
+#: After this many seconds a line that has not arrived is lost.
+DRAIN = 10.0
+#: A pause in which whatever a server does after an arrival is over, seconds.
+SETTLE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the watchers say about all lines from the first to the last."""
+
+    #: Numbers skipped, those not come by the end, and connections that were closed.
+    lost: int
+    doubled: int
+    closed: int
+    #: Events that tell of trouble: `gap`, `error`, `end`.
+    trouble: int
+
+    @property
+    def clean(self) -> bool:
+        """Whether every watcher had every line once and in order."""
+        return not (self.lost or self.doubled or self.closed or self.trouble)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one server did under one workload, in the measured interval only."""
+
+    peer: str
+    workload: Workload
+    seconds: float
+    #: Events that watchers received.
+    delivered: int
+    #: CPU time of the server's process tree, seconds.
+    user: float
+    system: float
+    #: Of what was emitted, what reached the watchers in time; under 1 the server is saturated.
+    kept_up: float
+    #: Bytes (PSS) by which the server grew for each watcher until all were connected.
+    watcher_bytes: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    #: Share of its core that the load client used.
+    client_share: float
+    #: Share of the load's core that was busy, whoever used it.
+    load_share: float
+    #: Share of the server's core that others took.
+    foreign_share: float
+    verdict: Verdict
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU time per delivered event, microseconds."""
+        return (self.user + self.system) * 1e6 / max(self.delivered, 1)
+
+    @property
+    def share(self) -> float:
+        """Share of a core that the server used."""
+        return (self.user + self.system) / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What watchers cost in memory who only wait."""
+
+    peer: str
+    watchers: int
+    #: PSS of the server before they came.
+    before: int
+    #: Bytes per watcher when all were connected, and after a few lines went to each.
+    connected: float
+    after_lines: float
+    verdict: Verdict
+
+
+class Bench:
+    """Starts servers and loads, and measures; all has ended when a call returns."""
+
+    def __init__(self, *, cores: Cores, folder: Path, gateway: peers.Gateway | None) -> None:
+        self._cores = cores
+        self._folder = folder
+        self._gateway = gateway
+
+    def window(self, peer: str, workload: Workload, *, warm_up: float, seconds: float) -> Result:
+        """Loads a fresh server, and measures for so long after the warm-up."""
+        with self._serving(peer, workload.watchers) as (endpoint, emitter, log):
+            before = memory_of(tree_of(endpoint.pid))
+            with watching(
+                endpoint, workload.watchers, core=self._cores.load, log=log / "client"
+            ) as client:
+                time.sleep(SETTLE)
+                tree = tree_of(endpoint.pid)
+                grown = memory_of(tree) - before
+                emitter.ask(f"start {workload.rate}")
+                time.sleep(warm_up)
+                client.ask("begin")
+                usage, busy = usage_of(tree), self._busy()
+                time.sleep(seconds)
+                used, busy_after = usage_of(tree).since(usage), self._busy()
+                window = client.ask("end")
+                verdict = _verdict(client, emitter)
+        wall = window["wall_s"]
+        return Result(
+            peer=peer,
+            workload=workload,
+            seconds=wall,
+            delivered=window["delivered"],
+            user=used.user,
+            system=used.system,
+            kept_up=window["delivered"] / (workload.watchers * workload.rate * wall),
+            watcher_bytes=grown / workload.watchers,
+            p50_ms=window["p50_us"] / 1000,
+            p99_ms=window["p99_us"] / 1000,
+            max_ms=window["max_us"] / 1000,
+            client_share=window["cpu_s"] / wall,
+            load_share=(busy_after[1] - busy[1]) / wall,
+            foreign_share=max((busy_after[0] - busy[0] - used.total) / wall, 0.0),
+            verdict=verdict,
+        )
+
+    def idle(self, peer: str, watchers: int) -> Idle:
+        """Connects watchers to a fresh server and measures what they cost in memory."""
+        with self._serving(peer, watchers) as (endpoint, emitter, log):
+            before = memory_of(tree_of(endpoint.pid))
+            with watching(endpoint, watchers, core=self._cores.load, log=log / "client") as client:
+                time.sleep(SETTLE)
+                connected = memory_of(tree_of(endpoint.pid)) - before
+                emitter.ask("start 2")
+                time.sleep(3)
+                verdict = _verdict(client, emitter)
+                time.sleep(SETTLE)
+                after = memory_of(tree_of(endpoint.pid)) - before
+        return Idle(peer, watchers, before, connected / watchers, after / watchers, verdict)
+
+    def faulty(self, fault: str | None, *, watchers: int) -> Verdict:
+        """Lets the coordinator spoil one line (`hole`, `double`) behind the plain server."""
+        with (
+            self._serving("plain", watchers, fault=fault) as (endpoint, emitter, log),
+            watching(endpoint, watchers, core=self._cores.load, log=log / "client") as client,
+        ):
+            emitter.ask("start 50")
+            time.sleep(SETTLE)
+            return _verdict(client, emitter)
+
+    @contextlib.contextmanager
+    def _serving(
+        self, peer: str, watchers: int, *, fault: str | None = None
+    ) -> Iterator[tuple[Endpoint, Dialog, Path]]:
+        log = Path(tempfile.mkdtemp(prefix=f"{peer}-", dir=self._folder))
+        server_log, core = log / "server", self._cores.server
+        with contextlib.ExitStack() as stack:
+            if peer == "nchan":
+                endpoint = stack.enter_context(
+                    peers.nchan(watchers=watchers, core=core, log=server_log)
+                )
+                publish = f"http://127.0.0.1:{endpoint.port}/publish"
+                emitter, _ = stack.enter_context(self._emitting(log / "emitter", publish=publish))
+            else:
+                emitter, port = stack.enter_context(self._emitting(log / "emitter", fault=fault))
+                address = f"127.0.0.1:{port}"
+                if peer == "plain":
+                    serving = peers.plain(coordinator=address, core=core, log=server_log)
+                else:
+                    assert self._gateway is not None
+                    serving = self._gateway.serving(
+                        coordinator=address, watchers=watchers, core=core, log=server_log
+                    )
+                endpoint = stack.enter_context(serving)
+            await_stream(endpoint)
+            try:
+                yield endpoint, emitter, log
+            except RigError as error:
+                raise RigError(f"{error}\nthe {peer} server said:\n{tail(server_log)}") from error
+
+    @contextlib.contextmanager
+    def _emitting(
+        self, log: Path, *, publish: str | None = None, fault: str | None = None
+    ) -> Iterator[tuple[Dialog, int]]:
+        command = python("fanout_rig.emitter")
+        if publish:
+            command += ["--publish", publish]
+        if fault:
+            command += ["--fault", fault]
+        with started(
+            command, core=self._cores.load, log=log, env=environment(), piped=True
+        ) as process:
+            dialog = Dialog(process, name="emitter", log=log)
+            yield dialog, dialog.hear()["port"]
+
+    def _busy(self) -> tuple[float, float]:
+        return core_busy(self._cores.server), core_busy(self._cores.load)
+
+
+def _verdict(client: Dialog, emitter: Dialog) -> Verdict:
+    last = emitter.ask("stop")["last"]
+    said = client.ask(f"finish {last} {DRAIN * 1000:.0f}")
+    return Verdict(
+        lost=said["holes"] + said["missing_at_end"],
+        doubled=said["doubled"],
+        closed=said["closed"],
+        trouble=said["gap_events"] + said["error_events"] + said["end_events"],
+    )

@@ -1,0 +1,78 @@
+"""`keys` and `migrate` beside a stack that runs."""
+
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.functional.stack import PATIENCE, PROJECT, Stack, environ
+
+
+def run(stack: Stack, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        (sys.executable, "-m", "app", *arguments),
+        cwd=PROJECT,
+        env=environ(stack.data_dir),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+def status_of_jobs(stack: Stack, key: str) -> int:
+    request = urllib.request.Request(
+        f"{stack.url}/v1/modules/scaimind/jobs", headers={"Authorization": f"Bearer {key}"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_a_key_is_made_listed_and_revoked(stack: Stack) -> None:
+    made = run(
+        stack,
+        *("keys", "create", "--tenant", "local", "--user", "alice", "--role", "tenant_viewer"),
+        *("--name", "hers"),
+    )
+    assert made.returncode == 0, made.stderr
+    secret = made.stdout.strip()
+    assert secret.startswith("sgk_")
+    assert secret not in made.stderr
+
+    listed = run(stack, "keys", "list", "--tenant", "local").stdout
+    (row,) = (line.split("\t") for line in listed.splitlines() if "alice" in line)
+    assert row[1:] == ["local", "alice", "valid", "tenant_viewer", "hers"]
+    assert secret not in listed
+
+    revoked = run(stack, "keys", "revoke", row[0])
+    assert revoked.returncode == 0, revoked.stderr
+    assert f"{row[0]}\tlocal\talice\trevoked" in run(stack, "keys", "list").stdout
+    assert status_of_jobs(stack, secret) == 401
+    assert status_of_jobs(stack, stack.key) == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("revoke", "key_0"), "key_0"),
+        (("create", "--tenant", "t", "--user", "u"), "--role"),
+        (("create", "--tenant", "t", "--user", "u", "--role", "emperor"), "emperor"),
+        (("create", "--tenant", "a b", "--user", "u", "--role", "tenant_user"), "a b"),
+    ],
+)
+def test_what_cannot_be_done(stack: Stack, arguments: tuple[str, ...], says: str) -> None:
+    done = run(stack, "keys", *arguments)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert says in line
+
+
+def test_migrating_again_changes_nothing(stack: Stack) -> None:
+    done = run(stack, "migrate")
+    assert done.returncode == 0, done.stderr
+    assert "already" in done.stdout

@@ -1,0 +1,142 @@
+"""What stops a start: one line that says what is wrong, and a status that is not 0."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.functional.stack import PATIENCE, PROJECT, Stack, environ
+
+
+def refused(data_dir: Path, *command: str, **settings: str) -> str:
+    """Run a command that has to refuse; the line that it says."""
+    done = subprocess.run(
+        (sys.executable, "-m", "app", *(command or ("up",))),
+        cwd=PROJECT,
+        env=environ(data_dir, **settings),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1, done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    return line
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        line = refused(tmp_path / "var", SCAIMIND_PORT=port)
+    assert f"Port {port} of 127.0.0.1" in line
+    assert "SCAIMIND_PORT" in line
+    assert not (tmp_path / "var").exists(), "something was started before the port was looked at"
+
+
+@pytest.mark.parametrize("port", ["http", "70000"])
+def test_a_port_that_is_none(tmp_path: Path, port: str) -> None:
+    assert "SCAIMIND_PORT" in refused(tmp_path / "var", SCAIMIND_PORT=port)
+
+
+@pytest.mark.parametrize("variable", ["SCAIMIND_HUB_LINGER", "SCAIMIND_COORDINATOR_STOP_GRACE"])
+def test_a_bad_setting_of_a_child(tmp_path: Path, variable: str) -> None:
+    assert variable in refused(tmp_path / "var", **{variable: "soon"})
+    assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_data_directory_that_is_a_file(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    line = refused(tmp_path / "file" / below)
+    assert f"The data directory {tmp_path / 'file' / below} cannot be used" in line
+    assert "SCAIMIND_DATA_DIR" in line
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_data_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    line = refused(tmp_path / "var")
+    assert "Permission denied" in line
+
+
+def test_proc_cannot_be_written_to_by_anyone() -> None:
+    assert "The data directory /proc/scaimind cannot be used" in refused(Path("/proc/scaimind"))
+
+
+def test_a_data_directory_in_use(stack: Stack) -> None:
+    line = refused(stack.data_dir)
+    assert f"{stack.data_dir} is in use by another run (process {stack.process.pid})" in line
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    line = refused(
+        tmp_path / "var", SCAIMIND_DATABASE_DSN=f"postgresql://u:hidden@127.0.0.1:{port}/x"
+    )
+    assert "The database cannot be used" in line
+    assert "hidden" not in line
+
+
+def test_a_coordinator_without_its_secret(tmp_path: Path) -> None:
+    line = refused(tmp_path / "var", SCAIMIND_COORDINATOR_ADDRESS="127.0.0.1:1")
+    assert "SCAIMIND_COORDINATOR_API_SECRET" in line
+
+
+@pytest.mark.parametrize("command", ["migrate", "keys list", "keys revoke key_0"])
+def test_commands_that_need_a_database(tmp_path: Path, command: str) -> None:
+    line = refused(tmp_path / "var", *command.split())
+    assert f"'up' does not run on {tmp_path / 'var'}" in line
+
+
+def test_serve_without_settings(tmp_path: Path) -> None:
+    done = subprocess.run(
+        (sys.executable, "-m", "app", "serve"),
+        cwd=PROJECT,
+        env=environ(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    assert "SCAIMIND_DATABASE_DSN" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("found", ["3.10", None])
+def test_no_python_that_is_new_enough(tmp_path: Path, found: str | None) -> None:
+    """`scripts/run` on a machine whose only Python is too old, or that has none."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "cat", "dirname", "env", "mkdir", "mktemp", "rm"):
+        (programs / name).symlink_to(_which(name))
+    if found:
+        # Tells its version when asked to print, and fails the check for 3.11.
+        python = programs / "python3"
+        python.write_text(
+            f'#!/bin/sh\ncase "$2" in *print*) echo {found};; *) exit 1;; esac\n', encoding="ascii"
+        )
+        python.chmod(0o755)
+    done = subprocess.run(
+        (PROJECT / "scripts" / "run",),
+        env={"PATH": str(programs), "VENV": str(tmp_path / "venv")},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Python 3.11 or newer is needed")
+    assert (found or "none") in line
+    assert not (tmp_path / "venv").exists()
+
+
+def _which(name: str) -> Path:
+    for folder in os.get_exec_path():
+        if (path := Path(folder) / name).exists():
+            return path
+    raise AssertionError(f"{name} is not on the PATH")

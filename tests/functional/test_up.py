@@ -1,0 +1,168 @@
+"""Start, stop, crash and start again: nothing is lost, and nothing is left behind."""
+
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.functional.stack import PATIENCE, Stack, gone, start
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
+    with Stack(tmp_path / "var") as stack:
+        processes = stack.processes()
+        assert {"postgres", "python"} <= {each.name().rstrip("0123456789.") for each in processes}
+
+        assert stack.stop(number) == 0
+
+        assert [each for each in processes if each.is_running()] == []
+        assert stack.lines[-2:] == ["Stopping", "Stopped"]
+
+
+def test_it_stops_though_its_terminal_is_gone(tmp_path: Path) -> None:
+    process = start(tmp_path / "var")
+    assert process.stdout is not None
+    with process.stdout as said:
+        while not said.readline().startswith("Ready: "):
+            assert process.poll() is None
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(PATIENCE) == 0
+    assert [each for each in children if each.is_running()] == []
+
+
+def test_the_second_start_knows_what_the_first_one_did(tmp_path: Path) -> None:
+    data_dir = tmp_path / "var"
+    script = data_dir / "drive" / "local" / "train.py"
+    with Stack(data_dir) as first:
+        key = first.key
+        assert sum(key in line for line in first.lines) == 1
+        assert sum(first.url in line for line in first.lines) == 1
+        job_id = first.submit(steps="50")
+        first.await_status(job_id, "COMPLETED")
+        log = first.log(job_id)
+        script.write_text(script.read_text() + "# mine\n")
+
+    with Stack(data_dir) as second:
+        assert second.key == key
+        assert not any(key in line for line in second.lines)
+        assert second.get(f"/jobs/{job_id}")["status"] == "COMPLETED"
+        assert second.log(job_id) == log
+    assert script.read_text().endswith("# mine\n")
+
+
+def test_secrets_are_for_their_owner_alone(stack: Stack) -> None:
+    for name in ("api-key", "coordinator-secret"):
+        assert stat.S_IMODE((stack.data_dir / name).stat().st_mode) == 0o600
+    for log in (stack.data_dir / "logs").iterdir():
+        assert stack.key not in log.read_text()
+
+
+def test_a_running_job_goes_on_at_the_next_start(tmp_path: Path) -> None:
+    data_dir = tmp_path / "var"
+    with Stack(data_dir) as first:
+        job_id = first.submit(steps="1500", log_interval="10")
+        first.await_status(job_id, "TRAINING")
+        _await_message(first, job_id, "Step 100 of")
+        processes = first.processes()
+        assert any(str(data_dir) in each.cwd() for each in processes if _is_training(each))
+
+        first.stop(signal.SIGTERM)
+
+        assert [each for each in processes if each.is_running()] == []
+
+    with Stack(data_dir) as second:
+        job = second.await_status(job_id, "COMPLETED", "FAILED")
+        assert job["status"] == "COMPLETED", second.log(job_id)
+        messages = second.log(job_id)
+    assert any(message.startswith("Going on from step-") for message in messages)
+    steps = [message for message in messages if message.startswith("Step 1 of")]
+    assert len(steps) == 1, "it began anew"
+
+
+def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    data_dir = tmp_path / "var"
+    with Stack(data_dir) as first:
+        job_id = first.submit(steps="1500", log_interval="10")
+        _await_message(first, job_id, "Step 100 of")
+        processes = first.processes()
+        assert any(_is_training(each) for each in processes)
+        assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+        # The next start waits for what is still stopping.
+        with Stack(data_dir) as second:
+            assert gone(processes) == []
+            job = second.await_status(job_id, "COMPLETED", "FAILED")
+            assert job["status"] == "COMPLETED", second.log(job_id)
+
+
+@pytest.mark.parametrize(
+    ("child", "name"), [(("app", "serve"), "The gateway"), (("app", "coordinator"), "The coordin")]
+)
+def test_what_crashes_is_started_again(tmp_path: Path, child: tuple[str, ...], name: str) -> None:
+    with Stack(tmp_path / "var") as stack:
+        job_id = stack.submit(steps="20")
+        stack.await_status(job_id, "COMPLETED")
+        crashed = stack.child(*child)
+
+        crashed.kill()
+
+        said = stack.await_line(name)
+        assert "stopped by SIGKILL; starting it again in 0.5 s" in said
+        _await_readiness(stack)
+        assert stack.child(*child).pid != crashed.pid
+        assert stack.get(f"/jobs/{job_id}")["status"] == "COMPLETED"
+
+
+def test_a_database_that_crashes_is_started_again(tmp_path: Path) -> None:
+    with Stack(tmp_path / "var") as stack:
+        (crashed,) = (
+            each
+            for each in psutil.Process(stack.process.pid).children()
+            if each.name() == "postgres"
+        )
+        crashed.kill()
+        stack.await_line("PostgreSQL stopped by SIGKILL")
+        _await_readiness(stack)
+        assert stack.get("/jobs")["jobs"] == []
+
+
+def test_a_deep_path_is_no_hindrance(tmp_path: Path) -> None:
+    # Longer than a Unix socket's path may be.
+    data_dir = tmp_path.joinpath(*["a folder with a long name"] * 5, "var")
+    with Stack(data_dir) as stack:
+        assert stack.get("/jobs")["jobs"] == []
+        folder = _socket_folder(data_dir)
+        assert folder.exists()
+    assert not folder.exists()
+
+
+def _socket_folder(data_dir: Path) -> Path:
+    return Path((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[4])
+
+
+def _is_training(process: psutil.Process) -> bool:
+    return any(argument.endswith("train.py") for argument in process.cmdline())
+
+
+def _await_message(stack: Stack, job_id: str, beginning: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not any(message.startswith(beginning) for message in stack.log(job_id)):
+        assert time.monotonic() < deadline, stack.log(job_id)
+        time.sleep(0.1)
+
+
+def _await_readiness(stack: Stack) -> None:
+    """Wait until all is well again: the gateway may still be down when this begins."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            stack.get("/jobs")
+            return
+        except OSError:
+            assert time.monotonic() < deadline, os.linesep.join(stack.lines)
+            time.sleep(0.1)

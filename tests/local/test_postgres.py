@@ -1,0 +1,77 @@
+"""The database cluster of a data directory."""
+
+import asyncio
+import os
+import shutil
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from app.local import postgres as postgres_module
+from app.local.data_dir import CannotStart, DataDir
+from app.local.postgres import Postgres, socket_folder
+
+PATIENCE = 60.0
+
+
+def answer(dsn: str) -> object:
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 6 * 7")
+        (row,) = cursor.fetchall()
+        return row[0]
+
+
+async def test_everything_lies_behind_closed_doors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root's own folder is closed to the user as whom PostgreSQL then runs."""
+    closed = tmp_path / "closed"
+    await asyncio.to_thread(_copy_programs, closed)
+    closed.chmod(0o700)
+    programs = closed / "wheel" / "pginstall" / "bin"
+    monkeypatch.setattr(postgres_module, "programs", lambda: programs)
+    data_dir = DataDir(closed / "a folder" / "var")
+    data_dir.prepare()
+    said: list[str] = []
+    with socket_folder(data_dir) as folder, data_dir.children_lock() as lock:
+        server = Postgres(data_dir, tell=said.append, holding=lock.descriptor, socket_folder=folder)
+        async with asyncio.timeout(PATIENCE):
+            await server.start()
+            try:
+                await server.until_ready()
+                assert await asyncio.to_thread(answer, server.dsn) == 42
+            finally:
+                await server.service.stop()
+    assert said == ["Making a new database", "Starting PostgreSQL"]
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+    assert stat.S_IMODE(data_dir.postgres.stat().st_mode) == 0o700
+
+
+def _copy_programs(target: Path) -> None:
+    """Copy what the wheel installed; its libraries lie beside the package."""
+    installed = postgres_module.programs().parent
+    package = installed.parent
+    shutil.copytree(installed, target / "wheel" / "pginstall", symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, target / libraries.name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can become whoever made it")
+def test_a_cluster_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data_dir = DataDir(tmp_path)
+    data_dir.prepare()
+    data_dir.postgres.mkdir()
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    with pytest.raises(CannotStart, match="belongs to another user"):
+        Postgres(data_dir, tell=print, holding=0, socket_folder=tmp_path)
+
+
+def test_a_wheel_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_module, "find_spec", lambda name: None)
+    with pytest.raises(CannotStart, match=r"scaimind-gateway\[local\]"):
+        postgres_module.programs()

@@ -1,0 +1,51 @@
+"""The command line itself; what the commands do is tested where they do it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from app.cli import main
+
+
+def commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
+    yield names
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *names, name)
+        else:
+            yield (*names, name)
+
+
+@pytest.mark.parametrize("names", [*commands(main)], ids=" ".join)
+def test_every_command_has_help(names: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, [*names, "--help"])
+    assert result.exit_code == 0
+    usage, _, text = result.output.partition("\n\n")
+    assert usage.startswith("Usage: ")
+    assert len(text.split("Options:")[0]) > 40
+
+
+def test_all_commands_are_known() -> None:
+    assert {" ".join(names) for names in commands(main)} == {
+        *("", "up", "serve", "coordinator", "migrate", "settings"),
+        *("keys", "keys create", "keys list", "keys revoke"),
+    }
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    script = (
+        "import sys, app.cli\n"
+        "print({'aiohttp', 'alembic', 'grpc', 'marshmallow', 'psycopg2'} & set(sys.modules))"
+    )
+    done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_a_key_that_may_do_nothing_is_not_made() -> None:
+    result = CliRunner().invoke(main, ["keys", "create", "--tenant", "t", "--user", "u"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: A key needs a --role or a --permission")
