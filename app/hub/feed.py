@@ -81,6 +81,8 @@ class Feed:
         self._linger_timer: asyncio.TimerHandle | None = None
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushed_at = float("-inf")
+        #: How long the last flush took, in seconds of the loop's clock.
+        self._flush_took = 0.0
         self._ticks: dict[int, asyncio.TimerHandle] = {}
         self._reads: dict[object, asyncio.Task[LogPage]] = {}
         #: When the upstream was lost; None while it is there.
@@ -254,7 +256,10 @@ class Feed:
         self._wake()
         self._account(core.history.size)
         if core.unflushed and self._flush_timer is None:
-            due = self._flushed_at + self._pacer.interval
+            # An entry is held back and then written to the last watcher within
+            # one interval, unless the writing takes more than half of it.
+            interval = self._pacer.interval
+            due = self._flushed_at + max(interval - self._flush_took, interval / 2)
             if due <= self.loop.time():
                 self._flush()
             else:
@@ -307,7 +312,9 @@ class Feed:
                 self._broadcast(cohort, payload, now)
         spent = time.thread_time() - began
         self._flushed_at = now
-        self._pacer.record(spent, self.loop.time())
+        done = self.loop.time()
+        self._flush_took = done - now
+        self._pacer.record(spent, done)
         self.observer.flushed(spent, self._pacer.interval)
         self._wake()
         self._account(core.history.size)

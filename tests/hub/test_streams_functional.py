@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import grpc
 import pytest
@@ -274,9 +275,16 @@ async def test_a_quiet_stream_is_kept_alive_and_told_where_it_is(
     ("code", "status", "name"),
     [
         (grpc.StatusCode.NOT_FOUND, 404, "JOB_NOT_FOUND"),
+        (grpc.StatusCode.INVALID_ARGUMENT, 400, "INVALID_ARGUMENT"),
         (grpc.StatusCode.PERMISSION_DENIED, 403, "COORDINATOR_PERMISSION_DENIED"),
+        (grpc.StatusCode.UNAUTHENTICATED, 401, "COORDINATOR_UNAUTHENTICATED"),
+        (grpc.StatusCode.ALREADY_EXISTS, 409, "ALREADY_EXISTS"),
+        (grpc.StatusCode.FAILED_PRECONDITION, 409, "FAILED_PRECONDITION"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "RESOURCE_EXHAUSTED"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, 504, "COORDINATOR_TIMEOUT"),
         (grpc.StatusCode.UNAVAILABLE, 503, "COORDINATOR_UNAVAILABLE"),
         (grpc.StatusCode.INTERNAL, 500, "COORDINATOR_ERROR"),
+        (grpc.StatusCode.UNKNOWN, 500, "COORDINATOR_ERROR"),
     ],
 )
 @pytest.mark.parametrize("method", ["GetJob", "WatchJob"])
@@ -583,3 +591,9 @@ async def test_metrics_go_on_behind_the_last_event_id(
         assert (await watching.next()).name == "bookmark"
         await coordinator.snapshot(6, loss=6.0)
         assert (await watching.next_named("metrics")).id == "e1:6"
+
+
+def test_every_close_reason_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs/streams.md").read_text()
+    for reason in CloseReason:
+        assert f"| `{reason.value}` |" in text
