@@ -256,10 +256,11 @@ class Feed:
         self._wake()
         self._account(core.history.size)
         if core.unflushed and self._flush_timer is None:
-            # An entry is held back and then written to the last watcher within
-            # one interval, unless the writing takes more than half of it.
+            # From when an entry is held back until the last watcher has it, it
+            # takes an interval and a little, unless the writing takes most of it.
             interval = self._pacer.interval
-            due = self._flushed_at + max(interval - self._flush_took, interval / 2)
+            late = max(self._flush_took - interval / 8, 0.0)
+            due = self._flushed_at + max(interval - late, interval / 2)
             if due <= self.loop.time():
                 self._flush()
             else:
