@@ -57,6 +57,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--self-test", action="store_true", help="see that a lost and a doubled line are found"
     )
+    parser.add_argument(
+        "--stalled",
+        type=int,
+        default=0,
+        metavar="N",
+        help="measure the gateway twice: without and with N further watchers that do not read",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser.parse_args()
 
@@ -83,6 +90,8 @@ def main() -> int:
         idles: list[Idle] = []
         if asked.memory:
             idles = [_idle(bench, peer) for peer in asked.peers if peer != "plain"]
+        elif asked.stalled:
+            results = _beside_stalled(bench, asked)
         else:
             results = _windows(bench, asked)
     if asked.json:
@@ -106,6 +115,23 @@ def _windows(bench: Bench, asked: argparse.Namespace) -> list[Result]:
     for workload, peer in runs:
         _say(f"{workload.name} {peer}: {workload.watchers:,} watchers at {workload.rate:,} lines/s")
         results.append(bench.window(peer, workload, warm_up=asked.warm_up, seconds=asked.seconds))
+    return results
+
+
+def _beside_stalled(bench: Bench, asked: argparse.Namespace) -> list[Result]:
+    results: list[Result] = []
+    for name in asked.workload:
+        for stalled in (0, asked.stalled):
+            _say(f"{name} gateway, {stalled} stalled watchers beside it (row {len(results) + 1})")
+            results.append(
+                bench.window(
+                    "gateway",
+                    WORKLOADS[name],
+                    warm_up=asked.warm_up,
+                    seconds=asked.seconds,
+                    stalled=stalled,
+                )
+            )
     return results
 
 

@@ -108,13 +108,21 @@ class Bench:
         self._folder = folder
         self._gateway = gateway
 
-    def window(self, peer: str, workload: Workload, *, warm_up: float, seconds: float) -> Result:
-        """Loads a fresh server, and measures for so long after the warm-up."""
+    def window(
+        self, peer: str, workload: Workload, *, warm_up: float, seconds: float, stalled: int = 0
+    ) -> Result:
+        """Loads a fresh server, and measures for so long after the warm-up.
+
+        `stalled` further watchers do not read; nothing of theirs is measured.
+        """
         with self._serving(peer, workload.watchers) as (endpoint, emitter, log):
             before = memory_of(tree_of(endpoint.pid))
-            with watching(
-                endpoint, workload.watchers, core=self._cores.load, log=log / "client"
-            ) as client:
+            with (
+                peers.stalled_watchers(endpoint, stalled),
+                watching(
+                    endpoint, workload.watchers, core=self._cores.load, log=log / "client"
+                ) as client,
+            ):
                 time.sleep(SETTLE)
                 tree = tree_of(endpoint.pid)
                 grown = memory_of(tree) - before

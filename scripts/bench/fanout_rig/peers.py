@@ -111,6 +111,20 @@ def await_stream(endpoint: Endpoint) -> None:
 
 
 @contextlib.contextmanager
+def stalled_watchers(endpoint: Endpoint, count: int) -> Iterator[None]:
+    """Opens streams that nobody reads from, with next to no room at the client's end."""
+    lines = [f"GET {endpoint.path} HTTP/1.1", "Host: bench", "Accept: text/event-stream"]
+    request = "\r\n".join([*lines, *endpoint.headers, "", ""]).encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", endpoint.port))
+            connection.sendall(request)
+        yield
+
+
+@contextlib.contextmanager
 def nchan(*, watchers: int, core: int, log: Path) -> Iterator[Endpoint]:
     """Nginx with nchan, one worker; `/publish` takes what `/subscribe` sends out."""
     nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
