@@ -39,6 +39,9 @@ class Watcher(Protocol):
     def pump(self) -> None:
         """Go on: the client can be sent more."""
 
+    def stop(self) -> None:
+        """Be sent nothing more: what follows are the last words."""
+
     def last_words(self) -> tuple[Position, str, int]:
         """Give the position, the job's status and the pause before a reconnect in ms."""
 
@@ -121,10 +124,11 @@ class Connection:
         return self.send_framed(frames.chunk(payload) if self.chunked else payload)
 
     def send_framed(self, data: bytes) -> bool:
-        """Write what is framed already, all of it; whether more can be sent at once.
-
-        Must not be called while something is unsent. `data` is not copied.
-        """
+        """Write what is framed already, all of it; whether more can be sent at once."""
+        if self._pending is not None:
+            # A keepalive may have filled the socket while a page was being read.
+            self._pending = memoryview(bytes(self._pending) + data)
+            return False
         try:
             sent = os.write(self._fd, data)
         except BlockingIOError:
@@ -208,6 +212,7 @@ class Connection:
         if self.closing in (GONE, STALLED):
             self._shut()
             return
+        self.watcher.stop()
         self._timer = asyncio.get_running_loop().call_later(self.GRACE, self._shut)
         if self._pending is None:
             self._say_farewell()

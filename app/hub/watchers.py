@@ -98,6 +98,11 @@ class LogWatcher(Cursor):
             self._send(prelude)
             self.pump_soon()
 
+    def stop(self) -> None:
+        """See `connection.Watcher`."""
+        if self.live:
+            self.feed.core.fall_behind(self)
+
     def leave(self) -> None:
         """Let go of the feed."""
         if self._fetch is not None and isinstance(self._fetch, asyncio.TimerHandle):
@@ -194,6 +199,9 @@ class MetricsWatcher:
                 frames.bookmark(position, retry_ms=feed.settings.retry_ms), feed.loop.time()
             )
             self.pump()
+
+    def stop(self) -> None:
+        """See `connection.Watcher`; `wants` sees to it."""
 
     def leave(self) -> None:
         """Let go of the feed."""
