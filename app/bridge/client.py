@@ -4,15 +4,15 @@ Each takes the caller for whom it is made, returns JSON-ready data, and raises
 `ApiError` only. All are bounded by a deadline.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from time import perf_counter
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
+from app.bridge.calls import Observe, nobody, observed
 from app.bridge.converters import JsonObject, to_json
-from app.bridge.errors import broken_answer, translated_errors
+from app.bridge.errors import broken_answer
 from app.bridge.metadata import call_metadata
 from app.bridge.requests import (
     Body,
@@ -43,15 +43,8 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
 from generated.mindcoordinator.v1.queue_pb2 import GetQueueStatusRequest
 from generated.mindcoordinator.v1.watch_pb2 import GetJobMetricsRequest
 
-#: Told of each call once it is over: method, name of the gRPC status, seconds.
-Observe: TypeAlias = Callable[[str, str, float], None]
-
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
-
-
-def _nobody(method: str, code: str, seconds: float) -> None:
-    """Observe nothing."""
 
 
 class CoordinatorClient:
@@ -66,7 +59,7 @@ class CoordinatorClient:
         *,
         channel: grpc.aio.Channel,
         settings: CoordinatorSettings,
-        observe: Observe = _nobody,
+        observe: Observe = nobody,
     ) -> None:
         self._stub = MindCoordinatorStub(channel)
         self._settings = settings
@@ -305,22 +298,9 @@ class CoordinatorClient:
         deadline: float | None = None,
     ) -> JsonObject:
         metadata = call_metadata(caller, api_secret=self._settings.api_secret, tokens=tokens)
-        started = perf_counter()
-        # What it stays when the call is given up before there is an answer.
-        code = "CANCELLED"
-        try:
-            with translated_errors(method=method):
-                try:
-                    response: R | None = await rpc(
-                        request, metadata=metadata, timeout=deadline or self._settings.unary_timeout
-                    )
-                except grpc.aio.AioRpcError as error:
-                    code = error.code().name
-                    raise
+        timeout = deadline or self._settings.unary_timeout
+        with observed(method, self._observe):
+            response: R | None = await rpc(request, metadata=metadata, timeout=timeout)
             if response is None:
-                code = "DATA_LOSS"
                 raise broken_answer(method=method, problem="the answer is not the right message")
-            code = "OK"
-        finally:
-            self._observe(method, code, perf_counter() - started)
         return to_json(response)

@@ -1,15 +1,15 @@
 """The hub's upstream: a job's stream and its log, read from the coordinator."""
 
 from collections.abc import AsyncGenerator
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import grpc
 import orjson
 
-from app.bridge.client import CoordinatorClient, Observe
+from app.bridge.calls import Observe, observed
+from app.bridge.client import CoordinatorClient
 from app.bridge.converters import converter_of
-from app.bridge.errors import broken_answer, translated_errors
+from app.bridge.errors import broken_answer
 from app.bridge.metadata import call_metadata
 from app.caller import Caller
 from app.hub.upstream import Batch, End, JobKey, LogPage, LogRecord, Position, Snapshot, Start
@@ -71,26 +71,15 @@ class WatchClient:
             tail=tail,
             after_metrics_sequence=after_sequence,
         )
-        started = perf_counter()
-        # What it stays when the stream is given up on this side.
-        code = "CANCELLED"
-        try:
-            with translated_errors(method="WatchJob"):
-                try:
-                    # No deadline: it would bound the stream's whole life.
-                    call = self._stub.WatchJob(request, metadata=self._metadata(key))
-                    try:
-                        async for message in call:
-                            yield _batch(message)
-                    finally:
-                        # A call that is merely left goes on upstream for ever.
-                        call.cancel()
-                    code = "OK"
-                except grpc.aio.AioRpcError as error:
-                    code = error.code().name
-                    raise
-        finally:
-            self._observe("WatchJob", code, perf_counter() - started)
+        with observed("WatchJob", self._observe, stream=True):
+            # No deadline: it would bound the stream's whole life.
+            call = self._stub.WatchJob(request, metadata=self._metadata(key))
+            try:
+                async for message in call:
+                    yield _batch(message)
+            finally:
+                # A call that is merely left goes on upstream for ever.
+                call.cancel()
 
     async def read_after(
         self, key: JobKey, after: Position, *, through: int, level: int
@@ -121,25 +110,13 @@ class WatchClient:
         )
 
     async def _read(self, key: JobKey, request: ListJobLogsRequest) -> LogPage:
-        started = perf_counter()
-        code = "CANCELLED"
-        try:
-            with translated_errors(method="ListJobLogs"):
-                try:
-                    page: ListJobLogsResponse | None = await self._stub.ListJobLogs(
-                        request,
-                        metadata=self._metadata(key),
-                        timeout=self._settings.unary_timeout,
-                    )
-                except grpc.aio.AioRpcError as error:
-                    code = error.code().name
-                    raise
+        metadata, timeout = self._metadata(key), self._settings.unary_timeout
+        with observed("ListJobLogs", self._observe):
+            page: ListJobLogsResponse | None = await self._stub.ListJobLogs(
+                request, metadata=metadata, timeout=timeout
+            )
             if page is None:
-                code = "DATA_LOSS"
                 raise broken_answer(method="ListJobLogs", problem="not the right message")
-            code = "OK"
-        finally:
-            self._observe("ListJobLogs", code, perf_counter() - started)
         return LogPage(
             epoch=page.epoch,
             records=[_record(entry) for entry in page.entries],

@@ -16,66 +16,13 @@ generation is told by a `gap` before it goes on.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Generic
 
 from app.hub import frames
+from app.hub.cursors import ALL, C, Cohort, Step
 from app.hub.history import History
 from app.hub.upstream import End, LogPage, LogRecord, Position, Start
-
-#: Level that every entry passes.
-ALL = 0
-
-
-class Step(Enum):
-    """What a watcher does where there is nothing to send right now."""
-
-    #: Fetch a page behind its position from the coordinator.
-    FETCH = "fetch"
-    #: It has become live: wait to be woken.
-    LIVE = "live"
-    #: It is ahead of what this feed has: wait to be woken.
-    AHEAD = "ahead"
-    #: It has everything that it asked for.
-    DONE = "done"
-
-
-class Cursor:
-    """A watcher as the core sees it. The core owns these fields while it is joined."""
-
-    __slots__ = ("chunked", "generation", "level", "live", "offset", "until")
-
-    def __init__(self, *, level: int = ALL, chunked: bool = True) -> None:
-        #: Entries of this level and above pass.
-        self.level = level
-        #: Whether it takes HTTP/1.1 chunks.
-        self.chunked = chunked
-        #: Everything up to here has been given to it. Not kept while it is live.
-        self.offset = 0
-        #: It is done at this offset; None follows to the end of the log.
-        self.until: int | None = None
-        self.live = False
-        self.generation = 0
-
-
-C = TypeVar("C", bound=Cursor)
-
-
-@dataclass(slots=True)
-class Cohort(Generic[C]):
-    """Live watchers that get the same bytes."""
-
-    level: int
-    chunked: bool
-    #: Offset up to which an event told all members where they are.
-    told: int
-    #: In order of arrival; a dict, since a set has no order and a list no quick removal.
-    members: dict[C, None] = field(default_factory=dict)
-    #: When the last event, and when anything at all, was written to all members.
-    #: Kept by the driver, in seconds of its clock.
-    told_at: float = 0.0
-    written_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +197,11 @@ class FeedCore(Generic[C]):
         self.behind.discard(cursor)
         self.ahead.discard(cursor)
 
-    def next(self, cursor: C) -> bytes | Step:
+    def next(self, cursor: C, now: float) -> bytes | Step:
         """Step a watcher that is behind: what to send to it now, or what to do.
 
         What is returned as bytes counts as given. It may be empty where the
-        filter let nothing through.
+        filter let nothing through. `now` is in seconds of the driver's clock.
         """
         if cursor.generation != self.generation:
             return self._cross(cursor)
@@ -274,7 +221,7 @@ class FeedCore(Generic[C]):
         if cursor.offset > self.flushed:
             self.ahead.add(cursor)
             return Step.AHEAD
-        self._go_live(cursor)
+        self._go_live(cursor, now)
         return Step.LIVE
 
     def position_of(self, cursor: C) -> Position:
@@ -355,11 +302,13 @@ class FeedCore(Generic[C]):
         self.behind.add(cursor)
         self.woken.append(cursor)
 
-    def _go_live(self, cursor: C) -> None:
+    def _go_live(self, cursor: C, now: float) -> None:
         key = (cursor.level, cursor.chunked)
         cohort = self.cohorts.get(key)
         if cohort is None:
-            cohort = self.cohorts[key] = Cohort(*key, told=self.flushed)
+            cohort = self.cohorts[key] = Cohort(
+                *key, told=self.flushed, told_at=now, written_at=now
+            )
         cohort.members[cursor] = None
         cursor.live = True
 

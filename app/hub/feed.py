@@ -19,15 +19,17 @@ from app.errors import (
 )
 from app.hub import frames
 from app.hub.connection import Closing
-from app.hub.core import Cohort, FeedCore
+from app.hub.core import FeedCore
+from app.hub.cursors import Cohort
 from app.hub.observer import HubObserver
 from app.hub.pacer import FlushPacer
 from app.hub.reasons import CloseReason
+from app.hub.snapshots import Snapshots
 from app.hub.upstream import Batch, JobKey, LogPage, Position, Upstream
 from app.settings import HubSettings
 
 if TYPE_CHECKING:
-    from app.hub.watchers import LogWatcher, MetricsWatcher
+    from app.hub.watchers import LogWatcher
 
 log = structlog.get_logger(__name__)
 
@@ -65,9 +67,6 @@ class Feed:
             history_bytes=settings.history_bytes, slice_bytes=settings.slice_bytes
         )
         self.log_watchers: set[LogWatcher] = set()
-        self.metrics_watchers: dict[int, dict[MetricsWatcher, None]] = {}
-        #: The newest snapshot: its id and its frame.
-        self.newest: tuple[Position, bytes] | None = None
         self.status = ""
         self.failure: ApiError | None = None
         self._upstream = upstream
@@ -76,14 +75,15 @@ class Feed:
         self._on_gone = on_gone
         self._on_history = on_history
         self.loop = asyncio.get_running_loop()
+        self.snapshots = Snapshots(loop=self.loop, observer=observer)
         self._holders = 0
+        self._closed = False
         self._history_size = 0
         self._linger_timer: asyncio.TimerHandle | None = None
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushed_at = float("-inf")
         #: How long the last flush took, in seconds of the loop's clock.
         self._flush_took = 0.0
-        self._ticks: dict[int, asyncio.TimerHandle] = {}
         self._reads: dict[object, asyncio.Task[LogPage]] = {}
         #: When the upstream was lost; None while it is there.
         self._lost_at: float | None = None
@@ -109,7 +109,7 @@ class Feed:
     def release(self) -> None:
         """Undo one `hold`."""
         self._holders -= 1
-        if self._holders == 0 and self.failure is None:
+        if self._holders == 0 and not self._closed:
             self._linger_timer = self.loop.call_later(self.settings.linger, self._on_gone, self)
 
     async def opened(self) -> None:
@@ -124,10 +124,11 @@ class Feed:
 
     async def aclose(self) -> None:
         """End the upstream call and all timers; watchers must have left or been closed."""
-        for timer in (self._linger_timer, self._flush_timer, *self._ticks.values()):
+        self._closed = True
+        for timer in (self._linger_timer, self._flush_timer):
             if timer is not None:
                 timer.cancel()
-        self._ticks.clear()
+        self.snapshots.close()
         tasks = [self._task, *self._reads.values()]
         for task in tasks:
             task.cancel()
@@ -141,11 +142,8 @@ class Feed:
         """Close all watchers' streams."""
         for watcher in list(self.log_watchers):
             watcher.connection.close(closing)
-        for each in self._all_metrics_watchers():
+        for each in self.snapshots.watchers():
             each.connection.close(closing)
-
-    def _all_metrics_watchers(self) -> list["MetricsWatcher"]:
-        return [each for cohort in self.metrics_watchers.values() for each in cohort]
 
     # Upstream
 
@@ -183,16 +181,13 @@ class Feed:
 
     async def _follow(self) -> None:
         """Hold one upstream call until the job's log is complete. Raises if it breaks off."""
-        after_sequence = 0
-        if self.newest is not None and self.newest[0].epoch == self.core.epoch:
-            after_sequence = self.newest[0].offset
         self.observer.upstream_opened()
         try:
             batches = self._upstream.watch(
                 self.key,
                 after=self.core.position,
                 tail=self.settings.history_tail,
-                after_sequence=after_sequence,
+                after_sequence=self.snapshots.sequence(self.core.epoch),
             )
             async with aclosing(batches):
                 async for batch in batches:
@@ -217,10 +212,7 @@ class Feed:
             core.append(batch.records, self.loop.time())
         if batch.snapshots:
             newest = batch.snapshots[-1]
-            position = Position(core.epoch, newest.sequence)
-            self.newest = (position, frames.metrics_frame(position, newest.data))
-            for interval in self.metrics_watchers:
-                self._tick_soon(interval)
+            self.snapshots.take(Position(core.epoch, newest.sequence), newest.data)
         if batch.statuses:
             self.status = batch.statuses[-1]
         if batch.end is not None:
@@ -287,6 +279,7 @@ class Feed:
         """End for good: watchers are told, and a new watcher gets a new feed."""
         log.warning("hub_feed_failed", job_id=self.key.job_id, code=error.kind.code)
         self.failure = error
+        self._closed = True
         if not self._opened.done():
             self._opened.set_result(None)
         self.close_all(Closing(CloseReason.UPSTREAM_FAILED, error.kind, not is_final(error.kind)))
@@ -344,6 +337,16 @@ class Feed:
             lambda: self._upstream.read_tail(self.key, tail=count, through=through, level=level),
         )
 
+    async def answer(self, read: "asyncio.Task[LogPage]") -> LogPage:
+        """Wait for a page. Raises `ApiError`, also when the feed is ended meanwhile."""
+        try:
+            return await asyncio.shield(read)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise self.failure or ApiError(SHUTTING_DOWN, retry_after=1) from None
+
     def _shared(
         self, question: object, read: Callable[[], Coroutine[Any, Any, LogPage]]
     ) -> "asyncio.Task[LogPage]":
@@ -355,57 +358,17 @@ class Feed:
             task.add_done_callback(lambda _: self._reads.pop(question, None))
         return task
 
-    # Metrics
-
-    def join_metrics(self, watcher: "MetricsWatcher") -> None:
-        """Serve a watcher together with those of the same interval."""
-        cohort = self.metrics_watchers.setdefault(watcher.interval, {})
-        cohort[watcher] = None
-
-    def leave_metrics(self, watcher: "MetricsWatcher") -> None:
-        """Forget a watcher."""
-        cohort = self.metrics_watchers[watcher.interval]
-        del cohort[watcher]
-        if not cohort:
-            del self.metrics_watchers[watcher.interval]
-            tick = self._ticks.pop(watcher.interval, None)
-            if tick is not None:
-                tick.cancel()
-
-    def _tick_soon(self, interval: int) -> None:
-        """Have a cohort served at once, or an interval after it was last served."""
-        if interval not in self._ticks:
-            self._tick(interval)
-
-    def _tick(self, interval: int) -> None:
-        self._ticks.pop(interval, None)
-        if self._serve_metrics(interval):
-            self._ticks[interval] = self.loop.call_later(interval, self._tick, interval)
-
-    def _serve_metrics(self, interval: int) -> bool:
-        """Write the newest snapshot to the members that have not had it; whether any was."""
-        assert self.newest is not None
-        position, frame = self.newest
-        framed = {True: frames.chunk(frame), False: frame}
-        served = 0
-        for watcher in self.metrics_watchers.get(interval, {}):
-            if watcher.wants(position):
-                watcher.give(position, framed[watcher.connection.chunked])
-                served += 1
-        self.observer.delivered("metrics", len(frame) * served)
-        return served > 0
-
     # The end, and the regular round
 
     def _finish(self) -> None:
         """The log is complete: log watchers step to its end by themselves."""
-        for each in self._all_metrics_watchers():
+        for each in self.snapshots.watchers():
             each.pump()
 
     def sweep(self, now: float, wall: float) -> None:
         """Look after quiet streams: keepalives, bookmarks, stalled clients, expired tokens."""
         settings = self.settings
-        metrics_watchers = self._all_metrics_watchers()
+        metrics_watchers = self.snapshots.watchers()
         connections = [each.connection for each in self.log_watchers]
         connections += [each.connection for each in metrics_watchers]
         for connection in connections:

@@ -101,6 +101,7 @@ class Hub:
         try:
             if not await watcher.join(tail=tail, after=after, follow=follow):
                 return None
+            self._check_alive(seat.feed)
             seat.feed.log_watchers.add(watcher)
             self._occupy(seat, watcher)
             return watcher
@@ -125,12 +126,13 @@ class Hub:
         """
         seat = await self._seat(caller, job_id, "metrics")
         feed = seat.feed
-        if feed.ended and after is not None and feed.newest and after == feed.newest[0]:
+        newest = feed.snapshots.newest
+        if feed.ended and newest is not None and after == newest[0]:
             self._give_back(seat)
             return None
         connection = Connection(caller=caller, chunked=chunked, pool=self._sockets)
         watcher = MetricsWatcher(feed=feed, connection=connection, interval=interval, seen=after)
-        feed.join_metrics(watcher)
+        feed.snapshots.join(watcher)
         self._occupy(seat, watcher)
         return watcher
 
@@ -169,14 +171,20 @@ class Hub:
             feed = self._feed(JobKey(caller.tenant_id, job_id))
             feed.hold()
             await feed.opened()
-            if self._closing:
-                raise ApiError(SHUTTING_DOWN, retry_after=1)
+            self._check_alive(feed)
         except BaseException:
             if feed is not None:
                 feed.release()
             self._count_out(groups)
             raise
         return Seat(caller, kind, groups, feed, self._loop.time())
+
+    def _check_alive(self, feed: Feed) -> None:
+        """Raise `ApiError` if a feed ended while somebody waited to join it."""
+        if self._closing:
+            raise ApiError(SHUTTING_DOWN, retry_after=1)
+        if feed.failure is not None:
+            raise feed.failure
 
     def _occupy(self, seat: Seat, watcher: LogWatcher | MetricsWatcher) -> None:
         """Let a watcher that has joined keep the seat until its connection is closed."""

@@ -7,7 +7,7 @@ import structlog
 from app.errors import FAILED_PRECONDITION, ApiError
 from app.hub import frames
 from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connection
-from app.hub.core import Cursor, Step
+from app.hub.cursors import Cursor, Step
 from app.hub.feed import Feed, is_final
 from app.hub.reasons import CloseReason
 from app.hub.upstream import LogPage, Position
@@ -18,7 +18,15 @@ log = structlog.get_logger(__name__)
 class LogWatcher(Cursor):
     """A watcher of a job's log. Made by the hub, joined to its feed."""
 
-    __slots__ = ("_fetch", "_pause", "_prelude", "_scheduled", "connection", "feed")
+    __slots__ = (
+        "_failing_since",
+        "_fetch",
+        "_pause",
+        "_prelude",
+        "_scheduled",
+        "connection",
+        "feed",
+    )
 
     #: First pause after a page could not be read, in seconds; it doubles.
     PAUSE = 0.1
@@ -30,6 +38,8 @@ class LogWatcher(Cursor):
         connection.watcher = self
         self._prelude = b""
         self._pause = self.PAUSE
+        #: Since when no page can be read, in seconds of the loop's clock.
+        self._failing_since: float | None = None
         self._scheduled = False
         #: The page that is being read, or the pause before it is asked for again.
         self._fetch: asyncio.Task[LogPage] | asyncio.TimerHandle | None = None
@@ -71,7 +81,7 @@ class LogWatcher(Cursor):
             return "unknown_epoch"
         if after.offset > core.last:
             # Another replica may have been ahead of this feed: the coordinator knows.
-            page = await asyncio.shield(self.feed.read_after(after, 0))
+            page = await self.feed.answer(self.feed.read_after(after, 0))
             if after.offset > page.last_offset:
                 return "future_offset"
         return None
@@ -84,7 +94,7 @@ class LogWatcher(Cursor):
             if offset is not None:
                 core.join(self, offset)
                 return None
-            page = await asyncio.shield(self.feed.read_tail(count, self.level))
+            page = await self.feed.answer(self.feed.read_tail(count, self.level))
             if page.epoch == core.epoch:
                 first = page.records[0].offset if page.records else page.next_after + 1
                 core.join(self, first - 1)
@@ -128,7 +138,7 @@ class LogWatcher(Cursor):
         if not connection.is_open or connection.unsent or self.live or self._fetch is not None:
             return
         try:
-            step = self.feed.core.next(self)
+            step = self.feed.core.next(self, self.feed.loop.time())
         except Exception:
             log.exception("hub_watcher_crashed", job_id=self.feed.key.job_id)
             connection.close(BROKEN)
@@ -157,7 +167,7 @@ class LogWatcher(Cursor):
             return
         error = read.exception()
         if error is None:
-            self._pause = self.PAUSE
+            self._pause, self._failing_since = self.PAUSE, None
             self._send(self.feed.core.take_page(self, read.result()))
             self.pump_soon()
         elif not isinstance(error, ApiError):
@@ -167,8 +177,18 @@ class LogWatcher(Cursor):
             self.connection.close(Closing(CloseReason.UPSTREAM_FAILED, error.kind))
         else:
             # An unknown epoch is in here too: the feed will learn of the new one.
-            self._fetch = self.feed.loop.call_later(self._pause, self._ask_again)
-            self._pause = min(self._pause * 2, self.feed.settings.reconnect_max)
+            self._ask_later(error)
+
+    def _ask_later(self, error: ApiError) -> None:
+        """Ask again for the page that could not be read, unless that has failed for too long."""
+        settings, now = self.feed.settings, self.feed.loop.time()
+        if self._failing_since is None:
+            self._failing_since = now
+        if now - self._failing_since >= settings.outage_limit:
+            self.connection.close(Closing(CloseReason.UPSTREAM_FAILED, error.kind, retryable=True))
+            return
+        self._fetch = self.feed.loop.call_later(self._pause, self._ask_again)
+        self._pause = min(self._pause * 2, settings.reconnect_max)
 
     def _ask_again(self) -> None:
         self._fetch = None
@@ -205,7 +225,7 @@ class MetricsWatcher:
 
     def leave(self) -> None:
         """Let go of the feed."""
-        self.feed.leave_metrics(self)
+        self.feed.snapshots.leave(self)
 
     def last_words(self) -> tuple[Position, str, int]:
         """See `connection.Watcher`."""
@@ -228,7 +248,7 @@ class MetricsWatcher:
     def pump(self) -> None:
         """Catch up with the newest snapshot, and with the end."""
         connection, feed = self.connection, self.feed
-        newest = feed.newest
+        newest = feed.snapshots.newest
         if newest is not None and self.wants(newest[0]):
             position, frame = newest
             self.give(position, frames.chunk(frame) if connection.chunked else frame)

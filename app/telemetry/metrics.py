@@ -103,10 +103,11 @@ class Metrics:
             self.watchers.labels(kind=kind)
             self.delivered_bytes.labels(kind=kind)
 
-    def observe_coordinator_call(self, method: str, code: str, seconds: float) -> None:
-        """Count a unary call: the RPC's name, the name of its status, how long it took."""
+    def observe_coordinator_call(self, method: str, code: str, seconds: float | None) -> None:
+        """Count a call: the RPC's name, the name of its status, how long a unary one took."""
         self.coordinator_calls.labels(method=method, code=code).inc()
-        self.coordinator_call_seconds.labels(method=method).observe(seconds)
+        if seconds is not None:
+            self.coordinator_call_seconds.labels(method=method).observe(seconds)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type in the form that `accept` asks for."""

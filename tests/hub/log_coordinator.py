@@ -45,6 +45,9 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         self.open_watches = 0
         self.watches = 0
         self.reads: list[watch_pb2.ListJobLogsRequest] = []
+        #: Cleared, it holds back the answers of ListJobLogs.
+        self.answering = asyncio.Event()
+        self.answering.set()
         #: Aborts calls by method name.
         self.refusals: dict[str, tuple[grpc.StatusCode, str]] = {}
         #: Sent as they are by the next WatchJob in place of what it would send.
@@ -135,6 +138,8 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
     ) -> watch_pb2.ListJobLogsResponse:
         await self._admit("ListJobLogs", request.job_id, context)
         self.reads.append(request)
+        await self._notify()
+        await self.answering.wait()
         log = self.jobs[request.job_id]
         through = min(request.through_offset or log.last, log.last)
         size = request.page_size or 1000

@@ -13,7 +13,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from app.hub.core import Cursor, FeedCore, Step
+from app.hub.core import FeedCore
+from app.hub.cursors import Cursor, Step
 from app.hub.upstream import End, LogPage, LogRecord, Position, Start
 from tests.hub.sse import Event, parse
 
@@ -230,7 +231,7 @@ class CoreMachine(RuleBasedStateMachine):
             watcher.received += self.core.take_page(watcher, watcher.page)
             watcher.page = None
             return True
-        step = self.core.next(watcher)
+        step = self.core.next(watcher, self.clock)
         if isinstance(step, bytes):
             watcher.received += step
         elif step is Step.FETCH:
@@ -348,16 +349,25 @@ def test_a_log_that_got_shorter_under_its_epoch_is_told() -> None:
     core = core_with(10)
     watcher = Watcher(level=0, asked=Position("e", 10))
     core.join(watcher, 10)
-    assert core.next(watcher) is Step.LIVE
+    assert core.next(watcher, 0.0) is Step.LIVE
 
     core.start(Start("e", 3, 1, 6, "TRAINING"))
     assert core.woken == [watcher]
     assert core.anomalies == ["rewound"]
-    step = core.next(watcher)
+    step = core.next(watcher, 0.0)
     assert isinstance(step, bytes)
     (gap,) = parse(step)
     assert gap.data == {"from": "e:11", "to": None, "reason": "log_rewound"}
     assert gap.id == "e:6"
+
+
+def test_a_new_cohort_was_not_silent_since_the_clock_began() -> None:
+    core = core_with(1)
+    watcher = Watcher(level=0, asked=Position("e", 1))
+    core.join(watcher, 1)
+    assert core.next(watcher, 5000.0) is Step.LIVE
+    (cohort,) = core.cohorts.values()
+    assert (cohort.told_at, cohort.written_at) == (5000.0, 5000.0)
 
 
 def test_an_end_before_the_last_entry_is_no_end() -> None:

@@ -341,6 +341,40 @@ async def test_an_outage_beyond_the_limit_ends_the_streams_as_retryable(
     assert gateway.seen.reasons == [CloseReason.UPSTREAM_FAILED] * 2
 
 
+async def test_a_log_that_cannot_be_read_ends_the_stream_after_the_limit(
+    make_gateway: GatewayMaker, coordinator: LogCoordinator
+) -> None:
+    gateway = await make_gateway(history_tail=0, outage_limit=0.3)
+    await coordinator.log(*numbers(1, 11))
+    # The stream is fine; only what its history lacks cannot be had.
+    coordinator.refusals["ListJobLogs"] = (grpc.StatusCode.FAILED_PRECONDITION, "not now")
+    async with gateway.watch(headers={"Last-Event-ID": "e1:2"}) as watching:
+        error = await watching.next_named("error")
+        assert error.id == "e1:2"
+        assert error.data["retryable"] is True
+        assert await watching.rest() == []
+    assert gateway.seen.reasons == [CloseReason.UPSTREAM_FAILED]
+    assert coordinator.open_watches == 1
+
+
+async def test_who_waits_to_join_while_the_hub_closes_is_told_so(
+    make_gateway: GatewayMaker, coordinator: LogCoordinator
+) -> None:
+    gateway = await make_gateway(history_tail=0)
+    await coordinator.log(*numbers(1, 11))
+    coordinator.answering.clear()
+    watching = gateway.watch(tail=5)
+    joining = asyncio.create_task(watching.__aenter__(), name="joining")
+    async with asyncio.timeout(10), coordinator.changed:
+        await coordinator.changed.wait_for(lambda: bool(coordinator.reads))
+    await gateway.hub.close()
+    await joining
+    assert watching.status == 503
+    assert watching.error["code"] == "SHUTTING_DOWN"
+    await watching.close()
+    coordinator.answering.set()
+
+
 async def test_a_job_that_vanishes_ends_the_streams_for_good(
     gateway: Gateway, coordinator: LogCoordinator
 ) -> None:

@@ -1,0 +1,58 @@
+"""A watcher as the core sees it, and the group that it shares its bytes with."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+
+#: Level that every entry passes.
+ALL = 0
+
+
+class Step(Enum):
+    """What a watcher does where there is nothing to send right now."""
+
+    #: Fetch a page behind its position from the coordinator.
+    FETCH = "fetch"
+    #: It has become live: wait to be woken.
+    LIVE = "live"
+    #: It is ahead of what this feed has: wait to be woken.
+    AHEAD = "ahead"
+    #: It has everything that it asked for.
+    DONE = "done"
+
+
+class Cursor:
+    """A watcher as the core sees it. The core owns these fields while it is joined."""
+
+    __slots__ = ("chunked", "generation", "level", "live", "offset", "until")
+
+    def __init__(self, *, level: int = ALL, chunked: bool = True) -> None:
+        #: Entries of this level and above pass.
+        self.level = level
+        #: Whether it takes HTTP/1.1 chunks.
+        self.chunked = chunked
+        #: Everything up to here has been given to it. Not kept while it is live.
+        self.offset = 0
+        #: It is done at this offset; None follows to the end of the log.
+        self.until: int | None = None
+        self.live = False
+        self.generation = 0
+
+
+C = TypeVar("C", bound=Cursor)
+
+
+@dataclass(slots=True)
+class Cohort(Generic[C]):
+    """Live watchers that get the same bytes."""
+
+    level: int
+    chunked: bool
+    #: Offset up to which an event told all members where they are.
+    told: int
+    #: When the last event, and when anything at all, was written to all members.
+    #: Kept by the driver, in seconds of its clock.
+    told_at: float
+    written_at: float
+    #: In order of arrival; a dict, since a set has no order and a list no quick removal.
+    members: dict[C, None] = field(default_factory=dict)
