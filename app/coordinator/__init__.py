@@ -4,13 +4,28 @@ A process of its own. It shares the contract (`generated`) with the gateway, and
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from .config import BadConfig, CoordinatorConfig
+if TYPE_CHECKING:
+    from .config import BadConfig, CoordinatorConfig
 
 __all__ = ["BadConfig", "CoordinatorConfig", "serve"]
 
 
-async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | None = None) -> None:
+def __getattr__(name: str) -> Any:
+    """What `config` exports, when it is asked for (PEP 562).
+
+    The runner is a part of this package and is started for every run: it
+    imports what it needs, and nothing of the coordinator's.
+    """
+    if name in ("BadConfig", "CoordinatorConfig"):
+        from . import config
+
+        return getattr(config, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+async def serve(config: "CoordinatorConfig", *, ready: Callable[[int], None] | None = None) -> None:
     """Run the coordinator until SIGTERM or SIGINT, or until the task is cancelled.
 
     Installs the handlers of both signals. `ready` is called with the port
@@ -19,7 +34,6 @@ async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | Non
     not hurry them. Raises BadConfig if the data directory or the address
     cannot be used.
     """
-    # The runner is a part of this package, and must start fast: no gRPC for it.
     from .server import serve as run
 
     await run(config, ready=ready)

@@ -1,160 +1,300 @@
-"""How the coordinator is configured: `SCAIMIND_COORDINATOR_*`, read once."""
+"""How the coordinator is configured: a TOML file and `SCAIMIND_COORDINATOR_*`, read once."""
 
-import math
-import re
+import difflib
+import os
+import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from .cluster import GpuSpec, NodeSpec
+from .cluster import NodeSpec
+from .config_values import (
+    parse_address,
+    parse_node_id,
+    parse_path,
+    parse_paths,
+    parse_patience,
+    parse_seconds,
+    parse_secret,
+    parse_size_or_none,
+    parse_url,
+    read_secret,
+)
+from .nodespecs import parse_count, parse_size, parse_virtual_nodes
 
 PREFIX: Final = "SCAIMIND_COORDINATOR_"
-_GIB: Final = 1024**3
-_UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": _GIB, "T": 1024**4}
-_NODE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62}):(\d+)x([A-Za-z0-9][A-Za-z0-9._-]*)")
-_GPU_MEMORY: Final = re.compile(r"-(\d+)GB$")
+#: Names the TOML file, unless the command line does.
+FILE_VARIABLE: Final = f"{PREFIX}CONFIG"
 
 
 class BadConfig(Exception):
     """A setting is wrong; the message names it and says what it may be."""
 
 
-@dataclass(frozen=True, slots=True)
-class CoordinatorConfig:
-    """Every setting of the coordinator. Times are in seconds, sizes in bytes."""
+def _about(
+    text: str, parse: Callable[[str], Any], *, example: str = "", separator: str = ""
+) -> dict[str, Any]:
+    """What a setting means, how its text is read, and how a list of it is joined."""
+    return {"text": text, "parse": parse, "example": example, "separator": separator}
 
-    #: Where it keeps its database and the jobs' files.
-    data_dir: Path
-    #: What every caller must know.
-    api_secret: str = field(repr=False)
-    #: Where it listens; port 0 takes a free one.
-    address: str = "127.0.0.1:50051"
-    #: Where `scaidrive://<tenant>/<path>` is. `None` is `<data_dir>/drive`.
-    drive_dir: Path | None = None
-    #: How long a process that was asked to leave may take to save a checkpoint.
-    stop_grace: float = 30.0
-    #: Largest request or answer.
-    max_message_bytes: int = 16 * 1024 * 1024
-    #: How often a client may ping without being told off.
-    min_ping_interval: float = 1.0
-    #: What this machine is called.
-    node_id: str = "local"
-    #: Cores of this machine that jobs may take; 0 takes all.
-    cpus: int = 0
-    #: Nodes that are declared, not there: their GPUs are accounted, their jobs run here.
-    virtual_nodes: tuple[NodeSpec, ...] = ()
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorConfig:
+    """Every setting of the coordinator. Times are in seconds, sizes in bytes.
+
+    A field's name is its key in the TOML file, and in capitals, behind
+    `SCAIMIND_COORDINATOR_`, its environment variable.
+    """
+
+    data_dir: Path = field(
+        metadata=_about(
+            "Where it keeps its database, the jobs' files, the cache and the models.",
+            parse_path,
+            example="/var/lib/scaimind",
+        )
+    )
+    api_secret: str = field(
+        repr=False,
+        metadata=_about("What every caller must know; the gateway has the same.", parse_secret),
+    )
+    address: str = field(
+        default="127.0.0.1:50051",
+        metadata=_about("Where it listens, host:port; port 0 takes a free one.", parse_address),
+    )
+    listen_tls_cert_file: Path | None = field(
+        default=None,
+        metadata=_about(
+            "Certificate chain (PEM) to listen with TLS; needs the key, too.",
+            parse_path,
+            example="/etc/scaimind/tls.crt",
+        ),
+    )
+    listen_tls_key_file: Path | None = field(
+        default=None,
+        metadata=_about(
+            "Private key (PEM) of the certificate.", parse_path, example="/etc/scaimind/tls.key"
+        ),
+    )
+    listen_tls_client_ca_file: Path | None = field(
+        default=None,
+        metadata=_about(
+            "Mutual TLS: only clients with a certificate of these authorities (PEM) are let in.",
+            parse_path,
+            example="/etc/scaimind/clients-ca.crt",
+        ),
+    )
+    jwks_url: str = field(
+        default="",
+        metadata=_about(
+            "Where the keys of the token issuer are. With it, forwarded tokens are demanded and"
+            " checked; without it, the tenant that the gateway names is trusted.",
+            parse_url,
+            example="https://scaikey.example/.well-known/jwks.json",
+        ),
+    )
+    token_issuer: str = field(
+        default="",
+        metadata=_about(
+            "The `iss` that tokens must have; needed with jwks_url.",
+            str,
+            example="https://scaikey.example",
+        ),
+    )
+    token_leeway: float = field(
+        default=5.0,
+        metadata=_about(
+            "How far the clocks of issuer and coordinator may be apart.", parse_patience
+        ),
+    )
+    jwks_max_age: float = field(
+        default=300.0, metadata=_about("How long the issuer's keys are kept.", parse_seconds)
+    )
+    jwks_cooldown: float = field(
+        default=10.0,
+        metadata=_about(
+            "Shortest time between two fetches of the keys for tokens with an unknown key.",
+            parse_seconds,
+        ),
+    )
+    drive_dir: Path | None = field(
+        default=None,
+        metadata=_about(
+            "Where `scaidrive://<tenant>/<path>` is; `drive` in data_dir unless given.",
+            parse_path,
+            example="/srv/scaidrive",
+        ),
+    )
+    atlas_dir: Path | None = field(
+        default=None,
+        metadata=_about(
+            "Where `scaiatlas://<tenant>/<name>` is; `atlas` in data_dir unless given.",
+            parse_path,
+            example="/srv/scaiatlas",
+        ),
+    )
+    allowed_paths: tuple[Path, ...] = field(
+        default=(),
+        metadata=_about(
+            "Folders of this machine that jobs of every tenant may read, by plain absolute path.",
+            parse_paths,
+            example="/srv/datasets",
+            separator=os.pathsep,
+        ),
+    )
+    cache_bytes: int = field(
+        default=10 * 1024**3,
+        metadata=_about(
+            "What the data-set cache may hold; 0 switches it off. What does not fit is read"
+            " where it is.",
+            parse_size_or_none,
+        ),
+    )
+    validation_workers: int = field(
+        default=2,
+        metadata=_about(
+            "Data checks that run at the same time, each in a process of its own.", parse_count
+        ),
+    )
+    validation_memory: int = field(
+        default=2 * 1024**3,
+        metadata=_about("What the process of a data check may use at most.", parse_size),
+    )
+    stop_grace: float = field(
+        default=30.0,
+        metadata=_about(
+            "How long a process that was asked to leave may take to save a checkpoint.",
+            parse_seconds,
+        ),
+    )
+    max_message_bytes: int = field(
+        default=16 * 1024 * 1024, metadata=_about("Largest request or answer.", parse_size)
+    )
+    min_ping_interval: float = field(
+        default=1.0,
+        metadata=_about("How often a client may ping without being told off.", parse_seconds),
+    )
+    node_id: str = field(
+        default="local", metadata=_about("What this machine is called.", parse_node_id)
+    )
+    cpus: int = field(
+        default=0,
+        metadata=_about(
+            "Cores of this machine that jobs may take; all of them unless given.",
+            parse_count,
+            example="4",
+        ),
+    )
+    virtual_nodes: tuple[NodeSpec, ...] = field(
+        default=(),
+        metadata=_about(
+            "Nodes that are declared, not there: their GPUs are accounted, their jobs run here."
+            " `<name>:<count>x<GPU type>`, then any of `:cpus=`, `:memory=` and labels.",
+            parse_virtual_nodes,
+            example="a100-1:8xA100-80GB:zone=a",
+            separator=",",
+        ),
+    )
 
     @property
     def drive_root(self) -> Path:
         """The local ScaiDrive."""
         return self.drive_dir or self.data_dir / "drive"
 
+    @property
+    def atlas_root(self) -> Path:
+        """The local ScaiAtlas."""
+        return self.atlas_dir or self.data_dir / "atlas"
+
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> "CoordinatorConfig":
-        """From `SCAIMIND_COORDINATOR_*`. Raises BadConfig with one line that names the variable.
+    def from_env(
+        cls, environ: Mapping[str, str], *, file: Path | None = None
+    ) -> "CoordinatorConfig":
+        """From a TOML file and from `SCAIMIND_COORDINATOR_*`, which wins.
 
-        DATA_DIR (default `var/coordinator`), API_SECRET (required), ADDRESS,
-        DRIVE_DIR, STOP_GRACE, MAX_MESSAGE_BYTES, MIN_PING_INTERVAL, NODE_ID,
-        CPUS, and VIRTUAL_NODES as `parse_virtual_nodes` takes it.
+        The file is `file`, or else the one that SCAIMIND_COORDINATOR_CONFIG
+        names. An empty variable counts as not set. Raises BadConfig with one
+        line that names the variable or the key.
         """
-
-        parsers: dict[str, Callable[[str], Any]] = {
-            "data_dir": lambda text: Path(text).absolute(),
-            "api_secret": str,
-            "address": _address,
-            "drive_dir": lambda text: Path(text).absolute(),
-            "stop_grace": _seconds,
-            "max_message_bytes": parse_size,
-            "min_ping_interval": _seconds,
-            "node_id": _node_id,
-            "cpus": _count,
-            "virtual_nodes": parse_virtual_nodes,
-        }
+        if file is None and (named := environ.get(FILE_VARIABLE)):
+            file = Path(named)
         given: dict[str, Any] = {"data_dir": Path("var/coordinator").absolute()}
-        for name, parse in parsers.items():
-            variable = PREFIX + name.upper()
-            if text := environ.get(variable, ""):
-                try:
-                    given[name] = parse(text)
-                except ValueError as error:
-                    raise BadConfig(f"{variable}: {error}") from None
+        if file is not None:
+            given |= _from_file(file)
+        given |= _from_variables(environ)
         if "api_secret" not in given:
             raise BadConfig(f"{PREFIX}API_SECRET: it is not set; the gateway must have the same")
-        return cls(**given)
+        config = cls(**given)
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Raise BadConfig unless the settings fit together."""
+        cert, key = self.listen_tls_cert_file, self.listen_tls_key_file
+        if (cert is None) is not (key is None):
+            raise BadConfig("listen_tls_cert_file and listen_tls_key_file: give both or neither")
+        if self.listen_tls_client_ca_file is not None and cert is None:
+            raise BadConfig("listen_tls_client_ca_file: it needs listen_tls_cert_file")
+        if bool(self.jwks_url) is not bool(self.token_issuer):
+            raise BadConfig("jwks_url and token_issuer: give both or neither")
 
 
-def parse_size(text: str) -> int:
-    """Bytes: a number, optionally with K, M, G or T (powers of 1024). Raises ValueError."""
-    match = re.fullmatch(r"(\d+)([KMGT]?)(?:i?B)?", text.strip())
-    if match is None or int(match[1]) == 0:
-        raise ValueError(f"{text!r} is not a size such as 512MiB")
-    return int(match[1]) * _UNITS[match[2]]
+def is_secret(setting: "Field[Any]") -> bool:
+    """Whether a setting is kept out of everything that is shown, and may be read from a file."""
+    return not setting.repr
 
 
-def parse_virtual_nodes(text: str) -> tuple[NodeSpec, ...]:
-    """Nodes such as `a100-1:8xA100-80GB,big:4xH100-80GB:cpus=64:memory=512GiB:zone=a`.
-
-    Each is `<name>:<count>x<GPU type>`, then any of `cpus=` (default 8 for
-    each GPU), `memory=` (default 64 GiB for each GPU) and labels. A GPU type
-    that ends in `-<n>GB` tells its memory. Raises ValueError.
-    """
-    nodes = [_virtual_node(part) for part in text.split(",") if part.strip()]
-    names = [node.node_id for node in nodes]
-    if len(set(names)) < len(names):
-        raise ValueError("two nodes have the same name")
-    return tuple(nodes)
+def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    given = {}
+    for setting in fields(CoordinatorConfig):
+        variable = PREFIX + setting.name.upper()
+        about = setting.metadata
+        if is_secret(setting) and (file := environ.get(f"{variable}_FILE")):
+            given[setting.name] = _parsed(f"{variable}_FILE", about["parse"], read_secret, file)
+        elif text := environ.get(variable, ""):
+            given[setting.name] = _parsed(variable, about["parse"], str, text)
+    return given
 
 
-def _virtual_node(text: str) -> NodeSpec:
-    match = _NODE.match(text := text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not of the form <name>:<count>x<GPU type>")
-    name, count, gpu_type = match[1], int(match[2]), match[3]
-    if not 0 < count <= 1024:
-        raise ValueError(f"{text!r}: a node has 1 to 1024 GPUs")
-    rest = text[match.end() :]
-    settings = {}
-    for setting in rest.split(":")[1:]:
-        key, equals, value = setting.partition("=")
-        if not key or not equals:
-            raise ValueError(f"{text!r}: {setting!r} is not of the form <key>=<value>")
-        settings[key] = value
-    if rest and not rest.startswith(":"):
-        raise ValueError(f"{text!r}: {rest!r} is not understood")
-    size = _GPU_MEMORY.search(gpu_type)
-    return NodeSpec(
-        node_id=name,
-        hostname=name,
-        cpus=_count(settings.pop("cpus", str(8 * count))),
-        memory=parse_size(settings.pop("memory", f"{64 * count}GiB")),
-        gpus=(GpuSpec(gpu_type, int(size[1]) * _GIB if size else 0),) * count,
-        virtual=True,
-        labels=settings,
-    )
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadConfig(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path}: it is not TOML: {error}") from None
+    every = fields(CoordinatorConfig)
+    settings = {setting.name: setting.metadata for setting in every}
+    files = {f"{setting.name}_file": setting.name for setting in every if is_secret(setting)}
+    given = {}
+    for key, value in document.items():
+        where = f"{path}: {key}"
+        if key in files:
+            parse = settings[files[key]]["parse"]
+            given[files[key]] = _parsed(where, parse, read_secret, _text(where, value, ""))
+        elif key in settings:
+            about = settings[key]
+            text = _text(where, value, about["separator"])
+            given[key] = _parsed(where, about["parse"], str, text)
+        else:
+            close = difflib.get_close_matches(key, [*settings, *files], n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise BadConfig(f"{where}: there is no such setting{hint}")
+    return given
 
 
-def _address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not host or not colon or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{text!r} is not of the form <host>:<port>")
-    return text
+def _text(where: str, value: Any, separator: str) -> str:
+    """A TOML value as the text that a variable would have."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    if separator and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return separator.join(value)
+    kinds = "a list of texts" if separator else "a text or a number"
+    raise BadConfig(f"{where}: it is not {kinds}")
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError(f"{text!r} is not a number of seconds over 0")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise ValueError(f"{text!r} is not a count of 1 or more")
-    return int(text)
-
-
-def _node_id(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
-        raise ValueError(f"{text!r} is not a name of letters, digits, '.', '_' and '-'")
-    return text
+def _parsed(where: str, parse: Callable[[str], Any], read: Callable[[str], str], given: str) -> Any:
+    try:
+        return parse(read(given))
+    except ValueError as error:
+        raise BadConfig(f"{where}: {error}") from None

@@ -3,59 +3,26 @@
 import asyncio
 import signal
 import sqlite3
-import threading
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
-
-from . import launcher
 from .board import Board
-from .drive import BadUrl
-from .jobdir import locked
-from .launcher import NeverStarted, RunnerHandle
-from .logs import LogWriter
-from .metrics import MetricsReader, progress_of
+from .hands import Hands, Work
 from .records import Intent, JobRecord
-from .scheduler import (
-    Abandon,
-    Export,
-    Instruction,
-    Launch,
-    Prepare,
-    RunEnd,
-    Scheduler,
-    Step,
-    Stop,
-)
-from .states import RUNNING, Status
+from .reserve import Reserve
+from .run_spec import RunSpecs
+from .scheduler import Scheduler
+from .states import HOLDING, RUNNING, TERMINAL, Status
+from .steps import Abandon, Export, Instruction, Launch, Prepare, Step, Stop
 from .store import Store
-from .workspace import Abandoned, Unprepared, Workspace
+from .workspace import Workspace
 
-#: Seconds between two looks at what a run reports.
-OBSERVE_INTERVAL: Final = 0.5
 #: Seconds until a step that could not be stored is tried again.
 STORE_PAUSE: Final = 1.0
 
 _log = structlog.get_logger("scaimind.coordinator")
-
-
-@dataclass(slots=True, eq=False)
-class _Work:
-    """What is being done for a job: preparing, a run, or exporting."""
-
-    task: asyncio.Task[None] = field(init=False)
-    abandoned: threading.Event = field(default_factory=threading.Event)
-    handle: RunnerHandle | None = None
-    #: A signal for a runner that is not there yet.
-    wanted: signal.Signals | None = None
-    #: Something new was reported.
-    news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Controller:
@@ -68,41 +35,47 @@ class Controller:
         store: Store,
         workspace: Workspace,
         board: Board,
-        notify: Path,
-        stop_grace: float,
+        run_specs: RunSpecs,
+        reserve: Reserve,
         clock: Callable[[], int],
     ) -> None:
         self.scheduler = scheduler
         self._store = store
         self._workspace = workspace
         self._board = board
-        self._notify = notify
-        self._stop_grace = stop_grace
+        self._reserve = reserve
         self._clock = clock
-        self._works: dict[str, _Work] = {}
+        self._hands = Hands(
+            scheduler=scheduler,
+            workspace=workspace,
+            board=board,
+            run_specs=run_specs,
+            clock=clock,
+            event=self._event,
+        )
+        self._works: dict[str, Work] = {}
         self._alarm: asyncio.TimerHandle | None = None
-        self._closing = False
 
     # Life
 
     def start(self) -> None:
         """Take up what was stored: find runs again, go on with what was begun, then schedule."""
+        self._reserve.fill()
         jobs = self._store.unfinished()
         self.scheduler.restore(jobs)
         for job in jobs:
             if job.status in (Status.SCHEDULING, Status.PREPARING):
-                self._begin(job, self._prepare)
+                self._begin(job, self._hands.prepare)
             elif job.status in RUNNING:
-                self._begin(job, self._find_run)
+                self._begin(job, self._hands.find_run)
                 if job.intent is not Intent.NONE:
                     self._carry_out(Stop(job, job.intent is Intent.PAUSE_NOW))
             elif job.status is Status.EXPORTING:
-                self._begin(job, self._export)
+                self._begin(job, self._hands.export)
         self.apply(self.scheduler.resume_scheduling())
 
     async def close(self) -> None:
         """Ask all runs to leave, and wait until they have; they go on at the next start."""
-        self._closing = True
         await self._event(self.scheduler.close)
         for job in self.scheduler.jobs.values():
             if job.status is Status.EXPORTING and (work := self._works.get(job.job_id)):
@@ -120,16 +93,19 @@ class Controller:
         Raises sqlite3.Error if it cannot be stored; then it has not happened.
         """
         try:
-            with self._store.transaction():
-                self._store.save_jobs(step.newest().values())
-                for node_id in step.drained:
-                    self._store.save_drain(node_id, self.scheduler.cluster.nodes[node_id].drain)
-                if also is not None:
-                    also()
+            try:
+                self._save(step, also)
+            except sqlite3.OperationalError:
+                if not self._reserve.release():
+                    raise
+                _log.warning("disk_reserve_released")
+                self._save(step, also)
         except BaseException:
             self.scheduler.revert(step)
             raise
         said = {job_id: _said(job) for job_id, job in step.before.items()}
+        if any(job.status in TERMINAL for job in step.changed):
+            self._reserve.fill()
         for job in step.changed:
             if _said(job) != said.get(job.job_id):
                 said[job.job_id] = _said(job)
@@ -144,6 +120,14 @@ class Controller:
         for instruction in step.instructions:
             self._carry_out(instruction)
         self._set_alarm()
+
+    def _save(self, step: Step, also: Callable[[], None] | None) -> None:
+        with self._store.transaction():
+            self._store.save_jobs(step.newest().values())
+            for node_id in step.drained:
+                self._store.save_drain(node_id, self.scheduler.cluster.nodes[node_id].drain)
+            if also is not None:
+                also()
 
     async def _event(self, happen: Callable[[], Step]) -> None:
         """Apply a step that must come to pass, however long the disk is full."""
@@ -184,30 +168,25 @@ class Controller:
     def _carry_out(self, instruction: Instruction) -> None:
         match instruction:
             case Prepare(job):
-                self._begin(job, self._prepare)
+                self._begin(job, self._hands.prepare)
             case Launch(job):
-                self._begin(job, self._run)
+                self._begin(job, self._hands.run)
             case Export(job):
-                self._begin(job, self._export)
+                self._begin(job, self._hands.export)
             case Abandon(job_id):
                 if (work := self._works.get(job_id)) is not None:
                     work.abandoned.set()
             case Stop(job, at_once):
-                number = signal.SIGUSR1 if at_once else signal.SIGTERM
-                work = self._works[job.job_id]
-                if work.handle is not None:
-                    work.handle.signal(number)
-                else:
-                    work.wanted = number
+                self._works[job.job_id].stop(signal.SIGUSR1 if at_once else signal.SIGTERM)
 
     def _begin(
         self,
         job: JobRecord,
-        do: Callable[[JobRecord, "_Work"], Coroutine[Any, Any, None]],
+        do: Callable[[JobRecord, Work], Coroutine[Any, Any, None]],
     ) -> None:
         """Do something for a job, behind what is being done for it already."""
         before = self._works.get(job.job_id)
-        work = self._works[job.job_id] = _Work()
+        work = self._works[job.job_id] = Work()
 
         async def in_turn() -> None:
             try:
@@ -215,166 +194,14 @@ class Controller:
                     await asyncio.wait([before.task])
                 await do(job, work)
             finally:
+                current = self.scheduler.jobs.get(job.job_id)
+                if current is None or current.status not in HOLDING:
+                    self._workspace.release(job.job_id)
                 if self._works.get(job.job_id) is work:
                     del self._works[job.job_id]
 
         work.task = asyncio.create_task(in_turn(), name=f"job {job.job_id} {job.status.name}")
         work.task.add_done_callback(_report)
-
-    async def _prepare(self, job: JobRecord, work: _Work) -> None:
-        job_id = job.job_id
-        if work.abandoned.is_set():
-            return
-        if job.status is Status.SCHEDULING:
-            await self._event(lambda: self.scheduler.preparing(job_id))
-        try:
-            await asyncio.to_thread(self._workspace.prepare, job, work.abandoned)
-        except Abandoned:
-            return
-        except Unprepared as error:
-            problem = str(error)
-        except OSError as error:
-            problem = f"Its directory could not be set up: {error.strerror}."
-        else:
-            problem = ""
-        if work.abandoned.is_set():
-            return
-        if problem:
-            await self._say(job, problem)
-            await self._event(lambda: self.scheduler.preparation_failed(job_id, problem))
-        else:
-            await self._event(lambda: self.scheduler.prepared(job_id))
-
-    async def _find_run(self, job: JobRecord, work: _Work) -> None:
-        """Go on with a run that a former coordinator began."""
-        directory = self._workspace.directory(job.job_id).run(job.run_count)
-        try:
-            work.handle = await launcher.find(directory)
-        except NeverStarted:
-            await self._run(job, work)
-        else:
-            await self._see_through(job, work)
-
-    async def _run(self, job: JobRecord, work: _Work) -> None:
-        try:
-            work.handle = await asyncio.to_thread(self._launch, job)
-        except (BadUrl, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            end = RunEnd(exit_code=None, failure=f"The run could not be started: {reason}.")
-            await self._event(lambda: self.scheduler.run_ended(job.job_id, end))
-        else:
-            await self._see_through(job, work)
-
-    async def _see_through(self, job: JobRecord, work: _Work) -> None:
-        """Follow a run's runner to its end."""
-        directory = self._workspace.directory(job.job_id).run(job.run_count)
-        while work.handle is not None:
-            if work.wanted is not None:
-                work.handle.signal(work.wanted)
-            try:
-                await self._follow(job, work, work.handle)
-            finally:
-                work.handle.close()
-                work.handle = None
-            # It may have left because another runner of this run was there before it.
-            with suppress(NeverStarted):
-                work.handle = await launcher.find(directory)
-        try:
-            end = await asyncio.to_thread(launcher.read_end, directory)
-        except OSError as error:
-            reason = f"How the run was over cannot be told: {error.strerror}."
-            end = RunEnd(exit_code=None, failure=reason, transient=True)
-        await self._observe(job)
-        if end.transient:
-            await self._say(job, end.failure)
-        await self._event(lambda: self.scheduler.run_ended(job.job_id, end))
-
-    def _launch(self, job: JobRecord) -> RunnerHandle:
-        directory = self._workspace.directory(job.job_id).run(job.run_count)
-        spec = self._workspace.run_spec(job, notify=self._notify, grace=self._stop_grace)
-        spec["metrics_before"] = launcher.metrics_before(directory)
-        return launcher.start(directory, spec)
-
-    async def _follow(self, job: JobRecord, work: _Work, handle: RunnerHandle) -> None:
-        """Wait until a runner is gone, and take note of what it reports meanwhile."""
-        gone = asyncio.create_task(handle.gone(), name=f"runner of {job.job_id}")
-        try:
-            while not gone.done():
-                news = asyncio.create_task(work.news.wait(), name=f"news of {job.job_id}")
-                await asyncio.wait([gone, news], return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
-                work.news.clear()
-                if not gone.done():
-                    await self._observe(job)
-                    await asyncio.wait([gone], timeout=OBSERVE_INTERVAL)
-            await gone
-        finally:
-            gone.cancel()
-
-    async def _observe(self, job: JobRecord) -> None:
-        current = self.scheduler.jobs[job.job_id]
-
-        def look() -> Callable[[], Step]:
-            checkpoints = None
-            # The tenant's own files: they may be in any state.
-            with suppress(BadUrl, OSError):
-                checkpoints = self._workspace.checkpoints(current)
-            progress = None
-            with suppress(FileNotFoundError), MetricsReader(self._metrics_path(job)) as reader:
-                if (newest := reader.newest()) is not None:
-                    progress = progress_of(newest, current.progress)
-            return lambda: self.scheduler.observed(
-                job.job_id, progress=progress, checkpoints=checkpoints
-            )
-
-        await self._event(await asyncio.to_thread(look))
-
-    def _metrics_path(self, job: JobRecord) -> Path:
-        return self._workspace.directory(job.job_id).metrics
-
-    async def _export(self, job: JobRecord, work: _Work) -> None:
-        try:
-            url = await asyncio.to_thread(self._workspace.export, job, work.abandoned)
-        except Abandoned:
-            if self._closing:
-                # Done again at the next start.
-                return
-            problem = "It was cancelled."
-        except Unprepared as error:
-            problem = str(error)
-        except OSError as error:
-            problem = f"Its artefacts could not be written: {error.strerror}."
-        else:
-            await self._say(job, f"The artefacts are at {url}.")
-            await self._event(lambda: self.scheduler.exported(job.job_id, url))
-            return
-        await self._say(job, problem)
-        await self._event(lambda: self.scheduler.export_failed(job.job_id, problem))
-
-    async def _say(self, job: JobRecord, text: str) -> None:
-        """Add a line of the coordinator's to the log of a job that has no runner."""
-
-        def write() -> None:
-            directory = self._workspace.directory(job.job_id)
-            entry = LogEntry(
-                level=LogLevel.LOG_LEVEL_INFO,
-                message=text,
-                source="coordinator",
-                node_id=job.node_ids[0] if job.node_ids else "",
-            )
-            entry.timestamp.FromMicroseconds(self._clock())
-            with locked(directory.lock, wait=True):
-                writer = LogWriter(directory.log)
-                try:
-                    writer.append([entry])
-                finally:
-                    writer.close()
-
-        try:
-            await asyncio.to_thread(write)
-        except OSError as error:
-            _log.error("log_not_written", job_id=job.job_id, reason=error.strerror)
-        self._board.wake(job.job_id)
 
 
 def _said(job: JobRecord | None) -> tuple[Status, str] | None:

@@ -18,7 +18,10 @@ from .refusals import (
     NotFound,
     NotImplementedHere,
     Overloaded,
+    PermissionDenied,
     Refused,
+    Unauthenticated,
+    Unavailable,
 )
 
 _CODES: Final[dict[type[Refused], grpc.StatusCode]] = {
@@ -28,6 +31,9 @@ _CODES: Final[dict[type[Refused], grpc.StatusCode]] = {
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     NotImplementedHere: grpc.StatusCode.UNIMPLEMENTED,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 #: Health and reflection tell nothing of any tenant.
 _OPEN: Final = ("/grpc.health.", "/grpc.reflection.")
@@ -53,13 +59,18 @@ class Peer:
 
 def peer_of(context: Context) -> Peer:
     """Who calls. Raises InvalidArgument."""
-    metadata = _texts(context.invocation_metadata())
+    metadata = metadata_of(context)
     tenant_id = metadata.get("x-tenant-id", "")
     if not TENANT.fullmatch(tenant_id):
         raise InvalidArgument(
             "x-tenant-id", "this metadata must name the tenant: letters, digits, '.', '_', '-'"
         )
     return Peer(tenant_id, metadata.get("x-user-id", ""))
+
+
+def metadata_of(context: Context) -> dict[str, str]:
+    """The metadata of a call that is text."""
+    return _texts(context.invocation_metadata())
 
 
 def _texts(metadata: Any) -> dict[str, str]:

@@ -1,42 +1,45 @@
 """Score a model on data sets, as the process of an evaluation job. Stands alone: it is copied.
 
 Reads `SCAIMIND_JOB_CONFIG` (`model_path` and `benchmarks`) and writes
-`results.json` into `SCAIMIND_OUTPUT_DIR`.
-
-A model is a directory. If it holds `scaimind_model.py`, that file's
-`load(directory)` gives the model: an object with
-
-    score(prompt: str, continuation: str) -> tuple[float, int]
-        the log-probability in nats of `continuation` behind `prompt`, and of
-        how many tokens it is made;
-    generate(prompt: str, max_tokens: int) -> str
-        the most probable continuation.
-
-Otherwise `model.npz` is read as the example's character model.
+`results.json` into `SCAIMIND_OUTPUT_DIR`. What a model's directory must hold,
+and what the benchmarks do, is in docs/evaluations.md.
 """
 
 # ruff: noqa: T201  # what a process prints is its log
-import importlib.util
+import importlib
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
+
+OWN_MODEL = "scaimind_model"
+CHARACTER_MODEL = "model.npz"
+RESULTS = "results.json"
+
+#: Scores by name, and how many samples were scored.
+Scores = tuple[dict[str, float], int]
 
 
 class BadData(Exception):
     """A data set or a model is not what a benchmark needs; the message says where."""
 
 
+class BadParameter(Exception):
+    """A benchmark was given a parameter that it does not take; the message says which it takes."""
+
+
 class Model(Protocol):
     """What a model can do."""
 
     def score(self, prompt: str, continuation: str) -> tuple[float, int]:
-        """Log-probability in nats, and tokens."""
+        """The log-probability in nats of `continuation` behind `prompt`, and its tokens."""
 
     def generate(self, prompt: str, max_tokens: int) -> str:
         """The most probable continuation."""
@@ -70,7 +73,7 @@ class CharacterModel:
         return [self._number.get(character, unknown) for character in text]
 
     def score(self, prompt: str, continuation: str) -> tuple[float, int]:
-        """See the module."""
+        """See Model; what comes before the prompt counts as line breaks."""
         np = self._np
         came = self._tokens(continuation)
         if not came:
@@ -86,7 +89,7 @@ class CharacterModel:
         return total, len(came)
 
     def generate(self, prompt: str, max_tokens: int) -> str:
-        """See the module."""
+        """See Model."""
         np = self._np
         tokens = [*self._tokens("\n" * self._context), *self._tokens(prompt)]
         start = len(tokens)
@@ -96,26 +99,28 @@ class CharacterModel:
 
 
 def load_model(path: Path) -> Model:
-    """The model in a directory. Raises BadData."""
-    own = path / "scaimind_model.py"
-    if own.is_file():
-        spec = importlib.util.spec_from_file_location("scaimind_model", own)
-        if spec is None or spec.loader is None:
-            raise BadData("scaimind_model.py cannot be loaded")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+    """The model in a directory. Raises BadData, and whatever the model's own code raises."""
+    if (path / f"{OWN_MODEL}.py").is_file():
+        # It may import what lies beside it.
+        sys.path.insert(0, str(path))
+        module = importlib.import_module(OWN_MODEL)
+        if not hasattr(module, "load"):
+            raise BadData(f"{OWN_MODEL}.py has no function load(directory)")
         model: Model = module.load(path)
         return model
-    if (path / "model.npz").is_file():
-        return CharacterModel(path / "model.npz")
-    raise BadData("the model's directory has neither scaimind_model.py nor model.npz")
+    if (path / CHARACTER_MODEL).is_file():
+        return CharacterModel(path / CHARACTER_MODEL)
+    raise BadData(f"the model's directory has neither {OWN_MODEL}.py nor {CHARACTER_MODEL}")
 
 
-def records(path: Path, limit: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The records of a JSONL file with their line numbers; at most `limit` unless it is 0."""
+def records(path: Path, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a JSONL file and where they are; at most `limit` unless it is 0.
 
-    def every() -> Iterator[tuple[int, dict[str, Any]]]:
-        with open(path, encoding="utf-8") as lines:
+    Raises BadData, also where there is none.
+    """
+
+    def every() -> Iterator[tuple[str, dict[str, Any]]]:
+        with open(path, "rb") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
@@ -125,27 +130,42 @@ def records(path: Path, limit: int) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise BadData(f"line {number}: it is not JSON ({error})") from None
                 if not isinstance(value, dict):
                     raise BadData(f"line {number}: it is not a JSON object")
-                yield number, value
+                yield f"line {number}", value
 
-    return islice(every(), limit or None)
+    found = False
+    for record in islice(every(), limit or None):
+        found = True
+        yield record
+    if not found:
+        raise BadData("there is no record to score")
 
 
-def _text(record: dict[str, Any], name: str, number: int) -> str:
+def _text(record: dict[str, Any], name: str, where: str) -> str:
     value = record.get(name)
     if not isinstance(value, str):
-        raise BadData(f"line {number}: it has no text {name!r}")
+        raise BadData(f"{where}: it has no text {name!r}")
     return value
 
 
-Scores = tuple[dict[str, float], int]
+def _choices(record: dict[str, Any], where: str) -> list[str]:
+    value = record.get("choices")
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(each, str) for each in value):
+        return value
+    raise BadData(f"{where}: it has no list 'choices' of two or more texts")
 
 
-def perplexity(model: Model, data: Path, limit: int, parameters: dict[str, str]) -> Scores:
-    """How surprised the model is, per token, by the field `text` (or `parameters["field"]`)."""
-    field = parameters.get("field", "text")
+def _score(model: Model, prompt: str, text: str, where: str) -> tuple[float, int]:
+    score, tokens = model.score(prompt, text)
+    if math.isnan(score) or tokens < 0:
+        raise BadData(f"{where}: the model gave {score} for {tokens} tokens")
+    return score, tokens
+
+
+def perplexity(model: Model, data: Path, limit: int, *, field: str = "text") -> Scores:
+    """How surprised the model is, per token, by the text in `field`."""
     total, tokens, samples = 0.0, 0, 0
-    for number, record in records(data, limit):
-        score, count = model.score("", _text(record, field, number))
+    for where, record in records(data, limit):
+        score, count = _score(model, "", _text(record, field, where), where)
         total, tokens, samples = total + score, tokens + count, samples + 1
     if not tokens:
         raise BadData("there is no text to score")
@@ -154,48 +174,102 @@ def perplexity(model: Model, data: Path, limit: int, parameters: dict[str, str])
     return {"perplexity": math.exp(min(loss, 700.0)), "loss": loss, "tokens": tokens}, samples
 
 
-def exact_match(model: Model, data: Path, limit: int, parameters: dict[str, str]) -> Scores:
-    """How often the continuation of `prompt` is `answer`, blanks around it aside."""
+def exact_match(model: Model, data: Path, limit: int, *, max_tokens: int = 0) -> Scores:
+    """How often the continuation of `prompt` is `answer`, blanks around it aside.
+
+    Unless `max_tokens` is given, one more than the answer has characters may be generated.
+    """
     hits = samples = 0
-    for number, record in records(data, limit):
-        answer = _text(record, "answer", number)
-        length = int(parameters.get("max_tokens", len(answer) + 1))
-        said = model.generate(_text(record, "prompt", number), length)
+    for where, record in records(data, limit):
+        answer = _text(record, "answer", where)
+        said = model.generate(_text(record, "prompt", where), max_tokens or len(answer) + 1)
         hits += said.strip() == answer.strip()
         samples += 1
-    if not samples:
-        raise BadData("there is no record to score")
     return {"exact_match": hits / samples}, samples
 
 
-def multiple_choice(model: Model, data: Path, limit: int, parameters: dict[str, str]) -> Scores:
+def multiple_choice(model: Model, data: Path, limit: int) -> Scores:
     """How often the most probable of `choices` behind `question`, per token, is the `answer`.
 
     `answer` is the index of the right choice, from 0, or its text.
     """
     hits = samples = 0
-    for number, record in records(data, limit):
-        question, choices = _text(record, "question", number), record.get("choices")
-        if not isinstance(choices, list) or len(choices) < 2:
-            raise BadData(f"line {number}: it has no list 'choices' of two or more")
+    for where, record in records(data, limit):
+        question, choices = _text(record, "question", where), _choices(record, where)
         answer = record.get("answer")
         right = choices.index(answer) if answer in choices else answer
-        if not isinstance(right, int) or not 0 <= right < len(choices):
-            raise BadData(f"line {number}: its 'answer' is none of the choices")
-        scored = [model.score(question, str(choice)) for choice in choices]
-        means = [score / max(count, 1) for score, count in scored]
+        if type(right) is not int or not 0 <= right < len(choices):
+            raise BadData(f"{where}: its 'answer' is none of the choices")
+        scored = [_score(model, question, choice, where) for choice in choices]
+        means = [score / max(tokens, 1) for score, tokens in scored]
         hits += means.index(max(means)) == right
         samples += 1
-    if not samples:
-        raise BadData("there is no record to score")
     return {"accuracy": hits / samples}, samples
 
 
-BENCHMARKS: dict[str, Callable[[Model, Path, int, dict[str, str]], Scores]] = {
-    "perplexity": perplexity,
-    "exact_match": exact_match,
-    "multiple_choice": multiple_choice,
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 65_536:
+        raise ValueError("it is not a number from 1 to 65536")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A way to score a model: which, and what its parameters are made of (ValueError: bad)."""
+
+    run: Callable[..., Scores]
+    parameters: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+
+    def read(self, given: Mapping[str, str]) -> dict[str, Any]:
+        """The parameters as `run` takes them. Raises BadParameter."""
+        found = {}
+        for name, text in given.items():
+            if name not in self.parameters:
+                known = ", ".join(sorted(self.parameters)) or "none"
+                raise BadParameter(f"{name[:64]!r} is not known; there are: {known}")
+            try:
+                found[name] = self.parameters[name](text)
+            except ValueError as error:
+                raise BadParameter(f"{name}: {error}") from None
+        return found
+
+
+BENCHMARKS = {
+    "perplexity": Benchmark(perplexity, {"field": str}),
+    "exact_match": Benchmark(exact_match, {"max_tokens": _count}),
+    "multiple_choice": Benchmark(multiple_choice),
 }
+
+
+def _told(error: Exception) -> str:
+    """What is wrong, for people; of an error that the model's own code made, the log gets all."""
+    if isinstance(error, BadData):
+        return str(error)
+    traceback.print_exception(error)
+    return f"the model failed with {type(error).__name__}: {error}"
+
+
+def evaluate(model: Model, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of one benchmark; `error_message` says why there are no scores."""
+    began = time.monotonic()
+    scores: dict[str, float] = {}
+    samples, problem = 0, ""
+    benchmark = BENCHMARKS[asked["name"]]
+    try:
+        scores, samples = benchmark.run(
+            model,
+            Path(asked["local_path"]),
+            asked["num_samples"],
+            **benchmark.read(asked["parameters"]),
+        )
+    except Exception as error:  # a model that fails ends its benchmark, not the others
+        problem = f"{asked['dataset']}: {_told(error)}"
+    return {
+        "scores": scores,
+        "num_samples": samples,
+        "error_message": problem,
+        "duration_seconds": time.monotonic() - began,
+    }
 
 
 def main() -> int:
@@ -203,35 +277,26 @@ def main() -> int:
     config = json.loads(Path(os.environ["SCAIMIND_JOB_CONFIG"]).read_text(encoding="utf-8"))
     try:
         model = load_model(Path(config["model_path"]))
-    except BadData as error:
-        print(f"The model cannot be loaded: {error}", file=sys.stderr)
+    except Exception as error:  # whatever the model's own code raises
+        print(f"The model cannot be loaded: {_told(error)}", file=sys.stderr)
         return 1
-    results = []
-    for step, benchmark in enumerate(config["benchmarks"], 1):
-        began = time.monotonic()
-        result: dict[str, Any] = {"scores": {}, "num_samples": 0, "error_message": ""}
-        try:
-            result["scores"], result["num_samples"] = BENCHMARKS[benchmark["name"]](
-                model,
-                Path(benchmark["local_path"]),
-                benchmark["num_samples"],
-                benchmark["parameters"],
-            )
-        except (BadData, ValueError) as error:
-            result["error_message"] = f"{benchmark['dataset']}: {error}"
-        result["duration_seconds"] = time.monotonic() - began
+    results, problems = [], []
+    for number, asked in enumerate(config["benchmarks"], 1):
+        result = evaluate(model, asked)
         results.append(result)
-        print(
-            f"{benchmark['name']} on {benchmark['dataset']}: "
-            f"{result['error_message'] or result['scores']}"
-        )
+        if problem := result["error_message"]:
+            problems.append(f"{asked['name']}: {problem}")
+            print(problems[-1], file=sys.stderr)
+        else:
+            print(f"{asked['name']} on {asked['dataset']}: {result['scores']}")
+        numbers = {f"eval_{name}": score for name, score in result["scores"].items()}
+        snapshot = {"step": number, "total_steps": len(config["benchmarks"]), **numbers}
         with open(os.environ["SCAIMIND_METRICS_FILE"], "a", encoding="utf-8") as metrics:
-            names = {f"eval_{name}": score for name, score in result["scores"].items()}
-            metrics.write(json.dumps({"step": step, **names}) + "\n")
-    output = Path(os.environ["SCAIMIND_OUTPUT_DIR"]) / "results.json"
+            metrics.write(json.dumps(snapshot) + "\n")
+    output = Path(os.environ["SCAIMIND_OUTPUT_DIR"]) / RESULTS
     output.write_text(json.dumps(results), encoding="utf-8")
-    if all(result["error_message"] for result in results):
-        print(results[0]["error_message"], file=sys.stderr)
+    if len(problems) == len(results):
+        print(f"No benchmark gave scores. {problems[0]}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,10 +1,13 @@
 """Evaluations: jobs labelled `type=evaluation` whose process is `evaluate_model`."""
 
 import json
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from generated.mindcoordinator.v1.evaluations_pb2 import (
+    Benchmark,
     BenchmarkResult,
     Evaluation,
     SubmitEvaluationRequest,
@@ -12,11 +15,12 @@ from generated.mindcoordinator.v1.evaluations_pb2 import (
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 from . import evaluate_model
-from .drive import BadUrl, Drive
+from .access import Access, Grant
+from .drive import Drive
+from .evaluate_model import BENCHMARKS, RESULTS, BadParameter
 from .messages import status_message, time_message
-from .records import Demand, JobRecord, Kind
+from .records import Demand, JobRecord, Kind, find_checkpoint
 from .refusals import FailedPrecondition, InvalidArgument
-from .scheduler import checkpoint_url
 from .states import Status
 from .submission import new_job_id
 
@@ -24,46 +28,48 @@ from .submission import new_job_id
 SCRIPT: Final = Path(evaluate_model.__file__)
 _QUEUE: Final = "default"
 _MAX_BENCHMARKS: Final = 100
+_MAX_RESULTS: Final = 1024 * 1024
 
 
 def accept_evaluation(
     request: SubmitEvaluationRequest,
     *,
-    trained: JobRecord,
+    tenant_id: str,
     user_id: str,
+    trained: JobRecord | None,
     drive: Drive,
     now: int,
 ) -> JobRecord:
-    """The PENDING job that evaluates what `trained` made. Raises Refused."""
+    """The PENDING job that evaluates what `trained` made, or the model at a URI. Raises Refused."""
     kept = SubmitEvaluationRequest()
     kept.CopyFrom(request)
     kept.idempotency_key = ""
+    _check_benchmarks(kept.benchmarks)
     kept.model_uri = _model(request, trained)
-    if not kept.benchmarks:
-        raise InvalidArgument("benchmarks", "there is none")
-    if len(kept.benchmarks) > _MAX_BENCHMARKS:
-        raise InvalidArgument("benchmarks", f"there are more than {_MAX_BENCHMARKS}")
-    _check("model_uri", kept.model_uri, trained.tenant_id, drive, directory=True)
+    # No tokens come with an evaluation: it may use what the gateway's caller may, and no more.
+    access = Access(tenant_id)
+    drive.require(access, "model_uri", kept.model_uri, kind="directory")
+    kept.model_uri = drive.pinned(access, kept.model_uri)
     for at, benchmark in enumerate(kept.benchmarks):
-        if benchmark.name not in evaluate_model.BENCHMARKS:
-            known = ", ".join(sorted(evaluate_model.BENCHMARKS))
-            raise InvalidArgument(
-                f"benchmarks.{at}.name",
-                f"{benchmark.name[:64]!r} is not known; there are: {known}",
-            )
-        if benchmark.num_samples < 0:
-            raise InvalidArgument(f"benchmarks.{at}.num_samples", "it is below 0")
-        _check(f"benchmarks.{at}.dataset", benchmark.dataset, trained.tenant_id, drive)
-    submission = SubmitJobRequest(
-        name=f"Evaluation of {trained.name}"[:256],
-        labels={"type": "evaluation", "job_id": trained.job_id},
-    )
+        drive.require(access, f"benchmarks.{at}.dataset", benchmark.dataset, kind="file")
+    labels = {"type": "evaluation"}
+    if trained is not None:
+        labels["job_id"] = trained.job_id
+    name = trained.name if trained is not None else kept.model_uri
+    submission = SubmitJobRequest(name=f"Evaluation of {name}"[:256], labels=labels)
     submission.scheduling_config.queue_name = _QUEUE
     submission.resource_config.node_count = 1
     submission.training_config.priority = 5
+    job_id = new_job_id("eval")
     return JobRecord(
-        job_id=new_job_id("eval"),
-        tenant_id=trained.tenant_id,
+        job_id=job_id,
+        grant=Grant.give(
+            tenant_id=tenant_id,
+            user_id=user_id,
+            job_id=job_id,
+            urls=[kept.model_uri, *(benchmark.dataset for benchmark in kept.benchmarks)],
+        ),
+        tenant_id=tenant_id,
         user_id=user_id,
         name=submission.name,
         submission=submission,
@@ -77,48 +83,64 @@ def accept_evaluation(
     )
 
 
-def _model(request: SubmitEvaluationRequest, trained: JobRecord) -> str:
+def _check_benchmarks(benchmarks: Sequence[Benchmark]) -> None:
+    if not benchmarks:
+        raise InvalidArgument("benchmarks", "there is none")
+    if len(benchmarks) > _MAX_BENCHMARKS:
+        raise InvalidArgument("benchmarks", f"there are more than {_MAX_BENCHMARKS}")
+    for at, benchmark in enumerate(benchmarks):
+        where = f"benchmarks.{at}"
+        known = BENCHMARKS.get(benchmark.name)
+        if known is None:
+            raise InvalidArgument(
+                f"{where}.name",
+                f"{benchmark.name[:64]!r} is not known; there are: {', '.join(sorted(BENCHMARKS))}",
+            )
+        if benchmark.num_samples < 0:
+            raise InvalidArgument(f"{where}.num_samples", "it is below 0")
+        try:
+            known.read(benchmark.parameters)
+        except BadParameter as error:
+            raise InvalidArgument(f"{where}.parameters", str(error)) from None
+
+
+def _model(request: SubmitEvaluationRequest, trained: JobRecord | None) -> str:
     """Where the model is that is to be evaluated. Raises Refused."""
+    if trained is None:
+        if not request.model_uri:
+            raise InvalidArgument("job_id", "give it, or model_uri")
+        if request.checkpoint_id:
+            raise InvalidArgument("checkpoint_id", "it needs the job_id")
+        return request.model_uri
+    if trained.kind is Kind.EVALUATION:
+        raise InvalidArgument("job_id", "it is an evaluation, not a training job")
     if request.checkpoint_id:
-        if request.model_uri:
-            raise InvalidArgument("checkpoint_id", "give either it or model_uri")
-        for checkpoint in trained.checkpoints:
-            if checkpoint.checkpoint_id == request.checkpoint_id:
-                return checkpoint_url(trained, checkpoint)
-        raise FailedPrecondition(f"the job has no checkpoint {request.checkpoint_id[:128]!r}")
+        url = find_checkpoint(trained, request.checkpoint_id)
+        if request.model_uri not in ("", url, trained.output_path):
+            raise InvalidArgument(
+                "model_uri", "it is not this job's; give either it or checkpoint_id"
+            )
+        return url
     if request.model_uri:
         return request.model_uri
-    if not trained.output_path:
+    if trained.status is not Status.COMPLETED:
         raise FailedPrecondition(
-            f"the job is {trained.status.name} and has no artefacts yet; wait until it is"
-            " COMPLETED, or give a model_uri or a checkpoint_id"
+            f"the job is {trained.status.name}, and only a COMPLETED job has a model; give the"
+            " checkpoint_id of one of its checkpoints, or a model_uri"
         )
     return trained.output_path
 
 
-def _check(where: str, url: str, tenant_id: str, drive: Drive, *, directory: bool = False) -> None:
-    try:
-        drive.check(tenant_id, url)
-    except BadUrl as error:
-        raise InvalidArgument(where, str(error)) from None
-    try:
-        path = drive.find(tenant_id, url)
-    except BadUrl as error:
-        raise FailedPrecondition(f"{where}: {error}") from None
-    if path.is_dir() != directory:
-        raise FailedPrecondition(f"{where}: {url} is not a {'directory' if directory else 'file'}")
-
-
-def process_config(job: JobRecord, drive: Drive) -> dict[str, Any]:
-    """What `evaluate_model` is told. Raises BadUrl."""
+def process_config(job: JobRecord, fetch: Callable[[str], str]) -> dict[str, Any]:
+    """What `evaluate_model` is told; `fetch` tells where what a URL names can be read."""
     assert job.evaluation is not None
     return {
-        "model_path": str(drive.find(job.tenant_id, job.evaluation.model_uri)),
+        "model_path": fetch(job.evaluation.model_uri),
         "benchmarks": [
             {
                 "name": benchmark.name,
                 "dataset": benchmark.dataset,
-                "local_path": str(drive.find(job.tenant_id, benchmark.dataset)),
+                "local_path": fetch(benchmark.dataset),
                 "num_samples": benchmark.num_samples,
                 "parameters": dict(benchmark.parameters),
             }
@@ -148,9 +170,26 @@ def evaluation_message(job: JobRecord, output: Path) -> Evaluation:
     if job.ended_at:
         message.ended_at.CopyFrom(time_message(job.ended_at))
     if job.status is Status.COMPLETED:
-        results = json.loads((output / "results.json").read_bytes())
-        for benchmark, result in zip(asked.benchmarks, results, strict=True):
-            message.results.append(
-                BenchmarkResult(name=benchmark.name, dataset=benchmark.dataset, **result)
-            )
+        try:
+            message.results.extend(_results(output, asked.benchmarks))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            # The model's own code ran there: it may have left anything.
+            message.error_message = f"Its results cannot be read: {type(error).__name__}."
     return message
+
+
+def _results(output: Path, benchmarks: Sequence[Benchmark]) -> list[BenchmarkResult]:
+    file = os.open(output / RESULTS, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(file, "rb") as reader:
+        results = json.loads(reader.read(_MAX_RESULTS))
+    return [
+        BenchmarkResult(
+            name=benchmark.name,
+            dataset=benchmark.dataset,
+            scores=result["scores"],
+            num_samples=result["num_samples"],
+            duration_seconds=result["duration_seconds"],
+            error_message=result["error_message"],
+        )
+        for benchmark, result in zip(benchmarks, results, strict=True)
+    ]

@@ -7,6 +7,7 @@
         metrics/        snapshots and their index, see `metrics`
         work/           the training process's own directory, its scripts in it
         output/         SCAIMIND_OUTPUT_DIR
+        tmp/            TMPDIR
         runs/<n>/       one run: run.json, runner.json, metrics.jsonl, exit.json
 
 Checkpoints are in the drive, `<drive>/<tenant>/jobs/<job id>/checkpoints/`.
@@ -14,13 +15,19 @@ Checkpoints are in the drive, `<drive>/<tenant>/jobs/<job id>/checkpoints/`.
 
 import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
+
+#: How a runner is told its directory. Not by an argument: those are open to all processes.
+RUN_VARIABLE: Final = "SCAIMIND_RUN_DIRECTORY"
+#: What a runner is asked with. They are blocked when it starts, until it can answer.
+RUNNER_SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,11 @@ class JobDir:
     def output(self) -> Path:
         """Where the training process leaves its artefacts."""
         return self.path / "output"
+
+    @property
+    def temporary(self) -> Path:
+        """TMPDIR."""
+        return self.path / "tmp"
 
     def run(self, number: int) -> "RunDir":
         """The directory of a run."""
@@ -135,3 +147,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     value: dict[str, Any] = orjson.loads(content)
     return value
+
+
+def process_mark(pid: int) -> dict[str, Any]:
+    """What tells a process from every other that had or will have its number.
+
+    Raises FileNotFoundError or ProcessLookupError if there is no such process.
+    """
+    ticks = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return {"pid": pid, "started": f"{boot}/{int(ticks)}"}

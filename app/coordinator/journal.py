@@ -1,34 +1,44 @@
 """Append-only files of records, with a sparse index, for one writer and any number of readers.
 
+Here are the format and the reader; `journal_writer` has the writer.
+
 A record is a length-delimited protobuf field, `tag, varint length, payload`,
 so that a slice of the file is a serialized message whose repeated field the
 records are. Records are numbered densely from 1.
 
 The index beside it (`<name>.index`) has an entry at the end of each block of
-at most BLOCK_RECORDS records or about BLOCK_BYTES bytes: the position in the file, and
-how many records of each class lie before it. A record's class is one of
-CLASSES small numbers, for a log its level. A reader finds any number, and any
-count of records of a class, by bisecting the index and reading one block. The
-index can always be made again from the file.
+some hundred records: the position in the file, and how many records of each
+class lie before it. A record's class is one of CLASSES small numbers, for a
+log its level. A reader finds any number, and any count of records of a class,
+by bisecting the index and reading one block. The index can always be made
+again from the file.
 """
 
 import os
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 CLASSES: Final = 4
-BLOCK_RECORDS: Final = 512
-BLOCK_BYTES: Final = 256 * 1024
-#: Payloads are at most this long, so that a reader's buffer always holds a whole record.
-MAX_PAYLOAD: Final = 192 * 1024
+#: An entry of the index: a position, and counts by class.
+ENTRY: Final = struct.Struct(f"<{1 + CLASSES}Q")
+#: Bytes that are read at once; the first record in them is always whole.
+READ: Final = 256 * 1024
+#: Payloads are at most this long.
+MAX_PAYLOAD: Final = READ - 16
+_LIKELY: Final = 4096
 
-_ENTRY = struct.Struct(f"<{1 + CLASSES}Q")
-_READ = 256 * 1024
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A reader's place: `number` records, `position` bytes lie before it."""
+
+    number: int = 0
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +53,17 @@ class Mark:
         """The number of the record before this place; 0 at the start."""
         return sum(self.counts)
 
+    @property
+    def cursor(self) -> Cursor:
+        """This place for a reader."""
+        return Cursor(self.number, self.position)
+
+    def count(self, classes: range) -> int:
+        """How many records of `classes` lie before it."""
+        return sum(self.counts[kind] for kind in classes)
+
 
 START: Final = Mark(0, (0,) * CLASSES)
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """A reader's place: `number` records, `position` bytes lie before it."""
-
-    number: int = 0
-    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +71,25 @@ class Slice:
     """Whole records as they are in the file."""
 
     data: bytes
-    count: int
+    #: Where in `data` each of them ends.
+    ends: list[int]
     #: Behind the last of them.
     cursor: Cursor
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.ends)
+
+    def payloads(self) -> Iterator[bytes]:
+        """What is in them."""
+        at = 0
+        for end in self.ends:
+            at += 1
+            while self.data[at] > 0x7F:
+                at += 1
+            yield self.data[at + 1 : end]
+            at = end
 
 
 def frame(tag: int, payload: bytes) -> bytes:
@@ -76,11 +103,14 @@ def frame(tag: int, payload: bytes) -> bytes:
     return bytes(head) + payload
 
 
-def _ends(data: bytes, tag: int) -> list[int]:
-    """Where each whole record in `data` ends, up to the first that is not whole or not one."""
+def record_ends(data: bytes, tag: int, *, most: int = READ) -> list[int]:
+    """Where each whole record in `data` ends, up to the first that is not whole or not one.
+
+    At most `most` of them.
+    """
     ends: list[int] = []
     at, size = 0, len(data)
-    while at < size and data[at] == tag:
+    while at < size and data[at] == tag and len(ends) < most:
         at += 1
         length = shift = 0
         while True:
@@ -99,102 +129,12 @@ def _ends(data: bytes, tag: int) -> list[int]:
     return ends
 
 
-def _index_path(path: Path) -> Path:
+def index_path(path: Path) -> Path:
+    """Where the index of a journal is."""
     return path.with_name(path.name + ".index")
 
 
-class JournalWriter:
-    """The one writer of a journal. Opening it cuts off what a crash left half-written.
-
-    `class_of` tells the class of a record from its bytes, frame included.
-    """
-
-    def __init__(self, path: Path, *, tag: int, class_of: Callable[[bytes], int]) -> None:
-        self._tag = tag
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self._index = os.open(
-            _index_path(path), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
-        )
-        self._block = START
-        self._end = START
-        self._recover(class_of)
-
-    @property
-    def number(self) -> int:
-        """The number of the last record."""
-        return self._end.number
-
-    def append(self, records: Sequence[tuple[int, bytes]]) -> None:
-        """Append (class, payload) pairs. All are in the file afterwards, or none (OSError)."""
-        before = self._end
-        data = bytearray()
-        marks = []
-        for kind, payload in records:
-            data += frame(self._tag, payload)
-            marks.append(self._advance(kind, before.position + len(data)))
-        try:
-            _write(self._file, bytes(data))
-        except OSError:
-            self._end = before
-            os.ftruncate(self._file, before.position)
-            raise
-        self._write_index(marks)
-
-    def close(self) -> None:
-        """Close the files."""
-        os.close(self._file)
-        os.close(self._index)
-
-    def _advance(self, kind: int, position: int) -> Mark:
-        counts = list(self._end.counts)
-        counts[kind] += 1
-        self._end = Mark(position, tuple(counts))
-        return self._end
-
-    def _write_index(self, marks: Sequence[Mark]) -> None:
-        data = bytearray()
-        for mark in marks:
-            block = self._block
-            if (
-                mark.number - block.number >= BLOCK_RECORDS
-                or mark.position - block.position >= BLOCK_BYTES
-            ):
-                data += _ENTRY.pack(mark.position, *mark.counts)
-                self._block = mark
-        try:
-            _write(self._index, bytes(data))
-        except OSError:
-            # The records are in the file. The index may lag behind it, but not be torn.
-            size = os.fstat(self._index).st_size // _ENTRY.size * _ENTRY.size
-            os.ftruncate(self._index, size)
-            self._block = _Index(self._index, size // _ENTRY.size).before(size // _ENTRY.size)
-
-    def _recover(self, class_of: Callable[[bytes], int]) -> None:
-        size = os.fstat(self._file).st_size
-        count = os.fstat(self._index).st_size // _ENTRY.size
-        index = _Index(self._index, count)
-        while count and index[count - 1].position > size:
-            count -= 1
-        os.ftruncate(self._index, count * _ENTRY.size)
-        if count:
-            self._block = index[count - 1]
-        self._end = self._block
-        while True:
-            start = self._end.position
-            data = os.pread(self._file, _READ, start)
-            ends = _ends(data, self._tag)
-            if not ends:
-                break
-            marks = []
-            before = 0
-            for end in ends:
-                marks.append(self._advance(class_of(data[before:end]), start + end))
-                before = end
-            self._write_index(marks)
-        os.ftruncate(self._file, self._end.position)
-
-
-class _Index:
+class Index:
     """The index file as a sequence, read entry by entry."""
 
     def __init__(self, file: int, count: int) -> None:
@@ -202,12 +142,14 @@ class _Index:
         self._count = count
 
     def __len__(self) -> int:
+        """How many blocks there are."""
         return self._count
 
     def __getitem__(self, at: int) -> Mark:
+        """The mark at which block `at` ends."""
         if not 0 <= at < self._count:
             raise IndexError(at)
-        position, *counts = _ENTRY.unpack(os.pread(self._file, _ENTRY.size, at * _ENTRY.size))
+        position, *counts = ENTRY.unpack(os.pread(self._file, ENTRY.size, at * ENTRY.size))
         return Mark(position, tuple(counts))
 
     def before(self, at: int) -> Mark:
@@ -225,7 +167,7 @@ class JournalReader:
         self._tag = tag
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._index = os.open(_index_path(path), os.O_RDONLY | os.O_CLOEXEC)
+            self._index = os.open(index_path(path), os.O_RDONLY | os.O_CLOEXEC)
         except BaseException:
             os.close(self._file)
             raise
@@ -248,26 +190,34 @@ class JournalReader:
         os.close(self._file)
         os.close(self._index)
 
-    def read(self, cursor: Cursor, *, limit: int, max_bytes: int = _READ) -> Slice:
+    def read(self, cursor: Cursor, *, limit: int, max_bytes: int = READ) -> Slice:
         """At most `limit` records behind `cursor`, and at most `max_bytes` unless the first
         alone is larger."""
-        data = os.pread(self._file, _READ, cursor.position)
-        ends = _ends(data, self._tag)[:limit]
+        data = os.pread(self._file, READ, cursor.position)
+        ends = record_ends(data, self._tag, most=limit)
         fitting = max(bisect_right(ends, max_bytes), 1)
         ends = ends[:fitting]
         if not ends:
-            return Slice(b"", 0, cursor)
+            return Slice(b"", ends, cursor)
         return Slice(
             data[: ends[-1]],
-            len(ends),
+            ends,
             Cursor(cursor.number + len(ends), cursor.position + ends[-1]),
         )
+
+    def record(self, position: int) -> bytes:
+        """The record that begins at `position`, frame included. Raises EOFError if none does."""
+        for size in (_LIKELY, READ):
+            data = os.pread(self._file, size, position)
+            if ends := record_ends(data, self._tag, most=1):
+                return data[: ends[0]]
+        raise EOFError(position)
 
     def last(self) -> int:
         """The number of the last record."""
         index = self._open_index()
-        cursor = _cursor(index.before(len(index)))
-        while (piece := self.read(cursor, limit=_READ)).count:
+        cursor = index.before(len(index)).cursor
+        while (piece := self.read(cursor, limit=READ)).count:
             cursor = piece.cursor
         return cursor.number
 
@@ -275,7 +225,7 @@ class JournalReader:
         """The place behind record `number`, or the end where there are fewer."""
         index = self._open_index()
         block = bisect_right(range(len(index)), number, key=lambda at: index[at].number)
-        cursor = _cursor(index.before(block))
+        cursor = index.before(block).cursor
         while cursor.number < number:
             piece = self.read(cursor, limit=number - cursor.number)
             if not piece.count:
@@ -294,32 +244,49 @@ class JournalReader:
         """The last mark before which at most `count` records of `classes` lie."""
         index = self._open_index()
         return index.before(
-            bisect_right(range(len(index)), count, key=lambda at: _count(index[at], classes))
+            bisect_right(range(len(index)), count, key=lambda at: index[at].count(classes))
         )
 
-    def skip(self, cursor: Cursor, classes: range) -> Cursor:
-        """Over whole blocks, from `cursor` on, that have no record of `classes`."""
+    def blocks_with(self, cursor: Cursor, classes: range) -> Iterator[Slice]:
+        """What lies behind `cursor`, but for whole blocks that have no record of `classes`."""
         index = self._open_index()
-        places = range(len(index))
-        block = bisect_right(places, cursor.position, key=lambda at: index[at].position)
-        passed = _count(index.before(block), classes)
-        beyond = bisect_left(places, passed + 1, key=lambda at: _count(index[at], classes))
-        # Entry `beyond` ends the first block that has such a record.
-        return _cursor(index[beyond - 1]) if beyond > block else cursor
+        block = bisect_right(range(len(index)), cursor.position, key=lambda at: index[at].position)
+        while (block := _next_with(index, block, classes)) < len(index):
+            begin, end = max(index.before(block).position, cursor.position), index[block]
+            data = os.pread(self._file, end.position - begin, begin)
+            cursor = end.cursor
+            yield Slice(data, record_ends(data, self._tag), cursor)
+            block += 1
+        if (end := index.before(len(index))).position > cursor.position:
+            cursor = end.cursor
+        while (piece := self.read(cursor, limit=READ)).count:
+            cursor = piece.cursor
+            yield piece
 
-    def _open_index(self) -> _Index:
-        return _Index(self._index, os.fstat(self._index).st_size // _ENTRY.size)
-
-
-def _cursor(mark: Mark) -> Cursor:
-    return Cursor(mark.number, mark.position)
-
-
-def _count(mark: Mark, classes: range) -> int:
-    return sum(mark.counts[kind] for kind in classes)
+    def _open_index(self) -> Index:
+        return open_index(self._index, within=os.fstat(self._file).st_size)
 
 
-def _write(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
+def open_index(file: int, *, within: int) -> Index:
+    """The entries of an index file that tell of the first `within` bytes of its journal.
+
+    After a power cut there may be others.
+    """
+    count = os.fstat(file).st_size // ENTRY.size
+    index = Index(file, count)
+    while count and index[count - 1].position > within:
+        count -= 1
+    return Index(file, count)
+
+
+def _next_with(index: Index, block: int, classes: range) -> int:
+    """The first block from `block` on that has a record of `classes`; how many there are if none.
+
+    Near ones are found in fewer steps than far ones.
+    """
+    passed = index.before(block).count(classes)
+    low, step = block, 1
+    while low + step <= len(index) and index[low + step - 1].count(classes) == passed:
+        low, step = low + step, 2 * step
+    places = range(low, min(low + step, len(index)))
+    return low + bisect_left(places, passed + 1, key=lambda at: index[at].count(classes))

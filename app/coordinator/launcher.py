@@ -5,16 +5,27 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
-from .jobdir import Locked, RunDir, locked, read_json, write_json
+from .jobdir import (
+    RUN_VARIABLE,
+    RUNNER_SIGNALS,
+    Locked,
+    RunDir,
+    locked,
+    process_mark,
+    read_json,
+    write_json,
+)
 from .metrics import BadMetrics, MetricsReader, MetricsWriter, parse_snapshot
-from .scheduler import RunEnd
+from .run_exit import reserve_exit
+from .steps import RunEnd
 
 #: Seconds between two looks for a runner that is just starting.
 _STARTING: Final = 0.05
@@ -55,15 +66,17 @@ def start(directory: RunDir, spec: dict[str, Any]) -> RunnerHandle:
     """Start a runner for the run. Blocks shortly. Raises OSError."""
     directory.path.mkdir(parents=True, exist_ok=True)
     write_json(directory.spec, spec)
+    reserve_exit(directory)
     # Nothing of this process's environment: the API secret is in it.
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(_PACKAGE_ROOT),
+        RUN_VARIABLE: str(directory.path),
     }
-    with open(directory.path / "runner.err", "ab") as errors:
+    with open(directory.path / "runner.err", "ab") as errors, held_back(RUNNER_SIGNALS):
         child = subprocess.Popen(
-            [sys.executable, "-m", "app.coordinator.runner", str(directory.path)],
+            [sys.executable, "-m", "app.coordinator.runner"],
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
@@ -72,6 +85,16 @@ def start(directory: RunDir, spec: dict[str, Any]) -> RunnerHandle:
             start_new_session=True,
         )
     return RunnerHandle(os.pidfd_open(child.pid), child)
+
+
+@contextmanager
+def held_back(signals: Collection[signal.Signals]) -> Iterator[None]:
+    """Block signals for this thread, and for what it starts: the runner takes them when it can."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class NeverStarted(Exception):
@@ -109,8 +132,8 @@ def _open(who: dict[str, Any] | None) -> RunnerHandle | None:
     except ProcessLookupError:
         return None
     try:
-        same = psutil.Process(who["pid"]).create_time() == who["create_time"]
-    except psutil.NoSuchProcess:
+        same = process_mark(who["pid"]).items() <= who.items()
+    except (FileNotFoundError, ProcessLookupError):
         same = False
     if not same:
         os.close(pidfd)
@@ -124,9 +147,8 @@ def bury(directory: RunDir) -> None:
     Call with the job's lock held.
     """
     who = read_json(directory.runner) or {}
-    group = who.get("process_group")
-    if group is not None:
-        _kill_group(group, str(directory.metrics_file))
+    if groups := who.get("process_groups"):
+        _kill_groups(groups, str(directory.metrics_file))
     _save_metrics(directory)
     write_json(
         directory.exit,
@@ -140,12 +162,12 @@ def bury(directory: RunDir) -> None:
     )
 
 
-def _kill_group(group: int, marker: str) -> None:
-    """Kill the processes of a group that belong to the run whose metrics file is `marker`."""
+def _kill_groups(groups: list[int], marker: str) -> None:
+    """Kill the processes of these groups that belong to the run whose metrics file is `marker`."""
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
             if (
-                os.getpgid(process.pid) == group
+                os.getpgid(process.pid) in groups
                 and process.environ().get("SCAIMIND_METRICS_FILE") == marker
             ):
                 process.kill()

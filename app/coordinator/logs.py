@@ -1,6 +1,7 @@
 """A job's log: entries with offsets dense from 1 within an epoch, read by place, tail and level."""
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +9,8 @@ from typing import Final, Self
 
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, WatchJobResponse
 
-from .journal import CLASSES, Cursor, JournalReader, JournalWriter
+from .journal import CLASSES, Cursor, JournalReader, Slice
+from .journal_writer import JournalWriter
 
 #: The field `logs` of WatchJobResponse, length-delimited.
 TAG: Final = 0x12
@@ -112,56 +114,60 @@ class LogReader:
         self, cursor: Cursor, *, limit: int, min_level: int, through: int, max_bytes: int
     ) -> Page:
         """Entries of `min_level` and above behind `cursor`, none behind offset `through`."""
-        passing = range(class_of_level(min_level), CLASSES)
         chosen: list[LogEntry] = []
         size = 0
-        while cursor.number < through:
-            if len(passing) < CLASSES:
-                cursor = self._journal.skip(cursor, passing)
-                if cursor.number >= through:
-                    cursor = self._journal.locate(through)
-                    break
-            piece = self._journal.read(cursor, limit=through - cursor.number)
-            if not piece.count:
-                break
+        for piece in self._pieces(cursor, min_level=min_level, limit=limit):
             for entry in WatchJobResponse.FromString(piece.data).logs:
+                if entry.offset > through:
+                    return Page(chosen, self._journal.locate(through))
                 if entry.level >= min_level:
                     size += entry.ByteSize()
                     if len(chosen) == limit or (chosen and size > max_bytes):
                         return Page(chosen, self._journal.locate(entry.offset - 1))
                     chosen.append(entry)
-            cursor = piece.cursor
-        return Page(chosen, cursor)
+        return Page(chosen, self._journal.locate(through))
 
     def tail(self, count: int, *, min_level: int, through: int) -> Cursor:
         """The place from which `count` entries that pass are left up to offset `through`."""
-        passing = range(class_of_level(min_level), CLASSES)
+        passing = _passing(min_level)
         if len(passing) == CLASSES:
             return self._journal.locate(max(through - count, 0))
-        total = self._passing(through, passing)
-        mark = self._journal.block_before(max(total - count, 0), passing)
-        seen = sum(mark.counts[kind] for kind in passing)
-        cursor = Cursor(mark.number, mark.position)
-        while seen < total - count:
-            piece = self._journal.read(cursor, limit=through - cursor.number)
+        left_out = self._count(through, min_level) - count
+        if left_out < 0:
+            return Cursor()
+        mark = self._journal.block_before(left_out, passing)
+        seen = mark.count(passing)
+        for piece in self._journal.blocks_with(mark.cursor, passing):
             for entry in WatchJobResponse.FromString(piece.data).logs:
                 if entry.level >= min_level:
+                    if seen == left_out:
+                        return self._journal.locate(entry.offset - 1)
                     seen += 1
-                    if seen == total - count:
-                        return self._journal.locate(entry.offset)
-            cursor = piece.cursor
-        return cursor
+        return self._journal.locate(through)
 
-    def _passing(self, through: int, passing: range) -> int:
-        """How many entries up to offset `through` pass."""
-        mark = self._journal.block_of(through)
-        count = sum(mark.counts[kind] for kind in passing)
-        cursor = Cursor(mark.number, mark.position)
-        while cursor.number < through:
-            piece = self._journal.read(cursor, limit=through - cursor.number)
-            if not piece.count:
-                break
-            entries = WatchJobResponse.FromString(piece.data).logs
-            count += sum(1 for entry in entries if class_of_level(entry.level) in passing)
+    def _pieces(self, cursor: Cursor, *, min_level: int, limit: int) -> Iterator[Slice]:
+        """What has to be looked at for `limit` entries of a level behind `cursor`, and more."""
+        passing = _passing(min_level)
+        if len(passing) < CLASSES:
+            yield from self._journal.blocks_with(cursor, passing)
+            return
+        while (piece := self._journal.read(cursor, limit=limit + 1)).count:
             cursor = piece.cursor
+            yield piece
+
+    def _count(self, through: int, min_level: int) -> int:
+        """How many entries of a level there are up to offset `through`."""
+        passing = _passing(min_level)
+        mark = self._journal.block_of(through)
+        count = mark.count(passing)
+        for piece in self._journal.blocks_with(mark.cursor, passing):
+            for entry in WatchJobResponse.FromString(piece.data).logs:
+                if entry.offset > through:
+                    return count
+                count += entry.level >= min_level
         return count
+
+
+def _passing(min_level: int) -> range:
+    """The journal's classes of a level and those above it."""
+    return range(class_of_level(min_level), CLASSES)

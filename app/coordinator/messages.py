@@ -1,13 +1,15 @@
 """The coordinator's values as messages of the contract."""
 
+from collections.abc import Mapping
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from generated.mindcoordinator.v1.cluster_pb2 import Gpu, Node, NodeStatus
 from generated.mindcoordinator.v1.jobs_pb2 import Checkpoint, Job, JobProgress, JobStatus
 
 from .cluster import NodeState
-from .records import JobRecord
-from .scheduler import checkpoint_url
+from .gpus import GpuUse
+from .records import JobRecord, checkpoint_url
 from .states import Status
 
 
@@ -81,8 +83,14 @@ def node_status(node: NodeState) -> NodeStatus.ValueType:
     return NodeStatus.NODE_STATUS_DRAINED
 
 
-def node_message(node: NodeState, *, own_jobs: list[str], now: int) -> Node:
-    """A node in full; `own_jobs` are those of the caller's tenant that run there."""
+def node_message(
+    node: NodeState, *, own_jobs: list[str], used: Mapping[int, GpuUse], now: int
+) -> Node:
+    """A node in full; `own_jobs` are those of the caller's tenant that run there.
+
+    `used` is what is known of its GPUs' use, by index.
+    """
+    unknown = GpuUse(None, None)
     spec = node.spec
     types = sorted({gpu.type for gpu in spec.gpus})
     return Node(
@@ -98,6 +106,8 @@ def node_message(node: NodeState, *, own_jobs: list[str], now: int) -> Node:
                 index=index,
                 type=gpu.type,
                 memory_bytes=gpu.memory,
+                utilization=used.get(index, unknown).utilization,
+                memory_used_bytes=used.get(index, unknown).memory_bytes,
                 allocated=index in node.taken_gpus,
             )
             for index, gpu in enumerate(spec.gpus)

@@ -2,16 +2,21 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot, WatchJobResponse
 
-from .journal import Cursor, JournalReader, JournalWriter
+from .journal import Cursor, JournalReader
+from .journal_writer import JournalWriter
+from .metrics_blocks import BlockWriter
 from .records import Progress
 
 #: The field `metrics` of WatchJobResponse, length-delimited.
 TAG: Final = 0x1A
+#: The journal of the snapshots within the metrics' directory.
+SNAPSHOTS: Final = "snapshots"
 _PAGE: Final = 4096
 _INT64: Final = 2**63
 _MAX_NAMES: Final = 256
@@ -83,11 +88,19 @@ def progress_of(snapshot: MetricsSnapshot, before: Progress) -> Progress:
 
 
 class MetricsWriter:
-    """The one writer of a job's metrics: it gives the sequence numbers."""
+    """The one writer of a job's metrics: it gives the sequence numbers.
+
+    Opening it cuts off what a crash left half-written, and adds the blocks
+    that are missing.
+    """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._journal = JournalWriter(directory / "snapshots", tag=TAG, class_of=lambda _: 0)
+        self._journal = JournalWriter(directory / SNAPSHOTS, tag=TAG, class_of=lambda _: 0)
+        self._blocks = BlockWriter(directory, snapshots=self._journal.number)
+        with MetricsReader(directory) as reader:
+            for snapshot, at in reader.places(after=self._blocks.number):
+                self._blocks.add(snapshot, at)
 
     @property
     def last_sequence(self) -> int:
@@ -98,23 +111,39 @@ class MetricsWriter:
         """Give the snapshots their numbers and append them: all of them, or none (OSError)."""
         for sequence, snapshot in enumerate(snapshots, self._journal.number + 1):
             snapshot.sequence = sequence
-        self._journal.append([(0, snapshot.SerializeToString()) for snapshot in snapshots])
+        places = self._journal.append([(0, each.SerializeToString()) for each in snapshots])
+        for snapshot, at in zip(snapshots, places, strict=True):
+            self._blocks.add(snapshot, at)
 
     def close(self) -> None:
         """Close the files."""
         self._journal.close()
+        self._blocks.close()
 
 
 class MetricsReader(JournalReader):
     """Reads a job's metrics while they are being written. A context manager."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory / "snapshots", tag=TAG)
+        super().__init__(directory / SNAPSHOTS, tag=TAG)
 
     def after(self, cursor: Cursor, *, limit: int = _PAGE) -> tuple[list[MetricsSnapshot], Cursor]:
         """At most `limit` snapshots behind `cursor`."""
         piece = self.read(cursor, limit=limit)
         return list(WatchJobResponse.FromString(piece.data).metrics), piece.cursor
+
+    def places(self, *, after: int) -> Iterator[tuple[MetricsSnapshot, int]]:
+        """The snapshots behind number `after`, and how many bytes lie before each."""
+        cursor = self.locate(after)
+        while (piece := self.read(cursor, limit=_PAGE)).count:
+            snapshots = WatchJobResponse.FromString(piece.data).metrics
+            for snapshot, start in zip(snapshots, (0, *piece.ends), strict=False):
+                yield snapshot, cursor.position + start
+            cursor = piece.cursor
+
+    def at(self, place: int) -> MetricsSnapshot:
+        """The snapshot before which `place` bytes lie."""
+        return WatchJobResponse.FromString(self.record(place)).metrics[0]
 
     def newest(self) -> MetricsSnapshot | None:
         """The newest snapshot."""

@@ -4,12 +4,16 @@ A notice may get lost when nobody listens; what it tells of is in the job's
 files, and the coordinator looks there when it starts.
 """
 
-import asyncio
 import os
 import socket
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # The runner sends notices, and must start fast.
+    import asyncio
 
 _LONGEST = 100
 _BATCH = 256
@@ -54,18 +58,21 @@ class NoticeReceiver:
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
         self._path = path
         self._tell = tell
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         path.unlink(missing_ok=True)
         with closing(_Address(path)) as address:
             self._socket.bind(address.text)
 
-    def start(self) -> None:
-        """Listen on the running loop."""
-        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._receive)
+    def start(self, loop: "asyncio.AbstractEventLoop") -> None:
+        """Listen on `loop`."""
+        self._loop = loop
+        loop.add_reader(self._socket.fileno(), self._receive)
 
     def close(self) -> None:
         """Stop listening."""
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         self._path.unlink(missing_ok=True)
 

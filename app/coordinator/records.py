@@ -7,6 +7,8 @@ from enum import StrEnum
 from generated.mindcoordinator.v1.evaluations_pb2 import SubmitEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
+from .access import Grant
+from .refusals import FailedPrecondition
 from .states import Status
 
 
@@ -102,6 +104,8 @@ class JobRecord:
     created_at: int
     updated_at: int
     kind: Kind = Kind.TRAINING
+    #: What it may read and write. Never changed; None in rows of coordinators that gave none.
+    grant: Grant | None = field(default=None, repr=False)
     #: What is evaluated, if it is an evaluation. Never changed.
     evaluation: SubmitEvaluationRequest | None = field(default=None, repr=False)
     status: Status = Status.PENDING
@@ -142,3 +146,20 @@ class JobRecord:
     def max_runtime(self) -> int:
         """Microseconds; 0 sets no limit."""
         return self.submission.scheduling_config.max_runtime_seconds * 1_000_000
+
+
+def checkpoint_url(job: JobRecord, checkpoint: Checkpoint) -> str:
+    """Where a checkpoint is, as a `scaidrive://` URL."""
+    return f"scaidrive://{job.tenant_id}/jobs/{job.job_id}/checkpoints/{checkpoint.checkpoint_id}"
+
+
+def find_checkpoint(job: JobRecord, checkpoint_id: str) -> str:
+    """The URL of a job's checkpoint. Raises FailedPrecondition if it has no such one."""
+    for checkpoint in job.checkpoints:
+        if checkpoint.checkpoint_id == checkpoint_id:
+            return checkpoint_url(job, checkpoint)
+    there = ", ".join(checkpoint.checkpoint_id for checkpoint in job.checkpoints[-5:])
+    raise FailedPrecondition(
+        f"the job has no checkpoint {checkpoint_id[:128]!r}; "
+        + (f"its newest are {there}" if there else "it has none")
+    )

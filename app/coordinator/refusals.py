@@ -30,3 +30,15 @@ class NotImplementedHere(Refused):
 
 class Overloaded(Refused):
     """The coordinator is at a limit of this machine, such as its disk; waiting may help."""
+
+
+class Unauthenticated(Refused):
+    """A forwarded token is missing, or it is not good."""
+
+
+class PermissionDenied(Refused):
+    """A forwarded token is good, but not for this tenant."""
+
+
+class Unavailable(Refused):
+    """Something that the coordinator needs is away; trying again may help."""

@@ -1,36 +1,46 @@
-"""The process that owns one run: `python -m app.coordinator.runner <run directory>`.
+"""The process that owns one run: `python -m app.coordinator.runner`.
 
-It starts the training process in a session of its own, stamps its lines into
-the job's log and its numbers into the job's metrics, passes signals on, and
-leaves `exit.json` behind. It does not need the coordinator: it survives its
-crash, and goes on without it.
+Its run's directory is in the variable SCAIMIND_RUN_DIRECTORY.
 
-SIGTERM asks the training process to save a checkpoint and leave; after a
-grace time its process group is killed. SIGUSR1 kills it at once.
+It starts the training processes, each in a session of its own, stamps their
+lines into the job's log and their numbers into the job's metrics, passes
+signals on, and leaves `exit.json` behind. It does not need the coordinator:
+it survives its crash, and goes on without it.
+
+SIGTERM asks the training processes to save a checkpoint and leave; after a
+grace time their process groups are killed. SIGUSR1 kills them at once. When
+one of several ranks fails, the others are killed: they would wait for it.
 """
 
-import ctypes
 import os
 import selectors
 import signal
-import subprocess
 import sys
 import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-import psutil
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
-from .jobdir import RunDir, locked, read_json, write_json
-from .lines import Line, LineSplitter, parse_line
+from .confinement import Confinement, keep_to_oneself
+from .gpus import GpuMeter
+from .jobdir import (
+    RUN_VARIABLE,
+    RUNNER_SIGNALS,
+    RunDir,
+    locked,
+    process_mark,
+    read_json,
+    write_json,
+)
+from .lines import Line
 from .logs import LogWriter
-from .metrics import BadMetrics, MetricsWriter, parse_snapshot
+from .metrics import MetricsWriter
+from .metrics_file import MetricsFile
 from .notices import NoticeSender
+from .rank import Pipe, Rank, now, stamped
+from .run_exit import leave_exit
 
 #: Seconds to wait for the lock; its holder is about to let go of it.
 LOCK_PATIENCE: Final = 30
@@ -38,187 +48,168 @@ LOCK_PATIENCE: Final = 30
 METRICS_INTERVAL: Final = 0.05
 #: Seconds that a batch of lines may be held back while lines keep coming.
 COALESCE: Final = 0.003
-#: Seconds to read on after the process has gone, if somebody keeps its pipes open.
+#: Seconds to read on after the processes have gone, if somebody keeps their pipes open.
 LINGER: Final = 5.0
-_READ: Final = 64 * 1024
-_MAX_METRICS_LINE: Final = 1024 * 1024
-_LAST_WORDS: Final = 500
-_RESERVE: Final = 4096
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Runner:
-    """One run, from the start of its process to `exit.json`."""
+    """One run, from the start of its processes to `exit.json`."""
 
     def __init__(self, directory: RunDir, spec: dict[str, Any], resources: ExitStack) -> None:
         self._directory = directory
-        self._job_id: str = spec["job_id"]
-        self._node_id: str = spec["node_id"]
-        self._grace: float = spec["grace_seconds"]
         self._spec = spec
+        self._job_id: str = spec["job_id"]
+        self._grace: float = spec["grace_seconds"]
         self._log = resources.enter_context(closing(LogWriter(directory.job.log)))
         self._metrics = resources.enter_context(closing(MetricsWriter(directory.job.metrics)))
+        self._metrics_file = MetricsFile(directory.metrics_file)
+        self._gpus = resources.enter_context(closing(GpuMeter(spec["gpus"])))
         self._notices = resources.enter_context(closing(NoticeSender(Path(spec["notify"]))))
         self._selector = resources.enter_context(selectors.DefaultSelector())
-        self._splitters: dict[str, LineSplitter] = {}
         self._wakeup, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
         signal.set_wakeup_fd(wakeup)
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+        for number in (*RUNNER_SIGNALS, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, RUNNER_SIGNALS)
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._ranks: list[Rank] = []
+        self._pipes: list[Pipe] = []
         self._stopped = False
         self._failure = ""
-        self._last_words = ""
+        #: The first rank that failed.
+        self._failed: Rank | None = None
         self._kill_at: float | None = None
-        self._raw_at = 0
-        self._raw_rest = b""
-        self._bad_metrics = 0
         self._looked_at = 0.0
+        self._complained = False
 
     def run(self) -> None:
         """Carry the run out."""
         try:
             self._say(self._spec["announce"])
-            self._process = self._start()
+            self._start()
         except OSError as error:
             self._failure = f"The training process could not be started: {error.strerror}."
+            self._end_all()
         else:
-            self._supervise(self._process)
+            self._gpus.start()
+            self._supervise()
         self._leave_behind()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
-        process = subprocess.Popen(
-            self._spec["argv"],
-            cwd=self._spec["cwd"],
-            env=self._spec["env"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            # This process has one thread, so code between fork and exec is safe.
-            # Without the runner nobody would read what the process writes.
-            preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
-        )
-        for name, pipe in (("stdout", process.stdout), ("stderr", process.stderr)):
-            assert pipe is not None
-            os.set_blocking(pipe.fileno(), False)
-            self._selector.register(pipe, selectors.EVENT_READ, name)
-            self._splitters[name] = LineSplitter(clock=time.monotonic)
-        write_json(
-            self._directory.runner,
-            {
-                "pid": os.getpid(),
-                "create_time": psutil.Process().create_time(),
-                "process_group": process.pid,
-            },
-        )
-        return process
+    def _start(self) -> None:
+        # It must be there: the processes may write it, but make nothing beside it.
+        self._directory.metrics_file.touch()
+        with Confinement(**self._spec["confinement"]) as confinement:
+            for number, spec in enumerate(self._spec["ranks"]):
+                rank = Rank(number, spec, confinement=confinement)
+                self._ranks.append(rank)
+                for pipe in rank.pipes:
+                    self._selector.register(pipe.file, selectors.EVENT_READ, pipe)
+                    self._pipes.append(pipe)
+                # After each: whoever buries this runner must find all that it started.
+                write_json(
+                    self._directory.runner,
+                    {
+                        **process_mark(os.getpid()),
+                        "process_groups": [rank.group for rank in self._ranks],
+                    },
+                )
 
-    def _supervise(self, process: subprocess.Popen[bytes]) -> None:
+    def _supervise(self) -> None:
         try:
-            self._read_until_gone(process)
+            self._read_until_gone()
         except OSError as error:
             # The log or the metrics cannot be written: a full disk, most likely.
             self._failure = f"The job's log could not be written: {error.strerror}."
-            self._kill(process)
-            process.wait()
+            self._end_all()
 
-    def _read_until_gone(self, process: subprocess.Popen[bytes]) -> None:
+    def _end_all(self) -> None:
+        for rank in self._ranks:
+            rank.kill()
+        for rank in self._ranks:
+            rank.wait()
+
+    def _read_until_gone(self) -> None:
         over_at: float | None = None
         while True:
             ready = self._selector.select(self._patience(over_at))
             lines: list[LogEntry] = []
             for key, _ in ready:
                 if key.data is None:
-                    self._take_signals(process)
+                    self._take_signals()
                 else:
-                    lines += self._read_pipe(key)
-            for name, splitter in self._splitters.items():
-                lines += [self._entry(name, raw) for raw in splitter.progress()]
+                    lines += self._read_pipe(key.data)
+            for pipe in self._pipes:
+                lines += pipe.progress()
             self._write(lines)
-            now = time.monotonic()
-            if self._kill_at is not None and now >= self._kill_at:
+            moment = time.monotonic()
+            if self._kill_at is not None and moment >= self._kill_at:
                 self._kill_at = None
                 self._say(f"It did not leave within {self._grace:g} s: killed.", warning=True)
-                self._kill(process)
-            if now - self._looked_at >= METRICS_INTERVAL:
+                for rank in self._ranks:
+                    rank.kill()
+            if moment - self._looked_at >= METRICS_INTERVAL:
                 self._look_at_metrics()
-            if over_at is None and process.poll() is not None:
-                over_at = now + LINGER
+            if over_at is None and self._all_ended():
+                over_at = moment + LINGER
                 self._kill_at = None
-                # Whatever it left running ends with it.
-                self._kill(process)
-            if over_at is not None and (now >= over_at or len(self._selector.get_map()) == 1):
+            if over_at is not None and (moment >= over_at or len(self._selector.get_map()) == 1):
                 break
             if lines:
                 time.sleep(COALESCE)
-        self._write(
-            [
-                self._entry(name, raw)
-                for name, splitter in self._splitters.items()
-                for raw in splitter.end()
-            ]
-        )
+        self._write([entry for pipe in self._pipes for entry in pipe.end()])
         self._look_at_metrics(last=True)
+
+    def _all_ended(self) -> bool:
+        """Whether no rank lives."""
+        living = []
+        for rank in self._ranks:
+            code = rank.ended()
+            if code is None:
+                living.append(rank)
+                continue
+            if code and self._failed is None:
+                self._failed = rank
+        if self._failed is not None and not self._stopped:
+            for rank in living:
+                rank.kill()
+        return not living
 
     def _patience(self, over_at: float | None) -> float:
         """Seconds until something is due though nothing happens."""
-        now = time.monotonic()
         due = [self._looked_at + METRICS_INTERVAL]
-        due += [at for splitter in self._splitters.values() if (at := splitter.due()) is not None]
+        due += [at for pipe in self._pipes if (at := pipe.splitter.due()) is not None]
         due += [at for at in (self._kill_at, over_at) if at is not None]
-        return max(min(due) - now, 0.0)
+        return max(min(due) - time.monotonic(), 0.0)
 
-    def _take_signals(self, process: subprocess.Popen[bytes]) -> None:
+    def _take_signals(self) -> None:
         with suppress(BlockingIOError):
             for number in os.read(self._wakeup, 64):
-                if process.poll() is not None:
+                living = [rank for rank in self._ranks if rank.ended() is None]
+                if not living:
                     continue
                 if number == signal.SIGTERM and not self._stopped:
                     self._stopped = True
                     self._kill_at = time.monotonic() + self._grace
-                    process.send_signal(signal.SIGTERM)
+                    for rank in living:
+                        rank.ask_to_leave()
                 elif number == signal.SIGUSR1:
                     self._stopped = True
-                    self._kill(process)
+                    for rank in living:
+                        rank.kill()
 
-    def _kill(self, process: subprocess.Popen[bytes]) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-    def _read_pipe(self, key: selectors.SelectorKey) -> list[LogEntry]:
-        data = os.read(key.fd, _READ)
-        if not data:
-            self._selector.unregister(key.fileobj)
+    def _read_pipe(self, pipe: Pipe) -> list[LogEntry]:
+        entries = pipe.read()
+        if entries is None:
+            self._selector.unregister(pipe.file)
             return []
-        return [self._entry(key.data, raw) for raw in self._splitters[key.data].feed(data)]
-
-    def _entry(self, source: str, raw: bytes) -> LogEntry:
-        stderr = source == "stderr"
-        default = LogLevel.LOG_LEVEL_WARNING if stderr else LogLevel.LOG_LEVEL_INFO
-        line = parse_line(raw, default=default)
-        if stderr and line.message.strip():
-            self._last_words = line.message.strip()[:_LAST_WORDS]
-        return self._stamped(source, line)
-
-    def _stamped(self, source: str, line: Line) -> LogEntry:
-        return LogEntry(
-            level=line.level,
-            message=line.message,
-            timestamp=_now(),
-            source=source,
-            rank=line.rank,
-            node_id=self._node_id,
-            fields=line.fields,
-        )
+        return entries
 
     def _say(self, text: str, *, warning: bool = False) -> None:
         level = LogLevel.LOG_LEVEL_WARNING if warning else LogLevel.LOG_LEVEL_INFO
-        self._write([self._stamped("coordinator", Line(level, text))])
+        line = Line(level, text)
+        self._write([stamped("coordinator", line, node_id=self._spec["node_id"])])
 
     def _write(self, entries: list[LogEntry]) -> None:
         if entries:
@@ -227,90 +218,46 @@ class Runner:
 
     def _look_at_metrics(self, *, last: bool = False) -> None:
         self._looked_at = time.monotonic()
-        try:
-            file = os.open(self._directory.metrics_file, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        snapshots = []
-        try:
-            while data := os.pread(file, _MAX_METRICS_LINE, self._raw_at):
-                self._raw_at += len(data)
-                *lines, self._raw_rest = (self._raw_rest + data).split(b"\n")
-                if len(self._raw_rest) > _MAX_METRICS_LINE:
-                    lines, self._raw_rest = [*lines, b"<too long>"], b""
-                snapshots += self._snapshots(lines)
-        finally:
-            os.close(file)
-        if last:
-            snapshots += self._snapshots([self._raw_rest])
-        if snapshots:
-            self._metrics.append(snapshots)
-            self._notices.send(self._job_id)
-
-    def _snapshots(self, lines: list[bytes]) -> list[Any]:
-        snapshots = []
-        for raw in lines:
-            if not raw.strip():
-                continue
-            try:
-                snapshot = parse_snapshot(raw)
-            except BadMetrics as error:
-                self._bad_metrics += 1
-                if self._bad_metrics == 1:
-                    self._say(f"A line of the metrics file is left out: {error}.", warning=True)
-                continue
-            snapshot.timestamp.CopyFrom(_now())
-            snapshots.append(snapshot)
-        return snapshots
+        for snapshots in self._metrics_file.batches(last=last):
+            if snapshots:
+                for snapshot in snapshots:
+                    snapshot.timestamp.CopyFrom(now())
+                    self._gpus.fill_in(snapshot)
+                self._metrics.append(snapshots)
+                self._notices.send(self._job_id)
+        if self._metrics_file.problem and not self._complained:
+            self._complained = True
+            problem = self._metrics_file.problem
+            self._say(f"A line of the metrics file is left out: {problem}.", warning=True)
 
     def _leave_behind(self) -> None:
-        code = self._process.returncode if self._process is not None else None
-        if not self._failure:
+        ended = self._failed or (self._ranks[0] if self._ranks else None)
+        code = ended.ended() if ended is not None else None
+        if ended is not None and not self._failure:
+            who = f"Rank {ended.number}" if len(self._ranks) > 1 else "The training process"
             with suppress(OSError):
-                if code == 0:
-                    self._say("The training process left with status 0.")
-                elif code is not None and code < 0:
+                if code is not None and code < 0:
                     name = signal.strsignal(-code)
-                    self._say(
-                        f"The training process was ended by signal {-code} ({name}).", warning=True
-                    )
+                    self._say(f"{who} was ended by signal {-code} ({name}).", warning=True)
+                elif self._failed is None and len(self._ranks) > 1:
+                    self._say("All ranks left with status 0.")
                 else:
-                    self._say(f"The training process left with status {code}.", warning=True)
+                    self._say(f"{who} left with status {code}.", warning=code != 0)
         leave_exit(
             self._directory,
             {
                 "exit_code": code,
                 "stopped": self._stopped,
                 "failure": self._failure,
-                "last_words": self._last_words,
+                "last_words": ended.last_words if ended is not None else "",
             },
         )
 
 
-def reserve_exit(directory: RunDir) -> None:
-    """Take the disk space that `leave_exit` needs, so that a full disk cannot stop it."""
-    with open(directory.path / "exit.reserve", "wb") as file:
-        file.write(b" " * _RESERVE)
-
-
-def leave_exit(directory: RunDir, value: dict[str, Any]) -> None:
-    """Write `exit.json`: it is there as a whole or not at all."""
-    content = orjson.dumps(value)
-    with open(directory.path / "exit.reserve", "r+b") as file:
-        file.write(content[:_RESERVE].ljust(_RESERVE))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(directory.path / "exit.reserve", directory.exit)
-
-
-def _now() -> Timestamp:
-    seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
-    return Timestamp(seconds=seconds, nanos=nanos)
-
-
-def main(arguments: list[str]) -> int:
-    """Carry out the run whose directory is the only argument."""
-    directory = RunDir(Path(arguments[0]))
+def main() -> int:
+    """Carry out the run."""
+    keep_to_oneself()
+    directory = RunDir(Path(os.environ[RUN_VARIABLE]))
     # Its default action ends the process: another runner holds the lock and lives.
     signal.alarm(LOCK_PATIENCE)
     with locked(directory.job.lock, wait=True), ExitStack() as resources:
@@ -318,10 +265,15 @@ def main(arguments: list[str]) -> int:
         spec = read_json(directory.spec)
         if spec is None or directory.exit.exists():
             return 0
-        reserve_exit(directory)
-        Runner(directory, spec, resources).run()
+        try:
+            runner = Runner(directory, spec, resources)
+        except OSError as error:
+            failure = f"The job's log could not be opened: {error.strerror}."
+            leave_exit(directory, {"exit_code": None, "failure": failure})
+        else:
+            runner.run()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,18 +21,31 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from generated.mindcoordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
 
+from .artefacts import Artefacts
+from .atlas import Atlas
 from .board import Board
+from .cache import DataCache
 from .cluster import Cluster
 from .config import BadConfig, CoordinatorConfig
+from .confinement import keep_to_oneself, landlock_version, missing_protection, system_paths
 from .controller import Controller
 from .doors import Door
 from .drive import Drive
 from .estimates import RunTimes
+from .examination import Examination
+from .gpus import GpuMeter
+from .inputs import Inputs
+from .jwks import KeySet
+from .listening import listen
 from .nodes import this_machine
 from .notices import NoticeReceiver
+from .reserve import Reserve
+from .run_spec import RunSpecs
 from .scheduler import Scheduler
 from .service import Parts, Service
+from .states import HOLDING
 from .store import Store
+from .tokens import Admission, TokenChecker
 from .workspace import Workspace
 
 #: Seconds that calls may still take once no run is left.
@@ -59,6 +73,7 @@ class Coordinator:
         self._clock = clock
         self._resources = ExitStack()
         self._stopped = False
+        self._keys: KeySet | None = None
         self.port = 0
         self.board = Board()
 
@@ -80,27 +95,53 @@ class Coordinator:
         self._resources.enter_context(_sole_owner(config))
         store = self._open_store()
         scheduler = self._make_scheduler(store)
-        drive = Drive(config.drive_root)
-        workspace = Workspace(jobs=config.data_dir / "jobs", drive=drive, node_id=config.node_id)
+        drive = Drive(config.drive_root, atlas=config.atlas_root, allowed=config.allowed_paths)
+        cache = DataCache(config.data_dir / "cache", limit_bytes=config.cache_bytes)
+        cache.open(running={job.job_id for job in store.unfinished() if job.status in HOLDING})
+        workspace = Workspace(
+            jobs=config.data_dir / "jobs",
+            drive=drive,
+            inputs=Inputs(drive=drive, cache=cache, clock=self._clock),
+            artefacts=Artefacts(drive=drive, atlas=Atlas(config.atlas_root), clock=self._clock),
+        )
         notify = config.data_dir / "notify.sock"
+        run_specs = RunSpecs(
+            workspace=workspace,
+            drive=drive,
+            node_id=config.node_id,
+            notify=notify,
+            grace=config.stop_grace,
+            readable=system_paths([config.data_dir, config.drive_root, config.atlas_root]),
+        )
         self.controller = Controller(
             scheduler=scheduler,
             store=store,
             workspace=workspace,
             board=self.board,
-            notify=notify,
-            stop_grace=config.stop_grace,
+            run_specs=run_specs,
+            reserve=Reserve(config.data_dir / "reserve"),
             clock=self._clock,
         )
         receiver = NoticeReceiver(notify, self.controller.notice)
         self._resources.callback(receiver.close)
-        receiver.start()
+        receiver.start(asyncio.get_running_loop())
+        gpus = GpuMeter(range(len(scheduler.cluster.nodes[config.node_id].spec.gpus)))
+        self._resources.callback(gpus.close)
+        gpus.start()
         parts = Parts(
             controller=self.controller,
             store=store,
             workspace=workspace,
             board=self.board,
             drive=drive,
+            cache=cache,
+            admission=self._make_admission(),
+            examination=Examination(
+                drive,
+                workers=config.validation_workers,
+                memory_bytes=config.validation_memory,
+            ),
+            gpus=gpus,
             clock=self._clock,
         )
         self._server = self._make_server(parts)
@@ -108,12 +149,19 @@ class Coordinator:
         await self._server.start()
         await self._health.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        _log.info("coordinator_started", port=self.port)
+        if problem := missing_protection(landlock_version()):
+            _log.warning("jobs_not_confined", reason=problem)
+        _log.info(
+            "coordinator_started",
+            port=self.port,
+            tls=config.listen_tls_cert_file is not None,
+            mutual_tls=config.listen_tls_client_ca_file is not None,
+        )
 
     def _open_store(self) -> Store:
         try:
             store = Store(self._config.data_dir / "coordinator.db")
-        except ValueError as error:
+        except (ValueError, sqlite3.Error) as error:
             raise BadConfig(f"SCAIMIND_COORDINATOR_DATA_DIR: {error}") from None
         self._resources.callback(store.close)
         return store
@@ -132,6 +180,26 @@ class Coordinator:
         for queue_name, seconds in store.newest_run_times(_REMEMBERED_RUNS):
             run_times.add_seconds(queue_name, seconds)
         return Scheduler(cluster=cluster, clock=self._clock, run_times=run_times)
+
+    def _make_admission(self) -> Admission:
+        config = self._config
+        if not config.jwks_url:
+            _log.warning("tokens_not_demanded", reason="jwks_url is not set")
+            return Admission(None)
+        self._keys = KeySet(
+            config.jwks_url,
+            max_age=config.jwks_max_age,
+            cooldown=config.jwks_cooldown,
+            clock=time.monotonic,
+        )
+        return Admission(
+            TokenChecker(
+                keys=self._keys,
+                issuer=config.token_issuer,
+                leeway=config.token_leeway,
+                clock=lambda: self._clock() / 1e6,
+            )
+        )
 
     def _make_server(self, parts: Parts) -> grpc.aio.Server:
         config = self._config
@@ -157,13 +225,7 @@ class Coordinator:
         reflection.enable_server_reflection(
             (_SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
         )
-        try:
-            self.port = server.add_insecure_port(config.address)
-        except RuntimeError:
-            raise BadConfig(
-                f"SCAIMIND_COORDINATOR_ADDRESS: cannot listen on {config.address};"
-                " it is in use or not this machine's"
-            ) from None
+        self.port = listen(server, config)
         return server
 
     async def close(self) -> None:
@@ -175,6 +237,8 @@ class Coordinator:
             await self._health.enter_graceful_shutdown()
             await self.controller.close()
             await self._server.stop(_STOP_PATIENCE)
+            if self._keys is not None:
+                await self._keys.close()
         finally:
             self._resources.close()
         _log.info("coordinator_stopped")
@@ -208,6 +272,8 @@ def _sole_owner(config: CoordinatorConfig) -> Iterator[None]:
 
 async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | None = None) -> None:
     """See `app.coordinator.serve`."""
+    # Its environment and memory hold the API secret.
+    keep_to_oneself()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -7,7 +7,6 @@ every crash of the coordinator, and after a power cut the database is whole
 but may lack the last moments.
 """
 
-import base64
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,13 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
-from generated.mindcoordinator.v1.evaluations_pb2 import SubmitEvaluationRequest
-from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
-
-from .records import Checkpoint, Demand, Intent, JobRecord, Kind, Progress, Share
-from .refusals import InvalidArgument
+from .listing import JobsPage, Order, list_jobs
+from .records import JobRecord
+from .rows import record_of, values_of
 from .states import Status
 
 _SCHEMA: Final = """
@@ -72,38 +67,6 @@ CREATE INDEX IF NOT EXISTS idempotency_keys_by_age ON idempotency_keys (created_
 """
 
 _SCHEMA_VERSION: Final = 1
-#: Columns that a list may be ordered by.
-ORDERS: Final = ("created_at", "updated_at", "name", "status", "priority")
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """How a list is ordered; ties are broken by job id, in the same direction."""
-
-    column: str = "created_at"
-    descending: bool = True
-
-    @classmethod
-    def parse(cls, text: str) -> "Order":
-        """From `field` or `field desc` (AIP-132). Raises InvalidArgument."""
-        words = text.split()
-        if not words:
-            return cls()
-        if words[0] not in ORDERS or len(words) > 2 or words[1:] not in ([], ["asc"], ["desc"]):
-            raise InvalidArgument(
-                "order_by",
-                f"{text[:64]!r} is not one of {', '.join(ORDERS)}, optionally followed by ' desc'",
-            )
-        return cls(words[0], words[1:] == ["desc"])
-
-
-@dataclass(frozen=True, slots=True)
-class JobsPage:
-    """A page of a list."""
-
-    jobs: list[JobRecord]
-    next_page_token: str
-    total_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,26 +125,7 @@ class Store:
                     started_at = excluded.started_at, run_started_at = excluded.run_started_at,
                     ended_at = excluded.ended_at, state = excluded.state
                 """,
-                (
-                    job.job_id,
-                    job.tenant_id,
-                    job.user_id,
-                    job.name,
-                    job.kind,
-                    job.status,
-                    job.priority,
-                    job.queue_name,
-                    job.revision,
-                    job.created_at,
-                    job.updated_at,
-                    job.queued_at,
-                    job.started_at,
-                    job.run_started_at,
-                    job.ended_at,
-                    job.submission.SerializeToString(),
-                    job.evaluation.SerializeToString() if job.evaluation else None,
-                    orjson.dumps(_state(job)).decode(),
-                ),
+                values_of(job),
             )
 
     def save_labels(self, job: JobRecord) -> None:
@@ -224,14 +168,14 @@ class Store:
         row = self._db.execute(
             "SELECT * FROM jobs WHERE job_id = ? AND tenant_id = ?", (job_id, tenant_id)
         ).fetchone()
-        return _record(row) if row else None
+        return record_of(row) if row else None
 
     def unfinished(self) -> list[JobRecord]:
         """The jobs of all tenants that have not ended, the oldest first."""
         rows = self._db.execute(
             "SELECT * FROM jobs WHERE ended_at = 0 ORDER BY created_at, job_id"
         ).fetchall()
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     def newest_run_times(self, limit: int) -> list[tuple[str, float]]:
         """Queue and seconds of the newest completed runs, the oldest of them first."""
@@ -253,132 +197,17 @@ class Store:
         page_token: str,
     ) -> JobsPage:
         """A page of the tenant's jobs (AIP-158). Raises InvalidArgument for a foreign token."""
-        where = ["tenant_id = ?"]
-        values: list[Any] = [tenant_id]
-        if statuses:
-            where.append(f"status IN ({', '.join('?' * len(statuses))})")
-            values += statuses
-        for label in sorted(labels.items()):
-            where.append(
-                "EXISTS (SELECT 1 FROM job_labels WHERE job_labels.job_id = jobs.job_id"
-                " AND key = ? AND value = ?)"
-            )
-            values += label
-        asked = _digest([*where, *values, order.column, order.descending])
-        total = self._db.execute(
-            f"SELECT count(*) FROM jobs WHERE {' AND '.join(where)}", values
-        ).fetchone()[0]
-        if page_token:
-            last_value, last_id = _read_token(page_token, asked)
-            where.append(f"({order.column}, job_id) {'<' if order.descending else '>'} (?, ?)")
-            values += [last_value, last_id]
-        direction = "DESC" if order.descending else "ASC"
-        rows = self._db.execute(
-            f"SELECT * FROM jobs WHERE {' AND '.join(where)}"
-            f" ORDER BY {order.column} {direction}, job_id {direction} LIMIT ?",
-            [*values, page_size + 1],
-        ).fetchall()
-        token = ""
-        if len(rows) > page_size:
-            rows = rows[:page_size]
-            token = _make_token(asked, rows[-1][order.column], rows[-1]["job_id"])
-        return JobsPage([_record(row) for row in rows], token, total)
-
-    def count_active(self, tenant_id: str) -> dict[Status, int]:
-        """How many of the tenant's jobs are in each state that is not an end."""
-        rows = self._db.execute(
-            "SELECT status, count(*) AS number FROM jobs WHERE tenant_id = ? AND ended_at = 0"
-            " GROUP BY status",
-            (tenant_id,),
+        return list_jobs(
+            self._db,
+            tenant_id,
+            statuses=statuses,
+            labels=labels,
+            order=order,
+            page_size=page_size,
+            page_token=page_token,
         )
-        return {Status(row["status"]): row["number"] for row in rows}
 
 
 def digest_of(request: Any) -> bytes:
     """What tells two requests apart."""
     return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-
-
-def _digest(values: Sequence[Any]) -> str:
-    return hashlib.sha256(orjson.dumps(list(values))).hexdigest()[:16]
-
-
-def _make_token(asked: str, value: Any, job_id: str) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([asked, value, job_id])).decode().rstrip("=")
-
-
-def _read_token(token: str, asked: str) -> tuple[int | str, str]:
-    problem = InvalidArgument(
-        "page_token", "it is not from a response to this request; start without one"
-    )
-    try:
-        parts = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except ValueError:
-        raise problem from None
-    match parts:
-        case [str(made_for), int(value) | str(value), str(job_id)] if made_for == asked:
-            return value, job_id
-    raise problem
-
-
-def _state(job: JobRecord) -> dict[str, Any]:
-    return {
-        "message": job.message,
-        "error_message": job.error_message,
-        "demand": job.demand,
-        "parent_job_id": job.parent_job_id,
-        "run_count": job.run_count,
-        "retry_count": job.retry_count,
-        "intent": job.intent,
-        "intent_reason": job.intent_reason,
-        "placement": job.placement,
-        "node_ids": job.node_ids,
-        "resume_from": job.resume_from,
-        "output_path": job.output_path,
-        "exit_code": job.exit_code,
-        "progress": job.progress,
-        "checkpoints": job.checkpoints,
-        "not_before": job.not_before,
-    }
-
-
-def _record(row: sqlite3.Row) -> JobRecord:
-    state = orjson.loads(row["state"])
-    demand = state.pop("demand")
-    return JobRecord(
-        job_id=row["job_id"],
-        tenant_id=row["tenant_id"],
-        user_id=row["user_id"],
-        name=row["name"],
-        kind=Kind(row["kind"]),
-        status=Status(row["status"]),
-        priority=row["priority"],
-        queue_name=row["queue_name"],
-        revision=row["revision"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        queued_at=row["queued_at"],
-        started_at=row["started_at"],
-        run_started_at=row["run_started_at"],
-        ended_at=row["ended_at"],
-        submission=SubmitJobRequest.FromString(row["submission"]),
-        evaluation=SubmitEvaluationRequest.FromString(row["evaluation"])
-        if row["evaluation"] is not None
-        else None,
-        demand=Demand(
-            **{
-                **demand,
-                "node_ids": tuple(demand["node_ids"]),
-                "selector": tuple((key, value) for key, value in demand["selector"]),
-            }
-        ),
-        intent=Intent(state.pop("intent")),
-        placement=tuple(
-            Share(share["node_id"], tuple(share["gpus"]), share["cpus"], share["memory"])
-            for share in state.pop("placement")
-        ),
-        node_ids=tuple(state.pop("node_ids")),
-        progress=Progress(**state.pop("progress")),
-        checkpoints=tuple(Checkpoint(**item) for item in state.pop("checkpoints")),
-        **state,
-    )

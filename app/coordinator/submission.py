@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from typing import Final
 
 from generated.mindcoordinator.v1.jobs_pb2 import (
+    BaseModel,
     FrameworkType,
     ResourceConfig,
     SchedulingConfig,
     SubmitJobRequest,
 )
 
+from .access import Access, Grant
+from .atlas import is_model_name
 from .cluster import Cluster
-from .drive import BadUrl, Drive
+from .drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive
+from .exporting import FORMATS, missing_packages
+from .ranks import check_world_size
 from .records import Demand, JobRecord
-from .refusals import FailedPrecondition, InvalidArgument, NotImplementedHere
+from .refusals import FailedPrecondition, InvalidArgument
 
 _QUEUE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -32,7 +37,7 @@ def new_job_id(prefix: str = "job") -> str:
 def accept(
     request: SubmitJobRequest,
     *,
-    tenant_id: str,
+    access: Access,
     user_id: str,
     drive: Drive,
     cluster: Cluster,
@@ -44,18 +49,23 @@ def accept(
     kept.idempotency_key = ""
     _fill_in(kept)
     _check_texts(kept)
-    _check_training(kept, tenant_id, drive)
-    _check_data(kept, tenant_id, drive)
-    _check_output(kept, tenant_id, drive)
+    _check_training(kept, access, drive)
+    _check_data(kept, access, drive)
+    _check_output(kept, access, drive)
+    check_world_size(kept)
     demand = demand_of(kept.resource_config, kept.scheduling_config)
     check_possible(demand, cluster)
     scheduling = kept.scheduling_config
+    job_id = new_job_id()
     return JobRecord(
-        job_id=new_job_id(),
-        tenant_id=tenant_id,
+        job_id=job_id,
+        tenant_id=access.tenant_id,
         user_id=user_id,
         name=kept.name,
         submission=kept,
+        grant=Grant.give(
+            tenant_id=access.tenant_id, user_id=user_id, job_id=job_id, urls=_named(kept)
+        ),
         demand=demand,
         created_at=now,
         updated_at=now,
@@ -85,14 +95,22 @@ def accept_retry(
         kept.resource_config.CopyFrom(resources)
     kept.scheduling_config.ClearField("not_before")
     _fill_in(kept)
+    check_world_size(kept)
     demand = demand_of(kept.resource_config, kept.scheduling_config)
     check_possible(demand, cluster)
+    job_id = new_job_id()
     return JobRecord(
-        job_id=new_job_id(),
+        job_id=job_id,
         tenant_id=parent.tenant_id,
         user_id=user_id,
         name=parent.name,
         submission=kept,
+        grant=Grant.give(
+            tenant_id=parent.tenant_id,
+            user_id=user_id,
+            job_id=job_id,
+            urls=[*(parent.grant.urls if parent.grant else ()), resume_from],
+        ),
         demand=demand,
         created_at=now,
         updated_at=now,
@@ -128,7 +146,7 @@ def _check_texts(request: SubmitJobRequest) -> None:
         )
 
 
-def _check_training(request: SubmitJobRequest, tenant_id: str, drive: Drive) -> None:
+def _check_training(request: SubmitJobRequest, access: Access, drive: Drive) -> None:
     training = request.training_config
     framework = training.framework
     if framework.type == FrameworkType.FRAMEWORK_TYPE_UNSPECIFIED:
@@ -143,19 +161,17 @@ def _check_training(request: SubmitJobRequest, tenant_id: str, drive: Drive) -> 
         raise InvalidArgument(
             "training_config.framework.custom_script_path", "framework type CUSTOM needs it"
         )
-    _check_url(
+    drive.require(
+        access,
         "training_config.framework.custom_script_path",
         framework.custom_script_path,
-        tenant_id,
-        drive,
         kind="file",
     )
     if training.resume_from_checkpoint:
-        _check_url(
+        drive.require(
+            access,
             "training_config.resume_from_checkpoint",
             training.resume_from_checkpoint,
-            tenant_id,
-            drive,
             kind="directory",
         )
     if not 0 <= training.priority <= 10:
@@ -163,6 +179,20 @@ def _check_training(request: SubmitJobRequest, tenant_id: str, drive: Drive) -> 
     if not 0 <= training.max_retries <= 100:
         raise InvalidArgument("training_config.max_retries", "it is not from 0 to 100")
     check_environment(training.environment)
+    _check_model(training.base_model, access, drive)
+
+
+def _check_model(model: BaseModel, access: Access, drive: Drive) -> None:
+    """Refuse a model that is not there, and settle which version of one is meant."""
+    where = "training_config.base_model.model_id"
+    if not model.model_id.startswith((SCHEME, ATLAS_SCHEME, "/")):
+        return
+    if model.model_id.startswith(ATLAS_SCHEME) and model.revision:
+        if "@" in model.model_id.rpartition("/")[2]:
+            raise InvalidArgument(where, "give the version either in it or as the revision")
+        model.model_id += f"@{model.revision}"
+    drive.require(access, where, model.model_id)
+    model.model_id = drive.pinned(access, model.model_id)
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
@@ -177,51 +207,55 @@ def check_environment(environment: Mapping[str, str]) -> None:
             raise InvalidArgument(where, f"the value of {name[:64]!r} has a NUL character")
 
 
-def _check_data(request: SubmitJobRequest, tenant_id: str, drive: Drive) -> None:
+def _check_data(request: SubmitJobRequest, access: Access, drive: Drive) -> None:
     for at, source in enumerate(request.data_config.sources):
         where = f"data_config.sources.{at}"
         if source.format not in _FORMATS:
             raise InvalidArgument(f"{where}.format", f"it is not one of {', '.join(_FORMATS[1:])}")
         if not 0 <= source.sampling <= 1:
             raise InvalidArgument(f"{where}.sampling", "it is not from 0 to 1")
-        _check_url(f"{where}.path", source.path, tenant_id, drive)
+        drive.require(access, f"{where}.path", source.path)
     if not 0 <= request.data_config.validation_split <= 1:
         raise InvalidArgument("data_config.validation_split", "it is not from 0 to 1")
 
 
-def _check_output(request: SubmitJobRequest, tenant_id: str, drive: Drive) -> None:
+def _check_output(request: SubmitJobRequest, access: Access, drive: Drive) -> None:
     output = request.output_config
     if output.path:
         try:
-            drive.locate(tenant_id, output.path)
+            drive.destination(access, output.path)
         except BadUrl as error:
             raise InvalidArgument("output_config.path", str(error)) from None
     if output.max_checkpoints < 0:
         raise InvalidArgument("output_config.max_checkpoints", "it is below 0")
-    if output.export_format:
-        raise NotImplementedHere(
-            "output_config.export_format: this coordinator exports what the script wrote;"
-            " leave it empty"
+    if output.export_format and output.export_format not in FORMATS:
+        raise InvalidArgument(
+            "output_config.export_format",
+            f"{output.export_format[:64]!r} is not known; there are: {', '.join(FORMATS)};"
+            " empty exports as the script wrote it",
         )
-    if output.register_model:
-        raise NotImplementedHere(
-            "output_config.register_model: this coordinator has no ScaiAtlas to register with"
+    if missing := missing_packages(output.export_format):
+        raise FailedPrecondition(
+            f"output_config.export_format: {output.export_format} needs {' and '.join(missing)},"
+            f" which this coordinator does not have; install: pip install {' '.join(missing)}"
+        )
+    if output.register_model and not is_model_name(output.model_name):
+        raise InvalidArgument(
+            "output_config.model_name",
+            "register_model needs one: up to 128 letters, digits, '.', '_' and '-'",
         )
 
 
-def _check_url(where: str, url: str, tenant_id: str, drive: Drive, *, kind: str = "") -> None:
-    try:
-        drive.check(tenant_id, url)
-    except BadUrl as error:
-        raise InvalidArgument(where, str(error)) from None
-    try:
-        path = drive.find(tenant_id, url)
-    except BadUrl as error:
-        raise FailedPrecondition(f"{where}: {error}") from None
-    if kind == "file" and not path.is_file():
-        raise FailedPrecondition(f"{where}: {url} is not a file")
-    if kind == "directory" and not path.is_dir():
-        raise FailedPrecondition(f"{where}: {url} is not a directory")
+def _named(request: SubmitJobRequest) -> list[str]:
+    """What a submission names; a model's name at a hub is no file, and does no harm there."""
+    training = request.training_config
+    return [
+        training.framework.custom_script_path,
+        training.resume_from_checkpoint,
+        training.base_model.model_id,
+        *(source.path for source in request.data_config.sources),
+        request.output_config.path,
+    ]
 
 
 def demand_of(resources: ResourceConfig, scheduling: SchedulingConfig) -> Demand:

@@ -1,7 +1,8 @@
 """A job's log and metrics for those who ask: WatchJob and ListJobLogs.
 
-Files are read on the event loop: a batch is at most 256 KiB that was written
-a moment ago, and takes well under a millisecond.
+A stream's files are read on the event loop: a batch is at most 256 KiB that
+was written a moment ago, and takes well under a millisecond. A page of the log
+is read in a thread: a rare level makes it look at many places.
 """
 
 import asyncio
@@ -48,7 +49,7 @@ _PAGE_BYTES: Final = 1024 * 1024
 def list_logs(
     directory: JobDir, request: ListJobLogsRequest, *, ended: bool
 ) -> ListJobLogsResponse:
-    """A page of a job's log. Raises Refused."""
+    """A page of a job's log. Blocks. Raises Refused."""
     if request.page_size < 0 or request.page_size > _MAX_PAGE:
         raise InvalidArgument("page_size", f"it is not from 0 to {_MAX_PAGE}")
     for name in ("tail", "through_offset"):

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from app.coordinator.config import CoordinatorConfig
-from app.coordinator.server import Coordinator
+from app.coordinator.server import Coordinator, now_micros
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import (
     FrameworkType,
@@ -24,11 +24,12 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
     SubmitJobRequest,
 )
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, WatchJobRequest, WatchJobResponse
+from tests.secrecy import secret, written
 
 if TYPE_CHECKING:
     from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorAsyncStub
 
-SECRET = "the-secret-of-the-tests"
+SECRET = secret("the-secret-of-the-tests")
 #: Seconds after which a test that waits for something gives up.
 PATIENCE = 30.0
 
@@ -156,11 +157,13 @@ async def client_of(port: int, drive: Path, tenant: str = "local") -> AsyncItera
 
 
 @asynccontextmanager
-async def running(path: Path, **settings: Any) -> AsyncIterator[tuple[Coordinator, Client]]:
+async def running(
+    path: Path, *, clock: Callable[[], int] = now_micros, **settings: Any
+) -> AsyncIterator[tuple[Coordinator, Client]]:
     """A coordinator in this process, and a client of it."""
     config = config_for(path, **settings)
     async with (
-        Coordinator(config) as coordinator,
+        Coordinator(config, clock=clock) as coordinator,
         client_of(coordinator.port, config.drive_root) as client,
     ):
         yield coordinator, client
@@ -190,9 +193,15 @@ class Killable:
 
 
 @asynccontextmanager
-async def coordinator_process(path: Path, *, port: int = 0) -> AsyncIterator[Killable]:
-    """Run a coordinator in a process of its own; what is left of it at the end is killed."""
+async def coordinator_process(
+    path: Path, *, port: int = 0, within: Sequence[str] = ()
+) -> AsyncIterator[Killable]:
+    """Run a coordinator in a process of its own; what is left of it at the end is killed.
+
+    `within` is a command that becomes the one behind it.
+    """
     process = await asyncio.create_subprocess_exec(
+        *within,
         sys.executable,
         "-c",
         _PROGRAM,
@@ -220,7 +229,7 @@ async def coordinator_process(path: Path, *, port: int = 0) -> AsyncIterator[Kil
             if process.returncode is None:
                 process.kill()
             await process.wait()
-            await drained
+            written("coordinator", await drained)
     finally:
         # Closed here and now: a warning at collection time would come too late.
         process._transport.close()  # type: ignore[attr-defined]  # no public way

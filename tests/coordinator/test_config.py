@@ -1,12 +1,15 @@
 """The coordinator's configuration."""
 
+import re
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from app.coordinator import BadConfig, CoordinatorConfig
+from app.coordinator import BadConfig, CoordinatorConfig, config_text
 from app.coordinator.cluster import GpuSpec
-from app.coordinator.config import parse_size, parse_virtual_nodes
+from app.coordinator.nodespecs import parse_size, parse_virtual_nodes
 from app.coordinator.server import Coordinator
 from tests.coordinator.harness import config_for
 
@@ -84,3 +87,91 @@ async def test_one_data_directory_has_one_coordinator(tmp_path: Path) -> None:
         with pytest.raises(BadConfig, match="in use"):
             async with Coordinator(taken):
                 pass
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "coordinator.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_and_the_environment_that_wins(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from a file\n")
+    file = toml(
+        tmp_path,
+        f"""
+        data_dir = "/a"
+        api_secret_file = "{tmp_path / "secret"}"
+        stop_grace = 2.5
+        cpus = 3
+        cache_bytes = "1GiB"
+        allowed_paths = ["/srv/a", "/srv/b"]
+        virtual_nodes = ["a:1xL4", "b:2xL4:zone=z"]
+        """,
+    )
+    config = CoordinatorConfig.from_env({"SCAIMIND_COORDINATOR_CPUS": "4"}, file=file)
+    assert (config.data_dir, config.api_secret) == (Path("/a"), "from a file")
+    assert (config.stop_grace, config.cpus, config.cache_bytes) == (2.5, 4, GIB)
+    assert config.allowed_paths == (Path("/srv/a"), Path("/srv/b"))
+    assert [node.node_id for node in config.virtual_nodes] == ["a", "b"]
+    named = CoordinatorConfig.from_env({"SCAIMIND_COORDINATOR_CONFIG": str(file)})
+    assert named.cpus == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("adress = 1", "adress: there is no such setting; did you mean address?"),
+        ("cpus = 0", "cpus: '0' is not a count"),
+        ("cpus = true", "cpus: it is not a text or a number"),
+        ("cpus = [1]", "cpus: it is not a text or a number"),
+        ("allowed_paths = [1]", "allowed_paths: it is not a list of texts"),
+        ('allowed_paths = ["data"]', "allowed_paths: 'data' is not an absolute path"),
+        ('jwks_url = "ftp://a"', "jwks_url: 'ftp://a' is not an http"),
+        ('jwks_url = "http://a/b"', "jwks_url and token_issuer: give both"),
+        ('listen_tls_key_file = "a"', "listen_tls_cert_file and listen_tls_key_file: give both"),
+        ('listen_tls_client_ca_file = "a"', "it needs listen_tls_cert_file"),
+        ('api_secret_file = "/missing"', "api_secret_file: the file cannot be read"),
+        ("cpus = ", "it is not TOML"),
+    ],
+)
+def test_a_bad_file_gets_one_line(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(BadConfig) as caught:
+        CoordinatorConfig.from_env(SECRET, file=toml(tmp_path, text))
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"none\.toml: No such file"):
+        CoordinatorConfig.from_env(SECRET, file=tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(("content", "problem"), [("", "is empty"), ("a\nb", "printable")])
+def test_a_secret_that_cannot_be_sent(tmp_path: Path, content: str, problem: str) -> None:
+    (tmp_path / "secret").write_text(content)
+    variables = {"SCAIMIND_COORDINATOR_API_SECRET_FILE": str(tmp_path / "secret")}
+    with pytest.raises(BadConfig, match=problem) as caught:
+        CoordinatorConfig.from_env(variables)
+    assert "a\nb" not in str(caught.value)
+
+
+def test_the_documented_file_has_every_setting_and_says_the_defaults(tmp_path: Path) -> None:
+    text = config_text.as_toml()
+    config = CoordinatorConfig.from_env(SECRET, file=toml(tmp_path, text))
+    assert config == CoordinatorConfig.from_env(SECRET)
+    # With every key uncommented it is still a file that can be read.
+    every = re.sub(r"(?m)^# (?=[a-z_]+ = )", "", text).replace('api_secret = "..."\n', "")
+    (tmp_path / "api_secret").write_text("hush")
+    every = every.replace("/run/secrets/", f"{tmp_path}/")
+    assert tomllib.loads(every).keys() == {
+        {"api_secret": "api_secret_file"}.get(field.name, field.name)
+        for field in fields(CoordinatorConfig)
+    }
+    full = CoordinatorConfig.from_env({}, file=toml(tmp_path, every))
+    assert full.token_issuer == "https://scaikey.example"
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    page = Path(__file__).parents[2] / "docs" / "coordinator.md"
+    assert page.read_text() == config_text.as_markdown()

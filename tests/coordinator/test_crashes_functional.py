@@ -75,6 +75,24 @@ async def test_a_run_that_ended_while_nobody_looked(tmp_path: Path) -> None:
         await process.stop(signal.SIGTERM)
 
 
+async def test_a_runner_that_was_killed_while_nobody_looked(tmp_path: Path) -> None:
+    drive = tmp_path / "drive"
+    async with coordinator_process(tmp_path) as process, client_of(process.port, drive) as client:
+        job_id = await client.submit(COUNTS, training_config={"environment": {"UP_TO": "100000"}})
+        await client.until_line(job_id, "count 5")
+        await process.stop(signal.SIGKILL)
+    who = read_json(JobDir(tmp_path / "jobs" / job_id).run(1).runner)
+    assert who is not None
+    os.kill(who["pid"], signal.SIGKILL)
+    async with coordinator_process(tmp_path) as process, client_of(process.port, drive) as client:
+        job = await client.end(job_id)
+        assert (status_of(job), job.run_count) == ("FAILED", 1)
+        assert "runner" in job.error_message
+        counts = counted(await whole_log(client, job_id))
+        assert counts == list(range(1, len(counts) + 1)), "it was begun again"
+        await process.stop(signal.SIGTERM)
+
+
 async def test_a_clean_stop_puts_runs_back_and_leaves_no_process(tmp_path: Path) -> None:
     drive = tmp_path / "drive"
     async with coordinator_process(tmp_path) as process, client_of(process.port, drive) as client:
@@ -102,7 +120,7 @@ async def test_a_killed_runner_fails_its_job_and_leaves_no_process(tmp_path: Pat
         await client.until_line(job_id, "count 5")
         who = read_json(JobDir(tmp_path / "jobs" / job_id).run(1).runner)
         assert who is not None
-        training = os.pidfd_open(who["process_group"])
+        training = os.pidfd_open(who["process_groups"][0])
         try:
             os.kill(who["pid"], signal.SIGKILL)
             job = await client.end(job_id)

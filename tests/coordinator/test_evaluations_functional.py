@@ -12,10 +12,11 @@ import pytest
 from app.coordinator.evaluate_model import CharacterModel
 from generated.mindcoordinator.v1.evaluations_pb2 import (
     Benchmark,
+    Evaluation,
     GetEvaluationRequest,
     SubmitEvaluationRequest,
 )
-from generated.mindcoordinator.v1.jobs_pb2 import ListJobsRequest
+from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, JobStatus, ListJobsRequest
 from tests.coordinator.harness import Client, running, status_of
 
 #: Leaves a model that knows one thing: `b` follows `a` three times out of four, else `a`.
@@ -63,6 +64,8 @@ async def test_every_benchmark_scores(tmp_path: Path) -> None:
                 {"question": "q", "choices": ["a", "b"], "answer": 1},
                 {"question": "q", "choices": ["b", "a"], "answer": "b"},
                 {"question": "q", "choices": ["b", "a"], "answer": 1},
+                # Less probable as a whole, more per token.
+                {"question": "q", "choices": ["a", "bbbbbb"], "answer": 1},
             ),
         )
         broken = client.write("broken.jsonl", '{"text": "a"}\n{"text": \n')
@@ -88,8 +91,8 @@ async def test_every_benchmark_scores(tmp_path: Path) -> None:
         assert first.scores["perplexity"] == pytest.approx(math.exp(loss))
         assert first.num_samples == 2
         assert dict(second.scores) == {"exact_match": 0.5}
-        assert third.scores["accuracy"] == pytest.approx(2 / 3)
-        assert third.num_samples == 3
+        assert third.scores["accuracy"] == 3 / 4
+        assert third.num_samples == 4
         assert (dict(fourth.scores), fourth.num_samples) == ({}, 0)
         assert "line 2" in fourth.error_message
         assert str(tmp_path) not in fourth.error_message
@@ -124,6 +127,178 @@ async def test_what_cannot_be_evaluated_is_refused(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await other.call("GetEvaluation", GetEvaluationRequest(evaluation_id=job_id))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_parameters_are_checked_before_anything_runs(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, client):
+        job_id = await trained(client)
+        data = client.write("text.jsonl", jsonl({"text": "ab"}))
+        for name, parameters, problem in (
+            ("exact_match", {"temperature": "1"}, "'temperature' is not known; there are: max_tok"),
+            ("exact_match", {"max_tokens": "0"}, "max_tokens: it is not a number from 1 to 65536"),
+            ("exact_match", {"max_tokens": "many"}, "max_tokens: it is not a number"),
+            ("multiple_choice", {"field": "text"}, "'field' is not known; there are: none"),
+        ):
+            benchmark = Benchmark(name=name, dataset=data, parameters=parameters)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await client.call(
+                    "SubmitEvaluation",
+                    SubmitEvaluationRequest(job_id=job_id, benchmarks=[benchmark]),
+                )
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert f"benchmarks.0.parameters: {problem}" in str(caught.value.details())
+
+
+async def test_a_job_without_a_model_cannot_be_evaluated(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, client):
+        data = client.write("text.jsonl", jsonl({"text": "ab"}))
+        benchmarks = [Benchmark(name="perplexity", dataset=data)]
+
+        async def refusal(**request: Any) -> tuple[grpc.StatusCode, str]:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await client.call(
+                    "SubmitEvaluation", SubmitEvaluationRequest(benchmarks=benchmarks, **request)
+                )
+            return caught.value.code(), str(caught.value.details())
+
+        failed = await client.submit("raise SystemExit(1)")
+        await client.end(failed)
+        code, text = await refusal(job_id=failed)
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "the job is FAILED, and only a COMPLETED job has a model" in text
+        waiting = await client.submit("import time; time.sleep(600)")
+        await client.until_status(waiting, "TRAINING")
+        code, text = await refusal(job_id=waiting)
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "TRAINING" in text
+        await client.call("CancelJob", CancelJobRequest(job_id=waiting))
+        for request, problem in (
+            ({}, "job_id: give it, or model_uri"),
+            ({"model_uri": "scaidrive://local/x", "checkpoint_id": "c"}, "checkpoint_id: it needs"),
+        ):
+            code, text = await refusal(**request)
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert problem in text
+        done = await trained(client)
+        evaluation = await client.call(
+            "SubmitEvaluation", SubmitEvaluationRequest(job_id=done, benchmarks=benchmarks)
+        )
+        code, text = await refusal(job_id=evaluation.evaluation_id)
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "it is an evaluation" in text
+        await client.end(evaluation.evaluation_id)
+
+
+def model_of(client: Client, folder: str, code: str, **beside: str) -> str:
+    """Put a model's directory into the drive; its URL."""
+    for name, text in {"scaimind_model": code, **beside}.items():
+        client.write(f"{folder}/{name}.py", text)
+    return f"scaidrive://local/{folder}"
+
+
+async def outcome(client: Client, model: str, *benchmarks: Benchmark) -> Evaluation:
+    evaluation = await client.call(
+        "SubmitEvaluation", SubmitEvaluationRequest(model_uri=model, benchmarks=benchmarks)
+    )
+    await client.end(evaluation.evaluation_id)
+    answer: Evaluation = await client.call(
+        "GetEvaluation", GetEvaluationRequest(evaluation_id=evaluation.evaluation_id)
+    )
+    return answer
+
+
+async def test_a_failing_model_tells_which_benchmark_failed_and_why(tmp_path: Path) -> None:
+    code = """
+        from beside import ODDS
+
+        class Model:
+            def score(self, prompt, continuation):
+                return len(continuation) * ODDS, len(continuation)
+
+            def generate(self, prompt, max_tokens):
+                raise RuntimeError("out of memory")
+
+        def load(directory):
+            return Model()
+    """
+    async with running(tmp_path) as (_, client):
+        text = client.write("text.jsonl", jsonl({"words": "ab"}))
+        answers = client.write("answers.jsonl", jsonl({"prompt": "a", "answer": "b"}))
+        surprise = Benchmark(name="perplexity", dataset=text, parameters={"field": "words"})
+        match = Benchmark(name="exact_match", dataset=answers)
+        model = model_of(client, "model", code, beside="ODDS = -1.0")
+        mixed = await outcome(client, model, match, surprise)
+        assert mixed.status == JobStatus.JOB_STATUS_COMPLETED
+        first, second = mixed.results
+        assert first.name == "exact_match"
+        assert (
+            first.error_message == f"{answers}: the model failed with RuntimeError: out of memory"
+        )
+        assert second.scores["perplexity"] == pytest.approx(math.e)
+        log = [entry.message for entry in await client.log(mixed.evaluation_id)]
+        assert any("in generate" in line for line in log)
+
+        failed = await outcome(client, model, match)
+        assert failed.status == JobStatus.JOB_STATUS_FAILED
+        assert f"exact_match: {answers}: the model failed" in failed.error_message
+        assert not failed.results
+
+        empty = await outcome(client, model_of(client, "empty", "x = 1"), match)
+        assert empty.status == JobStatus.JOB_STATUS_FAILED
+        assert "scaimind_model.py has no function load(directory)" in empty.error_message
+
+
+async def test_results_that_a_model_has_spoilt_are_not_trusted(tmp_path: Path) -> None:
+    code = """
+        import atexit, os
+        def spoil():
+            results = os.environ["SCAIMIND_OUTPUT_DIR"] + "/results.json"
+            os.unlink(results)
+            os.symlink("/etc/passwd", results)
+        atexit.register(spoil)
+
+        class Model:
+            def score(self, prompt, continuation):
+                return -1.0, 1
+
+        def load(directory):
+            return Model()
+    """
+    async with running(tmp_path) as (_, client):
+        text = client.write("text.jsonl", jsonl({"text": "ab"}))
+        spoilt = await outcome(
+            client, model_of(client, "model", code), Benchmark(name="perplexity", dataset=text)
+        )
+        assert not spoilt.results
+        assert "Its results cannot be read" in spoilt.error_message
+
+
+async def test_an_evaluation_is_cancelled_like_any_job(tmp_path: Path) -> None:
+    code = """
+        import time
+        def load(directory):
+            print("loading")
+            time.sleep(600)
+    """
+    async with running(tmp_path) as (_, client):
+        text = client.write("text.jsonl", jsonl({"text": "ab"}))
+        evaluation = await client.call(
+            "SubmitEvaluation",
+            SubmitEvaluationRequest(
+                model_uri=model_of(client, "model", code),
+                benchmarks=[Benchmark(name="perplexity", dataset=text)],
+            ),
+        )
+        assert evaluation.model_uri == "scaidrive://local/model"
+        asked = GetEvaluationRequest(evaluation_id=evaluation.evaluation_id)
+        await client.until_line(evaluation.evaluation_id, "loading")
+        running_now = await client.call("GetEvaluation", asked)
+        assert running_now.status == JobStatus.JOB_STATUS_EVALUATING
+        await client.call("CancelJob", CancelJobRequest(job_id=evaluation.evaluation_id))
+        await client.end(evaluation.evaluation_id)
+        ended = await client.call("GetEvaluation", asked)
+        assert ended.status == JobStatus.JOB_STATUS_CANCELLED
+        assert not ended.results
 
 
 def test_the_character_model_is_scored_by_its_weights(tmp_path: Path) -> None:

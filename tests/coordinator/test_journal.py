@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.coordinator import journal, logs
+from app.coordinator import journal_writer, logs
 from app.coordinator.journal import Cursor
 from app.coordinator.logs import LogReader, LogWriter
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
@@ -27,7 +28,7 @@ ENTRIES = st.lists(
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few records, so that little data has many of them."""
-    monkeypatch.setattr(journal, "BLOCK_RECORDS", 4)
+    monkeypatch.setattr(journal_writer, "BLOCK_RECORDS", 4)
 
 
 def append(path: Path, entries: list[LogEntry], *, batch: int = 7) -> None:
@@ -50,6 +51,7 @@ def pages(log: LogReader, limit: int = 5) -> Iterator[LogEntry]:
         cursor = page.cursor
 
 
+@settings(deadline=None)
 @given(first=ENTRIES, second=ENTRIES, data=st.data())
 def test_a_log_cut_anywhere_goes_on_densely(
     first: list[LogEntry], second: list[LogEntry], data: st.DataObject
@@ -76,6 +78,7 @@ def test_a_log_cut_anywhere_goes_on_densely(
         assert [entry.offset for entry in after] == list(range(1, len(after) + 1))
 
 
+@settings(deadline=None)
 @given(
     entries=ENTRIES,
     level=st.integers(0, 4),
@@ -110,6 +113,22 @@ def test_tails_and_selections_are_those_of_the_plain_list(
                 assert log.locate(offset).number == offset
 
 
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32), rarity=st.integers(1, 60))
+def test_a_rare_level_is_found_wherever_it_is(seed: int, rarity: int) -> None:
+    """In a hundred blocks, most of which are passed over."""
+    random = Random(seed)
+    info, error = LogLevel.LOG_LEVEL_INFO, LogLevel.LOG_LEVEL_ERROR
+    entries = [LogEntry(level=info if random.randrange(rarity) else error) for _ in range(400)]
+    with TemporaryDirectory() as folder:
+        path = Path(folder)
+        logs.create(path)
+        append(path, entries)
+        with LogReader(path) as log:
+            page = log.select(Cursor(), limit=1000, min_level=error, through=400, max_bytes=10**6)
+        assert page.entries == [entry for entry in entries if entry.level == error]
+
+
 def test_a_reader_sees_whole_records_only(tmp_path: Path) -> None:
     logs.create(tmp_path)
     entry = LogEntry(level=LogLevel.LOG_LEVEL_INFO, message="x" * 300)
@@ -138,16 +157,16 @@ def test_a_full_disk_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.M
     writer = LogWriter(tmp_path)
     entry = LogEntry(level=LogLevel.LOG_LEVEL_INFO, message="x" * 300)
     writer.append([entry])
-    real = journal._write
+    real = journal_writer._write
 
     def short(file: int, data: bytes) -> None:
         real(file, data[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(journal, "_write", short)
+    monkeypatch.setattr(journal_writer, "_write", short)
     with pytest.raises(OSError, match="No space left"):
         writer.append([entry])
-    monkeypatch.setattr(journal, "_write", real)
+    monkeypatch.setattr(journal_writer, "_write", real)
     writer.append([entry])
     writer.close()
     assert [entry.offset for entry in everything(tmp_path)] == [1, 2]

@@ -1,14 +1,11 @@
-"""Metrics: what a process writes as snapshots, and fewer points of a long curve."""
+"""Metrics: what a process writes as snapshots."""
 
 import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from app.coordinator.metrics import BadMetrics, MetricsReader, MetricsWriter, parse_snapshot
-from app.coordinator.metrics_series import downsample
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot
 
 
@@ -52,34 +49,6 @@ def test_numbers_that_are_not_finite_are_kept() -> None:
 def test_lines_that_are_no_snapshots(raw: bytes, problem: str) -> None:
     with pytest.raises(BadMetrics, match=problem):
         parse_snapshot(raw)
-
-
-@given(
-    losses=st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), min_size=1, max_size=200),
-    limit=st.integers(6, 60),
-)
-def test_the_ends_and_the_extremes_of_every_series_stay(
-    tmp_path_factory: pytest.TempPathFactory, losses: list[float], limit: int
-) -> None:
-    path = tmp_path_factory.mktemp("metrics")
-    writer = MetricsWriter(path)
-    writer.append(
-        [
-            MetricsSnapshot(step=step, loss=loss, extra={"other": -step})
-            for step, loss in enumerate(losses)
-        ]
-    )
-    writer.close()
-    points, total = downsample(path, limit)
-    assert total == len(losses)
-    assert len(points) <= limit
-    numbers = [point.sequence for point in points]
-    assert numbers == sorted(set(numbers))
-    assert (numbers[0], numbers[-1]) == (1, total)
-    if finite := [loss for loss in losses if math.isfinite(loss)]:
-        kept = [point.loss for point in points]
-        assert min(finite) in kept
-        assert max(finite) in kept
 
 
 def test_sequences_go_on_after_the_file_was_cut(tmp_path: Path) -> None:

@@ -10,18 +10,18 @@ from app.coordinator.cluster import Cluster, GpuSpec, NodeSpec
 from app.coordinator.estimates import RunTimes
 from app.coordinator.records import Demand, Intent, JobRecord
 from app.coordinator.refusals import FailedPrecondition
-from app.coordinator.scheduler import (
+from app.coordinator.scheduler import Scheduler
+from app.coordinator.states import MOVES, TERMINAL, Status
+from app.coordinator.steps import (
     Abandon,
     Export,
     Instruction,
     Launch,
     Prepare,
     RunEnd,
-    Scheduler,
     Step,
     Stop,
 )
-from app.coordinator.states import MOVES, TERMINAL, Status
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus, SubmitJobRequest
 
 SECOND = 1_000_000

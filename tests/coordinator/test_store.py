@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from app.coordinator.listing import Order
 from app.coordinator.records import Checkpoint, Demand, Intent, JobRecord, Progress, Share
 from app.coordinator.refusals import InvalidArgument
 from app.coordinator.states import Status
-from app.coordinator.store import Order, Store
+from app.coordinator.store import Store
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 

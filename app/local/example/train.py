@@ -9,7 +9,7 @@ What a job gives its process, and what is done with it here:
 
     SCAIMIND_JOB_CONFIG      the job's configs as JSON: data, hyperparameters
     SCAIMIND_RESUME_FROM     a checkpoint to go on from, or empty
-    SCAIMIND_CHECKPOINT_DIR  gets one directory per checkpoint
+    SCAIMIND_CHECKPOINT_DIR  gets a directory for each checkpoint, a model.npz in it
     SCAIMIND_METRICS_FILE    gets one JSON object a line
     SCAIMIND_OUTPUT_DIR      gets model.npz and report.json
     SIGTERM                  saves a checkpoint and leaves with status 0
@@ -177,34 +177,41 @@ class Adam:
             weights[name] -= np.float32(correction) * mean / (np.sqrt(square) + np.float32(1e-8))
 
 
+def save_model(path: Path, weights: Weights, alphabet: list[str]) -> None:
+    """Write the model as evaluations read it."""
+    np.savez(path, alphabet=np.array(alphabet), **weights)  # type: ignore[arg-type]  # savez's allow_pickle
+
+
 class Checkpoints:
     """One directory per checkpoint, complete as soon as it has its name."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, alphabet: list[str]) -> None:
         self.root = root
+        self.alphabet = alphabet
 
     def save(self, step: int, weights: Weights, adam: Adam) -> None:
-        """Write everything that going on from here needs."""
+        """Write the model, and what else going on from here needs."""
         final = self.root / f"step-{step:06d}"
         if final.exists():
             return
         beside = self.root / f".step-{step:06d}.{os.getpid()}"
         beside.mkdir(parents=True, exist_ok=True)
-        arrays = {
+        save_model(beside / "model.npz", weights, self.alphabet)
+        averages = {
             f"{kind}.{name}": array
-            for kind, named in (("weight", weights), ("mean", adam.mean), ("square", adam.square))
+            for kind, named in (("mean", adam.mean), ("square", adam.square))
             for name, array in named.items()
         }
-        np.savez(beside / "state.npz", step=np.int64(step), **arrays)  # type: ignore[arg-type]  # savez's allow_pickle
+        np.savez(beside / "adam.npz", step=np.int64(step), **averages)  # type: ignore[arg-type]  # as above
         beside.rename(final)
         print(f"Saved checkpoint {final.name}")
 
     @staticmethod
     def load(checkpoint: Path, weights: Weights, adam: Adam) -> int:
         """Put a checkpoint's numbers in place and tell its step."""
-        with np.load(checkpoint / "state.npz") as state:
+        with np.load(checkpoint / "model.npz") as model, np.load(checkpoint / "adam.npz") as state:
             for name in weights:
-                weights[name] = state[f"weight.{name}"]
+                weights[name] = model[name]
                 adam.mean[name] = state[f"mean.{name}"]
                 adam.square[name] = state[f"square.{name}"]
             return int(state["step"])
@@ -226,13 +233,6 @@ def sample(weights: Weights, corpus: Corpus, plan: Plan, length: int = 160) -> s
         odds = np.exp(log_odds / 0.7)
         tokens.append(rng.choice(len(odds), p=odds / odds.sum()))
     return " ".join("".join(corpus.alphabet[token] for token in tokens[plan.context :]).split())
-
-
-def write(path: Path, content: str) -> None:
-    """Write a file that is there whole or not at all."""
-    beside = path.with_name(f".{path.name}")
-    beside.write_text(content, encoding="utf-8")
-    beside.replace(path)
 
 
 class Trainer:
@@ -321,7 +321,7 @@ def main() -> int:
     trainer = Trainer(
         plan,
         corpus,
-        Checkpoints(Path(environ["SCAIMIND_CHECKPOINT_DIR"])),
+        Checkpoints(Path(environ["SCAIMIND_CHECKPOINT_DIR"]), corpus.alphabet),
         Path(environ["SCAIMIND_METRICS_FILE"]),
     )
     signal.signal(signal.SIGTERM, trainer.leave)
@@ -334,18 +334,14 @@ def main() -> int:
         return 0
 
     output = Path(environ["SCAIMIND_OUTPUT_DIR"])
-    output.mkdir(parents=True, exist_ok=True)
-    beside = output / ".model.npz"
-    with beside.open("wb") as file:
-        np.savez(file, alphabet=np.array(corpus.alphabet), **trainer.weights)  # type: ignore[arg-type]  # savez's allow_pickle
-    beside.replace(output / "model.npz")
+    save_model(output / "model.npz", trainer.weights, corpus.alphabet)
     report = {
         "steps": plan.steps,
         "untrained_loss": float(np.log(len(corpus.alphabet))),
         "validation_loss": evaluate(trainer.weights, corpus.validation, plan),
         "sample": sample(trainer.weights, corpus, plan),
     }
-    write(output / "report.json", json.dumps(report, indent=2) + "\n")
+    (output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"Wrote model.npz and report.json; validation loss {report['validation_loss']:.3f}")
     return 0
 

@@ -1,0 +1,119 @@
+"""What the calls of the service have in common: whose job, which job, and storing what is asked."""
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import Message
+
+from .board import Board
+from .cache import DataCache
+from .controller import Controller
+from .doors import Peer
+from .drive import Drive
+from .examination import Examination
+from .gpus import GpuMeter
+from .records import JobRecord
+from .refusals import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Overloaded
+from .states import TERMINAL
+from .steps import Step
+from .store import Store, UsedKey, digest_of
+from .tokens import Admission
+from .workspace import Workspace
+
+_KEY_LIFE: Final = 24 * 3600 * 1_000_000
+_MAX_KEY: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the service works with."""
+
+    controller: Controller
+    store: Store
+    workspace: Workspace
+    board: Board
+    drive: Drive
+    cache: DataCache
+    admission: Admission
+    examination: Examination
+    #: Measures this machine's GPUs.
+    gpus: GpuMeter
+    #: Microseconds since 1970.
+    clock: Callable[[], int]
+
+
+class Calls:
+    """A group of the service's calls. Who calls, and what becomes of what is raised, is `doors`'
+    matter."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._controller = parts.controller
+        self._scheduler = parts.controller.scheduler
+        self._store = parts.store
+
+    def _job(self, peer: Peer, job_id: str) -> JobRecord:
+        """A job of the caller's tenant. Raises NotFound."""
+        job = self._scheduler.jobs.get(job_id) or self._store.job(peer.tenant_id, job_id)
+        if job is None or job.tenant_id != peer.tenant_id:
+            raise NotFound("there is no such job")
+        return job
+
+    def _unended(self, peer: Peer, job_id: str, done: str) -> JobRecord:
+        """A job that has not ended. Raises NotFound, FailedPrecondition."""
+        job = self._job(peer, job_id)
+        if job.status in TERMINAL:
+            raise FailedPrecondition(f"the job is {job.status.name} and cannot be {done}")
+        return job
+
+    def _known_key(self, peer: Peer, key: str, request: Message) -> JobRecord | None:
+        """The job that was made with an idempotency key. Raises AlreadyExists for another
+        request."""
+        if not key:
+            return None
+        if len(key) > _MAX_KEY:
+            raise InvalidArgument("idempotency_key", f"it has more than {_MAX_KEY} characters")
+        scoped = _scoped(key, peer.user_id, request)
+        used = self._store.find_key(peer.tenant_id, scoped, since=self._parts.clock() - _KEY_LIFE)
+        if used is None:
+            return None
+        if used.request_digest != digest_of(request):
+            raise AlreadyExists(
+                "idempotency_key: it was used for another request within the last 24 hours"
+            )
+        return self._job(peer, used.job_id)
+
+    def _submit(self, job: JobRecord, request: Message, *, key: str = "") -> JobRecord:
+        """Take up a new job. Raises Overloaded."""
+
+        def also() -> None:
+            self._store.save_labels(job)
+            if key:
+                now = self._parts.clock()
+                used = UsedKey(digest_of(request), job.job_id)
+                scoped = _scoped(key, job.user_id, request)
+                self._store.save_key(job.tenant_id, scoped, used, now=now, since=now - _KEY_LIFE)
+
+        try:
+            self._parts.workspace.create(job.job_id)
+        except OSError as error:
+            raise Overloaded(f"the job's directory cannot be made: {error.strerror}") from None
+        self._apply(self._scheduler.submit(job), also=also)
+        return self._scheduler.jobs[job.job_id]
+
+    def _apply(self, step: Step, *, also: Callable[[], None] | None = None) -> None:
+        """Store a step and set it going. Raises Overloaded."""
+        try:
+            self._controller.apply(step, also=also)
+        except sqlite3.OperationalError as error:
+            raise Overloaded(f"the coordinator cannot store it: {error}") from None
+
+
+def _scoped(key: str, user_id: str, request: Message) -> str:
+    """An idempotency key as it is stored: each user has keys of their own, and so has each call.
+
+    No user id has a line break in it.
+    """
+    return f"{request.DESCRIPTOR.name}\n{user_id}\n{key}"

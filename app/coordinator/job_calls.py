@@ -1,0 +1,122 @@
+"""The calls about jobs: submitting, reading, steering."""
+
+from generated.mindcoordinator.v1 import jobs_pb2
+
+from .calls import Calls
+from .doors import Context, metadata_of, peer_of
+from .listing import Order
+from .messages import job_message, status_message
+from .pages import page_size
+from .records import find_checkpoint
+from .refusals import FailedPrecondition, InvalidArgument
+from .states import RETRYABLE, WAITING, Status
+from .submission import accept, accept_retry
+
+
+class JobCalls(Calls):
+    """See the contract."""
+
+    async def SubmitJob(
+        self, request: jobs_pb2.SubmitJobRequest, context: Context
+    ) -> jobs_pb2.SubmitJobResponse:
+        """See the contract."""
+        peer = peer_of(context)
+        access = await self._parts.admission.admit(peer, metadata_of(context))
+        known = self._known_key(peer, request.idempotency_key, request)
+        job = known or self._submit(
+            accept(
+                request,
+                access=access,
+                user_id=peer.user_id,
+                drive=self._parts.drive,
+                cluster=self._scheduler.cluster,
+                now=self._parts.clock(),
+            ),
+            request,
+            key=request.idempotency_key,
+        )
+        wait = self._scheduler.waits().get(job.job_id, 0) if job.status in WAITING else 0
+        return jobs_pb2.SubmitJobResponse(
+            job_id=job.job_id,
+            status=status_message(job.status),
+            message=job.message,
+            estimated_wait_seconds=wait,
+        )
+
+    async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:
+        """See the contract."""
+        return job_message(self._job(peer_of(context), request.job_id))
+
+    async def ListJobs(
+        self, request: jobs_pb2.ListJobsRequest, context: Context
+    ) -> jobs_pb2.ListJobsResponse:
+        """See the contract."""
+        peer = peer_of(context)
+        statuses = []
+        for number in request.statuses:
+            try:
+                statuses.append(Status(number))
+            except ValueError:
+                raise InvalidArgument("statuses", f"{number} is not a job status") from None
+        page = self._store.list_jobs(
+            peer.tenant_id,
+            statuses=sorted(set(statuses)),
+            labels=request.label_filter,
+            order=Order.parse(request.order_by),
+            page_size=page_size(request.page_size),
+            page_token=request.page_token,
+        )
+        return jobs_pb2.ListJobsResponse(
+            jobs=[job_message(job) for job in page.jobs],
+            next_page_token=page.next_page_token,
+            total_count=page.total_count,
+        )
+
+    async def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.Job:
+        """See the contract."""
+        peer = peer_of(context)
+        job = self._unended(peer, request.job_id, "cancelled")
+        self._apply(self._scheduler.cancel(job.job_id, request.reason[:1000]))
+        return job_message(self._job(peer, job.job_id))
+
+    async def PauseJob(self, request: jobs_pb2.PauseJobRequest, context: Context) -> jobs_pb2.Job:
+        """See the contract."""
+        peer = peer_of(context)
+        job = self._unended(peer, request.job_id, "paused")
+        self._apply(self._scheduler.pause(job.job_id, save_checkpoint=request.save_checkpoint))
+        return job_message(self._job(peer, job.job_id))
+
+    async def ResumeJob(self, request: jobs_pb2.ResumeJobRequest, context: Context) -> jobs_pb2.Job:
+        """See the contract."""
+        peer = peer_of(context)
+        job = self._unended(peer, request.job_id, "resumed")
+        checkpoint_id = request.checkpoint_id
+        if not checkpoint_id and job.checkpoints:
+            checkpoint_id = job.checkpoints[-1].checkpoint_id
+        resume_from = find_checkpoint(job, checkpoint_id) if checkpoint_id else job.resume_from
+        self._apply(
+            self._scheduler.resume(job.job_id, checkpoint_id=checkpoint_id, resume_from=resume_from)
+        )
+        return job_message(self._job(peer, job.job_id))
+
+    async def RetryJob(self, request: jobs_pb2.RetryJobRequest, context: Context) -> jobs_pb2.Job:
+        """See the contract."""
+        peer = peer_of(context)
+        job = self._job(peer, request.job_id)
+        if job.status not in RETRYABLE:
+            raise FailedPrecondition(
+                f"the job is {job.status.name}, and only a FAILED or PREEMPTED job can be retried"
+            )
+        if request.modify_resources and not request.HasField("new_resource_config"):
+            raise InvalidArgument("new_resource_config", "modify_resources needs it")
+        child = accept_retry(
+            job,
+            resources=request.new_resource_config if request.modify_resources else None,
+            resume_from=find_checkpoint(job, request.checkpoint_id)
+            if request.checkpoint_id
+            else "",
+            user_id=peer.user_id,
+            cluster=self._scheduler.cluster,
+            now=self._parts.clock(),
+        )
+        return job_message(self._submit(child, request))

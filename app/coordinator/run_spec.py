@@ -1,0 +1,131 @@
+"""What the runner is told of a run: the processes, their variables, what they may touch."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from .drive import Drive
+from .inputs import access_of
+from .jobdir import JobDir, read_json
+from .ranks import RankPlace, places_of
+from .records import JobRecord
+from .workspace import Workspace
+
+
+class RunSpecs:
+    """Makes the specifications of runs. Blocks shortly: it looks into the job's files."""
+
+    def __init__(
+        self,
+        *,
+        workspace: Workspace,
+        drive: Drive,
+        node_id: str,
+        notify: Path,
+        grace: float,
+        readable: tuple[str, ...],
+    ) -> None:
+        """`readable` is what every process may read, beside what is its job's."""
+        self._workspace = workspace
+        self._drive = drive
+        self._node_id = node_id
+        self._notify = notify
+        self._grace = grace
+        self._readable = readable
+
+    def of(self, job: JobRecord) -> dict[str, Any]:
+        """The specification of the job's newest run. Raises BadUrl, OSError."""
+        directory = self._workspace.directory(job.job_id)
+        resume = self._drive.find(access_of(job), job.resume_from) if job.resume_from else None
+        checkpoints = self._workspace.checkpoints_path(job)
+        metrics_file = directory.run(job.run_count).metrics_file
+        script = self._workspace.script(job)
+        given = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(directory.work),
+            "TMPDIR": str(directory.temporary),
+            "LANG": os.environ.get("LANG", "C.UTF-8"),
+            # Lines are to be seen when they are printed, not 8 KiB later.
+            "PYTHONUNBUFFERED": "1",
+        }
+        own = {
+            "SCAIMIND_JOB_ID": job.job_id,
+            "SCAIMIND_JOB_CONFIG": str(directory.config),
+            "SCAIMIND_OUTPUT_DIR": str(directory.output),
+            "SCAIMIND_CHECKPOINT_DIR": str(checkpoints),
+            "SCAIMIND_RESUME_FROM": str(resume) if resume else "",
+            "SCAIMIND_METRICS_FILE": str(metrics_file),
+        }
+        where = f", going on from {job.resume_from}" if resume else ""
+        return {
+            "job_id": job.job_id,
+            "node_id": job.node_ids[0],
+            "grace_seconds": self._grace,
+            "notify": str(self._notify),
+            # Of this machine, to be measured.
+            "gpus": sorted(
+                {
+                    index
+                    for share in job.placement
+                    if share.node_id == self._node_id
+                    for index in share.gpus
+                }
+            ),
+            "announce": f"Run {job.run_count} begins on {', '.join(job.node_ids)}{where}.",
+            "ranks": [
+                {
+                    "node_id": place.node_id,
+                    # Relative: arguments are open to all processes, and the path has the job's id.
+                    "argv": [sys.executable, str(script.relative_to(directory.work))],
+                    "cwd": str(directory.work),
+                    "env": {
+                        **given,
+                        # Indices are the driver's, not those of CUDA's own order.
+                        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+                        "CUDA_VISIBLE_DEVICES": self._gpus(place),
+                        **job.submission.training_config.environment,
+                        **place.environment,
+                        **own,
+                        "SCAIMIND_NODE_ID": place.node_id,
+                        "SCAIMIND_GPUS": ",".join(map(str, place.gpus)),
+                    },
+                }
+                for place in places_of(job)
+            ],
+            "confinement": {
+                "readable": [
+                    *self._readable,
+                    str(directory.config),
+                    *_inputs(directory),
+                    *([str(resume)] if resume else ()),
+                ],
+                "writable": [
+                    str(directory.work),
+                    str(directory.output),
+                    str(directory.temporary),
+                    str(checkpoints),
+                    str(metrics_file),
+                ],
+            },
+        }
+
+    def _gpus(self, place: RankPlace) -> str:
+        """GPUs of this machine; those of a virtual node are not there."""
+        return ",".join(map(str, place.gpus)) if place.node_id == self._node_id else ""
+
+
+def _inputs(directory: JobDir) -> list[str]:
+    """What was fetched for the job, wherever it was put."""
+    config = read_json(directory.config) or {}
+    fetched = [
+        *config.get("data_config", {}).get("sources", ()),
+        *config.get("benchmarks", ()),
+    ]
+    paths = [each["local_path"] for each in fetched]
+    base = config.get("training_config", {}).get("base_model", {})
+    if "local_path" in base:
+        paths.append(base["local_path"])
+    if "model_path" in config:
+        paths.append(config["model_path"])
+    return paths

@@ -1,0 +1,147 @@
+"""What a caller may name: never anything outside of its own folder."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from app.coordinator.access import Access, Grant
+from app.coordinator.beneath import LeadsOut, hold
+from app.coordinator.drive import BadUrl, Drive
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Drive:
+    for tenant in ("t", "other"):
+        (tmp_path / "drive" / tenant / "folder").mkdir(parents=True)
+        (tmp_path / "drive" / tenant / "file").write_text(f"of {tenant}")
+    (tmp_path / "secret").write_text("secret")
+    return Drive(tmp_path / "drive")
+
+
+def read(drive: Drive, path: str, access: Access | None = None) -> str:
+    with drive.filesystem(access or Access("t")).open(f"scaidrive://t/{path}") as file:
+        content: bytes = file.read()
+    return content.decode()
+
+
+def test_links_that_stay_inside_are_followed(drive: Drive) -> None:
+    root = drive.tenant_root("t")
+    os.symlink("file", root / "a")
+    os.symlink("../a", root / "folder" / "b")
+    os.symlink("folder/../folder", root / "c")
+    assert read(drive, "c/b") == "of t"
+    assert drive.find(Access("t"), "scaidrive://t/c/b") == (root / "file").resolve()
+
+
+@pytest.mark.parametrize(
+    "target", ["../other/file", "../../secret", "/etc/passwd", "folder/../../other/file", ".."]
+)
+def test_links_that_lead_out_are_refused(drive: Drive, target: str) -> None:
+    os.symlink(target, drive.tenant_root("t") / "link")
+    for url in ("scaidrive://t/link", "scaidrive://t/link/file"):
+        with pytest.raises(BadUrl, match="leads out of your tenant's folder") as caught:
+            drive.find(Access("t"), url)
+        assert str(drive.root) not in str(caught.value)
+        with pytest.raises(BadUrl, match="leads out"):
+            drive.destination(Access("t"), url)
+
+
+def test_an_absolute_link_is_refused_even_into_the_folder(drive: Drive) -> None:
+    os.symlink(drive.tenant_root("t") / "file", drive.tenant_root("t") / "link")
+    with pytest.raises(BadUrl, match="leads out"):
+        read(drive, "link")
+
+
+def test_links_in_circles(drive: Drive) -> None:
+    os.symlink("b", drive.tenant_root("t") / "a")
+    os.symlink("a", drive.tenant_root("t") / "b")
+    with pytest.raises(BadUrl, match="cannot be reached"):
+        read(drive, "a")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "scaidrive://other/file",
+        "scaidrive://t/../other/file",
+        "scaidrive://t//file",
+        "scaidrive://t/./file",
+        "scaidrive://t/",
+        "scaidrive://t",
+        "scaidrive:///file",
+        "scaidrive://t/fi\0le",
+        "scaidrive://t/" + "x" * 5000,
+        "SCAIDRIVE://t/file",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "",
+    ],
+)
+def test_what_is_no_url_of_the_tenant(drive: Drive, url: str) -> None:
+    with pytest.raises(BadUrl) as caught:
+        drive.find(Access("t"), url)
+    assert str(drive.root) not in str(caught.value)
+
+
+def test_an_instance_is_for_one_access_only(drive: Drive) -> None:
+    mine, theirs = drive.filesystem(Access("t")), drive.filesystem(Access("other"))
+    assert mine is not theirs
+    with pytest.raises(BadUrl):
+        mine.open("scaidrive://other/file")
+    with pytest.raises(ValueError, match="only be read"):
+        mine.open("scaidrive://t/file", "wb")
+    assert mine.ls("scaidrive://t/folder") == []
+    assert mine.exists("scaidrive://t/file")
+
+
+def test_a_link_that_changes_meanwhile_never_leads_out(drive: Drive) -> None:
+    """Another process swaps a link to and fro: every read is refused, or of the tenant's own."""
+    root = drive.tenant_root("t")
+    os.symlink("folder", root / "swap")
+    (root / "folder" / "file").write_text("of t")
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            for target in ("../other", "folder"):
+                os.symlink(target, root / ".new")
+                os.replace(root / ".new", root / "swap")
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    seen = set()
+    try:
+        for _ in range(3000):
+            try:
+                seen.add(read(drive, "swap/file"))
+            except BadUrl:
+                seen.add("refused")
+    finally:
+        stop.set()
+        swapping.join()
+    assert seen <= {"of t", "refused"}
+
+
+def test_a_grant_covers_what_it_names_and_all_below(drive: Drive) -> None:
+    grant = Grant.give(
+        tenant_id="t", user_id="u", job_id="j", urls=["scaidrive://t/folder", "", "gpt2"]
+    )
+    (drive.tenant_root("t") / "folder" / "inside").write_text("inside")
+    (drive.tenant_root("t") / "folder-2").write_text("beside")
+    access = grant.access("j")
+    assert read(drive, "folder/inside", access) == "inside"
+    assert drive.destination(access, "scaidrive://t/jobs/j/output")
+    for path in ("file", "folder-2", "jobs/other/output"):
+        with pytest.raises(BadUrl, match="not among what the job was granted"):
+            drive.destination(access, f"scaidrive://t/{path}")
+    with pytest.raises(ValueError, match="not for k"):
+        grant.access("k")
+
+
+def test_dots_that_lead_above_the_root(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for parts in (["..", "x"], ["a", "..", ".."]):
+        with pytest.raises(LeadsOut):
+            hold(tmp_path, parts)

@@ -1,0 +1,245 @@
+"""Disks that are really full, and directories that cannot be written: the job ends, the
+coordinator does not."""
+
+import asyncio
+import errno
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+from app.coordinator import BadConfig
+from app.coordinator.reserve import SIZE, Reserve
+from generated.mindcoordinator.v1.cluster_pb2 import GetClusterStatusRequest
+from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
+from tests.coordinator.harness import (
+    SECRET,
+    client_of,
+    coordinator_process,
+    running,
+    status_of,
+    submission,
+)
+from tests.coordinator.scripts import WAITS
+
+#: Mounts small disks, then becomes the command behind it; the mounts are gone with it.
+_MOUNT = """
+for place in $PLACES; do mount -t tmpfs -o size=$SIZE none "$place" || exit 1; done
+exec "$@"
+"""
+
+
+def small_disks(*places: Path, size: str) -> tuple[str, ...]:
+    """A command in which these directories are disks of their own."""
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+    joined = " ".join(map(str, places))
+    return (
+        *("unshare", "--map-root-user", "--mount", "--propagation", "private"),
+        *("env", f"PLACES={joined}", f"SIZE={size}", "sh", "-c", _MOUNT, "sh"),
+    )
+
+
+def can_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    test = ("unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt")
+    return subprocess.run(test, check=False, capture_output=True).returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(
+    not can_mount(), reason="no disk can be mounted here, not even in a namespace of its own"
+)
+
+FILLS = """
+    import os
+    with open(os.environ["TMPDIR"] + "/fill", "wb", buffering=0) as file:
+        try:
+            while file.write(b"x" * 4096):
+                pass
+        except OSError as error:
+            assert error.errno == 28, error
+    print("full")
+    while True:
+        print("more", "x" * 2000)
+"""
+
+
+@needs_mounts
+async def test_a_full_disk_ends_the_job_and_not_the_coordinator(tmp_path: Path) -> None:
+    data, drive = tmp_path / "data", tmp_path / "drive"
+    within = small_disks(data, size="24m")
+    async with (
+        coordinator_process(
+            data, within=(*within, "env", f"SCAIMIND_COORDINATOR_DRIVE_DIR={drive}")
+        ) as process,
+        client_of(process.port, drive) as client,
+    ):
+        for _ in range(2):
+            # The second time shows that the space is free again, and kept again.
+            job_id = await client.submit(FILLS)
+            job = await client.end(job_id)
+            assert status_of(job) == "FAILED", job
+            assert "No space left on device" in job.error_message
+            assert "log could not be written" in job.error_message
+        job_id = await client.submit("print('room again')")
+        assert status_of(await client.end(job_id)) == "COMPLETED"
+        await process.stop(signal.SIGTERM)
+        assert process.process.returncode == 0
+
+
+@needs_mounts
+async def test_artefacts_for_which_there_is_no_room_fail_the_job(tmp_path: Path) -> None:
+    data, drive = tmp_path / "data", tmp_path / "drive"
+    within = small_disks(drive / "local/models", size="1m")
+    script = """
+        import os
+        with open(os.environ["SCAIMIND_OUTPUT_DIR"] + "/model", "wb") as file:
+            file.write(bytes(2 * 1024 * 1024))
+    """
+    async with (
+        coordinator_process(
+            data, within=(*within, "env", f"SCAIMIND_COORDINATOR_DRIVE_DIR={drive}")
+        ) as process,
+        client_of(process.port, drive) as client,
+    ):
+        for path, status in (("models/mine", "FAILED"), ("elsewhere", "COMPLETED")):
+            job_id = await client.submit(
+                script, output_config={"path": f"scaidrive://local/{path}"}
+            )
+            job = await client.end(job_id)
+            assert status_of(job) == status, job
+            assert ("No space left on device" in job.error_message) == (status == "FAILED")
+        await process.stop(signal.SIGTERM)
+
+
+async def test_artefacts_that_cannot_be_written_fail_the_job(tmp_path: Path) -> None:
+    script = """
+        import os, time
+        open(os.environ["SCAIMIND_OUTPUT_DIR"] + "/model", "w").close()
+        print("ready")
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+    """
+    async with running(tmp_path) as (_, client):
+        job_id = await client.submit(
+            script, output_config={"path": "scaidrive://local/models/mine"}
+        )
+        await client.until_line(job_id, "ready")
+        # From now on nothing can be made in there, by root neither.
+        client.write("models", "not a directory")
+        (tmp_path / f"jobs/{job_id}/work/go").touch()
+        job = await client.end(job_id)
+        assert status_of(job) == "FAILED"
+        assert job.error_message
+        assert str(tmp_path) not in job.error_message
+        assert status_of(await client.end(await client.submit("pass"))) == "COMPLETED"
+
+
+async def test_a_checkpoint_directory_that_cannot_be_made_fails_the_job(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, client):
+        client.write("jobs", "not a directory")
+        job = await client.end(await client.submit("pass"))
+        assert status_of(job) == "FAILED"
+        assert job.error_message
+        assert str(tmp_path) not in job.error_message
+        await client.call("GetClusterStatus", GetClusterStatusRequest())
+
+
+async def test_a_coordinator_whose_own_log_is_full_goes_on(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "app", "coordinator"),
+            stdout=full,
+            stderr=full,
+            env={
+                **os.environ,
+                "SCAIMIND_COORDINATOR_DATA_DIR": str(tmp_path),
+                "SCAIMIND_COORDINATOR_API_SECRET": SECRET,
+                "SCAIMIND_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            },
+        )
+    finally:
+        os.close(full)
+    try:
+        async with client_of(port, tmp_path / "drive") as client:
+            async with asyncio.timeout(60):
+                await client.stub.GetClusterStatus(
+                    GetClusterStatusRequest(), metadata=client.metadata, wait_for_ready=True
+                )
+            job_id = await client.submit("print('here')")
+            assert status_of(await client.end(job_id)) == "COMPLETED"
+            assert "here" in [entry.message for entry in await client.log(job_id)]
+    finally:
+        process.terminate()
+        async with asyncio.timeout(30):
+            await process.wait()
+
+
+def test_the_reserve_gives_its_space_once(tmp_path: Path) -> None:
+    reserve = Reserve(tmp_path / "reserve")
+    assert not reserve.release()
+    reserve.fill()
+    assert (tmp_path / "reserve").stat().st_blocks * 512 >= SIZE
+    assert reserve.release()
+    assert (tmp_path / "reserve").stat().st_blocks == 0
+    assert not reserve.release()
+
+
+def fill(path: Path) -> None:
+    """Write to a file until nothing fits any more."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            while file.write(b"x" * 4096):
+                pass
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+
+@needs_mounts
+async def test_on_a_full_disk_jobs_can_be_ended_and_none_submitted(tmp_path: Path) -> None:
+    data, drive = tmp_path / "data", tmp_path / "drive"
+    within = small_disks(data, size="24m")
+    async with (
+        coordinator_process(
+            data, within=(*within, "env", f"SCAIMIND_COORDINATOR_DRIVE_DIR={drive}")
+        ) as process,
+        client_of(process.port, drive) as client,
+    ):
+        job_id = await client.submit(WAITS)
+        await client.until_line(job_id, "ready")
+        # Where the coordinator sees its disk.
+        full = Path(f"/proc/{process.process.pid}/root{data}/fill")
+        await asyncio.to_thread(fill, full)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.call("SubmitJob", submission())
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION, "there is no script"
+        client.write("train.py", "pass")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.call("SubmitJob", submission())
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "No space left on device" in str(caught.value.details())
+        await client.call("CancelJob", CancelJobRequest(job_id=job_id))
+        assert status_of(await client.end(job_id)) == "CANCELLED"
+        await asyncio.to_thread(full.unlink)
+        answer = await client.call("SubmitJob", submission())
+        assert status_of(await client.end(answer.job_id)) == "COMPLETED"
+        await process.stop(signal.SIGTERM)
+
+
+async def test_a_database_that_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "coordinator.db").mkdir()
+    with pytest.raises(BadConfig, match=r"SCAIMIND_COORDINATOR_DATA_DIR: unable to open"):
+        async with running(tmp_path):
+            raise AssertionError("it started")

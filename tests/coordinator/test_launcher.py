@@ -1,0 +1,61 @@
+"""Runners, started and signalled without a coordinator."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from app.coordinator import launcher, logs
+from app.coordinator.jobdir import JobDir, RunDir
+
+
+def run_of(path: Path, script: str) -> tuple[RunDir, dict[str, Any]]:
+    """A run whose job has the script `train.py`."""
+    job = JobDir(path / "jobs/job-x")
+    job.work.mkdir(parents=True)
+    logs.create(job.log)
+    (job.work / "train.py").write_text(script)
+    spec = {
+        "job_id": "job-x",
+        "node_id": "local",
+        "grace_seconds": 5.0,
+        "notify": str(path / "nobody.sock"),
+        "gpus": [],
+        "announce": "It begins.",
+        "metrics_before": 0,
+        "ranks": [
+            {
+                "node_id": "local",
+                "argv": [sys.executable, "train.py"],
+                "cwd": str(job.work),
+                "env": {},
+            }
+        ],
+        "confinement": {"readable": ["/"], "writable": [str(job.work)]},
+    }
+    return job.run(1), spec
+
+
+async def test_a_runner_is_asked_to_leave_while_it_starts(tmp_path: Path) -> None:
+    directory, spec = run_of(tmp_path, "import time; time.sleep(600)")
+    handle = launcher.start(directory, spec)
+    # Python takes a tenth of a second to start: nobody listens yet.
+    handle.signal(signal.SIGTERM)
+    async with asyncio.timeout(30):
+        await handle.gone()
+    handle.close()
+    end = launcher.read_end(directory)
+    assert (end.stopped, end.exit_code, end.failure) == (True, -signal.SIGTERM, "")
+
+
+async def test_of_two_runners_of_a_run_one_carries_it_out(tmp_path: Path) -> None:
+    directory, spec = run_of(tmp_path, "open('trace', 'a').write('ran\\n')")
+    handles = [launcher.start(directory, spec) for _ in range(3)]
+    async with asyncio.timeout(60):
+        for handle in handles:
+            await handle.gone()
+            handle.close()
+    assert (directory.job.work / "trace").read_text() == "ran\n"
+    end = launcher.read_end(directory)
+    assert (end.exit_code, end.failure) == (0, "")

@@ -1,0 +1,172 @@
+"""Forwarded tokens, really checked; and jobs that outlive theirs."""
+
+import base64
+import hmac
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from joserfc.jwk import RSAKey
+
+from generated.mindcoordinator.v1.data_pb2 import GetDataCacheRequest, ValidateDataRequest
+from generated.mindcoordinator.v1.jobs_pb2 import DataConfig, DataSource, RetryJobRequest
+from tests.coordinator.harness import Client, running, status_of, submission
+from tests.coordinator.issuing import ISSUER, Issuer, issuing
+
+READS = """
+    import json, os, sys
+    source = json.load(open(os.environ["SCAIMIND_JOB_CONFIG"]))["data_config"]["sources"][0]
+    print(open(source["local_path"]).read())
+    sys.exit(int(os.environ.get("LEAVE_WITH", "0")))
+"""
+
+
+def checked(issuer: Issuer) -> dict[str, Any]:
+    return {"jwks_url": issuer.url, "token_issuer": ISSUER, "token_leeway": 0.0}
+
+
+async def refusal(
+    client: Client, tokens: dict[str, str], method: str = "GetDataCache", request: Any = None
+) -> tuple[grpc.StatusCode, str]:
+    call = getattr(client.stub, method)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(
+            request or GetDataCacheRequest(),
+            metadata=(*client.metadata, *tokens.items()),
+            timeout=30,
+        )
+    for token in filter(None, tokens.values()):
+        assert token not in (caught.value.details() or "")
+    return caught.value.code(), caught.value.details() or ""
+
+
+def encoded(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def unsigned(token: str) -> str:
+    return f"{encoded(json.dumps({'alg': 'none', 'kid': 'first'}).encode())}.{token.split('.')[1]}."
+
+
+def confused(token: str, public: bytes) -> str:
+    """Signed with the public key, as if it were a secret that issuer and coordinator share."""
+    head = encoded(json.dumps({"alg": "HS256", "kid": "first"}).encode())
+    signed = f"{head}.{token.split('.')[1]}"
+    return f"{signed}.{encoded(hmac.digest(public, signed.encode(), 'sha256'))}"
+
+
+async def test_a_good_token_opens_and_everything_else_is_refused(tmp_path: Path) -> None:
+    async with issuing() as issuer, running(tmp_path, **checked(issuer)) as (_, client):
+        good = issuer.pair()
+        await client.stub.GetDataCache(
+            GetDataCacheRequest(), metadata=(*client.metadata, *good.items()), timeout=30
+        )
+        other = RSAKey.generate_key(2048)
+        public = issuer.key.as_pem(private=False)
+        drive = good["x-scaidrive-token"]
+        bad = {
+            "": "forwards no scaidrive token",
+            "not-a-token": "not a signed JWT",
+            issuer.token("scaiatlas"): "'aud'",
+            issuer.token(["scaimind"]): "'aud'",
+            issuer.token("scaidrive", iss="https://other.example"): "'iss'",
+            issuer.token("scaidrive", life=-1): "has expired",
+            issuer.token("scaidrive", nbf=int(time.time()) + 60): "'nbf'",
+            issuer.token("scaidrive", without="exp"): "exp",
+            issuer.token("scaidrive", without="iss"): "iss",
+            issuer.token("scaidrive", key=other): "signature",
+            issuer.token("scaidrive", header={"kid": "unknown"}): "does not have",
+            confused(drive, public): "not signed with RS256",
+            unsigned(drive): "not signed with RS256",
+            drive[:-8] + ("A" * 8): "signature",
+            "x" * 20_000: "",
+        }
+        for token, problem in bad.items():
+            code, text = await refusal(client, {**good, "x-scaidrive-token": token})
+            if len(token) < 10_000:
+                assert code is grpc.StatusCode.UNAUTHENTICATED
+                assert problem in text
+        for tenant in ("other", ""):
+            code, text = await refusal(client, issuer.pair(tenant=tenant))
+            assert code is grpc.StatusCode.PERMISSION_DENIED
+            assert "another tenant's" in text
+        for claims in ({"without": "tenant_id"}, {"tenant_id": ["local"]}):
+            code, _ = await refusal(client, issuer.pair(**claims))
+            assert code is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("SubmitJob", submission()),
+        (
+            "ValidateData",
+            ValidateDataRequest(data_sources=[DataSource(path="scaidrive://local/a")]),
+        ),
+        ("GetDataCache", GetDataCacheRequest()),
+    ],
+)
+async def test_each_call_that_touches_data_demands_both(
+    tmp_path: Path, method: str, request_: Any
+) -> None:
+    async with issuing() as issuer, running(tmp_path, **checked(issuer)) as (_, client):
+        for missing in ("x-scaidrive-token", "x-scaiatlas-token"):
+            code, text = await refusal(client, {**issuer.pair(), missing: ""}, method, request_)
+            assert code is grpc.StatusCode.UNAUTHENTICATED
+            assert missing in text
+
+
+async def test_keys_that_cannot_be_had(tmp_path: Path) -> None:
+    async with issuing() as issuer, running(tmp_path, **checked(issuer)) as (_, client):
+        issuer.broken = True
+        code, _ = await refusal(client, issuer.pair())
+        assert code is grpc.StatusCode.UNAVAILABLE
+
+
+def written(folder: Path, token: str) -> list[Path]:
+    """The files that have a token in them."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return [path for path in files if token.encode() in path.read_bytes()]
+
+
+async def test_a_job_that_waits_longer_than_its_token_lives_gets_its_data(tmp_path: Path) -> None:
+    async with issuing() as issuer, running(tmp_path, **checked(issuer)) as (_, client):
+        request = submission(
+            data_config=DataConfig(sources=[DataSource(path=client.write("a.jsonl", '{"a": 1}\n'))])
+        )
+        client.write("train.py", READS)
+        request.scheduling_config.not_before.CopyFrom(Timestamp(seconds=int(time.time()) + 3))
+        tokens = issuer.pair(life=1)
+        job_id = (
+            await client.stub.SubmitJob(
+                request, metadata=(*client.metadata, *tokens.items()), timeout=30
+            )
+        ).job_id
+        job = await client.end(job_id)
+        assert status_of(job) == "COMPLETED", job
+        assert any('{"a": 1}' in entry.message for entry in await client.log(job_id))
+        code, _ = await refusal(client, tokens)
+        assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert not [token for token in tokens.values() if written(tmp_path, token)]
+
+
+async def test_a_retry_has_what_its_parent_was_granted(tmp_path: Path) -> None:
+    async with issuing() as issuer, running(tmp_path, **checked(issuer)) as (_, client):
+        request = submission(
+            data_config=DataConfig(sources=[DataSource(path=client.write("a.jsonl", '{"a": 1}\n'))])
+        )
+        client.write("train.py", READS)
+        request.training_config.environment["LEAVE_WITH"] = "3"
+        job_id = (
+            await client.stub.SubmitJob(
+                request, metadata=(*client.metadata, *issuer.pair().items()), timeout=30
+            )
+        ).job_id
+        assert status_of(await client.end(job_id)) == "FAILED"
+        child = await client.call("RetryJob", RetryJobRequest(job_id=job_id))
+        assert (await client.end(child.job_id)).exit_code == 3
+        assert any('{"a": 1}' in entry.message for entry in await client.log(child.job_id))
