@@ -21,6 +21,8 @@ class Caller:
     #: When the credential ends; None if it does not end by itself.
     expires_at: datetime | None = None
     request_id: str = ""
+    #: The bearer token as it came, to be exchanged (RFC 8693); never logged.
+    subject_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

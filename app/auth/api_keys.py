@@ -18,12 +18,20 @@ from app.auth.permissions import ROLES, Permission
 from app.cache.connection import connected
 
 PREFIX = "sgk_"
+#: The id of a key: no secret, but what it is revoked and logged by.
+KEY_ID = re.compile(r"key_[0-9a-f]{16}")
+#: The channel of PostgreSQL's NOTIFY on which the ids of revoked keys are told.
+REVOCATIONS = "mod_scaimind_revocations"
 _FORM = re.compile(r"sgk_[A-Za-z0-9_-]{32,128}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,127}")
 _PERMISSION = re.compile(r"[a-z][a-z0-9_]*:[a-z][a-z0-9_]*")
 
 #: The columns of an `ApiKey`, in the order of its fields.
 COLUMNS = "key_id, tenant_id, user_id, roles, permissions, name, created_at, expires_at, revoked_at"
+_COUNTING = (
+    "SELECT key_id FROM mod_scaimind_api_keys WHERE key_id = ANY(%s)"
+    " AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+)
 _BY_HASH = f"SELECT key_hash, {COLUMNS} FROM mod_scaimind_api_keys WHERE key_hash = %s"
 
 
@@ -121,6 +129,7 @@ def list_keys(dsn: str, *, tenant_id: str | None = None) -> list[ApiKey]:
 def revoke_key(dsn: str, key_id: str) -> ApiKey:
     """Revoke a key for good; one that is revoked already stays as it is.
 
+    Every gateway is told when the transaction is committed.
     Raises `UnknownKey` and `DatabaseError`.
     """
     with connected(dsn) as connection, connection.cursor() as cursor:
@@ -130,6 +139,7 @@ def revoke_key(dsn: str, key_id: str) -> ApiKey:
             (key_id,),
         )
         row = cursor.fetchone()
+        cursor.execute("SELECT pg_notify(%s, %s)", (REVOCATIONS, key_id))
     if row is None:
         raise UnknownKey(f"there is no key {key_id!r}")
     return _from_row(row)
@@ -156,6 +166,11 @@ def found(rows: Sequence[Sequence[Any]], key_digest: bytes) -> ApiKey | None:
         if hmac.compare_digest(bytes(stored), key_digest):
             return _from_row(row)
     return None
+
+
+def counting_statement(key_ids: Collection[str]) -> tuple[str, Sequence[Any]]:
+    """Return the query, and its parameters, for those of the keys that count now."""
+    return _COUNTING, (sorted(key_ids),)
 
 
 def _from_row(row: Sequence[Any]) -> ApiKey:

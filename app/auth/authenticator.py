@@ -57,7 +57,7 @@ class Authenticator:
         except Refused as refused:
             log.info("token_refused", reason=str(refused))
             raise ApiError(AUTH_TOKEN_INVALID) from None
-        return replace(caller, request_id=request_id)
+        return replace(caller, request_id=request_id, subject_token=token)
 
 
 class ApiKeyVerifier:

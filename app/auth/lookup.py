@@ -45,6 +45,8 @@ class KeyLookup:
         self._known = _Recent[ApiKey](ttl=ttl, size=size)
         self._unknown = _Recent[None](ttl=ttl, size=size)
         self._flights: dict[bytes, asyncio.Future[ApiKey | None]] = {}
+        #: How often `forget` was called: an answer that was asked for before is not remembered.
+        self._forgotten = 0
         self._clock = clock
         self._lookups = lookups
 
@@ -65,6 +67,11 @@ class KeyLookup:
                 return flight.result()
         return await self._fly(key_digest)
 
+    def forget(self, key_id: str) -> None:
+        """Have a key looked up anew the next time that it is sent."""
+        self._known.drop(lambda key: key.key_id == key_id)
+        self._forgotten += 1
+
     async def _fly(self, key_digest: bytes) -> ApiKey | None:
         flight = self._flights[key_digest] = asyncio.get_running_loop().create_future()
         try:
@@ -84,6 +91,7 @@ class KeyLookup:
 
     async def _ask(self, key_digest: bytes) -> ApiKey | None:
         asked_at = self._clock()  # from here on, the answer ages
+        forgotten = self._forgotten
         try:
             rows = await self._database.read(*api_keys.lookup_statement(key_digest))
         except DatabaseError:
@@ -92,7 +100,7 @@ class KeyLookup:
         key = api_keys.found(rows, key_digest)
         if key is None:
             self._unknown.put(key_digest, None, asked_at)
-        else:
+        elif forgotten == self._forgotten:
             self._known.put(key_digest, key, asked_at)
         self._lookups.labels(result="unknown" if key is None else "known").inc()
         return key
@@ -114,6 +122,11 @@ class _Recent(Generic[V]):
             del self._entries[key]
             return None
         return entry
+
+    def drop(self, condition: Callable[[V], bool]) -> None:
+        """Forget the answers of which `condition` holds."""
+        for key in [key for key, (value, _) in self._entries.items() if condition(value)]:
+            del self._entries[key]
 
     def put(self, key: bytes, value: V, asked_at: float) -> None:
         """Remember an answer."""

@@ -26,6 +26,9 @@ class DataDir:
         self.coordinator = self.root / "coordinator"
         self.coordinator_secret = self.root / "coordinator-secret"
         self.drive = self.root / "drive"
+        self.issuer = self.root / "issuer"
+        self.issuer_secret = self.root / "issuer-client-secret"
+        self.issuer_url = self.root / "issuer-url"
         self.logs = self.root / "logs"
         self.postgres = self.root / "postgres"
 
@@ -35,7 +38,7 @@ class DataDir:
         mode = 0o711 if os.geteuid() == 0 else 0o700
         try:
             self.root.mkdir(mode=mode, parents=True, exist_ok=True)
-            for path in (self.coordinator, self.drive, self.logs):
+            for path in (self.coordinator, self.drive, self.issuer, self.logs):
                 path.mkdir(mode=0o700, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root) as probe:
                 probe.write(b"0" * 4096)

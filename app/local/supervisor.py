@@ -1,19 +1,26 @@
-"""`up`: PostgreSQL, the coordinator and the gateway, started, watched and stopped as one."""
+"""`up`: PostgreSQL, the issuer, the coordinator and the gateway, started and stopped as one."""
 
 import asyncio
-import random
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import app
 from app.coordinator import CoordinatorConfig
+from app.issuer.settings import IssuerSettings
 from app.local import example
-from app.local.data_dir import CannotStart, ChildrenLock, DataDir, kept_secret
+from app.local.addresses import (
+    COORDINATOR_PORTS,
+    ISSUER_PORTS,
+    free_port,
+    internal_port,
+    is_ready,
+    url_of,
+)
+from app.local.data_dir import CannotStart, ChildrenLock, DataDir, kept_secret, write_secret
 from app.local.postgres import Postgres, socket_folder
 from app.local.service import Service
 from app.settings import DatabaseSettings, ServerSettings, Settings
@@ -26,12 +33,19 @@ GATEWAY_GRACE = 20.0
 #: Seconds that the coordinator gets beside those that it gives its running
 #: jobs for saving a checkpoint.
 COORDINATOR_GRACE = 30.0
+#: Seconds that the issuer gets: its answers are short.
+ISSUER_GRACE = 10.0
 #: Seconds between two looks at the size of the log files.
 TRIM_INTERVAL = 10.0
-#: The coordinator listens on one of these. They are below the range from
-#: which Linux takes the ports of outgoing connections: a gateway that tries to
-#: reach a coordinator that is down can never take its port.
-COORDINATOR_PORTS = range(20000, 30000)
+#: Whoever sets one of these has an identity provider.
+_IDENTITY = frozenset(
+    {
+        "SCAIMIND_AUTH_ISSUER",
+        "SCAIMIND_AUTH_JWKS_URL",
+        "SCAIMIND_AUTH_TOKEN_URL",
+        "SCAIMIND_COORDINATOR_JWKS_URL",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +54,10 @@ class Config:
 
     data_dir: Path
     server: ServerSettings
-    #: Whether PostgreSQL and the coordinator are to be started, not only to be used.
+    #: Whether PostgreSQL, the coordinator and the issuer are to be started, not only to be used.
     own_database: bool
     own_coordinator: bool
+    own_issuer: bool
     #: Seconds that running jobs may take to save a checkpoint.
     job_grace: float
     #: What the children are given, too.
@@ -53,6 +68,7 @@ class Config:
         """Read it. Raises `SettingsError` and `BadConfig`, also for what only the children read."""
         own_database = not environ.keys() & {"SCAIMIND_DATABASE_DSN", "SCAIMIND_DATABASE_DSN_FILE"}
         own_coordinator = "SCAIMIND_COORDINATOR_ADDRESS" not in environ
+        own_issuer = not environ.keys() & _IDENTITY
         known_later = {
             **({"SCAIMIND_DATABASE_DSN": "known later"} if own_database else {}),
             **({"SCAIMIND_COORDINATOR_API_SECRET": "known later"} if own_coordinator else {}),
@@ -60,11 +76,14 @@ class Config:
         job_grace = 0.0
         if own_coordinator:
             job_grace = CoordinatorConfig.from_env({**environ, **known_later}).stop_grace
+        if own_issuer:
+            IssuerSettings.from_env({**environ, "SCAIMIND_ISSUER_CLIENT_SECRET": "known later"})
         return cls(
             data_dir=Path(environ.get("SCAIMIND_DATA_DIR") or "var"),
             server=Settings.from_env({**environ, **known_later}).server,
             own_database=own_database,
             own_coordinator=own_coordinator,
+            own_issuer=own_issuer,
             job_grace=job_grace,
             environ=environ,
         )
@@ -109,11 +128,12 @@ class _Run:
         self.data_dir = DataDir(config.data_dir)
         self.environ = dict(config.environ)
         self.services: list[Service] = []
+        self.issuer_url = ""
 
     async def run(self) -> None:
         """Start everything, then keep it running until cancelled."""
         host, port = self.config.server.host, self.config.server.port
-        port = _free_port(host, port)
+        port = free_port(host, port)
         self.data_dir.prepare()
         # Left in reverse order: the gateway stops first, the locks go last.
         async with AsyncExitStack() as stack:
@@ -126,6 +146,8 @@ class _Run:
             postgres = None
             if self.config.own_database:
                 postgres = await self._start_postgres(stack, holding)
+            if self.config.own_issuer:
+                self._point_at_issuer()
             if example.install(self.data_dir.drive):
                 self.tell(f"Laid an example into {self.data_dir.drive / example.TENANT}")
             if self.config.own_coordinator:
@@ -135,10 +157,16 @@ class _Run:
             if postgres is not None:
                 await postgres.until_ready()
             await self._prepare_database()
+            if self.config.own_issuer:
+                # Not sooner: until now there was enough to do.
+                await self._start(stack, "issuer", ISSUER_GRACE, holding)
             await self._start(stack, "gateway", GATEWAY_GRACE, holding, command="serve")
-            await self._until_ready(host, port)
+            await self._until_ready(f"{url_of(host, port)}/health/ready")
+            if self.config.own_issuer:
+                await self._until_ready(f"{self.issuer_url}/health")
+                self.tell(f"Tokens: {self.issuer_url} ('python -m app token' gets one)")
             self.tell(
-                f"Ready: {_url(host, port)} (API key: {self.data_dir.api_key}, "
+                f"Ready: {url_of(host, port)} (API key: {self.data_dir.api_key}, "
                 f"logs: {self.data_dir.logs})"
             )
             await self._keep()
@@ -161,12 +189,39 @@ class _Run:
     def _point_at_coordinator(self) -> None:
         """Settle where the coordinator is, and the secret that it shares with the gateway."""
         environ = self.environ
-        port = _coordinator_port()
+        port = internal_port("the coordinator", COORDINATOR_PORTS)
         environ["SCAIMIND_COORDINATOR_ADDRESS"] = f"127.0.0.1:{port}"
         environ["SCAIMIND_COORDINATOR_DATA_DIR"] = str(self.data_dir.coordinator)
         environ["SCAIMIND_COORDINATOR_DRIVE_DIR"] = str(self.data_dir.drive)
         environ.pop("SCAIMIND_COORDINATOR_API_SECRET_FILE", None)
         environ["SCAIMIND_COORDINATOR_API_SECRET"] = kept_secret(self.data_dir.coordinator_secret)
+
+    def _point_at_issuer(self) -> None:
+        """Settle where the issuer is, who trusts it, and the secret of its one client."""
+        environ, data_dir = self.environ, self.data_dir
+        port = internal_port("the issuer", ISSUER_PORTS)
+        self.issuer_url = f"http://127.0.0.1:{port}"
+        jwks_url = f"{self.issuer_url}/.well-known/jwks.json"
+        kept_secret(data_dir.issuer_secret)
+        secret_file = str(data_dir.issuer_secret)
+        environ.update(
+            SCAIMIND_ISSUER_HOST="127.0.0.1",
+            SCAIMIND_ISSUER_PORT=str(port),
+            SCAIMIND_ISSUER_DATA_DIR=str(data_dir.issuer),
+            SCAIMIND_ISSUER_CLIENT_SECRET_FILE=secret_file,
+            SCAIMIND_AUTH_CLIENT_SECRET_FILE=secret_file,
+            SCAIMIND_AUTH_JWKS_URL=jwks_url,
+            SCAIMIND_AUTH_TOKEN_URL=f"{self.issuer_url}/oauth2/token",
+            SCAIMIND_COORDINATOR_JWKS_URL=jwks_url,
+        )
+        settings = IssuerSettings.from_env(environ)
+        environ.update(
+            SCAIMIND_AUTH_ISSUER=settings.name,
+            SCAIMIND_AUTH_CLIENT_ID=settings.client_id,
+            SCAIMIND_COORDINATOR_TOKEN_ISSUER=settings.name,
+        )
+        # For people and for 'token', who may read it as they may read the secret.
+        write_secret(data_dir.issuer_url, self.issuer_url)
 
     async def _start_postgres(self, stack: AsyncExitStack, holding: int) -> Postgres:
         postgres = Postgres(
@@ -212,17 +267,16 @@ class _Run:
         await service.start()
         self.services.append(service)
 
-    async def _until_ready(self, host: str, port: int) -> None:
+    async def _until_ready(self, url: str) -> None:
         try:
             async with asyncio.timeout(START_LIMIT):
-                while not await _is_ready(host, port):
+                while not await is_ready(url):
                     for service in self.services:
                         service.check()
                     await asyncio.sleep(0.05)
         except TimeoutError as error:
             raise CannotStart(
-                f"Not ready after {START_LIMIT:g} s: {_url(host, port)}/health/ready told why; "
-                f"logs: {self.data_dir.logs}"
+                f"Not ready after {START_LIMIT:g} s: {url} told why; logs: {self.data_dir.logs}"
             ) from error
 
     async def _keep(self) -> None:
@@ -233,54 +287,3 @@ class _Run:
                 await asyncio.sleep(TRIM_INTERVAL)
                 for service in self.services:
                     service.trim_log()
-
-
-def _free_port(host: str, port: int) -> int:
-    """Tell the port to listen on. Raises `CannotStart` if it is not to be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # As the gateway will: a connection that has only just closed is no hindrance.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen()
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        raise CannotStart(
-            f"Port {port} of {host} cannot be listened on: {error.strerror}. "
-            "Set SCAIMIND_PORT to another port, or stop what uses it."
-        ) from error
-
-
-def _coordinator_port() -> int:
-    for port in random.sample(COORDINATOR_PORTS, 100):
-        with suppress(CannotStart):
-            return _free_port("127.0.0.1", port)
-    raise CannotStart("No port from 20000 to 29999 is free for the coordinator.")
-
-
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-
-
-def _url(host: str, port: int) -> str:
-    host = _reachable(host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-async def _is_ready(host: str, port: int) -> bool:
-    """Ask GET /health/ready, in HTTP/1.0: the answer ends with the connection."""
-    try:
-        reader, writer = await asyncio.open_connection(_reachable(host), port)
-    except OSError:
-        return False
-    try:
-        writer.write(b"GET /health/ready HTTP/1.0\r\n\r\n")
-        status = await reader.readline()
-        return status.split()[1:2] == [b"200"]
-    except ConnectionError:
-        return False
-    finally:
-        writer.close()

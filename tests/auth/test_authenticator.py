@@ -44,7 +44,10 @@ async def refusal(authorization: Sequence[str], who: Authenticator = authenticat
 @pytest.mark.parametrize("header", ["Bearer fixed", "bearer fixed", "  BEARER   fixed  "])
 async def test_a_token_gives_its_caller_with_the_requests_id(header: str) -> None:
     caller = await authenticator.authenticate([header], request_id="req_1")
-    assert caller == Caller(tenant_id="acme", user_id="ann", request_id="req_1")
+    assert caller == Caller(
+        tenant_id="acme", user_id="ann", request_id="req_1", subject_token="fixed"
+    )
+    assert "fixed" not in repr(caller)
 
 
 @pytest.mark.parametrize("headers", [[], [""], ["Bearer"], ["Bearer "], ["Basic YTpi"], ["fixed"]])
@@ -108,6 +111,7 @@ async def test_an_api_key_names_its_caller(migrated_dsn: str) -> None:
         credential_id=new.key.key_id,
         expires_at=None,
         request_id="r",
+        subject_token=new.secret,
     )
     assert new.secret not in repr(caller)
     await keys.pool.shut()

@@ -185,3 +185,26 @@ async def test_invented_keys_do_not_push_out_real_ones() -> None:
     asked = setup.database.queries
     await setup.lookup.find(KEY)
     assert setup.database.queries == asked
+
+
+async def test_what_is_forgotten_is_asked_for_anew_and_nothing_else(setup: Setup) -> None:
+    setup.database.known.add(OTHER)
+    for _ in range(2):
+        await setup.lookup.find(KEY)
+        await setup.lookup.find(OTHER)
+    assert setup.database.queries == 2
+    setup.lookup.forget("key_k")
+    await setup.lookup.find(KEY)
+    await setup.lookup.find(OTHER)
+    assert setup.database.queries == 3
+
+
+async def test_an_answer_that_is_on_its_way_meanwhile_is_not_remembered(setup: Setup) -> None:
+    setup.database.gate.clear()
+    asking = asyncio.create_task(setup.lookup.find(KEY))
+    await setup.database.asked.wait()
+    setup.lookup.forget("key_k")
+    setup.database.gate.set()
+    await asking
+    await setup.lookup.find(KEY)
+    assert setup.database.queries == 2

@@ -1,0 +1,241 @@
+"""Tokens for ScaiDrive and ScaiAtlas, got from ScaiKey for the caller (RFC 8693)."""
+
+import asyncio
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias
+from urllib.parse import quote_plus
+
+import aiohttp
+import orjson
+import structlog
+from aiohttp import hdrs
+from prometheus_client import Counter
+
+from app.auth import api_keys
+from app.auth.scaikey import AnswerTooLong, read_bounded, reason
+from app.caller import Caller, DownstreamTokens
+from app.errors import (
+    AUTH_TOKEN_INVALID,
+    TOKEN_EXCHANGE_INVALID,
+    TOKEN_EXCHANGE_REFUSED,
+    TOKEN_EXCHANGE_UNAVAILABLE,
+    ApiError,
+    ErrorKind,
+)
+from app.settings import AuthSettings
+
+log = structlog.get_logger()
+
+GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TYPE = "urn:ietf:params:oauth:token-type:access_token"
+JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
+API_KEY_TYPE = "urn:scaigrid:params:oauth:token-type:api-key"
+
+_LONGEST_ANSWER = 64 * 1024
+#: Both tokens have to fit into gRPC's 8 KiB of metadata, beside the rest.
+_TOKEN = re.compile(r"[\x21-\x7e]{1,3584}")
+_SECONDS = re.compile(r"[0-9]{1,9}")
+_RETRY_AFTER = 2
+_LONGEST_RETRY_AFTER = 300
+#: RFC 6749, 5.2: the subject's token does not count (any more).
+_SUBJECT_REFUSED = frozenset({"invalid_grant", "invalid_token"})
+
+#: What `tokens_for` may raise, beside `AUTH_TOKEN_INVALID`.
+ERRORS = (TOKEN_EXCHANGE_REFUSED, TOKEN_EXCHANGE_INVALID, TOKEN_EXCHANGE_UNAVAILABLE)
+
+#: Hash of the caller's token, and the audience.
+_Key: TypeAlias = tuple[bytes, str]
+
+
+class Exchange(Protocol):
+    """Where handlers get the tokens that they forward."""
+
+    async def tokens_for(self, caller: Caller) -> DownstreamTokens | None:
+        """Return both tokens; None where none are forwarded. Raises `ApiError`."""
+
+
+class NoExchange:
+    """A deployment whose coordinator is sent no tokens."""
+
+    async def tokens_for(self, caller: Caller) -> None:
+        """See `Exchange`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Minted:
+    token: str = field(repr=False)
+    #: On the monotonic clock; from then on it is not sent any more.
+    good_until: float
+
+
+class TokenExchange:
+    """Exchanges callers' tokens, and remembers what came of it.
+
+    A token is remembered until `exchange_margin` seconds before its end, and
+    never beyond the end of the caller's own; the least recently used goes
+    when there are more than `exchange_cache_size`. Who needs the same token
+    at the same time shares one request, which goes on when one of them
+    leaves. Failures are not remembered. `now` and `clock` are the wall clock
+    and the monotonic one.
+
+    `session` stays the caller's; `close` before it is closed.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: AuthSettings,
+        session: aiohttp.ClientSession,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+        exchanges: Counter,
+    ) -> None:
+        self._settings = settings
+        self._session = session
+        self._now = now
+        self._clock = clock
+        self._exchanges = exchanges
+        # RFC 6749, 2.3.1: encoded as a form is, before they are joined.
+        self._client = aiohttp.encode_basic_auth(
+            quote_plus(settings.client_id), quote_plus(settings.client_secret)
+        )
+        self._minted: OrderedDict[_Key, _Minted] = OrderedDict()
+        self._requests: dict[_Key, asyncio.Task[str]] = {}
+
+    async def tokens_for(self, caller: Caller) -> DownstreamTokens:
+        """Return both tokens. Raises `ApiError` if one of them cannot be had."""
+        if not caller.subject_token:
+            raise ValueError("this caller has sent no token that could be exchanged")
+        drive, atlas = await asyncio.gather(
+            self._token(caller, self._settings.drive_audience),
+            self._token(caller, self._settings.atlas_audience),
+        )
+        return DownstreamTokens(scaidrive=drive, scaiatlas=atlas)
+
+    async def close(self) -> None:
+        """Give up the requests that are under way."""
+        requests = list(self._requests.values())
+        for request in requests:
+            request.cancel()
+        if requests:
+            await asyncio.wait(requests)
+
+    async def _token(self, caller: Caller, audience: str) -> str:
+        key = (hashlib.sha256(caller.subject_token.encode()).digest(), audience)
+        minted = self._minted.get(key)
+        if minted is not None and self._clock() < minted.good_until:
+            self._minted.move_to_end(key)
+            self._exchanges.labels(result="remembered").inc()
+            return minted.token
+        request = self._requests.get(key)
+        if request is None:
+            request = asyncio.create_task(
+                self._mint(key, caller), name=f"exchange a token for {audience}"
+            )
+            self._requests[key] = request
+            request.add_done_callback(lambda _: self._requests.pop(key))
+        return await asyncio.shield(request)
+
+    async def _mint(self, key: _Key, caller: Caller) -> str:
+        asked_at = self._clock()  # from here on, the token ages
+        _, audience = key
+        try:
+            status, headers, body = await self._ask(caller.subject_token, audience)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unavailable(audience, reason(error)) from None
+        except AnswerTooLong as error:
+            raise self._failure(TOKEN_EXCHANGE_INVALID, "invalid", audience, str(error)) from None
+        if status != 200:
+            raise self._refusal(audience, status, headers, body)
+        token, lifetime = self._read(audience, body)
+        self._exchanges.labels(result="minted").inc()
+        if caller.expires_at is not None:
+            lifetime = min(lifetime, (caller.expires_at - self._now()).total_seconds())
+        self._remember(key, _Minted(token, asked_at + lifetime - self._settings.exchange_margin))
+        return token
+
+    async def _ask(self, subject_token: str, audience: str) -> tuple[int, Mapping[str, str], bytes]:
+        is_key = api_keys.is_api_key(subject_token)
+        async with self._session.post(
+            self._settings.token_url,
+            data={
+                "grant_type": GRANT_TYPE,
+                "audience": audience,
+                "requested_token_type": ACCESS_TYPE,
+                "subject_token": subject_token,
+                "subject_token_type": API_KEY_TYPE if is_key else JWT_TYPE,
+            },
+            headers={hdrs.AUTHORIZATION: self._client, hdrs.ACCEPT: "application/json"},
+            allow_redirects=False,
+        ) as response:
+            body = await read_bounded(response, limit=_LONGEST_ANSWER)
+            return response.status, response.headers, body
+
+    def _read(self, audience: str, body: bytes) -> tuple[str, float]:
+        """Take the token and its life in seconds from an answer (RFC 8693, 2.2.1)."""
+        answer = _json_object(body)
+        token, lifetime = answer.get("access_token"), answer.get("expires_in", 0)
+        kind = answer.get("token_type")
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            problem = "no access_token that gRPC could carry"
+        elif not isinstance(kind, str) or kind.lower() not in ("bearer", "n_a"):
+            problem = "a token_type that is not Bearer"
+        elif answer.get("issued_token_type", JWT_TYPE) not in (JWT_TYPE, ACCESS_TYPE):
+            problem = "an issued_token_type that was not asked for"
+        elif isinstance(lifetime, bool) or not isinstance(lifetime, int | float):
+            problem = "an expires_in that is no number"
+        else:
+            return token, lifetime
+        raise self._failure(TOKEN_EXCHANGE_INVALID, "invalid", audience, problem)
+
+    def _refusal(
+        self, audience: str, status: int, headers: Mapping[str, str], body: bytes
+    ) -> ApiError:
+        """Tell what an answer other than 200 comes to."""
+        if status == 429 or status >= 500:
+            return self._unavailable(
+                audience, f"status {status}", retry_after=headers.get(hdrs.RETRY_AFTER, "")
+            )
+        answer = _json_object(body)
+        code = answer.get("error")
+        if status < 400 or not isinstance(code, str):
+            return self._failure(
+                TOKEN_EXCHANGE_INVALID, "invalid", audience, f"status {status}, no RFC 6749 error"
+            )
+        # What ScaiKey says of the error is for developers, and may hold anything.
+        problem = f"status {status}, {code[:64]!r}"
+        if code in _SUBJECT_REFUSED:
+            return self._failure(AUTH_TOKEN_INVALID, "subject_refused", audience, problem)
+        return self._failure(TOKEN_EXCHANGE_REFUSED, "refused", audience, problem)
+
+    def _unavailable(self, audience: str, problem: str, *, retry_after: str = "") -> ApiError:
+        error = self._failure(TOKEN_EXCHANGE_UNAVAILABLE, "unavailable", audience, problem)
+        error.retry_after = _RETRY_AFTER
+        if _SECONDS.fullmatch(retry_after):
+            error.retry_after = max(1, min(int(retry_after), _LONGEST_RETRY_AFTER))
+        return error
+
+    def _failure(self, kind: ErrorKind, result: str, audience: str, problem: str) -> ApiError:
+        self._exchanges.labels(result=result).inc()
+        log.warning("token_exchange_failed", code=kind.code, audience=audience, reason=problem)
+        return ApiError(kind)
+
+    def _remember(self, key: _Key, minted: _Minted) -> None:
+        self._minted.pop(key, None)
+        if self._clock() < minted.good_until:
+            self._minted[key] = minted
+            if len(self._minted) > self._settings.exchange_cache_size:
+                self._minted.popitem(last=False)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return answer if isinstance(answer, dict) else {}

@@ -1,0 +1,164 @@
+"""ScaiKey's JWTs: RS256 (RFC 7515, RFC 7519), checked against the issuer's keys.
+
+Claims: `iss`, `aud`, `exp`, `sub` (the user) and `tenant_id` have to be there;
+`nbf` and `iat` are heeded; `roles` and `permissions` are lists of strings and
+may be missing; `jti` names the token.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import structlog
+from joserfc import jws
+from joserfc.errors import ClaimError, JoseError
+from joserfc.jws import CompactSignature, JWSRegistry
+from joserfc.jwt import JWTClaimsRegistry
+
+from app.auth.authenticator import Refused
+from app.auth.jwks import KeySetCache, KeysUnavailable
+from app.auth.permissions import granted
+from app.caller import Caller
+from app.errors import AUTH_UNAVAILABLE, ApiError
+from app.settings import AuthSettings
+
+log = structlog.get_logger()
+
+ALGORITHM = "RS256"
+
+#: The form that tenants have everywhere on the platform: they are parts of paths.
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,127}")
+#: Printable, and without white space at the ends: it is carried in gRPC metadata as it is.
+_USER = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,254}[\x21-\x7e])?")
+_TOKEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+#: Roles, and permissions, that one token may name.
+_MOST_GRANTS = 1000
+#: Seconds after which a caller whose token could not be checked may try again.
+_RETRY_AFTER = 2
+
+
+class JwtVerifier:
+    """Tokens of one issuer for one audience. `now` is in seconds since 1970."""
+
+    def __init__(
+        self, *, settings: AuthSettings, keys: KeySetCache, now: Callable[[], float]
+    ) -> None:
+        self._keys = keys
+        # What is unknown in a header is ignored (RFC 7515, 4); `crit` is refused below.
+        self._registry = JWSRegistry(algorithms=[ALGORITHM], strict_check_header=False)
+        self._claims = JWTClaimsRegistry(
+            now=lambda: math.floor(now()),
+            leeway=settings.leeway,
+            iss={"essential": True, "value": settings.issuer},
+            aud={"essential": True, "value": settings.audience},
+            exp={"essential": True},
+            sub={"essential": True},
+        )
+
+    def recognises(self, token: str) -> bool:
+        """See `Verifier`: a JWS in compact form, whose header begins with '{"'."""
+        return token.startswith("eyJ") and token.count(".") == 2
+
+    async def verify(self, token: str) -> Caller:
+        """See `Verifier`."""
+        signed = self._extract(token)
+        kid = _key_id(signed.headers())
+        try:
+            key = await self._keys.find(kid)
+        except KeysUnavailable as error:
+            log.error("jwt_check_failed", reason=str(error))
+            raise ApiError(AUTH_UNAVAILABLE, retry_after=_RETRY_AFTER) from None
+        if isinstance(key, str):
+            raise Refused(f"a JWT of key {_shown(kid)}: {key}")
+        try:
+            genuine = jws.validate_compact(signed, key, registry=self._registry)
+        except (JoseError, ValueError) as error:
+            raise Refused(f"a JWT that cannot be checked: {error}") from None
+        if not genuine:
+            raise Refused(f"a JWT that key {_shown(kid)} has not signed")
+        return self._caller(token, _claims(signed.payload))
+
+    def _extract(self, token: str) -> CompactSignature:
+        try:
+            signed = jws.extract_compact(token.encode("ascii"), registry=self._registry)
+        # TypeError: for a header that is a list, of all things, the library does not check it.
+        except (JoseError, ValueError, TypeError):
+            raise Refused("a JWT that cannot be read") from None
+        if not isinstance(signed.headers(), dict):
+            raise Refused("a JWT whose header is no object")
+        return signed
+
+    def _caller(self, token: str, claims: dict[str, Any]) -> Caller:
+        try:
+            self._claims.validate(claims)
+            expires_at = datetime.fromtimestamp(claims["exp"], UTC)
+        except ClaimError as error:
+            shown = _shown(claims.get(error.claim))
+            raise Refused(f"a JWT with a bad claim: {error.claim} ({shown})") from None
+        except (ValueError, OverflowError, OSError):
+            raise Refused("a JWT whose exp is beyond all times") from None
+        tenant_id, user_id = claims.get("tenant_id"), claims["sub"]
+        if not isinstance(tenant_id, str) or not _TENANT.fullmatch(tenant_id):
+            raise Refused(f"a JWT with a bad claim: tenant_id ({_shown(tenant_id)})")
+        if not _USER.fullmatch(user_id):
+            raise Refused(f"a JWT with a bad claim: sub ({_shown(user_id)})")
+        roles = _strings(claims, "roles")
+        return Caller(
+            tenant_id=tenant_id,
+            user_id=user_id,
+            roles=roles,
+            permissions=granted(roles, _strings(claims, "permissions")),
+            credential_id=_credential_id(token, claims),
+            expires_at=expires_at,
+        )
+
+
+def _key_id(header: Mapping[str, Any]) -> str:
+    """Tell which key is meant, once the header is one that is accepted here."""
+    if header.get("alg") != ALGORITHM:
+        raise Refused(f"a JWT of algorithm {_shown(header.get('alg'))}, not {ALGORITHM}")
+    # No extension that a signer may demand is known here (RFC 7515, 4.1.11; RFC 7797).
+    if "crit" in header or "b64" in header:
+        raise Refused("a JWT that demands an extension in 'crit' or 'b64'")
+    kid = header.get("kid")
+    if not isinstance(kid, str) or not kid:
+        raise Refused("a JWT that names no key ('kid')")
+    return kid
+
+
+def _claims(payload: bytes) -> dict[str, Any]:
+    try:
+        claims = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        claims = None
+    if not isinstance(claims, dict):
+        raise Refused("a JWT whose payload is no JSON object")
+    return claims
+
+
+def _strings(claims: Mapping[str, Any], name: str) -> frozenset[str]:
+    found = claims.get(name, [])
+    if (
+        not isinstance(found, list)
+        or len(found) > _MOST_GRANTS
+        or not all(isinstance(each, str) for each in found)
+    ):
+        raise Refused(f"a JWT with a bad claim: {name} is no list of strings")
+    return frozenset(found)
+
+
+def _credential_id(token: str, claims: Mapping[str, Any]) -> str:
+    """Name the token for logs and for watchers; it cannot be made a token again."""
+    token_id = claims.get("jti")
+    if isinstance(token_id, str) and _TOKEN_ID.fullmatch(token_id):
+        return f"jwt:{token_id}"
+    return f"jwt:sha256:{hashlib.sha256(token.encode()).hexdigest()[:32]}"
+
+
+def _shown(value: object) -> str:
+    """Show what a stranger sent, within bounds."""
+    return repr(value)[:100]

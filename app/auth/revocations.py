@@ -1,0 +1,171 @@
+"""How a replica learns that an API key was revoked, and what it does then.
+
+At once by PostgreSQL's NOTIFY, on a connection of its own. And by itself,
+since a notification can be missed: while the connection is made anew, behind
+a proxy that does not pass it on, or where the connection is dead and nobody
+has noticed yet. So the keys in use are looked up every few seconds, all with
+one query.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+
+import aiopg
+import psycopg2
+import structlog
+
+from app.auth import api_keys
+from app.auth.lookup import KeyLookup, Reader
+from app.cache.failures import SERVER_FAILURES, DatabaseError, reason
+from app.cache.polled import PolledConnection
+from app.settings import AuthSettings, DatabaseSettings
+
+log = structlog.get_logger()
+
+
+class Streams(Protocol):
+    """What is open, and by which credential."""
+
+    def credentials(self) -> Iterable[str]:
+        """Give the ids of the credentials behind the open streams."""
+
+    def revoke(self, credential_id: str) -> None:
+        """Close the streams that a credential opened."""
+
+
+class Revocations:
+    """Has a revoked key refused, and its streams closed.
+
+    `run` does the work until it is cancelled. While PostgreSQL cannot be
+    asked, streams stay open for `unchecked_limit` seconds.
+    """
+
+    #: First and longest pause before listening is tried again, in seconds.
+    PAUSES = (0.1, 5.0)
+
+    def __init__(
+        self,
+        *,
+        database: DatabaseSettings,
+        settings: AuthSettings,
+        reader: Reader,
+        keys: KeyLookup,
+        streams: Streams,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._reader = reader
+        self._keys = keys
+        self._streams = streams
+        self._clock = clock
+        #: Requests in progress, by credential; they may be opening a stream.
+        self._requests: Counter[str] = Counter()
+        #: Of those credentials the revoked ones.
+        self._revoked: set[str] = set()
+        #: Set when the keys in use are to be looked up at once.
+        self._missed = asyncio.Event()
+        self._checked_at = clock()
+
+    @contextmanager
+    def watched(self, credential_id: str) -> Iterator[None]:
+        """Go around a request, so that a stream which it opens meanwhile is not overlooked."""
+        self._requests[credential_id] += 1
+        try:
+            yield
+        finally:
+            self._requests[credential_id] -= 1
+            if credential_id in self._revoked:
+                self._streams.revoke(credential_id)
+            if not self._requests[credential_id]:
+                del self._requests[credential_id]
+                self._revoked.discard(credential_id)
+
+    async def run(self) -> None:
+        """Listen and look, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen(), name="revocations-listen")
+            group.create_task(self._look_regularly(), name="revocations-look")
+
+    async def _listen(self) -> None:
+        shortest, longest = self.PAUSES
+        pause = shortest
+        while not _stopping():
+            try:
+                async with self._connect() as connection:
+                    async with connection.cursor() as cursor:
+                        await cursor.execute(f"LISTEN {api_keys.REVOCATIONS}")
+                    log.info("revocations_listening")
+                    pause = shortest
+                    self._missed.set()
+                    while not _stopping():
+                        self._apply((await connection.notifies.get()).payload)
+            except (*SERVER_FAILURES, psycopg2.ProgrammingError, TimeoutError) as error:
+                log.warning("revocations_not_listening", reason=reason(error))
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(pause * 2, longest)
+
+    def _connect(self) -> Any:
+        return aiopg.connect(
+            self._database.dsn,
+            timeout=self._database.connect_timeout,
+            connection_factory=PolledConnection,
+            enable_json=False,
+            enable_hstore=False,
+            enable_uuid=False,
+            application_name="scaimind-gateway-revocations",
+            # A peer that is gone without a word is noticed within 25 s.
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+
+    async def _look_regularly(self) -> None:
+        while not _stopping():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.recheck_interval):
+                    await self._missed.wait()
+            self._missed.clear()
+            await self._look()
+
+    async def _look(self) -> None:
+        """Look up the keys behind open streams and requests in progress."""
+        credentials = {*self._streams.credentials(), *self._requests}
+        in_use = {each for each in credentials if api_keys.KEY_ID.fullmatch(each)}
+        if in_use:
+            try:
+                rows = await self._reader.read(*api_keys.counting_statement(in_use))
+            except DatabaseError as error:
+                self._could_not_look(in_use, str(error))
+                return
+            for key_id in in_use.difference(key_id for (key_id,) in rows):
+                self._apply(key_id)
+        self._checked_at = self._clock()
+
+    def _could_not_look(self, in_use: Iterable[str], why: str) -> None:
+        seconds = self._clock() - self._checked_at
+        log.warning("revocations_unknown", reason=why, seconds=round(seconds, 1))
+        if seconds >= self._settings.unchecked_limit:
+            for key_id in in_use:
+                self._streams.revoke(key_id)
+
+    def _apply(self, key_id: str) -> None:
+        log.info("api_key_revoked", credential_id=key_id)
+        self._keys.forget(key_id)
+        if key_id in self._requests:
+            self._revoked.add(key_id)
+        self._streams.revoke(key_id)
+
+
+def _stopping() -> bool:
+    """Tell whether this task was cancelled.
+
+    Under aiopg is `asyncio.wait_for`, which before Python 3.12 loses a
+    cancellation that comes in the same turn of the loop as the result.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,145 @@
+"""Stream tickets: for clients that cannot send a header, such as a browser's EventSource.
+
+A ticket is `sgt_` and 43 random characters (256 bits). It opens one stream,
+once, within a minute: of the job, the kind and the caller for whom it was
+made. PostgreSQL has its SHA-256, so that every replica takes it and only one
+can. A stream that it opened ends when the credential behind it does.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+import structlog
+
+from app.auth import api_keys
+from app.cache.failures import DatabaseError
+from app.caller import Caller
+from app.errors import AUTH_TICKET_INVALID, AUTH_UNAVAILABLE, ApiError
+
+log = structlog.get_logger()
+
+PREFIX = "sgt_"
+#: Seconds within which a ticket has to be used.
+LIFETIME = 60
+#: Expired tickets that go for each one that is made: none pile up.
+_SWEEP = 100
+#: Seconds after which a caller may try again when the database cannot be asked.
+_RETRY_AFTER = 2
+
+_ISSUE = """
+WITH swept AS (
+    DELETE FROM mod_scaimind_stream_tickets WHERE ticket_hash IN (
+        SELECT ticket_hash FROM mod_scaimind_stream_tickets WHERE expires_at < now()
+        LIMIT %s FOR UPDATE SKIP LOCKED
+    )
+)
+INSERT INTO mod_scaimind_stream_tickets (
+    ticket_hash, job_id, kind, tenant_id, user_id, roles, permissions,
+    credential_id, credential_expires_at, expires_at
+) VALUES (%s, %s, %s, %s, %s, %s::text[], %s::text[], %s, %s, now() + make_interval(secs => %s))
+RETURNING expires_at
+"""
+# The last column tells whether the credential behind the ticket still counts.
+_REDEEM = """
+DELETE FROM mod_scaimind_stream_tickets AS ticket WHERE ticket_hash = %s
+RETURNING job_id, kind, expires_at > now(), tenant_id, user_id, roles, permissions,
+    credential_id, credential_expires_at,
+    (credential_expires_at IS NULL OR credential_expires_at > now())
+    AND (credential_id !~ %s OR EXISTS (
+        SELECT FROM mod_scaimind_api_keys AS key
+        WHERE key.key_id = ticket.credential_id AND key.revoked_at IS NULL
+    ))
+"""
+_IS_API_KEY = f"^{api_keys.KEY_ID.pattern}$"
+
+
+class StreamKind(StrEnum):
+    """What a stream carries."""
+
+    LOGS = "logs"
+    METRICS = "metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class NewTicket:
+    """A ticket that was just made, with the secret that nobody can read again."""
+
+    secret: str = field(repr=False)
+    expires_at: datetime
+
+
+class Database(Protocol):
+    """What the tickets need of the pool."""
+
+    async def take(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+        """Run a statement that changes rows and returns some; raises `DatabaseError`."""
+
+
+class Tickets:
+    """Makes tickets, and takes each of them once."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def issue(self, caller: Caller, *, job_id: str, kind: StreamKind) -> NewTicket:
+        """Make a ticket for a caller who may see the job. Raises `ApiError`."""
+        secret = PREFIX + secrets.token_urlsafe(32)
+        [(expires_at,)] = await self._ask(
+            _ISSUE,
+            (
+                *(_SWEEP, _digest(secret), job_id, kind.value, caller.tenant_id, caller.user_id),
+                *(sorted(caller.roles), sorted(caller.permissions)),
+                *(caller.credential_id, caller.expires_at, LIFETIME),
+            ),
+        )
+        return NewTicket(secret, expires_at)
+
+    async def redeem(
+        self, secret: str, *, job_id: str, kind: StreamKind, request_id: str
+    ) -> Caller:
+        """Use a ticket up, and return for whom it was made.
+
+        One that does not fit is used up as well. Raises `ApiError`; why a
+        ticket does not count is told to operators alone.
+        """
+        rows = await self._ask(_REDEEM, (_digest(secret), _IS_API_KEY))
+        if not rows:
+            raise _refusal("it does not exist, or was used before")
+        its_job, its_kind, in_time, tenant_id, user_id, roles, permissions, *credential = rows[0]
+        credential_id, credential_expires_at, counts = credential
+        if not in_time:
+            raise _refusal("it has expired", credential_id)
+        if (its_job, its_kind) != (job_id, kind.value):
+            raise _refusal("it is for another stream", credential_id)
+        if not counts:
+            raise _refusal("the credential behind it has expired or was revoked", credential_id)
+        return Caller(
+            tenant_id=tenant_id,
+            user_id=user_id,
+            roles=frozenset(roles),
+            permissions=frozenset(permissions),
+            credential_id=credential_id,
+            expires_at=credential_expires_at,
+            request_id=request_id,
+        )
+
+    async def _ask(self, statement: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        try:
+            return await self._database.take(statement, parameters)
+        except DatabaseError as error:
+            log.error("stream_tickets_failed", reason=str(error))
+            raise ApiError(AUTH_UNAVAILABLE, retry_after=_RETRY_AFTER) from None
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _refusal(reason: str, credential_id: str | None = None) -> ApiError:
+    log.info("ticket_refused", reason=reason, credential_id=credential_id)
+    return ApiError(AUTH_TICKET_INVALID)
