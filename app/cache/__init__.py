@@ -1,1 +1,1 @@
-"""PostgreSQL: the pool, the schema and its migrations."""
+"""PostgreSQL: the pool, the schema and its migrations, the job cache."""

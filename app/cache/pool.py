@@ -7,23 +7,25 @@
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import aiopg
 import psycopg2.errors
 import psycopg2.extensions
 
 from app.cache.failures import SERVER_FAILURES, DatabaseError, SchemaMissing, reason
+from app.cache.polled import PolledConnection
 from app.settings import DatabaseSettings
 
 Row = tuple[Any, ...]
+Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 #: Seconds that the client waits beyond `statement_timeout` before it gives the connection up.
 _GRACE = 1.0
 
 #: Needs the newest table that a request needs.
-_PROBE = "SELECT FROM mod_scaimind_api_keys LIMIT 1"
+_PROBE = "SELECT FROM mod_scaimind_stream_tickets LIMIT 1"
 
 
 class Pool(aiopg.Pool):
@@ -45,12 +47,13 @@ class Pool(aiopg.Pool):
             echo=False,
             on_connect=None,
             pool_recycle=-1,
+            connection_factory=PolledConnection,
             options=_options(settings),
             application_name="scaimind-gateway",
         )
         self._statement_timeout = settings.statement_timeout
 
-    async def read(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+    async def read(self, statement: str, parameters: Parameters = ()) -> list[Row]:
         """Run a statement that changes nothing, and return its rows.
 
         Tried once more if the connection turns out to be dead, as all are
@@ -62,9 +65,18 @@ class Pool(aiopg.Pool):
             await self.clear()
             return await self._run(statement, parameters, fetch=True)
 
-    async def write(self, statement: str, parameters: Sequence[Any] = ()) -> None:
+    async def write(self, statement: str, parameters: Parameters = ()) -> None:
         """Run a statement that returns no rows, once."""
-        await self._run(statement, parameters, fetch=False)
+        try:
+            await self._run(statement, parameters, fetch=False)
+        except _ConnectionLost:
+            # Those beside it are dead, too: the next statement gets a new one.
+            await self.clear()
+            raise
+
+    async def take(self, statement: str, parameters: Parameters = ()) -> list[Row]:
+        """Run a statement that changes rows and returns some, once."""
+        return await self._run(statement, parameters, fetch=True)
 
     async def problem(self, *, within: float) -> str | None:
         """Tell what keeps the database from answering `within` so many seconds; None if nothing."""
@@ -82,6 +94,9 @@ class Pool(aiopg.Pool):
 
     def release(self, conn: aiopg.Connection) -> "asyncio.Future[None]":
         """Take a connection back, and wake whoever waits for a place, also if it is closed."""
+        if conn.closed:
+            # By the server: it is still to be taken out of the event loop.
+            conn.close()
         released = super().release(conn)
         # A future that is done already means that the base class woke nobody.
         return asyncio.ensure_future(self._wakeup()) if released.done() else released
@@ -92,7 +107,7 @@ class Pool(aiopg.Pool):
         async with self._cond:
             self._cond.notify_all()
 
-    async def _run(self, statement: str, parameters: Sequence[Any], *, fetch: bool) -> list[Row]:
+    async def _run(self, statement: str, parameters: Parameters, *, fetch: bool) -> list[Row]:
         try:
             connection = await self.acquire()
         except (*SERVER_FAILURES, psycopg2.ProgrammingError, TimeoutError) as error:
@@ -115,7 +130,7 @@ class _ConnectionLost(DatabaseError):
     """The connection failed while a statement ran on it."""
 
 
-async def _execute(cursor: aiopg.Cursor, statement: str, parameters: Sequence[Any]) -> None:
+async def _execute(cursor: aiopg.Cursor, statement: str, parameters: Parameters) -> None:
     task = asyncio.current_task()
     assert task is not None
     cancelling = task.cancelling()

@@ -1,7 +1,11 @@
 """Migrations: once, whoever starts first, and without a word of the connection string."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,8 +16,10 @@ from alembic.config import Config
 from app.cache.connection import connected
 from app.cache.failures import DatabaseError, SchemaMissing
 from app.cache.migrate import migrate
+from app.cache.migrations import versions
 
-NEWEST = "0001"
+VERSIONS = Path(versions.__file__).parent
+NEWEST = max(path.name[:4] for path in VERSIONS.glob("[0-9]*.py"))
 
 
 def tables(dsn: str) -> set[str]:
@@ -33,7 +39,13 @@ def test_an_empty_database_gets_the_schema(
 ) -> None:
     done = migrate(postgres_dsn)
     assert (done.before, done.after, done.changed) == (None, NEWEST, True)
-    assert tables(postgres_dsn) == {"mod_scaimind_api_keys", "mod_scaimind_schema"}
+    assert tables(postgres_dsn) >= {
+        "mod_scaimind_api_keys",
+        "mod_scaimind_jobs",
+        "mod_scaimind_job_counts",
+        "mod_scaimind_job_run_times",
+        "mod_scaimind_schema",
+    }
     assert [event["event"] for event in events] == ["schema_migrated"]
 
 
@@ -53,6 +65,20 @@ def test_many_that_start_at_once_migrate_once(postgres_dsn: str) -> None:
         done = list(threads.map(migrate, [postgres_dsn] * 8))
     assert sorted(each.changed for each in done) == [False] * 7 + [True]
     assert {each.after for each in done} == {NEWEST}
+
+
+def test_many_processes_that_start_at_once_migrate_once(postgres_dsn: str) -> None:
+    environ = {**os.environ, "SCAIMIND_DATABASE_DSN": postgres_dsn}
+    command = (sys.executable, "-m", "app", "migrate")
+    processes = [
+        subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    said = sorted(process.communicate(timeout=60)[0] for process in processes)
+    assert [process.returncode for process in processes] == [0] * 3
+    assert said == [
+        *[f"The schema is at revision {NEWEST} already.\n"] * 2,
+        f"The schema is at revision {NEWEST}; it was at none.\n",
+    ]
 
 
 def test_a_schema_newer_than_the_code_is_left_alone(migrated_dsn: str) -> None:

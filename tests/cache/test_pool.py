@@ -141,7 +141,39 @@ async def test_closing_does_not_hang_on_a_connection_that_comes_back_closed(
         await closing
 
 
+async def test_aiopg_itself_hangs(postgres_dsn: str) -> None:
+    """Shows that the cure is needed; when this fails, aiopg has its own, and ours can go."""
+    theirs = await aiopg.create_pool(postgres_dsn, minsize=0, maxsize=1, enable_hstore=False)
+    connection = await theirs.acquire()
+    theirs.close()
+    closing = asyncio.create_task(theirs.wait_closed())
+    await turn_until(lambda: bool(theirs._cond._waiters))
+    await connection.close()
+    await theirs.release(connection)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    closing.cancel()
+    await asyncio.wait((closing,))
+
+
 # aio-libs/aiopg#537
+
+
+async def test_aiopg_itself_says_that_the_task_was_cancelled(postgres_dsn: str) -> None:
+    """Shows that the cure is needed; when this fails, aiopg has its own, and ours can go."""
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: None)
+    theirs = await aiopg.create_pool(
+        postgres_dsn, minsize=0, enable_hstore=False, options="-c statement_timeout=50"
+    )
+    task = asyncio.current_task()
+    assert task is not None
+    with pytest.raises(asyncio.CancelledError):
+        async with theirs.acquire() as connection, connection.cursor() as cursor:
+            await cursor.execute("SELECT pg_sleep(10)")
+    assert task.cancelling() == 0
+    theirs.terminate()
+    await theirs.wait_closed()
 
 
 async def test_a_statement_that_the_server_ends_is_an_error_and_no_cancellation(
@@ -206,3 +238,23 @@ async def test_many_at_once_share_few_connections(postgres_dsn: str) -> None:
     assert answers == [[(n,)] for n in range(50)]
     assert pool.size <= 2
     await pool.shut()
+
+
+async def test_sslmode_of_the_connection_string_counts() -> None:
+    async def without_ssl(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # PostgreSQL's answer to an SSLRequest, if it has no SSL (its documentation, 54.2.11).
+        assert await reader.readexactly(8) == b"\0\0\0\x08\x04\xd2\x16\x2f"
+        writer.write(b"N")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(without_ssl, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        dsn = f"postgresql://someone:the-password@127.0.0.1:{port}/db?sslmode=require"
+        pool = Pool(settings(dsn, pool_min=0))
+        try:
+            with pytest.raises(DatabaseError) as caught:
+                await pool.read("SELECT 1")
+        finally:
+            await pool.shut()
+    assert str(caught.value) == "server does not support SSL, but SSL was required"

@@ -1,0 +1,174 @@
+"""What is asked of `mod_scaimind_jobs`. Each statement names the tenant of every row it touches.
+
+How states are ordered, whichever replica writes last:
+
+- Of two copies of a job the one with the higher revision is the newer; of two
+  with the same revision the one that was changed, then the one that was seen later.
+- A status that a feed told is newer than a copy that was changed before it. It
+  stays over such copies, and goes with the first one that is not older.
+- The same time twice: the status that comes later in a job's life wins.
+"""
+
+from app.cache.sightings import ENDS, STATUSES
+
+_TABLE = "mod_scaimind_jobs"
+_FAILED = STATUSES.index("FAILED")
+
+#: A status told by a feed, newer than the copy that arrives.
+_KEPT = (
+    "known.status_at > known.updated_at"
+    " AND (known.status_at, known.status) > (excluded.status_at, excluded.status)"
+)
+
+
+def _unless_kept(column: str) -> str:
+    return f"{column} = CASE WHEN {_KEPT} THEN known.{column} ELSE excluded.{column} END"
+
+
+#: Arrays, one entry for each job, no job twice.
+SAVE_COPIES = f"""
+INSERT INTO {_TABLE} AS known (
+    tenant_id, job_id, revision, updated_at, status, status_at, message, name, priority, gpus,
+    created_at, started_at, ended_at, job, synced_at
+)
+SELECT tenant_id, job_id, revision, updated_at, status, status_at, message, name, priority, gpus,
+    created_at, started_at, ended_at, job, now() - make_interval(secs => age)
+FROM unnest(
+    %s::text[], %s::text[], %s::bigint[], %s::timestamptz[], %s::int[], %s::timestamptz[],
+    %s::text[], %s::text[], %s::int[], %s::int[], %s::timestamptz[], %s::timestamptz[],
+    %s::timestamptz[], %s::json[], %s::float8[]
+) AS seen (
+    tenant_id, job_id, revision, updated_at, status, status_at, message, name, priority, gpus,
+    created_at, started_at, ended_at, job, age
+)
+-- Replicas lock rows in one order, or they would wait for each other.
+ORDER BY tenant_id COLLATE "C", job_id COLLATE "C"
+ON CONFLICT (tenant_id, job_id) DO UPDATE SET
+    revision = excluded.revision, updated_at = excluded.updated_at, name = excluded.name,
+    priority = excluded.priority, gpus = excluded.gpus, created_at = excluded.created_at,
+    started_at = excluded.started_at, job = excluded.job, synced_at = excluded.synced_at,
+    {", ".join(map(_unless_kept, ("status", "status_at", "message", "ended_at")))}
+WHERE (excluded.revision, excluded.updated_at, excluded.synced_at)
+    > (known.revision, known.updated_at, known.synced_at)
+"""
+
+#: Arrays, one entry for each job, no job twice. Of a job without a copy nothing is kept.
+SAVE_CHANGES = f"""
+WITH newer AS (
+    SELECT tenant_id, job_id, seen.status, at, seen.message
+    FROM unnest(%s::text[], %s::text[], %s::int[], %s::timestamptz[], %s::text[])
+        AS seen (tenant_id, job_id, status, at, message)
+    JOIN {_TABLE} AS known USING (tenant_id, job_id)
+    WHERE (at, seen.status) > (known.status_at, known.status)
+    ORDER BY tenant_id COLLATE "C", job_id COLLATE "C"
+    FOR UPDATE OF known
+)
+UPDATE {_TABLE} AS known SET
+    status = newer.status, status_at = newer.at, message = newer.message,
+    ended_at = CASE
+        WHEN newer.status BETWEEN {ENDS.start} AND {ENDS.stop - 1}
+        THEN coalesce(known.ended_at, newer.at) ELSE known.ended_at
+    END
+FROM newer
+WHERE (known.tenant_id, known.job_id) = (newer.tenant_id, newer.job_id)
+    AND (newer.at, newer.status) > (known.status_at, known.status)
+"""
+
+#: Parameters: days, rows. Returns how many rows went. Locked rows are left for another time.
+PURGE = f"""
+WITH gone AS (
+    DELETE FROM {_TABLE} WHERE (tenant_id, job_id) IN (
+        SELECT tenant_id, job_id FROM {_TABLE}
+        WHERE synced_on < (now() AT TIME ZONE 'UTC')::date - %s
+        LIMIT %s FOR UPDATE SKIP LOCKED
+    ) RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
+#: Parameter: days.
+PURGE_TALLIES = """
+DELETE FROM mod_scaimind_job_run_times
+WHERE jobs = 0 AND day < (now() AT TIME ZONE 'UTC')::date - %s
+"""
+
+#: What is read of a job: the copy, what a feed may know better, and how old the copy is.
+_READ = """
+    jobs.job::text, jobs.status, jobs.status_at > jobs.updated_at, jobs.status_at, jobs.message,
+    jobs.ended_at, jobs.synced_at, extract(epoch FROM now() - jobs.synced_at)::float8
+"""
+
+#: Parameters: tenant, job.
+GET_JOB = f"SELECT {_READ} FROM {_TABLE} AS jobs WHERE tenant_id = %s AND job_id = %s"
+
+
+def list_jobs(column: str, *, descending: bool, filtered: bool, continued: bool) -> str:
+    """A page, merged from one range of an index per status, so that rare statuses cost no more.
+
+    Parameters by name: tenant, statuses (if `filtered`), place and job_id (if
+    `continued`), rows. A first row for the list and one for each job, which
+    begins with its place. Where there is no job, that part of the row is null.
+    """
+    direction, behind = ("DESC", "<") if descending else ("ASC", ">")
+    wanted = "AND status = ANY(%(statuses)s)" if filtered else ""
+    place = f"AND ({column}, job_id) {behind} (%(place)s, %(job_id)s)" if continued else ""
+    return f"""
+WITH counts AS (
+    SELECT status, jobs FROM mod_scaimind_job_counts
+    WHERE tenant_id = %(tenant)s AND jobs > 0 {wanted}
+), list AS (
+    SELECT (SELECT coalesce(sum(jobs), 0)::bigint FROM counts) AS total, heard,
+        extract(epoch FROM now() - heard)::float8 AS age
+    FROM (
+        SELECT max(synced_at) AS heard FROM mod_scaimind_job_counts WHERE tenant_id = %(tenant)s
+    ) AS newest
+), page AS (
+    SELECT found.* FROM counts CROSS JOIN LATERAL (
+        SELECT {column} AS place, job_id FROM {_TABLE} AS jobs
+        WHERE tenant_id = %(tenant)s AND jobs.status = counts.status {place}
+        ORDER BY {column} {direction}, job_id {direction} LIMIT %(rows)s
+    ) AS found
+    ORDER BY place {direction}, job_id {direction} LIMIT %(rows)s
+)
+SELECT list.total, list.heard, list.age, page.place, page.job_id, {_READ}
+FROM list LEFT JOIN (
+    page JOIN {_TABLE} AS jobs ON jobs.tenant_id = %(tenant)s AND jobs.job_id = page.job_id
+) ON true
+ORDER BY page.place {direction}, page.job_id {direction}
+"""
+
+
+#: Parameters by name: tenant, failures, days. One row.
+SUMMARY = f"""
+SELECT
+    (
+        SELECT json_agg(json_build_array(status, jobs, gpus)) FROM mod_scaimind_job_counts
+        WHERE tenant_id = %(tenant)s AND jobs > 0
+    ),
+    (SELECT max(synced_at) FROM mod_scaimind_job_counts WHERE tenant_id = %(tenant)s),
+    (
+        SELECT json_agg(json_build_array(day, jobs, p50, p90, p99) ORDER BY day)
+        FROM (
+            SELECT day, sum(jobs) AS jobs,
+                min(bucket) FILTER (WHERE upto >= 0.50 * total) AS p50,
+                min(bucket) FILTER (WHERE upto >= 0.90 * total) AS p90,
+                min(bucket) FILTER (WHERE upto >= 0.99 * total) AS p99
+            FROM (
+                SELECT day, bucket, jobs,
+                    sum(jobs) OVER (PARTITION BY day ORDER BY bucket) AS upto,
+                    sum(jobs) OVER (PARTITION BY day) AS total
+                FROM mod_scaimind_job_run_times
+                WHERE tenant_id = %(tenant)s AND jobs > 0
+                    AND day > (now() AT TIME ZONE 'UTC')::date - %(days)s
+            ) AS buckets
+            GROUP BY day
+        ) AS days
+    ),
+    (
+        SELECT array_agg(ARRAY[job::text, message, ended_at::text])
+        FROM (
+            SELECT job, message, ended_at FROM {_TABLE}
+            WHERE tenant_id = %(tenant)s AND status = {_FAILED}
+            ORDER BY ended_at DESC NULLS LAST, job_id DESC LIMIT %(failures)s
+        ) AS failures
+    )
+"""
