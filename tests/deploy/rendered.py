@@ -1,0 +1,65 @@
+"""The manifests as kustomize renders them."""
+
+import functools
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+OVERLAYS = sorted(each.name for each in (DEPLOY / "overlays").iterdir())
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """All objects of an overlay."""
+
+    objects: tuple[Manifest, ...]
+
+    def kind(self, kind: str) -> list[Manifest]:
+        return [each for each in self.objects if each["kind"] == kind]
+
+    def named(self, kind: str, name: str) -> Manifest:
+        (found,) = (each for each in self.kind(kind) if each["metadata"]["name"] == name)
+        return found
+
+    def pods(self) -> Iterator[tuple[str, Manifest]]:
+        """What pods are made of, with the name of what makes them."""
+        for each in self.objects:
+            if each["kind"] in ("Deployment", "StatefulSet", "Job"):
+                yield each["metadata"]["name"], each["spec"]["template"]
+
+    def containers(self) -> Iterator[Manifest]:
+        for _, pod in self.pods():
+            yield from pod["spec"]["containers"]
+
+    def environ(self, container: Manifest) -> dict[str, str]:
+        """The variables of a container; those of a secret are empty."""
+        found: dict[str, str] = {}
+        for source in container.get("envFrom", ()):
+            found |= self.named("ConfigMap", source["configMapRef"]["name"])["data"]
+        return found | {each["name"]: each.get("value", "") for each in container.get("env", ())}
+
+
+@functools.cache
+def render(overlay: str) -> Rendered:
+    """Render an overlay; skips the test where there is no kustomize (see scripts/debian)."""
+    kustomize = shutil.which("kustomize")
+    if kustomize is None:
+        pytest.skip("kustomize is not installed")
+    done = subprocess.run(
+        [kustomize, "build", DEPLOY / "overlays" / overlay],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Rendered(tuple(yaml.safe_load_all(done.stdout)))
