@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from app.auth.permissions import Permission
+from app.auth.tickets import StreamKind
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[web.StreamResponse]])
 
@@ -22,6 +23,8 @@ class Access:
     """Any one of the permissions opens the route; none at all means that it is public."""
 
     any_of: frozenset[Permission]
+    #: The kind of stream ticket that is taken in place of a token, if any is.
+    ticket: StreamKind | None = None
 
     @property
     def public(self) -> bool:
@@ -33,16 +36,20 @@ class Access:
         return self.public or not self.any_of.isdisjoint(permissions)
 
 
-def requires(*any_of: Permission) -> Callable[[Handler], Handler]:
-    """Demand a token with at least one of these permissions."""
+#: Of routes that are open to all.
+PUBLIC = Access(frozenset())
+
+
+def requires(*any_of: Permission, ticket: StreamKind | None = None) -> Callable[[Handler], Handler]:
+    """Demand a token, or a ticket of this kind, with at least one of these permissions."""
     if not any_of:
         raise ValueError("name at least one permission, or use @public")
-    return _declare(Access(frozenset(any_of)))
+    return _declare(Access(frozenset(any_of), ticket))
 
 
 def public(handler: Handler) -> Handler:
     """Let anyone in, without a token."""
-    return _declare(Access(frozenset()))(handler)
+    return _declare(PUBLIC)(handler)
 
 
 def access_of(handler: Any) -> Access:

@@ -1,5 +1,6 @@
 """The platform's envelope around every answer that is JSON."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -10,9 +11,9 @@ from app.errors import AUTH_TOKEN_MISSING, ApiError
 _CHALLENGE = 'Bearer realm="scaimind"'
 
 
-def success(data: Any, *, status: int = 200) -> web.Response:
-    """Answer with `data`, which is JSON-ready."""
-    return _json({"data": data}, status)
+def success(data: Any, *, status: int = 200, meta: Mapping[str, Any] | None = None) -> web.Response:
+    """Answer with `data`, which is JSON-ready, and what is to be said about it."""
+    return _json({"data": data} if meta is None else {"data": data, "meta": meta}, status)
 
 
 def failure(error: ApiError, *, request_id: str) -> web.Response:

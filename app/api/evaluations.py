@@ -7,13 +7,13 @@ The platform's table lets `scaimind:view` "list and read ... evaluations" and
 from aiohttp import web
 
 from app.api.access import requires
-from app.api.bodies import read_object
 from app.api.envelope import success
 from app.api.keys import COORDINATOR, caller_of
+from app.api.operation import Operation, body_of, headers_of, query_of
 from app.api.paths import EVALUATION_ID
 from app.auth.permissions import Permission
 from app.schemas.evaluations import LIST_EVALUATIONS_QUERY, SUBMIT_EVALUATION_BODY
-from app.schemas.loading import NO_QUERY, load_body, load_query
+from app.schemas.headers import SUBMIT_HEADERS
 
 routes = web.RouteTableDef()
 
@@ -23,29 +23,34 @@ _LABEL = {"type": "evaluation"}
 
 @routes.get("/evaluations")
 @requires(Permission.VIEW, Permission.EVALUATE)
+@Operation(rpc="ListJobs", query=LIST_EVALUATIONS_QUERY)
 async def list_evaluations(request: web.Request) -> web.Response:
     """List the jobs that run evaluations."""
-    query = load_query(LIST_EVALUATIONS_QUERY, request.query)
     return success(
-        await request.app[COORDINATOR].list_jobs(caller_of(request), label_filter=_LABEL, **query)
+        await request.app[COORDINATOR].list_jobs(
+            caller_of(request), label_filter=_LABEL, **query_of(request)
+        )
     )
 
 
 @routes.post("/evaluations")
 @requires(Permission.EVALUATE)
+@Operation(
+    rpc="SubmitEvaluation", headers=SUBMIT_HEADERS, body=SUBMIT_EVALUATION_BODY, statuses=(201,)
+)
 async def submit_evaluation(request: web.Request) -> web.Response:
     """Submit an evaluation."""
-    load_query(NO_QUERY, request.query)
-    body = load_body(SUBMIT_EVALUATION_BODY, await read_object(request))
-    answer = await request.app[COORDINATOR].submit_evaluation(caller_of(request), body)
+    answer = await request.app[COORDINATOR].submit_evaluation(
+        caller_of(request), body_of(request), **headers_of(request)
+    )
     return success(answer, status=201)
 
 
 @routes.get("/evaluations/{evaluation_id}")
 @requires(Permission.VIEW, Permission.EVALUATE)
+@Operation(rpc="GetEvaluation")
 async def get_evaluation(request: web.Request) -> web.Response:
     """Fetch one evaluation, with its results once it is complete."""
-    load_query(NO_QUERY, request.query)
     return success(
         await request.app[COORDINATOR].get_evaluation(caller_of(request), EVALUATION_ID.of(request))
     )

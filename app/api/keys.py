@@ -8,10 +8,17 @@ from app.caller import Caller
 from app.settings import Settings
 
 if TYPE_CHECKING:
+    from app.api.headers import AnswerHeaders
     from app.api.readiness import Readiness
     from app.auth.authenticator import Authenticator
+    from app.auth.exchange import Exchange
+    from app.auth.rate_limit import RateLimit
+    from app.auth.revocations import Revocations
+    from app.auth.tickets import Tickets
     from app.bridge.client import CoordinatorClient
+    from app.cache.jobs import JobCache
     from app.hub import Hub
+    from app.openapi.document import Document
     from app.telemetry.metrics import Metrics
 
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
@@ -19,6 +26,13 @@ METRICS: "web.AppKey[Metrics]" = web.AppKey("metrics")
 COORDINATOR: "web.AppKey[CoordinatorClient]" = web.AppKey("coordinator")
 HUB: "web.AppKey[Hub]" = web.AppKey("hub")
 AUTHENTICATOR: "web.AppKey[Authenticator]" = web.AppKey("authenticator")
+EXCHANGE: "web.AppKey[Exchange]" = web.AppKey("exchange")
+TICKETS: "web.AppKey[Tickets]" = web.AppKey("tickets")
+REVOCATIONS: "web.AppKey[Revocations]" = web.AppKey("revocations")
+RATE_LIMIT: "web.AppKey[RateLimit | None]" = web.AppKey("rate_limit")
+ANSWER_HEADERS: "web.AppKey[AnswerHeaders]" = web.AppKey("answer_headers")
+DOCUMENT: "web.AppKey[Document]" = web.AppKey("document")
+JOB_CACHE: "web.AppKey[JobCache]" = web.AppKey("job_cache")
 READINESS: "web.AppKey[Readiness]" = web.AppKey("readiness")
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)

@@ -1,8 +1,10 @@
-"""What every request goes through, from the outside in: `trace`, `answer_errors`, `authenticate`.
+"""What every request goes through, from the outside in.
 
-`install` puts them around an application in this order.
+`trace`, `answer_errors`, `authenticate`, `limit`, `authorize`: `install` puts
+them around an application in this order.
 """
 
+import math
 import re
 import secrets
 from time import perf_counter
@@ -11,31 +13,36 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from app.api.access import access_of
+from app.api.access import PUBLIC, Access, access_of
 from app.api.envelope import failure
-from app.api.keys import AUTHENTICATOR, CALLER, METRICS, REQUEST_ID, SETTINGS
+from app.api.headers import REQUEST_ID_HEADER
+from app.api.keys import (
+    ANSWER_HEADERS,
+    AUTHENTICATOR,
+    CALLER,
+    METRICS,
+    RATE_LIMIT,
+    REQUEST_ID,
+    REVOCATIONS,
+    SETTINGS,
+    TICKETS,
+)
+from app.caller import Caller
 from app.errors import (
+    AUTH_TICKET_INVALID,
     AUTHZ_PERMISSION_DENIED,
     INTERNAL_ERROR,
     MALFORMED_REQUEST,
     METHOD_NOT_ALLOWED,
     PAYLOAD_TOO_LARGE,
+    RATE_LIMITED,
     ROUTE_NOT_FOUND,
     ApiError,
 )
 
 log = structlog.get_logger()
 
-REQUEST_ID_HEADER = "X-Request-ID"
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-
-_SECURITY_HEADERS = {
-    hdrs.CACHE_CONTROL: "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 #: nginx's number for a client that left before it was answered; in logs and metrics only.
 _CLIENT_LEFT = 499
@@ -46,7 +53,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 def install(app: web.Application) -> None:
     """Put the middlewares around the application's routes."""
-    app.middlewares.extend((trace, answer_errors, authenticate))
+    app.middlewares.extend((trace, answer_errors, authenticate, limit, authorize))
     app.on_response_prepare.append(_complete_headers)
 
 
@@ -91,20 +98,35 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let in who the route's declaration lets in."""
-    if request.match_info.http_exception is not None:
-        return await handler(request)  # no such route, or not with this method
-    access = access_of(request.match_info.handler)
+    """Find out who calls, where the route is not open to all."""
+    access = _access(request)
     if access.public:
         return await handler(request)
-    caller = await request.app[AUTHENTICATOR].authenticate(
-        request.headers.getall(hdrs.AUTHORIZATION, ()), request_id=request[REQUEST_ID]
-    )
+    request[CALLER] = caller = await _caller(request, access)
     structlog.contextvars.bind_contextvars(tenant_id=caller.tenant_id, user_id=caller.user_id)
-    if not access.permits(caller.permissions):
+    with request.app[REVOCATIONS].watched(caller.credential_id):
+        return await handler(request)
+
+
+@web.middleware
+async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a caller who asks too often; whoever is not known yet is the ingress's to limit."""
+    caller, rate_limit = request.get(CALLER), request.app[RATE_LIMIT]
+    if caller is not None and rate_limit is not None:
+        wait = rate_limit.take((caller.tenant_id, caller.user_id or caller.credential_id))
+        if wait:
+            request.app[METRICS].rate_limited.inc()
+            raise ApiError(RATE_LIMITED, retry_after=math.ceil(wait))
+    return await handler(request)
+
+
+@web.middleware
+async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let in who the route's declaration lets in."""
+    access, caller = _access(request), request.get(CALLER)
+    if caller is not None and not access.permits(caller.permissions):
         needed = " or ".join(sorted(access.any_of))
         raise ApiError(AUTHZ_PERMISSION_DENIED, f"This endpoint needs the permission {needed}.")
-    request[CALLER] = caller
     return await handler(request)
 
 
@@ -114,13 +136,39 @@ def route_of(request: web.Request) -> str:
     return "unknown" if resource is None else resource.canonical
 
 
+def _access(request: web.Request) -> Access:
+    if request.match_info.http_exception is not None:
+        return PUBLIC  # no such route, or not with this method: anyone may know
+    return access_of(request.match_info.handler)
+
+
+async def _caller(request: web.Request, access: Access) -> Caller:
+    """Tell who calls, by the token or, where that is declared, by a stream ticket."""
+    authorization = request.headers.getall(hdrs.AUTHORIZATION, ())
+    tickets = request.query.getall("ticket", ())
+    if access.ticket is None or not tickets:
+        return await request.app[AUTHENTICATOR].authenticate(
+            authorization, request_id=request[REQUEST_ID]
+        )
+    if authorization:
+        raise ApiError(
+            MALFORMED_REQUEST, "Send either an Authorization header or a ticket, not both."
+        )
+    if len(tickets) > 1:
+        raise ApiError(AUTH_TICKET_INVALID, "Send one ticket, not several.")
+    return await request.app[TICKETS].redeem(
+        tickets[0],
+        job_id=request.match_info["job_id"],
+        kind=access.ticket,
+        request_id=request[REQUEST_ID],
+    )
+
+
 async def _complete_headers(request: web.Request, response: web.StreamResponse) -> None:
     request[_PREPARED] = True
-    for name, value in _SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers[hdrs.SERVER] = "scaimind"
-    if REQUEST_ID in request:
-        response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
+    request.app[ANSWER_HEADERS].complete(
+        response.headers, asked=request.headers, request_id=request[REQUEST_ID]
+    )
 
 
 def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
@@ -130,7 +178,11 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamR
     elif isinstance(error, web.HTTPMethodNotAllowed):
         if request.method == hdrs.METH_OPTIONS:
             # RFC 9110, 9.3.7
-            return web.Response(status=204, headers={hdrs.ALLOW: f"{allowed},OPTIONS"})
+            preflight = request.app[ANSWER_HEADERS].preflight(
+                asked=request.headers, methods=str(allowed)
+            )
+            headers = {hdrs.ALLOW: f"{allowed},OPTIONS", **preflight}
+            return web.Response(status=204, headers=headers)
         told = ApiError(METHOD_NOT_ALLOWED, f"This endpoint takes {allowed}.")
     elif isinstance(error, web.HTTPRequestEntityTooLarge):
         limit = request.app[SETTINGS].server.max_body_bytes

@@ -5,9 +5,9 @@ from aiohttp import web
 from app.api.access import requires
 from app.api.envelope import success
 from app.api.keys import COORDINATOR, caller_of
+from app.api.operation import Operation, query_of
 from app.api.paths import JOB_ID
 from app.auth.permissions import Permission
-from app.schemas.loading import load_query
 from app.schemas.monitoring import JOB_METRICS_QUERY
 
 routes = web.RouteTableDef()
@@ -15,11 +15,11 @@ routes = web.RouteTableDef()
 
 @routes.get("/jobs/{job_id}/metrics")
 @requires(Permission.VIEW)
+@Operation(rpc="GetJobMetrics", query=JOB_METRICS_QUERY)
 async def get_job_metrics(request: web.Request) -> web.Response:
     """Read a job's metrics as they are now."""
-    query = load_query(JOB_METRICS_QUERY, request.query)
     return success(
         await request.app[COORDINATOR].get_job_metrics(
-            caller_of(request), JOB_ID.of(request), **query
+            caller_of(request), JOB_ID.of(request), **query_of(request)
         )
     )

@@ -5,12 +5,15 @@ from aiohttp import hdrs, web
 from app.api.access import public
 from app.api.envelope import success
 from app.api.keys import METRICS, READINESS
+from app.api.operation import Operation
+from app.schemas.operations import ALIVE_ANSWER, READY_ANSWER
 
 routes = web.RouteTableDef()
 
 
 @routes.get("/health")
 @public
+@Operation(answer=ALIVE_ANSWER, query=None)
 async def health(_request: web.Request) -> web.Response:
     """Tell that the process is alive and its event loop turns; asks nobody else."""
     return success({"status": "alive"})
@@ -18,6 +21,7 @@ async def health(_request: web.Request) -> web.Response:
 
 @routes.get("/health/ready")
 @public
+@Operation(answer=READY_ANSWER, statuses=(200, 503), query=None)
 async def ready(request: web.Request) -> web.Response:
     """Tell whether requests can be served, and what each dependency has to say."""
     report = await request.app[READINESS].report()
@@ -33,6 +37,7 @@ async def ready(request: web.Request) -> web.Response:
 
 @routes.get("/metrics")
 @public
+@Operation(content=("text/plain", "application/openmetrics-text"), query=None)
 async def metrics(request: web.Request) -> web.Response:
     """Expose the metrics in the form that the scraper asks for."""
     body, content_type = request.app[METRICS].render(request.headers.get(hdrs.ACCEPT, ""))

@@ -13,7 +13,8 @@ from app.errors import (
     ErrorKind,
 )
 
-_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+#: What an id may be.
+FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,11 @@ class PathId:
 
     def of(self, request: web.Request) -> str:
         """Return the id. Raises `ApiError` of the kind `missing` if nothing can have it."""
-        value = request.match_info[self.name]
-        if not _FORM.fullmatch(value):
+        return self.checked(request.match_info[self.name])
+
+    def checked(self, value: str) -> str:
+        """Return the id as it is. Raises `ApiError` like `of`."""
+        if not FORM.fullmatch(value):
             raise ApiError(self.missing)
         return value
 
@@ -34,3 +38,6 @@ class PathId:
 JOB_ID = PathId("job_id", JOB_NOT_FOUND)
 NODE_ID = PathId("node_id", NODE_NOT_FOUND)
 EVALUATION_ID = PathId("evaluation_id", EVALUATION_NOT_FOUND)
+
+#: Every one, by the name that it has in a path.
+PATH_IDS = {each.name: each for each in (JOB_ID, NODE_ID, EVALUATION_ID)}

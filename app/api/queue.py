@@ -5,8 +5,8 @@ from aiohttp import web
 from app.api.access import requires
 from app.api.envelope import success
 from app.api.keys import COORDINATOR, caller_of
+from app.api.operation import Operation, query_of
 from app.auth.permissions import Permission
-from app.schemas.loading import load_query
 from app.schemas.queue import QUEUE_QUERY
 
 routes = web.RouteTableDef()
@@ -14,7 +14,9 @@ routes = web.RouteTableDef()
 
 @routes.get("/queue")
 @requires(Permission.VIEW)
+@Operation(rpc="GetQueueStatus", query=QUEUE_QUERY)
 async def get_queue_status(request: web.Request) -> web.Response:
     """Read the queue's depth and the estimated waits."""
-    query = load_query(QUEUE_QUERY, request.query)
-    return success(await request.app[COORDINATOR].get_queue_status(caller_of(request), **query))
+    return success(
+        await request.app[COORDINATOR].get_queue_status(caller_of(request), **query_of(request))
+    )

@@ -1,21 +1,25 @@
 """The streams of a job, as Server-Sent Events."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
 
 from app.api.access import requires
+from app.api.events import LOG_EVENTS, METRICS_EVENTS
 from app.api.keys import HUB, caller_of
+from app.api.operation import Operation, headers_of, query_of
 from app.api.paths import JOB_ID
 from app.auth.permissions import Permission
-from app.errors import MALFORMED_REQUEST, ApiError
+from app.auth.tickets import StreamKind
+from app.caller import Caller
+from app.errors import MALFORMED_REQUEST, RATE_LIMITED, ApiError
 from app.hub import Position
 from app.hub.sockets import take_over
 from app.hub.watchers import LogWatcher, MetricsWatcher
-from app.schemas.loading import load_query
+from app.schemas.headers import STREAM_HEADERS
 from app.schemas.monitoring import LOGS_QUERY, METRICS_STREAM_QUERY
 
 routes = web.RouteTableDef()
@@ -35,40 +39,58 @@ class EventStream(EventSourceResponse):
         super().__init__()
         # The connection ends with the stream.
         self.headers[hdrs.CONNECTION] = "close"
+        # Compressed on the way (RFC 9111, 5.2.2.6), events would wait for each other.
+        self.headers[hdrs.CACHE_CONTROL] = "no-cache, no-transform"
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send the headers."""
         return await super(EventSourceResponse, self).prepare(request)
 
 
-@routes.get("/jobs/{job_id}/logs")
-@requires(Permission.VIEW)
-async def logs(request: web.Request) -> web.StreamResponse:
+@routes.get("/jobs/{job_id}/logs", allow_head=False)
+@requires(Permission.VIEW, ticket=StreamKind.LOGS)
+@Operation(
+    rpc="WatchJob",
+    events=LOG_EVENTS,
+    statuses=(200, 204),
+    errors=(MALFORMED_REQUEST, RATE_LIMITED),
+    query=LOGS_QUERY,
+    headers=STREAM_HEADERS,
+)
+async def stream_logs(request: web.Request) -> web.StreamResponse:
     """Stream a job's log."""
-    query = load_query(LOGS_QUERY, request.query)
+    query = query_of(request)
     watcher = await request.app[HUB].watch_logs(
-        caller_of(request),
+        _watching_caller(request),
         JOB_ID.of(request),
         level=_LEVELS[query["level"]],
         chunked=_chunked(request),
         tail=query["tail"],
-        after=_last_event_id(request, query),
+        after=_last_event_id(request),
         follow=query["follow"],
     )
     return await _hand_over(request, watcher)
 
 
-@routes.get("/jobs/{job_id}/metrics/stream")
-@requires(Permission.VIEW)
-async def metrics(request: web.Request) -> web.StreamResponse:
+@routes.get("/jobs/{job_id}/metrics/stream", allow_head=False)
+@requires(Permission.VIEW, ticket=StreamKind.METRICS)
+@Operation(
+    rpc="WatchJob",
+    events=METRICS_EVENTS,
+    statuses=(200, 204),
+    errors=(MALFORMED_REQUEST, RATE_LIMITED),
+    query=METRICS_STREAM_QUERY,
+    headers=STREAM_HEADERS,
+)
+async def stream_metrics(request: web.Request) -> web.StreamResponse:
     """Stream a job's metric snapshots."""
-    query = load_query(METRICS_STREAM_QUERY, request.query)
+    query = query_of(request)
     watcher = await request.app[HUB].watch_metrics(
-        caller_of(request),
+        _watching_caller(request),
         JOB_ID.of(request),
         interval=query["interval"],
         chunked=_chunked(request),
-        after=_last_event_id(request, query),
+        after=_last_event_id(request),
     )
     return await _hand_over(request, watcher)
 
@@ -94,13 +116,18 @@ async def _hand_over(
     return response
 
 
+def _watching_caller(request: web.Request) -> Caller:
+    """Give the caller without the token: a stream lives long, and never needs it again."""
+    return replace(caller_of(request), subject_token="")
+
+
 def _chunked(request: web.Request) -> bool:
     return request.version >= HttpVersion11
 
 
-def _last_event_id(request: web.Request, query: Mapping[str, Any]) -> Position | None:
+def _last_event_id(request: web.Request) -> Position | None:
     """Read where the client left off: the header that EventSource sends, or the query."""
-    text = request.headers.get("Last-Event-ID") or query["last_event_id"]
+    text = headers_of(request)["last_event_id"] or query_of(request)["last_event_id"]
     if not text:
         return None
     try:

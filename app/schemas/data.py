@@ -1,5 +1,7 @@
 """Bodies and queries of the data endpoints."""
 
+from typing import Any, ClassVar
+
 from marshmallow import fields
 
 from app.schemas.configs import DataSourceSchema
@@ -9,6 +11,10 @@ from app.schemas.loading import Body, Query
 
 class ValidateDataSchema(Body):
     """`POST /data/validate`."""
+
+    EXAMPLE: ClassVar[dict[str, Any] | None] = {
+        "data_sources": [{"path": "scaidrive://local/corpus.jsonl"}]
+    }
 
     data_sources = Many(
         "What to check.", fields.Nested(DataSourceSchema), least=1, most=100, required=True

@@ -1,7 +1,7 @@
 """Bodies and queries of the evaluation endpoints."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, validates_schema
 
@@ -26,6 +26,11 @@ class BenchmarkSchema(Body):
 
 class SubmitEvaluationSchema(Body):
     """`POST /evaluations`."""
+
+    EXAMPLE: ClassVar[dict[str, Any] | None] = {
+        "job_id": "job-...",
+        "benchmarks": [{"name": "perplexity", "dataset": "scaidrive://local/corpus.jsonl"}],
+    }
 
     job_id = Text("The training job whose model is evaluated.", most=256)
     model_uri = Text("Where the model is; empty means the artefacts of job_id.", most=PATH_LENGTH)

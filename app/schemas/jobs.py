@@ -1,7 +1,7 @@
 """Bodies and queries of the job endpoints."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, validates_schema
 
@@ -35,6 +35,18 @@ JOB_STATUSES = (
 
 class SubmitJobSchema(Body):
     """`POST /jobs`."""
+
+    EXAMPLE: ClassVar[dict[str, Any] | None] = {
+        "name": "first steps",
+        "training_config": {
+            "training_type": "FULL_FINETUNE",
+            "base_model": {"model_id": "a small one"},
+            "framework": {"type": "CUSTOM", "custom_script_path": "scaidrive://local/train.py"},
+            "hyperparameters": {"steps": "300"},
+        },
+        "data_config": {"sources": [{"path": "scaidrive://local/corpus.jsonl"}]},
+        "resource_config": {"gpu_count": 0, "cpu_count": 1},
+    }
 
     name = Text("Human-readable label.", most=256, blank=False, required=True)
     training_config = fields.Nested(TrainingConfigSchema, required=True)

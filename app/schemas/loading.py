@@ -1,9 +1,9 @@
 """Applying a schema: all that is wrong with a request, at once, each with its path."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from multidict import MultiMapping
 
 from app import errors
@@ -21,6 +21,9 @@ _QUERY_MESSAGES = {"unknown": "There is no such query argument."}
 class Body(Schema):
     """A JSON object. Fields that it does not have are refused."""
 
+    #: One that is valid, for the API's document.
+    EXAMPLE: ClassVar[dict[str, Any] | None] = None
+
     error_messages = _BODY_MESSAGES
 
 
@@ -28,6 +31,15 @@ class Query(Schema):
     """A query string. Arguments that it does not have are refused."""
 
     error_messages = _QUERY_MESSAGES
+
+
+class Headers(Schema):
+    """Some of a request's headers, each under its name as the field's `data_key`."""
+
+    class Meta:
+        """Other headers are none of its business."""
+
+        unknown = EXCLUDE
 
 
 def load_body(schema: Schema, data: object) -> dict[str, Any]:
@@ -51,6 +63,27 @@ def load_query(schema: Schema, query: MultiMapping[str]) -> dict[str, Any]:
             if len(values) > 1:
                 repeated[name] = ["Must be given once."]
     return _load(schema, data, whole="query", already=repeated)
+
+
+def load_headers(schema: Schema, headers: MultiMapping[str]) -> dict[str, Any]:
+    """Load those of a request's headers that the schema has.
+
+    Only a header that its field calls a `LIST` may be given more than once.
+    Raises `ApiError` (`VALIDATION_ERROR`) with every problem.
+    """
+    data: dict[str, Any] = {}
+    repeated: dict[str, list[str]] = {}
+    for field in schema.fields.values():
+        name = field.data_key
+        assert name is not None, f"{field.name} names no header"
+        values = headers.getall(name, [])
+        if getattr(field, "LIST", False):
+            values = [", ".join(values)] if values else []
+        if values:
+            data[name] = values[0]
+        if len(values) > 1:
+            repeated[name] = ["Must be given once."]
+    return _load(schema, data, whole="headers", already=repeated)
 
 
 def _load(

@@ -10,14 +10,16 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from blockbuster import blockbuster_ctx
 
+from app.api.keys import METRICS
 from app.application import create_app
 from app.auth.api_keys import create_key
 from app.auth.permissions import ROLES, Permission
 from app.settings import CoordinatorSettings, DatabaseSettings, HubSettings, Settings
 from tests.api.endpoints import Endpoint
 from tests.scripted_coordinator import ScriptedCoordinator
+from tests.secrecy import secret, written
 
-API_SECRET = "the-deployment-secret"
+API_SECRET = secret("the-deployment-secret")
 
 Client = TestClient[web.Request, web.Application]
 MakeClient = Callable[[web.Application], Awaitable[Client]]
@@ -91,7 +93,10 @@ class Gateway:
         async with self.client.request(
             method, url, headers={**sent, **(headers or {})}, **options
         ) as response:
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+        if answer.status >= 400 or url == "/metrics":
+            written(f"answer {answer.status} to {method} {url}", answer.body)
+        return answer
 
     async def exchange(self, endpoint: Endpoint, *, key: str | None = None) -> Answer:
         """Make the endpoint's own request."""
@@ -149,14 +154,19 @@ def settings(keys: Keys, coordinator: ScriptedCoordinator) -> Settings:
 @pytest.fixture
 async def start(
     aiohttp_client: MakeClient, coordinator: ScriptedCoordinator, keys: Keys
-) -> Callable[[Settings], Awaitable[Gateway]]:
+) -> AsyncIterator[Callable[[Settings], Awaitable[Gateway]]]:
     """Starts a gateway with these settings."""
+
+    apps: list[web.Application] = []
 
     async def start(settings: Settings) -> Gateway:
         app = create_app(settings)
+        apps.append(app)
         return Gateway(await aiohttp_client(app), app, coordinator, keys)
 
-    return start
+    yield start
+    for app in apps:
+        written("metrics", app[METRICS].render("")[0])
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ class Endpoint:
         return f"{self.method} {self.route}"
 
 
+VIEW = frozenset({"scaimind:view"})
 MANAGE = frozenset({"scaimind:manage"})
 CLUSTER_ADMIN = frozenset({"scaimind:cluster_admin"})
 EVALUATE = frozenset({"scaimind:evaluate"})
@@ -328,3 +329,6 @@ ENDPOINTS = (
 )
 
 STREAMS = ("/jobs/{job_id}/logs", "/jobs/{job_id}/metrics/stream")
+TICKETS = "/stream-tickets"
+#: Answered by the job cache alone, to who holds scaimind:view.
+CACHED = ("/summary",)

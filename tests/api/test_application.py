@@ -17,6 +17,7 @@ from app.settings import Settings
 from tests.api.conftest import API_SECRET, Keys
 from tests.api.endpoints import PREFIX
 from tests.scripted_coordinator import ScriptedCoordinator
+from tests.secrecy import written
 
 SERVE = """
 import os
@@ -48,6 +49,7 @@ class Process:
         assert self.process.stdout is not None
         line = (await self.process.stdout.readline()).decode()
         self.lines.append(line)
+        written("gateway", line)
         return line
 
     async def stop(self, how: signal.Signals) -> int:
@@ -128,5 +130,6 @@ def test_two_applications_share_nothing(settings: Settings) -> None:
     one, other = create_app(settings), create_app(settings)
     assert one.router is not other.router
     assert {id(value) for value in one.values()} & {id(value) for value in other.values()} == {
-        id(settings)
+        id(settings),
+        id(None),
     }

@@ -6,7 +6,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.api.conftest import API_SECRET, Gateway
-from tests.api.endpoints import ENDPOINTS, PREFIX, STREAMS, SUBMISSION, Endpoint
+from tests.api.endpoints import CACHED, ENDPOINTS, PREFIX, STREAMS, SUBMISSION, TICKETS, Endpoint
 from tests.scripted_coordinator import Failure
 
 every_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=str)
@@ -50,7 +50,9 @@ def test_every_route_is_among_these(gateway: Gateway) -> None:
         if route.resource is not None and route.method != "HEAD"
     }
     known = {(each.method, PREFIX + each.route) for each in ENDPOINTS}
-    known |= {("GET", PREFIX + route) for route in STREAMS}
+    known |= {("GET", PREFIX + route) for route in (*STREAMS, *CACHED)}
+    known |= {("POST", PREFIX + TICKETS)}
+    known |= {("GET", PREFIX + route) for route in ("/openapi.json", "/docs", "/docs/{asset}")}
     known |= {("GET", "/health"), ("GET", "/health/ready"), ("GET", "/metrics")}
     assert routes == known
     assert len(ENDPOINTS) + len(STREAMS) == 21
@@ -158,7 +160,7 @@ ROWS = {
     StatusCode.INVALID_ARGUMENT: (400, "INVALID_ARGUMENT", True),
     StatusCode.PERMISSION_DENIED: (403, "COORDINATOR_PERMISSION_DENIED", True),
     StatusCode.UNAUTHENTICATED: (401, "COORDINATOR_UNAUTHENTICATED", True),
-    StatusCode.ALREADY_EXISTS: (409, "ALREADY_EXISTS", True),
+    StatusCode.ALREADY_EXISTS: (409, None, True),
     StatusCode.FAILED_PRECONDITION: (409, "FAILED_PRECONDITION", True),
     StatusCode.RESOURCE_EXHAUSTED: (429, "RESOURCE_EXHAUSTED", True),
     StatusCode.DEADLINE_EXCEEDED: (504, "COORDINATOR_TIMEOUT", False),
@@ -196,6 +198,10 @@ async def test_each_row_of_the_error_table(
     error = response.error
     if ours is not None:
         assert error["code"] == ours
+    elif code is StatusCode.ALREADY_EXISTS:
+        # Of a submission, it is an idempotency key that exists.
+        submits = endpoint.rpc.startswith("Submit")
+        assert error["code"] == ("IDEMPOTENCY_KEY_REUSED" if submits else "ALREADY_EXISTS")
     elif endpoint.rpc in NOT_FOUND_CODES:
         assert error["code"] == NOT_FOUND_CODES[endpoint.rpc]
     else:

@@ -1,0 +1,74 @@
+"""The headers that every answer has, and what web pages of other origins may do (CORS)."""
+
+from collections.abc import Mapping
+
+from aiohttp import hdrs
+from multidict import CIMultiDict
+
+from app.settings import CorsSettings, ServerSettings
+
+REQUEST_ID_HEADER = "X-Request-ID"
+
+#: An answer may have its own in place of these.
+_DEFAULTS = {
+    hdrs.CACHE_CONTROL: "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+#: Request headers of ours that a page may set beside those that it always may.
+_ALLOWED = (
+    "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID"
+)
+#: Headers of answers that a page may read beside those that it always may.
+_EXPOSED = "Age, Retry-After, WWW-Authenticate, X-Request-ID"
+
+
+class AnswerHeaders:
+    """Completes the headers of answers. CORS follows the Fetch standard (fetch.spec.whatwg.org).
+
+    Cookies and the like are never asked for: a page sends its token itself,
+    or a stream ticket.
+    """
+
+    def __init__(self, *, server: ServerSettings, cors: CorsSettings) -> None:
+        self._origins = frozenset(cors.origins)
+        self._max_age = cors.max_age
+        self._always: dict[str, str] = {hdrs.SERVER: "scaimind"}
+        if server.hsts_max_age:
+            self._always["Strict-Transport-Security"] = f"max-age={server.hsts_max_age}"
+
+    def complete(
+        self, headers: CIMultiDict[str], *, asked: Mapping[str, str], request_id: str
+    ) -> None:
+        """Add to an answer's headers what is missing; `asked` are the request's headers."""
+        for name, value in _DEFAULTS.items():
+            headers.setdefault(name, value)
+        headers.update(self._always)
+        headers[REQUEST_ID_HEADER] = request_id
+        if self._origins:
+            # Also without an Origin: the answer could be kept for one who sends it.
+            headers.add(hdrs.VARY, hdrs.ORIGIN)
+            if (origin := self._allowed_origin(asked)) is not None:
+                headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+                headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+
+    def preflight(self, *, asked: Mapping[str, str], methods: str) -> dict[str, str]:
+        """Give the headers that answer a CORS preflight; none if this is not an allowed one."""
+        if hdrs.ACCESS_CONTROL_REQUEST_METHOD not in asked or self._allowed_origin(asked) is None:
+            return {}
+        return {
+            hdrs.ACCESS_CONTROL_ALLOW_METHODS: methods,
+            hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _ALLOWED,
+            hdrs.ACCESS_CONTROL_MAX_AGE: str(self._max_age),
+        }
+
+    def _allowed_origin(self, asked: Mapping[str, str]) -> str | None:
+        origin = asked.get(hdrs.ORIGIN)
+        if origin is None:
+            return None
+        if "*" in self._origins:
+            return "*"
+        return origin if origin in self._origins else None

@@ -1,0 +1,145 @@
+"""The document: OpenAPI 3.1, of an application's routes and what their handlers declare."""
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import hdrs, web
+
+from app import __version__
+from app.api.access import Access, access_of
+from app.api.operation import Operation, operation_of
+from app.api.paths import FORM, PATH_IDS, PathId
+from app.openapi.responses import HEADERS, Responses
+from app.openapi.schemas import JsonSchema, Schemas
+from app.schemas.loading import NO_QUERY
+
+_ABOUT = """\
+ScaiMind's gateway: training jobs on a GPU cluster, over REST and Server-Sent Events.
+
+Success is `{"data": ...}`. An error has a stable `code` to branch on; each operation lists those \
+that it can answer with. Fields that are not described here may appear in answers."""
+
+#: The query argument that a stream ticket comes in.
+_TICKET = "ticket"
+
+_VARIABLE = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The document as it is served."""
+
+    body: bytes
+    #: Its entity tag.
+    tag: str
+
+    @classmethod
+    def of(cls, built: dict[str, Any]) -> "Document":
+        """Encode what `build` made."""
+        body = orjson.dumps(built)
+        return cls(body, hashlib.sha256(body).hexdigest()[:32])
+
+
+def build(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
+    """Describe the routes. Raises `LookupError` for what declares nothing or cannot be told."""
+    schemas = Schemas()
+    responses = Responses(schemas)
+    paths: dict[str, dict[str, Any]] = {}
+    tags: dict[str, str] = {}
+    for route in routes:
+        declared = operation_of(route.handler)
+        if route.resource is None or route.method == hdrs.METH_HEAD or declared.page:
+            continue
+        path = route.resource.canonical
+        section, about = _section(route.handler)
+        tags[section] = about
+        paths.setdefault(path, {})[route.method.lower()] = {
+            "tags": [section],
+            **_operation(route.handler, path, declared, schemas, responses),
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "ScaiMind", "version": __version__, "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": about} for name, about in tags.items()],
+        "paths": paths,
+        "components": {
+            "schemas": schemas.components(),
+            "responses": responses.shared,
+            "headers": HEADERS,
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key (`sgk_...`) or a ScaiKey JWT. A requirement "
+                    "names the permission that the token needs.",
+                },
+                "ticket": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": _TICKET,
+                    "description": "A stream ticket, for clients that cannot send a header.",
+                },
+            },
+        },
+    }
+
+
+def _operation(
+    handler: Any, path: str, declared: Operation, schemas: Schemas, responses: Responses
+) -> JsonSchema:
+    access = access_of(handler)
+    path_ids = _path_ids(path)
+    summary, _, more = (handler.__doc__ or "").partition("\n")
+    told: JsonSchema = {"operationId": handler.__name__, "summary": summary.rstrip(".")}
+    if more.strip():
+        told["description"] = more.strip()
+    told["security"] = _security(access)
+    told["parameters"] = [
+        *(_path_parameter(each) for each in path_ids),
+        *(
+            parameter
+            for parameter in schemas.parameters(declared.query or NO_QUERY, location="query")
+            # It is told as what it is: a way to come in.
+            if access.ticket is None or parameter["name"] != _TICKET
+        ),
+        *(schemas.parameters(declared.headers, location="header") if declared.headers else ()),
+    ]
+    if declared.body is not None:
+        told["requestBody"] = {
+            "required": not declared.body_optional,
+            "content": {"application/json": {"schema": schemas.of(declared.body)}},
+        }
+    told["responses"] = responses.of(declared, access, path_ids)
+    return told
+
+
+def _security(access: Access) -> list[JsonSchema]:
+    either: list[JsonSchema] = [
+        {"bearer": [str(permission)]} for permission in sorted(access.any_of)
+    ]
+    return either if access.ticket is None else [*either, {"ticket": []}]
+
+
+def _path_ids(path: str) -> list[PathId]:
+    return [PATH_IDS[name] for name in _VARIABLE.findall(path)]
+
+
+def _path_parameter(path_id: PathId) -> JsonSchema:
+    return {
+        "in": "path",
+        "name": path_id.name,
+        "required": True,
+        "schema": {"type": "string", "pattern": f"^{FORM.pattern}$"},
+    }
+
+
+def _section(handler: Any) -> tuple[str, str]:
+    """Name the part of the API that a handler's module is, and tell what it is about."""
+    module = sys.modules[handler.__module__]
+    return module.__name__.rpartition(".")[2], (module.__doc__ or "").partition("\n")[0]

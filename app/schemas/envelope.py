@@ -1,0 +1,44 @@
+"""The platform's envelope around an error."""
+
+from marshmallow import Schema, fields, validate
+
+
+class FieldProblemSchema(Schema):
+    """What is wrong with one field."""
+
+    field = fields.String(
+        required=True, metadata={"description": "Its path, such as data_config.sources.0.path."}
+    )
+    message = fields.String(required=True)
+
+
+class ErrorBodySchema(Schema):
+    """What went wrong."""
+
+    code = fields.String(required=True, metadata={"description": "Stable: branch on it."})
+    message = fields.String(required=True, metadata={"description": "For people."})
+    details = fields.List(
+        fields.Nested(FieldProblemSchema), metadata={"description": "On VALIDATION_ERROR."}
+    )
+    retry_after = fields.Integer(
+        metadata={"description": "Seconds; only where waiting helps."}, validate=validate.Range(0)
+    )
+
+
+class ErrorMetaSchema(Schema):
+    """About the request."""
+
+    request_id = fields.String(
+        required=True, metadata={"description": "Under which the request is logged."}
+    )
+
+
+class ErrorEnvelopeSchema(Schema):
+    """The answer to every request that fails."""
+
+    status = fields.String(required=True, validate=validate.Equal("error"))
+    error = fields.Nested(ErrorBodySchema, required=True)
+    meta = fields.Nested(ErrorMetaSchema, required=True)
+
+
+ERROR_ENVELOPE = ErrorEnvelopeSchema()

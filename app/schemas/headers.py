@@ -1,0 +1,65 @@
+"""Request headers that endpoints read for themselves."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import fields
+
+from app.schemas.fields import Text, messages
+from app.schemas.loading import Headers
+
+
+class IdempotencyKey(fields.String):
+    """A key of 1 to 255 characters (draft-ietf-httpapi-idempotency-key-header).
+
+    The draft has a string in quotes (RFC 8941, 3.3.3); most clients send it
+    bare. Either is loaded as what it stands for.
+    """
+
+    default_error_messages = messages(
+        invalid="Must be 1 to 255 printable ASCII characters, in double quotes if there are "
+        "spaces or quotes among them."
+    )
+
+    #: What a bare key may be; what the document says of both forms.
+    BARE = r"[!#-~]{1,255}"
+    FORM = rf'^({BARE}|"([ !#-\[\]-~]|\\["\\]){{1,255}}")$'
+
+    def __init__(self, text: str, **kwargs: Any) -> None:
+        super().__init__(metadata={"description": text, "pattern": self.FORM}, **kwargs)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> str:
+        if not isinstance(value, str) or not re.fullmatch(self.FORM, value):
+            raise self.make_error("invalid", input=value)
+        return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+
+
+class SubmitHeaders(Headers):
+    """`POST /jobs` and `POST /evaluations`."""
+
+    idempotency_key = IdempotencyKey(
+        "Chosen by the client, unique to what it submits. The same key and body within 24 hours "
+        "give what the first request made; another body under the key is 409. Keys are each "
+        "user's own.",
+        data_key="Idempotency-Key",
+        # Called, since an empty key is nothing that could be sent.
+        load_default=str,
+    )
+
+
+class StreamHeaders(Headers):
+    """Of both streams."""
+
+    last_event_id = Text(
+        "The id of the last event that the client has; the stream goes on behind it.",
+        most=256,
+        data_key="Last-Event-ID",
+        load_default="",
+    )
+
+
+SUBMIT_HEADERS = SubmitHeaders()
+STREAM_HEADERS = StreamHeaders()

@@ -1,0 +1,29 @@
+"""What the endpoints for operators answer."""
+
+from marshmallow import Schema, fields, validate
+
+
+class AliveAnswer(Schema):
+    """`GET /health`."""
+
+    status = fields.String(required=True, validate=validate.Equal("alive"))
+
+
+class DependencyAnswer(Schema):
+    """How one dependency is."""
+
+    status = fields.String(required=True, validate=validate.OneOf(("ok", "failed")))
+    message = fields.String(metadata={"description": "What is wrong, if something is."})
+
+
+class ReadyAnswer(Schema):
+    """`GET /health/ready`."""
+
+    status = fields.String(required=True, validate=validate.OneOf(("ready", "unready")))
+    dependencies = fields.Dict(
+        keys=fields.String(), values=fields.Nested(DependencyAnswer), required=True
+    )
+
+
+ALIVE_ANSWER = AliveAnswer()
+READY_ANSWER = ReadyAnswer()

@@ -1,0 +1,126 @@
+"""Every endpoint of a running system does what the document says, as schemathesis sees it."""
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from aiohttp import ClientSession
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.api.endpoints import PREFIX
+from tests.openapi.conftest import System
+
+#: Method and path.
+Route = tuple[str, str]
+
+#: Cases for each operation, beside those that cover each keyword of its schemas.
+_EXAMPLES = 10
+
+_CONFIG = """
+seed = 1
+max-stream-events = 5
+continue-on-failure = true
+request-timeout = 30
+workers = 1
+warnings = false
+
+[headers]
+Authorization = "Bearer {key}"
+
+[generation]
+deterministic = true
+database = "none"
+max-examples = {examples}
+allow-x00 = false
+
+[phases.stateful]
+enabled = false
+
+[checks.positive_data_acceptance]
+# What fits a schema may still not be possible: a job that is not there, a state that forbids it.
+expected-statuses = [200, 201, 204, 400, 404, 409, 422]
+
+[checks.negative_data_rejection]
+# The last ones of what is refused before it is looked at.
+expected-statuses = [400, 401, 403, 404, 405, 409, 415, 422, 413, 414, 431]
+
+[dictionaries]
+{dictionaries}
+
+[parameters]
+"path.job_id" = {{ dictionary = "jobs", probability = 0.7 }}
+"path.evaluation_id" = {{ dictionary = "evaluation", probability = 0.7 }}
+"path.node_id" = {{ dictionary = "nodes", probability = 0.7 }}
+"body.job_id" = {{ dictionary = "completed", probability = 0.7 }}
+
+{own_jobs}
+"""
+
+_OWN_JOB = """
+[[operations]]
+include-operation-id = "{operation}"
+[operations.parameters]
+"path.job_id" = {{ dictionary = "{job}", probability = 0.9 }}
+"""
+
+#: What can be done with a job once is done with one that nothing else is done with, and what is
+#: streamed is of a job that has ended: the stream of another one has no end.
+_JOB_OF = {
+    "cancel_job": "to_be_cancelled",
+    "pause_job": "to_be_paused",
+    "resume_job": "paused",
+    "retry_job": "failed",
+    "stream_logs": "completed",
+    "stream_metrics": "completed",
+}
+
+
+async def test_every_endpoint_conforms(system: System, tmp_path: Path) -> None:
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(_config(system))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
+        *("run", f"{system.url}{PREFIX}/openapi.json"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    # What was only ever refused would have shown nothing of its answers.
+    described, succeeded = await _seen(system)
+    assert described - succeeded == set()
+
+
+def _config(system: System) -> str:
+    ids = asdict(system.ids)
+    jobs = [job_id for name, job_id in ids.items() if name != "evaluation"]
+    values = {name: [value] for name, value in ids.items()} | {"jobs": jobs, "nodes": ["local"]}
+    return _CONFIG.format(
+        key=system.key,
+        examples=_EXAMPLES,
+        dictionaries="\n".join(
+            f"{name} = {{ values = {json.dumps(each)} }}" for name, each in values.items()
+        ),
+        own_jobs="".join(_OWN_JOB.format(operation=name, job=job) for name, job in _JOB_OF.items()),
+    )
+
+
+async def _seen(system: System) -> tuple[set[Route], set[Route]]:
+    """Tell which operations are described, and which of them the gateway counted a success of."""
+    async with ClientSession(system.url) as web:
+        async with web.get(f"{PREFIX}/openapi.json") as response:
+            paths = (await response.json())["paths"]
+        async with web.get("/metrics") as response:
+            counted = text_string_to_metric_families(await response.text())
+    [requests] = [family for family in counted if family.name == "scaimind_requests"]
+    return (
+        {(method.upper(), path) for path, methods in paths.items() for method in methods},
+        {
+            (sample.labels["method"], sample.labels["route"])
+            for sample in requests.samples
+            if sample.labels["status"].startswith("2")
+        },
+    )
