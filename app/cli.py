@@ -35,7 +35,7 @@ def main() -> None:
 
 @main.command()
 def up() -> None:
-    """Run everything on this machine: PostgreSQL, the coordinator and the gateway.
+    """Run everything on this machine: PostgreSQL, issuer, coordinator and gateway.
 
     \b
     SCAIMIND_DATA_DIR             where everything is kept; 'var' unless given
@@ -43,6 +43,9 @@ def up() -> None:
     SCAIMIND_DATABASE_DSN         uses this PostgreSQL instead of an own one
     SCAIMIND_COORDINATOR_ADDRESS  uses this coordinator instead of an own one,
                                   with SCAIMIND_COORDINATOR_API_SECRET
+    SCAIMIND_AUTH_TOKEN_URL, SCAIMIND_AUTH_JWKS_URL, SCAIMIND_AUTH_ISSUER
+                                  any of them: uses that identity provider
+                                  instead of an own issuer of tokens
 
     The first start makes an API key of tenant 'local', shows it and keeps it
     in <data dir>/api-key. Ctrl-C stops everything and loses nothing.
@@ -72,10 +75,17 @@ def serve() -> None:
 
 
 @main.command()
-def coordinator() -> None:
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A TOML file; environment variables win over it.",
+)
+def coordinator(config_file: Path | None) -> None:
     """Run the one-machine MindCoordinator alone.
 
-    Needs SCAIMIND_COORDINATOR_API_SECRET. On SIGTERM running jobs save a
+    Needs SCAIMIND_COORDINATOR_API_SECRET, or api_secret in the file;
+    'settings --coordinator' lists the others. On SIGTERM running jobs save a
     checkpoint, and go on at the next start.
     """
     from app.coordinator import BadConfig, CoordinatorConfig, serve
@@ -83,13 +93,93 @@ def coordinator() -> None:
     from app.telemetry import logs
 
     with _one_line(BadConfig, SettingsError):
-        config = CoordinatorConfig.from_env(os.environ)
+        config = CoordinatorConfig.from_env(os.environ, file=config_file)
         logs.configure(
             TelemetrySettings.from_env(os.environ),
             out=sys.stdout.buffer,
             known_secrets=(config.api_secret,),
         )
         asyncio.run(serve(config))
+
+
+@main.command()
+@click.option("--rotate", is_flag=True, help="Only make a new signing key, for the next start.")
+def issuer(rotate: bool) -> None:
+    """Run the issuer of tokens alone: ScaiKey for one machine. 'up' does it by itself.
+
+    Needs SCAIMIND_DATABASE_DSN, where the API keys are. Times are seconds.
+
+    \b
+    SCAIMIND_ISSUER_HOST              address that it listens on; 127.0.0.1
+    SCAIMIND_ISSUER_PORT              port that it listens on; 8081
+    SCAIMIND_ISSUER_NAME              the tokens' iss; scaimind-local
+    SCAIMIND_ISSUER_DATA_DIR          where its signing keys are kept; var/issuer
+    SCAIMIND_ISSUER_CLIENT_ID         who may exchange tokens; scaimind-gateway
+    SCAIMIND_ISSUER_CLIENT_SECRET     the secret of that client, or
+    SCAIMIND_ISSUER_CLIENT_SECRET_FILE  the file that holds it; needed
+    SCAIMIND_ISSUER_TOKEN_LIFETIME    of tokens for ScaiDrive and ScaiAtlas; 300
+    SCAIMIND_ISSUER_SESSION_LIFETIME  of tokens for the gateway; 3600
+    SCAIMIND_ISSUER_KEY_MAX_AGE       age from which a start replaces the signing
+                                      key; 2592000
+    """
+    from app.issuer.keys import KeysUnusable, SigningKeys
+    from app.issuer.settings import IssuerSettings, KeySettings
+    from app.settings import DatabaseSettings, SettingsError, TelemetrySettings
+
+    environ = dict(os.environ)
+    if data_dir := environ.get("SCAIMIND_DATA_DIR"):
+        environ.setdefault("SCAIMIND_ISSUER_DATA_DIR", str(Path(data_dir) / "issuer"))
+    with _one_line(KeysUnusable, OSError, SettingsError):
+        if rotate:
+            folder = Path(KeySettings.from_env(environ).data_dir)
+            keys = SigningKeys.rotate(folder, now=datetime.now(UTC).timestamp())
+            click.echo(f"The next start signs with the new key {keys.kid}.")
+            return
+        from app.issuer.server import run
+
+        run(
+            IssuerSettings.from_env(environ),
+            database=DatabaseSettings.from_env(environ),
+            telemetry=TelemetrySettings.from_env(environ),
+        )
+
+
+@main.command()
+@click.option("--audience", default="scaimind", help="Whom it is for; the gateway unless given.")
+def token(audience: str) -> None:
+    """Exchange an API key for a JWT at the 'up' that runs on SCAIMIND_DATA_DIR, and print it.
+
+    The key is that in SCAIMIND_API_KEY, or else that of the first start.
+    """
+    from app.issuer.client import NoToken, exchange
+    from app.issuer.settings import IssuerSettings
+    from app.local.data_dir import DataDir
+    from app.settings import SettingsError
+
+    data_dir = DataDir(Path(os.environ.get("SCAIMIND_DATA_DIR") or "var"))
+    environ = {
+        **os.environ,
+        "SCAIMIND_ISSUER_CLIENT_SECRET_FILE": str(data_dir.issuer_secret),
+    }
+    try:
+        issuer_url = data_dir.issuer_url.read_text(encoding="ascii").strip()
+        api_key = os.environ.get("SCAIMIND_API_KEY") or data_dir.api_key.read_text().strip()
+    except OSError as error:
+        raise click.ClickException(
+            f"{error.filename} cannot be read: has 'up' been started on {data_dir.root}?"
+        ) from None
+    with _one_line(NoToken, SettingsError):
+        settings = IssuerSettings.from_env(environ)
+        made, seconds = exchange(
+            issuer_url,
+            client_id=settings.client_id,
+            client_secret=settings.client_secret,
+            api_key=api_key,
+            audience=audience,
+        )
+    # Only the token on stdout, so that TOKEN=$(... token) works.
+    click.echo(f"A token for {audience} that lives for {seconds} s:", err=True)
+    click.echo(made)
 
 
 @main.command()
@@ -110,11 +200,73 @@ def migrate() -> None:
 
 
 @main.command()
-def settings() -> None:
+def health() -> None:
+    """Ask the gateway of this container whether it is alive; a status of 1 if not."""
+    from urllib.request import urlopen
+
+    from app.settings import ServerSettings, SettingsError
+
+    with _one_line(OSError, SettingsError):
+        server = ServerSettings.from_env(os.environ)
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(server.host, server.host)
+        with urlopen(f"http://{host}:{server.port}/health", timeout=4):
+            pass
+
+
+@main.command("check-ingress")
+@click.argument("url")
+@click.argument("job_id")
+def check_ingress(url: str, job_id: str) -> None:
+    """See whether the way to the gateway lets streams through.
+
+    Opens the log of a job that runs at URL, the public address, with the API
+    key in SCAIMIND_API_KEY. What is wrong is a warning each, and a status of 1.
+    """
+    from app.ingress_check import CannotCheck, check_ingress
+    from app.settings import TelemetrySettings
+    from app.telemetry import logs
+
+    key = os.environ.get("SCAIMIND_API_KEY", "")
+    if not key:
+        raise click.ClickException("SCAIMIND_API_KEY: not set. It needs scaimind:view.")
+    logs.configure(TelemetrySettings(), out=sys.stdout.buffer, known_secrets=(key,))
+    with _one_line(CannotCheck):
+        if asyncio.run(check_ingress(url, key=key, job_id=job_id)):
+            sys.exit(1)
+        click.echo("Streams come through as they are written.", err=True)
+
+
+@main.command()
+@click.option("--coordinator", is_flag=True, help="Those of the one-machine coordinator.")
+def settings(coordinator: bool) -> None:
     """Print every setting of the gateway: variable, default, meaning."""
     from app.configuration import as_markdown
+    from app.coordinator import config_text
+
+    click.echo(config_text.as_markdown() if coordinator else as_markdown(), nl=False)
+
+
+@main.command()
+def errors() -> None:
+    """Print every error that a caller can be given: code, status, meaning."""
+    from app.openapi.errors import as_markdown
 
     click.echo(as_markdown(), nl=False)
+
+
+@main.command()
+def openapi() -> None:
+    """Print the API's description, OpenAPI 3.1, as JSON."""
+    import json
+
+    from aiohttp import web
+
+    from app.application import add_routes
+    from app.openapi.document import build
+
+    app = web.Application()
+    add_routes(app)
+    click.echo(json.dumps(build(app.router.routes()), indent=2))
 
 
 @main.group()

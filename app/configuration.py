@@ -40,7 +40,7 @@ def _default(setting: "Field[Any]") -> str:
         for unit, name in ((MiB, "MiB"), (KiB, "KiB")):
             if setting.default % unit == 0:
                 return f"`{setting.default}` ({setting.default // unit} {name})"
-    return f"`{setting.default}`"
+    return "none" if setting.default in ("", ()) else f"`{setting.default}`"
 
 
 def _meaning(setting: "Field[Any]") -> str:

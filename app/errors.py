@@ -68,6 +68,12 @@ AUTH_TOKEN_INVALID = _kind(
 AUTH_EXPIRED = _kind(
     "AUTH_EXPIRED", 401, "The token that opened this stream has expired or was revoked."
 )
+AUTH_TICKET_INVALID = _kind(
+    "AUTH_TICKET_INVALID",
+    401,
+    "The stream ticket is not valid: it is unknown, used, expired or for another stream. Get a"
+    " new one.",
+)
 AUTHZ_PERMISSION_DENIED = _kind(
     "AUTHZ_PERMISSION_DENIED", 403, "The token lacks the permission that this endpoint needs."
 )
@@ -78,6 +84,8 @@ VALIDATION_ERROR = _kind("VALIDATION_ERROR", 422, "The request has fields that a
 ROUTE_NOT_FOUND = _kind("ROUTE_NOT_FOUND", 404, "There is no such endpoint.")
 METHOD_NOT_ALLOWED = _kind("METHOD_NOT_ALLOWED", 405, "This endpoint does not take that method.")
 PAYLOAD_TOO_LARGE = _kind("PAYLOAD_TOO_LARGE", 413, "The request body is too large.")
+URI_TOO_LONG = _kind("URI_TOO_LONG", 414, "The request line is too long.")
+HEADERS_TOO_LARGE = _kind("HEADERS_TOO_LARGE", 431, "The request's headers are too large.")
 UNSUPPORTED_MEDIA_TYPE = _kind(
     "UNSUPPORTED_MEDIA_TYPE",
     415,
@@ -123,6 +131,14 @@ COORDINATOR_ERROR = _kind(
     "COORDINATOR_ERROR", 500, "The coordinator failed; its operators find the cause in the log."
 )
 
+# The job cache
+CACHE_UNAVAILABLE = _kind(
+    "CACHE_UNAVAILABLE",
+    503,
+    "The job cache cannot be read at the moment; try again shortly.",
+    retryable=True,
+)
+
 # The gateway itself
 SHUTTING_DOWN = _kind(
     "SHUTTING_DOWN", 503, "This replica is shutting down; connect again.", retryable=True
@@ -135,4 +151,31 @@ AUTH_UNAVAILABLE = _kind(
     503,
     "The token cannot be checked at the moment; try again shortly.",
     retryable=True,
+)
+
+# What is asked of ScaiKey for the caller
+TOKEN_EXCHANGE_REFUSED = _kind(
+    "TOKEN_EXCHANGE_REFUSED",
+    502,
+    "The identity provider refuses tokens for ScaiDrive or ScaiAtlas; operators find the cause in"
+    " the log.",
+)
+TOKEN_EXCHANGE_INVALID = _kind(
+    "TOKEN_EXCHANGE_INVALID",
+    502,
+    "The identity provider gave an answer that cannot be used; operators find the cause in the"
+    " log.",
+)
+TOKEN_EXCHANGE_UNAVAILABLE = _kind(
+    "TOKEN_EXCHANGE_UNAVAILABLE",
+    503,
+    "Tokens for ScaiDrive and ScaiAtlas cannot be had at the moment; try again shortly.",
+    retryable=True,
+)
+
+# Idempotency keys
+IDEMPOTENCY_KEY_REUSED = _kind(
+    "IDEMPOTENCY_KEY_REUSED",
+    409,
+    "The Idempotency-Key was used for another request; send a new key with a new request.",
 )

@@ -1,7 +1,9 @@
-"""What the hub tells of itself, as Prometheus metrics."""
+"""What the hub tells of itself: to Prometheus, and to the job cache."""
 
+from app.cache.writer import JobWriter
 from app.hub.observer import HubObserver
 from app.hub.reasons import CloseReason
+from app.hub.upstream import JobKey, StatusChange
 from app.telemetry.metrics import Metrics
 
 
@@ -48,3 +50,23 @@ class HubMetrics(HubObserver):
     def history_size(self, size: int) -> None:
         """See `HubObserver`."""
         self._metrics.history_bytes.set(size)
+
+
+class HubReports(HubMetrics):
+    """Passes on, beside the metrics, what the feeds see of their jobs."""
+
+    def __init__(self, metrics: Metrics, *, jobs: JobWriter) -> None:
+        super().__init__(metrics)
+        self._jobs = jobs
+
+    def status_changed(self, key: JobKey, change: StatusChange) -> None:
+        """See `HubObserver`."""
+        # Without its time, a status cannot be placed among others.
+        if change.at:
+            self._jobs.changed(
+                key.tenant_id,
+                key.job_id,
+                status=change.status,
+                message=change.message,
+                at=change.at,
+            )

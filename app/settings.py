@@ -7,75 +7,20 @@ that `<variable>_FILE` names. Times are seconds, sizes are bytes, unless a
 field says otherwise.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
-from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
-from environs import Env, EnvValidationError, ValidationError, validate
-
-T = TypeVar("T")
+from app.environment import Section as Section
+from app.environment import SettingsError as SettingsError
+from app.environment import optional as _optional
+from app.environment import optional_names as _optional_names
+from app.environment import optional_secret as _optional_secret
+from app.environment import required_secret as _required_secret
+from app.environment import setting as _setting
 
 KiB = 1024
 MiB = 1024 * KiB
-
-
-class SettingsError(ValueError):
-    """Settings that cannot be used; the text has one line per problem and no value."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(problems))
-
-
-def _setting(
-    default: T,
-    text: str,
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    one_of: Sequence[str] = (),
-) -> T:
-    """Declare a field with its default, what it means, and the bounds it has."""
-    value: T = field(
-        default=default,
-        metadata={"text": text, "at_least": at_least, "at_most": at_most, "one_of": one_of},
-    )
-    return value
-
-
-def _required_secret(text: str) -> Any:
-    return field(repr=False, metadata={"text": text, "secret": True})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """Settings that belong together and share a prefix."""
-
-    PREFIX: ClassVar[str] = "SCAIMIND_"
-    #: Pairs of fields of which the first must not exceed the second.
-    ORDERED: ClassVar[tuple[tuple[str, str], ...]] = ()
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Read this section alone. Raises `SettingsError` that names every bad variable."""
-        env = _Environment(environ)
-        values = {each.name: env.read(cls.variable(each.name), each) for each in fields(cls)}
-        problems = [*env.problems(), *cls._disorder(values)]
-        if problems:
-            raise SettingsError(problems)
-        return cls(**values)
-
-    @classmethod
-    def variable(cls, name: str) -> str:
-        """Name the environment variable of a field."""
-        return cls.PREFIX + name.upper()
-
-    @classmethod
-    def _disorder(cls, values: Mapping[str, Any]) -> Iterator[str]:
-        for low, high in cls.ORDERED:
-            if None not in (values[low], values[high]) and values[low] > values[high]:
-                yield f"{cls.variable(low)}: must not exceed {cls.variable(high)}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +32,56 @@ class ServerSettings(Section):
     max_body_bytes: int = _setting(
         1 * MiB, "Largest request body that is read.", at_least=1 * KiB, at_most=256 * MiB
     )
+    max_line_bytes: int = _setting(
+        8 * KiB, "Longest request line: method, path and query.", at_least=1 * KiB, at_most=64 * KiB
+    )
+    max_header_bytes: int = _setting(
+        16 * KiB, "Longest request header, name included.", at_least=8 * KiB, at_most=64 * KiB
+    )
+    max_headers: int = _setting(128, "Headers of a request.", at_least=16, at_most=1024)
+    hsts_max_age: int = _setting(
+        0,
+        "Seconds for which browsers are to insist on HTTPS (Strict-Transport-Security); "
+        "0 says nothing of it. For gateways behind an ingress with TLS.",
+        at_least=0,
+    )
     shutdown_timeout: float = _setting(
         5.0, "How long open requests may go on after a stop was asked for.", at_least=0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsSettings(Section):
+    """How much one user may ask of one replica."""
+
+    PREFIX: ClassVar[str] = "SCAIMIND_LIMITS_"
+
+    rate: float = _setting(
+        200.0,
+        "Requests a second that one user may make for long; 0 sets no limit. "
+        "A stream is one request, however long it lasts.",
+        at_least=0,
+        at_most=1_000_000,
+    )
+    burst: int = _setting(
+        2_000, "Requests that one user may make at once.", at_least=1, at_most=1_000_000
+    )
+    users: int = _setting(100_000, "Users that are remembered at the same time.", at_least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorsSettings(Section):
+    """Which web pages of other origins may call."""
+
+    PREFIX: ClassVar[str] = "SCAIMIND_CORS_"
+
+    origins: tuple[str, ...] = _optional_names(
+        "Origins of the pages, separated by commas: `https://app.example.com`, in lower case, "
+        "with a port if it has one; `*` means all. None unless given.",
+        pattern=r"\*|https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?",
+    )
+    max_age: int = _setting(
+        600, "Seconds for which browsers remember what is allowed.", at_least=0, at_most=86_400
     )
 
 
@@ -98,9 +91,19 @@ class CoordinatorSettings(Section):
 
     PREFIX: ClassVar[str] = "SCAIMIND_COORDINATOR_"
     ORDERED: ClassVar[tuple[tuple[str, str], ...]] = (("reconnect_min", "reconnect_max"),)
+    TOGETHER: ClassVar[tuple[tuple[str, ...], ...]] = (("tls_cert_file", "tls_key_file"),)
 
     address: str = _setting("127.0.0.1:50051", "Where MindCoordinator listens: host:port.")
     api_secret: str = _required_secret("The deployment's secret, sent as x-api-secret.")
+    tls_ca_file: str = _optional(
+        "Certificates (PEM) by which the coordinator's is checked. TLS is used if this or another "
+        "of the TLS settings is set; without this one, the public authorities count."
+    )
+    tls_cert_file: str = _optional("The gateway's own certificate chain (PEM), for mutual TLS.")
+    tls_key_file: str = _optional("The key (PEM) of the gateway's own certificate.")
+    tls_server_name: str = _optional(
+        "The name in the coordinator's certificate, if it is not the host of the address."
+    )
     unary_timeout: float = _setting(
         10.0, "Deadline of a unary call, retries included.", at_least=0.1
     )
@@ -142,10 +145,50 @@ class DatabaseSettings(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings(Section):
+    """The job cache in PostgreSQL, which no request depends on."""
+
+    PREFIX: ClassVar[str] = "SCAIMIND_CACHE_"
+
+    flush_interval: float = _setting(
+        0.5,
+        "How long what is seen of jobs is held back to be written together.",
+        at_least=0,
+        at_most=60,
+    )
+    batch_jobs: int = _setting(50, "Jobs written with one statement.", at_least=1, at_most=1_000)
+    buffer_jobs: int = _setting(
+        2_000,
+        "Jobs that wait while they cannot be written; of more, those heard of last.",
+        at_least=1,
+        at_most=1_000_000,
+    )
+    pool_max: int = _setting(
+        4,
+        "Connections at most; they are the cache's own, so that it takes none from others.",
+        at_least=2,
+        at_most=1000,
+    )
+    retention_days: int = _setting(
+        90,
+        "Days after which a job that nobody has asked for is deleted; 0 keeps all.",
+        at_least=0,
+        at_most=36_500,
+    )
+    purge_interval: float = _setting(
+        300.0, "How often such jobs are looked for, at the least.", at_least=1
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings(Section):
     """Who may call."""
 
     PREFIX: ClassVar[str] = "SCAIMIND_AUTH_"
+    TOGETHER: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("issuer", "jwks_url"),
+        ("token_url", "client_id", "client_secret"),
+    )
 
     key_ttl: float = _setting(
         3.0,
@@ -155,6 +198,55 @@ class AuthSettings(Section):
     )
     key_cache_size: int = _setting(
         10_000, "Answers about API keys that are remembered.", at_least=1, at_most=10_000_000
+    )
+    recheck_interval: float = _setting(
+        2.0,
+        "How often the API keys of open streams are looked up again; bounds how late a "
+        "revocation is felt by streams where PostgreSQL's NOTIFY does not arrive.",
+        at_least=0.05,
+        at_most=4,
+    )
+    unchecked_limit: float = _setting(
+        120.0, "How long streams stay open while their API keys cannot be looked up.", at_least=1
+    )
+    issuer: str = _optional(
+        "Who issues the JWTs that are accepted: their iss. Without it, no JWT is accepted."
+    )
+    jwks_url: str = _optional("Where the issuer's public keys are.", url=True)
+    audience: str = _setting("scaimind", "Whom a JWT must be meant for: its aud.")
+    leeway: int = _setting(
+        30,
+        "How far the issuer's clock may be off, when exp and nbf are looked at.",
+        at_least=0,
+        at_most=300,
+    )
+    jwks_ttl: float = _setting(600.0, "How old the issuer's keys may become.", at_least=1)
+    jwks_cooldown: float = _setting(
+        10.0,
+        "Shortest time between two fetches of the keys, for an unknown kid or after a failure.",
+        at_least=0.1,
+    )
+    jwks_stale_limit: float = _setting(
+        14_400.0,
+        "How long keys are used beyond that age while they cannot be fetched.",
+        at_least=0,
+    )
+    http_timeout: float = _setting(
+        5.0, "How long the issuer may take to answer.", at_least=0.1, at_most=60
+    )
+    token_url: str = _optional(
+        "Where tokens for ScaiDrive and ScaiAtlas are got (RFC 8693). Without it, none are sent.",
+        url=True,
+    )
+    client_id: str = _optional("Who the gateway is at token_url.")
+    client_secret: str = _optional_secret("The gateway's secret at token_url.")
+    drive_audience: str = _setting("scaidrive", "Audience of the tokens for ScaiDrive.")
+    atlas_audience: str = _setting("scaiatlas", "Audience of the tokens for ScaiAtlas.")
+    exchange_margin: float = _setting(
+        30.0, "How long before its end a token is no longer sent.", at_least=0
+    )
+    exchange_cache_size: int = _setting(
+        10_000, "Tokens that are remembered.", at_least=1, at_most=1_000_000
     )
 
 
@@ -209,6 +301,11 @@ class HubSettings(Section):
     retry_ms: int = _setting(
         2000, "Milliseconds after which a client is told to connect again.", at_least=0
     )
+    drain_spread: float = _setting(
+        10.0,
+        "Over how long the watchers of a process that stops are told to come back.",
+        at_least=0,
+    )
     bookmark_interval: float = _setting(
         10.0,
         "How often a watcher whose filter let nothing through is told its position.",
@@ -243,8 +340,11 @@ class Settings:
     """All sections."""
 
     server: ServerSettings = field(default_factory=ServerSettings)
+    limits: LimitsSettings = field(default_factory=LimitsSettings)
+    cors: CorsSettings = field(default_factory=CorsSettings)
     coordinator: CoordinatorSettings
     database: DatabaseSettings
+    cache: CacheSettings = field(default_factory=CacheSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     hub: HubSettings = field(default_factory=HubSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
@@ -266,74 +366,12 @@ class Settings:
 
 SECTIONS: Mapping[str, type[Section]] = {
     "server": ServerSettings,
+    "limits": LimitsSettings,
+    "cors": CorsSettings,
     "coordinator": CoordinatorSettings,
     "database": DatabaseSettings,
+    "cache": CacheSettings,
     "auth": AuthSettings,
     "hub": HubSettings,
     "telemetry": TelemetrySettings,
 }
-
-
-class _Environment(Env):
-    """environs over a given mapping instead of the process's own environment."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        super().__init__(eager=False)
-        self._given = environ
-        self._found: list[str] = []
-
-    def read(self, variable: str, setting: "Field[Any]") -> Any:
-        """Parse one variable; a problem is kept for `problems`."""
-        if setting.metadata.get("secret") and f"{variable}_FILE" in self._given:
-            return self._read_file(f"{variable}_FILE")
-        if setting.default is MISSING and variable not in self._given:
-            self._found.append(f"{variable}: not set. {setting.metadata['text']}")
-            return None
-        parsers: Mapping[Any, Callable[..., Any]] = {
-            int: self.int,
-            float: self.float,
-            str: self.str,
-        }
-        parse = parsers[setting.type]
-        return parse(variable, setting.default, validate=_validators(setting))
-
-    def problems(self) -> list[str]:
-        """Everything that was wrong, one line each."""
-        try:
-            self.seal()
-        except EnvValidationError as error:
-            messages: Mapping[str, Sequence[str]] = error.error_messages  # type: ignore[assignment]  # a mapping after seal()
-            self._found += [f"{name}: {' '.join(what)}" for name, what in messages.items()]
-        return self._found
-
-    def _read_file(self, variable: str) -> str:
-        try:
-            secret = Path(self._given[variable]).read_text(encoding="utf-8").strip()
-            problem = None if secret else "the file is empty"
-        except (OSError, UnicodeDecodeError) as error:
-            secret = ""
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            problem = f"the file cannot be read: {reason}"
-        if problem is not None:
-            self._found.append(f"{variable}: {problem}.")
-        return secret
-
-    def _get_value(self, env_key: str, default: Any) -> Any:
-        return self._given.get(env_key, default)
-
-
-def _validators(setting: "Field[Any]") -> list[Any]:
-    about = setting.metadata
-    found: list[Any] = []
-    if about.get("at_least") is not None or about.get("at_most") is not None:
-        found.append(validate.Range(about["at_least"], about["at_most"]))
-    if about.get("one_of"):
-        found.append(validate.OneOf(about["one_of"]))
-    if setting.type is str:
-        found.append(_not_blank)
-    return found
-
-
-def _not_blank(value: str) -> None:
-    if not value.strip():
-        raise ValidationError("Must not be empty.")

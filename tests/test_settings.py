@@ -70,6 +70,10 @@ def test_what_is_missing_is_named_and_explained() -> None:
         ("SCAIMIND_LOG_LEVEL", "loud"),
         ("SCAIMIND_HOST", ""),
         ("SCAIMIND_AUTH_KEY_TTL", "60"),
+        ("SCAIMIND_AUTH_AUDIENCE", ""),
+        ("SCAIMIND_AUTH_JWKS_URL", "keys.json"),
+        ("SCAIMIND_AUTH_JWKS_URL", "ftp://scaikey/keys"),
+        ("SCAIMIND_AUTH_JWKS_URL", "https://user:pass@scaikey/keys"),
         ("SCAIMIND_COORDINATOR_API_SECRET", " "),
     ],
 )
@@ -106,8 +110,32 @@ def test_bounds_in_the_wrong_order_are_refused(section: type[Section], low: str,
     assert section.variable(high) in str(caught.value)
 
 
+EXCHANGE = {
+    "SCAIMIND_AUTH_TOKEN_URL": "https://scaikey/token",
+    "SCAIMIND_AUTH_CLIENT_ID": "gateway",
+    "SCAIMIND_AUTH_CLIENT_SECRET": "the-client-secret",
+}
+JWTS = {
+    "SCAIMIND_AUTH_ISSUER": "https://scaikey",
+    "SCAIMIND_AUTH_JWKS_URL": "http://127.0.0.1:8081/jwks.json",
+}
+
+
+@pytest.mark.parametrize("group", [EXCHANGE, JWTS])
+def test_what_belongs_together_is_set_together(group: dict[str, str]) -> None:
+    Settings.from_env({**NEEDED, **group})
+    Settings.from_env({**NEEDED, **dict.fromkeys(group, "")})
+    for left_out in group:
+        rest = {name: value for name, value in group.items() if name != left_out}
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_env({**NEEDED, **rest})
+        assert caught.value.problems == (f"{left_out}: needed beside {', '.join(rest)}.",)
+        assert "the-client-secret" not in str(caught.value)
+
+
 def test_no_secret_is_shown() -> None:
-    settings = Settings.from_env(NEEDED)
+    settings = Settings.from_env({**NEEDED, **EXCHANGE})
+    assert "the-client-secret" not in repr(settings)
     assert "the-api-secret" not in repr(settings)
     assert "the-password" not in repr(settings)
     with pytest.raises(SettingsError) as caught:
@@ -144,7 +172,33 @@ def test_the_defaults_are_within_their_own_bounds() -> None:
         given = {
             section.variable(each.name): str(each.default)
             for each in fields(section)
-            if "secret" not in each.metadata
+            if "secret" not in each.metadata and each.default != ()
         }
         section.from_env({**NEEDED, **given})
     assert HubSettings().flush_min < HubSettings().flush_max
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("", ()),
+        (" , ", ()),
+        ("*", ("*",)),
+        (
+            "https://app.example.com, http://[::1]:3000,https://a-b.example:8443",
+            ("https://app.example.com", "http://[::1]:3000", "https://a-b.example:8443"),
+        ),
+    ],
+)
+def test_origins_are_a_list(given: str, read: tuple[str, ...]) -> None:
+    assert Settings.from_env({**NEEDED, "SCAIMIND_CORS_ORIGINS": given}).cors.origins == read
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["app.example.com", "https://app.example.com/", "https://App.example", "null", "https://*.a.b"],
+)
+def test_what_is_no_origin_is_told(origin: str) -> None:
+    with pytest.raises(SettingsError, match="SCAIMIND_CORS_ORIGINS") as caught:
+        Settings.from_env({**NEEDED, "SCAIMIND_CORS_ORIGINS": f"https://good.example,{origin}"})
+    assert len(caught.value.problems) == 1

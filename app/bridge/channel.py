@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 
+from app.bridge.tls import server_name_options
 from app.settings import CoordinatorSettings
 
 SERVICE = "mindcoordinator.v1.MindCoordinator"
@@ -37,7 +38,7 @@ def open_channel(
     To be called on the running event loop, after any fork. Without
     `credentials` it is plain text.
     """
-    options = channel_options(settings)
+    options = channel_options(settings) + server_name_options(settings)
     if credentials is None:
         return grpc.aio.insecure_channel(settings.address, options=options)
     return grpc.aio.secure_channel(settings.address, credentials, options=options)

@@ -4,8 +4,8 @@ Each takes the caller for whom it is made, returns JSON-ready data, and raises
 `ApiError` only. All are bounded by a deadline.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -14,6 +14,7 @@ from app.bridge.calls import Observe, nobody, observed
 from app.bridge.converters import JsonObject, to_json
 from app.bridge.errors import broken_answer
 from app.bridge.metadata import call_metadata
+from app.bridge.partial_jobs import evaluating_job, submitted_job
 from app.bridge.requests import (
     Body,
     build_list_jobs,
@@ -37,6 +38,7 @@ from generated.mindcoordinator.v1.evaluations_pb2 import GetEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import (
     CancelJobRequest,
     GetJobRequest,
+    Job,
     PauseJobRequest,
     ResumeJobRequest,
 )
@@ -47,11 +49,20 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 
+#: Told of a job: the caller's tenant, and the job as far as it is known (revision 0: in part).
+SawJob: TypeAlias = Callable[[str, JsonObject], None]
+
+
+def _unseen(tenant_id: str, job: JsonObject) -> None:
+    """Look away."""
+
+
 class CoordinatorClient:
     """The coordinator, over a channel that somebody else owns and closes.
 
     A body is what its schema loads. `job_id` and its like are taken as they
-    are: the coordinator knows which exist.
+    are: the coordinator knows which exist. `saw_job` is told of every job that
+    an answer holds, or that it is about.
     """
 
     def __init__(
@@ -60,10 +71,12 @@ class CoordinatorClient:
         channel: grpc.aio.Channel,
         settings: CoordinatorSettings,
         observe: Observe = nobody,
+        saw_job: SawJob = _unseen,
     ) -> None:
         self._stub = MindCoordinatorStub(channel)
         self._settings = settings
         self._observe = observe
+        self._saw_job = saw_job
 
     # Jobs
 
@@ -76,18 +89,21 @@ class CoordinatorClient:
         idempotency_key: str = "",
     ) -> JsonObject:
         """Queue a training job."""
-        return await self._call(
+        request = build_submit_job(body, idempotency_key=idempotency_key)
+        answer = await self._call(
             "SubmitJob",
             self._stub.SubmitJob,
             caller,
-            build_submit_job(body, idempotency_key=idempotency_key),
+            request,
             tokens=tokens,
             deadline=self._settings.submit_timeout,
         )
+        self._saw_job(caller.tenant_id, submitted_job(caller, request, answer))
+        return answer
 
     async def get_job(self, caller: Caller, job_id: str) -> JsonObject:
         """Fetch a job's full state."""
-        return await self._call("GetJob", self._stub.GetJob, caller, GetJobRequest(job_id=job_id))
+        return await self._job("GetJob", self._stub.GetJob, caller, GetJobRequest(job_id=job_id))
 
     async def list_jobs(
         self,
@@ -100,7 +116,7 @@ class CoordinatorClient:
         label_filter: Mapping[str, str] | None = None,
     ) -> JsonObject:
         """Fetch a page of the tenant's jobs."""
-        return await self._call(
+        answer = await self._call(
             "ListJobs",
             self._stub.ListJobs,
             caller,
@@ -112,10 +128,13 @@ class CoordinatorClient:
                 label_filter=label_filter,
             ),
         )
+        for job in answer["jobs"]:
+            self._saw_job(caller.tenant_id, job)
+        return answer
 
     async def cancel_job(self, caller: Caller, job_id: str, *, reason: str = "") -> JsonObject:
         """End a job that has not ended."""
-        return await self._call(
+        return await self._job(
             "CancelJob",
             self._stub.CancelJob,
             caller,
@@ -126,7 +145,7 @@ class CoordinatorClient:
         self, caller: Caller, job_id: str, *, save_checkpoint: bool = True
     ) -> JsonObject:
         """Stop a running job so that it can be resumed."""
-        return await self._call(
+        return await self._job(
             "PauseJob",
             self._stub.PauseJob,
             caller,
@@ -137,7 +156,7 @@ class CoordinatorClient:
         self, caller: Caller, job_id: str, *, checkpoint_id: str = ""
     ) -> JsonObject:
         """Put a paused job back to work, from the newest checkpoint unless one is named."""
-        return await self._call(
+        return await self._job(
             "ResumeJob",
             self._stub.ResumeJob,
             caller,
@@ -154,7 +173,7 @@ class CoordinatorClient:
         new_resource_config: Body | None = None,
     ) -> JsonObject:
         """Make a child job of a failed or preempted one, and return the child."""
-        return await self._call(
+        return await self._job(
             "RetryJob",
             self._stub.RetryJob,
             caller,
@@ -243,22 +262,26 @@ class CoordinatorClient:
         self, caller: Caller, body: Body, *, idempotency_key: str = ""
     ) -> JsonObject:
         """Queue an evaluation."""
-        return await self._call(
+        answer = await self._call(
             "SubmitEvaluation",
             self._stub.SubmitEvaluation,
             caller,
             build_submit_evaluation(body, idempotency_key=idempotency_key),
             deadline=self._settings.submit_timeout,
         )
+        self._saw_job(caller.tenant_id, evaluating_job(caller, answer))
+        return answer
 
     async def get_evaluation(self, caller: Caller, evaluation_id: str) -> JsonObject:
         """Fetch an evaluation, with its results once it is complete."""
-        return await self._call(
+        answer = await self._call(
             "GetEvaluation",
             self._stub.GetEvaluation,
             caller,
             GetEvaluationRequest(evaluation_id=evaluation_id),
         )
+        self._saw_job(caller.tenant_id, evaluating_job(caller, answer))
+        return answer
 
     # Data
 
@@ -286,6 +309,17 @@ class CoordinatorClient:
             GetDataCacheRequest(node_id=node_id),
             tokens=tokens,
         )
+
+    async def _job(
+        self,
+        method: str,
+        rpc: "grpc.aio.UnaryUnaryMultiCallable[Q, Job]",
+        caller: Caller,
+        request: Q,
+    ) -> JsonObject:
+        job = await self._call(method, rpc, caller, request)
+        self._saw_job(caller.tenant_id, job)
+        return job
 
     async def _call(
         self,

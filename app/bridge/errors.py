@@ -55,22 +55,31 @@ _ROWS: dict[StatusCode, _Row] = {
 
 _BROKEN = _Row(errors.COORDINATOR_ERROR, shown=False, failure=True)
 
-_NOT_FOUND: dict[str, ErrorKind] = {
-    **dict.fromkeys(
-        (
-            "GetJob",
-            "CancelJob",
-            "PauseJob",
-            "ResumeJob",
-            "RetryJob",
-            "GetJobMetrics",
-            "ListJobLogs",
-            "WatchJob",
+#: Where a method's status means something of its own.
+_OWN: dict[StatusCode, dict[str, ErrorKind]] = {
+    StatusCode.NOT_FOUND: {
+        **dict.fromkeys(
+            (
+                "GetJob",
+                "CancelJob",
+                "PauseJob",
+                "ResumeJob",
+                "RetryJob",
+                "GetJobMetrics",
+                "ListJobLogs",
+                "WatchJob",
+            ),
+            errors.JOB_NOT_FOUND,
         ),
-        errors.JOB_NOT_FOUND,
+        **dict.fromkeys(
+            ("GetNode", "DrainNode", "EnableNode", "GetDataCache"), errors.NODE_NOT_FOUND
+        ),
+        "GetEvaluation": errors.EVALUATION_NOT_FOUND,
+    },
+    # The contract has no other use for it.
+    StatusCode.ALREADY_EXISTS: dict.fromkeys(
+        ("SubmitJob", "SubmitEvaluation"), errors.IDEMPOTENCY_KEY_REUSED
     ),
-    **dict.fromkeys(("GetNode", "DrainNode", "EnableNode", "GetDataCache"), errors.NODE_NOT_FOUND),
-    "GetEvaluation": errors.EVALUATION_NOT_FOUND,
 }
 
 #: gRPC itself says RESOURCE_EXHAUSTED of a message over the limit, where waiting never helps.
@@ -88,10 +97,8 @@ def to_api_error(error: grpc.aio.AioRpcError, *, method: str) -> ApiError:
     """
     code, detail = error.code(), error.details() or ""
     row = _ROWS.get(code, _BROKEN)
-    kind = row.kind
-    if code is StatusCode.NOT_FOUND:
-        kind = _NOT_FOUND.get(method, kind)
-    elif code is StatusCode.RESOURCE_EXHAUSTED and (limit := _TOO_LARGE.search(detail)):
+    kind = _kind(code, row, method)
+    if code is StatusCode.RESOURCE_EXHAUSTED and (limit := _TOO_LARGE.search(detail)):
         request = limit.group("side", "way") in (("CLIENT", "Sent"), ("SERVER", "Received"))
         kind = errors.PAYLOAD_TOO_LARGE if request else errors.COORDINATOR_ERROR
         row = _Row(kind, shown=False, failure=not request)
@@ -100,6 +107,18 @@ def to_api_error(error: grpc.aio.AioRpcError, *, method: str) -> ApiError:
     if row.failure or (detail and message != detail):
         _report(method, code.name, detail, error=row.failure)
     return ApiError(kind, message, retry_after=row.retry_after)
+
+
+def kinds_of(method: str) -> frozenset[ErrorKind]:
+    """Tell what a failed call of `method` can be to the caller, however it fails."""
+    return frozenset(
+        {errors.COORDINATOR_ERROR, errors.SHUTTING_DOWN}
+        | {_kind(code, row, method) for code, row in _ROWS.items()}
+    )
+
+
+def _kind(code: StatusCode, row: _Row, method: str) -> ErrorKind:
+    return _OWN.get(code, {}).get(method, row.kind)
 
 
 @contextmanager

@@ -12,8 +12,19 @@ from app.bridge.converters import converter_of
 from app.bridge.errors import broken_answer
 from app.bridge.metadata import call_metadata
 from app.caller import Caller
-from app.hub.upstream import Batch, End, JobKey, LogPage, LogRecord, Position, Snapshot, Start
+from app.hub.upstream import (
+    Batch,
+    End,
+    JobKey,
+    LogPage,
+    LogRecord,
+    Position,
+    Snapshot,
+    Start,
+    StatusChange,
+)
 from app.settings import CoordinatorSettings
+from generated.mindcoordinator.v1 import watch_pb2
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus
 from generated.mindcoordinator.v1.watch_pb2 import (
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
 
 _entry = converter_of(LogEntry)
 _snapshot = converter_of(MetricsSnapshot)
+_change = converter_of(watch_pb2.StatusChange)
 
 
 class WatchClient:
@@ -154,7 +166,10 @@ def _batch(message: WatchJobResponse | None) -> Batch:
         snapshots=[
             Snapshot(each.sequence, orjson.dumps(_snapshot(each))) for each in message.metrics
         ],
-        statuses=[_status(change.status) for change in message.status_changes],
+        statuses=[
+            StatusChange(_status(each.status), each.message, _change(each).get("timestamp") or "")
+            for each in message.status_changes
+        ],
         end=end,
     )
 

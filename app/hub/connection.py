@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +21,8 @@ class Closing:
     reason: CloseReason
     error: ErrorKind | None = None
     retryable: bool = False
+    #: When the client is told to connect again, if not as it was told at the start.
+    retry_ms: int | None = None
 
 
 GONE = Closing(CloseReason.CLIENT_GONE)
@@ -29,8 +30,12 @@ STALLED = Closing(CloseReason.WRITE_TIMEOUT)
 ENDED = Closing(CloseReason.JOB_ENDED)
 TAIL_SENT = Closing(CloseReason.TAIL_SENT)
 EXPIRED = Closing(CloseReason.AUTH_EXPIRED, AUTH_EXPIRED)
-DRAINED = Closing(CloseReason.SHUTDOWN, SHUTTING_DOWN, retryable=True)
 BROKEN = Closing(CloseReason.INTERNAL_ERROR, INTERNAL_ERROR, retryable=True)
+
+
+def drained(*, retry_ms: int) -> Closing:
+    """End the stream because this replica stops; the client is told when to come back."""
+    return Closing(CloseReason.SHUTDOWN, SHUTTING_DOWN, retryable=True, retry_ms=retry_ms)
 
 
 class Watcher(Protocol):
@@ -42,8 +47,8 @@ class Watcher(Protocol):
     def stop(self) -> None:
         """Be sent nothing more: what follows are the last words."""
 
-    def last_words(self) -> tuple[Position, str, int]:
-        """Give the position, the job's status and the pause before a reconnect in ms."""
+    def last_words(self) -> tuple[Position, str]:
+        """Give the position and the job's status."""
 
 
 class Connection:
@@ -221,7 +226,7 @@ class Connection:
         closing = self.closing
         assert closing is not None
         self._farewell_said = True
-        position, status, retry_ms = self.watcher.last_words()
+        position, status = self.watcher.last_words()
         if closing.error is None:
             data = frames.end(position, status)
         else:
@@ -229,10 +234,7 @@ class Connection:
                 closing.error,
                 retryable=closing.retryable,
                 position=position,
-                # Spread, so that not all the watchers of a replica come back in one second.
-                retry_ms=random.randint(retry_ms // 2, retry_ms * 5)
-                if closing is DRAINED
-                else None,
+                retry_ms=closing.retry_ms,
             )
         if self.send_framed(frames.chunk(data) + frames.LAST_CHUNK if self.chunked else data):
             self._shut()

@@ -213,8 +213,9 @@ class Feed:
         if batch.snapshots:
             newest = batch.snapshots[-1]
             self.snapshots.take(Position(core.epoch, newest.sequence), newest.data)
-        if batch.statuses:
-            self.status = batch.statuses[-1]
+        for change in batch.statuses:
+            self.status = change.status
+            self.observer.status_changed(self.key, change)
         if batch.end is not None:
             self._flush()
             complete = core.finish(batch.end)

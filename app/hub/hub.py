@@ -1,6 +1,7 @@
 """The hub: one feed per job, however many watch it, and the bounds over all of them."""
 
 import asyncio
+import random
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import structlog
 
 from app.caller import Caller
 from app.errors import RATE_LIMITED, SHUTTING_DOWN, ApiError
-from app.hub.connection import DRAINED, EXPIRED, Connection
+from app.hub.connection import EXPIRED, Connection, drained
 from app.hub.feed import Feed
 from app.hub.observer import HubObserver
 from app.hub.pacer import FlushPacer
@@ -136,6 +137,10 @@ class Hub:
         self._occupy(seat, watcher)
         return watcher
 
+    def credentials(self) -> set[str]:
+        """Give the ids of the credentials behind the open streams."""
+        return {connection.caller.credential_id for connection in self.connections}
+
     def revoke(self, credential_id: str) -> None:
         """Close the streams that a credential opened."""
         for connection in list(self.connections):
@@ -150,8 +155,7 @@ class Hub:
         if self._closing:
             return
         self._closing = True
-        for feed in list(self._feeds.values()):
-            feed.close_all(DRAINED)
+        self._send_all_away()
         await self._none_left.wait()
         self._sweeper.cancel()
         for feed in list(self._feeds.values()):
@@ -159,6 +163,19 @@ class Hub:
         tasks = [self._sweeper, *self._ending, *self._authorizations.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
         self._sockets.close()
+
+    def _send_all_away(self) -> None:
+        """Tell all watchers to come back one after the other, not in one wave.
+
+        Each has a share of `drain_spread` of its own: chance alone would put
+        half as many again into some seconds as into others.
+        """
+        connections = list(self.connections)
+        random.shuffle(connections)
+        share = self._settings.drain_spread * 1000 / max(len(connections), 1)
+        for place, connection in enumerate(connections):
+            pause = self._settings.retry_ms / 2 + (place + random.random()) * share
+            connection.close(drained(retry_ms=int(pause)))
 
     # Joining
 

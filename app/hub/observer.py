@@ -1,6 +1,7 @@
 """What the hub tells of itself, for metrics."""
 
 from app.hub.reasons import CloseReason
+from app.hub.upstream import JobKey, StatusChange
 
 
 class HubObserver:
@@ -14,6 +15,9 @@ class HubObserver:
 
     def upstream_anomaly(self, kind: str) -> None:
         """Note that the upstream departed from its contract."""
+
+    def status_changed(self, key: JobKey, change: StatusChange) -> None:
+        """Note a status that a watched job took."""
 
     def watcher_joined(self, kind: str) -> None:
         """Note a new watcher of `logs` or `metrics`."""

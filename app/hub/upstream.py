@@ -55,6 +55,14 @@ class Snapshot(NamedTuple):
     data: bytes
 
 
+class StatusChange(NamedTuple):
+    """A status that the job took; `at` is RFC 3339 by the coordinator's clock, empty if unknown."""
+
+    status: str
+    message: str
+    at: str
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """How an upstream stream begins.
@@ -85,7 +93,7 @@ class Batch:
     start: Start | None = None
     records: Sequence[LogRecord] = ()
     snapshots: Sequence[Snapshot] = ()
-    statuses: Sequence[str] = ()
+    statuses: Sequence[StatusChange] = ()
     end: End | None = None
 
 

@@ -120,10 +120,9 @@ class LogWatcher(Cursor):
         self.feed.log_watchers.discard(self)
         self.feed.core.leave(self)
 
-    def last_words(self) -> tuple[Position, str, int]:
+    def last_words(self) -> tuple[Position, str]:
         """See `connection.Watcher`."""
-        feed = self.feed
-        return feed.core.position_of(self), feed.status, feed.settings.retry_ms
+        return self.feed.core.position_of(self), self.feed.status
 
     def pump_soon(self) -> None:
         """Step in the loop's next turn, so that others have theirs."""
@@ -227,10 +226,9 @@ class MetricsWatcher:
         """Let go of the feed."""
         self.feed.snapshots.leave(self)
 
-    def last_words(self) -> tuple[Position, str, int]:
+    def last_words(self) -> tuple[Position, str]:
         """See `connection.Watcher`."""
-        feed = self.feed
-        return self._seen or Position(feed.core.epoch, 0), feed.status, feed.settings.retry_ms
+        return self._seen or Position(self.feed.core.epoch, 0), self.feed.status
 
     def wants(self, position: Position) -> bool:
         """Whether this snapshot is new to it and its socket can take it."""

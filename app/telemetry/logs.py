@@ -9,7 +9,8 @@ fields: `timestamp`, `level`, `event`, and within a request `request_id`,
 import json
 import logging
 from collections.abc import Iterable
-from typing import Any, BinaryIO
+from contextlib import suppress
+from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
@@ -41,7 +42,7 @@ def configure(
             _Renderer(Redaction(known=known_secrets)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(file=out),
+        logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, _Output(out))),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -51,6 +52,22 @@ def configure(
     root.setLevel(level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+class _Output:
+    """A log's file whose failure costs lines, such as on a full disk, and never the work that
+    they tell of."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+
+    def write(self, line: bytes) -> None:
+        with suppress(OSError):
+            self._out.write(line)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._out.flush()
 
 
 class StandardLibraryHandler(logging.Handler):

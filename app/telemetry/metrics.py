@@ -51,6 +51,67 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self.rate_limited = Counter(
+            "scaimind_rate_limited",
+            "Requests refused since their user had made too many.",
+            registry=registry,
+        )
+        self.jwks_fetches = Counter(
+            "scaimind_jwks_fetches",
+            "Fetches of the issuer's keys: 'fetched' or 'failed'.",
+            ("result",),
+            registry=registry,
+        )
+        self.token_exchanges = Counter(
+            "scaimind_token_exchanges",
+            "Tokens that were needed for ScaiDrive and ScaiAtlas: 'remembered' without a request, "
+            "'minted' with one; 'refused', 'subject_refused', 'invalid' or 'unavailable' if "
+            "there was none.",
+            ("result",),
+            registry=registry,
+        )
+
+        self.cache_waiting = Gauge(
+            "scaimind_cache_waiting_jobs",
+            "Jobs of which something waits to be written to the job cache.",
+            registry=registry,
+        )
+        self.cache_written = Counter(
+            "scaimind_cache_written_jobs",
+            "Jobs written to the job cache, each as often as it was written.",
+            registry=registry,
+        )
+        self.cache_writes = Counter(
+            "scaimind_cache_writes",
+            "Writes of many jobs each to the job cache: 'ok' or 'failed'.",
+            ("result",),
+            registry=registry,
+        )
+        self.cache_write_seconds = Histogram(
+            "scaimind_cache_write_seconds",
+            "Time that such a write took in the background.",
+            buckets=_REQUEST_SECONDS,
+            registry=registry,
+        )
+        self.cache_dropped = Counter(
+            "scaimind_cache_dropped_jobs",
+            "Jobs of which something was not written: 'full' buffer, 'refused' by the database, "
+            "'too_large', 'invalid' id, or 'shutdown'.",
+            ("reason",),
+            registry=registry,
+        )
+        self.cache_purged = Counter(
+            "scaimind_cache_purged_jobs",
+            "Jobs deleted from the job cache because nobody has asked for them for long.",
+            registry=registry,
+        )
+        self.cache_reads = Counter(
+            "scaimind_cache_reads",
+            "Reads of the job cache: 'answered', 'missing', 'too_old' for what was asked, "
+            "'refused' for a page that there is not, or 'failed'.",
+            ("read", "result"),
+            registry=registry,
+        )
 
         self.upstream_streams = Gauge(
             "scaimind_upstream_streams",
@@ -99,6 +160,10 @@ class Metrics:
             "scaimind_history_bytes", "Log entries kept over all feeds.", registry=registry
         )
         # Present from the start, so that a rate over them has a beginning.
+        for reason in ("full", "refused", "too_large", "invalid", "shutdown"):
+            self.cache_dropped.labels(reason=reason)
+        for result in ("ok", "failed"):
+            self.cache_writes.labels(result=result)
         for kind in ("logs", "metrics"):
             self.watchers.labels(kind=kind)
             self.delivered_bytes.labels(kind=kind)

@@ -15,8 +15,8 @@ _IN_STRING = rb'(?:[^"\\]|\\.)'
 _SECRET_FORMS = re.compile(
     rb"|".join(
         (
-            # API keys of the platform
-            rb"sgk_[A-Za-z0-9_-]{8,}",
+            # API keys of the platform, and stream tickets
+            rb"sg[kt]_[A-Za-z0-9_-]{8,}",
             # JWS in compact form (RFC 7515): a header always begins with '{"', eyJ in base64url
             rb"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*",
             # Authorization headers (RFC 6750, RFC 7617)
@@ -25,7 +25,7 @@ _SECRET_FORMS = re.compile(
             # user:password@ of a URI (RFC 3986, 3.2.1)
             rb'(?<=://)[^\s"\\/@:]*:(?:[^\s"\\@]|\\.)+(?=@)',
             # password=... of a libpq connection string, quoted or plain
-            rb"(?<=password=)(?:'[^']*'|(?:[^\s\"\\']|\\.)+)",
+            rb"(?<=password=)(?:'(?:[^'\"\\]|\\.)*'|(?:[^\s\"\\']|\\.)+)",
         )
     )
 )

@@ -1,6 +1,6 @@
 """Compare the bridge's converters with protobuf's MessageToDict, in one run.
 
-python scripts/bench/converters.py
+.venv/bin/python -m scripts.bench.converters
 """
 
 import timeit

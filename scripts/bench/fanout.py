@@ -10,9 +10,9 @@ by the watcher; and every watcher checks that it got every line, once and in
 order. The plain way saturates far below the workloads, so it is measured once
 with 100 watchers at 50 lines/s and compared per delivery.
 
-    .venv/bin/python scripts/bench/fanout.py
-    .venv/bin/python scripts/bench/fanout.py --workload W2 --peers gateway,nchan --seconds 5
-    .venv/bin/python scripts/bench/fanout.py --memory
+    .venv/bin/python -m scripts.bench.fanout
+    .venv/bin/python -m scripts.bench.fanout --workload W2 --peers gateway,nchan --seconds 5
+    .venv/bin/python -m scripts.bench.fanout --memory
 
 Exits with 1 when a line was lost or doubled; no time is asserted. Whatever else
 runs on the machine spoils the numbers: it is measured and told, and a higher
@@ -30,11 +30,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from fanout_rig import peers
-from fanout_rig.measure import Bench, Idle, Result
-from fanout_rig.processes import Cores, RigError
-from fanout_rig.report import as_json, as_text
-from fanout_rig.workloads import IDLE_WATCHERS, PLAIN, WORKLOADS
+from scripts.bench.fanout_rig import peers
+from scripts.bench.fanout_rig.measure import Bench, Idle, Result
+from scripts.bench.fanout_rig.processes import Cores, RigError
+from scripts.bench.fanout_rig.report import as_json, as_text
+from scripts.bench.fanout_rig.workloads import IDLE_WATCHERS, PLAIN, WORKLOADS
 
 PEERS = ("gateway", "nchan", "plain")
 FAULT_WATCHERS = 5

@@ -63,7 +63,7 @@ async def channel(settings: CoordinatorSettings) -> AsyncIterator[grpc.aio.Chann
 
 
 @pytest.fixture
-def observed() -> list[tuple[str, str, float]]:
+def observed() -> list[tuple[str, str, float | None]]:
     return []
 
 
@@ -71,9 +71,9 @@ def observed() -> list[tuple[str, str, float]]:
 def client(
     channel: grpc.aio.Channel,
     settings: CoordinatorSettings,
-    observed: list[tuple[str, str, float]],
+    observed: list[tuple[str, str, float | None]],
 ) -> CoordinatorClient:
-    def observe(method: str, code: str, seconds: float) -> None:
+    def observe(method: str, code: str, seconds: float | None) -> None:
         observed.append((method, code, seconds))
 
     return CoordinatorClient(channel=channel, settings=settings, observe=observe)

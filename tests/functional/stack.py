@@ -16,6 +16,7 @@ from typing import Any, Self
 import psutil
 
 from app.local.service import leashed
+from tests.secrecy import written
 
 PROJECT = Path(__file__).parent.parent.parent
 #: Seconds after which a test that waits gives up: a net, not an expectation.
@@ -175,6 +176,8 @@ class Stack:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            if not line.startswith("API key of "):  # shown on purpose, once
+                written("up", line)
             with self._said_more:
                 self.lines.append(line.rstrip("\n"))
                 self._said_more.notify_all()

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.hub.sse import Event, Parser
+from tests.secrecy import written
 
 PATIENCE = 10
 
@@ -72,6 +73,10 @@ class Watching:
         await self.close()
 
     async def close(self) -> None:
+        written("answer to a stream", self.body)
+        for event in self.events:
+            if event.name == "error":
+                written("error of a stream", str(event.data))
         self._writer.transport.abort()
         with suppress(ConnectionError):
             await self._writer.wait_closed()

@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 from app.caller import Caller
-from app.hub.connection import DRAINED, Connection
+from app.hub.connection import Connection, drained
 from app.hub.reasons import CloseReason
 from app.hub.sockets import SocketPool
 from app.hub.upstream import Position
@@ -23,8 +23,8 @@ class Stopped:
     def stop(self) -> None:
         self.stops += 1
 
-    def last_words(self) -> tuple[Position, str, int]:
-        return Position("e", 3), "TRAINING", 100
+    def last_words(self) -> tuple[Position, str]:
+        return Position("e", 3), "TRAINING"
 
 
 async def test_what_is_sent_to_a_full_socket_keeps_its_order_and_the_end_comes_last() -> None:
@@ -42,7 +42,7 @@ async def test_what_is_sent_to_a_full_socket_keeps_its_order_and_the_end_comes_l
         sent = [event.format(number, "x" * 400_000) for number in (1, 2, 3)]
         for each in sent:
             assert not connection.send(each.encode(), 0.0)
-        connection.close(DRAINED)
+        connection.close(drained(retry_ms=7))
         assert watcher.stops == 1
 
         received = b""

@@ -575,17 +575,19 @@ async def test_a_shutdown_tells_every_watcher_when_to_come_back(
         await each.__aenter__()
         assert await each.logs(1) == ["one"]
     await gateway.server.close()
-    pauses = set()
+    pauses = []
     for each in watchers:
         error = await each.next()
         assert error.name == "error"
         assert error.id == "e1:1"
         assert error.data["code"] == "SHUTTING_DOWN"
         assert error.data["retryable"] is True
-        pauses.add(error.retry)
+        assert error.retry is not None
+        pauses.append(error.retry)
         assert await each.rest() == []
         await each.close()
-    assert len(pauses) > 10
+    # Each has its own twentieth of the ten seconds.
+    assert [(pause - 50) // 500 for pause in sorted(pauses)] == list(range(20))
     assert gateway.seen.reasons == [CloseReason.SHUTDOWN] * 20
 
 

@@ -56,6 +56,7 @@ def test_an_event_is_one_line_with_its_context(out: Output) -> None:
     }
 
 
+@pytest.mark.writes_secrets
 def test_the_standard_library_goes_the_same_way(out: Output) -> None:
     structlog.contextvars.bind_contextvars(request_id="req_1")
     logging.getLogger("aiohttp.server").error("went %s with %s", "wrong", KEY)
@@ -65,6 +66,7 @@ def test_the_standard_library_goes_the_same_way(out: Output) -> None:
     assert event["request_id"] == "req_1"
 
 
+@pytest.mark.writes_secrets
 def test_exceptions_are_within_the_line_and_without_secrets(out: Output) -> None:
     try:
         raise ValueError(f"cannot use {KEY}")

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fanout_rig.peers import Endpoint
-from fanout_rig.processes import RIG, Dialog, RigError, started
+from scripts.bench.fanout_rig.peers import Endpoint
+from scripts.bench.fanout_rig.processes import RIG, Dialog, RigError, started
 
 SOURCE = RIG / "client.c"
 

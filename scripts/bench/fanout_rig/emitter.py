@@ -1,8 +1,9 @@
 """A coordinator that has one job, whose log grows at a rate; and a publisher of that log.
 
-A process of its own, on the load's core. `python -m fanout_rig.emitter [--publish URL]`
-says `{"port": ...}` when it serves gRPC on 127.0.0.1, and then obeys commands
-on stdin, each answered with one JSON object a line:
+A process of its own, on the load's core.
+`python -m scripts.bench.fanout_rig.emitter [--publish URL]` says `{"port": ...}`
+when it serves gRPC on 127.0.0.1, and then obeys commands on stdin, each answered
+with one JSON object a line:
 
 - `start RATE`: lines per second from now on.
 - `stop`: no more lines; `last` is the number of the last one that was sent out.
@@ -26,8 +27,8 @@ import orjson
 import uvloop
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from fanout_rig.workloads import JOB, SECRET, TENANT
 from generated.mindcoordinator.v1 import jobs_pb2, watch_pb2
+from scripts.bench.fanout_rig.workloads import JOB, SECRET, TENANT
 
 EPOCH = "bench"
 SERVICE = "mindcoordinator.v1.MindCoordinator"

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fanout_rig import peers
-from fanout_rig.client import watching
-from fanout_rig.peers import Endpoint, await_stream
-from fanout_rig.processes import (
+from scripts.bench.fanout_rig import peers
+from scripts.bench.fanout_rig.client import watching
+from scripts.bench.fanout_rig.peers import Endpoint, await_stream
+from scripts.bench.fanout_rig.processes import (
     Cores,
     Dialog,
     RigError,
@@ -23,7 +23,7 @@ from fanout_rig.processes import (
     tree_of,
     usage_of,
 )
-from fanout_rig.workloads import Workload
+from scripts.bench.fanout_rig.workloads import Workload
 
 #: After this many seconds a line that has not arrived is lost.
 DRAIN = 10.0
@@ -94,6 +94,8 @@ class Idle:
     watchers: int
     #: PSS of the server before they came.
     before: int
+    #: CPU time that it took to let one in, microseconds.
+    join_us: float
     #: Bytes per watcher when all were connected, and after a few lines went to each.
     connected: float
     after_lines: float
@@ -156,8 +158,9 @@ class Bench:
     def idle(self, peer: str, watchers: int) -> Idle:
         """Connects watchers to a fresh server and measures what they cost in memory."""
         with self._serving(peer, watchers) as (endpoint, emitter, log):
-            before = memory_of(tree_of(endpoint.pid))
+            before, usage = memory_of(tree_of(endpoint.pid)), usage_of(tree_of(endpoint.pid))
             with watching(endpoint, watchers, core=self._cores.load, log=log / "client") as client:
+                joining = usage_of(tree_of(endpoint.pid)).since(usage)
                 time.sleep(SETTLE)
                 connected = memory_of(tree_of(endpoint.pid)) - before
                 emitter.ask("start 2")
@@ -165,7 +168,15 @@ class Bench:
                 verdict = _verdict(client, emitter)
                 time.sleep(SETTLE)
                 after = memory_of(tree_of(endpoint.pid)) - before
-        return Idle(peer, watchers, before, connected / watchers, after / watchers, verdict)
+        return Idle(
+            peer=peer,
+            watchers=watchers,
+            before=before,
+            join_us=joining.total * 1e6 / watchers,
+            connected=connected / watchers,
+            after_lines=after / watchers,
+            verdict=verdict,
+        )
 
     def faulty(self, fault: str | None, *, watchers: int) -> Verdict:
         """Lets the coordinator spoil one line (`hole`, `double`) behind the plain server."""
@@ -211,7 +222,7 @@ class Bench:
     def _emitting(
         self, log: Path, *, publish: str | None = None, fault: str | None = None
     ) -> Iterator[tuple[Dialog, int]]:
-        command = python("fanout_rig.emitter")
+        command = python("scripts.bench.fanout_rig.emitter")
         if publish:
             command += ["--publish", publish]
         if fault:

@@ -11,8 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fanout_rig.processes import PATIENCE, RigError, environment, python, started, tail
-from fanout_rig.workloads import JOB, SECRET, TENANT
+from scripts.bench.fanout_rig.processes import (
+    PATIENCE,
+    RigError,
+    environment,
+    python,
+    started,
+    tail,
+)
+from scripts.bench.fanout_rig.workloads import JOB, SECRET, TENANT
 
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 #: Given `{user}`, `{connections}`, `{port}`, `{module}`. Written as its makers'
@@ -153,7 +160,7 @@ def nchan(*, watchers: int, core: int, log: Path) -> Iterator[Endpoint]:
 def plain(*, coordinator: str, core: int, log: Path) -> Iterator[Endpoint]:
     """The aiohttp-sse server of `plain.py`."""
     port = free_port()
-    command = python("fanout_rig.plain", str(port), coordinator)
+    command = python("scripts.bench.fanout_rig.plain", str(port), coordinator)
     with started(command, core=core, log=log, env=environment()) as process:
         await_port(process, port, log)
         yield Endpoint(process.pid, port, f"/jobs/{JOB}/logs")
@@ -170,7 +177,7 @@ class Gateway:
     def serving(
         self, *, coordinator: str, watchers: int, core: int, log: Path
     ) -> Iterator[Endpoint]:
-        """A fresh process. Its limits on watchers are raised; all else is as it comes."""
+        """A fresh process. Its limits on one user are raised; all else is as it comes."""
         port = free_port()
         room = str(max(20_000, 2 * watchers))
         env = environment(
@@ -183,6 +190,7 @@ class Gateway:
                 "SCAIMIND_HUB_MAX_WATCHERS": room,
                 "SCAIMIND_HUB_MAX_WATCHERS_PER_TENANT": room,
                 "SCAIMIND_HUB_MAX_WATCHERS_PER_USER": room,
+                "SCAIMIND_LIMITS_RATE": "0",
                 "SCAIMIND_LOG_LEVEL": "warning",
             }
         )

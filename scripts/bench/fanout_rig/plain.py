@@ -1,7 +1,7 @@
 """The plain way: an aiohttp-sse handler that opens an upstream stream per watcher.
 
 What one writes first, with the same libraries and the same event loop as the
-gateway. `python -m fanout_rig.plain PORT COORDINATOR_ADDRESS`.
+gateway. `python -m scripts.bench.fanout_rig.plain PORT COORDINATOR_ADDRESS`.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from aiohttp import web
 from aiohttp_sse import sse_response
 from google.protobuf.json_format import MessageToDict
 
-from fanout_rig.workloads import SECRET, TENANT
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc, watch_pb2
+from scripts.bench.fanout_rig.workloads import SECRET, TENANT
 
 # The async stub exists for the type checker only.
 STUB: "web.AppKey[coordinator_pb2_grpc.MindCoordinatorAsyncStub]" = web.AppKey("stub")

@@ -43,8 +43,7 @@ class Cores:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of the benchmark's Python processes."""
-    path = os.pathsep.join((str(ROOT), str(RIG.parent)))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(extra or {})}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
 def python(*arguments: str) -> list[str]:

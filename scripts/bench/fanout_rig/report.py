@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fanout_rig.measure import Idle, Result
-from fanout_rig.workloads import TARGET_P99_MS, TARGET_SHARE, TARGET_WATCHER_KIB
+from scripts.bench.fanout_rig.measure import Idle, Result
+from scripts.bench.fanout_rig.workloads import TARGET_P99_MS, TARGET_SHARE, TARGET_WATCHER_KIB
 
 #: The load client's share of its core over which it, not the server, may be what is measured.
 CLIENT_LIMIT = 0.85

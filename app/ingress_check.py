@@ -1,0 +1,61 @@
+"""Sees with a client's eyes whether what stands in front of the gateway lets streams through.
+
+The gateway itself cannot: a proxy that buffers takes everything at once and
+says nothing. Every stream begins with an event, so a client that gets the
+headers of a stream and then nothing has a proxy in between that holds it back.
+"""
+
+import asyncio
+from typing import Literal
+
+import aiohttp
+import structlog
+
+log = structlog.get_logger(__name__)
+
+Finding = Literal["ingress_buffers", "ingress_compresses"]
+
+_ADVICE: dict[Finding, str] = {
+    "ingress_buffers": "The stream's first event did not arrive: a proxy holds events back. "
+    "Turn its response buffering off for the streams' paths (nginx: proxy_buffering off).",
+    "ingress_compresses": "A proxy compresses the stream. Events are delayed unless it flushes "
+    "after each: take text/event-stream out of what it compresses.",
+}
+
+
+class CannotCheck(Exception):
+    """No stream was given; the text says what was answered."""
+
+
+async def check_ingress(url: str, *, key: str, job_id: str, patience: float = 5.0) -> list[Finding]:
+    """Open a job's log through `url`, the public address; what is wrong with how it comes.
+
+    Each finding is logged as a warning. `patience` is how long, in seconds, the
+    first event may take. Raises `CannotCheck`.
+    """
+    findings: list[Finding] = []
+    stream = f"{url.rstrip('/')}/v1/modules/scaimind/jobs/{job_id}/logs"
+    async with aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {key}", "Accept-Encoding": "gzip"},
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=None),
+    ) as http:
+        try:
+            async with asyncio.timeout(patience) as limit:
+                async with http.get(stream, params={"tail": "0"}) as answer:
+                    if answer.status != 200 or answer.content_type != "text/event-stream":
+                        raise CannotCheck(
+                            f"{stream} answered {answer.status} {answer.content_type}; "
+                            "a job that runs and a key that may see it are needed."
+                        )
+                    if answer.headers.get("Content-Encoding", "identity") != "identity":
+                        findings.append("ingress_compresses")
+                    limit.reschedule(asyncio.get_running_loop().time() + patience)
+                    await answer.content.readany()
+        except aiohttp.ClientError as error:
+            # Before the next one: a connection that times out is both.
+            raise CannotCheck(f"{stream} cannot be reached: {error}") from error
+        except TimeoutError:
+            findings.append("ingress_buffers")
+    for each in findings:
+        log.warning(each, url=url, advice=_ADVICE[each])
+    return findings
