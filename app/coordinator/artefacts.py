@@ -2,7 +2,8 @@
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,21 +48,18 @@ class Artefacts:
         asked = job.submission.output_config
         url = asked.path or self._drive.url(job.tenant_id, f"jobs/{job.job_id}/output")
         target = self._drive.destination(access_of(job), url)
-        made = directory.output
-        if asked.export_format:
-            made = directory.path / "export"
-            convert(asked.export_format, directory.output, made, abandoned=abandoned)
-        _bring(made, target, job.job_id, abandoned)
-        if not asked.register_model:
-            return Exported(url)
-        model_url = self._atlas.register(
-            tenant_id=job.tenant_id,
-            name=asked.model_name,
-            files=made,
-            job_id=job.job_id,
-            about=self._about(job),
-            abandoned=abandoned,
-        )
+        with _converted(asked.export_format, directory, abandoned) as made:
+            _bring(made, target, job.job_id, abandoned)
+            if not asked.register_model:
+                return Exported(url)
+            model_url = self._atlas.register(
+                tenant_id=job.tenant_id,
+                name=asked.model_name,
+                files=made,
+                job_id=job.job_id,
+                about=self._about(job),
+                abandoned=abandoned,
+            )
         return Exported(url, model_url)
 
     def _about(self, job: JobRecord) -> dict[str, Any]:
@@ -80,6 +78,20 @@ class Artefacts:
             "steps": job.progress.step,
             "loss": job.progress.loss,
         }
+
+
+@contextmanager
+def _converted(export_format: str, directory: JobDir, abandoned: threading.Event) -> Iterator[Path]:
+    """The artefacts in a format, as long as they are needed."""
+    if not export_format:
+        yield directory.output
+        return
+    made = directory.path / "export"
+    try:
+        convert(export_format, directory.output, made, abandoned=abandoned)
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _bring(made: Path, target: Path, job_id: str, abandoned: threading.Event) -> None:

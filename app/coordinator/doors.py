@@ -63,7 +63,7 @@ def peer_of(context: Context) -> Peer:
     tenant_id = metadata.get("x-tenant-id", "")
     if not TENANT.fullmatch(tenant_id):
         raise InvalidArgument(
-            "x-tenant-id", "this metadata must name the tenant: letters, digits, '.', '_', '-'"
+            "x-tenant-id", "this metadata must name the tenant: letters, digits, and any of @._+-"
         )
     return Peer(tenant_id, metadata.get("x-user-id", ""))
 

@@ -25,7 +25,7 @@ from .refusals import FailedPrecondition, InvalidArgument
 
 SCHEME: Final = "scaidrive://"
 ATLAS_SCHEME: Final = "scaiatlas://"
-TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,127}")
 
 
 class BadUrl(Exception):

@@ -21,6 +21,8 @@ from typing import Any, Protocol
 
 OWN_MODEL = "scaimind_model"
 CHARACTER_MODEL = "model.npz"
+#: The same, exported as safetensors: the alphabet is in the metadata, as JSON.
+EXPORTED_MODEL = "model.safetensors"
 RESULTS = "results.json"
 
 #: Scores by name, and how many samples were scored.
@@ -52,9 +54,7 @@ class CharacterModel:
         import numpy as np
 
         self._np = np
-        with np.load(path) as arrays:
-            self._weights = {name: arrays[name] for name in arrays.files if name != "alphabet"}
-            self._alphabet = [str(character) for character in arrays["alphabet"]]
+        self._weights, self._alphabet = _character_arrays(path)
         self._number = {character: at for at, character in enumerate(self._alphabet)}
         embedding = self._weights["embedding"].shape[1]
         self._context = self._weights["hidden"].shape[0] // embedding
@@ -110,7 +110,26 @@ def load_model(path: Path) -> Model:
         return model
     if (path / CHARACTER_MODEL).is_file():
         return CharacterModel(path / CHARACTER_MODEL)
-    raise BadData(f"the model's directory has neither {OWN_MODEL}.py nor {CHARACTER_MODEL}")
+    if (path / EXPORTED_MODEL).is_file():
+        return CharacterModel(path / EXPORTED_MODEL)
+    raise BadData(
+        f"the model's directory has none of {OWN_MODEL}.py, {CHARACTER_MODEL}, {EXPORTED_MODEL}"
+    )
+
+
+def _character_arrays(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The weights and the alphabet of the example's model, as trained or as exported."""
+    import numpy as np
+
+    if path.name == EXPORTED_MODEL:
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as tensors:
+            weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+            return weights, json.loads(tensors.metadata()["alphabet"])
+    with np.load(path) as arrays:
+        weights = {name: arrays[name] for name in arrays.files if name != "alphabet"}
+        return weights, [str(character) for character in arrays["alphabet"]]
 
 
 def records(path: Path, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -44,9 +44,11 @@ def _finding(drive: Drive, access: Access, source: dict[str, Any]) -> Finding:
     url, format_name = source["url"], source["format_name"]
     try:
         return examine(drive, access, url=url, format_name=format_name, columns=source["columns"])
-    except (NoReader, MemoryError) as error:
-        reason = str(error) or "it needs more memory than a data check may use"
-        return Finding(accessible=True, format=format_name, error_message=reason)
+    except NoReader as error:
+        reason = str(error)
+    except MemoryError:
+        reason = "it needs more memory than a data check may use"
+    return Finding(accessible=True, format=format_name, error_message=reason)
 
 
 def _stay_small(memory_bytes: int, parent: int) -> None:

@@ -237,6 +237,9 @@ def _parquet(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
         _check_columns(columns, dict.fromkeys(source.schema_arrow.names), 1)
         for batch in source.iter_batches(batch_size=_PARQUET_ROWS, use_threads=False):
             tally.records += batch.num_rows
+    except pyarrow.ArrowMemoryError:
+        # An ArrowException, too.
+        raise
     except (pyarrow.ArrowException, OSError) as error:
         problem = " ".join(str(error).split())
         raise BadData(f"behind record {tally.records}: it is not Parquet ({problem})") from None

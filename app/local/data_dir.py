@@ -31,6 +31,7 @@ class DataDir:
         self.issuer_url = self.root / "issuer-url"
         self.logs = self.root / "logs"
         self.postgres = self.root / "postgres"
+        self.postgres_password = self.root / "postgres-password"
 
     def prepare(self) -> None:
         """Make the directories. Raises `CannotStart` if they cannot be made and written to."""

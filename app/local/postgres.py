@@ -8,20 +8,21 @@ as root, and lets the server outlive us.
 import asyncio
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg2
 
-from app.local.data_dir import CannotStart, DataDir
+from app.local.data_dir import CannotStart, DataDir, write_secret
 from app.local.service import Service, last_line, leashed
 
 DATABASE = "scaimind"
@@ -48,9 +49,10 @@ def programs() -> Path:
     return max(Path(wheel.origin).parent.glob("pginstall*/bin"))
 
 
-def dsn(socket_folder: Path, database: str = DATABASE) -> str:
+def dsn(socket_folder: Path, *, password: str, database: str = DATABASE) -> str:
     """Address of a database that is served in a directory, as a libpq URI."""
-    return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(socket_folder), safe='')}"
+    folder = quote(str(socket_folder), safe="")
+    return f"postgresql://{SUPERUSER}:{password}@/{database}?host={folder}"
 
 
 def running_dsn(data_dir: DataDir) -> str | None:
@@ -58,7 +60,7 @@ def running_dsn(data_dir: DataDir) -> str | None:
     try:
         # postmaster.pid: pid, data directory, start time, port, socket directory, ...
         lines = (data_dir.postgres / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-        return dsn(Path(lines[4]))
+        return dsn(Path(lines[4]), password=_password(data_dir))
     except (OSError, IndexError):
         return None
 
@@ -70,6 +72,10 @@ class Postgres:
         self, data_dir: DataDir, *, tell: Callable[[str], None], holding: int, socket_folder: Path
     ) -> None:
         self._cluster = data_dir.postgres
+        # Jobs' scripts run as the same user: what keeps them out is the password.
+        if not self._cluster.exists():
+            write_secret(data_dir.postgres_password, secrets.token_urlsafe(32))
+        self._password = _password(data_dir)
         self._log = data_dir.logs / "postgres.log"
         self._tell = tell
         self._programs = programs()
@@ -79,7 +85,7 @@ class Postgres:
             os.chown(socket_folder, self._owner.pw_uid, self._owner.pw_gid)
         self._user = self._leash_user()
         self._environ = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-        self.dsn = dsn(socket_folder)
+        self.dsn = dsn(socket_folder, password=self._password)
         self.service = Service(
             name="PostgreSQL",
             command=(
@@ -119,9 +125,14 @@ class Postgres:
         beside.mkdir(mode=0o700)
         if self._owner is not None:
             os.chown(beside, self._owner.pw_uid, self._owner.pw_gid)
+        password_file = self._socket_folder / "initdb-password"
+        write_secret(password_file, self._password)
+        if self._owner is not None:
+            os.chown(password_file, self._owner.pw_uid, self._owner.pw_gid)
         command = (
             *(str(self._programs / "initdb"), "-D", str(beside), "-U", SUPERUSER),
-            *("--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", "--no-locale"),
+            *("--auth-local=scram-sha-256", "--auth-host=reject", f"--pwfile={password_file}"),
+            *("--encoding=UTF8", "--no-locale"),
         )
         with self._log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -139,6 +150,7 @@ class Postgres:
             if process.returncode is None:
                 process.terminate()
                 await process.wait()
+            password_file.unlink()
         if status:
             raise CannotStart(f"initdb failed: {last_line(self._log)} (log: {self._log})")
         beside.rename(self._cluster)
@@ -146,8 +158,16 @@ class Postgres:
     def _make_database(self) -> bool:
         """Make sure that the database is there; False while the server does not answer."""
         try:
-            connection = psycopg2.connect(dsn(self._socket_folder, "postgres"), connect_timeout=5)
-        except psycopg2.OperationalError:
+            connection = psycopg2.connect(
+                dsn(self._socket_folder, password=self._password, database="postgres"),
+                connect_timeout=5,
+            )
+        except psycopg2.OperationalError as error:
+            if "password" in str(error):
+                raise CannotStart(
+                    f"The database refuses the password in {self._cluster}-password. "
+                    "Put back the file that was there when the database was made."
+                ) from error
             return False
         try:
             connection.autocommit = True
@@ -168,6 +188,13 @@ class Postgres:
             for folder in path.parents
         )
         return f"{self._owner.pw_uid}:{self._owner.pw_gid}{'' if open_to_all else '+'}"
+
+
+def _password(data_dir: DataDir) -> str:
+    """The database's password; empty where the file is gone, which the server will refuse."""
+    with suppress(FileNotFoundError):
+        return data_dir.postgres_password.read_text(encoding="ascii").strip()
+    return ""
 
 
 @contextmanager

@@ -60,5 +60,7 @@ def test_the_database_of_a_run_is_found(tmp_path: Path) -> None:
     pid_file.write_text("1\n/data\n2\n5432\n")
     assert running_dsn(data_dir) is None
     pid_file.write_text("1\n/data\n2\n5432\n/a b/run\n\n 3\nready\n")
-    assert running_dsn(data_dir) == dsn(Path("/a b/run"))
-    assert "host=%2Fa%20b%2Frun" in dsn(Path("/a b/run"))
+    data_dir.postgres_password.write_text("word\n")
+    expected = dsn(Path("/a b/run"), password="word")
+    assert running_dsn(data_dir) == expected
+    assert "host=%2Fa%20b%2Frun" in expected

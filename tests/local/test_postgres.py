@@ -12,7 +12,7 @@ import pytest
 
 from app.local import postgres as postgres_module
 from app.local.data_dir import CannotStart, DataDir
-from app.local.postgres import Postgres, socket_folder
+from app.local.postgres import Postgres, dsn, socket_folder
 
 PATIENCE = 60.0
 
@@ -43,9 +43,13 @@ async def test_everything_lies_behind_closed_doors(
             try:
                 await server.until_ready()
                 assert await asyncio.to_thread(answer, server.dsn) == 42
+                for password in ("", "guessed"):
+                    with pytest.raises(psycopg2.OperationalError, match="password"):
+                        await asyncio.to_thread(answer, dsn(folder, password=password))
             finally:
                 await server.service.stop()
     assert said == ["Making a new database", "Starting PostgreSQL"]
+    assert stat.S_IMODE(data_dir.postgres_password.stat().st_mode) == 0o600
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     assert stat.S_IMODE(data_dir.postgres.stat().st_mode) == 0o700
 
