@@ -76,14 +76,13 @@ class DataCache:
         for path in self._entries_root.iterdir():
             entry = _load(path)
             if entry is None:
-                self._discard(path)
+                shutil.rmtree(self._withdraw(path), ignore_errors=True)
                 continue
             for job_id in entry.jobs - set(running):
                 (path / "jobs" / job_id).unlink()
             entry.jobs &= set(running)
             self._entries[path.name] = entry
-        with self._lock:
-            self._make_room(0)
+        self._make_room(0)
 
     def fetch(
         self,
@@ -106,31 +105,30 @@ class DataCache:
         key = _key(tenant_id, url, found)
         with self._turn(key, abandoned):
             with self._lock:
-                entry = self._entries.get(key)
-                if entry is None:
-                    if not self._make_room(size):
-                        return None
-                    self._promised += size
-            if entry is None:
-                entry = Entry(
-                    path=self._entries_root / key,
-                    tenant_id=tenant_id,
-                    url=url,
-                    size_bytes=size,
-                    cached_at=now,
-                    last_accessed=now,
-                )
-                try:
-                    self._make(entry, files, found, abandoned)
-                    with self._lock:
-                        self._entries[key] = entry
-                finally:
-                    with self._lock:
-                        self._promised -= size
-                _log.info("data_set_cached", tenant_id=tenant_id, url=url, size_bytes=size)
-            with self._lock:
-                _use(entry, job_id, node_ids, now)
-        return entry.local_path
+                # Taken into use at once: what nobody uses may be removed at any moment.
+                if (entry := self._entries.get(key)) is not None:
+                    _use(entry, job_id, node_ids, now)
+                    return entry.local_path
+            if not self._make_room(size):
+                return None
+            entry = Entry(
+                path=self._entries_root / key,
+                tenant_id=tenant_id,
+                url=url,
+                size_bytes=size,
+                cached_at=now,
+                last_accessed=now,
+            )
+            try:
+                self._make(entry, files, found, abandoned)
+                with self._lock:
+                    self._entries[key] = entry
+                    _use(entry, job_id, node_ids, now)
+            finally:
+                with self._lock:
+                    self._promised -= size
+            _log.info("data_set_cached", tenant_id=tenant_id, url=url, size_bytes=size)
+            return entry.local_path
 
     def release(self, job_id: str) -> None:
         """The job uses nothing any more."""
@@ -164,29 +162,38 @@ class DataCache:
             turn.release()
 
     def _make_room(self, size: int) -> bool:
-        """Remove what was used longest ago, if that makes room; call with the lock held."""
-        used = sum(entry.size_bytes for entry in self._entries.values()) + self._promised
-        unused = sorted(
-            (item for item in self._entries.items() if not item[1].jobs),
-            key=lambda item: item[1].last_accessed,
-        )
-        excess = used + size - self.limit_bytes
-        if excess > sum(entry.size_bytes for _, entry in unused):
-            return False
-        for key, entry in unused:
-            if excess <= 0:
-                break
-            excess -= entry.size_bytes
-            del self._entries[key]
-            self._discard(entry.path)
-            _log.info("data_set_evicted", tenant_id=entry.tenant_id, url=entry.url)
+        """Promise room for `size` bytes, and remove for it what was used longest ago.
+
+        Removes nothing, and returns False, if that would not be enough.
+        """
+        doomed = []
+        with self._lock:
+            used = sum(entry.size_bytes for entry in self._entries.values()) + self._promised
+            unused = sorted(
+                (item for item in self._entries.items() if not item[1].jobs),
+                key=lambda item: item[1].last_accessed,
+            )
+            excess = used + size - self.limit_bytes
+            if size and excess > sum(entry.size_bytes for _, entry in unused):
+                return False
+            for key, entry in unused:
+                if excess <= 0:
+                    break
+                excess -= entry.size_bytes
+                del self._entries[key]
+                doomed.append(self._withdraw(entry.path))
+                _log.info("data_set_evicted", tenant_id=entry.tenant_id, url=entry.url)
+            self._promised += size
+        # Without the lock: others only look, and must not wait for the disk.
+        for path in doomed:
+            shutil.rmtree(path, ignore_errors=True)
         return True
 
-    def _discard(self, path: Path) -> None:
-        """Remove a directory: what is left of it after a crash is no entry."""
+    def _withdraw(self, path: Path) -> Path:
+        """Take a directory away to be removed: what is left of it after a crash is no entry."""
         doomed = self._incoming / secrets.token_hex(8)
         path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        return doomed
 
     def _make(
         self,

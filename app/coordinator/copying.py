@@ -5,7 +5,7 @@ import os
 import stat
 import threading
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 #: Bytes between two looks at whether anybody wants the copy.
 _COPY: Final = 16 * 1024 * 1024
@@ -51,17 +51,27 @@ def _read_and_write(source: int, target: int, abandoned: threading.Event) -> int
     return total
 
 
-def copy_file(source: Path, target: Path, abandoned: threading.Event) -> None:
-    """Copy a file so that `target` is there as a whole or not at all. Raises Abandoned, OSError."""
+def copy_open_file(source: IO[bytes], target: Path, abandoned: threading.Event) -> None:
+    """Copy a file that is open, so that `target` is there as a whole or not at all.
+
+    Raises Abandoned, OSError.
+    """
     fresh = target.with_name(f".{target.name}.partial")
+    mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode) | stat.S_IRUSR | stat.S_IWUSR
     try:
-        with open(source, "rb") as reader, open(fresh, "wb") as writer:
-            copy_content(reader.fileno(), writer.fileno(), abandoned)
-        fresh.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR)
+        with open(fresh, "wb") as writer:
+            copy_content(source.fileno(), writer.fileno(), abandoned)
+        fresh.chmod(mode)
         fresh.replace(target)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def copy_file(source: Path, target: Path, abandoned: threading.Event) -> None:
+    """Copy a file so that `target` is there as a whole or not at all. Raises Abandoned, OSError."""
+    with open(source, "rb") as reader:
+        copy_open_file(reader, target, abandoned)
 
 
 def copy_tree(source: Path, target: Path, abandoned: threading.Event) -> None:

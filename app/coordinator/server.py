@@ -51,6 +51,8 @@ from .workspace import Workspace
 #: Seconds that calls may still take once no run is left.
 _STOP_PATIENCE: Final = 1.0
 _REMEMBERED_RUNS: Final = 500
+#: Seconds for which another coordinator's end is waited for.
+_LOCK_PATIENCE: Final = 3.0
 _SERVICE: Final = coordinator_pb2.DESCRIPTOR.services_by_name["MindCoordinator"].full_name
 
 _log = structlog.get_logger("scaimind.coordinator")
@@ -258,16 +260,31 @@ def _sole_owner(config: CoordinatorConfig) -> Iterator[None]:
             f"SCAIMIND_COORDINATOR_DATA_DIR: {config.data_dir}: {error.strerror}"
         ) from None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        raise BadConfig(
-            f"SCAIMIND_COORDINATOR_DATA_DIR: another coordinator uses {config.data_dir}"
-        ) from None
-    try:
+        if not _locked(file):
+            raise BadConfig(
+                f"SCAIMIND_COORDINATOR_DATA_DIR: another coordinator uses {config.data_dir}"
+            )
         yield
     finally:
         os.close(file)
+
+
+def _locked(file: int) -> bool:
+    """Lock a file, waiting a little for who has it.
+
+    A program that a killed coordinator was just starting has its lock, too,
+    until it has replaced the copy of the coordinator that it began as.
+    """
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | None = None) -> None:

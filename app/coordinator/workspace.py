@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from . import logs
 from .artefacts import Artefacts, Exported
-from .copying import copy_file
+from .copying import copy_file, copy_open_file
 from .drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive
 from .evaluations import SCRIPT, process_config
 from .exporting import CannotConvert
@@ -82,7 +82,8 @@ class Workspace:
                 config = process_config(job, fetch)
             else:
                 given = job.submission.training_config.framework.custom_script_path
-                copy_file(self._drive.find(access, given), self.script(job), abandoned)
+                with self._drive.filesystem(access).open(given) as script:
+                    copy_open_file(script, self.script(job), abandoned)
                 config = _training_config(job, fetch)
             if job.resume_from:
                 self._drive.find(access, job.resume_from)

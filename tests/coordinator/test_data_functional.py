@@ -123,6 +123,17 @@ async def test_a_check_that_nobody_waits_for_ends(tmp_path: Path) -> None:
         assert (await client.call("ValidateData", request)).valid
 
 
+async def test_a_check_that_needs_too_much_memory_says_so(tmp_path: Path) -> None:
+    async with running(tmp_path, validation_memory=64 * 1024**2) as (_, client):
+        url = client.write("a.json", "")
+        deep = b"[" + b"[1]," * 2_000_000 + b"1]"
+        (client.drive / "local" / "a.json").write_bytes(b'[{"text": ' + deep + b"}]")
+        answer = await client.call(
+            "ValidateData", ValidateDataRequest(data_sources=[DataSource(path=url)])
+        )
+        assert "more memory than a data check may use" in answer.validations[0].error_message
+
+
 async def test_a_format_whose_package_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +229,38 @@ async def test_export_formats(tmp_path: Path) -> None:
         job = await client.end(nothing)
         assert status_of(job) == "FAILED"
         assert "neither a .npz nor a .safetensors" in job.error_message
+
+
+async def test_an_exported_model_is_evaluated_like_the_one_that_was_trained(tmp_path: Path) -> None:
+    makes = """
+        import os, numpy as np
+        rng = np.random.default_rng(1)
+        sizes = {"embedding": (2, 3), "hidden": (6, 4), "output": (4, 2)}
+        np.savez(
+            os.environ["SCAIMIND_OUTPUT_DIR"] + "/model.npz",
+            alphabet=np.array(["a", "\\n"]), hidden_bias=np.zeros(4), output_bias=np.zeros(2),
+            **{name: rng.standard_normal(shape) for name, shape in sizes.items()},
+        )
+    """
+    async with running(tmp_path) as (_, client):
+        data = client.write("text.jsonl", '{"text": "aa\\na"}\n')
+        scores = []
+        for export_format in ("", "safetensors"):
+            job_id = await client.submit(makes, output_config={"export_format": export_format})
+            assert status_of(await client.end(job_id)) == "COMPLETED"
+            # What was made on the way is gone.
+            assert not (tmp_path / "jobs" / job_id / "export").exists()
+            request = SubmitEvaluationRequest(
+                job_id=job_id, benchmarks=[Benchmark(name="perplexity", dataset=data)]
+            )
+            evaluation_id = (await client.call("SubmitEvaluation", request)).evaluation_id
+            assert status_of(await client.end(evaluation_id)) == "COMPLETED"
+            done = await client.call(
+                "GetEvaluation", GetEvaluationRequest(evaluation_id=evaluation_id)
+            )
+            scores.append(dict(done.results[0].scores))
+        assert scores[0] == scores[1]
+        assert scores[0]["perplexity"] > 1
 
 
 async def test_a_model_is_registered_and_used(tmp_path: Path) -> None:

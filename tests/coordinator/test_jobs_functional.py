@@ -1,9 +1,11 @@
 """Jobs from submission to end, with real processes, over a real socket."""
 
 import asyncio
+import hmac
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import psutil
@@ -15,7 +17,7 @@ from generated.mindcoordinator.v1.watch_pb2 import (
     ListJobLogsRequest,
     LogLevel,
 )
-from tests.coordinator.harness import Client, running, status_of, submission
+from tests.coordinator.harness import SECRET, Client, running, status_of, submission
 
 
 def lives(pid: int) -> bool:
@@ -249,6 +251,27 @@ async def test_a_wrong_secret_is_turned_away(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await nobody.call("ListJobs", ListJobsRequest())
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_the_secret_is_compared_in_constant_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+
+    def compare(given: bytes, secret: bytes) -> bool:
+        compared.append(given)
+        return hmac.compare_digest(given, secret)
+
+    monkeypatch.setattr("app.coordinator.doors.hmac", SimpleNamespace(compare_digest=compare))
+    async with running(tmp_path) as (_, client):
+        for wrong in (SECRET[:-1], SECRET + "x", SECRET.upper(), "x"):
+            stranger = Client(client.stub, client.drive, secret=wrong)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stranger.call("ListJobs", ListJobsRequest())
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert compared.pop() == wrong.encode()
+        await client.call("ListJobs", ListJobsRequest())
+        assert compared == [SECRET.encode()]
 
 
 async def test_an_idempotency_key_gives_the_same_job(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.coordinator.access import Grant
 from app.coordinator.listing import Order
 from app.coordinator.records import Checkpoint, Demand, Intent, JobRecord, Progress, Share
 from app.coordinator.refusals import InvalidArgument
@@ -37,6 +38,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         checkpoints=(Checkpoint("step-1", 1, 10, 3),),
         progress=Progress(1, 2, 0.5, 0.25),
         exit_code=-9,
+        grant=Grant.give(tenant_id="t", user_id="u", job_id="j", urls=["scaidrive://t/a"]),
     )
     store = Store(tmp_path / "db")
     with store.transaction():

@@ -334,6 +334,7 @@ def main() -> int:
         return 0
 
     output = Path(environ["SCAIMIND_OUTPUT_DIR"])
+    output.mkdir(parents=True, exist_ok=True)
     save_model(output / "model.npz", trainer.weights, corpus.alphabet)
     report = {
         "steps": plan.steps,
