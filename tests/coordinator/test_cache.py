@@ -1,16 +1,23 @@
 """The data-set cache: bounded, least recently used first out, whole after a crash."""
 
+import errno
 import os
+import random
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from app.coordinator.access import Access
+from app.coordinator.access import Access, Grant
 from app.coordinator.cache import DataCache
 from app.coordinator.copying import Abandoned
 from app.coordinator.drive import BadUrl, Drive, DriveFileSystem
+from app.coordinator.inputs import Inputs
+from app.coordinator.records import Demand, JobRecord
+from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 
 class Bench:
@@ -197,3 +204,59 @@ def test_many_jobs_fetch_the_same_thing_once(bench: Bench) -> None:
     assert len(set(found)) == 1
     assert None not in found
     assert len(bench.cache.entries("t")[0].jobs) == 8
+
+
+def test_what_a_job_was_given_stays_while_others_need_the_room(bench: Bench) -> None:
+    """Threads fetch more than fits, and read what they were given before they let go of it."""
+    contents = [os.urandom(300) for _ in range(8)]
+    expected = {bench.write(str(at), content): content for at, content in enumerate(contents)}
+    wrong: list[str] = []
+    cached = 0
+
+    def work(worker: int) -> None:
+        nonlocal cached
+        rng = random.Random(worker)
+        for turn in range(60):
+            url = rng.choice(list(expected))
+            job = f"{worker}-{turn}"
+            path = bench.fetch(url, job)
+            if path is not None:
+                cached += 1
+                if path.read_bytes() != expected[url]:
+                    wrong.append(url)
+                bench.cache.release(job)
+
+    with ThreadPoolExecutor(6) as threads:
+        for done in [threads.submit(work, worker) for worker in range(6)]:
+            done.result(timeout=60)
+    assert not wrong
+    assert cached > 60
+    entries = bench.cache.entries("t")
+    assert sum(entry.size_bytes for entry in entries) <= bench.limit
+    assert {entry.path for entry in entries} == set((bench.root / "cache" / "entries").iterdir())
+    assert not list((bench.root / "cache" / "incoming").iterdir())
+
+
+def test_a_disk_without_room_for_copies_lets_the_job_read_the_original(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("app.coordinator.cache.copy_content", full)
+    url = bench.write("a", b"1")
+    job = JobRecord(
+        job_id="j",
+        tenant_id="t",
+        user_id="u",
+        name="n",
+        submission=SubmitJobRequest(),
+        demand=Demand(),
+        created_at=1,
+        updated_at=1,
+        grant=Grant.give(tenant_id="t", user_id="u", job_id="j", urls=[url]),
+    )
+    inputs = Inputs(drive=bench.drive, cache=bench.cache, clock=lambda: 1)
+    assert inputs.fetch(job, url, threading.Event()) == bench.root / "drive" / "t" / "a"
+    with pytest.raises(BadUrl, match="no grant"):
+        inputs.fetch(replace(job, grant=None), url, threading.Event())
