@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import hypothesis
 import psycopg2
 import pytest
 
@@ -15,6 +16,10 @@ from app.local.data_dir import DataDir
 from app.local.postgres import DATABASE, Postgres, socket_folder
 
 pytest_plugins = ["tests.secrecy"]
+
+# How long an example takes tells of the machine, not of the code.
+hypothesis.settings.register_profile("scaimind", deadline=None)
+hypothesis.settings.load_profile("scaimind")
 
 
 @pytest.fixture(autouse=True)

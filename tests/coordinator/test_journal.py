@@ -6,7 +6,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.coordinator import journal_writer, logs
@@ -51,7 +51,6 @@ def pages(log: LogReader, limit: int = 5) -> Iterator[LogEntry]:
         cursor = page.cursor
 
 
-@settings(deadline=None)
 @given(first=ENTRIES, second=ENTRIES, data=st.data())
 def test_a_log_cut_anywhere_goes_on_densely(
     first: list[LogEntry], second: list[LogEntry], data: st.DataObject
@@ -78,7 +77,6 @@ def test_a_log_cut_anywhere_goes_on_densely(
         assert [entry.offset for entry in after] == list(range(1, len(after) + 1))
 
 
-@settings(deadline=None)
 @given(
     entries=ENTRIES,
     level=st.integers(0, 4),
@@ -113,7 +111,6 @@ def test_tails_and_selections_are_those_of_the_plain_list(
                 assert log.locate(offset).number == offset
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), rarity=st.integers(1, 60))
 def test_a_rare_level_is_found_wherever_it_is(seed: int, rarity: int) -> None:
     """In a hundred blocks, most of which are passed over."""

@@ -1,7 +1,7 @@
 """Lines out of what a process writes."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.coordinator.lines import Line, LineSplitter, parse_line
@@ -24,7 +24,6 @@ class Clock:
         return self.now
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=50).filter(lambda b: b"\n" not in b and b"\r" not in b)), st.data()
 )

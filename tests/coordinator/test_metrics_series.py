@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.coordinator import journal_writer, metrics_blocks, metrics_series
@@ -89,7 +89,6 @@ def texts(snapshots: Iterable[MetricsSnapshot]) -> list[bytes]:
     return [snapshot.SerializeToString(deterministic=True) for snapshot in snapshots]
 
 
-@settings(deadline=None)
 @given(snapshots=SNAPSHOTS | MANY, limit=st.integers(1, 40), batch=st.integers(1, 9))
 def test_the_ends_and_the_extremes_of_every_series_stay(
     snapshots: list[MetricsSnapshot], limit: int, batch: int
@@ -111,7 +110,6 @@ def test_the_ends_and_the_extremes_of_every_series_stay(
             assert total in {point.sequence for point in points}
 
 
-@settings(deadline=None)
 @given(snapshots=MANY, batch=st.integers(1, 9), data=st.data())
 def test_so_do_they_where_nothing_else_finds_room(
     snapshots: list[MetricsSnapshot], batch: int, data: st.DataObject
@@ -132,7 +130,6 @@ def test_so_do_they_where_nothing_else_finds_room(
         check(points, everything(Path(folder)))
 
 
-@settings(deadline=None)
 @given(snapshots=MANY, more=SNAPSHOTS, limit=st.integers(1, 15), data=st.data())
 def test_files_cut_anywhere_give_the_answer_of_what_is_left(
     snapshots: list[MetricsSnapshot],

@@ -243,7 +243,7 @@ def test_illegal_requests_name_the_state() -> None:
         bench.scheduler.resume(queued, checkpoint_id="", resume_from="")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32))
 def test_whatever_happens_nothing_is_oversubscribed_or_lost(seed: int) -> None:
     choose = random.Random(seed)

@@ -330,9 +330,7 @@ class CoreMachine(RuleBasedStateMachine):
         assert len(gone) == end.offset - start.offset + 1, "a gap told of entries that exist"
 
 
-CoreMachine.TestCase.settings = hypothesis_settings(
-    max_examples=300, stateful_step_count=60, deadline=None
-)
+CoreMachine.TestCase.settings = hypothesis_settings(max_examples=300, stateful_step_count=60)
 test_core = CoreMachine.TestCase
 
 

@@ -168,7 +168,7 @@ def test_any_answer_of_the_coordinator_fits_its_schema(document: Json, method: s
         return
     closed = strict(document)
 
-    @settings(derandomize=True, max_examples=25, deadline=None, database=None)
+    @settings(derandomize=True, max_examples=25, database=None)
     @given(messages(type_of(METHODS[method].output_type)))
     def check(answer: Any) -> None:
         told = orjson.loads(orjson.dumps(to_json(answer)))
