@@ -196,7 +196,7 @@ class Killable:
 async def coordinator_process(
     path: Path, *, port: int = 0, within: Sequence[str] = ()
 ) -> AsyncIterator[Killable]:
-    """Run a coordinator in a process of its own; what is left of it at the end is killed.
+    """Run a coordinator in a process of its own; at the end it is stopped, and its jobs with it.
 
     `within` is a command that becomes the one behind it.
     """
@@ -227,8 +227,14 @@ async def coordinator_process(
             yield Killable(process, int(line))
         finally:
             if process.returncode is None:
+                process.terminate()
+            try:
+                async with asyncio.timeout(30):
+                    await process.wait()
+            except TimeoutError:
                 process.kill()
-            await process.wait()
+                await process.wait()
+                raise
             written("coordinator", await drained)
     finally:
         # Closed here and now: a warning at collection time would come too late.
