@@ -6,26 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self, TypeAlias
 
+from app.schemas.jobs import JOB_STATUSES
+
 JsonObject: TypeAlias = dict[str, Any]
 
 #: By their numbers in the contract, which follow a job's life: of two states
 #: at the same time, the one with the higher number is taken for the later.
-STATUSES = (
-    "UNSPECIFIED",
-    "PENDING",
-    "QUEUED",
-    "SCHEDULING",
-    "PREPARING",
-    "TRAINING",
-    "CHECKPOINTING",
-    "PAUSED",
-    "EVALUATING",
-    "EXPORTING",
-    "COMPLETED",
-    "FAILED",
-    "CANCELLED",
-    "PREEMPTED",
-)
+STATUSES = ("UNSPECIFIED", *JOB_STATUSES)
 _NUMBERS = {name: number for number, name in enumerate(STATUSES)}
 #: States that end a job: from COMPLETED to PREEMPTED.
 ENDS = range(10, 14)

@@ -10,11 +10,8 @@ any reader without an index has to do.
 """
 
 import argparse
-import resource
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +27,7 @@ from generated.mindcoordinator.v1.watch_pb2 import (
     LogLevel,
     LogPosition,
 )
+from scripts.bench.measuring import peak, timed
 
 BATCH = 2000
 ROUNDS = 7
@@ -71,7 +69,8 @@ def main() -> int:
         ours = {}
         for name, request in pieces.items():
             found = len(list_logs(directory, request, ended=True).entries)
-            ours[name] = found, timed(partial(list_logs, directory, request, ended=True))
+            read = partial(list_logs, directory, request, ended=True)
+            ours[name] = found, timed(read, rounds=ROUNDS)
         held = peak()
         counted = timed(lambda: count_lines(directory.log), rounds=1)
         parsed = timed(lambda: parse_lines(directory.log), rounds=1)
@@ -131,21 +130,6 @@ def parse_lines(path: Path) -> int:
             found += len(page.entries)
             cursor = page.cursor
     return found
-
-
-def timed(call: Callable[[], object], *, rounds: int = ROUNDS) -> float:
-    """Seconds that a call takes, the middle of some."""
-    spent = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - began)
-    return statistics.median(spent)
-
-
-def peak() -> int:
-    """Most memory that this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -8,11 +8,8 @@ snapshot and keeps the ends and the extremes of each series, without more.
 
 import argparse
 import math
-import resource
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +17,7 @@ from tempfile import TemporaryDirectory
 from app.coordinator.metrics import MetricsReader, MetricsWriter
 from app.coordinator.metrics_series import downsample
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot
+from scripts.bench.measuring import peak, timed
 
 BATCH = 2000
 ROUNDS = 5
@@ -44,7 +42,10 @@ def main() -> int:
             f"{count:,} snapshots, {size / 2**20:.0f} MiB, written in {spent:.1f} s"
             f" ({spent / count * 1e6:.1f} us each); blocks take {extra:.1%} more"
         )
-        ours = {points: timed(partial(downsample, path, points)) for points in (100, 1000, 10_000)}
+        ours = {
+            points: timed(partial(downsample, path, points), rounds=ROUNDS)
+            for points in (100, 1000, 10_000)
+        }
         held = peak()
         # Last: its memory is not ours.
         theirs = timed(lambda: whole_file(path), rounds=1)
@@ -96,21 +97,6 @@ def whole_file(path: Path) -> dict[str, list[float]]:
                     known = found.setdefault(name, [number] * 4)
                     known[1:] = number, min(known[2], number), max(known[3], number)
     return found
-
-
-def timed(call: Callable[[], object], *, rounds: int = ROUNDS) -> float:
-    """Seconds that a call takes, the middle of some."""
-    spent = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - began)
-    return statistics.median(spent)
-
-
-def peak() -> int:
-    """Most memory that this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

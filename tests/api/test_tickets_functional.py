@@ -13,7 +13,7 @@ import structlog
 from app.auth.api_keys import NewKey, revoke_key
 from app.cache.connection import connected
 from app.settings import CorsSettings
-from tests.hub.log_coordinator import JOB, LogCoordinator
+from tests.hub.log_coordinator import JOB, LogCoordinator, one_job
 from tests.replicas import Answer, Replica, in_thread, new_key, replica, settings_for
 
 KINDS = ("logs", "metrics")
@@ -21,9 +21,7 @@ KINDS = ("logs", "metrics")
 
 @pytest.fixture
 async def coordinator() -> AsyncIterator[LogCoordinator]:
-    # What it does not serve is UNIMPLEMENTED, as generated.
-    async with LogCoordinator() as running:  # type: ignore[abstract]
-        running.jobs[JOB]
+    async with one_job() as running:
         yield running
 
 

@@ -12,7 +12,7 @@ from app.auth.api_keys import revoke_key
 from app.cache.connection import connected
 from app.settings import AuthSettings, HubSettings
 from tests.hub.client import Watching
-from tests.hub.log_coordinator import JOB, LogCoordinator
+from tests.hub.log_coordinator import JOB, LogCoordinator, one_job
 from tests.replicas import Replica, in_thread, new_key, replica, settings_for
 
 KINDS = ("logs", "metrics")
@@ -20,9 +20,7 @@ KINDS = ("logs", "metrics")
 
 @pytest.fixture
 async def coordinator() -> AsyncIterator[LogCoordinator]:
-    # What it does not serve is UNIMPLEMENTED, as generated.
-    async with LogCoordinator() as running:  # type: ignore[abstract]
-        running.jobs[JOB]
+    async with one_job() as running:
         yield running
 
 

@@ -1,6 +1,9 @@
 """The coordinator's configuration."""
 
+import fcntl
+import os
 import re
+import threading
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +14,7 @@ from app.coordinator import BadConfig, CoordinatorConfig, config_text
 from app.coordinator.cluster import GpuSpec
 from app.coordinator.nodespecs import parse_size, parse_virtual_nodes
 from app.coordinator.server import Coordinator
-from tests.coordinator.harness import config_for
+from tests.coordinator.harness import config_for, running
 
 SECRET = {"SCAIMIND_COORDINATOR_API_SECRET": "hush"}
 GIB = 1024**3
@@ -87,6 +90,19 @@ async def test_one_data_directory_has_one_coordinator(tmp_path: Path) -> None:
         with pytest.raises(BadConfig, match="in use"):
             async with Coordinator(taken):
                 pass
+
+
+async def test_a_start_waits_for_what_a_killed_coordinator_was_starting(tmp_path: Path) -> None:
+    # Such a program has the lock for as long as it is a copy of the coordinator.
+    held = os.open(tmp_path / "owner.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    let_go = threading.Timer(0.2, os.close, (held,))
+    let_go.start()
+    try:
+        async with running(tmp_path):
+            assert not let_go.is_alive()
+    finally:
+        let_go.join()
 
 
 def toml(tmp_path: Path, text: str) -> Path:

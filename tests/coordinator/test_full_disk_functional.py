@@ -9,17 +9,22 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
 import pytest
 
 from app.coordinator import BadConfig
+from app.coordinator.jobdir import JobDir
 from app.coordinator.reserve import SIZE, Reserve
 from generated.mindcoordinator.v1.cluster_pb2 import GetClusterStatusRequest
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from tests.coordinator.harness import (
     SECRET,
+    Client,
+    Killable,
     client_of,
     coordinator_process,
     running,
@@ -57,6 +62,21 @@ needs_mounts = pytest.mark.skipif(
     not can_mount(), reason="no disk can be mounted here, not even in a namespace of its own"
 )
 
+
+@asynccontextmanager
+async def on_small_disk(path: Path) -> AsyncIterator[tuple[Killable, Client]]:
+    """A coordinator whose data directory is a disk of 24 MiB; the drive is not on it."""
+    data, drive = path / "data", path / "drive"
+    within = small_disks(data, size="24m")
+    async with (
+        coordinator_process(
+            data, within=(*within, "env", f"SCAIMIND_COORDINATOR_DRIVE_DIR={drive}")
+        ) as process,
+        client_of(process.port, drive) as client,
+    ):
+        yield process, client
+
+
 FILLS = """
     import os
     with open(os.environ["TMPDIR"] + "/fill", "wb", buffering=0) as file:
@@ -73,14 +93,7 @@ FILLS = """
 
 @needs_mounts
 async def test_a_full_disk_ends_the_job_and_not_the_coordinator(tmp_path: Path) -> None:
-    data, drive = tmp_path / "data", tmp_path / "drive"
-    within = small_disks(data, size="24m")
-    async with (
-        coordinator_process(
-            data, within=(*within, "env", f"SCAIMIND_COORDINATOR_DRIVE_DIR={drive}")
-        ) as process,
-        client_of(process.port, drive) as client,
-    ):
+    async with on_small_disk(tmp_path) as (process, client):
         for _ in range(2):
             # The second time shows that the space is free again, and kept again.
             job_id = await client.submit(FILLS)
@@ -134,7 +147,7 @@ async def test_artefacts_that_cannot_be_written_fail_the_job(tmp_path: Path) -> 
         await client.until_line(job_id, "ready")
         # From now on nothing can be made in there, by root neither.
         client.write("models", "not a directory")
-        (tmp_path / f"jobs/{job_id}/work/go").touch()
+        (JobDir(tmp_path / "jobs" / job_id).work / "go").touch()
         job = await client.end(job_id)
         assert status_of(job) == "FAILED"
         assert job.error_message
@@ -209,18 +222,11 @@ def fill(path: Path) -> None:
 
 @needs_mounts
 async def test_on_a_full_disk_jobs_can_be_ended_and_none_submitted(tmp_path: Path) -> None:
-    data, drive = tmp_path / "data", tmp_path / "drive"
-    within = small_disks(data, size="24m")
-    async with (
-        coordinator_process(
-            data, within=(*within, "env", f"SCAIMIND_COORDINATOR_DRIVE_DIR={drive}")
-        ) as process,
-        client_of(process.port, drive) as client,
-    ):
+    async with on_small_disk(tmp_path) as (process, client):
         job_id = await client.submit(WAITS)
         await client.until_line(job_id, "ready")
         # Where the coordinator sees its disk.
-        full = Path(f"/proc/{process.process.pid}/root{data}/fill")
+        full = Path(f"/proc/{process.process.pid}/root{tmp_path}/data/fill")
         await asyncio.to_thread(fill, full)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await client.call("SubmitJob", submission())

@@ -1,6 +1,5 @@
 """What is read of a long log: as much as is asked for, however long it is."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from generated.mindcoordinator.v1.watch_pb2 import (
     LogLevel,
     LogPosition,
 )
+from tests.coordinator.reads import Reads
 
 INFO, WARNING = LogLevel.LOG_LEVEL_INFO, LogLevel.LOG_LEVEL_WARNING
 
@@ -42,22 +42,13 @@ def test_a_piece_costs_the_same_in_a_log_ten_times_as_long(
     counts = (20_000, 200_000)
     directories = [long_log(tmp_path / str(count), count) for count in counts]
     sizes = [(each.log / "entries").stat().st_size for each in directories]
-    read = 0
-    pread = os.pread
-
-    def counting(file: int, size: int, at: int) -> bytes:
-        nonlocal read
-        data = pread(file, size, at)
-        read += len(data)
-        return data
+    reads = Reads(monkeypatch)
 
     def ask(directory: JobDir, **request: object) -> tuple[list[int], int]:
-        nonlocal read
-        read = 0
+        reads.size = 0
         answer = list_logs(directory, ListJobLogsRequest(**request), ended=True)  # type: ignore[arg-type]  # passed on as they are
-        return [entry.offset for entry in answer.entries], read
+        return [entry.offset for entry in answer.entries], reads.size
 
-    monkeypatch.setattr(os, "pread", counting)
     costs = []
     for directory, count in zip(directories, counts, strict=True):
         epoch = logs.read_epoch(directory.log)

@@ -20,6 +20,7 @@ from app.coordinator.metrics_blocks import count_blocks, read_blocks
 from app.coordinator.metrics_series import downsample, job_metrics
 from app.coordinator.refusals import InvalidArgument
 from generated.mindcoordinator.v1.watch_pb2 import GetJobMetricsRequest, MetricsSnapshot
+from tests.coordinator.reads import Reads
 
 #: Each snapshot has some of the series: holes everywhere.
 VALUES = st.floats() | st.integers(-3, 3).map(float)
@@ -207,21 +208,12 @@ def test_a_curve_is_drawn_of_the_blocks(tmp_path: Path, monkeypatch: pytest.Monk
             ]
         )
     writer.close()
-    read = 0
-    pread = os.pread
-
-    def counting(file: int, size: int, at: int) -> bytes:
-        nonlocal read
-        data = pread(file, size, at)
-        read += len(data)
-        return data
-
-    monkeypatch.setattr(os, "pread", counting)
+    reads = Reads(monkeypatch)
     points, total = downsample(tmp_path, 20)
     monkeypatch.undo()
     assert total == count
     check(points, everything(tmp_path))
-    assert 0 < read < (tmp_path / "snapshots").stat().st_size / 10
+    assert 0 < reads.size < (tmp_path / "snapshots").stat().st_size / 10
 
 
 def test_missing_blocks_of_a_job_that_has_ended_are_made(

@@ -15,7 +15,7 @@ from app.auth.api_keys import create_key
 from app.ingress_check import CannotCheck, check_ingress
 from tests.deploy.ingress import configuration, nginx, render
 from tests.deploy.processes import Replica, free_ports, replicas
-from tests.hub.log_coordinator import JOB, LogCoordinator
+from tests.hub.log_coordinator import JOB, LogCoordinator, one_job
 
 PATIENCE = 30
 PATH = f"/v1/modules/scaimind/jobs/{JOB}/logs?tail=0"
@@ -40,9 +40,7 @@ def as_the_manifests_say(port: int, server: int) -> str:
 
 @pytest.fixture
 async def coordinator() -> AsyncIterator[LogCoordinator]:
-    # What it does not serve is UNIMPLEMENTED, as generated.
-    async with LogCoordinator() as running:  # type: ignore[abstract]
-        running.jobs[JOB]
+    async with one_job() as running:
         yield running
 
 

@@ -24,7 +24,7 @@ from app.hub import CloseReason, Hub
 from app.hub.observer import HubObserver
 from app.settings import CoordinatorSettings, HubSettings
 from tests.hub.client import Watching
-from tests.hub.log_coordinator import JOB, LogCoordinator
+from tests.hub.log_coordinator import JOB, LogCoordinator, one_job
 
 #: Fast enough for a test, slow enough to be seen.
 QUICK = HubSettings(
@@ -122,9 +122,7 @@ GatewayMaker = Callable[..., Awaitable[Gateway]]
 
 @pytest.fixture
 async def coordinator() -> AsyncIterator[LogCoordinator]:
-    # What it does not serve is UNIMPLEMENTED, as generated.
-    async with LogCoordinator() as running:  # type: ignore[abstract]
-        running.jobs[JOB]
+    async with one_job() as running:
         yield running
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -246,3 +246,12 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         tenant = dict(context.invocation_metadata() or ())["x-tenant-id"]
         if self.tenants.get(job_id, tenant) != tenant or job_id not in self.jobs:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such job")
+
+
+@asynccontextmanager
+async def one_job() -> AsyncIterator[LogCoordinator]:
+    """A coordinator that runs and has the job `JOB`."""
+    # What it does not serve is UNIMPLEMENTED, as generated.
+    async with LogCoordinator() as running:  # type: ignore[abstract]
+        running.jobs[JOB]
+        yield running
