@@ -18,6 +18,7 @@ from .board import Board
 from .copying import Abandoned
 from .drive import BadUrl
 from .jobdir import locked
+from .jobdir_steps import NewerFormat, bring_up
 from .launcher import NeverStarted, RunnerHandle
 from .logs import LogWriter
 from .metrics import MetricsReader, progress_of
@@ -82,10 +83,11 @@ class Hands:
         if job.status is Status.SCHEDULING:
             await self._event(lambda: self._scheduler.preparing(job_id))
         try:
+            await asyncio.to_thread(bring_up, self._workspace.directory(job_id))
             await asyncio.to_thread(self._workspace.prepare, job, work.abandoned)
         except Abandoned:
             return
-        except Unprepared as error:
+        except (NewerFormat, Unprepared) as error:
             problem = str(error)
         except OSError as error:
             problem = f"Its directory could not be set up: {error.strerror}."

@@ -2,6 +2,7 @@
 
     <data>/jobs/<job id>/
         lock            held by whoever may write the log: the runner while it lives
+        format          which format all of this has, see `jobdir_steps`
         config.json     SCAIMIND_JOB_CONFIG
         log/            entries and their index, see `logs`
         metrics/        snapshots and their index, see `metrics`
@@ -40,6 +41,11 @@ class JobDir:
     def lock(self) -> Path:
         """The file whose lock its writer holds."""
         return self.path / "lock"
+
+    @property
+    def format(self) -> Path:
+        """The marker of the directory's format."""
+        return self.path / "format"
 
     @property
     def config(self) -> Path:

@@ -45,6 +45,7 @@ from .scheduler import Scheduler
 from .service import Parts, Service
 from .states import HOLDING
 from .store import Store
+from .store_steps import UnusableStore
 from .tokens import Admission, TokenChecker
 from .workspace import Workspace
 
@@ -163,7 +164,7 @@ class Coordinator:
     def _open_store(self) -> Store:
         try:
             store = Store(self._config.data_dir / "coordinator.db")
-        except (ValueError, sqlite3.Error) as error:
+        except (UnusableStore, sqlite3.Error) as error:
             raise BadConfig(f"SCAIMIND_COORDINATOR_DATA_DIR: {error}") from None
         self._resources.callback(store.close)
         return store

@@ -13,60 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from .listing import JobsPage, Order, list_jobs
 from .records import JobRecord
 from .rows import record_of, values_of
 from .states import Status
-
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS jobs (
-    job_id TEXT PRIMARY KEY,
-    tenant_id TEXT NOT NULL,
-    user_id TEXT NOT NULL,
-    name TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    status INTEGER NOT NULL,
-    priority INTEGER NOT NULL,
-    queue_name TEXT NOT NULL,
-    revision INTEGER NOT NULL,
-    created_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL,
-    queued_at INTEGER NOT NULL,
-    started_at INTEGER NOT NULL,
-    run_started_at INTEGER NOT NULL,
-    ended_at INTEGER NOT NULL,
-    submission BLOB NOT NULL,
-    evaluation BLOB,
-    -- Everything else, as JSON.
-    state TEXT NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS jobs_by_creation ON jobs (tenant_id, created_at, job_id);
-CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (tenant_id, status, created_at, job_id);
-CREATE INDEX IF NOT EXISTS jobs_unfinished ON jobs (status) WHERE ended_at = 0;
-CREATE TABLE IF NOT EXISTS job_labels (
-    job_id TEXT NOT NULL REFERENCES jobs,
-    key TEXT NOT NULL,
-    value TEXT NOT NULL,
-    PRIMARY KEY (job_id, key)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS drained_nodes (
-    node_id TEXT PRIMARY KEY,
-    reason TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS idempotency_keys (
-    tenant_id TEXT NOT NULL,
-    key TEXT NOT NULL,
-    request_digest BLOB NOT NULL,
-    job_id TEXT NOT NULL,
-    created_at INTEGER NOT NULL,
-    PRIMARY KEY (tenant_id, key)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS idempotency_keys_by_age ON idempotency_keys (created_at);
-"""
-
-_SCHEMA_VERSION: Final = 1
+from .store_steps import bring_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +34,17 @@ class Store:
     """The database. Owned by one coordinator at a time."""
 
     def __init__(self, path: Path) -> None:
+        """Open or make it, see `store_steps`. Raises UnusableStore, sqlite3.Error."""
         self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _SCHEMA_VERSION):
+        try:
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            bring_up(self._db, path)
+        except BaseException:
             self._db.close()
-            raise ValueError(
-                f"the database has schema version {version}; this coordinator needs "
-                f"{_SCHEMA_VERSION}"
-            )
-        self._db.executescript(_SCHEMA)
-        self._db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            raise
 
     def close(self) -> None:
         """Close the database."""

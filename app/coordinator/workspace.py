@@ -11,7 +11,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from . import logs
+from . import jobdir_steps, logs
 from .artefacts import Artefacts, Exported
 from .copying import copy_file, copy_open_file
 from .drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive
@@ -51,6 +51,7 @@ class Workspace:
         directory.lock.touch()
         logs.create(directory.log)
         MetricsWriter(directory.metrics).close()
+        jobdir_steps.mark_new(directory)
 
     def clear_temporary(self, job: JobRecord) -> None:
         """Remove what a run left in its TMPDIR."""

@@ -12,6 +12,7 @@ from app.coordinator.records import Checkpoint, Demand, Intent, JobRecord, Progr
 from app.coordinator.refusals import InvalidArgument
 from app.coordinator.states import Status
 from app.coordinator.store import Store
+from app.coordinator.store_steps import UnusableStore
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 
@@ -93,5 +94,5 @@ def test_a_newer_schema_is_not_touched(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "db") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(ValueError, match="99"):
+    with pytest.raises(UnusableStore, match="99"):
         Store(tmp_path / "db")

@@ -1,0 +1,57 @@
+"""The steps that bring a job's directory from each format to the next.
+
+A format covers the layout of the directory and the journals of the log and the
+metrics in it. The file `format` has its number; a directory without one has
+format 1. A change of any of them is a new step at the end, and a step that was
+released is never changed. A directory takes its outstanding steps before its
+next run is prepared, when nothing else uses it: until then, and for ever in a
+job that has ended, whatever reads it must read its format.
+
+A step can be broken off at any moment and is then taken again from its
+beginning.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from .jobdir import JobDir, locked, read_json, write_json
+
+JobDirStep = Callable[[JobDir], None]
+
+#: The step at place n makes format n + 2.
+STEPS: Final[tuple[JobDirStep, ...]] = ()
+
+
+class NewerFormat(Exception):
+    """The directory was written by a newer coordinator; the message is for people."""
+
+
+def mark_new(directory: JobDir, steps: Sequence[JobDirStep] = STEPS) -> None:
+    """Note that a directory which was just made has the newest format. Raises OSError."""
+    write_json(directory.format, {"format": len(steps) + 1})
+
+
+def bring_up(directory: JobDir, steps: Sequence[JobDirStep] = STEPS) -> None:
+    """Take the outstanding steps. Blocks while the job's runner lives.
+
+    Raises NewerFormat, and OSError or ValueError for a marker that cannot be read.
+    """
+    if _format_of(directory, steps) == len(steps) + 1:
+        return
+    with locked(directory.lock, wait=True):
+        for number in range(_format_of(directory, steps), len(steps) + 1):
+            steps[number - 1](directory)
+            write_json(directory.format, {"format": number + 1})
+
+
+def _format_of(directory: JobDir, steps: Sequence[JobDirStep]) -> int:
+    known = len(steps) + 1
+    number = (read_json(directory.format) or {}).get("format", 1)
+    if not isinstance(number, int) or number < 1:
+        raise ValueError("the format of the job's directory is no number")
+    if number > known:
+        raise NewerFormat(
+            f"The job's directory has format {number}, and this coordinator can use up to format"
+            f" {known}. Start the newer coordinator again, or submit the job anew."
+        )
+    return number
