@@ -14,6 +14,8 @@ from pathlib import Path
 
 import click
 
+from app.undumpable import make_undumpable
+
 #: What click accepts for a point in time; without an offset it is UTC.
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
@@ -50,6 +52,7 @@ def up() -> None:
     The first start makes an API key of tenant 'local', shows it and keeps it
     in <data dir>/api-key. Ctrl-C stops everything and loses nothing.
     """
+    make_undumpable()
     from app.coordinator import BadConfig
     from app.local import supervisor
     from app.local.data_dir import CannotStart
@@ -67,6 +70,7 @@ def serve() -> None:
     Needs SCAIMIND_DATABASE_DSN, SCAIMIND_COORDINATOR_ADDRESS and
     SCAIMIND_COORDINATOR_API_SECRET, and a database that 'migrate' was run on.
     """
+    make_undumpable()
     from app.application import run
     from app.settings import Settings, SettingsError
 
@@ -88,6 +92,7 @@ def coordinator(config_file: Path | None) -> None:
     'settings --coordinator' lists the others. On SIGTERM running jobs save a
     checkpoint, and go on at the next start.
     """
+    make_undumpable()
     from app.coordinator import BadConfig, CoordinatorConfig, serve
     from app.settings import SettingsError, TelemetrySettings
     from app.telemetry import logs
@@ -122,6 +127,7 @@ def issuer(rotate: bool) -> None:
     SCAIMIND_ISSUER_KEY_MAX_AGE       age from which a start replaces the signing
                                       key; 2592000
     """
+    make_undumpable()
     from app.issuer.keys import KeysUnusable, SigningKeys
     from app.issuer.settings import IssuerSettings, KeySettings
     from app.settings import DatabaseSettings, SettingsError, TelemetrySettings

@@ -60,7 +60,6 @@ _MAKE_DEVICES: Final = (1 << 6) | (1 << 11)
 _SCOPES: Final = 0b11  # abstract Unix sockets, signals
 
 _PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _CAPABILITIES_V3: Final = 0x20080522
 
@@ -180,11 +179,6 @@ class Confinement:
         if self._ruleset is not None:
             os.close(self._ruleset)
             self._ruleset = None
-
-
-def keep_to_oneself() -> None:
-    """Close this process's memory and environment to other processes of the same user."""
-    _checked(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 def system_paths(private: Collection[Path]) -> tuple[str, ...]:

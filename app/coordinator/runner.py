@@ -21,9 +21,10 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from app.undumpable import make_undumpable
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
-from .confinement import Confinement, keep_to_oneself
+from .confinement import Confinement
 from .gpus import GpuMeter
 from .jobdir import (
     RUN_VARIABLE,
@@ -256,7 +257,7 @@ class Runner:
 
 def main() -> int:
     """Carry out the run."""
-    keep_to_oneself()
+    make_undumpable()
     directory = RunDir(Path(os.environ[RUN_VARIABLE]))
     # Its default action ends the process: another runner holds the lock and lives.
     signal.alarm(LOCK_PATIENCE)

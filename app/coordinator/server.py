@@ -19,6 +19,7 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]  # no stubs
 )
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # no stubs
 
+from app.undumpable import make_undumpable
 from generated.mindcoordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 from .artefacts import Artefacts
@@ -27,7 +28,7 @@ from .board import Board
 from .cache import DataCache
 from .cluster import Cluster
 from .config import BadConfig, CoordinatorConfig
-from .confinement import keep_to_oneself, landlock_version, missing_protection, system_paths
+from .confinement import landlock_version, missing_protection, system_paths
 from .controller import Controller
 from .doors import Door
 from .drive import Drive
@@ -291,7 +292,7 @@ def _locked(file: int) -> bool:
 async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | None = None) -> None:
     """See `app.coordinator.serve`."""
     # Its environment and memory hold the API secret.
-    keep_to_oneself()
+    make_undumpable()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,11 +32,16 @@ def environ(data_dir: Path, **more: str) -> dict[str, str]:
     return {**ours, "SCAIMIND_DATA_DIR": str(data_dir), "SCAIMIND_PORT": "0", **more}
 
 
-def start(data_dir: Path, **settings: str) -> "subprocess.Popen[str]":
-    """Start `up`, in a session of its own; what it says comes through a pipe."""
+def start(
+    data_dir: Path, *, within: Sequence[str] = (), **settings: str
+) -> "subprocess.Popen[str]":
+    """Start `up`, in a session of its own; what it says comes through a pipe.
+
+    `within` is a command that becomes the one behind it.
+    """
     return subprocess.Popen(
         # Tests that are killed leave nothing behind either.
-        leashed((sys.executable, "-m", "app", "up"), signal_number=signal.SIGINT),
+        leashed((*within, sys.executable, "-m", "app", "up"), signal_number=signal.SIGINT),
         cwd=PROJECT,
         env=environ(data_dir, **settings),
         stdin=subprocess.DEVNULL,
@@ -49,14 +55,14 @@ def start(data_dir: Path, **settings: str) -> "subprocess.Popen[str]":
 class Stack:
     """One run of `up`; left as a context, it is stopped as by Ctrl-C."""
 
-    def __init__(self, data_dir: Path, **settings: str) -> None:
+    def __init__(self, data_dir: Path, *, within: Sequence[str] = (), **settings: str) -> None:
         self.data_dir = data_dir
         #: What it has said so far, without line ends.
         self.lines: list[str] = []
         self.url = ""
         self.port = ""
         self._said_more = threading.Condition()
-        self.process = start(data_dir, **settings)
+        self.process = start(data_dir, within=within, **settings)
         self._reader = threading.Thread(target=self._read, name="up's output")
         self._reader.start()
 
