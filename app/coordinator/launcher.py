@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,12 +24,15 @@ from .jobdir import (
     read_json,
     write_json,
 )
-from .metrics import BadMetrics, MetricsReader, MetricsWriter, parse_snapshot
+from .metrics import MetricsReader, MetricsWriter
+from .metrics_file import Look, MetricsFile
 from .run_exit import reserve_exit
 from .steps import RunEnd
 
 #: Seconds between two looks for a runner that is just starting.
 _STARTING: Final = 0.05
+#: How much of a metrics file is read again when its runner was killed.
+_MOST_METRICS: Final = Look(1024**3, 10_000_000)
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -176,24 +180,33 @@ def _kill_groups(groups: list[int], marker: str) -> None:
 def _save_metrics(directory: RunDir) -> None:
     """Take over the numbers that the runner had not read yet."""
     spec = read_json(directory.spec)
-    if spec is None or not directory.metrics_file.exists():
+    if spec is None:
         return
+    moment = _last_written(directory)
     writer = MetricsWriter(directory.job.metrics)
     try:
         taken = writer.last_sequence - spec["metrics_before"]
-        fresh = []
-        now = directory.metrics_file.stat().st_mtime_ns
-        with open(directory.metrics_file, "rb") as file:
-            for raw in file:
-                with suppress(BadMetrics):
-                    snapshot = parse_snapshot(raw)
-                    taken -= 1
-                    if taken < 0:
-                        snapshot.timestamp.FromNanoseconds(now)
-                        fresh.append(snapshot)
-        writer.append(fresh)
+        file = MetricsFile(directory.metrics_file)
+        for snapshots in file.batches(last=True, most=_MOST_METRICS):
+            fresh = snapshots[max(taken, 0) :]
+            taken -= len(snapshots)
+            for snapshot in fresh:
+                snapshot.timestamp.FromNanoseconds(moment)
+            writer.append(fresh)
     finally:
         writer.close()
+
+
+def _last_written(directory: RunDir) -> int:
+    """When the metrics file was written last, in nanoseconds since 1970.
+
+    Its job may have set that time: it lies within the run.
+    """
+    try:
+        written = directory.metrics_file.lstat().st_mtime_ns
+    except OSError:
+        written = 0
+    return min(max(written, directory.spec.stat().st_mtime_ns), time.time_ns())
 
 
 def metrics_before(directory: RunDir) -> int:

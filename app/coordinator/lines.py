@@ -33,6 +33,8 @@ _LEADING: Final = re.compile(
 )
 _MAX_FIELDS: Final = 64
 _MAX_FIELD: Final = 1024
+#: Stands for a field that cannot be written as text.
+_TOO_DEEP: Final = "[left out: nested too deep]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def parse_line(raw: bytes, *, default: LogLevel.ValueType) -> Line:
 
 
 def _structured(raw: bytes) -> Line | None:
-    """A line that is a JSON object with `level` and `message`."""
+    """A line that is a JSON object with `level` and `message`; no bytes raise anything."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -78,7 +80,13 @@ def _structured(raw: bytes) -> Line | None:
 
 
 def _field_text(value: object) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    if isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        # It reads 1,024 levels and writes 254.
+        return _TOO_DEEP
 
 
 class LineSplitter:

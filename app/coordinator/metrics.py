@@ -1,6 +1,5 @@
 """A job's metrics: what its process reports, as numbered snapshots."""
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,79 +10,32 @@ from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot, WatchJobResp
 from .journal import Cursor, JournalReader
 from .journal_writer import JournalWriter
 from .metrics_blocks import BlockWriter
-from .records import Progress
+from .metrics_line import count_of
+from .records import Progress, bounded
 
 #: The field `metrics` of WatchJobResponse, length-delimited.
 TAG: Final = 0x1A
 #: The journal of the snapshots within the metrics' directory.
 SNAPSHOTS: Final = "snapshots"
 _PAGE: Final = 4096
-_INT64: Final = 2**63
-_MAX_NAMES: Final = 256
-_MAX_NAME: Final = 128
-
-_DOUBLES: Final = (
-    "epoch",
-    "loss",
-    "learning_rate",
-    "grad_norm",
-    "samples_per_second",
-    "tokens_per_second",
-    "gpu_utilization",
-)
-_OTHER_NAMES: Final = {"lr": "learning_rate", "train_loss": "loss"}
-
-
-class BadMetrics(Exception):
-    """A line of the metrics file that is no snapshot; the message says why."""
-
-
-def parse_snapshot(raw: bytes) -> MetricsSnapshot:
-    """A line of a metrics file: a JSON object with `step` and any numbers.
-
-    Names that begin with `eval_` are evaluation metrics, other names that the
-    contract does not know are kept under `extra`; what is no number is left
-    out. NaN and infinities are numbers. Raises BadMetrics.
-    """
-    try:
-        value = json.loads(raw)
-    except ValueError as error:
-        raise BadMetrics(f"it is not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise BadMetrics("it is not a JSON object")
-    step = value.pop("step", None)
-    if not _is_number(step) or not math.isfinite(step) or not -_INT64 <= step < _INT64:
-        raise BadMetrics("it has no number 'step'")
-    snapshot = MetricsSnapshot(step=int(step))
-    for name, number in list(value.items())[:_MAX_NAMES]:
-        if not _is_number(number):
-            continue
-        known = _OTHER_NAMES.get(name, name)
-        try:
-            if known in _DOUBLES:
-                setattr(snapshot, known, float(number))
-            elif known == "gpu_memory_bytes":
-                snapshot.gpu_memory_bytes = int(number)
-            elif name.startswith("eval_"):
-                snapshot.eval_metrics[name[:_MAX_NAME]] = float(number)
-            else:
-                snapshot.extra[name[:_MAX_NAME]] = float(number)
-        except (ValueError, OverflowError):
-            raise BadMetrics(f"the number of {name[:_MAX_NAME]!r} is out of range") from None
-    return snapshot
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def progress_of(snapshot: MetricsSnapshot, before: Progress) -> Progress:
-    """How far a job is, by its newest snapshot; what that one leaves out stays as it was."""
+    """How far a job is, by its newest snapshot; what that one leaves out stays as it was.
+
+    All of it can be stored: coordinators before this one admitted snapshots with any numbers.
+    """
+    total = count_of(snapshot.extra.get("total_steps", before.total_steps))
+    known_epoch = snapshot.HasField("epoch") and math.isfinite(snapshot.epoch)
+    loss = snapshot.loss if snapshot.HasField("loss") else before.loss
+    if loss is not None and math.isnan(loss):
+        # One object, so that it equals itself from one look to the next.
+        loss = math.nan
     return Progress(
-        step=snapshot.step,
-        total_steps=int(snapshot.extra.get("total_steps", before.total_steps)),
-        epoch=snapshot.epoch if snapshot.HasField("epoch") else before.epoch,
-        loss=snapshot.loss if snapshot.HasField("loss") else before.loss,
+        step=bounded(snapshot.step),
+        total_steps=before.total_steps if total is None else total,
+        epoch=snapshot.epoch if known_epoch else before.epoch,
+        loss=loss,
     )
 
 

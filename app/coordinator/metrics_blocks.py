@@ -20,12 +20,11 @@ import orjson
 
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot
 
-from .journal import Cursor, JournalReader, index_path
+from .journal import MAX_PAYLOAD, Cursor, JournalReader, index_path
 from .journal_writer import JournalWriter
 
 BLOCK: Final = 128
-#: Series that are told of in one block, those that appear first. All that one snapshot can have,
-#: with the longest names, fit into a record.
+#: Series that are told of in one block, those that appear first.
 MAX_SERIES: Final = 288
 _TAG: Final = 0x0A
 _MAPS: Final = ("eval_metrics", "extra")
@@ -158,7 +157,13 @@ def _open(path: Path) -> JournalWriter:
 
 
 def _encode(part: Part) -> bytes:
-    return orjson.dumps({name: _places(notable) for name, notable in part.items()})
+    """A part as a record. Names with many bytes may not all fit: those that appear last go."""
+    names = list(part)
+    while True:
+        record = orjson.dumps({name: _places(part[name]) for name in names})
+        if len(record) <= MAX_PAYLOAD:
+            return record
+        names = names[: len(names) // 2]
 
 
 def _places(notable: Notable) -> list[float]:

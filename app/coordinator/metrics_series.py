@@ -25,7 +25,7 @@ from .refusals import InvalidArgument
 FEW: Final = 32 * 1024
 DEFAULT_POINTS: Final = 1000
 MAX_POINTS: Final = 10_000
-#: About as many bytes of snapshots are answered with at most; a message is bounded.
+#: Bytes of snapshots that are answered with at most; a message is bounded.
 MAX_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -55,7 +55,8 @@ class _Chosen:
     """Which snapshots stay; those that are added first matter most."""
 
     limit: int
-    places: set[int] = field(default_factory=set)
+    #: In the order in which they were added.
+    places: dict[int, None] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
@@ -64,13 +65,13 @@ class _Chosen:
     def add(self, *places: int) -> None:
         for place in places:
             if place >= 0 and self.left > 0:
-                self.places.add(place)
+                self.places[place] = None
 
 
 def downsample(directory: Path, max_points: int) -> tuple[list[MetricsSnapshot], int]:
     """At most `max_points` snapshots by step, and how many there are in all.
 
-    Of snapshots with very many numbers there are fewer, about MAX_BYTES.
+    Of snapshots with very many numbers there are fewer: MAX_BYTES of them at most.
     The last and the first snapshot stay, and for each series its last, first,
     lowest and highest point. The rest are the lowest and the highest points
     of equal parts of the curve, for each series the same number. Where
@@ -87,10 +88,20 @@ def downsample(directory: Path, max_points: int) -> tuple[list[MetricsSnapshot],
         if total <= max_points:
             points = [snapshot for snapshot, _ in _first(reader, total)]
         else:
-            curve = _Curve(directory, reader, total)
-            points = [reader.at(place) for place in curve.choose(max_points)]
+            chosen = _Curve(directory, reader, total).choose(max_points)
+            points = list(_fitting(reader.at(place) for place in chosen))
     points.sort(key=lambda point: point.step)
     return points, total
+
+
+def _fitting(snapshots: Iterator[MetricsSnapshot]) -> Iterator[MetricsSnapshot]:
+    """Those that come first and have MAX_BYTES together; at least one."""
+    size = 0
+    for snapshot in snapshots:
+        size += snapshot.ByteSize()
+        if size > MAX_BYTES and size > snapshot.ByteSize():
+            return
+        yield snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +113,7 @@ class _Curve:
     total: int
 
     def choose(self, max_points: int) -> list[int]:
-        """The places of the snapshots that stay, in order."""
+        """The places of the snapshots that stay; those that matter most come first."""
         chosen = _Chosen(max_points)
         chosen.add(self._last_place(), 0)
         whole: Part = {}
@@ -119,8 +130,8 @@ class _Curve:
             more: set[int] = set()
             for part in self._equal_parts(count, most=max_points):
                 more |= _extremes(part)
-            chosen.add(*_evenly(sorted(more - chosen.places), chosen.left))
-        return sorted(chosen.places)
+            chosen.add(*_evenly(sorted(more - chosen.places.keys()), chosen.left))
+        return list(chosen.places)
 
     def _equal_parts(self, count: int, *, most: int) -> Iterator[Part]:
         """`count` parts of the curve, with no more series than `most` in each; fewer parts where

@@ -1,8 +1,10 @@
 """The values that the coordinator keeps about jobs. All are immutable; times are in microseconds
 since 1970, UTC."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, Final
 
 from generated.mindcoordinator.v1.evaluations_pb2 import SubmitEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
@@ -10,6 +12,14 @@ from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 from .access import Grant
 from .refusals import FailedPrecondition
 from .states import Status
+
+#: Counts are exact in a double, and so in every JSON reader; sums of them fit into 64 bits.
+MAX_COUNT: Final = 2**53 - 1
+
+
+def bounded(count: float) -> int:
+    """A count that earlier coordinators stored unbounded."""
+    return int(min(max(count, -MAX_COUNT), MAX_COUNT))
 
 
 class Kind(StrEnum):
@@ -87,6 +97,17 @@ class Progress:
     total_steps: int = 0
     epoch: float = 0.0
     loss: float | None = None
+
+    @classmethod
+    def stored(cls, value: Mapping[str, Any]) -> "Progress":
+        """As it was stored. Earlier coordinators let any number in."""
+        return cls(
+            step=bounded(value["step"]),
+            total_steps=max(bounded(value["total_steps"]), 0),
+            # What is not finite was stored as null.
+            epoch=value["epoch"] or 0.0,
+            loss=value["loss"],
+        )
 
 
 @dataclass(frozen=True, slots=True)

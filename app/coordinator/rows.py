@@ -97,7 +97,7 @@ def record_of(row: sqlite3.Row) -> JobRecord:
             for share in state.pop("placement")
         ),
         node_ids=tuple(state.pop("node_ids")),
-        progress=Progress(**state.pop("progress")),
+        progress=Progress.stored(state.pop("progress")),
         checkpoints=tuple(Checkpoint(**item) for item in state.pop("checkpoints")),
         **state,
     )

@@ -83,7 +83,6 @@ class Runner:
         self._failed: Rank | None = None
         self._kill_at: float | None = None
         self._looked_at = 0.0
-        self._complained = False
 
     def run(self) -> None:
         """Carry the run out."""
@@ -226,10 +225,8 @@ class Runner:
                     self._gpus.fill_in(snapshot)
                 self._metrics.append(snapshots)
                 self._notices.send(self._job_id)
-        if self._metrics_file.problem and not self._complained:
-            self._complained = True
-            problem = self._metrics_file.problem
-            self._say(f"A line of the metrics file is left out: {problem}.", warning=True)
+        for problem in self._metrics_file.take_problems():
+            self._say(problem, warning=True)
 
     def _leave_behind(self) -> None:
         ended = self._failed or (self._ranks[0] if self._ranks else None)

@@ -1,11 +1,15 @@
 """Lines out of what a process writes."""
 
+import json
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from app.coordinator.journal import MAX_PAYLOAD
 from app.coordinator.lines import Line, LineSplitter, parse_line
 from app.coordinator.logs import MAX_MESSAGE
+from app.coordinator.rank import stamped
 from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 INFO, WARNING, ERROR, DEBUG = (
@@ -119,3 +123,59 @@ def test_structured_lines() -> None:
 
 def test_bytes_that_are_not_utf8_survive_as_replacements() -> None:
     assert parse_line(b"a\xffb", default=INFO).message == "a�b"
+
+
+@pytest.mark.parametrize("depth", [253, 254, 255, 300, 1000, 1023, 1024, 5000, 30_000])
+def test_a_structured_line_may_be_nested_as_deep_as_it_likes(depth: int) -> None:
+    raw = b'{"level":"error","message":"m","x":' + b"[" * depth + b"]" * depth + b"}"
+    line = parse_line(raw, default=INFO)
+    assert line in (
+        Line(ERROR, "m", 0, {"x": ("[" * depth + "]" * depth)[:1024]}),
+        Line(ERROR, "m", 0, {"x": "[left out: nested too deep]"}),
+        Line(INFO, raw.decode(), 0, {}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "rank"),
+    [
+        (b"18446744073709551616", 0),
+        (b"2147483648", 0),
+        (b"2147483647", 2**31 - 1),
+        (b"-1", 0),
+        (b"1e3", 0),
+    ],
+)
+def test_a_rank_that_is_none_is_0(raw: bytes, rank: int) -> None:
+    line = parse_line(b'{"level":"info","message":"m","rank":' + raw + b"}", default=INFO)
+    assert line.rank == rank
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(2**62, 2**70)
+    | st.floats()
+    | st.text(st.characters())
+    | st.text(st.characters(categories=["Cs", "Cc"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+structured = st.fixed_dictionaries(
+    {"level": st.sampled_from(["info", "ERROR", "x"]), "message": values},
+    optional={"rank": values, "k" * 2000: values, "\ud800": values},
+).map(lambda value: json.dumps(value, ensure_ascii=True).encode())
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=2000) | structured)
+@example(b'{"level":"info","message":"\\ud800"}')
+@example(b'{"level":"info","message":"\\u0000","\\udfff":1}')
+@example(b'{"level":"info","message":"m","n":' + b"9" * 5000 + b"}")
+@example(b'{"level":"info","message":"m"' + b',"\\u20ac":1' * 5000 + b"}")
+@example(b"\xff" * (64 * 1024 + 40))
+@example(b'{"level":"info","message":"m","x":[' + b"1e5," * 16_000 + b"1]}")
+def test_any_line_can_be_stored(raw: bytes) -> None:
+    line = parse_line(raw, default=INFO)
+    entry = stamped("stdout", line, node_id="n", rank=line.rank)
+    assert len(entry.SerializeToString()) < MAX_PAYLOAD
