@@ -7,6 +7,7 @@ log file below pytest's folder is kept, and searched when the run is over: a
 run that has written a secret anywhere fails.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ _FORMS = re.compile(
     rb"sg[kt]_[A-Za-z0-9_-]{24,}|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}"
 )
 _LITERAL = "a literal"
+#: Linux takes paths of at most 4,096 bytes; a name has 255.
+_LONGEST_PATH = 3800
 #: Of tests whose captured output is not searched.
 MARKER = "writes_secrets"
 
@@ -92,9 +95,18 @@ def written(origin: str, text: str | bytes) -> None:
 
 def written_files(folder: Path) -> None:
     """Tell what is in the log files below a folder."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and (path.suffix == ".log" or path.parent.name in ("log", "logs")):
-            written(f"file {path.parent.name}/{path.name}", path.read_bytes())
+    # Not by recursion: a job under test may have made directories of any depth.
+    folders = [folder]
+    while folders:
+        for entry in sorted(os.scandir(folders.pop()), key=lambda entry: entry.name):
+            if entry.is_dir(follow_symlinks=False):
+                # What is deeper than a path can tell is no log of ours.
+                if len(os.fsencode(entry.path)) < _LONGEST_PATH:
+                    folders.append(Path(entry.path))
+                continue
+            path = Path(entry.path)
+            if path.is_file() and (path.suffix == ".log" or path.parent.name in ("log", "logs")):
+                written(f"file {path.parent.name}/{path.name}", path.read_bytes())
 
 
 def pytest_configure(config: pytest.Config) -> None:

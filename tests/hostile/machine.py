@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.coordinator.harness import SECRET, Client, client_of
-from tests.secrecy import written
+from tests.secrecy import written, written_files
 
 #: Who means harm.
 HOSTILE: Final = "mallory"
@@ -143,3 +143,7 @@ def machine_on(path: Path, *, code: Path | None = None, **settings: str) -> Iter
             machine.process.wait()
         if machine.log_file.exists():
             written("coordinator", machine.log_file.read_bytes())
+        if path.exists():
+            written_files(path)
+            # Whatever jobs left there: pytest could not remove directories of any depth.
+            subprocess.run(["rm", "-rf", path], check=True)
