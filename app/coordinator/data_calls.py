@@ -30,6 +30,7 @@ class DataCalls(Calls):
                 Question(source.path, source.format, tuple(source.columns))
                 for source in request.data_sources
             ],
+            within=context.time_remaining(),
         )
         return data_pb2.ValidateDataResponse(
             valid=not any(finding.error_message for finding in findings),

@@ -1,8 +1,10 @@
 """The process of a data check: `python -m app.coordinator.examiner`.
 
-Reads what is asked as one JSON object from stdin, and writes one JSON array
-of findings to stdout. A process of its own: parsing holds no other call up,
-whatever the data do to it stays in it, and it can be ended at any moment.
+Reads what is asked as one JSON object from stdin, and writes each finding to
+stdout as a line of JSON as soon as it has it. A process of its own: parsing
+holds no other call up, whatever the data do to it stays in it, and it can be
+ended at any moment. It ends before its last source where a new process is
+better for the rest.
 """
 
 import ctypes
@@ -10,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +21,8 @@ import orjson
 
 from .access import Access
 from .drive import Drive
-from .formats import NoReader
-from .validation import Finding, examine
+from .unpacking import NoReader
+from .validation import Finding, examine, in_words
 
 _PR_SET_PDEATHSIG: Final = 1
 _NICE: Final = 10
@@ -35,20 +38,51 @@ def main() -> int:
         allowed=[Path(path) for path in asked["allowed"]],
     )
     access = Access(asked["tenant_id"])
-    findings = [_finding(drive, access, source) for source in asked["sources"]]
-    sys.stdout.buffer.write(orjson.dumps([asdict(finding) for finding in findings]))
+    for source in asked["sources"]:
+        try:
+            finding = _finding(drive, access, source)
+        except MemoryError:
+            _say(
+                _bad(
+                    source,
+                    "it needs more memory than a data check may use;"
+                    " split it into files with shorter records",
+                )
+            )
+            # What it has taken may not come back.
+            return 0
+        _say(finding)
     return 0
 
 
 def _finding(drive: Drive, access: Access, source: dict[str, Any]) -> Finding:
-    url, format_name = source["url"], source["format_name"]
     try:
-        return examine(drive, access, url=url, format_name=format_name, columns=source["columns"])
+        return examine(
+            drive,
+            access,
+            url=source["url"],
+            format_name=source["format_name"],
+            columns=source["columns"],
+        )
     except NoReader as error:
-        reason = str(error)
+        return _bad(source, str(error))
     except MemoryError:
-        reason = "it needs more memory than a data check may use"
-    return Finding(accessible=True, format=format_name, error_message=reason)
+        raise
+    except Exception as error:
+        # Whatever a parser raises that it does not document is about this source alone.
+        traceback.print_exception(error, limit=-20)
+        return _bad(source, f"it cannot be parsed ({type(error).__name__}: {error})")
+
+
+def _bad(source: dict[str, Any], problem: str) -> Finding:
+    return Finding(
+        accessible=True, format=source["format_name"][:32], error_message=in_words(problem)
+    )
+
+
+def _say(finding: Finding) -> None:
+    sys.stdout.buffer.write(orjson.dumps(asdict(finding)) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def _stay_small(memory_bytes: int, parent: int) -> None:

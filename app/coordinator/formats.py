@@ -4,22 +4,21 @@ Each reader adds the good records to a tally as it goes, and raises BadData
 that names the first bad one. Memory is bounded by the longest record.
 """
 
-import bz2
 import csv
-import gzip
-import lzma
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import IO, Any, Final
 
 import orjson
 
 from .json_elements import Elements
-from .texts import BLOCK, MAX_RECORD, BadData, as_text, begin
+from .texts import BLOCK, MAX_RECORD, BadData, as_text, begin, shown_name
+from .unpacking import NEEDS_PYARROW, PACKED, CannotUnpack, NoReader, Unpacked
 
 _PARQUET_ROWS: Final = 4096
 
-PACKED: Final = (".gz", ".bz2", ".xz", ".zst")
 _BY_NAME: Final = {
     "jsonl": "jsonl",
     "ndjson": "jsonl",
@@ -27,15 +26,6 @@ _BY_NAME: Final = {
     "csv": "csv",
     "parquet": "parquet",
 }
-#: What reads Parquet and Zstandard, and how to get it.
-NEEDS_PYARROW: Final = (
-    "{} needs the package pyarrow, which this coordinator does not have;"
-    " install it with: pip install pyarrow"
-)
-
-
-class NoReader(Exception):
-    """A package that reads this is not installed; the message says which."""
 
 
 @dataclass(slots=True)
@@ -74,37 +64,17 @@ def read(
             raise BadData("a Parquet file is packed inside; unpack it and name the .parquet file")
         _parquet(file, columns, tally)
         return
-    unpacked: IO[bytes] = _UNPACKERS[packing](file)
     try:
+        unpacked: Any = Unpacked(file, packing) if packing else file
         READERS[format_name](unpacked, columns, tally)
-    except (EOFError, OSError, lzma.LZMAError) as error:
-        if not packing:
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadData(f"it cannot be unpacked behind record {tally.records}: {reason}") from None
-
-
-def _zstd(file: IO[bytes]) -> Any:
-    try:
-        import pyarrow
-    except ImportError:
-        raise NoReader(NEEDS_PYARROW.format("Zstandard")) from None
-    return pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd")
-
-
-_UNPACKERS: Final[Mapping[str, Callable[[IO[bytes]], Any]]] = {
-    "": lambda file: file,
-    ".gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-    ".zst": _zstd,
-}
+    except CannotUnpack as error:
+        raise BadData(f"behind record {tally.records}: {error}") from None
 
 
 def _check_columns(columns: Sequence[str], there: Mapping[str, Any], number: int) -> None:
     for column in columns:
         if column not in there:
-            raise BadData(f"record {number} has no {column!r}")
+            raise BadData(f"record {number} has no {shown_name(column)}")
 
 
 # JSON Lines
@@ -131,17 +101,23 @@ def _jsonl(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
 
 def _lines(file: IO[bytes]) -> Iterator[list[bytes]]:
     """The lines of a file, many at a time, without their line feeds."""
-    rest = begin(file)
-    count = 0
-    while block := file.read(BLOCK):
-        lines = (rest + block).split(b"\n") if rest else block.split(b"\n")
-        rest = lines.pop()
-        count += len(lines)
-        yield lines
-        if len(rest) > MAX_RECORD:
+    # A line that goes on over many blocks is joined once, at its end.
+    pieces: list[bytes] = []
+    length = count = 0
+    for block in chain([begin(file)], iter(partial(file.read, BLOCK), b"")):
+        first, *lines = block.split(b"\n")
+        pieces.append(first)
+        length += len(first)
+        if length > MAX_RECORD:
             raise BadData(f"line {count + 1} is longer than {MAX_RECORD} bytes")
-    if rest:
-        yield [rest]
+        if lines:
+            rest = lines.pop()
+            lines.insert(0, b"".join(pieces))
+            count += len(lines)
+            yield lines
+            pieces, length = [rest], len(rest)
+    if length:
+        yield [b"".join(pieces)]
 
 
 def _json_problem(text: bytes, error: orjson.JSONDecodeError) -> str:
@@ -218,6 +194,8 @@ class _CsvLines:
         if not line:
             raise StopIteration
         self.number += 1
+        if "\0" in line:
+            raise BadData(f"line {self.number}: it has a NUL character; write it anew as UTF-8")
         if len(line) == MAX_RECORD:
             raise BadData(f"line {self.number} is longer than {MAX_RECORD} characters")
         return line
@@ -240,9 +218,19 @@ def _parquet(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
     except pyarrow.ArrowMemoryError:
         # An ArrowException, too.
         raise
-    except (pyarrow.ArrowException, OSError) as error:
-        problem = " ".join(str(error).split())
-        raise BadData(f"behind record {tally.records}: it is not Parquet ({problem})") from None
+    except OSError as error:
+        # Parquet's own have no number; one that has comes from the file.
+        if error.errno is not None:
+            raise
+        problem = str(error)
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        # ValueError: names and texts that are not UTF-8.
+        problem = str(error)
+    else:
+        return
+    raise BadData(
+        f"behind record {tally.records}: it is not Parquet ({' '.join(problem.split())[:300]})"
+    )
 
 
 READERS: Final[Mapping[str, Callable[[IO[bytes], Sequence[str], Tally], None]]] = {

@@ -1,6 +1,8 @@
 """Reading a JSON array element by element."""
 
 import json
+import re
+import sys
 from collections.abc import Iterator
 from typing import IO, Any, Final, NoReturn
 
@@ -10,7 +12,7 @@ from .texts import BLOCK, MAX_RECORD, BadData, as_text
 class Elements:
     """The elements of a JSON array, one after the other: never all of it in memory."""
 
-    _BLANK: Final = " \t\r\n"
+    _BLANK: Final = re.compile(r"[ \t\r\n]*")
 
     def __init__(self, file: IO[bytes]) -> None:
         self._text = as_text(file)
@@ -51,6 +53,10 @@ class Elements:
                 if len(self._buffer) - self._at > MAX_RECORD:
                     self._fail(f"it is not JSON, or a record is longer than {MAX_RECORD} bytes")
                 self._more()
+            except ValueError:
+                # The only other one that the decoder raises (sys.set_int_max_str_digits).
+                limit = sys.get_int_max_str_digits()
+                self._fail(f"a number has more than {limit} digits, which is more than is read")
             except RecursionError:
                 self._fail("it is nested too deeply")
             else:
@@ -63,10 +69,11 @@ class Elements:
     def _next(self) -> str:
         """The next character that is not blank; empty at the end."""
         while True:
-            while self._at < len(self._buffer):
-                if (character := self._buffer[self._at]) not in self._BLANK:
-                    return character
-                self._at += 1
+            blank = self._BLANK.match(self._buffer, self._at)
+            assert blank is not None
+            self._at = blank.end()
+            if self._at < len(self._buffer):
+                return self._buffer[self._at]
             if self._over:
                 return ""
             self._more()

@@ -15,14 +15,23 @@ _OTHER_MARKS: Final = {
     b"\xfe\xff": "UTF-16",
 }
 
+_LONGEST_MARK: Final = 4
+
 
 class BadData(Exception):
     """What is wrong with a file, and where."""
 
 
+def shown_name(name: str) -> str:
+    """A caller's or a file's name as a message repeats it: quoted, and not too long."""
+    return repr(name[:64])
+
+
 def begin(file: IO[bytes]) -> bytes:
     """The first bytes of a file, without the mark of UTF-8. Raises BadData for other marks."""
-    start = file.read(4)
+    start = b""
+    while len(start) < _LONGEST_MARK and (more := file.read(_LONGEST_MARK - len(start))):
+        start += more
     for mark, encoding in _OTHER_MARKS.items():
         if start.startswith(mark):
             raise BadData(f"line 1: it is {encoding}, not UTF-8; convert it")

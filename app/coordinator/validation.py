@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from .access import Access
 from .datafiles import DataFile, data_files
 from .drive import BadUrl, Drive, DriveFileSystem, shown
 from .formats import READERS, Tally, format_of, read
 from .texts import BadData
+
+#: What a size or a count can be in the contract (int64): holes in files make sizes of any sum.
+_MOST: Final = 2**63 - 1
+#: Characters of an error message.
+_MAX_MESSAGE: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,9 @@ def examine(
     try:
         found = data_files(files, url)
     except BadUrl as error:
-        return Finding(accessible=False, format=format_name, error_message=str(error))
+        return Finding(
+            accessible=False, format=format_name[:32], error_message=in_words(str(error))
+        )
     size = sum(file.size_bytes for file in found)
     tally = Tally()
     known = format_name
@@ -54,7 +62,14 @@ def examine(
         problem = str(error)
     except BadUrl as error:
         accessible, problem = False, str(error)
-    return Finding(accessible, size, tally.records, known, problem)
+    return Finding(
+        accessible, min(size, _MOST), min(tally.records, _MOST), known[:32], in_words(problem)
+    )
+
+
+def in_words(problem: str) -> str:
+    """A problem as it can be told: of bounded length, in UTF-8 whatever a name in it is."""
+    return problem.encode(errors="backslashreplace").decode()[:_MAX_MESSAGE]
 
 
 def _read(
@@ -68,7 +83,7 @@ def _read(
     except BadData as error:
         raise BadData(f"{shown(file.name)}: {error}" if file.name else str(error)) from None
     except OSError as error:
-        raise BadUrl(f"{shown(file.url)} cannot be read: {error.strerror}") from None
+        raise BadUrl(f"{shown(file.url)} cannot be read: {error.strerror or error}") from None
     finally:
         tally.records += own.records
 

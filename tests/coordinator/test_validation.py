@@ -1,23 +1,30 @@
 """Data sources, good and broken."""
 
 import bz2
+import errno
 import gzip
 import io
 import json
 import lzma
 import os
 import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
-from app.coordinator import formats, json_elements
+from app.coordinator import formats, json_elements, unpacking
 from app.coordinator.access import Access
 from app.coordinator.drive import Drive
 from app.coordinator.formats import format_of
+from app.coordinator.texts import BadData
 from app.coordinator.validation import Finding, examine
 
 GOOD = b'{"text": "a"}\n\n{"text": "b"}\n'
@@ -32,6 +39,30 @@ def parquet_bytes(records: int) -> bytes:
 def zstd_bytes(content: bytes) -> bytes:
     compressed: bytes = pyarrow.compress(content, codec="zstd", asbytes=True)
     return compressed
+
+
+def noise(lines: int) -> bytes:
+    """JSON Lines that pack badly, so that a flipped bit hits what is packed."""
+    random = Random(7)
+    return b"".join(b'{"text": %d}\n' % random.getrandbits(60) for _ in range(lines))
+
+
+def flipped(content: bytes) -> bytes:
+    """The same with one bit in the middle flipped."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0x10]) + content[middle + 1 :]
+
+
+SAMPLES = {
+    "a.jsonl": GOOD,
+    "a.json": b'[{"text": 1.5}, {"text": [null, "x"]}]',
+    "a.csv": b'text,n\r\n"a, ""b""\nc",1\r\nd,2\r\n',
+    "a.parquet": parquet_bytes(20),
+    "a.jsonl.gz": gzip.compress(GOOD),
+    "a.csv.bz2": bz2.compress(b"text\na\n"),
+    "a.json.xz": lzma.compress(b'[{"text": 1}]'),
+    "a.jsonl.zst": zstd_bytes(GOOD),
+}
 
 
 def look(
@@ -91,7 +122,15 @@ def test_good_sources(tmp_path: Path, name: str, content: bytes, records: int) -
         ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "line 1: it is UTF-16", 0),
         ("a.jsonl", '{"text": "ä"}\n'.encode("latin-1"), "line 1: byte 11 is not UTF-8", 0),
         ("a.jsonl", GOOD + b'{"other": 1}\n', "record 3 has no 'text'", 2),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000, "line 1: it is not JSON", 0),
+        ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}", "line 1: it is not JSON", 0),
+        ("a.jsonl", b'{"te\0xt": 1}\n', "line 1: it is not JSON", 0),
         ("a.jsonl.gz", gzip.compress(GOOD * 1000)[:-20], "cannot be unpacked", None),
+        ("a.jsonl.gz", flipped(gzip.compress(noise(3000))), "pack it anew", None),
+        ("a.jsonl.bz2", flipped(bz2.compress(noise(3000))), "pack it anew", None),
+        ("a.jsonl.xz", flipped(lzma.compress(noise(3000))), "pack it anew", None),
+        ("a.jsonl.zst", zstd_bytes(noise(3000))[:-100], "pack it anew", None),
+        ("a.jsonl.gz", gzip.compress(GOOD)[:5], "cannot be unpacked", 0),
         ("a.jsonl.gz", GOOD, "cannot be unpacked", 0),
         ("a.jsonl.bz2", GOOD, "cannot be unpacked", 0),
         ("a.jsonl.xz", GOOD, "cannot be unpacked", 0),
@@ -101,6 +140,10 @@ def test_good_sources(tmp_path: Path, name: str, content: bytes, records: int) -
         ("a.json", b'[{"text": 1}] x', "something behind the end", 1),
         ("a.json", b'[{"text": NaN}]', "NaN is not JSON", 0),
         ("a.json", b'[{"text": ' + b"[" * 100_000, "nested too deeply", 0),
+        ("a.json", b'[{"text": 1},\n{"text": ' + b"1" * 5000 + b"}]", "line 2: a number has", 1),
+        ("a.json", b'[{"text": 1},\n{"text": -' + b"1" * 5000, "line 2: a number has", 1),
+        ("a.json", b'[{"text": "\0"}]', "line 1: it is not JSON", 0),
+        ("a.json", '[{"text": 1}]'.encode("utf-16-le"), "line 1: it is not JSON", 0),
         ("a.json", b'[{"text": 1},\n{"text": "\xff"}]', "not UTF-8", None),
         ("a.json", b'{"text": 1}', "not a JSON array", 0),
         ("a.json", b"", "not a JSON array", 0),
@@ -112,6 +155,10 @@ def test_good_sources(tmp_path: Path, name: str, content: bytes, records: int) -
         ("a.csv", b"text\n\xff\n", "not UTF-8", None),
         ("a.csv", b'text\n"a\n', "not CSV", 0),
         ("a.csv", "text\na\n".encode("utf-16"), "UTF-16", 0),
+        ("a.csv", "text\na\n".encode("utf-16-le"), "line 1: it has a NUL character", 0),
+        ("a.csv", b"text,n\na,1\nb\0,2\n", "line 3: it has a NUL character", 1),
+        ("a.csv", b'text,n\na,1\nb,"2\n3,4\n', "line 3: it is not CSV", 1),
+        ("a.csv", b'text,n\na,1\nb,"2"3\n', "line 3: it is not CSV", 1),
         ("a.bin", b"x", "format of", None),
         ("a.parquet", b"PAR1", "not Parquet", 0),
         ("a.parquet", parquet_bytes(9)[:-20], "not Parquet", 0),
@@ -149,6 +196,93 @@ def test_a_record_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     line = json.dumps({"text": "x" * 3_000_000}).encode()
     assert "line 2 is longer than" in look(tmp_path, "a.jsonl", b"{}\n" + line).error_message
     assert "longer than 1000" in look(tmp_path, "a.json", b"[" + line).error_message
+
+
+def test_a_csv_field_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "MAX_RECORD", 1000)
+    spread = b'text\na\n"' + b"x\n" * 3000 + b'"\n'
+    finding = look(tmp_path, "a.csv", spread)
+    assert "line 3: it is not CSV (field larger than field limit" in finding.error_message
+    assert finding.record_count == 1
+    finding = look(tmp_path, "a.csv", b"text\na\n" + b"x" * 3000)
+    assert "line 3 is longer than 1000 characters" in finding.error_message
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstd_bytes])
+def test_what_unpacks_to_too_much_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
+) -> None:
+    suffix = {gzip.compress: ".gz", bz2.compress: ".bz2", lzma.compress: ".xz"}.get(pack, ".zst")
+    bomb = pack(b'{"text": 1}\n' * 1_000_000)
+    assert look(tmp_path, f"a.jsonl{suffix}", bomb).error_message == ""
+    monkeypatch.setattr(unpacking, "ALWAYS", 1000)
+    finding = look(tmp_path, f"a.jsonl{suffix}", bomb)
+    assert "it unpacks to more than" in finding.error_message
+    assert "unpack it and name the file itself" in finding.error_message
+    assert finding.record_count < 1_000_000
+
+
+def test_a_file_that_cannot_be_read_any_further_is_not_called_damaged(tmp_path: Path) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 100:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(min(size, 60) if size and size > 0 else 60)
+
+    for name, content in (
+        ("a.jsonl.gz", gzip.compress(noise(3000))),
+        ("a.jsonl.zst", zstd_bytes(noise(3000))),
+        ("a.jsonl", noise(3000)),
+        ("a.csv", b"text\n" * 3000),
+    ):
+        with pytest.raises(OSError, match="Input/output error"):
+            formats.read(
+                Failing(content),
+                name=name,
+                format_name=format_of(name),
+                columns=(),
+                tally=formats.Tally(),
+            )
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data(), name=st.sampled_from(sorted(SAMPLES)))
+def test_whatever_the_bytes_are_only_documented_errors_come(data: st.DataObject, name: str) -> None:
+    """Bytes from nowhere, and good files with a piece cut out, changed or put in."""
+    good = SAMPLES[name]
+    if data.draw(st.booleans()):
+        content = data.draw(st.binary(max_size=200))
+    else:
+        at = data.draw(st.integers(0, len(good)))
+        end = data.draw(st.integers(at, min(at + 40, len(good))))
+        content = good[:at] + data.draw(st.binary(max_size=12)) + good[end:]
+    with suppress(BadData):
+        formats.read(
+            io.BytesIO(content),
+            name=name,
+            format_name=format_of(name),
+            columns=("text",),
+            tally=formats.Tally(),
+        )
+
+
+def test_names_and_columns_of_any_kind_come_back_as_text(tmp_path: Path) -> None:
+    folder = tmp_path / "t" / "odd"
+    folder.mkdir(parents=True)
+    (folder / os.fsdecode(b"a\xff.jsonl")).write_bytes(b"{")
+    finding = look(tmp_path, "odd")
+    assert "\\udcff.jsonl" in finding.error_message
+    finding.error_message.encode()
+    finding = look(tmp_path, "a.jsonl", GOOD, columns=("x" * 100_000,))
+    assert len(finding.error_message) < 200
+    (folder / os.fsdecode(b"a\xff.jsonl")).unlink()
+    for number in range(3):
+        with open(folder / f"{number}.jsonl", "wb") as file:
+            # All holes: nothing is on the disk.
+            file.truncate(2**42)
+    finding = look(tmp_path, "odd")
+    assert finding.size_bytes == 3 * 2**42
+    assert "line 1 is longer than" in finding.error_message
 
 
 def test_sources_that_cannot_be_reached(tmp_path: Path) -> None:

@@ -1,0 +1,179 @@
+"""Data sources that are damaged or made to do harm: each has its own finding, the others theirs."""
+
+import gzip
+import io
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from app.coordinator.access import Access
+from app.coordinator.drive import Drive
+from app.coordinator.examination import Examination, Question
+from app.coordinator.validation import Finding
+from generated.mindcoordinator.v1.data_pb2 import ValidateDataRequest, ValidateDataResponse
+from generated.mindcoordinator.v1.jobs_pb2 import DataSource
+from tests.coordinator.harness import Client, running
+
+GOOD = b'{"text": "a"}\n{"text": "b"}\n'
+
+
+def put(client: Client, name: str, content: bytes) -> str:
+    url = client.write(name, "")
+    (client.drive / client.tenant / name).write_bytes(content)
+    return url
+
+
+async def check(client: Client, *urls: str) -> ValidateDataResponse:
+    answer: ValidateDataResponse = await client.call(
+        "ValidateData", ValidateDataRequest(data_sources=[DataSource(path=url) for url in urls])
+    )
+    return answer
+
+
+def damaged_parquet() -> bytes:
+    """A file whose footer says that its first page is where there is none."""
+    out = io.BytesIO()
+    table = pyarrow.table({"text": [[{"deep": [str(n)]}] for n in range(1000)]})
+    parquet.write_table(table, out, compression="none")
+    content = bytearray(out.getvalue())
+    content[4:200] = os.urandom(196)
+    return bytes(content)
+
+
+async def test_a_bad_source_does_not_spoil_the_others(tmp_path: Path) -> None:
+    bit = bytearray(gzip.compress(os.urandom(5000).hex().encode()))
+    bit[len(bit) // 2] ^= 1
+    hostile = {
+        "flipped.jsonl.gz": (bytes(bit), "it cannot be unpacked any further"),
+        "short.jsonl.gz": (gzip.compress(GOOD * 100)[:-9], "it cannot be unpacked any further"),
+        "digits.json": (b'[{"n": ' + b"7" * 5000 + b"}]", "a number has more than"),
+        "digits.jsonl": (b'{"n": ' + b"7" * 5000 + b"}\n", "line 1: it is not JSON"),
+        "deep.json": (b"[" * 100_000, "nested too deeply"),
+        "deep.jsonl": (b'{"a":' * 100_000, "line 1: it is not JSON"),
+        "endless.jsonl": (b"x" * 70_000_000, "line 1 is longer than"),
+        "endless.json": (b'["' + b"x" * 140_000_000, "a record is longer than"),
+        "nul.csv": (b"a,b\n1,\0\n", "line 2: it has a NUL character"),
+        "quote.csv": (b'a,b\n1,"2\n', "line 2: it is not CSV"),
+        "utf16.csv": ("a,b\n1,2\n".encode("utf-16"), "line 1: it is UTF-16"),
+        "footer.parquet": (b"PAR1" + b"\xff" * 64 + b"\xff\xff\xff\x7fPAR1", "not Parquet"),
+        "pages.parquet": (damaged_parquet(), "not Parquet"),
+    }
+    async with running(tmp_path) as (_, client):
+        good = put(client, "good.jsonl", GOOD)
+        os.mkfifo(client.drive / "local" / "pipe.jsonl")
+        urls = [put(client, name, content) for name, (content, _) in hostile.items()]
+        pipe = "scaidrive://local/pipe.jsonl"
+        answer = await check(client, good, *urls, pipe, good)
+        first, *bad, special, last = answer.validations
+        for finding in (first, last):
+            assert (finding.record_count, finding.error_message) == (2, "")
+        for finding, (name, (_, problem)) in zip(bad, hostile.items(), strict=True):
+            assert finding.path == f"scaidrive://local/{name}"
+            assert problem in finding.error_message, name
+        assert "neither a file nor a directory" in special.error_message
+
+
+async def test_a_source_that_needs_too_much_memory_costs_the_others_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, validation_memory=96 * 1024**2) as (_, client):
+        good = put(client, "good.jsonl", GOOD)
+        wide = put(client, "wide.json", b'[{"a": [' + b"[1]," * 4_000_000 + b"1]}]")
+        answer = await check(client, good, wide, good, wide, good)
+        assert [finding.record_count for finding in answer.validations] == [2, 0, 2, 0, 2]
+        for finding in answer.validations[1::2]:
+            assert "more memory than a data check may use" in finding.error_message
+
+
+async def test_thousands_of_files_are_one_source(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, client):
+        folder = client.drive / "local" / "many"
+        folder.mkdir()
+        for number in range(5000):
+            (folder / f"{number:05}.jsonl").write_bytes(GOOD)
+        os.mkfifo(folder / "pipe.jsonl")
+        (finding,) = (await check(client, "scaidrive://local/many")).validations
+        assert (finding.record_count, finding.error_message) == (10_000, "")
+        (folder / "02500.jsonl").write_bytes(b"{")
+        (finding,) = (await check(client, "scaidrive://local/many")).validations
+        assert finding.record_count == 5000
+        assert finding.error_message.startswith("02500.jsonl: line 1: it is not JSON")
+
+
+#: Stands in for the program of a data check: what it does depends on the source's name.
+_PROGRAM = """
+import os, sys, time
+from app.coordinator import examiner, validation
+
+real = validation.examine
+
+def examine(drive, access, *, url, **about):
+    if "crash" in url:
+        os.kill(os.getpid(), 11)
+    if "killed" in url:
+        os.kill(os.getpid(), 9)
+    if "leaves" in url:
+        os._exit(0)
+    if "wild" in url:
+        os.write(1, b"{" * 200_000)
+    if "odd" in url:
+        raise LookupError("nobody expects it")
+    if "slow" in url:
+        time.sleep(600)
+    return real(drive, access, url=url, **about)
+
+examiner.examine = examine
+sys.exit(examiner.main())
+"""
+
+
+@pytest.fixture
+def examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examination:
+    """Data checks whose process meets with what a parser of foreign code may do."""
+    python = tmp_path / "python"
+    program = tmp_path / "program.py"
+    program.write_text(_PROGRAM)
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} {program}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("app.coordinator.examination.sys.executable", str(python))
+    for name in ("crash", "killed", "leaves", "wild", "odd", "slow", "good"):
+        (tmp_path / "t").mkdir(exist_ok=True)
+        (tmp_path / "t" / f"{name}.jsonl").write_bytes(GOOD)
+    return Examination(Drive(tmp_path), workers=2, memory_bytes=2 * 1024**3)
+
+
+async def found(
+    examination: Examination, *names: str, within: float | None = None
+) -> list[Finding]:
+    questions = [Question(f"scaidrive://t/{name}.jsonl", "", ()) for name in names]
+    return await examination.examine(Access("t"), questions, within=within)
+
+
+async def test_the_source_whose_check_dies_is_told_and_the_others_are_checked(
+    examination: Examination,
+) -> None:
+    names = ("good", "crash", "good", "killed", "leaves", "wild", "odd", "good")
+    findings = await found(examination, *names)
+    problems = dict(zip(names, (finding.error_message for finding in findings), strict=True))
+    segv, kill = signal.strsignal(11), signal.strsignal(9)
+    assert f"its check ended by signal 11 ({segv})" in problems["crash"]
+    assert f"its check ended by signal 9 ({kill})" in problems["killed"]
+    assert "its check ended with status 0" in problems["leaves"]
+    assert "its check ended" in problems["wild"]
+    assert "it cannot be parsed (LookupError: nobody expects it)" in problems["odd"]
+    good = [finding for name, finding in zip(names, findings, strict=True) if name == "good"]
+    assert [(finding.record_count, finding.error_message) for finding in good] == [(2, "")] * 3
+
+
+async def test_a_source_that_takes_too_long_leaves_the_others_their_time(
+    examination: Examination,
+) -> None:
+    findings = await found(examination, "good", "slow", "good", "slow", within=12)
+    first, second, third, fourth = findings
+    assert (first.record_count, third.record_count) == (2, 2)
+    for finding in (second, fourth):
+        assert "its check did not end within" in finding.error_message
+        assert "name it alone" in finding.error_message
