@@ -1,4 +1,4 @@
-"""Opening files below a folder and never outside of it, whatever symbolic links are there.
+"""Opening what a path leads to below a folder and never outside of it, whatever links are there.
 
 Like `openat2` with RESOLVE_BENEATH: a link is followed as long as it stays
 below the folder. Every step is taken from a descriptor that is held, so links
@@ -12,7 +12,10 @@ import stat
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import BinaryIO, Final, Self
+
+from .directory import Directory, NotARegularFile
 
 #: As many links as Linux follows.
 _MAX_LINKS: Final = 40
@@ -23,66 +26,71 @@ class LeadsOut(Exception):
     """A path leads out of the folder."""
 
 
-class Held:
-    """A descriptor of a place in the file system, without right to read it; close it."""
+class OpenedPath:
+    """A descriptor of a place in the file system, without right to read it. A context manager."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
-    def __enter__(self) -> "Held":
-        """Nothing more to do."""
+    def __enter__(self) -> Self:
+        """Return itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Let go of it."""
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
         self.close()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the descriptor."""
         os.close(self.descriptor)
 
     def stat(self) -> os.stat_result:
-        """What is there."""
+        """Return what the system says of what is there."""
         return os.fstat(self.descriptor)
 
     def path(self) -> Path:
-        """Its path without links."""
+        """Return its path without links, of this moment: others may change where it leads."""
         return Path(os.readlink(f"/proc/self/fd/{self.descriptor}"))
 
-    def open(self) -> int:
-        """A descriptor to read a regular file or a directory with. Raises OSError."""
-        mode = self.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    def open_file(self) -> BinaryIO:
+        """Open the regular file that is there to read. Raises NotARegularFile, OSError."""
+        if not stat.S_ISREG(self.stat().st_mode):
             # Opening a named pipe or a device may wait for ever, or do something.
-            raise OSError(errno.EINVAL, "it is neither a file nor a directory")
-        return os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+            raise NotARegularFile
+        return os.fdopen(self._reopened(0), "rb")
+
+    def open_directory(self) -> Directory:
+        """Open the directory that is there. Raises OSError: NotADirectoryError for others."""
+        return Directory(self._reopened(os.O_DIRECTORY))
+
+    def _reopened(self, flags: int) -> int:
+        return os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDONLY | os.O_CLOEXEC | flags)
 
 
-def hold(root: Path, parts: Iterable[str]) -> Held:
-    """The place that `parts` lead to, from `root` on. Raises LeadsOut, OSError."""
-    held, missing = _walk(root, parts)
+def open_beneath(root: Path, parts: Iterable[str]) -> OpenedPath:
+    """Open the place that `parts` lead to, from `root` on. Raises LeadsOut, OSError."""
+    opened, missing = reach_beneath(root, parts)
     if missing:
-        held.close()
+        opened.close()
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    return held
+    return opened
 
 
-def place(root: Path, parts: Iterable[str]) -> Path:
-    """The path without links that `parts` lead to; the end of it may be missing.
+def reach_beneath(root: Path, parts: Iterable[str]) -> tuple[OpenedPath, list[str]]:
+    """Open the last place on the way that is there; returns it with the parts that are missing.
 
-    Raises LeadsOut, OSError.
+    Raises LeadsOut, OSError: where parts are missing below something else than
+    a directory, too.
     """
-    held, missing = _walk(root, parts)
-    with held:
-        return held.path().joinpath(*missing)
-
-
-def _walk(root: Path, parts: Iterable[str]) -> tuple[Held, list[str]]:
-    """Go as far as there is something; returns where that is, and the parts that are missing."""
     pending = list(reversed(list(parts)))
     links = 0
     with ExitStack() as opened:
-        way = [opened.enter_context(Held(os.open(root, os.O_PATH | os.O_CLOEXEC)))]
+        way = [opened.enter_context(OpenedPath(os.open(root, os.O_PATH | os.O_CLOEXEC)))]
         while pending:
             name = pending.pop()
             if name in ("", "."):
@@ -93,7 +101,7 @@ def _walk(root: Path, parts: Iterable[str]) -> tuple[Held, list[str]]:
                 way.pop()
                 continue
             try:
-                found = Held(os.open(name, _PLACE, dir_fd=way[-1].descriptor))
+                found = OpenedPath(os.open(name, _PLACE, dir_fd=way[-1].descriptor))
             except FileNotFoundError:
                 rest = [name, *reversed(pending)]
                 if ".." in rest:
@@ -113,5 +121,5 @@ def _walk(root: Path, parts: Iterable[str]) -> tuple[Held, list[str]]:
         return _kept(way[-1]), []
 
 
-def _kept(held: Held) -> Held:
-    return Held(os.dup(held.descriptor))
+def _kept(opened: OpenedPath) -> OpenedPath:
+    return OpenedPath(os.dup(opened.descriptor))
