@@ -1,24 +1,29 @@
 """What becomes of what a training process wrote: converted, brought away, registered."""
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from app.files.copying import Report, copy_tree
+from app.files.directory import Directory
+from app.files.removing import remove_tree
+from app.files.staging import staged_directory
+from app.files.walking import Limits
 from generated.mindcoordinator.v1.jobs_pb2 import TrainingType
 
 from .atlas import Atlas
-from .copying import copy_tree
-from .drive import Drive
+from .drive import Drive, Place
 from .exporting import convert
 from .inputs import access_of
 from .jobdir import JobDir
 from .records import JobRecord
+
+#: Names of what was left out that a job's log has.
+_NAMED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +33,20 @@ class Exported:
     url: str
     #: In ScaiAtlas; empty if they were not to be registered.
     model_url: str = ""
+    #: A line for the job's log about what was left out; empty if nothing was.
+    left_out: str = ""
 
 
 class Artefacts:
     """Brings jobs' artefacts to their destinations. Blocks: call it in a thread."""
 
-    def __init__(self, *, drive: Drive, atlas: Atlas, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, *, drive: Drive, atlas: Atlas, limits: Limits, clock: Callable[[], int]
+    ) -> None:
+        """`limits` are those of one job's artefacts."""
         self._drive = drive
         self._atlas = atlas
+        self._limits = limits
         self._clock = clock
 
     def export(self, job: JobRecord, directory: JobDir, abandoned: threading.Event) -> Exported:
@@ -47,20 +58,38 @@ class Artefacts:
         """
         asked = job.submission.output_config
         url = asked.path or self._drive.url(job.tenant_id, f"jobs/{job.job_id}/output")
-        target = self._drive.destination(access_of(job), url)
+        place = self._drive.destination(access_of(job), url)
         with _converted(asked.export_format, directory, abandoned) as made:
-            _bring(made, target, job.job_id, abandoned)
+            report = self._bring(made, place, job.job_id, abandoned)
+            left_out = _told(report)
             if not asked.register_model:
-                return Exported(url)
+                return Exported(url, left_out=left_out)
             model_url = self._atlas.register(
                 tenant_id=job.tenant_id,
                 name=asked.model_name,
                 files=made,
                 job_id=job.job_id,
                 about=self._about(job),
+                limits=self._limits,
                 abandoned=abandoned,
             )
-        return Exported(url, model_url)
+        return Exported(url, model_url, left_out)
+
+    def _bring(
+        self, made: Directory, place: Place, job_id: str, abandoned: threading.Event
+    ) -> Report:
+        directory, name = place.open_destination()
+        with directory:
+            if not name:
+                return copy_tree(made, directory, abandoned, limits=self._limits)
+            try:
+                with staged_directory(directory, name, label=job_id) as fresh:
+                    report = copy_tree(made, fresh, abandoned, limits=self._limits)
+            except FileExistsError:
+                # Somebody else has made it meanwhile: another job that exports to the same place.
+                with directory.open_directory(name) as existing:
+                    return copy_tree(made, existing, abandoned, limits=self._limits)
+            return report
 
     def _about(self, job: JobRecord) -> dict[str, Any]:
         training = job.submission.training_config
@@ -81,29 +110,30 @@ class Artefacts:
 
 
 @contextmanager
-def _converted(export_format: str, directory: JobDir, abandoned: threading.Event) -> Iterator[Path]:
+def _converted(
+    export_format: str, directory: JobDir, abandoned: threading.Event
+) -> Iterator[Directory]:
     """The artefacts in a format, as long as they are needed."""
     if not export_format:
-        yield directory.output
+        with Directory.open(directory.output) as output:
+            yield output
         return
-    made = directory.path / "export"
-    try:
-        convert(export_format, directory.output, made, abandoned=abandoned)
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    with Directory.open(directory.path) as job:
+        try:
+            convert(export_format, directory.output, directory.export, abandoned=abandoned)
+            with Directory.open(directory.export) as made:
+                yield made
+        finally:
+            remove_tree(job, directory.export.name)
 
 
-def _bring(made: Path, target: Path, job_id: str, abandoned: threading.Event) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        copy_tree(made, target, abandoned)
-        return
-    fresh = target.parent / f".{target.name}.{job_id}.partial"
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        copy_tree(made, fresh, abandoned)
-        fresh.rename(target)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
+def _told(report: Report) -> str:
+    """What was left out, as a line for the job's log."""
+    if not report.left_out_count:
+        return ""
+    named = [f"{each.path} ({each.what})" for each in report.left_out[:_NAMED]]
+    more = report.left_out_count - len(named)
+    return (
+        f"Left out of the artefacts, which are regular files and directories only:"
+        f" {', '.join(named)}{f' and {more} more' if more else ''}."
+    )

@@ -15,23 +15,29 @@ and no tenant ever meets what was fetched for another.
 import hashlib
 import os
 import secrets
-import shutil
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from .copying import Abandoned, copy_content
-from .datafiles import DataFile, data_files
+from app.files.copying import Abandoned, copy_content
+from app.files.directory import Directory
+from app.files.json_files import read_json, write_json
+from app.files.removing import remove_tree
+from app.files.walking import Limits, tree_size
+
+from .datafiles import MAX_DEPTH, MAX_FILES, DataFile, data_files
 from .drive import BadUrl, DriveFileSystem, shown
-from .jobdir import read_json, write_json
 
 #: Seconds between two looks at whether a job that waits for another's fetch is still wanted.
 _LOOK: Final = 0.1
+
+#: Of an entry: its files and the directories that they are in.
+_LIMITS: Final = Limits(depth=MAX_DEPTH + 1, entries=MAX_FILES * (MAX_DEPTH + 1))
 
 _log = structlog.get_logger("scaimind.coordinator")
 
@@ -70,13 +76,14 @@ class DataCache:
 
     def open(self, *, running: Collection[str]) -> None:
         """Take up what a former coordinator left; `running` are the jobs that still use it."""
-        shutil.rmtree(self._incoming, ignore_errors=True)
         for folder in (self._entries_root, self._incoming):
             folder.mkdir(parents=True, exist_ok=True)
+        for path in self._incoming.iterdir():
+            _remove(path)
         for path in self._entries_root.iterdir():
             entry = _load(path)
             if entry is None:
-                shutil.rmtree(self._withdraw(path), ignore_errors=True)
+                _remove(self._withdraw(path))
                 continue
             for job_id in entry.jobs - set(running):
                 (path / "jobs" / job_id).unlink()
@@ -186,7 +193,7 @@ class DataCache:
             self._promised += size
         # Without the lock: others only look, and must not wait for the disk.
         for path in doomed:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
         return True
 
     def _withdraw(self, path: Path) -> Path:
@@ -225,7 +232,7 @@ class DataCache:
             )
             fresh.rename(entry.path)
         except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
+            _remove(fresh)
             raise
 
 
@@ -240,6 +247,12 @@ def _copy(files: DriveFileSystem, file: DataFile, target: Path, abandoned: threa
         # The entry's name must not outlive its content in a power cut.
         os.fsync(copy.fileno())
         os.fchmod(copy.fileno(), 0o440)
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory of the cache; what cannot be removed now is removed at the next start."""
+    with suppress(OSError), Directory.open(path.parent) as folder:
+        remove_tree(folder, path.name)
 
 
 def _use(entry: Entry, job_id: str, node_ids: Sequence[str], now: int) -> None:
@@ -267,11 +280,11 @@ def _load(path: Path) -> Entry | None:
         )
     except (OSError, ValueError, TypeError):
         return None
-    whole = sum(
-        (Path(folder) / name).lstat().st_size
-        for folder, _, names in os.walk(path / "data")
-        for name in names
-    )
+    try:
+        with Directory.open(path / "data") as data:
+            whole = tree_size(data, _LIMITS)
+    except OSError:
+        return None
     return entry if whole == entry.size_bytes else None
 
 

@@ -160,6 +160,16 @@ class CoordinatorConfig:
         default=2 * 1024**3,
         metadata=_about("What the process of a data check may use at most.", parse_size),
     )
+    export_bytes: int = field(
+        default=512 * 1024**3,
+        metadata=_about(
+            "What the artefacts of one job may have, holes in sparse files included.", parse_size
+        ),
+    )
+    export_files: int = field(
+        default=250_000,
+        metadata=_about("How many files and directories they may be.", parse_count),
+    )
     stop_grace: float = field(
         default=30.0,
         metadata=_about(

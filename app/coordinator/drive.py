@@ -8,23 +8,31 @@ All of it demands an `Access`. Errors speak of what the caller named, never of
 this machine's paths.
 """
 
+import errno
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from fsspec import AbstractFileSystem
 
-from . import beneath
+from app.files.beneath import LeadsOut, OpenedPath, open_beneath, reach_beneath
+from app.files.directory import Directory, NotARegularFile
+
 from .access import Access
-from .beneath import LeadsOut
 from .refusals import FailedPrecondition, InvalidArgument
 
 SCHEME: Final = "scaidrive://"
 ATLAS_SCHEME: Final = "scaiatlas://"
+#: The directory of a job's folder that its processes write to.
+CHECKPOINTS: Final = "checkpoints"
+JOB_ID: Final = re.compile(r"(job|eval)-[0-9a-f]{20}")
+#: Entries that a directory may have to be listed.
+_MAX_ENTRIES: Final = 100_000
 TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,127}")
 
 
@@ -40,10 +48,10 @@ class Place:
     root: Path
     parts: tuple[str, ...]
 
-    def hold(self) -> beneath.Held:
-        """What is there, held. Raises BadUrl if nothing can be reached."""
+    def open(self) -> OpenedPath:
+        """Hold what is there. Raises BadUrl if nothing can be reached."""
         try:
-            return beneath.hold(self.root, self.parts)
+            return open_beneath(self.root, self.parts)
         except LeadsOut:
             raise self._leads_out() from None
         except (FileNotFoundError, NotADirectoryError):
@@ -51,12 +59,45 @@ class Place:
         except OSError as error:
             raise BadUrl(f"{shown(self.url)} cannot be reached: {error.strerror}") from None
 
-    def path(self) -> Path:
-        """Its path without links; its end may be missing. Raises BadUrl."""
+    def open_destination(self) -> tuple[Directory, str]:
+        """Open the directory that is there; or the one above it, made if it is missing, with
+        the name that is free in it.
+
+        The name is empty if the directory itself is there. Raises BadUrl.
+        """
+        opened, missing = self._reach()
+        with opened, self._problems():
+            here = opened.open_directory()
+            try:
+                for name in missing[:-1]:
+                    below = here.make_directory(name, exist_ok=True)
+                    here.close()
+                    here = below
+            except BaseException:
+                here.close()
+                raise
+        return here, missing[-1] if missing else ""
+
+    def check_destination(self) -> None:
+        """Raise BadUrl if no directory could be written there."""
+        opened, _ = self._reach()
+        with opened, self._problems():
+            if not stat.S_ISDIR(opened.stat().st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+    def _reach(self) -> tuple[OpenedPath, list[str]]:
+        with self._problems():
+            return reach_beneath(self.root, self.parts)
+
+    @contextmanager
+    def _problems(self) -> Iterator[None]:
+        """Say what is wrong with a destination as a BadUrl."""
         try:
-            return beneath.place(self.root, self.parts)
+            yield
         except LeadsOut:
             raise self._leads_out() from None
+        except NotADirectoryError:
+            raise BadUrl(f"{shown(self.url)} is not a directory, nor can one be there") from None
         except OSError as error:
             raise BadUrl(f"{shown(self.url)} cannot be reached: {error.strerror}") from None
 
@@ -89,32 +130,28 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Name, type, size, and what tells two versions apart. Raises BadUrl."""
-        with self._drive.place(self._access, path).hold() as held:
-            return _info(path, held.stat())
+        with self._drive.place(self._access, path).open() as opened:
+            return _info(path, opened.stat())
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         """A directory's entries by name, or the file itself. Raises BadUrl, OSError."""
-        place = self._drive.place(self._access, path)
-        with place.hold() as held:
-            about = held.stat()
+        with self._drive.place(self._access, path).open() as opened:
+            about = opened.stat()
             if not stat.S_ISDIR(about.st_mode):
                 return [_info(path, about)] if detail else [path]
-            folder = held.open()
-            try:
-                names = sorted(os.listdir(folder))
-            finally:
-                os.close(folder)
+            with opened.open_directory() as directory:
+                names = [entry.name for entry in directory.entries(limit=_MAX_ENTRIES)]
         urls = [f"{path.rstrip('/')}/{name}" for name in names]
         return [self.info(url) for url in urls] if detail else urls
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
         if mode != "rb":
             raise ValueError("it can only be read")
-        with self._drive.place(self._access, path).hold() as held:
-            if not stat.S_ISREG(held.stat().st_mode):
-                raise BadUrl(f"{shown(path)} is not a file")
+        with self._drive.place(self._access, path).open() as opened:
             try:
-                return os.fdopen(held.open(), "rb")
+                return opened.open_file()
+            except NotARegularFile:
+                raise BadUrl(f"{shown(path)} is not a file") from None
             except PermissionError:
                 raise BadUrl(f"{shown(path)} is not readable") from None
 
@@ -164,16 +201,32 @@ class Drive:
             raise BadUrl(f"{shown(url)} is not among what the job was granted")
         return place
 
-    def destination(self, access: Access, url: str) -> Path:
-        """Where a URL's file or directory is to be written. Raises BadUrl."""
+    def destination(self, access: Access, url: str) -> Place:
+        """Where a URL's directory is to be written. Looks at its form only. Raises BadUrl."""
         if not url.startswith(SCHEME):
             raise BadUrl(f"{shown(url)} is not of the form scaidrive://<tenant>/<path>")
-        return self.place(access, url).path()
+        return self.place(access, url)
 
     def find(self, access: Access, url: str) -> Path:
-        """Where a URL's file or directory is. Raises BadUrl if it is not there."""
-        with self.place(access, url).hold() as held:
-            return held.path()
+        """Where a URL's file or directory is at this moment. Raises BadUrl if it is not there.
+
+        A job may change what is there before the path is used: a process may
+        use it that can reach no more than `unchangeable`.
+        """
+        with self.place(access, url).open() as opened:
+            return opened.path()
+
+    def unchangeable(self, path: Path) -> Path:
+        """As much of a path that `find` returned as no job can change: where a job's checkpoints
+        are it ends with their directory, and elsewhere it is the whole path.
+
+        What is there can be opened by its path: no job can put a link in its place.
+        """
+        parts = path.parts
+        for at in range(1, len(parts) - 1):
+            if parts[at] == CHECKPOINTS and JOB_ID.fullmatch(parts[at - 1]):
+                return Path(*parts[: at + 1])
+        return path
 
     def require(self, access: Access, where: str, url: str, *, kind: str = "") -> None:
         """Refuse a URL in the request's field `where` unless it is there, and of the kind
@@ -186,8 +239,8 @@ class Drive:
         except BadUrl as error:
             raise InvalidArgument(where, str(error)) from None
         try:
-            with place.hold() as held:
-                found = _info(url, held.stat())["type"]
+            with place.open() as opened:
+                found = _info(url, opened.stat())["type"]
         except BadUrl as error:
             raise FailedPrecondition(f"{where}: {error}") from None
         if kind and found != kind:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from .copying import Abandoned
+from app.files.copying import Abandoned
 
 #: Seconds between two looks at whether anybody wants the result.
 _LOOK: Final = 0.1

@@ -11,11 +11,11 @@ from typing import Final
 
 import structlog
 
+from app.files.copying import Abandoned
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
 from . import launcher
 from .board import Board
-from .copying import Abandoned
 from .drive import BadUrl
 from .jobdir import locked
 from .jobdir_steps import NewerFormat, bring_up
@@ -207,6 +207,8 @@ class Hands:
         except OSError as error:
             problem = f"Its artefacts could not be written: {error.strerror}."
         else:
+            if made.left_out:
+                await self._say(job, made.left_out)
             await self._say(job, f"The artefacts are at {made.url}.")
             if made.model_url:
                 await self._say(job, f"The model is registered as {made.model_url}.")

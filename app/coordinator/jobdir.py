@@ -6,8 +6,10 @@
         config.json     SCAIMIND_JOB_CONFIG
         log/            entries and their index, see `logs`
         metrics/        snapshots and their index, see `metrics`
-        work/           the training process's own directory, its scripts in it
+        program/        its script; the training process reads it, and writes nothing there
+        work/           the training process's own directory
         output/         SCAIMIND_OUTPUT_DIR
+        export/         the artefacts in another format, while they are brought away
         tmp/            TMPDIR
         runs/<n>/       one run: run.json, runner.json, metrics.jsonl, exit.json
 
@@ -23,10 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
+from app.files.json_files import read_json as read_json
+from app.files.json_files import write_json as write_json
 
 #: How a runner is told its directory. Not by an argument: those are open to all processes.
 RUN_VARIABLE: Final = "SCAIMIND_RUN_DIRECTORY"
+#: The directory of a job's script.
+PROGRAM: Final = "program"
 #: What a runner is asked with. They are blocked when it starts, until it can answer.
 RUNNER_SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -61,6 +66,16 @@ class JobDir:
     def metrics(self) -> Path:
         """The metrics' directory."""
         return self.path / "metrics"
+
+    @property
+    def program(self) -> Path:
+        """Where its script is."""
+        return self.path / PROGRAM
+
+    @property
+    def export(self) -> Path:
+        """Where its artefacts are converted."""
+        return self.path / "export"
 
     @property
     def work(self) -> Path:
@@ -133,26 +148,6 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
         yield
     finally:
         os.close(file)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file that is there as a whole or not at all, a power cut included."""
-    fresh = path.with_name(path.name + ".new")
-    with open(fresh, "wb") as file:
-        file.write(orjson.dumps(value))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What `write_json` wrote, or None if it is not there."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    value: dict[str, Any] = orjson.loads(content)
-    return value
 
 
 def process_mark(pid: int) -> dict[str, Any]:

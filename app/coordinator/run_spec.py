@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class RunSpecs:
                 {
                     "node_id": place.node_id,
                     # Relative: arguments are open to all processes, and the path has the job's id.
-                    "argv": [sys.executable, str(script.relative_to(directory.work))],
+                    "argv": [sys.executable, os.path.relpath(script, directory.work)],
                     "cwd": str(directory.work),
                     "env": {
                         **given,
@@ -97,8 +98,9 @@ class RunSpecs:
                 "readable": [
                     *self._readable,
                     str(directory.config),
-                    *_inputs(directory),
-                    *([str(resume)] if resume else ()),
+                    str(directory.program),
+                    *self._unchangeable(_inputs(directory)),
+                    *self._unchangeable([str(resume)] if resume else ()),
                 ],
                 "writable": [
                     str(directory.work),
@@ -109,6 +111,10 @@ class RunSpecs:
                 ],
             },
         }
+
+    def _unchangeable(self, paths: Iterable[str]) -> list[str]:
+        """What can be opened by its path: a job could lay a link in the place of the rest."""
+        return [str(self._drive.unchangeable(Path(path))) for path in paths]
 
     def _gpus(self, place: RankPlace) -> str:
         """GPUs of this machine; those of a virtual node are not there."""

@@ -19,6 +19,7 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]  # no stubs
 )
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # no stubs
 
+from app.files.walking import Limits
 from app.undumpable import make_undumpable
 from generated.mindcoordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
 
@@ -106,7 +107,12 @@ class Coordinator:
             jobs=config.data_dir / "jobs",
             drive=drive,
             inputs=Inputs(drive=drive, cache=cache, clock=self._clock),
-            artefacts=Artefacts(drive=drive, atlas=Atlas(config.atlas_root), clock=self._clock),
+            artefacts=Artefacts(
+                drive=drive,
+                atlas=Atlas(config.atlas_root),
+                limits=Limits(entries=config.export_files, size_bytes=config.export_bytes),
+                clock=self._clock,
+            ),
         )
         notify = config.data_dir / "notify.sock"
         run_specs = RunSpecs(

@@ -223,7 +223,7 @@ def _check_output(request: SubmitJobRequest, access: Access, drive: Drive) -> No
     output = request.output_config
     if output.path:
         try:
-            drive.destination(access, output.path)
+            drive.destination(access, output.path).check_destination()
         except BadUrl as error:
             raise InvalidArgument("output_config.path", str(error)) from None
     if output.max_checkpoints < 0:

@@ -2,29 +2,40 @@
 
 import os
 import re
-import shutil
+import stat
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from app.files.copying import copy_content
+from app.files.directory import Directory, Kind, LimitReached
+from app.files.json_files import write_json
+from app.files.removing import remove_tree
+from app.files.walking import Limits, tree_size
+
 from . import jobdir_steps, logs
 from .artefacts import Artefacts, Exported
-from .copying import copy_file, copy_open_file
-from .drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive
+from .drive import ATLAS_SCHEME, CHECKPOINTS, SCHEME, BadUrl, Drive
 from .evaluations import SCRIPT, process_config
 from .exporting import CannotConvert
 from .inputs import Inputs, access_of
-from .jobdir import JobDir, write_json
+from .jobdir import PROGRAM, JobDir
 from .metrics import MetricsWriter
-from .records import Checkpoint, JobRecord, Kind
+from .records import Checkpoint, JobRecord
+from .records import Kind as JobKind
 
 #: How a directory that is still being written may be named.
 UNFINISHED: Final = (".tmp", ".part", ".partial", ".incomplete")
 _STEP: Final = re.compile(r"(\d+)$")
+#: What a checkpoint may be to be measured, and how many there may be.
+_CHECKPOINT: Final = Limits(depth=64, entries=100_000)
+_MAX_CHECKPOINTS: Final = 100_000
+_MAX_SCRIPT: Final = 64 * 1024 * 1024
 
 
 class Unprepared(Exception):
@@ -55,13 +66,27 @@ class Workspace:
 
     def clear_temporary(self, job: JobRecord) -> None:
         """Remove what a run left in its TMPDIR."""
-        shutil.rmtree(self.directory(job.job_id).temporary, ignore_errors=True)
+        directory = self.directory(job.job_id)
+        # What cannot be removed now is removed before the next run, or with the job.
+        with suppress(OSError), Directory.open(directory.path) as own:
+            remove_tree(own, directory.temporary.name)
 
     def checkpoints_path(self, job: JobRecord) -> Path:
-        """SCAIMIND_CHECKPOINT_DIR."""
-        return self._drive.destination(
-            access_of(job), self._drive.url(job.tenant_id, f"jobs/{job.job_id}/checkpoints")
-        )
+        """SCAIMIND_CHECKPOINT_DIR; made if it is not there. Raises BadUrl, OSError.
+
+        No job can put anything else in its place.
+        """
+        with self.open_checkpoints(job) as directory:
+            return directory.path()
+
+    def open_checkpoints(self, job: JobRecord) -> Directory:
+        """Open SCAIMIND_CHECKPOINT_DIR; made if it is not there. Raises BadUrl, OSError."""
+        url = self._drive.url(job.tenant_id, f"jobs/{job.job_id}/{CHECKPOINTS}")
+        directory, name = self._drive.destination(access_of(job), url).open_destination()
+        if not name:
+            return directory
+        with directory:
+            return directory.make_directory(name, exist_ok=True)
 
     def prepare(self, job: JobRecord, abandoned: threading.Event) -> None:
         """Fetch what the job names and write its configuration. Raises Unprepared, Abandoned,
@@ -73,51 +98,63 @@ class Workspace:
         def fetch(url: str) -> str:
             return str(self._inputs.fetch(job, url, abandoned))
 
-        folders = (directory.work, directory.output, directory.temporary)
         try:
             access = access_of(job)
-            for path in (*folders, self.checkpoints_path(job)):
-                path.mkdir(parents=True, exist_ok=True)
-            if job.kind is Kind.EVALUATION:
-                copy_file(SCRIPT, self.script(job), abandoned)
-                config = process_config(job, fetch)
-            else:
-                given = job.submission.training_config.framework.custom_script_path
-                with self._drive.filesystem(access).open(given) as script:
-                    copy_open_file(script, self.script(job), abandoned)
-                config = _training_config(job, fetch)
+            with Directory.open(directory.path) as own:
+                for path in (directory.work, directory.output, directory.temporary):
+                    _make_plain(own, path.name)
+                self.open_checkpoints(job).close()
+                if job.kind is JobKind.EVALUATION:
+                    with open(SCRIPT, "rb") as script:
+                        _place_script(own, script, self.script_name(job), abandoned)
+                    config = process_config(job, fetch)
+                else:
+                    given = job.submission.training_config.framework.custom_script_path
+                    with self._drive.filesystem(access).open(given) as script:
+                        _place_script(own, script, self.script_name(job), abandoned)
+                    config = _training_config(job, fetch)
             if job.resume_from:
                 self._drive.find(access, job.resume_from)
-        except BadUrl as error:
+        except (BadUrl, LimitReached) as error:
             raise Unprepared(str(error)) from None
         config["job_id"] = job.job_id
         write_json(directory.config, config)
 
+    def script_name(self, job: JobRecord) -> str:
+        """The name of the job's script."""
+        if job.kind is JobKind.EVALUATION:
+            return SCRIPT.name
+        return job.submission.training_config.framework.custom_script_path.rsplit("/", 1)[-1]
+
     def script(self, job: JobRecord) -> Path:
-        """The job's copy of its script."""
-        if job.kind is Kind.EVALUATION:
-            return self.directory(job.job_id).work / SCRIPT.name
-        url = job.submission.training_config.framework.custom_script_path
-        return self.directory(job.job_id).work / url.rsplit("/", 1)[-1]
+        """The job's copy of its script, which it cannot write.
+
+        A job that was prepared by a coordinator before the directory's format
+        2, and never started, has it among its own files.
+        """
+        directory = self.directory(job.job_id)
+        script = directory.program / self.script_name(job)
+        return script if script.is_file() else directory.work / script.name
 
     def checkpoints(self, job: JobRecord) -> tuple[Checkpoint, ...]:
         """The complete checkpoints of a job, oldest first; those over `max_checkpoints` go."""
         known = {checkpoint.checkpoint_id: checkpoint for checkpoint in job.checkpoints}
         found = []
-        root = self.checkpoints_path(job)
-        if not root.is_dir():
-            return ()
-        for entry in os.scandir(root):
-            unfinished = entry.name.startswith(".") or entry.name.endswith(UNFINISHED)
-            if unfinished or not entry.is_dir(follow_symlinks=False):
-                continue
-            found.append(known.get(entry.name) or _checkpoint(entry))
-        found.sort(key=lambda checkpoint: (checkpoint.step, checkpoint.created_at))
-        limit = job.submission.output_config.max_checkpoints
-        if limit and len(found) > limit:
-            for checkpoint in found[:-limit]:
-                shutil.rmtree(root / checkpoint.checkpoint_id, ignore_errors=True)
-            found = found[-limit:]
+        with self.open_checkpoints(job) as root:
+            for entry in root.entries(limit=_MAX_CHECKPOINTS):
+                unfinished = entry.name.startswith(".") or entry.name.endswith(UNFINISHED)
+                if unfinished or entry.kind is not Kind.DIRECTORY:
+                    continue
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    found.append(known.get(entry.name) or _checkpoint(root, entry.name))
+            found.sort(key=lambda checkpoint: (checkpoint.step, checkpoint.created_at))
+            limit = job.submission.output_config.max_checkpoints
+            if limit and len(found) > limit:
+                for checkpoint in found[:-limit]:
+                    # One that cannot be removed now is looked at again with the next.
+                    with suppress(OSError):
+                        remove_tree(root, checkpoint.checkpoint_id)
+                found = found[-limit:]
         return tuple(found)
 
     def export(self, job: JobRecord, abandoned: threading.Event) -> Exported:
@@ -144,15 +181,35 @@ def _training_config(job: JobRecord, fetch: Callable[[str], str]) -> dict[str, A
     return config
 
 
-def _checkpoint(entry: os.DirEntry[str]) -> Checkpoint:
-    number = _STEP.search(entry.name)
-    size = sum(
-        (Path(folder) / name).lstat().st_size
-        for folder, _, names in os.walk(entry.path)
-        for name in names
-    )
-    created = entry.stat(follow_symlinks=False).st_mtime_ns // 1000
-    return Checkpoint(entry.name, int(number[1]) if number else 0, size, created)
+def _make_plain(own: Directory, name: str) -> None:
+    """Make a directory of the job's, in the place of anything else that is there."""
+    if own.exists(name) and not stat.S_ISDIR(own.stat(name).st_mode):
+        own.unlink(name)
+    own.make_directory(name, exist_ok=True).close()
+
+
+def _place_script(own: Directory, script: BinaryIO, name: str, abandoned: threading.Event) -> None:
+    """Copy the script to where the job's processes can read it and not write. Raises
+    LimitReached, Abandoned, OSError."""
+    remove_tree(own, PROGRAM)
+    with own.make_directory(PROGRAM) as program, program.create(name) as copy:
+        try:
+            copy_content(script.fileno(), copy.fileno(), abandoned, limit=_MAX_SCRIPT)
+        except LimitReached as error:
+            raise LimitReached(f"The script is too large: {error.strerror}.") from None
+        os.fchmod(copy.fileno(), 0o644)
+
+
+def _checkpoint(root: Directory, name: str) -> Checkpoint:
+    number = _STEP.search(name)
+    with root.open_directory(name) as directory:
+        created = directory.about().st_mtime_ns // 1000
+        try:
+            size = tree_size(directory, _CHECKPOINT)
+        except LimitReached:
+            # It is larger or deeper than anybody saves a model: its size stays unknown.
+            size = 0
+    return Checkpoint(name, int(number[1]) if number else 0, size, created)
 
 
 def to_dict(message: Message) -> dict[str, Any]:

@@ -93,6 +93,10 @@ class Directory:
         """Return the same directory with a descriptor of its own."""
         return Directory(os.open(".", _DIRECTORY, dir_fd=self.descriptor))
 
+    def path(self) -> Path:
+        """Return its path without links, of this moment: others may change where it leads."""
+        return Path(os.readlink(f"/proc/self/fd/{self.descriptor}"))
+
     def about(self) -> os.stat_result:
         """Return what the system says of the directory itself."""
         return os.fstat(self.descriptor)

@@ -19,9 +19,12 @@ def component(name: str) -> str:
     return name
 
 
-def unguessable() -> str:
-    """Return a hidden name that nobody can guess; 40 bytes, whatever it stands in for."""
-    return f".{secrets.token_hex(16)}.partial"
+def unguessable(label: str = "") -> str:
+    """Return a hidden name that nobody can guess; it is short, whatever it stands in for.
+
+    `label`, of up to 128 letters, digits and dashes, tells whose it is.
+    """
+    return f".{secrets.token_hex(16)}{'.' if label else ''}{label}.partial"
 
 
 def printable(name: str) -> str:

@@ -13,10 +13,10 @@ import pytest
 
 from app.coordinator.access import Access, Grant
 from app.coordinator.cache import DataCache
-from app.coordinator.copying import Abandoned
 from app.coordinator.drive import BadUrl, Drive, DriveFileSystem
 from app.coordinator.inputs import Inputs
 from app.coordinator.records import Demand, JobRecord
+from app.files.copying import Abandoned
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.coordinator.access import Access, Grant
-from app.coordinator.beneath import LeadsOut, hold
 from app.coordinator.drive import BadUrl, Drive
+from app.files.beneath import LeadsOut, open_beneath
 
 
 @pytest.fixture
@@ -45,7 +45,9 @@ def test_links_that_lead_out_are_refused(drive: Drive, target: str) -> None:
             drive.find(Access("t"), url)
         assert str(drive.root) not in str(caught.value)
         with pytest.raises(BadUrl, match="leads out"):
-            drive.destination(Access("t"), url)
+            drive.destination(Access("t"), url).check_destination()
+        with pytest.raises(BadUrl, match="leads out"):
+            drive.destination(Access("t"), url).open_destination()
 
 
 def test_an_absolute_link_is_refused_even_into_the_folder(drive: Drive) -> None:
@@ -144,4 +146,29 @@ def test_dots_that_lead_above_the_root(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for parts in (["..", "x"], ["a", "..", ".."]):
         with pytest.raises(LeadsOut):
-            hold(tmp_path, parts)
+            open_beneath(tmp_path, parts)
+
+
+def test_a_destination_is_a_directory_that_is_there_or_a_free_name(drive: Drive) -> None:
+    access = Access("t")
+    (drive.tenant_root("t") / "folder" / "pipe").touch()
+    for path, name in (("folder", ""), ("folder/new", "new"), ("a/b/c", "c")):
+        place = drive.destination(access, f"scaidrive://t/{path}")
+        place.check_destination()
+        directory, free = place.open_destination()
+        with directory:
+            assert free == name
+    assert (drive.tenant_root("t") / "a" / "b").is_dir()
+    for path in ("file", "file/below", "folder/pipe", "folder/pipe/below"):
+        place = drive.destination(access, f"scaidrive://t/{path}")
+        for look in (place.check_destination, place.open_destination):
+            with pytest.raises(BadUrl, match="is not a directory, nor can one be there"):
+                look()
+
+
+def test_what_no_job_can_change_of_a_path_ends_with_its_checkpoints(drive: Drive) -> None:
+    job = drive.tenant_root("t") / "jobs" / "job-0123456789abcdef0123" / "checkpoints"
+    assert drive.unchangeable(job / "step-1" / "model") == job
+    assert drive.unchangeable(job) == job
+    other = drive.tenant_root("t") / "mine" / "checkpoints" / "step-1"
+    assert drive.unchangeable(other) == other
