@@ -1,8 +1,10 @@
 """What the calls of the service have in common: whose job, which job, and storing what is asked."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from google.protobuf.message import Message
@@ -14,6 +16,7 @@ from .doors import Peer
 from .drive import Drive
 from .examination import Examination
 from .gpus import GpuMeter
+from .job_secrets import JobSecrets
 from .records import JobRecord
 from .refusals import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Overloaded
 from .states import TERMINAL
@@ -33,6 +36,7 @@ class Parts:
     controller: Controller
     store: Store
     workspace: Workspace
+    secrets: JobSecrets
     board: Board
     drive: Drive
     cache: DataCache
@@ -85,8 +89,15 @@ class Calls:
             )
         return self._job(peer, used.job_id)
 
-    def _submit(self, job: JobRecord, request: Message, *, key: str = "") -> JobRecord:
-        """Take up a new job. Raises Overloaded."""
+    def _submit(
+        self,
+        job: JobRecord,
+        request: Message,
+        *,
+        key: str = "",
+        secrets: Mapping[str, str] = MappingProxyType({}),
+    ) -> JobRecord:
+        """Take up a new job; `secrets` is what is masked in its submission. Raises Overloaded."""
 
         def also() -> None:
             self._store.save_labels(job)
@@ -98,9 +109,17 @@ class Calls:
 
         try:
             self._parts.workspace.create(job.job_id)
+            # Before the job is there: it may begin at once. The next start removes what is kept
+            # of a job that is not there.
+            self._parts.secrets.keep(job.job_id, secrets)
         except OSError as error:
             raise Overloaded(f"the job's directory cannot be made: {error.strerror}") from None
-        self._apply(self._scheduler.submit(job), also=also)
+        try:
+            self._apply(self._scheduler.submit(job), also=also)
+        except Overloaded:
+            with suppress(OSError):
+                self._parts.secrets.forget(job.job_id)
+            raise
         return self._scheduler.jobs[job.job_id]
 
     def _apply(self, step: Step, *, also: Callable[[], None] | None = None) -> None:

@@ -40,6 +40,9 @@ class NodeState:
     taken_cpus: int = 0
     taken_memory: int = 0
     taken_gpus: set[int] = field(default_factory=set)
+    #: Jobs here that asked for no cores, and use what is idle. They take no cores from
+    #: others, but there are never more of them than cores: each needs memory and a turn.
+    idlers: int = 0
     job_ids: set[str] = field(default_factory=set)
 
     def could(self, demand: Demand) -> bool:
@@ -68,6 +71,8 @@ class NodeState:
         spec = self.spec
         if self.taken_cpus + demand.cpus > spec.cpus:
             return None
+        if not demand.cpus and self.idlers >= spec.cpus:
+            return None
         if self.taken_memory + demand.memory > spec.memory:
             return None
         free = self.free_gpus(demand)
@@ -78,6 +83,15 @@ class NodeState:
 
 def _suits(gpu: GpuSpec, demand: Demand) -> bool:
     return (not demand.gpu_type or gpu.type == demand.gpu_type) and gpu.memory >= demand.gpu_memory
+
+
+def _spare(node: NodeState, demand: Demand) -> tuple[int, int]:
+    """How much of a node is left: what is taken first is least."""
+    free = node.spec.cpus - node.taken_cpus
+    return (
+        len(node.spec.gpus) - len(node.taken_gpus),
+        free if demand.cpus else node.idlers - free,
+    )
 
 
 class Cluster:
@@ -96,6 +110,7 @@ class Cluster:
                 node.taken_cpus,
                 node.taken_memory,
                 set(node.taken_gpus),
+                node.idlers,
                 set(node.job_ids),
             )
             for node_id, node in self.nodes.items()
@@ -112,10 +127,10 @@ class Cluster:
         """Where all of `demand` fits now, nodes in `without` left out; None if nowhere.
 
         Takes the nodes that have the least to spare, so that large jobs find
-        room on the others.
+        room on the others; a job that uses idle cores goes where most are idle.
         """
         offers = [
-            (self._spare(node), node.spec.node_id, share)
+            (_spare(node, demand), node.spec.node_id, share)
             for node in self.nodes.values()
             if node.spec.node_id not in without and (share := node.offer(demand)) is not None
         ]
@@ -139,6 +154,7 @@ class Cluster:
             node.taken_gpus.update(share.gpus)
             node.taken_cpus += share.cpus
             node.taken_memory += share.memory
+            node.idlers += not share.cpus
 
     def give_back(self, job_id: str, placement: Iterable[Share]) -> None:
         """Undo `take`."""
@@ -150,25 +166,20 @@ class Cluster:
             node.taken_gpus.difference_update(share.gpus)
             node.taken_cpus -= share.cpus
             node.taken_memory -= share.memory
+            node.idlers -= not share.cpus
 
     def release_all(self) -> None:
         """Undo every `take`."""
         for node in self.nodes.values():
             node.job_ids.clear()
             node.taken_gpus.clear()
-            node.taken_cpus = node.taken_memory = 0
-
-    @staticmethod
-    def _spare(node: NodeState) -> tuple[int, int]:
-        return (
-            len(node.spec.gpus) - len(node.taken_gpus),
-            node.spec.cpus - node.taken_cpus,
-        )
+            node.taken_cpus = node.taken_memory = node.idlers = 0
 
     def validate(self) -> None:
         """Raise AssertionError if more is taken than there is."""
         for node in self.nodes.values():
             assert 0 <= node.taken_cpus <= node.spec.cpus, node
             assert 0 <= node.taken_memory <= node.spec.memory, node
+            assert 0 <= node.idlers <= len(node.job_ids), node
             assert all(0 <= index < len(node.spec.gpus) for index in node.taken_gpus), node
             assert bool(node.job_ids) or not (node.taken_cpus or node.taken_gpus), node

@@ -10,11 +10,12 @@ import structlog
 
 from .board import Board
 from .hands import Hands, Work
+from .job_secrets import JobSecrets
 from .records import Intent, JobRecord
 from .reserve import Reserve
 from .run_spec import RunSpecs
 from .scheduler import Scheduler
-from .states import HOLDING, RUNNING, TERMINAL, Status
+from .states import HOLDING, RETRYABLE, RUNNING, TERMINAL, Status
 from .steps import Abandon, Export, Instruction, Launch, Prepare, Step, Stop
 from .store import Store
 from .workspace import Workspace
@@ -37,6 +38,7 @@ class Controller:
         board: Board,
         run_specs: RunSpecs,
         reserve: Reserve,
+        secrets: JobSecrets,
         clock: Callable[[], int],
     ) -> None:
         self.scheduler = scheduler
@@ -44,6 +46,7 @@ class Controller:
         self._workspace = workspace
         self._board = board
         self._reserve = reserve
+        self._secrets = secrets
         self._clock = clock
         self._hands = Hands(
             scheduler=scheduler,
@@ -61,6 +64,9 @@ class Controller:
     def start(self) -> None:
         """Take up what was stored: find runs again, go on with what was begun, then schedule."""
         self._reserve.fill()
+        for job_id in self._secrets.sweep():
+            if not self._store.may_run_again(job_id):
+                self._forget_secrets(job_id)
         jobs = self._store.unfinished()
         self.scheduler.restore(jobs)
         for job in jobs:
@@ -107,6 +113,8 @@ class Controller:
         if any(job.status in TERMINAL for job in step.changed):
             self._reserve.fill()
         for job in step.changed:
+            if job.status in TERMINAL - RETRYABLE:
+                self._forget_secrets(job.job_id)
             if _said(job) != said.get(job.job_id):
                 said[job.job_id] = _said(job)
                 self._board.announce(job)
@@ -120,6 +128,13 @@ class Controller:
         for instruction in step.instructions:
             self._carry_out(instruction)
         self._set_alarm()
+
+    def _forget_secrets(self, job_id: str) -> None:
+        """Remove what a job was given that must not outlive it; the next start tries again."""
+        try:
+            self._secrets.forget(job_id)
+        except OSError as error:
+            _log.error("secrets_not_removed", job_id=job_id, reason=error.strerror)
 
     def _save(self, step: Step, also: Callable[[], None] | None) -> None:
         with self._store.transaction():

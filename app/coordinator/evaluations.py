@@ -75,7 +75,7 @@ def accept_evaluation(
         submission=submission,
         evaluation=kept,
         kind=Kind.EVALUATION,
-        demand=Demand(),
+        demand=Demand(cpus=0),
         created_at=now,
         updated_at=now,
         message="Accepted.",

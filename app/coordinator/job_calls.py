@@ -7,10 +7,10 @@ from .doors import Context, metadata_of, peer_of
 from .listing import Order
 from .messages import job_message, status_message
 from .pages import page_size
-from .records import find_checkpoint
-from .refusals import FailedPrecondition, InvalidArgument
+from .records import JobRecord, find_checkpoint
+from .refusals import FailedPrecondition, InvalidArgument, Overloaded
 from .states import RETRYABLE, WAITING, Status
-from .submission import accept, accept_retry
+from .submission import Accepted, accept, accept_retry
 
 
 class JobCalls(Calls):
@@ -23,7 +23,7 @@ class JobCalls(Calls):
         peer = peer_of(context)
         access = await self._parts.admission.admit(peer, metadata_of(context))
         known = self._known_key(peer, request.idempotency_key, request)
-        job = known or self._submit(
+        job = known or self._take_up(
             accept(
                 request,
                 access=access,
@@ -117,6 +117,23 @@ class JobCalls(Calls):
             else "",
             user_id=peer.user_id,
             cluster=self._scheduler.cluster,
+            secrets=self._secrets_of(job),
             now=self._parts.clock(),
         )
-        return job_message(self._submit(child, request))
+        return job_message(self._take_up(child, request))
+
+    def _take_up(
+        self,
+        accepted: Accepted,
+        request: jobs_pb2.SubmitJobRequest | jobs_pb2.RetryJobRequest,
+        *,
+        key: str = "",
+    ) -> JobRecord:
+        return self._submit(accepted.job, request, key=key, secrets=accepted.secrets)
+
+    def _secrets_of(self, job: JobRecord) -> dict[str, str]:
+        """What is masked in a job's submission. Raises Overloaded."""
+        try:
+            return self._parts.secrets.of(job.job_id)
+        except OSError as error:
+            raise Overloaded(f"the job's variables cannot be read: {error.strerror}") from None

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -50,11 +51,19 @@ class Pipe:
 class Rank:
     """A process in a session of its own, confined to what its job may touch."""
 
-    def __init__(self, number: int, spec: dict[str, Any], *, confinement: Confinement) -> None:
-        """Start it. Raises OSError."""
+    def __init__(
+        self,
+        number: int,
+        spec: dict[str, Any],
+        *,
+        confinement: Confinement,
+        conceal: Callable[[bytes], bytes],
+    ) -> None:
+        """Start it. `conceal` takes out of its lines what is not to be shown. Raises OSError."""
         self.number = number
         self.last_words = ""
         self._node_id: str = spec["node_id"]
+        self._conceal = conceal
         try:
             self._process = subprocess.Popen(
                 spec["argv"],
@@ -115,7 +124,7 @@ class Rank:
         """A line that it wrote."""
         stderr = source == "stderr"
         default = LogLevel.LOG_LEVEL_WARNING if stderr else LogLevel.LOG_LEVEL_INFO
-        line = parse_line(raw, default=default)
+        line = parse_line(self._conceal(raw), default=default)
         if stderr and line.message.strip():
             self.last_words = line.message.strip()[:_LAST_WORDS]
         return stamped(source, line, node_id=self._node_id, rank=line.rank or self.number)

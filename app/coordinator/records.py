@@ -59,6 +59,7 @@ class Demand:
     gpu_type: str = ""
     #: Bytes that each GPU must have at least.
     gpu_memory: int = 0
+    #: Cores; 0 takes what is idle, which is not accounted.
     cpus: int = 1
     #: Bytes of main memory; 0 is not accounted.
     memory: int = 0

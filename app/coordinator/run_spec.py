@@ -1,13 +1,18 @@
 """What the runner is told of a run: the processes, their variables, what they may touch."""
 
+import errno
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from app.credentials import MASK
+
 from .drive import Drive
 from .inputs import access_of
+from .job_environment import own_variables
+from .job_secrets import JobSecrets, unknown
 from .jobdir import JobDir, read_json
 from .ranks import RankPlace, places_of
 from .records import JobRecord
@@ -21,6 +26,7 @@ class RunSpecs:
         self,
         *,
         workspace: Workspace,
+        secrets: JobSecrets,
         drive: Drive,
         node_id: str,
         notify: Path,
@@ -29,6 +35,7 @@ class RunSpecs:
     ) -> None:
         """`readable` is what every process may read, beside what is its job's."""
         self._workspace = workspace
+        self._secrets = secrets
         self._drive = drive
         self._node_id = node_id
         self._notify = notify
@@ -36,7 +43,12 @@ class RunSpecs:
         self._readable = readable
 
     def of(self, job: JobRecord) -> dict[str, Any]:
-        """The specification of the job's newest run. Raises BadUrl, OSError."""
+        """The specification of the job's newest run. Raises BadUrl, OSError.
+
+        Variables that are credentials are masked in it: the runner puts them
+        in from the file that `secrets` names.
+        """
+        environment, left_out = own_variables(job.submission.training_config.environment)
         directory = self._workspace.directory(job.job_id)
         resume = self._drive.find(access_of(job), job.resume_from) if job.resume_from else None
         checkpoints = self._workspace.checkpoints_path(job)
@@ -74,6 +86,11 @@ class RunSpecs:
                 }
             ),
             "announce": f"Run {job.run_count} begins on {', '.join(job.node_ids)}{where}.",
+            "warnings": [
+                f"{name} of training_config.environment is left out: {reason}."
+                for name, reason in left_out.items()
+            ],
+            "secrets": self._secrets_file(job, environment),
             "ranks": [
                 {
                     "node_id": place.node_id,
@@ -85,7 +102,7 @@ class RunSpecs:
                         # Indices are the driver's, not those of CUDA's own order.
                         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
                         "CUDA_VISIBLE_DEVICES": self._gpus(place),
-                        **job.submission.training_config.environment,
+                        **environment,
                         **place.environment,
                         **own,
                         "SCAIMIND_NODE_ID": place.node_id,
@@ -115,6 +132,14 @@ class RunSpecs:
     def _unchangeable(self, paths: Iterable[str]) -> list[str]:
         """What can be opened by its path: a job could lay a link in the place of the rest."""
         return [str(self._drive.unchangeable(Path(path))) for path in paths]
+
+    def _secrets_file(self, job: JobRecord, environment: Mapping[str, str]) -> str:
+        """Where the values of masked variables are; empty if there are none. Raises OSError."""
+        if lost := unknown(environment, self._secrets.of(job.job_id)):
+            raise FileNotFoundError(
+                errno.ENOENT, f"what it was given as {', '.join(lost)} is not kept any more"
+            )
+        return str(self._secrets.path(job.job_id)) if MASK in environment.values() else ""
 
     def _gpus(self, place: RankPlace) -> str:
         """GPUs of this machine; those of a virtual node are not there."""

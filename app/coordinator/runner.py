@@ -26,6 +26,7 @@ from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
 from .confinement import Confinement
 from .gpus import GpuMeter
+from .job_secrets import Concealer, put_in, read_secrets
 from .jobdir import (
     RUN_VARIABLE,
     RUNNER_SIGNALS,
@@ -88,6 +89,8 @@ class Runner:
         """Carry the run out."""
         try:
             self._say(self._spec["announce"])
+            for warning in self._spec.get("warnings", ()):
+                self._say(warning, warning=True)
             self._start()
         except OSError as error:
             self._failure = f"The training process could not be started: {error.strerror}."
@@ -100,9 +103,12 @@ class Runner:
     def _start(self) -> None:
         # It must be there: the processes may write it, but make nothing beside it.
         self._directory.metrics_file.touch()
+        secrets = read_secrets(self._spec["secrets"])
+        conceal = Concealer(secrets.values())
         with Confinement(**self._spec["confinement"]) as confinement:
             for number, spec in enumerate(self._spec["ranks"]):
-                rank = Rank(number, spec, confinement=confinement)
+                put_in(spec["env"], secrets)
+                rank = Rank(number, spec, confinement=confinement, conceal=conceal)
                 self._ranks.append(rank)
                 for pipe in rank.pipes:
                     self._selector.register(pipe.file, selectors.EVENT_READ, pipe)

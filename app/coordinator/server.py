@@ -37,6 +37,7 @@ from .estimates import RunTimes
 from .examination import Examination
 from .gpus import GpuMeter
 from .inputs import Inputs
+from .job_secrets import JobSecrets
 from .jwks import KeySet
 from .listening import listen
 from .nodes import this_machine
@@ -115,8 +116,10 @@ class Coordinator:
             ),
         )
         notify = config.data_dir / "notify.sock"
+        secrets = JobSecrets(config.data_dir / "secrets")
         run_specs = RunSpecs(
             workspace=workspace,
+            secrets=secrets,
             drive=drive,
             node_id=config.node_id,
             notify=notify,
@@ -130,6 +133,7 @@ class Coordinator:
             board=self.board,
             run_specs=run_specs,
             reserve=Reserve(config.data_dir / "reserve"),
+            secrets=secrets,
             clock=self._clock,
         )
         receiver = NoticeReceiver(notify, self.controller.notice)
@@ -142,6 +146,7 @@ class Coordinator:
             controller=self.controller,
             store=store,
             workspace=workspace,
+            secrets=secrets,
             board=self.board,
             drive=drive,
             cache=cache,

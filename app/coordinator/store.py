@@ -18,7 +18,7 @@ from typing import Any
 from .listing import JobsPage, Order, list_jobs
 from .records import JobRecord
 from .rows import record_of, values_of
-from .states import Status
+from .states import RETRYABLE, TERMINAL, Status
 from .store_steps import bring_up
 
 
@@ -119,6 +119,11 @@ class Store:
             "SELECT * FROM jobs WHERE job_id = ? AND tenant_id = ?", (job_id, tenant_id)
         ).fetchone()
         return record_of(row) if row else None
+
+    def may_run_again(self, job_id: str) -> bool:
+        """Whether a job, of whatever tenant, is there and runs, will run, or can be retried."""
+        row = self._db.execute("SELECT status FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        return row is not None and row["status"] not in TERMINAL - RETRYABLE
 
     def unfinished(self) -> list[JobRecord]:
         """The jobs of all tenants that have not ended, the oldest first."""

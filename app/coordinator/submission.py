@@ -1,37 +1,52 @@
 """What a submission may be, and the job that it makes."""
 
 import re
-import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
+from secrets import token_hex
 from typing import Final
 
 from generated.mindcoordinator.v1.jobs_pb2 import (
     BaseModel,
     FrameworkType,
     ResourceConfig,
-    SchedulingConfig,
     SubmitJobRequest,
 )
 
 from .access import Access, Grant
 from .atlas import is_model_name
 from .cluster import Cluster
+from .demands import bound_run_time, check_possible, check_times, demand_of
 from .drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive
 from .exporting import FORMATS, missing_packages
+from .job_environment import check_environment
+from .job_secrets import take_out, unknown
 from .ranks import check_world_size
-from .records import Demand, JobRecord
+from .records import JobRecord
 from .refusals import FailedPrecondition, InvalidArgument
 
 _QUEUE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FORMATS: Final = ("", "jsonl", "json", "csv", "parquet")
 _MAX_NAME: Final = 256
-_GIB: Final = 1024**3
+#: Of a label's value, in characters.
+_MAX_VALUE: Final = 1024
+_MAX_LABELS: Final = 64
+#: Bytes of a whole submission: a page of jobs, and each change of a job, tells it all.
+_MAX_SUBMISSION: Final = 256 * 1024
 
 
 def new_job_id(prefix: str = "job") -> str:
     """An id that cannot be guessed."""
-    return f"{prefix}-{secrets.token_hex(10)}"
+    return f"{prefix}-{token_hex(10)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A new job, PENDING, and what it was given that must not be stored with it."""
+
+    job: JobRecord
+    #: Of the variables that are masked in its submission, by name.
+    secrets: Mapping[str, str]
 
 
 def accept(
@@ -42,8 +57,14 @@ def accept(
     drive: Drive,
     cluster: Cluster,
     now: int,
-) -> JobRecord:
-    """The PENDING job of a submission. Raises Refused."""
+) -> Accepted:
+    """The job of a submission. Raises Refused."""
+    if request.ByteSize() > _MAX_SUBMISSION:
+        raise InvalidArgument(
+            "submission",
+            f"it has {request.ByteSize()} bytes, and a submission may have {_MAX_SUBMISSION};"
+            " put large texts into a file on the drive",
+        )
     kept = SubmitJobRequest()
     kept.CopyFrom(request)
     kept.idempotency_key = ""
@@ -53,11 +74,13 @@ def accept(
     _check_data(kept, access, drive)
     _check_output(kept, access, drive)
     check_world_size(kept)
+    check_times(kept.scheduling_config, now=now)
     demand = demand_of(kept.resource_config, kept.scheduling_config)
     check_possible(demand, cluster)
+    taken_out = take_out(kept.training_config.environment)
     scheduling = kept.scheduling_config
     job_id = new_job_id()
-    return JobRecord(
+    job = JobRecord(
         job_id=job_id,
         tenant_id=access.tenant_id,
         user_id=user_id,
@@ -77,6 +100,7 @@ def accept(
         else 0,
         resume_from=kept.training_config.resume_from_checkpoint,
     )
+    return Accepted(job, taken_out)
 
 
 def accept_retry(
@@ -86,20 +110,30 @@ def accept_retry(
     resume_from: str,
     user_id: str,
     cluster: Cluster,
+    secrets: Mapping[str, str],
     now: int,
-) -> JobRecord:
-    """The PENDING child of a job that is retried, perhaps with other resources. Raises Refused."""
+) -> Accepted:
+    """The child of a job that is retried, perhaps with other resources. Raises Refused.
+
+    `secrets` is what was kept of the parent's masked variables; the child has the same.
+    """
     kept = SubmitJobRequest()
     kept.CopyFrom(parent.submission)
+    if lost := unknown(kept.training_config.environment, secrets):
+        raise FailedPrecondition(
+            f"training_config.environment: what the job was given as {', '.join(lost)} is not"
+            " kept any more; submit it as a new job"
+        )
     if resources is not None:
         kept.resource_config.CopyFrom(resources)
     kept.scheduling_config.ClearField("not_before")
+    bound_run_time(kept.scheduling_config)
     _fill_in(kept)
     check_world_size(kept)
     demand = demand_of(kept.resource_config, kept.scheduling_config)
     check_possible(demand, cluster)
     job_id = new_job_id()
-    return JobRecord(
+    child = JobRecord(
         job_id=job_id,
         tenant_id=parent.tenant_id,
         user_id=user_id,
@@ -122,6 +156,7 @@ def accept_retry(
         parent_job_id=parent.job_id,
         resume_from=resume_from,
     )
+    return Accepted(child, secrets)
 
 
 def _fill_in(request: SubmitJobRequest) -> None:
@@ -137,8 +172,10 @@ def _check_texts(request: SubmitJobRequest) -> None:
         raise InvalidArgument("name", "it is empty")
     if len(request.name) > _MAX_NAME:
         raise InvalidArgument("name", f"it has more than {_MAX_NAME} characters")
+    if len(request.labels) > _MAX_LABELS:
+        raise InvalidArgument("labels", f"there are more than {_MAX_LABELS}")
     for key, value in request.labels.items():
-        if not key or len(key) > _MAX_NAME or len(value) > 4 * _MAX_NAME:
+        if not key or len(key) > _MAX_NAME or len(value) > _MAX_VALUE:
             raise InvalidArgument("labels", "a key is empty or too long, or a value too long")
     if not _QUEUE.fullmatch(request.scheduling_config.queue_name):
         raise InvalidArgument(
@@ -195,18 +232,6 @@ def _check_model(model: BaseModel, access: Access, drive: Drive) -> None:
     model.model_id = drive.pinned(access, model.model_id)
 
 
-def check_environment(environment: Mapping[str, str]) -> None:
-    """Raise InvalidArgument unless a process can be given these variables."""
-    for name, value in environment.items():
-        where = "training_config.environment"
-        if not _VARIABLE.fullmatch(name):
-            raise InvalidArgument(where, f"{name[:64]!r} is not the name of a variable")
-        if name.startswith("SCAIMIND_"):
-            raise InvalidArgument(where, f"{name[:64]!r} is for the coordinator to set")
-        if "\0" in value:
-            raise InvalidArgument(where, f"the value of {name[:64]!r} has a NUL character")
-
-
 def _check_data(request: SubmitJobRequest, access: Access, drive: Drive) -> None:
     for at, source in enumerate(request.data_config.sources):
         where = f"data_config.sources.{at}"
@@ -256,65 +281,3 @@ def _named(request: SubmitJobRequest) -> list[str]:
         *(source.path for source in request.data_config.sources),
         request.output_config.path,
     ]
-
-
-def demand_of(resources: ResourceConfig, scheduling: SchedulingConfig) -> Demand:
-    """What is asked of each node. Raises InvalidArgument."""
-    nodes = resources.node_count or 1
-    amounts = {
-        "gpu_count": resources.gpu_count,
-        "cpu_count": resources.cpu_count,
-        "memory_bytes": resources.memory_bytes,
-        "gpu_memory_bytes": resources.gpu_memory_bytes,
-        "node_count": nodes,
-    }
-    for name, amount in amounts.items():
-        if amount < 0:
-            raise InvalidArgument(f"resource_config.{name}", "it is below 0")
-    for name in ("gpu_count", "cpu_count"):
-        if amounts[name] % nodes:
-            raise InvalidArgument(
-                f"resource_config.{name}",
-                f"{amounts[name]} cannot be divided evenly among {nodes} nodes",
-            )
-    if scheduling.max_runtime_seconds < 0:
-        raise InvalidArgument("scheduling_config.max_runtime_seconds", "it is below 0")
-    return Demand(
-        nodes=nodes,
-        gpus=resources.gpu_count // nodes,
-        gpu_type=resources.gpu_type if resources.gpu_count else "",
-        gpu_memory=resources.gpu_memory_bytes if resources.gpu_count else 0,
-        cpus=max(resources.cpu_count // nodes, 1),
-        memory=-(-resources.memory_bytes // nodes),
-        node_ids=tuple(scheduling.node_ids),
-        selector=tuple(sorted(scheduling.node_selector.items())),
-    )
-
-
-def check_possible(demand: Demand, cluster: Cluster) -> None:
-    """Raise FailedPrecondition if the whole cluster, empty, could not give what is asked."""
-    if cluster.could_ever(demand):
-        return
-    wanted = f"{demand.gpus} GPUs" + (f" of type {demand.gpu_type}" if demand.gpu_type else "")
-    if demand.gpu_memory:
-        wanted += f" with {demand.gpu_memory / _GIB:.1f} GiB each"
-    wanted += f", {demand.cpus} cores and {demand.memory / _GIB:.1f} GiB"
-    chosen = f", among {', '.join(demand.node_ids)}" if demand.node_ids else ""
-    if demand.selector:
-        labels = ", ".join(f"{key}={value}" for key, value in demand.selector)
-        chosen += f", labelled {labels}"
-    there = "; ".join(_inventory(cluster))
-    raise FailedPrecondition(
-        f"resource_config: no node could ever give it: {demand.nodes} node(s) with"
-        f" {wanted} each{chosen} are asked for. There is: {there}"
-    )
-
-
-def _inventory(cluster: Cluster) -> list[str]:
-    lines = []
-    for node in cluster.nodes.values():
-        spec = node.spec
-        types = sorted({gpu.type for gpu in spec.gpus})
-        gpus = f"{len(spec.gpus)}x {'/'.join(types)}" if types else "no GPUs"
-        lines.append(f"{spec.node_id} ({gpus}, {spec.cpus} cores, {spec.memory / _GIB:.1f} GiB)")
-    return lines

@@ -89,3 +89,39 @@ def test_a_drained_node_is_given_to_nobody() -> None:
     nodes.nodes["l4"].drain = "dust"
     assert nodes.place(Demand(gpus=2, gpu_type="L4")) is None
     assert nodes.could_ever(Demand(gpus=2, gpu_type="L4"))
+
+
+def test_who_asks_for_no_cores_uses_what_is_idle() -> None:
+    full = cluster()
+    cores = Demand(cpus=8, node_ids=("cpu",))
+    idler = Demand(cpus=0, node_ids=("cpu",))
+    placement = full.place(cores)
+    assert placement is not None
+    full.take("cores", placement)
+    for number in range(8):
+        placement = full.place(idler)
+        assert placement is not None
+        assert placement[0].cpus == 0
+        full.take(f"idler-{number}", placement)
+        full.validate()
+    assert full.place(idler) is None, "there are never more of them than cores"
+    full.give_back("idler-0", placement)
+    assert full.place(idler) is not None
+    assert full.place(cores) is None, "what they do without is not given twice"
+    full.release_all()
+    assert full.nodes["cpu"].idlers == 0
+
+
+def test_who_asks_for_no_cores_goes_where_most_are_idle() -> None:
+    twins = Cluster([NodeSpec(name, name, cpus=8, memory=GIB) for name in ("a", "b")])
+    taken = twins.place(Demand(cpus=6, node_ids=("a",)))
+    assert taken is not None
+    twins.take("busy", taken)
+    for node_id in ("b", "b", "b"):
+        placement = twins.place(Demand(cpus=0))
+        assert placement is not None
+        assert placement[0].node_id == node_id
+        twins.take(f"idler-{len(twins.nodes['b'].job_ids)}", placement)
+    with_cores = twins.place(Demand(cpus=1))
+    assert with_cores is not None
+    assert with_cores[0].node_id == "a"

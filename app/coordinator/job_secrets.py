@@ -1,0 +1,135 @@
+"""The credentials among the variables that jobs are submitted with.
+
+In a submission that is kept, shown or written to a job's directory, MASK
+stands in their place. The values are apart, a file a job in a directory of
+the coordinator's own, which no job can read; they are there from before the
+job is stored until it is COMPLETED or CANCELLED, and stay with a job that can
+be retried.
+"""
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from app.credentials import MASK, is_credential
+
+
+def take_out(environment: MutableMapping[str, str]) -> dict[str, str]:
+    """Put MASK in the place of each credential, and return what stood there, by name.
+
+    A value that is MASK already is none that is known, and stays.
+    """
+    found = {
+        name: value
+        for name, value in environment.items()
+        if value != MASK and is_credential(name, value)
+    }
+    for name in found:
+        environment[name] = MASK
+    return found
+
+
+def put_in(environment: MutableMapping[str, str], values: Mapping[str, str]) -> None:
+    """Undo `take_out`. A variable that somebody has set to something else stays as it is."""
+    for name, value in values.items():
+        if environment.get(name) == MASK:
+            environment[name] = value
+
+
+def unknown(environment: Mapping[str, str], values: Mapping[str, str]) -> list[str]:
+    """The names of masked variables whose value is not among `values`, sorted."""
+    return sorted(
+        name for name, value in environment.items() if value == MASK and name not in values
+    )
+
+
+class Concealer:
+    """Puts MASK in the place of credentials that a training process writes.
+
+    It knows them as they are, and as JSON has them; of several lines, each.
+    What is shorter than SHORTEST bytes would be found in lines that do not
+    mean it, and stays.
+    """
+
+    #: Bytes.
+    SHORTEST: Final = 8
+
+    def __init__(self, values: Iterable[str]) -> None:
+        lines = {line.strip() for value in values for line in value.splitlines()}
+        known = {
+            form.encode()
+            for line in lines
+            for form in (line, json.dumps(line)[1:-1], json.dumps(line, ensure_ascii=False)[1:-1])
+        }
+        # The longest first: one may be the beginning of another.
+        found = sorted((form for form in known if len(form) >= self.SHORTEST), key=len)
+        self._known = re.compile(b"|".join(map(re.escape, reversed(found)))) if found else None
+
+    def __call__(self, line: bytes) -> bytes:
+        """The line as it may be shown."""
+        return line if self._known is None else self._known.sub(MASK.encode(), line)
+
+
+def read_secrets(path: str) -> dict[str, str]:
+    """The values in a job's file; none if `path` is empty. Raises OSError."""
+    values: dict[str, str] = orjson.loads(Path(path).read_bytes()) if path else {}
+    return values
+
+
+class JobSecrets:
+    """The files that hold them. Every call blocks shortly, and may raise OSError."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, job_id: str) -> Path:
+        """The file of a job: a JSON object, values by name."""
+        return self._folder / f"{job_id}.json"
+
+    def keep(self, job_id: str, values: Mapping[str, str]) -> None:
+        """Keep a job's values, replacing what was kept; makes no file for none."""
+        if not values:
+            return
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self._folder / f".{secrets.token_hex(8)}"
+        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(file, "wb") as stream:
+                stream.write(orjson.dumps(dict(values)))
+                stream.flush()
+                os.fsync(file)
+            fresh.rename(self.path(job_id))
+        except BaseException:
+            with suppress(FileNotFoundError):
+                fresh.unlink()
+            raise
+
+    def of(self, job_id: str) -> dict[str, str]:
+        """A job's values; empty if none are kept."""
+        try:
+            return read_secrets(str(self.path(job_id)))
+        except FileNotFoundError:
+            return {}
+
+    def forget(self, job_id: str) -> None:
+        """Remove a job's values, if there are any."""
+        self.path(job_id).unlink(missing_ok=True)
+
+    def sweep(self) -> Iterator[str]:
+        """The ids of the jobs of which values are kept; what was being written is removed.
+
+        Call while nobody else keeps any.
+        """
+        with suppress(FileNotFoundError):
+            for entry in sorted(self._folder.iterdir()):
+                if entry.name.startswith("."):
+                    entry.unlink()
+                else:
+                    yield entry.name.removesuffix(".json")
