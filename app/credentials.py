@@ -5,6 +5,7 @@ the other hides; so this module imports nothing of them.
 """
 
 import re
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -61,6 +62,7 @@ def shown_value(name: str, value: str) -> str:
     return MASK if is_credential(name, value) else value
 
 
+@lru_cache(maxsize=1024)
 def _names_credential(name: str) -> bool:
     if name.upper() in _NEVER:
         return False

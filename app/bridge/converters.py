@@ -2,8 +2,9 @@
 
 The result is that of protobuf's own JSON mapping with the proto's field names
 and all fields without presence printed, but for these: 64-bit integers are
-numbers, enum values lose their type's prefix (`TRAINING`), and what JSON
-cannot express (NaN, infinities, a time outside the years 1 to 9999) is null.
+numbers, enum values lose their type's prefix (`TRAINING`), what JSON cannot
+express (NaN, infinities, a time outside the years 1 to 9999) is null, and
+credentials among a job's variables are masked.
 
 A compiled function is the source that one would write by hand for the type:
 one expression per field, nothing asked of the descriptors at run time.
@@ -22,6 +23,7 @@ from typing import Any, TypeAlias, cast
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from app.credentials import shown_value
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, MetricsSnapshot
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -30,6 +32,8 @@ Converter: TypeAlias = Callable[[Any], JsonObject]
 #: Naive, so that its ISO form carries no offset.
 _EPOCH = datetime(1970, 1, 1)
 _TIMESTAMP = "google.protobuf.Timestamp"
+#: Maps of a job's variables: a coordinator that shows credentials does not have us show them.
+_VARIABLES = "mindcoordinator.v1.TrainingConfig.environment"
 
 
 def to_json(message: Message) -> JsonObject:
@@ -132,6 +136,7 @@ class _Compiler:
             "b64encode": b64encode,
             "isfinite": isfinite,
             "shortest": _shortest,
+            "shown_value": shown_value,
             "time": _time,
         }
 
@@ -166,6 +171,8 @@ class _Compiler:
             keys, values = (field.message_type.fields_by_name[name] for name in ("key", "value"))
             key = self._key(keys)
             item = self._value(values, "v[k]")
+            if field.full_name == _VARIABLES:
+                item = f"shown_value({key}, {item})"
             return f"{{{key}: {item} for k in v}} if (v := {value}) else {{}}"
         if field.is_repeated:
             item = self._value(field, "x")

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import ValidationError, fields, validate, validates_schema
+from marshmallow import ValidationError, fields, validate, validates, validates_schema
 
+from app.credentials import MASK
 from app.schemas.fields import (
     INT64_MAX,
     INT64_MIN,
@@ -84,13 +85,26 @@ class TrainingConfigSchema(Body):
     framework = fields.Nested(FrameworkSchema, required=True)
     hyperparameters = StringMap("By name, as the training script reads them.")
     environment = StringMap(
-        "Added to the training process's environment.", longest_value=32768, also=[_VARIABLE]
+        "Added to the training process's environment. Credentials (by their names: HF_TOKEN,"
+        " WANDB_API_KEY) are shown as *** from then on.",
+        longest_value=32768,
+        also=[_VARIABLE],
     )
     resume_from_checkpoint = Text(
         "A checkpoint id, or a path, to start from; empty starts afresh.", most=PATH_LENGTH
     )
     max_retries = Whole("How often a transient failure is retried by itself.")
     priority = Whole("0 (last) to 10 (first).", most=10, load_default=5)
+
+    @validates("environment")
+    def _has_its_credentials(self, value: Mapping[str, str], **_: Any) -> None:
+        masked = {
+            name: [f"{MASK} only stands for a credential that is not shown: give it itself."]
+            for name, text in value.items()
+            if text == MASK
+        }
+        if masked:
+            raise ValidationError(masked)
 
 
 class DataSourceSchema(Body):

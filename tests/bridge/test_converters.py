@@ -13,8 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.bridge.converters import converter_of, enum_prefix, log_entry, metrics_snapshot, to_json
+from app.credentials import shown_value
 from generated.mindcoordinator.v1 import cluster_pb2, jobs_pb2, watch_pb2
-from generated.mindcoordinator.v1.jobs_pb2 import JOB_STATUS_TRAINING, Job, JobProgress
+from generated.mindcoordinator.v1.jobs_pb2 import (
+    JOB_STATUS_TRAINING,
+    Job,
+    JobProgress,
+    SubmitJobRequest,
+    TrainingConfig,
+)
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, MetricsSnapshot
 from tests.bridge.every_kind import every_kind
 from tests.bridge.messages import messages
@@ -41,6 +48,8 @@ def ours(printed: dict[str, Any], descriptor: Any) -> dict[str, Any]:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             inner = field.message_type.fields_by_name["value"]
             adapted[name] = {key: one(each, inner) for key, each in value.items()}
+            if field.full_name.endswith("TrainingConfig.environment"):
+                adapted[name] = {key: shown_value(key, each) for key, each in value.items()}
         elif field.is_repeated:
             adapted[name] = [one(each, field) for each in value]
         else:
@@ -109,6 +118,17 @@ class TestAsDocumented:
         assert converted["checkpoints"] == []
         for unset in ("training_config", "started_at", "exit_code"):
             assert unset not in converted
+
+    def test_credentials_among_a_jobs_variables_are_masked(self) -> None:
+        training = TrainingConfig(
+            environment={"HF_TOKEN": "hf_x", "URL": "db://u:p@h", "EPOCHS": "3"},
+            hyperparameters={"api_key": "not a variable"},
+        )
+        shown = {"HF_TOKEN": "***", "URL": "***", "EPOCHS": "3"}
+        for message in (Job(training_config=training), SubmitJobRequest(training_config=training)):
+            converted = to_json(message)["training_config"]
+            assert converted["environment"] == shown
+            assert converted["hyperparameters"] == {"api_key": "not a variable"}
 
     def test_fields_come_in_the_order_of_the_contract(self) -> None:
         entry = log_entry(LogEntry(timestamp=Timestamp(), fields={"a": "b"}))

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
+import orjson
 import psycopg2
 import pytest
 import sqlalchemy as sa
@@ -96,6 +97,38 @@ def test_old_replicas_go_on_while_new_ones_migrate(postgres_dsn: str) -> None:
         finally:
             done.set()
         assert all(each.result(60) for each in old)
+
+
+def test_credentials_in_cached_jobs_are_masked(postgres_dsn: str) -> None:
+    migrate_to(postgres_dsn, "0003")
+    given = {
+        "a": {"HF_TOKEN": "hf_x", "EPOCHS": "3"},
+        "b": {"EPOCHS": "3"},
+        "c": {"URL": "db://u:p@h"},
+        "d": {},
+    }
+    jobs: list[dict[str, Any]] = [{"job_id": "e"}]
+    jobs += [{"job_id": each, "training_config": {"environment": given[each]}} for each in given]
+    for job in jobs:
+        ask(
+            postgres_dsn,
+            "INSERT INTO mod_scaimind_jobs VALUES"
+            " ('acme', %s, 1, now(), 4, now(), '', '', 5, 0, now(), NULL, NULL, %s, now())",
+            job["job_id"],
+            orjson.dumps(job).decode(),
+        )
+
+    migrate_to(postgres_dsn, "head")
+
+    found = dict(ask(postgres_dsn, "SELECT job_id, job FROM mod_scaimind_jobs"))
+    shown = {**given, "a": {"HF_TOKEN": "***", "EPOCHS": "3"}, "c": {"URL": "***"}}
+    for job_id, environment in shown.items():
+        assert found[job_id] == {
+            "job_id": job_id,
+            "training_config": {"environment": environment},
+        }
+    assert found["e"] == {"job_id": "e"}
+    assert ask(postgres_dsn, "SELECT jobs FROM mod_scaimind_job_counts") == [(5,)]
 
 
 async def test_new_replicas_serve_before_the_schema_is_migrated(

@@ -200,6 +200,11 @@ class TestTogether:
             body["training_config"]["environment"] = {name: "v"}
             assert list(problems(SUBMIT_JOB_BODY, body)) == [f"training_config.environment.{name}"]
 
+    def test_what_only_stands_for_a_credential_is_told_by_its_name(self) -> None:
+        body = least()
+        body["training_config"]["environment"] = {"HF_TOKEN": "***", "EPOCHS": "3"}
+        assert list(problems(SUBMIT_JOB_BODY, body)) == ["training_config.environment.HF_TOKEN"]
+
 
 class TestSize:
     @pytest.mark.parametrize(
