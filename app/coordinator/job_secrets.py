@@ -8,9 +8,7 @@ be retried.
 """
 
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Final
 import orjson
 
 from app.credentials import MASK, is_credential
+from app.files.directory import Directory
 
 
 def take_out(environment: MutableMapping[str, str]) -> dict[str, str]:
@@ -98,18 +97,11 @@ class JobSecrets:
         if not values:
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self._folder / f".{secrets.token_hex(8)}"
-        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(file, "wb") as stream:
-                stream.write(orjson.dumps(dict(values)))
-                stream.flush()
-                os.fsync(file)
-            fresh.rename(self.path(job_id))
-        except BaseException:
-            with suppress(FileNotFoundError):
-                fresh.unlink()
-            raise
+        with (
+            Directory.open(self._folder) as folder,
+            folder.create(self.path(job_id).name, 0o600, durable=True) as file,
+        ):
+            file.write(orjson.dumps(dict(values)))
 
     def of(self, job_id: str) -> dict[str, str]:
         """A job's values; empty if none are kept."""

@@ -42,6 +42,8 @@ class Store:
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("PRAGMA foreign_keys = ON")
             bring_up(self._db, path)
+            # What steps have replaced must not stay in the log either.
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except BaseException:
             self._db.close()
             raise

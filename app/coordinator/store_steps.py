@@ -16,6 +16,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
+from .stored_secrets import move_secrets_apart
+
 #: Copies of former versions that are kept.
 KEPT_COPIES: Final = 2
 _MIB: Final = 1024 * 1024
@@ -87,9 +89,18 @@ def _first_tables(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
+def _secrets_apart(db: sqlite3.Connection) -> None:
+    try:
+        move_secrets_apart(db)
+    except OSError as error:
+        raise UnusableStore(
+            f"the jobs' credentials could not be moved out of the store: {error}"
+        ) from None
+
+
 #: The step at place n makes version n + 1. Tables are made only if they are missing in the first
 #: one alone: the coordinators that had no steps could be killed between its tables and its version.
-STEPS: Final[tuple[StoreStep, ...]] = (_first_tables,)
+STEPS: Final[tuple[StoreStep, ...]] = (_first_tables, _secrets_apart)
 
 
 def bring_up(db: sqlite3.Connection, path: Path, steps: Sequence[StoreStep] = STEPS) -> None:
