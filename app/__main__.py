@@ -14,6 +14,6 @@ if __name__ == "__main__":
         # The first process of a container is sent no signal that it does not
         # handle: asked to stop while it is still starting, it would not.
         signal.signal(signal.SIGTERM, _leave)
-    from app.cli import main
+    from app.cli.main import main
 
     main(prog_name="python -m app")

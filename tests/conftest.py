@@ -12,7 +12,7 @@ import hypothesis
 import psycopg2
 import pytest
 
-from app.cache.migrate import migrate
+from app.database.migrate import migrate
 from app.local.data_dir import DataDir
 from app.local.postgres import DATABASE, Postgres, socket_folder
 

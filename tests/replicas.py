@@ -11,17 +11,16 @@ import orjson
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app.api.keys import HUB, METRICS
-from app.application import PREFIX, create_app
-from app.auth.api_keys import NewKey, create_key
+from app.api.app_keys import HUB, METRICS
+from app.auth.settings import AuthSettings
+from app.bridge.settings import CoordinatorSettings
+from app.database.settings import DatabaseSettings
+from app.gateway.application import create_app
+from app.gateway.routes import PREFIX
+from app.gateway.settings import Settings
 from app.hub import Hub
-from app.settings import (
-    AuthSettings,
-    CoordinatorSettings,
-    DatabaseSettings,
-    HubSettings,
-    Settings,
-)
+from app.hub.settings import HubSettings
+from app.scaikey.api_keys import NewKey, create_key
 from tests.hub.client import Watching
 from tests.hub.log_coordinator import JOB
 from tests.secrecy import secret, written

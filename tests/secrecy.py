@@ -17,8 +17,8 @@ import pytest
 import structlog.testing
 from joserfc import jwt
 
-from app.auth.api_keys import NewKey
 from app.auth.tickets import NewTicket
+from app.scaikey.api_keys import NewKey
 
 #: How much of a random secret is enough to know it by, a truncated one too.
 _ENOUGH = 16

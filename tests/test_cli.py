@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from app.cli import main
+from app.cli.main import main
 
 
 def commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
@@ -39,7 +39,7 @@ def test_all_commands_are_known() -> None:
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     script = (
-        "import sys, app.cli\n"
+        "import sys, app.cli.main\n"
         "print({'aiohttp', 'alembic', 'grpc', 'marshmallow', 'psycopg2'} & set(sys.modules))"
     )
     done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True)

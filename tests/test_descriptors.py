@@ -10,8 +10,8 @@ PROGRAM = """
 import json, resource, sys
 import structlog
 from structlog.testing import capture_logs
-from app.descriptors import raise_limit
-from app.settings import HubSettings
+from app.gateway.file_limits import raise_limit
+from app.hub.settings import HubSettings
 soft, hard, watchers = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 with capture_logs() as lines:

@@ -15,7 +15,7 @@ import structlog, sys
 from datetime import UTC, datetime
 from joserfc import jwt
 from joserfc.jwk import OctKey
-from app.auth.api_keys import ApiKey, NewKey
+from app.scaikey.api_keys import ApiKey, NewKey
 from app.auth.tickets import NewTicket
 from tests.secrecy import secret, written
 

@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import (
-    SECTIONS,
-    CoordinatorSettings,
-    DatabaseSettings,
-    HubSettings,
-    Section,
-    Settings,
-    SettingsError,
-)
+from app.bridge.settings import CoordinatorSettings
+from app.configuration.section import Section, SettingsError
+from app.database.settings import DatabaseSettings
+from app.gateway.settings import SECTIONS, Settings
+from app.hub.settings import HubSettings
 
 NEEDED = {
     "SCAIMIND_COORDINATOR_API_SECRET": "the-api-secret",

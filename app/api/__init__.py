@@ -1,1 +1,1 @@
-"""HTTP: route tables by section of the API reference, the envelope, the middlewares."""
+"""HTTP: access, envelope, headers, middlewares; the handlers are in `routes`."""

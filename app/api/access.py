@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from app.auth.permissions import Permission
 from app.auth.tickets import StreamKind
+from app.scaikey.permissions import Permission
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[web.StreamResponse]])
 

@@ -1,6 +1,6 @@
 """The events of the streams, as the API's document describes them."""
 
-from app.api.operation import Event
+from app.api.endpoint import Event
 from app.schemas.events import BookmarkEvent, EndEvent, ErrorEvent, GapEvent
 
 _BOOKMARK = Event(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from app.settings import CorsSettings, ServerSettings
+from app.api.settings import CorsSettings, ServerSettings
 
 REQUEST_ID_HEADER = "X-Request-ID"
 

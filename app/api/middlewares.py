@@ -14,9 +14,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from app.api.access import PUBLIC, Access, access_of
-from app.api.envelope import failure
-from app.api.headers import REQUEST_ID_HEADER
-from app.api.keys import (
+from app.api.app_keys import (
     ANSWER_HEADERS,
     AUTHENTICATOR,
     CALLER,
@@ -24,9 +22,11 @@ from app.api.keys import (
     RATE_LIMIT,
     REQUEST_ID,
     REVOCATIONS,
-    SETTINGS,
+    SERVER_SETTINGS,
     TICKETS,
 )
+from app.api.envelope import failure
+from app.api.headers import REQUEST_ID_HEADER
 from app.caller import Caller
 from app.errors import (
     AUTH_TICKET_INVALID,
@@ -185,7 +185,7 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamR
             return web.Response(status=204, headers=headers)
         told = ApiError(METHOD_NOT_ALLOWED, f"This endpoint takes {allowed}.")
     elif isinstance(error, web.HTTPRequestEntityTooLarge):
-        limit = request.app[SETTINGS].server.max_body_bytes
+        limit = request.app[SERVER_SETTINGS].max_body_bytes
         told = ApiError(PAYLOAD_TOO_LARGE, f"The request body is larger than {limit} bytes.")
     elif 400 <= error.status < 500:
         told = ApiError(MALFORMED_REQUEST)

@@ -7,12 +7,12 @@ from typing import Protocol
 
 import structlog
 
-from app.auth import api_keys
-from app.auth.lookup import KeyLookup
-from app.auth.permissions import granted
-from app.cache.failures import DatabaseError
 from app.caller import Caller
+from app.database.errors import DatabaseError
 from app.errors import AUTH_TOKEN_INVALID, AUTH_TOKEN_MISSING, AUTH_UNAVAILABLE, ApiError
+from app.scaikey import api_keys
+from app.scaikey.api_key_lookup import KeyLookup
+from app.scaikey.permissions import granted
 
 log = structlog.get_logger()
 

@@ -16,8 +16,7 @@ import structlog
 from aiohttp import hdrs
 from prometheus_client import Counter
 
-from app.auth import api_keys
-from app.auth.scaikey import AnswerTooLong, read_bounded, reason
+from app.auth.settings import AuthSettings
 from app.caller import Caller, DownstreamTokens
 from app.errors import (
     AUTH_TOKEN_INVALID,
@@ -27,7 +26,8 @@ from app.errors import (
     ApiError,
     ErrorKind,
 )
-from app.settings import AuthSettings
+from app.scaikey import api_keys
+from app.scaikey.http import AnswerTooLong, read_bounded, reason
 
 log = structlog.get_logger()
 

@@ -20,11 +20,11 @@ from joserfc.jws import CompactSignature, JWSRegistry
 from joserfc.jwt import JWTClaimsRegistry
 
 from app.auth.authenticator import Refused
-from app.auth.jwks import KeySetCache, KeysUnavailable
-from app.auth.permissions import granted
+from app.auth.settings import AuthSettings
 from app.caller import Caller
 from app.errors import AUTH_UNAVAILABLE, ApiError
-from app.settings import AuthSettings
+from app.scaikey.jwks import KeySetCache, KeysUnavailable
+from app.scaikey.permissions import granted
 
 log = structlog.get_logger()
 

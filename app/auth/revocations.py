@@ -18,11 +18,12 @@ import aiopg
 import psycopg2
 import structlog
 
-from app.auth import api_keys
-from app.auth.lookup import KeyLookup, Reader
-from app.cache.failures import SERVER_FAILURES, DatabaseError, reason
-from app.cache.polled import PolledConnection
-from app.settings import AuthSettings, DatabaseSettings
+from app.auth.settings import AuthSettings
+from app.database.errors import SERVER_FAILURES, DatabaseError, reason
+from app.database.polled_connection import PolledConnection
+from app.database.settings import DatabaseSettings
+from app.scaikey import api_keys
+from app.scaikey.api_key_lookup import KeyLookup, Reader
 
 log = structlog.get_logger()
 

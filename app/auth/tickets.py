@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import structlog
 
-from app.auth import api_keys
-from app.cache.failures import DatabaseError
 from app.caller import Caller
+from app.database.errors import DatabaseError
 from app.errors import AUTH_TICKET_INVALID, AUTH_UNAVAILABLE, ApiError
+from app.scaikey import api_keys
 
 log = structlog.get_logger()
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import grpc
 
+from app.bridge.settings import CoordinatorSettings
 from app.bridge.tls import server_name_options
-from app.settings import CoordinatorSettings
 
 SERVICE = "mindcoordinator.v1.MindCoordinator"
 

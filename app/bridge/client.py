@@ -10,10 +10,10 @@ from typing import TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from app.bridge.calls import Observe, nobody, observed
 from app.bridge.converters import JsonObject, to_json
 from app.bridge.errors import broken_answer
 from app.bridge.metadata import call_metadata
+from app.bridge.observed_call import Observe, nobody, observed
 from app.bridge.partial_jobs import evaluating_job, submitted_job
 from app.bridge.requests import (
     Body,
@@ -23,8 +23,8 @@ from app.bridge.requests import (
     build_submit_job,
     build_validate_data,
 )
+from app.bridge.settings import CoordinatorSettings
 from app.caller import Caller, DownstreamTokens
-from app.settings import CoordinatorSettings
 from generated.mindcoordinator.v1.cluster_pb2 import (
     DrainNodeRequest,
     EnableNodeRequest,

@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc
 
-from app.environment import SettingsError
-from app.settings import CoordinatorSettings
+from app.bridge.settings import CoordinatorSettings
+from app.configuration.section import SettingsError
 
 
 def channel_credentials(settings: CoordinatorSettings) -> grpc.ChannelCredentials | None:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 import grpc
 import orjson
 
-from app.bridge.calls import Observe, observed
 from app.bridge.client import CoordinatorClient
 from app.bridge.converters import converter_of
 from app.bridge.errors import broken_answer
 from app.bridge.metadata import call_metadata
+from app.bridge.observed_call import Observe, observed
+from app.bridge.settings import CoordinatorSettings
 from app.caller import Caller
 from app.hub.upstream import (
     Batch,
@@ -23,7 +24,6 @@ from app.hub.upstream import (
     Start,
     StatusChange,
 )
-from app.settings import CoordinatorSettings
 from generated.mindcoordinator.v1 import watch_pb2
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus

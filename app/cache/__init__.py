@@ -1,1 +1,4 @@
-"""PostgreSQL: the pool, the schema and its migrations, the job cache."""
+"""The job cache: what passed through is kept, and read while the coordinator is away.
+
+The database's plumbing is in `database`.
+"""

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import orjson
 
 from app.cache import statements
-from app.cache.pages import List, Order
-from app.cache.sightings import ENDS, STATUSES, JsonObject, shown, status_name, status_numbers
+from app.cache.page_tokens import List, Order
+from app.cache.write_buffer import ENDS, STATUSES, JsonObject, shown, status_name, status_numbers
 
 #: Jobs that hold GPUs: from SCHEDULING to EXPORTING, but for PAUSED.
 _HOLDING = frozenset({3, 4, 5, 6, 8, 9})

@@ -9,7 +9,7 @@ How states are ordered, whichever replica writes last:
 - The same time twice: the status that comes later in a job's life wins.
 """
 
-from app.cache.sightings import ENDS, STATUSES
+from app.cache.write_buffer import ENDS, STATUSES
 
 _TABLE = "mod_scaimind_jobs"
 _FAILED = STATUSES.index("FAILED")

@@ -12,8 +12,8 @@ import psycopg2
 import structlog
 
 from app.cache import statements
-from app.cache.failures import DatabaseError
-from app.cache.sightings import (
+from app.cache.settings import CacheSettings
+from app.cache.write_buffer import (
     Buffer,
     Change,
     Copy,
@@ -23,7 +23,7 @@ from app.cache.sightings import (
     status_number,
     time_of,
 )
-from app.settings import CacheSettings
+from app.database.errors import DatabaseError
 from app.telemetry.metrics import Metrics
 
 log = structlog.get_logger()

@@ -9,8 +9,8 @@ from typing import Protocol
 from app.caller import Caller
 from app.errors import AUTH_EXPIRED, INTERNAL_ERROR, SHUTTING_DOWN, ErrorKind
 from app.hub import frames
-from app.hub.reasons import CloseReason
-from app.hub.sockets import SocketPool, outstanding
+from app.hub.close_reasons import CloseReason
+from app.hub.socket_pool import SocketPool, outstanding
 from app.hub.upstream import Position
 
 

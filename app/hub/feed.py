@@ -15,32 +15,22 @@ from app.errors import (
     COORDINATOR_UNAVAILABLE,
     SHUTTING_DOWN,
     ApiError,
-    ErrorKind,
 )
 from app.hub import frames
+from app.hub.close_reasons import CloseReason
 from app.hub.connection import Closing
 from app.hub.core import FeedCore
 from app.hub.cursors import Cohort
+from app.hub.flush_pacer import FlushPacer
+from app.hub.metrics_cohorts import Snapshots
 from app.hub.observer import HubObserver
-from app.hub.pacer import FlushPacer
-from app.hub.reasons import CloseReason
-from app.hub.snapshots import Snapshots
-from app.hub.upstream import Batch, JobKey, LogPage, Position, Upstream
-from app.settings import HubSettings
+from app.hub.settings import HubSettings
+from app.hub.upstream import Batch, JobKey, LogPage, Position, Upstream, is_final
 
 if TYPE_CHECKING:
-    from app.hub.watchers import LogWatcher
+    from app.hub.log_watcher import LogWatcher
 
 log = structlog.get_logger(__name__)
-
-
-def is_final(kind: ErrorKind) -> bool:
-    """Whether an upstream failure will not pass by itself.
-
-    A coordinator that crashes in a call answers INTERNAL or UNKNOWN: that may
-    pass. NOT_FOUND, PERMISSION_DENIED and the like do not.
-    """
-    return not kind.retryable and kind is not COORDINATOR_ERROR
 
 
 class Feed:

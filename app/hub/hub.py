@@ -11,15 +11,16 @@ import structlog
 
 from app.caller import Caller
 from app.errors import RATE_LIMITED, SHUTTING_DOWN, ApiError
+from app.hub.close_reasons import CloseReason
 from app.hub.connection import EXPIRED, Connection, drained
 from app.hub.feed import Feed
+from app.hub.flush_pacer import FlushPacer
+from app.hub.log_watcher import LogWatcher
+from app.hub.metrics_watcher import MetricsWatcher
 from app.hub.observer import HubObserver
-from app.hub.pacer import FlushPacer
-from app.hub.reasons import CloseReason
-from app.hub.sockets import SocketPool
+from app.hub.settings import HubSettings
+from app.hub.socket_pool import SocketPool
 from app.hub.upstream import JobKey, Position, Upstream
-from app.hub.watchers import LogWatcher, MetricsWatcher
-from app.settings import HubSettings
 
 log = structlog.get_logger(__name__)
 

@@ -1,6 +1,6 @@
 """What the hub tells of itself, for metrics."""
 
-from app.hub.reasons import CloseReason
+from app.hub.close_reasons import CloseReason
 from app.hub.upstream import JobKey, StatusChange
 
 

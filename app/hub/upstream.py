@@ -7,9 +7,16 @@ encoded. Failures arrive as `app.errors.ApiError`.
 import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from app.caller import Caller
+from app.errors import (
+    COORDINATOR_ERROR,
+    ErrorKind,
+)
+
+if TYPE_CHECKING:
+    pass
 
 _ID = re.compile(r"([a-z0-9]{1,32}):(0|[1-9][0-9]{0,17})", re.ASCII)
 
@@ -135,3 +142,12 @@ class Upstream(Protocol):
 
     async def read_tail(self, key: JobKey, *, tail: int, through: int, level: int) -> LogPage:
         """Read the first page of the `tail` newest entries of `level` and above."""
+
+
+def is_final(kind: ErrorKind) -> bool:
+    """Whether an upstream failure will not pass by itself.
+
+    A coordinator that crashes in a call answers INTERNAL or UNKNOWN: that may
+    pass. NOT_FOUND, PERMISSION_DENIED and the like do not.
+    """
+    return not kind.retryable and kind is not COORDINATOR_ERROR

@@ -16,14 +16,15 @@ import orjson
 import structlog
 from aiohttp import hdrs, web
 
-from app.auth import api_keys
-from app.cache.failures import DatabaseError
-from app.cache.pool import Pool
+from app.database.errors import DatabaseError
+from app.database.pool import Pool
+from app.database.settings import DatabaseSettings
 from app.issuer.keys import SigningKeys
 from app.issuer.settings import IssuerSettings
 from app.issuer.tokens import AUDIENCES, Minted, Subject, SubjectRefused, TokenMint
-from app.settings import DatabaseSettings, TelemetrySettings
+from app.scaikey import api_keys
 from app.telemetry import logs
+from app.telemetry.settings import TelemetrySettings
 
 log = structlog.get_logger()
 

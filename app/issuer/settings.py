@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from app.environment import Section, required_secret, setting
+from app.configuration.section import Section, required_secret, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

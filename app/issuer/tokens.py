@@ -11,12 +11,12 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
 from joserfc.jwt import JWTClaimsRegistry
 
-from app.auth import api_keys
 from app.issuer.keys import ALGORITHM, SigningKeys
 from app.issuer.settings import IssuerSettings
+from app.scaikey import api_keys
 
 if TYPE_CHECKING:
-    from app.auth.lookup import Reader
+    from app.scaikey.api_key_lookup import Reader
 
 #: The gateway's own audience: a token for it can be exchanged again.
 GATEWAY = "scaimind"

@@ -22,8 +22,8 @@ from urllib.parse import quote
 
 import psycopg2
 
+from app.local.child import Service, last_line, leashed
 from app.local.data_dir import CannotStart, DataDir, write_secret
-from app.local.service import Service, last_line, leashed
 
 DATABASE = "scaimind"
 SUPERUSER = "postgres"

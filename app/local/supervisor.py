@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import app
+from app.api.settings import ServerSettings
 from app.coordinator import CoordinatorConfig
+from app.database.settings import DatabaseSettings
+from app.gateway.settings import Settings
 from app.issuer.settings import IssuerSettings
 from app.local import example
-from app.local.addresses import (
+from app.local.child import Service
+from app.local.data_dir import CannotStart, ChildrenLock, DataDir, kept_secret, write_secret
+from app.local.ports import (
     COORDINATOR_PORTS,
     ISSUER_PORTS,
     free_port,
@@ -20,10 +25,7 @@ from app.local.addresses import (
     is_ready,
     url_of,
 )
-from app.local.data_dir import CannotStart, ChildrenLock, DataDir, kept_secret, write_secret
 from app.local.postgres import Postgres, socket_folder
-from app.local.service import Service
-from app.settings import DatabaseSettings, ServerSettings, Settings
 
 #: Seconds within which everything has to be ready, and within which what an
 #: earlier run left behind has to be gone.
@@ -238,7 +240,7 @@ class _Run:
 
     async def _prepare_database(self) -> None:
         # Imported here, while PostgreSQL and the coordinator are starting: it takes a while, too.
-        from app.local.database import prepare
+        from app.local.bootstrap import prepare
 
         dsn = DatabaseSettings.from_env(self.environ).dsn
         await asyncio.to_thread(prepare, dsn, self.data_dir, self.tell)

@@ -1,18 +1,15 @@
 """The document: OpenAPI 3.1, of an application's routes and what their handlers declare."""
 
-import hashlib
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from aiohttp import hdrs, web
 
 from app import __version__
 from app.api.access import Access, access_of
-from app.api.operation import Operation, operation_of
+from app.api.endpoint import Operation, operation_of
 from app.api.paths import FORM, PATH_IDS, PathId
 from app.openapi.responses import HEADERS, Responses
 from app.openapi.schemas import JsonSchema, Schemas
@@ -28,21 +25,6 @@ that it can answer with. Fields that are not described here may appear in answer
 _TICKET = "ticket"
 
 _VARIABLE = re.compile(r"\{(\w+)\}")
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """The document as it is served."""
-
-    body: bytes
-    #: Its entity tag.
-    tag: str
-
-    @classmethod
-    def of(cls, built: dict[str, Any]) -> "Document":
-        """Encode what `build` made."""
-        body = orjson.dumps(built)
-        return cls(body, hashlib.sha256(body).hexdigest()[:32])
 
 
 def build(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:

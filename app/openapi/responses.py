@@ -7,7 +7,7 @@ from typing import Any
 
 from app import errors
 from app.api.access import Access
-from app.api.operation import Event, Operation
+from app.api.endpoint import Event, Operation
 from app.api.paths import PathId
 from app.bridge.errors import kinds_of
 from app.bridge.json_schema import answer_of

@@ -16,8 +16,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from app.settings import TelemetrySettings
 from app.telemetry.redaction import Redaction
+from app.telemetry.settings import TelemetrySettings
 
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 #: Loggers that tell at INFO what is of no use to an operator.

@@ -25,12 +25,12 @@ import psycopg2
 
 from app.bridge.converters import to_json
 from app.cache.jobs import JobCache
-from app.cache.migrate import migrate
-from app.cache.pool import Pool
-from app.cache.sightings import status_numbers
+from app.cache.write_buffer import status_numbers
+from app.database.migrate import migrate
+from app.database.pool import Pool
+from app.database.settings import DatabaseSettings
 from app.local.data_dir import DataDir
 from app.local.postgres import Postgres, socket_folder
-from app.settings import DatabaseSettings
 from scripts.bench.converters import job
 
 LIMIT_MS = 50.0

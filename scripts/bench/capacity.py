@@ -26,7 +26,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.settings import HubSettings
+from app.hub.settings import HubSettings
 from scripts.bench.fanout_rig import peers
 from scripts.bench.fanout_rig.measure import Bench, Idle, Result
 from scripts.bench.fanout_rig.processes import Cores, RigError

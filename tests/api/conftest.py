@@ -10,11 +10,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from blockbuster import blockbuster_ctx
 
-from app.api.keys import METRICS
-from app.application import create_app
-from app.auth.api_keys import create_key
-from app.auth.permissions import ROLES, Permission
-from app.settings import CoordinatorSettings, DatabaseSettings, HubSettings, Settings
+from app.api.app_keys import METRICS
+from app.bridge.settings import CoordinatorSettings
+from app.database.settings import DatabaseSettings
+from app.gateway.application import create_app
+from app.gateway.settings import Settings
+from app.hub.settings import HubSettings
+from app.scaikey.api_keys import create_key
+from app.scaikey.permissions import ROLES, Permission
 from tests.api.endpoints import Endpoint
 from tests.scripted_coordinator import ScriptedCoordinator
 from tests.secrecy import secret, written

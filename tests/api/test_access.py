@@ -8,10 +8,10 @@ from aiohttp import web
 from grpc import StatusCode
 
 from app.api.access import access_of, check_declared, public, requires
-from app.application import add_routes
-from app.auth.api_keys import create_key
-from app.auth.permissions import ROLES, Permission
-from app.cache.connection import connected
+from app.database.connection import connected
+from app.gateway.routes import add_routes
+from app.scaikey.api_keys import create_key
+from app.scaikey.permissions import ROLES, Permission
 from tests.api.conftest import API_SECRET, Gateway, Keys
 from tests.api.endpoints import CACHED, ENDPOINTS, PREFIX, STREAMS, TICKETS, VIEW, Endpoint
 from tests.scripted_coordinator import SERVICE, Failure

@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.application import create_app
-from app.settings import Settings
+from app.gateway.application import create_app
+from app.gateway.settings import Settings
 from tests.api.conftest import API_SECRET, Keys
 from tests.api.endpoints import PREFIX
 from tests.scripted_coordinator import ScriptedCoordinator
@@ -21,8 +21,8 @@ from tests.secrecy import written
 
 SERVE = """
 import os
-from app.application import run
-from app.settings import Settings
+from app.gateway.run import run
+from app.gateway.settings import Settings
 run(Settings.from_env(os.environ))
 """
 #: Seconds; only so that a process that hangs ends.
@@ -131,5 +131,6 @@ def test_two_applications_share_nothing(settings: Settings) -> None:
     assert one.router is not other.router
     assert {id(value) for value in one.values()} & {id(value) for value in other.values()} == {
         id(settings),
+        id(settings.server),
         id(None),
     }

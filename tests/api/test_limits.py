@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from app.api.keys import METRICS, RATE_LIMIT
-from app.auth.api_keys import create_key
-from app.settings import CorsSettings, LimitsSettings, ServerSettings, Settings
+from app.api.app_keys import METRICS, RATE_LIMIT
+from app.api.settings import CorsSettings, LimitsSettings, ServerSettings
+from app.gateway.settings import Settings
+from app.scaikey.api_keys import create_key
 from tests.api.conftest import Gateway, Keys
 from tests.api.endpoints import PREFIX
 

@@ -12,9 +12,10 @@ from aiohttp import web
 from grpc import StatusCode
 
 from app.api.access import public
-from app.api.keys import METRICS
-from app.application import create_app
-from app.settings import DatabaseSettings, Settings
+from app.api.app_keys import METRICS
+from app.database.settings import DatabaseSettings
+from app.gateway.application import create_app
+from app.gateway.settings import Settings
 from generated.mindcoordinator.v1.jobs_pb2 import ListJobsResponse
 from tests.api.conftest import Client, Gateway, MakeClient
 from tests.api.endpoints import PREFIX

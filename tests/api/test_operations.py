@@ -9,7 +9,9 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no stubs
 
 from app.api.readiness import Readiness
-from app.settings import CoordinatorSettings, DatabaseSettings, Settings
+from app.bridge.settings import CoordinatorSettings
+from app.database.settings import DatabaseSettings
+from app.gateway.settings import Settings
 from tests.api.conftest import Gateway
 from tests.api.endpoints import PREFIX
 

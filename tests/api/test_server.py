@@ -10,10 +10,12 @@ import pytest
 import structlog
 from aiohttp import web
 
-from app.api.keys import METRICS
-from app.api.server import Runner
-from app.application import create_app
-from app.settings import CorsSettings, KiB, ServerSettings, Settings
+from app.api.app_keys import METRICS
+from app.api.settings import CorsSettings, ServerSettings
+from app.configuration.section import KiB
+from app.gateway.application import create_app
+from app.gateway.http_server import Runner
+from app.gateway.settings import Settings
 from tests.api.conftest import Keys
 from tests.api.endpoints import PREFIX
 

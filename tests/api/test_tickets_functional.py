@@ -10,9 +10,9 @@ import grpc
 import pytest
 import structlog
 
-from app.auth.api_keys import NewKey, revoke_key
-from app.cache.connection import connected
-from app.settings import CorsSettings
+from app.api.settings import CorsSettings
+from app.database.connection import connected
+from app.scaikey.api_keys import NewKey, revoke_key
 from tests.hub.log_coordinator import JOB, LogCoordinator, one_job
 from tests.replicas import Answer, Replica, in_thread, new_key, replica, settings_for
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from app.settings import AuthSettings, Settings
+from app.auth.settings import AuthSettings
+from app.gateway.settings import Settings
 from tests.api.conftest import Gateway
 from tests.api.endpoints import ENDPOINTS, PREFIX, Endpoint
 from tests.auth.scripted_issuer import ISSUER, ScriptedIssuer, claims, minted, refused, signed

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from app.auth.scaikey import open_session
-from app.settings import AuthSettings
+from app.auth.settings import AuthSettings
+from app.scaikey.http import open_session
 from tests.auth.scripted_issuer import ISSUER, ScriptedIssuer
 from tests.secrecy import secret
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.auth.api_keys import (
+from app.database.connection import connected
+from app.scaikey.api_keys import (
     InvalidKey,
     UnknownKey,
     create_key,
@@ -17,8 +18,7 @@ from app.auth.api_keys import (
     lookup_statement,
     revoke_key,
 )
-from app.auth.permissions import ROLES, Permission, granted
-from app.cache.connection import connected
+from app.scaikey.permissions import ROLES, Permission, granted
 
 LATER = datetime.now(UTC) + timedelta(hours=1)
 

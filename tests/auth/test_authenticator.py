@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import structlog
 
-from app.auth.api_keys import create_key, revoke_key
 from app.auth.authenticator import ApiKeyVerifier, Authenticator, Refused
-from app.auth.lookup import KeyLookup
-from app.cache.pool import Pool
 from app.caller import Caller
+from app.database.pool import Pool
+from app.database.settings import DatabaseSettings
 from app.errors import ApiError
-from app.settings import DatabaseSettings
+from app.scaikey.api_key_lookup import KeyLookup
+from app.scaikey.api_keys import create_key, revoke_key
 from app.telemetry.metrics import Metrics
 
 WELL_FORMED = "sgk_" + "x" * 43

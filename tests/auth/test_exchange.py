@@ -13,9 +13,9 @@ import structlog
 from aiohttp import web
 
 from app.auth.exchange import NoExchange, TokenExchange
+from app.auth.settings import AuthSettings
 from app.caller import Caller, DownstreamTokens
 from app.errors import ApiError
-from app.settings import AuthSettings
 from app.telemetry.metrics import Metrics
 from tests.auth.conftest import Clock
 from tests.auth.scripted_issuer import ScriptedIssuer, minted, refused

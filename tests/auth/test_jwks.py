@@ -12,8 +12,8 @@ import pytest
 import structlog
 from aiohttp import web
 
-from app.auth.jwks import BadKeySet, KeySetCache, KeysUnavailable, key_set
-from app.settings import AuthSettings
+from app.auth.settings import AuthSettings
+from app.scaikey.jwks import BadKeySet, KeySetCache, KeysUnavailable, key_set
 from app.telemetry.metrics import Metrics
 from tests.auth.conftest import Clock
 from tests.auth.scripted_issuer import ScriptedIssuer, ec_key, public, rsa_key

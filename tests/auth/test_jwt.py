@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jws, jwt
 
 from app.auth.authenticator import Authenticator
-from app.auth.jwks import KeySetCache
 from app.auth.jwt import JwtVerifier
+from app.auth.settings import AuthSettings
 from app.caller import Caller
 from app.errors import ApiError
-from app.settings import AuthSettings
+from app.scaikey.jwks import KeySetCache
 from app.telemetry.metrics import Metrics
 from tests.auth.conftest import Clock
 from tests.auth.scripted_issuer import ScriptedIssuer, claims, ec_key, public, rsa_key, signed

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from app.auth.api_keys import digest
-from app.auth.lookup import KeyLookup
-from app.cache.failures import DatabaseError
+from app.database.errors import DatabaseError
+from app.scaikey.api_key_lookup import KeyLookup
+from app.scaikey.api_keys import digest
 
 KEY = "sgk_" + "k" * 43
 OTHER = "sgk_" + "o" * 43

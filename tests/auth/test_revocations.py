@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from app.auth.lookup import KeyLookup
 from app.auth.revocations import Revocations
-from app.cache.failures import DatabaseError
-from app.settings import AuthSettings, DatabaseSettings
+from app.auth.settings import AuthSettings
+from app.database.errors import DatabaseError
+from app.database.settings import DatabaseSettings
+from app.scaikey.api_key_lookup import KeyLookup
 from tests.auth.conftest import Clock
 
 ONE, OTHER = "key_" + "1" * 16, "key_" + "2" * 16

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from app.auth.api_keys import revoke_key
-from app.cache.connection import connected
-from app.settings import AuthSettings, HubSettings
+from app.auth.settings import AuthSettings
+from app.database.connection import connected
+from app.hub.settings import HubSettings
+from app.scaikey.api_keys import revoke_key
 from tests.hub.client import Watching
 from tests.hub.log_coordinator import JOB, LogCoordinator, one_job
 from tests.replicas import Replica, in_thread, new_key, replica, settings_for

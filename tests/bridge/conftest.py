@@ -10,8 +10,8 @@ import pytest
 
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
+from app.bridge.settings import CoordinatorSettings
 from app.caller import Caller
-from app.settings import CoordinatorSettings
 from tests.scripted_coordinator import ScriptedCoordinator
 
 API_SECRET = "of-the-deployment"

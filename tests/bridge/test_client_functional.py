@@ -7,9 +7,9 @@ import pytest
 from app import errors
 from app.bridge.channel import IDEMPOTENT_READS, open_channel
 from app.bridge.client import CoordinatorClient
+from app.bridge.settings import CoordinatorSettings
 from app.caller import Caller, DownstreamTokens
 from app.errors import ApiError
-from app.settings import CoordinatorSettings
 from generated.mindcoordinator.v1.jobs_pb2 import (
     JOB_STATUS_TRAINING,
     Job,

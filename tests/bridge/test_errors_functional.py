@@ -12,9 +12,9 @@ from app import errors
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
 from app.bridge.errors import translated_errors
+from app.bridge.settings import CoordinatorSettings
 from app.caller import Caller
 from app.errors import ApiError, ErrorKind
-from app.settings import CoordinatorSettings
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import Job, ListJobsResponse
 from generated.mindcoordinator.v1.watch_pb2 import WatchJobRequest, WatchJobResponse, WatchStart

@@ -10,11 +10,11 @@ import trustme
 
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
+from app.bridge.settings import CoordinatorSettings
 from app.bridge.tls import channel_credentials
 from app.caller import Caller
-from app.environment import SettingsError
+from app.configuration.section import SettingsError
 from app.errors import COORDINATOR_UNAVAILABLE, ApiError
-from app.settings import CoordinatorSettings
 from tests.scripted_coordinator import ScriptedCoordinator
 
 CALLER = Caller(tenant_id="acme", user_id="ann", request_id="req_1")

@@ -10,8 +10,8 @@ import pytest
 import uvloop
 
 from app.cache.jobs import JobCache, Stale
-from app.cache.pool import Pool
-from app.settings import DatabaseSettings
+from app.database.pool import Pool
+from app.database.settings import DatabaseSettings
 
 
 def pytest_asyncio_loop_factories(

@@ -7,9 +7,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from app.bridge.converters import JsonObject, to_json
-from app.cache.pool import Pool
+from app.cache.settings import CacheSettings
 from app.cache.writer import JobWriter
-from app.settings import CacheSettings
+from app.database.pool import Pool
 from app.telemetry.metrics import Metrics
 from generated.mindcoordinator.v1.jobs_pb2 import Job, JobStatus, ResourceConfig
 

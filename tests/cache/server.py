@@ -11,19 +11,18 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.api.keys import METRICS
-from app.application import PREFIX, create_app
-from app.cache.migrate import migrate
+from app.api.app_keys import METRICS
+from app.auth.settings import AuthSettings
+from app.bridge.settings import CoordinatorSettings
+from app.cache.settings import CacheSettings
+from app.database.migrate import migrate
+from app.database.settings import DatabaseSettings
+from app.gateway.application import create_app
+from app.gateway.routes import PREFIX
+from app.gateway.settings import Settings
+from app.hub.settings import HubSettings
 from app.local.data_dir import DataDir
 from app.local.postgres import Postgres, socket_folder
-from app.settings import (
-    AuthSettings,
-    CacheSettings,
-    CoordinatorSettings,
-    DatabaseSettings,
-    HubSettings,
-    Settings,
-)
 from app.telemetry.metrics import Metrics
 from tests.auth.scripted_issuer import ISSUER, ScriptedIssuer, claims, signed
 from tests.scripted_coordinator import ScriptedCoordinator

@@ -7,8 +7,8 @@ import pytest
 
 from app.bridge.converters import JsonObject
 from app.cache.jobs import JobCache
-from app.cache.pages import BadPage, List, Order, is_ours
-from app.cache.pool import Pool
+from app.cache.page_tokens import BadPage, List, Order, is_ours
+from app.database.pool import Pool
 from tests.cache.jobs import at, job, new_writer, rfc3339, write
 
 STATUSES = ("QUEUED", "TRAINING", "PAUSED", "COMPLETED", "FAILED")

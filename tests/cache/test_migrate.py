@@ -13,10 +13,10 @@ import structlog
 from alembic import command
 from alembic.config import Config
 
-from app.cache.connection import connected
-from app.cache.failures import DatabaseError, SchemaMissing
-from app.cache.migrate import migrate
-from app.cache.migrations import versions
+from app.database.connection import connected
+from app.database.errors import DatabaseError, SchemaMissing
+from app.database.migrate import migrate
+from app.database.migrations import versions
 
 VERSIONS = Path(versions.__file__).parent
 NEWEST = max(path.name[:4] for path in VERSIONS.glob("[0-9]*.py"))
@@ -90,7 +90,7 @@ def test_a_schema_newer_than_the_code_is_left_alone(migrated_dsn: str) -> None:
 
 def test_it_can_be_undone(migrated_dsn: str) -> None:
     config = Config()
-    config.set_main_option("script_location", "app.cache:migrations")
+    config.set_main_option("script_location", "app.database:migrations")
     engine = sa.create_engine(migrated_dsn.replace("postgresql://", "postgresql+psycopg2://"))
     with engine.connect() as connection:
         config.attributes["connection"] = connection

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg2
 import pytest
 
-from app.application import _JOB_WRITER
-from app.cache.pool import Pool
 from app.cache.writer import JobWriter
+from app.database.pool import Pool
+from app.gateway.components import _JOB_WRITER
 from app.local.postgres import Postgres
 from generated.mindcoordinator.v1.jobs_pb2 import JOB_STATUS_TRAINING, Job, ListJobsResponse
 from tests.cache.jobs import value

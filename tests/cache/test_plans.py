@@ -7,7 +7,7 @@ import psycopg2
 import pytest
 
 from app.cache import statements
-from app.cache.connection import connected
+from app.database.connection import connected
 
 #: Enough for the planner to mean it; one tenant has half of them.
 JOBS = 20_000

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
-from app.cache.failures import DatabaseError
-from app.cache.pool import Pool
-from app.settings import DatabaseSettings
+from app.database.errors import DatabaseError
+from app.database.pool import Pool
+from app.database.settings import DatabaseSettings
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 

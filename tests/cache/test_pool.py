@@ -7,10 +7,10 @@ import aiopg
 import psycopg2
 import pytest
 
-from app.cache.connection import connected
-from app.cache.failures import DatabaseError, SchemaMissing
-from app.cache.pool import Pool
-from app.settings import DatabaseSettings
+from app.database.connection import connected
+from app.database.errors import DatabaseError, SchemaMissing
+from app.database.pool import Pool
+from app.database.settings import DatabaseSettings
 
 NOWHERE = "postgresql://someone:the-password@127.0.0.1:1/nothing"
 

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from app.auth.api_keys import create_key, digest
-from app.cache.migrate import migrate
 from app.cache.writer import JobWriter
+from app.database.migrate import migrate
+from app.scaikey.api_keys import create_key, digest
 from generated.mindcoordinator.v1.jobs_pb2 import JOB_STATUS_TRAINING, Job, ListJobsResponse
 from tests.cache.jobs import value
 from tests.cache.server import gateway_on
@@ -38,7 +38,7 @@ OLD_REVOKE = (
 
 def migrate_to(dsn: str, revision: str) -> None:
     config = Config()
-    config.set_main_option("script_location", "app.cache:migrations")
+    config.set_main_option("script_location", "app.database:migrations")
     engine = sa.create_engine(dsn.replace("postgresql://", "postgresql+psycopg2://"))
     with engine.connect() as connection:
         config.attributes["connection"] = connection

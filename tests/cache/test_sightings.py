@@ -2,7 +2,7 @@
 
 from itertools import permutations
 
-from app.cache.sightings import (
+from app.cache.write_buffer import (
     STATUSES,
     Buffer,
     Change,

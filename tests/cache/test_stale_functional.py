@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from app.cache.pool import Pool
-from app.settings import DatabaseSettings
+from app.database.pool import Pool
+from app.database.settings import DatabaseSettings
 from generated.mindcoordinator.v1.evaluations_pb2 import Evaluation
 from generated.mindcoordinator.v1.jobs_pb2 import (
     JOB_STATUS_COMPLETED,

@@ -8,12 +8,12 @@ from typing import Any
 import psycopg2
 import pytest
 
-from app.cache.connection import connected
-from app.cache.failures import DatabaseError
 from app.cache.jobs import JobCache
-from app.cache.pool import Pool
 from app.cache.writer import JobWriter
-from app.settings import DatabaseSettings
+from app.database.connection import connected
+from app.database.errors import DatabaseError
+from app.database.pool import Pool
+from app.database.settings import DatabaseSettings
 from app.telemetry.metrics import Metrics
 from tests.cache.jobs import job, new_writer, rfc3339, value, write
 

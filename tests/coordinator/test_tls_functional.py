@@ -16,12 +16,12 @@ import trustme
 from app import errors
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
+from app.bridge.settings import CoordinatorSettings
 from app.bridge.tls import channel_credentials
 from app.caller import Caller
 from app.coordinator import BadConfig
 from app.coordinator.server import Coordinator
 from app.errors import ApiError
-from app.settings import CoordinatorSettings
 from tests.coordinator.harness import SECRET, config_for
 
 CALLER = Caller(

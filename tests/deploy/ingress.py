@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from app.local.service import leashed
+from app.local.child import leashed
 
 INGRESS = Path(__file__).parents[2] / "deploy/components/ingress-nginx"
 PATIENCE = 30

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from app.local.service import leashed
+from app.local.child import leashed
 
 PROJECT = Path(__file__).parents[2]
 SECRET = "the-secret-of-the-tests"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 
-from app.auth.api_keys import create_key
+from app.scaikey.api_keys import create_key
 from tests.deploy.event_source import Crowd, EventSource
 from tests.deploy.ingress import configuration, nginx
 from tests.deploy.processes import Replica, coordinator, free_ports, replicas

@@ -9,11 +9,12 @@ import yaml
 from aiohttp import web
 from kubernetes_validate.utils import all_versions  # type: ignore[import-untyped]  # no stubs
 
-from app.application import PREFIX, add_routes
-from app.cli import main
+from app.api.settings import ServerSettings
+from app.cli.main import main
 from app.coordinator import CoordinatorConfig
+from app.gateway.routes import PREFIX, add_routes
+from app.gateway.settings import SECTIONS, Settings
 from app.hub.connection import Connection
-from app.settings import SECTIONS, ServerSettings, Settings
 from tests.deploy.ingress import INGRESS
 from tests.deploy.rendered import OVERLAYS, Rendered, render
 

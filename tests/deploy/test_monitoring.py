@@ -15,8 +15,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.auth.api_keys import create_key
-from app.hub.reasons import CloseReason
+from app.hub.close_reasons import CloseReason
+from app.scaikey.api_keys import create_key
 from tests.deploy.processes import Replica, free_ports, replicas
 from tests.deploy.rendered import DEPLOY, render
 from tests.hub.log_coordinator import JOB, LogCoordinator

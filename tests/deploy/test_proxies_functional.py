@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from app.auth.api_keys import create_key
-from app.ingress_check import CannotCheck, check_ingress
+from app.cli.ingress_check import CannotCheck, check_ingress
+from app.scaikey.api_keys import create_key
 from tests.deploy.ingress import configuration, nginx, render
 from tests.deploy.processes import Replica, free_ports, replicas
 from tests.hub.log_coordinator import JOB, LogCoordinator, one_job

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import psutil
 
-from app.local.service import leashed
+from app.local.child import leashed
 from tests.secrecy import written
 
 PROJECT = Path(__file__).parent.parent.parent

@@ -13,16 +13,17 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from aiohttp.typedefs import Handler
 
-from app.api import streams
-from app.api.keys import CALLER, HUB, REQUEST_ID
+from app.api.app_keys import CALLER, HUB, REQUEST_ID
 from app.api.middlewares import answer_errors
+from app.api.routes import streams
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
+from app.bridge.settings import CoordinatorSettings
 from app.bridge.watch import WatchClient
 from app.caller import Caller
 from app.hub import CloseReason, Hub
 from app.hub.observer import HubObserver
-from app.settings import CoordinatorSettings, HubSettings
+from app.hub.settings import HubSettings
 from tests.hub.client import Watching
 from tests.hub.log_coordinator import JOB, LogCoordinator, one_job
 

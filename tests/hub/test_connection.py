@@ -4,9 +4,9 @@ import asyncio
 import socket
 
 from app.caller import Caller
+from app.hub.close_reasons import CloseReason
 from app.hub.connection import Connection, drained
-from app.hub.reasons import CloseReason
-from app.hub.sockets import SocketPool
+from app.hub.socket_pool import SocketPool
 from app.hub.upstream import Position
 from tests.hub.sse import parse
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.auth.permissions import ROLES, Permission
+from app.scaikey.permissions import ROLES, Permission
 from tests.auth.scripted_issuer import claims, signed
 from tests.coordinator.harness import Client
 from tests.coordinator.scripts import COUNTS, WAITS

@@ -17,9 +17,10 @@ from typing import Any
 import orjson
 from aiohttp import hdrs, web
 
-from app.api.keys import SETTINGS
-from app.application import PREFIX, add_routes
-from app.settings import AuthSettings, CoordinatorSettings
+from app.auth.settings import AuthSettings
+from app.bridge.settings import CoordinatorSettings
+from app.gateway.routes import PREFIX, add_routes
+from app.gateway.settings import SETTINGS
 from tests.auth.scripted_issuer import ISSUER, ScriptedIssuer
 from tests.coordinator.harness import SECRET, client_of, config_for, running
 from tests.isolation.tenants import MARK, Owner, owner_of_everything, strangers, submission

@@ -16,11 +16,11 @@ from aiohttp.test_utils import TestClient
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 
-from app.auth.api_keys import create_key, revoke_key
+from app.database.settings import DatabaseSettings
 from app.issuer.keys import SigningKeys
 from app.issuer.server import create_issuer
 from app.issuer.settings import IssuerSettings
-from app.settings import DatabaseSettings
+from app.scaikey.api_keys import create_key, revoke_key
 from tests.secrecy import secret
 
 SECRET = secret("a secret: with + and ü")

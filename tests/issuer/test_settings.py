@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app.cli import issuer
+from app.cli.services import issuer
+from app.configuration.section import SettingsError
 from app.issuer.settings import IssuerSettings, KeySettings
-from app.settings import SettingsError
 
 
 def test_the_help_names_every_setting() -> None:

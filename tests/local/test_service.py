@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.local import service as service_module
+from app.local import child as service_module
+from app.local.child import Service, last_line, leashed
 from app.local.data_dir import CannotStart
-from app.local.service import Service, last_line, leashed
 
 PATIENCE = 30.0
 
@@ -124,7 +124,7 @@ async def test_a_log_is_bounded_while_it_is_written(
 def test_a_child_does_not_outlive_its_starter(tmp_path: Path) -> None:
     starter = (
         "import subprocess, sys, signal\n"
-        "from app.local.service import leashed\n"
+        "from app.local.child import leashed\n"
         f"command = (sys.executable, '-c', {SAY_AND_WAIT!r})\n"
         "child = subprocess.Popen(leashed(command, signal_number=signal.SIGTERM),\n"
         "                         stdout=subprocess.PIPE)\n"

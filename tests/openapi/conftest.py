@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from app.auth.api_keys import create_key
+from app.scaikey.api_keys import create_key
 from generated.mindcoordinator.v1.evaluations_pb2 import Benchmark, SubmitEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import PauseJobRequest
 from tests.coordinator.harness import SECRET, Client, client_of, coordinator_process

@@ -12,12 +12,12 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # n
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app.api.access import public
+from app.api.endpoint import Operation, operation_of
 from app.api.envelope import failure
-from app.api.operation import Operation, operation_of
-from app.application import add_routes
 from app.bridge.converters import to_json
 from app.bridge.errors import kinds_of
 from app.errors import CATALOGUE, ApiError, FieldProblem
+from app.gateway.routes import add_routes
 from app.hub import frames
 from app.hub.upstream import Position
 from app.openapi.document import build

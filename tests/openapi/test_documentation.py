@@ -10,10 +10,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from click.testing import CliRunner
 
-from app.application import create_app
-from app.cli import main
+from app.bridge.settings import CoordinatorSettings
+from app.cli.main import main
+from app.database.settings import DatabaseSettings
+from app.gateway.application import create_app
+from app.gateway.settings import Settings
 from app.openapi.errors import as_markdown
-from app.settings import CoordinatorSettings, DatabaseSettings, Settings
 from tests.api.conftest import MakeClient
 from tests.api.endpoints import PREFIX
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import structlog
 
-from app.settings import TelemetrySettings
 from app.telemetry import logs
+from app.telemetry.settings import TelemetrySettings
 
 KEY = "sgk_" + "k" * 43
 

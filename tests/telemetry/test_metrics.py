@@ -2,8 +2,8 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.hub.reasons import CloseReason
-from app.hub_metrics import HubMetrics
+from app.gateway.hub_observer import HubMetrics
+from app.hub.close_reasons import CloseReason
 from app.telemetry.metrics import Metrics
 
 

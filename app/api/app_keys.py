@@ -1,0 +1,47 @@
+"""Typed keys under which the application and a request hold what handlers need."""
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from app.api.settings import ServerSettings
+from app.caller import Caller
+
+if TYPE_CHECKING:
+    from app.api.headers import AnswerHeaders
+    from app.api.readiness import Readiness
+    from app.auth.authenticator import Authenticator
+    from app.auth.exchange import Exchange
+    from app.auth.rate_limit import RateLimit
+    from app.auth.revocations import Revocations
+    from app.auth.tickets import Tickets
+    from app.bridge.client import CoordinatorClient
+    from app.cache.jobs import JobCache
+    from app.hub import Hub
+    from app.telemetry.metrics import Metrics
+
+SERVER_SETTINGS: web.AppKey[ServerSettings] = web.AppKey("server_settings", ServerSettings)
+METRICS: "web.AppKey[Metrics]" = web.AppKey("metrics")
+COORDINATOR: "web.AppKey[CoordinatorClient]" = web.AppKey("coordinator")
+HUB: "web.AppKey[Hub]" = web.AppKey("hub")
+AUTHENTICATOR: "web.AppKey[Authenticator]" = web.AppKey("authenticator")
+EXCHANGE: "web.AppKey[Exchange]" = web.AppKey("exchange")
+TICKETS: "web.AppKey[Tickets]" = web.AppKey("tickets")
+REVOCATIONS: "web.AppKey[Revocations]" = web.AppKey("revocations")
+RATE_LIMIT: "web.AppKey[RateLimit | None]" = web.AppKey("rate_limit")
+ANSWER_HEADERS: "web.AppKey[AnswerHeaders]" = web.AppKey("answer_headers")
+JOB_CACHE: "web.AppKey[JobCache]" = web.AppKey("job_cache")
+READINESS: "web.AppKey[Readiness]" = web.AppKey("readiness")
+
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Tell who makes the request; its route must not be public."""
+    return request[CALLER]
+
+
+def request_id_of(request: web.Request) -> str:
+    """Tell the id under which the request is logged."""
+    return request[REQUEST_ID]

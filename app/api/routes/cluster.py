@@ -1,0 +1,62 @@
+"""The cluster and its nodes."""
+
+from aiohttp import web
+
+from app.api.access import requires
+from app.api.app_keys import COORDINATOR, caller_of
+from app.api.endpoint import Operation, body_of, query_of
+from app.api.envelope import success
+from app.api.paths import NODE_ID
+from app.scaikey.permissions import Permission
+from app.schemas.cluster import DRAIN_NODE_BODY, LIST_NODES_QUERY
+from app.schemas.loading import NO_BODY
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/cluster")
+@requires(Permission.VIEW)
+@Operation(rpc="GetClusterStatus")
+async def get_cluster_status(request: web.Request) -> web.Response:
+    """Read cluster-wide totals."""
+    return success(await request.app[COORDINATOR].get_cluster_status(caller_of(request)))
+
+
+@routes.get("/cluster/nodes")
+@requires(Permission.VIEW)
+@Operation(rpc="ListNodes", query=LIST_NODES_QUERY)
+async def list_nodes(request: web.Request) -> web.Response:
+    """List the nodes."""
+    return success(
+        await request.app[COORDINATOR].list_nodes(caller_of(request), **query_of(request))
+    )
+
+
+@routes.get("/cluster/nodes/{node_id}")
+@requires(Permission.VIEW)
+@Operation(rpc="GetNode")
+async def get_node(request: web.Request) -> web.Response:
+    """Fetch one node's full status."""
+    return success(await request.app[COORDINATOR].get_node(caller_of(request), NODE_ID.of(request)))
+
+
+@routes.post("/cluster/nodes/{node_id}/drain")
+@requires(Permission.CLUSTER_ADMIN)
+@Operation(rpc="DrainNode", body=DRAIN_NODE_BODY, body_optional=True)
+async def drain_node(request: web.Request) -> web.Response:
+    """Stop scheduling new jobs onto a node."""
+    return success(
+        await request.app[COORDINATOR].drain_node(
+            caller_of(request), NODE_ID.of(request), **body_of(request)
+        )
+    )
+
+
+@routes.post("/cluster/nodes/{node_id}/enable")
+@requires(Permission.CLUSTER_ADMIN)
+@Operation(rpc="EnableNode", body=NO_BODY, body_optional=True)
+async def enable_node(request: web.Request) -> web.Response:
+    """Take a drained or disabled node back into service."""
+    return success(
+        await request.app[COORDINATOR].enable_node(caller_of(request), NODE_ID.of(request))
+    )

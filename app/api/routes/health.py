@@ -1,0 +1,44 @@
+"""For operators and their tools: `/health`, `/health/ready`, `/metrics`."""
+
+from aiohttp import hdrs, web
+
+from app.api.access import public
+from app.api.app_keys import METRICS, READINESS
+from app.api.endpoint import Operation
+from app.api.envelope import success
+from app.schemas.health import ALIVE_ANSWER, READY_ANSWER
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/health")
+@public
+@Operation(answer=ALIVE_ANSWER, query=None)
+async def health(_request: web.Request) -> web.Response:
+    """Tell that the process is alive and its event loop turns; asks nobody else."""
+    return success({"status": "alive"})
+
+
+@routes.get("/health/ready")
+@public
+@Operation(answer=READY_ANSWER, statuses=(200, 503), query=None)
+async def ready(request: web.Request) -> web.Response:
+    """Tell whether requests can be served, and what each dependency has to say."""
+    report = await request.app[READINESS].report()
+    dependencies = {
+        name: {"status": "ok"} if problem is None else {"status": "failed", "message": problem}
+        for name, problem in report.problems.items()
+    }
+    return success(
+        {"status": "ready" if report.ready else "unready", "dependencies": dependencies},
+        status=200 if report.ready else 503,
+    )
+
+
+@routes.get("/metrics")
+@public
+@Operation(content=("text/plain", "application/openmetrics-text"), query=None)
+async def metrics(request: web.Request) -> web.Response:
+    """Expose the metrics in the form that the scraper asks for."""
+    body, content_type = request.app[METRICS].render(request.headers.get(hdrs.ACCEPT, ""))
+    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})

@@ -1,0 +1,127 @@
+"""Jobs: submit, read and control them."""
+
+from aiohttp import web
+
+from app.api.access import requires
+from app.api.app_keys import COORDINATOR, EXCHANGE, JOB_CACHE, caller_of
+from app.api.endpoint import Operation, body_of, headers_of, query_of
+from app.api.envelope import success
+from app.api.paths import JOB_ID
+from app.api.stale_if_error import answer_stale, check_page, may_be_stale
+from app.auth import exchange
+from app.errors import ApiError
+from app.scaikey.permissions import Permission
+from app.schemas.cache import STALE_HEADERS, STALE_META
+from app.schemas.headers import SUBMIT_HEADERS
+from app.schemas.jobs import (
+    CANCEL_JOB_BODY,
+    LIST_JOBS_QUERY,
+    PAUSE_JOB_BODY,
+    RESUME_JOB_BODY,
+    RETRY_JOB_BODY,
+    SUBMIT_JOB_BODY,
+)
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/jobs")
+@requires(Permission.VIEW)
+@Operation(rpc="ListJobs", query=LIST_JOBS_QUERY, headers=STALE_HEADERS, meta=STALE_META)
+async def list_jobs(request: web.Request) -> web.Response:
+    """List the jobs of the caller's tenant.
+
+    A list that was begun while the coordinator was away consists of jobs that
+    have passed through the gateway, and cannot be continued once it is back.
+    """
+    caller, query = caller_of(request), query_of(request)
+    try:
+        return success(await request.app[COORDINATOR].list_jobs(caller, **query))
+    except ApiError as error:
+        check_page(query["page_token"], request, error)
+        if not may_be_stale(request, error):
+            raise
+        reading = request.app[JOB_CACHE].jobs(caller.tenant_id, **query)
+        return await answer_stale(request, error, reading, read="jobs")
+
+
+@routes.post("/jobs")
+@requires(Permission.MANAGE)
+@Operation(
+    rpc="SubmitJob",
+    headers=SUBMIT_HEADERS,
+    body=SUBMIT_JOB_BODY,
+    statuses=(201,),
+    errors=exchange.ERRORS,
+)
+async def submit_job(request: web.Request) -> web.Response:
+    """Submit a training job."""
+    caller = caller_of(request)
+    tokens = await request.app[EXCHANGE].tokens_for(caller)
+    answer = await request.app[COORDINATOR].submit_job(
+        caller, body_of(request), tokens=tokens, **headers_of(request)
+    )
+    return success(answer, status=201)
+
+
+@routes.get("/jobs/{job_id}")
+@requires(Permission.VIEW)
+@Operation(rpc="GetJob", headers=STALE_HEADERS, meta=STALE_META)
+async def get_job(request: web.Request) -> web.Response:
+    """Fetch one job's full state."""
+    caller, job_id = caller_of(request), JOB_ID.of(request)
+    try:
+        return success(await request.app[COORDINATOR].get_job(caller, job_id))
+    except ApiError as error:
+        if not may_be_stale(request, error):
+            raise
+        reading = request.app[JOB_CACHE].job(caller.tenant_id, job_id)
+        return await answer_stale(request, error, reading, read="job")
+
+
+@routes.post("/jobs/{job_id}/cancel")
+@requires(Permission.MANAGE)
+@Operation(rpc="CancelJob", body=CANCEL_JOB_BODY, body_optional=True)
+async def cancel_job(request: web.Request) -> web.Response:
+    """Cancel a job that has not ended."""
+    return success(
+        await request.app[COORDINATOR].cancel_job(
+            caller_of(request), JOB_ID.of(request), **body_of(request)
+        )
+    )
+
+
+@routes.post("/jobs/{job_id}/pause")
+@requires(Permission.MANAGE)
+@Operation(rpc="PauseJob", body=PAUSE_JOB_BODY, body_optional=True)
+async def pause_job(request: web.Request) -> web.Response:
+    """Pause a running job."""
+    return success(
+        await request.app[COORDINATOR].pause_job(
+            caller_of(request), JOB_ID.of(request), **body_of(request)
+        )
+    )
+
+
+@routes.post("/jobs/{job_id}/resume")
+@requires(Permission.MANAGE)
+@Operation(rpc="ResumeJob", body=RESUME_JOB_BODY, body_optional=True)
+async def resume_job(request: web.Request) -> web.Response:
+    """Resume a paused job."""
+    return success(
+        await request.app[COORDINATOR].resume_job(
+            caller_of(request), JOB_ID.of(request), **body_of(request)
+        )
+    )
+
+
+@routes.post("/jobs/{job_id}/retry")
+@requires(Permission.MANAGE)
+@Operation(rpc="RetryJob", body=RETRY_JOB_BODY, body_optional=True)
+async def retry_job(request: web.Request) -> web.Response:
+    """Retry a failed or preempted job as its child."""
+    return success(
+        await request.app[COORDINATOR].retry_job(
+            caller_of(request), JOB_ID.of(request), **body_of(request)
+        )
+    )

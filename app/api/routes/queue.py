@@ -1,0 +1,22 @@
+"""The queue."""
+
+from aiohttp import web
+
+from app.api.access import requires
+from app.api.app_keys import COORDINATOR, caller_of
+from app.api.endpoint import Operation, query_of
+from app.api.envelope import success
+from app.scaikey.permissions import Permission
+from app.schemas.queue import QUEUE_QUERY
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/queue")
+@requires(Permission.VIEW)
+@Operation(rpc="GetQueueStatus", query=QUEUE_QUERY)
+async def get_queue_status(request: web.Request) -> web.Response:
+    """Read the queue's depth and the estimated waits."""
+    return success(
+        await request.app[COORDINATOR].get_queue_status(caller_of(request), **query_of(request))
+    )

@@ -1,0 +1,42 @@
+"""Stream tickets, for clients that cannot send a header."""
+
+from datetime import UTC
+
+from aiohttp import web
+
+from app.api.access import requires
+from app.api.app_keys import COORDINATOR, TICKETS, caller_of
+from app.api.endpoint import Operation, body_of
+from app.api.envelope import success
+from app.api.paths import JOB_ID
+from app.auth.tickets import StreamKind
+from app.errors import AUTH_UNAVAILABLE
+from app.scaikey.permissions import Permission
+from app.schemas.tickets import STREAM_TICKET, STREAM_TICKET_BODY
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/stream-tickets")
+@requires(Permission.VIEW)
+@Operation(
+    rpc="GetJob",
+    answer=STREAM_TICKET,
+    statuses=(201,),
+    errors=(AUTH_UNAVAILABLE,),
+    body=STREAM_TICKET_BODY,
+)
+async def create_stream_ticket(request: web.Request) -> web.Response:
+    """Make a ticket that opens one stream of a job, once, within a minute."""
+    caller, body = caller_of(request), body_of(request)
+    job_id, kind = JOB_ID.checked(body["job_id"]), StreamKind(body["kind"])
+    await request.app[COORDINATOR].get_job(caller, job_id)  # raises unless the caller may see it
+    ticket = await request.app[TICKETS].issue(caller, job_id=job_id, kind=kind)
+    expires_at = ticket.expires_at.astimezone(UTC).isoformat(timespec="milliseconds")
+    data = {
+        "ticket": ticket.secret,
+        "expires_at": expires_at.replace("+00:00", "Z"),
+        "job_id": job_id,
+        "kind": kind.value,
+    }
+    return success(data, status=201)

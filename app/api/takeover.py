@@ -1,0 +1,36 @@
+"""Takes a stream's socket over from the HTTP server."""
+
+import os
+import socket
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+#: What may wait in the kernel unsent (TCP_NOTSENT_LOWAT), so that a stalled
+#: client costs no more than this there, whatever the kernel would allow.
+KERNEL_UNSENT = 128 * 1024
+
+
+async def take_over(request: web.Request, writer: AbstractStreamWriter) -> int | None:
+    """Take the socket of a request whose headers have been written; its descriptor.
+
+    To the HTTP server, the client has gone from now on. The caller owns the
+    descriptor. None if the client really has gone.
+    """
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return None
+    # What is in the transport's buffer would be lost.
+    transport.set_write_buffer_limits(high=0)
+    try:
+        await writer.drain()
+    except ConnectionError:
+        return None
+    if transport.is_closing():
+        return None
+    sock: socket.socket = transport.get_extra_info("socket")
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT)
+    fd = os.dup(sock.fileno())
+    # This closes the server's descriptor; the connection has another one now.
+    transport.abort()
+    return fd

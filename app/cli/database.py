@@ -1,0 +1,136 @@
+"""Commands on the database: its schema, and the API keys."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from app.cli.one_line import one_line
+
+#: What click accepts for a point in time; without an offset it is UTC.
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database's schema up to date.
+
+    Uses SCAIMIND_DATABASE_DSN, or else the database of the 'up' that runs on
+    SCAIMIND_DATA_DIR.
+    """
+    from app.database.migrate import migrate
+
+    with _database_errors():
+        done = migrate(_dsn())
+        click.echo(
+            f"The schema is at revision {done.after}"
+            + (f"; it was at {done.before or 'none'}." if done.changed else " already.")
+        )
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and revoke API keys.
+
+    Uses SCAIMIND_DATABASE_DSN, or else the database of the 'up' that runs on
+    SCAIMIND_DATA_DIR.
+    """
+
+
+@keys.command("create")
+@click.option("--tenant", required=True, help="Tenant that the key belongs to.")
+@click.option("--user", required=True, help="User that the key speaks for.")
+@click.option("--role", "roles", multiple=True, help="Role, such as tenant_viewer; repeatable.")
+@click.option(
+    "--permission", "permissions", multiple=True, help="Permission, scaimind:view; repeatable."
+)
+@click.option("--name", default="", help="What it is for, for people.")
+@click.option("--expires", type=click.DateTime(_TIMES), help="When it ends; never unless given.")
+def create(
+    tenant: str,
+    user: str,
+    roles: tuple[str, ...],
+    permissions: tuple[str, ...],
+    name: str,
+    expires: datetime | None,
+) -> None:
+    """Make a key and print it. It is shown this once: only its hash is kept."""
+    if not roles and not permissions:
+        raise click.ClickException(
+            "A key needs a --role or a --permission, else it may do nothing."
+        )
+    if expires is not None and expires.tzinfo is None:
+        expires = expires.replace(tzinfo=UTC)
+    from app.scaikey.api_keys import create_key
+
+    with _database_errors():
+        made = create_key(
+            _dsn(),
+            tenant_id=tenant,
+            user_id=user,
+            roles=roles,
+            permissions=permissions,
+            name=name,
+            expires_at=expires,
+        )
+    # Only the key on stdout, so that KEY=$(... keys create ...) works.
+    click.echo(f"Made {made.key.key_id}; it is shown this once:", err=True)
+    click.echo(made.secret)
+
+
+@keys.command("list")
+@click.option("--tenant", help="Only this tenant's.")
+def list_(tenant: str | None) -> None:
+    """List the keys, oldest first: id, tenant, user, state, roles and permissions, name."""
+    from app.scaikey.api_keys import list_keys
+
+    with _database_errors():
+        found = list_keys(_dsn(), tenant_id=tenant)
+    now = datetime.now(UTC)
+    for key in found:
+        grants = ",".join(sorted(key.roles | key.permissions))
+        state = key.refusal(now) or "valid"
+        click.echo("\t".join((key.key_id, key.tenant_id, key.user_id, state, grants, key.name)))
+
+
+@keys.command()
+@click.argument("key_id")
+def revoke(key_id: str) -> None:
+    """Revoke a key for good, by the id that 'list' shows. Streams that it opened end."""
+    from app.scaikey.api_keys import revoke_key
+
+    with _database_errors():
+        key = revoke_key(_dsn(), key_id)
+    click.echo(f"{key.key_id} is revoked.")
+
+
+def _dsn() -> str:
+    """Tell which database is meant. Raises `SettingsError`."""
+    from app.database.settings import DatabaseSettings
+    from app.local.data_dir import DataDir
+    from app.local.postgres import running_dsn
+
+    environ = dict(os.environ)
+    if not environ.keys() & {"SCAIMIND_DATABASE_DSN", "SCAIMIND_DATABASE_DSN_FILE"}:
+        data_dir = DataDir(Path(environ.get("SCAIMIND_DATA_DIR") or "var"))
+        dsn = running_dsn(data_dir)
+        if dsn is None:
+            raise click.ClickException(
+                f"No database: 'up' does not run on {data_dir.root}. Start it, "
+                "or set SCAIMIND_DATABASE_DSN."
+            )
+        environ["SCAIMIND_DATABASE_DSN"] = dsn
+    return DatabaseSettings.from_env(environ).dsn
+
+
+@contextmanager
+def _database_errors() -> Iterator[None]:
+    from app.configuration.section import SettingsError
+    from app.database.errors import DatabaseError
+    from app.scaikey.api_keys import InvalidKey, UnknownKey
+
+    with one_line(DatabaseError, InvalidKey, SettingsError, UnknownKey):
+        yield

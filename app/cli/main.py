@@ -1,0 +1,43 @@
+"""The command line.
+
+Each command imports what it needs when it runs, so that `--help` and the
+small commands start at once. What went wrong is one line and a status of 1.
+"""
+
+import sys
+
+import click
+
+from app.cli import checks, database, reference, services, stack
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """ScaiMind's gateway: REST and Server-Sent Events in front of MindCoordinator.
+
+    Settings come from SCAIMIND_* environment variables; 'settings' lists them.
+    """
+    import structlog
+
+    # For people, on stderr; 'serve' and 'coordinator' set up their own JSON logs.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("warning"),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+for _command in (
+    stack.up,
+    stack.token,
+    services.serve,
+    services.coordinator,
+    services.issuer,
+    database.migrate,
+    database.keys,
+    reference.settings,
+    reference.errors,
+    reference.openapi,
+    checks.health,
+    checks.check_ingress,
+):
+    main.add_command(_command)

@@ -1,0 +1,103 @@
+"""Commands that run one service alone: the gateway, the coordinator, the issuer."""
+
+import asyncio
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from app.cli.one_line import one_line
+from app.undumpable import make_undumpable
+
+
+@click.command()
+def serve() -> None:
+    """Run the gateway alone.
+
+    Needs SCAIMIND_DATABASE_DSN, SCAIMIND_COORDINATOR_ADDRESS and
+    SCAIMIND_COORDINATOR_API_SECRET, and a database that 'migrate' was run on.
+    """
+    make_undumpable()
+    from app.configuration.section import SettingsError
+    from app.gateway.run import run
+    from app.gateway.settings import Settings
+
+    with one_line(OSError, SettingsError):
+        run(Settings.from_env(os.environ))
+
+
+@click.command()
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A TOML file; environment variables win over it.",
+)
+def coordinator(config_file: Path | None) -> None:
+    """Run the one-machine MindCoordinator alone.
+
+    Needs SCAIMIND_COORDINATOR_API_SECRET, or api_secret in the file;
+    'settings --coordinator' lists the others. On SIGTERM running jobs save a
+    checkpoint, and go on at the next start.
+    """
+    make_undumpable()
+    from app.configuration.section import SettingsError
+    from app.coordinator import BadConfig, CoordinatorConfig, serve
+    from app.telemetry import logs
+    from app.telemetry.settings import TelemetrySettings
+
+    with one_line(BadConfig, SettingsError):
+        config = CoordinatorConfig.from_env(os.environ, file=config_file)
+        logs.configure(
+            TelemetrySettings.from_env(os.environ),
+            out=sys.stdout.buffer,
+            known_secrets=(config.api_secret,),
+        )
+        asyncio.run(serve(config))
+
+
+@click.command()
+@click.option("--rotate", is_flag=True, help="Only make a new signing key, for the next start.")
+def issuer(rotate: bool) -> None:
+    """Run the issuer of tokens alone: ScaiKey for one machine. 'up' does it by itself.
+
+    Needs SCAIMIND_DATABASE_DSN, where the API keys are. Times are seconds.
+
+    \b
+    SCAIMIND_ISSUER_HOST              address that it listens on; 127.0.0.1
+    SCAIMIND_ISSUER_PORT              port that it listens on; 8081
+    SCAIMIND_ISSUER_NAME              the tokens' iss; scaimind-local
+    SCAIMIND_ISSUER_DATA_DIR          where its signing keys are kept; var/issuer
+    SCAIMIND_ISSUER_CLIENT_ID         who may exchange tokens; scaimind-gateway
+    SCAIMIND_ISSUER_CLIENT_SECRET     the secret of that client, or
+    SCAIMIND_ISSUER_CLIENT_SECRET_FILE  the file that holds it; needed
+    SCAIMIND_ISSUER_TOKEN_LIFETIME    of tokens for ScaiDrive and ScaiAtlas; 300
+    SCAIMIND_ISSUER_SESSION_LIFETIME  of tokens for the gateway; 3600
+    SCAIMIND_ISSUER_KEY_MAX_AGE       age from which a start replaces the signing
+                                      key; 2592000
+    """
+    make_undumpable()
+    from app.configuration.section import SettingsError
+    from app.database.settings import DatabaseSettings
+    from app.issuer.keys import KeysUnusable, SigningKeys
+    from app.issuer.settings import IssuerSettings, KeySettings
+    from app.telemetry.settings import TelemetrySettings
+
+    environ = dict(os.environ)
+    if data_dir := environ.get("SCAIMIND_DATA_DIR"):
+        environ.setdefault("SCAIMIND_ISSUER_DATA_DIR", str(Path(data_dir) / "issuer"))
+    with one_line(KeysUnusable, OSError, SettingsError):
+        if rotate:
+            folder = Path(KeySettings.from_env(environ).data_dir)
+            keys = SigningKeys.rotate(folder, now=datetime.now(UTC).timestamp())
+            click.echo(f"The next start signs with the new key {keys.kid}.")
+            return
+        from app.issuer.server import run
+
+        run(
+            IssuerSettings.from_env(environ),
+            database=DatabaseSettings.from_env(environ),
+            telemetry=TelemetrySettings.from_env(environ),
+        )

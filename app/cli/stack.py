@@ -1,0 +1,87 @@
+"""Commands for the whole stack on one machine, and for its tokens."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from app.cli.one_line import one_line
+from app.undumpable import make_undumpable
+
+
+@click.command()
+def up() -> None:
+    """Run everything on this machine: PostgreSQL, issuer, coordinator and gateway.
+
+    \b
+    SCAIMIND_DATA_DIR             where everything is kept; 'var' unless given
+    SCAIMIND_HOST, SCAIMIND_PORT  where the gateway listens; 127.0.0.1, 8080
+    SCAIMIND_DATABASE_DSN         uses this PostgreSQL instead of an own one
+    SCAIMIND_COORDINATOR_ADDRESS  uses this coordinator instead of an own one,
+                                  with SCAIMIND_COORDINATOR_API_SECRET
+    SCAIMIND_AUTH_TOKEN_URL, SCAIMIND_AUTH_JWKS_URL, SCAIMIND_AUTH_ISSUER
+                                  any of them: uses that identity provider
+                                  instead of an own issuer of tokens
+
+    The first start makes an API key of tenant 'local', shows it and keeps it
+    in <data dir>/api-key. Ctrl-C stops everything and loses nothing.
+    """
+    make_undumpable()
+    from app.configuration.section import SettingsError
+    from app.coordinator import BadConfig
+    from app.local import supervisor
+    from app.local.data_dir import CannotStart
+
+    with one_line(BadConfig, CannotStart, OSError, SettingsError):
+        config = supervisor.Config.from_env(os.environ)
+        asyncio.run(supervisor.up(config, tell=_tell))
+
+
+@click.command()
+@click.option("--audience", default="scaimind", help="Whom it is for; the gateway unless given.")
+def token(audience: str) -> None:
+    """Exchange an API key for a JWT at the 'up' that runs on SCAIMIND_DATA_DIR, and print it.
+
+    The key is that in SCAIMIND_API_KEY, or else that of the first start.
+    """
+    from app.configuration.section import SettingsError
+    from app.issuer.client import NoToken, exchange
+    from app.issuer.settings import IssuerSettings
+    from app.local.data_dir import DataDir
+
+    data_dir = DataDir(Path(os.environ.get("SCAIMIND_DATA_DIR") or "var"))
+    environ = {
+        **os.environ,
+        "SCAIMIND_ISSUER_CLIENT_SECRET_FILE": str(data_dir.issuer_secret),
+    }
+    try:
+        issuer_url = data_dir.issuer_url.read_text(encoding="ascii").strip()
+        api_key = os.environ.get("SCAIMIND_API_KEY") or data_dir.api_key.read_text().strip()
+    except OSError as error:
+        raise click.ClickException(
+            f"{error.filename} cannot be read: has 'up' been started on {data_dir.root}?"
+        ) from None
+    with one_line(NoToken, SettingsError):
+        settings = IssuerSettings.from_env(environ)
+        made, seconds = exchange(
+            issuer_url,
+            client_id=settings.client_id,
+            client_secret=settings.client_secret,
+            api_key=api_key,
+            audience=audience,
+        )
+    # Only the token on stdout, so that TOKEN=$(... token) works.
+    click.echo(f"A token for {audience} that lives for {seconds} s:", err=True)
+    click.echo(made)
+
+
+def _tell(line: str) -> None:
+    """Print a line; go on in silence if nobody is there to read it any more."""
+    try:
+        click.echo(line)
+    except OSError:
+        # The terminal or the reader of a pipe has gone. What could not be
+        # written must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

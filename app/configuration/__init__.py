@@ -1,0 +1,1 @@
+"""The settings kit of all programs. Each room owns its section; none is defined here."""

@@ -1,0 +1,204 @@
+"""Settings out of environment variables: sections of typed fields, each with a text and bounds."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+from urllib.parse import urlsplit
+
+from environs import Env, EnvValidationError, ValidationError, validate
+
+T = TypeVar("T")
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; the text has one line per problem and no value."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
+
+
+def setting(
+    default: T,
+    text: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    one_of: Sequence[str] = (),
+) -> T:
+    """Declare a field with its default, what it means, and the bounds it has."""
+    value: T = field(
+        default=default,
+        metadata={"text": text, "at_least": at_least, "at_most": at_most, "one_of": one_of},
+    )
+    return value
+
+
+def required_secret(text: str) -> Any:
+    """Declare a secret without which nothing starts."""
+    return field(repr=False, metadata={"text": text, "secret": True})
+
+
+def optional(text: str, *, url: bool = False) -> str:
+    """Declare text that may be left out, or be empty, which is the same."""
+    value: str = field(default="", metadata={"text": text, "optional": True, "url": url})
+    return value
+
+
+def optional_names(text: str, *, pattern: str) -> tuple[str, ...]:
+    """Declare names separated by commas, none unless given.
+
+    `pattern` is a regular expression for the whole of each.
+    """
+    value: tuple[str, ...] = field(default=(), metadata={"text": text, "pattern": pattern})
+    return value
+
+
+def optional_secret(text: str) -> str:
+    """Declare a secret that may be left out."""
+    value: str = field(
+        default="", repr=False, metadata={"text": text, "secret": True, "optional": True}
+    )
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """Settings that belong together and share a prefix."""
+
+    PREFIX: ClassVar[str] = "SCAIMIND_"
+    #: Pairs of fields of which the first must not exceed the second.
+    ORDERED: ClassVar[tuple[tuple[str, str], ...]] = ()
+    #: Groups of optional fields of which either all or none are set.
+    TOGETHER: ClassVar[tuple[tuple[str, ...], ...]] = ()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """Read this section alone. Raises `SettingsError` that names every bad variable."""
+        env = _Environment(environ)
+        values = {each.name: env.read(cls.variable(each.name), each) for each in fields(cls)}
+        problems = [*env.problems(), *cls._disorder(values)] or [*cls._lone(values)]
+        if problems:
+            raise SettingsError(problems)
+        return cls(**values)
+
+    @classmethod
+    def variable(cls, name: str) -> str:
+        """Name the environment variable of a field."""
+        return cls.PREFIX + name.upper()
+
+    @classmethod
+    def _disorder(cls, values: Mapping[str, Any]) -> Iterator[str]:
+        for low, high in cls.ORDERED:
+            if None not in (values[low], values[high]) and values[low] > values[high]:
+                yield f"{cls.variable(low)}: must not exceed {cls.variable(high)}."
+
+    @classmethod
+    def _lone(cls, values: Mapping[str, Any]) -> Iterator[str]:
+        for group in cls.TOGETHER:
+            missing = [name for name in group if values[name] == ""]
+            if len(missing) < len(group):
+                others = ", ".join(cls.variable(name) for name in group if name not in missing)
+                yield from (f"{cls.variable(name)}: needed beside {others}." for name in missing)
+
+
+class _Environment(Env):
+    """environs over a given mapping instead of the process's own environment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(eager=False)
+        self._given = environ
+        self._found: list[str] = []
+
+    def read(self, variable: str, setting: "Field[Any]") -> Any:
+        """Parse one variable; a problem is kept for `problems`."""
+        if setting.metadata.get("secret") and f"{variable}_FILE" in self._given:
+            return self._read_file(f"{variable}_FILE")
+        if setting.default is MISSING and variable not in self._given:
+            self._found.append(f"{variable}: not set. {setting.metadata['text']}")
+            return None
+        parsers: Mapping[Any, Callable[..., Any]] = {
+            int: self.int,
+            float: self.float,
+            str: self.str,
+            tuple[str, ...]: self._read_names,
+        }
+        parse = parsers[setting.type]
+        return parse(variable, setting.default, validate=_validators(setting))
+
+    def _read_names(
+        self, variable: str, default: tuple[str, ...], *, validate: Sequence[Callable[[str], Any]]
+    ) -> tuple[str, ...]:
+        given = (name.strip() for name in self._given.get(variable, "").split(","))
+        names = tuple(name for name in given if name)
+        for name in names:
+            try:
+                for check in validate:
+                    check(name)
+            except ValidationError as error:
+                self._found.append(f"{variable}: {' '.join(map(str, error.messages))}")
+        return names or default
+
+    def problems(self) -> list[str]:
+        """Everything that was wrong, one line each."""
+        try:
+            self.seal()
+        except EnvValidationError as error:
+            messages: Mapping[str, Sequence[str]] = error.error_messages  # type: ignore[assignment]  # a mapping after seal()
+            self._found += [f"{name}: {' '.join(what)}" for name, what in messages.items()]
+        return self._found
+
+    def _read_file(self, variable: str) -> str:
+        try:
+            secret = Path(self._given[variable]).read_text(encoding="utf-8").strip()
+            problem = None if secret else "the file is empty"
+        except (OSError, UnicodeDecodeError) as error:
+            secret = ""
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            problem = f"the file cannot be read: {reason}"
+        if problem is not None:
+            self._found.append(f"{variable}: {problem}.")
+        return secret
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        return self._given.get(env_key, default)
+
+
+def _validators(setting: "Field[Any]") -> list[Any]:
+    about = setting.metadata
+    found: list[Any] = []
+    if about.get("at_least") is not None or about.get("at_most") is not None:
+        found.append(validate.Range(about["at_least"], about["at_most"]))
+    if about.get("one_of"):
+        found.append(validate.OneOf(about["one_of"]))
+    if about.get("pattern"):
+        text = "Each must be of the form that this setting's description gives."
+        found.append(validate.Regexp(rf"\A(?:{about['pattern']})\Z", error=text))
+    if about.get("url"):
+        found.append(_url_or_nothing)
+    elif setting.type is str and not about.get("optional"):
+        found.append(_not_blank)
+    return found
+
+
+_URL = validate.URL(schemes={"http", "https"}, require_tld=False)
+
+
+def _url_or_nothing(value: str) -> None:
+    if not value:
+        return
+    _URL(value)
+    if urlsplit(value).username is not None:
+        raise ValidationError("Must not hold a user or a password.")
+
+
+def _not_blank(value: str) -> None:
+    if not value.strip():
+        raise ValidationError("Must not be empty.")
+
+
+KiB = 1024
+
+
+MiB = 1024 * KiB

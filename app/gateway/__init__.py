@@ -1,0 +1,4 @@
+"""The gateway put together: settings, components, routes, HTTP server.
+
+No feature lives here.
+"""

@@ -1,0 +1,47 @@
+"""The composition root: the one place where the gateway is put together."""
+
+from aiohttp import web
+
+from app.api import middlewares
+from app.api.access import check_declared
+from app.api.app_keys import ANSWER_HEADERS, METRICS, RATE_LIMIT, SERVER_SETTINGS
+from app.api.headers import AnswerHeaders
+from app.api.routes.documentation import DOCUMENT, Document
+from app.bridge.tls import channel_credentials
+from app.gateway import components
+from app.gateway.routes import add_routes
+from app.gateway.settings import SETTINGS, Settings
+from app.openapi.document import build
+from app.telemetry.metrics import Metrics
+
+
+def create_app(settings: Settings) -> web.Application:
+    """Put the gateway together. It starts, and says so, without PostgreSQL and coordinator.
+
+    Raises `SettingsError` if a file that the settings name cannot be used.
+    """
+    app = web.Application(client_max_size=settings.server.max_body_bytes)
+    app[SETTINGS] = settings
+    app[SERVER_SETTINGS] = settings.server
+    app[components.CREDENTIALS] = channel_credentials(settings.coordinator)
+    app[METRICS] = Metrics()
+    app[ANSWER_HEADERS] = AnswerHeaders(server=settings.server, cors=settings.cors)
+    app[RATE_LIMIT] = components.rate_limit(settings.limits)
+    middlewares.install(app)
+    add_routes(app)
+    check_declared(app.router.routes())
+    app[DOCUMENT] = Document.of(build(app.router.routes()))
+    # Entered in this order, left in reverse.
+    app.cleanup_ctx.extend(
+        (
+            components.database_context,
+            components.identity_context,
+            components.job_cache_context,
+            components.coordinator_context,
+            components.hub_context,
+            components.revocations_context,
+            components.readiness_context,
+        )
+    )
+    app.on_shutdown.append(components.end_streams)
+    return app

@@ -1,0 +1,204 @@
+"""The gateway's components, in the order in which they start; they stop in reverse."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import grpc
+import structlog
+from aiohttp import web
+
+from app.api.app_keys import (
+    AUTHENTICATOR,
+    COORDINATOR,
+    EXCHANGE,
+    HUB,
+    JOB_CACHE,
+    METRICS,
+    READINESS,
+    REVOCATIONS,
+    TICKETS,
+)
+from app.api.readiness import Readiness
+from app.api.settings import LimitsSettings
+from app.auth.authenticator import ApiKeyVerifier, Authenticator, Verifier
+from app.auth.exchange import NoExchange, TokenExchange
+from app.auth.jwt import JwtVerifier
+from app.auth.rate_limit import RateLimit
+from app.auth.revocations import Revocations
+from app.auth.tickets import Tickets
+from app.bridge.channel import open_channel
+from app.bridge.client import CoordinatorClient
+from app.bridge.health import coordinator_problem
+from app.bridge.watch import WatchClient
+from app.cache.jobs import JobCache
+from app.cache.writer import JobWriter
+from app.database.pool import Pool
+from app.gateway.hub_observer import HubReports
+from app.gateway.settings import SETTINGS
+from app.hub import Hub
+from app.scaikey.api_key_lookup import KeyLookup
+from app.scaikey.http import open_session
+from app.scaikey.jwks import KeySetCache
+
+#: Seconds that one dependency may take to tell how it is.
+_CHECK_SECONDS = 2.0
+
+
+log = structlog.get_logger()
+
+_POOL: web.AppKey[Pool] = web.AppKey("pool", Pool)
+CREDENTIALS: web.AppKey[grpc.ChannelCredentials | None] = web.AppKey("credentials")
+_KEYS: web.AppKey[KeyLookup] = web.AppKey("keys", KeyLookup)
+_JOB_WRITER: web.AppKey[JobWriter] = web.AppKey("job_writer", JobWriter)
+_CHANNEL: web.AppKey[grpc.aio.Channel] = web.AppKey("channel", grpc.aio.Channel)
+
+
+async def database_context(app: web.Application) -> AsyncIterator[None]:
+    """The pool of connections to PostgreSQL."""
+    app[_POOL] = pool = Pool(app[SETTINGS].database)
+    yield
+    await pool.shut()
+
+
+async def identity_context(app: web.Application) -> AsyncIterator[None]:
+    """Who calls, and what they are given for ScaiDrive and ScaiAtlas."""
+    settings, metrics = app[SETTINGS].auth, app[METRICS]
+    keys = KeyLookup(
+        database=app[_POOL],
+        ttl=settings.key_ttl,
+        size=settings.key_cache_size,
+        clock=time.monotonic,
+        lookups=metrics.auth_lookups,
+    )
+    app[_KEYS] = keys
+    app[TICKETS] = Tickets(database=app[_POOL])
+    verifiers: list[Verifier] = [ApiKeyVerifier(keys=keys, now=_now)]
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(open_session(settings))
+        if settings.jwks_url:
+            key_set = KeySetCache(
+                settings=settings,
+                session=session,
+                clock=time.monotonic,
+                fetches=metrics.jwks_fetches,
+            )
+            stack.push_async_callback(key_set.close)
+            verifiers.append(JwtVerifier(settings=settings, keys=key_set, now=time.time))
+        app[EXCHANGE] = NoExchange()
+        if settings.token_url:
+            app[EXCHANGE] = exchange = TokenExchange(
+                settings=settings,
+                session=session,
+                now=_now,
+                clock=time.monotonic,
+                exchanges=metrics.token_exchanges,
+            )
+            stack.push_async_callback(exchange.close)
+        app[AUTHENTICATOR] = Authenticator(verifiers=verifiers)
+        log.info(
+            "identity_configured",
+            jwt_issuer=settings.issuer or None,
+            tokens_forwarded=bool(settings.token_url),
+        )
+        yield
+
+
+async def job_cache_context(app: web.Application) -> AsyncIterator[None]:
+    """Entered before those who see jobs, and left after them."""
+    settings = app[SETTINGS]
+    # A pool of its own: whoever checks a token never waits for the cache.
+    pool = Pool(replace(settings.database, pool_min=0, pool_max=settings.cache.pool_max))
+    app[JOB_CACHE] = JobCache(database=pool)
+    app[_JOB_WRITER] = writer = JobWriter(
+        database=pool, settings=settings.cache, metrics=app[METRICS], clock=time.monotonic
+    )
+    yield
+    await writer.close()
+    await pool.shut()
+
+
+async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
+    """The channel to the coordinator, and the client on it."""
+    settings = app[SETTINGS].coordinator
+    app[_CHANNEL] = channel = open_channel(settings, credentials=app[CREDENTIALS])
+    app[COORDINATOR] = CoordinatorClient(
+        channel=channel,
+        settings=settings,
+        observe=app[METRICS].observe_coordinator_call,
+        saw_job=app[_JOB_WRITER].saw,
+    )
+    yield
+    await channel.close()
+
+
+async def hub_context(app: web.Application) -> AsyncIterator[None]:
+    """The hub, on the coordinator's channel."""
+    settings = app[SETTINGS]
+    upstream = WatchClient(
+        channel=app[_CHANNEL],
+        client=app[COORDINATOR],
+        settings=settings.coordinator,
+        observe=app[METRICS].observe_coordinator_call,
+    )
+    reports = HubReports(app[METRICS], jobs=app[_JOB_WRITER])
+    app[HUB] = Hub(upstream=upstream, settings=settings.hub, observer=reports)
+    yield
+
+
+async def end_streams(app: web.Application) -> None:
+    """Close the hub before the open requests are waited for: streams do not end by themselves."""
+    if HUB in app:  # else the start failed before it
+        await app[HUB].close()
+
+
+async def revocations_context(app: web.Application) -> AsyncIterator[None]:
+    """The task that watches for revoked keys."""
+    settings = app[SETTINGS]
+    app[REVOCATIONS] = revocations = Revocations(
+        database=settings.database,
+        settings=settings.auth,
+        reader=app[_POOL],
+        keys=app[_KEYS],
+        streams=app[HUB],
+        clock=time.monotonic,
+    )
+    task = asyncio.create_task(revocations.run(), name="revocations")
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def readiness_context(app: web.Application) -> AsyncIterator[None]:
+    """The checks behind `/health/ready`."""
+    pool, channel = app[_POOL], app[_CHANNEL]
+    api_secret = app[SETTINGS].coordinator.api_secret
+
+    async def database() -> str | None:
+        return await pool.problem(within=_CHECK_SECONDS)
+
+    async def coordinator() -> str | None:
+        return await coordinator_problem(channel, api_secret=api_secret, within=_CHECK_SECONDS)
+
+    app[READINESS] = Readiness(
+        checks={"database": database, "coordinator": coordinator}, clock=time.monotonic
+    )
+    log.info("gateway_ready_to_serve")
+    yield
+
+
+def rate_limit(settings: LimitsSettings) -> RateLimit | None:
+    """Return the limit by user, or None if the settings set none."""
+    if not settings.rate:
+        return None
+    return RateLimit(
+        rate=settings.rate, burst=settings.burst, size=settings.users, clock=time.monotonic
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

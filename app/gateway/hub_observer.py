@@ -1,0 +1,72 @@
+"""What the hub tells of itself: to Prometheus, and to the job cache."""
+
+from app.cache.writer import JobWriter
+from app.hub.close_reasons import CloseReason
+from app.hub.observer import HubObserver
+from app.hub.upstream import JobKey, StatusChange
+from app.telemetry.metrics import Metrics
+
+
+class HubMetrics(HubObserver):
+    """Keeps the hub's part of `Metrics`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def upstream_opened(self) -> None:
+        """See `HubObserver`."""
+        self._metrics.upstream_streams.inc()
+
+    def upstream_closed(self) -> None:
+        """See `HubObserver`."""
+        self._metrics.upstream_streams.dec()
+
+    def upstream_anomaly(self, kind: str) -> None:
+        """See `HubObserver`."""
+        self._metrics.upstream_anomalies.labels(kind=kind).inc()
+
+    def watcher_joined(self, kind: str) -> None:
+        """See `HubObserver`."""
+        self._metrics.watchers.labels(kind=kind).inc()
+
+    def watcher_left(self, kind: str, reason: CloseReason) -> None:
+        """See `HubObserver`."""
+        self._metrics.watchers.labels(kind=kind).dec()
+        self._metrics.watcher_closed.labels(kind=kind, reason=reason.value).inc()
+
+    def watcher_refused(self, limit: str) -> None:
+        """See `HubObserver`."""
+        self._metrics.watcher_refused.labels(limit=limit).inc()
+
+    def delivered(self, kind: str, size: int) -> None:
+        """See `HubObserver`."""
+        self._metrics.delivered_bytes.labels(kind=kind).inc(size)
+
+    def flushed(self, seconds: float, interval: float) -> None:
+        """See `HubObserver`."""
+        self._metrics.flush_seconds.observe(seconds)
+        self._metrics.flush_interval.set(interval)
+
+    def history_size(self, size: int) -> None:
+        """See `HubObserver`."""
+        self._metrics.history_bytes.set(size)
+
+
+class HubReports(HubMetrics):
+    """Passes on, beside the metrics, what the feeds see of their jobs."""
+
+    def __init__(self, metrics: Metrics, *, jobs: JobWriter) -> None:
+        super().__init__(metrics)
+        self._jobs = jobs
+
+    def status_changed(self, key: JobKey, change: StatusChange) -> None:
+        """See `HubObserver`."""
+        # Without its time, a status cannot be placed among others.
+        if change.at:
+            self._jobs.changed(
+                key.tenant_id,
+                key.job_id,
+                status=change.status,
+                message=change.message,
+                at=change.at,
+            )

@@ -1,0 +1,53 @@
+"""All routes of the gateway."""
+
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from app.api.routes import (
+    cluster,
+    data,
+    documentation,
+    evaluations,
+    jobs,
+    monitoring,
+    queue,
+    streams,
+    summary,
+    tickets,
+)
+from app.api.routes import health as operations
+
+PREFIX = "/v1/modules/scaimind"
+
+
+#: The sections of the API reference, below the prefix.
+SECTIONS = (
+    jobs,
+    monitoring,
+    streams,
+    tickets,
+    summary,
+    cluster,
+    queue,
+    evaluations,
+    data,
+    documentation,
+)
+
+
+def add_routes(app: web.Application) -> None:
+    """Give an application all routes; to look at them, it needs nothing else."""
+    for section in SECTIONS:
+        _add_routes(app, section.routes, prefix=PREFIX)
+    _add_routes(app, operations.routes, prefix="")
+
+
+def _add_routes(
+    app: web.Application, routes: Iterable[web.AbstractRouteDef], *, prefix: str
+) -> None:
+    for route in routes:
+        assert isinstance(route, web.RouteDef)
+        web.route(route.method, prefix + route.path, route.handler, **route.kwargs).register(
+            app.router
+        )

@@ -1,0 +1,64 @@
+"""Runs the gateway until it is asked to stop."""
+
+import asyncio
+import logging
+import socket
+import sys
+from ipaddress import IPv6Address, ip_address
+
+import structlog
+import uvloop
+
+from app import __version__
+from app.gateway.application import create_app
+from app.gateway.file_limits import raise_limit
+from app.gateway.http_server import serve
+from app.gateway.settings import Settings
+from app.telemetry import logs
+
+log = structlog.get_logger()
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises `OSError` if the address cannot be listened on, and `SettingsError`
+    if a file that the settings name cannot be used.
+    """
+    logs.configure(
+        settings.telemetry,
+        out=sys.stdout.buffer,
+        known_secrets=(
+            settings.coordinator.api_secret,
+            settings.database.dsn,
+            settings.auth.client_secret,
+        ),
+    )
+    logging.captureWarnings(True)
+    raise_limit(settings.hub)
+    app = create_app(settings)
+    with _listen(settings) as listening:
+        log.info(
+            "gateway_starting",
+            version=__version__,
+            url=_url(listening),
+            coordinator=settings.coordinator.address,
+        )
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(app, listening))
+    log.info("gateway_stopped")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the address first: a port in use is told before anything was started."""
+    host, port = settings.server.host, settings.server.port
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return socket.create_server(address[:2], family=family, backlog=1024)
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if isinstance(ip_address(host), IPv6Address) else host
+    return f"http://{shown}:{port}"

@@ -1,0 +1,194 @@
+"""The watchers. Each steps its own stream forward; a live one does nothing by itself."""
+
+import asyncio
+
+import structlog
+
+from app.errors import FAILED_PRECONDITION, ApiError
+from app.hub import frames
+from app.hub.close_reasons import CloseReason
+from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connection
+from app.hub.cursors import Cursor, Step
+from app.hub.feed import Feed
+from app.hub.upstream import LogPage, Position, is_final
+
+log = structlog.get_logger(__name__)
+
+
+class LogWatcher(Cursor):
+    """A watcher of a job's log. Made by the hub, joined to its feed."""
+
+    __slots__ = (
+        "_failing_since",
+        "_fetch",
+        "_pause",
+        "_prelude",
+        "_scheduled",
+        "connection",
+        "feed",
+    )
+
+    #: First pause after a page could not be read, in seconds; it doubles.
+    PAUSE = 0.1
+
+    def __init__(self, *, feed: Feed, connection: Connection, level: int) -> None:
+        super().__init__(level=level, chunked=connection.chunked)
+        self.feed = feed
+        self.connection = connection
+        connection.watcher = self
+        self._prelude = b""
+        self._pause = self.PAUSE
+        #: Since when no page can be read, in seconds of the loop's clock.
+        self._failing_since: float | None = None
+        self._scheduled = False
+        #: The page that is being read, or the pause before it is asked for again.
+        self._fetch: asyncio.Task[LogPage] | asyncio.TimerHandle | None = None
+
+    async def join(self, *, tail: int, after: Position | None, follow: bool) -> bool:
+        """Find where to start. False if the client has everything of a job that ended.
+
+        Raises `ApiError` if the coordinator has to be asked and cannot answer.
+        """
+        core, feed = self.feed.core, self.feed
+        page: LogPage | None = None
+        missed = b""
+        if after is None:
+            page = await self._join_tail(tail)
+        elif core.end is not None and after == Position(core.epoch, core.end.last_offset):
+            return False
+        elif (reason := await self._why_unknown(after)) is None:
+            core.join(self, after.offset)
+        else:
+            page = await self._join_tail(tail)
+            missed = frames.gap(
+                start=Position(after.epoch, after.offset + 1),
+                end=None,
+                reason=reason,
+                position=core.position_of(self),
+            )
+        start = frames.bookmark(core.position_of(self), retry_ms=feed.settings.retry_ms)
+        self._prelude = start + missed
+        if not follow:
+            self.until = core.flushed
+        if page is not None:
+            self._prelude += core.take_page(self, page)
+        return True
+
+    async def _why_unknown(self, after: Position) -> str | None:
+        """Tell why a place is not one of this log; None if it is."""
+        core = self.feed.core
+        if after.epoch != core.epoch:
+            return "unknown_epoch"
+        if after.offset > core.last:
+            # Another replica may have been ahead of this feed: the coordinator knows.
+            page = await self.feed.answer(self.feed.read_after(after, 0))
+            if after.offset > page.last_offset:
+                return "future_offset"
+        return None
+
+    async def _join_tail(self, count: int) -> LogPage | None:
+        """Join before the tail; the page with which it begins, if it had to be read."""
+        core = self.feed.core
+        while True:
+            offset = core.find_tail(count, self.level)
+            if offset is not None:
+                core.join(self, offset)
+                return None
+            page = await self.feed.answer(self.feed.read_tail(count, self.level))
+            if page.epoch == core.epoch:
+                first = page.records[0].offset if page.records else page.next_after + 1
+                core.join(self, first - 1)
+                return page
+
+    def start(self, fd: int) -> None:
+        """Begin to write to the client's socket, which is the watcher's from now on."""
+        self.connection.open(fd)
+        prelude, self._prelude = self._prelude, b""
+        if self.connection.is_open:
+            self._send(prelude)
+            self.pump_soon()
+
+    def stop(self) -> None:
+        """See `connection.Watcher`."""
+        if self.live:
+            self.feed.core.fall_behind(self)
+
+    def leave(self) -> None:
+        """Let go of the feed."""
+        if self._fetch is not None and isinstance(self._fetch, asyncio.TimerHandle):
+            self._fetch.cancel()
+        self.feed.log_watchers.discard(self)
+        self.feed.core.leave(self)
+
+    def last_words(self) -> tuple[Position, str]:
+        """See `connection.Watcher`."""
+        return self.feed.core.position_of(self), self.feed.status
+
+    def pump_soon(self) -> None:
+        """Step in the loop's next turn, so that others have theirs."""
+        if not self._scheduled:
+            self._scheduled = True
+            self.feed.loop.call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Step once, if it is behind and its socket takes more."""
+        self._scheduled = False
+        connection = self.connection
+        if not connection.is_open or connection.unsent or self.live or self._fetch is not None:
+            return
+        try:
+            step = self.feed.core.next(self, self.feed.loop.time())
+        except Exception:
+            log.exception("hub_watcher_crashed", job_id=self.feed.key.job_id)
+            connection.close(BROKEN)
+            return
+        if isinstance(step, bytes):
+            self._send(step)
+            self.pump_soon()
+        elif step is Step.FETCH:
+            self._ask_for_page()
+        elif step is Step.DONE:
+            connection.close(ENDED if self.feed.core.end is not None else TAIL_SENT)
+
+    def _send(self, payload: bytes) -> None:
+        if payload:
+            self.connection.send(payload, self.feed.loop.time())
+            self.feed.observer.delivered("logs", len(payload))
+
+    def _ask_for_page(self) -> None:
+        read = self.feed.read_after(self.feed.core.position_of(self), self.level)
+        self._fetch = read
+        read.add_done_callback(self._take_page)
+
+    def _take_page(self, read: "asyncio.Task[LogPage]") -> None:
+        self._fetch = None
+        if not self.connection.is_open or read.cancelled():
+            return
+        error = read.exception()
+        if error is None:
+            self._pause, self._failing_since = self.PAUSE, None
+            self._send(self.feed.core.take_page(self, read.result()))
+            self.pump_soon()
+        elif not isinstance(error, ApiError):
+            log.error("hub_read_crashed", job_id=self.feed.key.job_id, exc_info=error)
+            self.connection.close(BROKEN)
+        elif is_final(error.kind) and error.kind is not FAILED_PRECONDITION:
+            self.connection.close(Closing(CloseReason.UPSTREAM_FAILED, error.kind))
+        else:
+            # An unknown epoch is in here too: the feed will learn of the new one.
+            self._ask_later(error)
+
+    def _ask_later(self, error: ApiError) -> None:
+        """Ask again for the page that could not be read, unless that has failed for too long."""
+        settings, now = self.feed.settings, self.feed.loop.time()
+        if self._failing_since is None:
+            self._failing_since = now
+        if now - self._failing_since >= settings.outage_limit:
+            self.connection.close(Closing(CloseReason.UPSTREAM_FAILED, error.kind, retryable=True))
+            return
+        self._fetch = self.feed.loop.call_later(self._pause, self._ask_again)
+        self._pause = min(self._pause * 2, settings.reconnect_max)
+
+    def _ask_again(self) -> None:
+        self._fetch = None
+        self.pump()

@@ -1,0 +1,67 @@
+"""A watcher of a job's metrics."""
+
+from app.hub import frames
+from app.hub.connection import ENDED, Connection
+from app.hub.feed import Feed
+from app.hub.upstream import Position
+
+
+class MetricsWatcher:
+    """A watcher of a job's metric snapshots. Made by the hub, joined to its feed."""
+
+    __slots__ = ("_seen", "connection", "feed", "interval")
+
+    def __init__(
+        self, *, feed: Feed, connection: Connection, interval: int, seen: Position | None
+    ) -> None:
+        self.feed = feed
+        self.connection = connection
+        connection.watcher = self
+        self.interval = interval
+        self._seen = seen
+
+    def start(self, fd: int) -> None:
+        """Begin to write to the client's socket, which is the watcher's from now on."""
+        connection, feed = self.connection, self.feed
+        connection.open(fd)
+        if connection.is_open:
+            position = self._seen or Position(feed.core.epoch, 0)
+            connection.send(
+                frames.bookmark(position, retry_ms=feed.settings.retry_ms), feed.loop.time()
+            )
+            self.pump()
+
+    def stop(self) -> None:
+        """See `connection.Watcher`; `wants` sees to it."""
+
+    def leave(self) -> None:
+        """Let go of the feed."""
+        self.feed.snapshots.leave(self)
+
+    def last_words(self) -> tuple[Position, str]:
+        """See `connection.Watcher`."""
+        return self._seen or Position(self.feed.core.epoch, 0), self.feed.status
+
+    def wants(self, position: Position) -> bool:
+        """Whether this snapshot is new to it and its socket can take it."""
+        if not self.connection.is_open or self.connection.unsent:
+            return False
+        seen = self._seen
+        return seen is None or seen.epoch != position.epoch or seen.offset < position.offset
+
+    def give(self, position: Position, data: bytes) -> None:
+        """Write a snapshot, framed."""
+        self._seen = position
+        self.connection.written_at = self.feed.loop.time()
+        self.connection.send_framed(data)
+
+    def pump(self) -> None:
+        """Catch up with the newest snapshot, and with the end."""
+        connection, feed = self.connection, self.feed
+        newest = feed.snapshots.newest
+        if newest is not None and self.wants(newest[0]):
+            position, frame = newest
+            self.give(position, frames.chunk(frame) if connection.chunked else frame)
+            feed.observer.delivered("metrics", len(frame))
+        if feed.ended and connection.is_open and not connection.unsent:
+            connection.close(ENDED)

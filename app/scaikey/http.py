@@ -1,0 +1,36 @@
+"""HTTP to ScaiKey: bounded in time and size, without cookies, proxies or redirects."""
+
+import aiohttp
+
+from app.auth.settings import AuthSettings
+
+
+class AnswerTooLong(Exception):
+    """ScaiKey sends more than any good answer has."""
+
+
+def open_session(settings: AuthSettings) -> aiohttp.ClientSession:
+    """Make the session that everything which asks ScaiKey shares; close it at the end.
+
+    Requests must not follow redirects: what is sent to ScaiKey is for ScaiKey alone.
+    """
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=settings.http_timeout),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
+
+
+async def read_bounded(response: aiohttp.ClientResponse, *, limit: int) -> bytes:
+    """Read a body of at most `limit` bytes. Raises `AnswerTooLong`."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise AnswerTooLong(f"the answer is longer than {limit} bytes")
+    return bytes(body)
+
+
+def reason(error: Exception) -> str:
+    """Tell operators why ScaiKey could not be asked."""
+    return "no answer in time" if isinstance(error, TimeoutError) else str(error)

@@ -1,0 +1,226 @@
+"""The public keys of an issuer (RFC 7517), fetched when they are needed and kept for a while."""
+
+import asyncio
+import base64
+import binascii
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import aiohttp
+import orjson
+import structlog
+from joserfc.errors import JoseError
+from joserfc.jwk import RSAKey
+from prometheus_client import Counter
+
+from app.auth.settings import AuthSettings
+from app.scaikey.http import AnswerTooLong, read_bounded, reason
+
+log = structlog.get_logger()
+
+#: RFC 7518, 3.3.
+_LEAST_BITS = 2048
+#: Larger than any key set of an issuer that means well.
+_LONGEST_DOCUMENT = 256 * 1024
+#: Seconds after which a fetch that failed is tried again while there are no keys at all.
+_PAUSE_WITHOUT_KEYS = 1.0
+
+
+class KeysUnavailable(Exception):
+    """Nobody can tell now whether there is such a key; it may help to ask again later."""
+
+
+class BadKeySet(Exception):
+    """What the issuer sent is no key set that can be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """What one document says: keys for RS256 by their `kid`, and why others cannot be used."""
+
+    usable: Mapping[str, RSAKey]
+    unusable: Mapping[str, str]
+
+
+#: A key, or why there is none that can be used: a text for operators.
+Found: TypeAlias = RSAKey | str
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    keys: KeySet
+    at: float
+
+
+class KeySetCache:
+    """The issuer's keys, as a JWKS URL has them.
+
+    They are fetched at the first use, again once they are `jwks_ttl` old, and
+    again for a `kid` that is not among them, then at most once in
+    `jwks_cooldown` seconds. Whoever needs a fetch at the same time shares one,
+    which goes on when one of them leaves. While fetches fail, keys are served
+    for `jwks_stale_limit` seconds longer, and the issuer is asked again after
+    each cool-down, without keeping anyone waiting. A document without a usable
+    key counts as a failure: it is more often a mistake than the end of an
+    issuer.
+
+    `session` stays the caller's; `close` before it is closed.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: AuthSettings,
+        session: aiohttp.ClientSession,
+        clock: Callable[[], float],
+        fetches: Counter,
+    ) -> None:
+        self._settings = settings
+        self._session = session
+        self._clock = clock
+        self._fetches = fetches
+        self._limit = settings.jwks_ttl + settings.jwks_stale_limit
+        self._fetched: _Fetched | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        self._attempt_at: float | None = None
+        self._failed = False
+
+    async def find(self, kid: str) -> Found:
+        """Return the key, or why there is none. Raises `KeysUnavailable`."""
+        if self._age() >= self._settings.jwks_ttl:
+            fetch = self._begin_fetch()
+            # After a failure, nobody waits for the next one who can be served without.
+            if not (self._failed and self._age() < self._limit):
+                await _end_of(fetch)
+        found = self._look_up(kid)
+        if isinstance(found, str):
+            # It may be new: the issuer's keys change without notice.
+            await _end_of(self._begin_fetch())
+            found = self._look_up(kid)
+            if isinstance(found, str) and self._failed:
+                raise KeysUnavailable("the issuer's keys cannot be fetched, and this one is new")
+        return found
+
+    async def close(self) -> None:
+        """Give up a fetch that is under way."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.wait((self._fetching,))
+
+    def _look_up(self, kid: str) -> Found:
+        fetched = self._fetched
+        if fetched is None or self._age() >= self._limit:
+            raise KeysUnavailable("the issuer's keys cannot be fetched")
+        if (key := fetched.keys.usable.get(kid)) is not None:
+            return key
+        return fetched.keys.unusable.get(kid, "the issuer has no such key")
+
+    def _age(self) -> float:
+        return math.inf if self._fetched is None else self._clock() - self._fetched.at
+
+    def _begin_fetch(self) -> "asyncio.Task[None] | None":
+        """Return the fetch that is under way; begin one unless one was tried just now."""
+        if self._fetching is None:
+            if self._attempt_at is not None:
+                pause = self._settings.jwks_cooldown
+                if self._fetched is None:
+                    pause = min(pause, _PAUSE_WITHOUT_KEYS)
+                if self._clock() - self._attempt_at < pause:
+                    return None
+            self._fetching = asyncio.create_task(self._fetch(), name="fetch the issuer's keys")
+            self._fetching.add_done_callback(self._forget_task)
+        return self._fetching
+
+    def _forget_task(self, _: "asyncio.Task[None]") -> None:
+        self._fetching = None
+
+    async def _fetch(self) -> None:
+        self._attempt_at = asked_at = self._clock()
+        try:
+            keys = key_set(await self._document())
+        except (aiohttp.ClientError, TimeoutError, AnswerTooLong, BadKeySet) as error:
+            self._failed = True
+            self._fetches.labels(result="failed").inc()
+            log.warning("jwks_fetch_failed", url=self._settings.jwks_url, reason=reason(error))
+        else:
+            self._failed = False
+            self._fetched = _Fetched(keys, asked_at)
+            self._fetches.labels(result="fetched").inc()
+            for kid, why in keys.unusable.items():
+                log.debug("jwks_key_ignored", kid=kid, reason=why)
+
+    async def _document(self) -> bytes:
+        async with self._session.get(
+            self._settings.jwks_url,
+            allow_redirects=False,
+            headers={"Accept": "application/jwk-set+json, application/json"},
+        ) as response:
+            if response.status != 200:
+                raise BadKeySet(f"the issuer answered with status {response.status}")
+            return await read_bounded(response, limit=_LONGEST_DOCUMENT)
+
+
+async def _end_of(fetch: "asyncio.Task[None] | None") -> None:
+    if fetch is not None:
+        # Shielded: who leaves does not take the fetch away from the others.
+        await asyncio.shield(fetch)
+
+
+def key_set(document: bytes) -> KeySet:
+    """Read a JWK Set. Raises `BadKeySet` if there is not one usable key in it.
+
+    A key that cannot be used does not spoil the others (RFC 7517, 5). Where a
+    `kid` is there twice, the first usable key has it.
+    """
+    try:
+        members = orjson.loads(document)["keys"]
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        raise BadKeySet("it is not a JSON object with 'keys'") from None
+    usable: dict[str, RSAKey] = {}
+    unusable: dict[str, str] = {}
+    for member in members if isinstance(members, list) else ():
+        kid = member.get("kid") if isinstance(member, dict) else None
+        if not isinstance(kid, str):
+            continue  # no token can name it
+        key = _rsa_key(member)
+        if isinstance(key, str):
+            unusable[kid] = key
+        else:
+            usable.setdefault(kid, key)
+    if not usable:
+        raise BadKeySet("it holds no RSA key for signatures that has a 'kid'")
+    return KeySet(usable, {kid: why for kid, why in unusable.items() if kid not in usable})
+
+
+def _rsa_key(member: Mapping[str, Any]) -> Found:
+    """Take a key for checking RS256 signatures (RFC 7517, 4; RFC 7518, 6.3)."""
+    if member.get("kty") != "RSA":
+        return "it is not an RSA key"
+    if member.get("use", "sig") != "sig":
+        return "it is not for signatures"
+    if member.get("alg", "RS256") != "RS256":
+        return "it is for another algorithm than RS256"
+    operations = member.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        return "it is not for checking signatures"
+    modulus, exponent = member.get("n"), member.get("e")
+    if not isinstance(modulus, str) or not isinstance(exponent, str):
+        return "it is not complete"
+    try:
+        # Before it is imported: the library only warns.
+        if _bits(modulus) < _LEAST_BITS:
+            return f"it has less than {_LEAST_BITS} bits"
+        # The public part alone, whatever else there is.
+        return RSAKey.import_key({"kty": "RSA", "n": modulus, "e": exponent})
+    except (JoseError, ValueError):
+        return "its numbers make no key"
+
+
+def _bits(number: str) -> int:
+    try:
+        octets = base64.urlsafe_b64decode(number + "=" * (-len(number) % 4))
+    except binascii.Error:
+        return 0
+    return int.from_bytes(octets, "big").bit_length()

@@ -1,0 +1,14 @@
+"""Settings of what operators see."""
+
+from dataclasses import dataclass
+
+from app.configuration.section import Section, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySettings(Section):
+    """Logs."""
+
+    log_level: str = setting(
+        "info", "Least severe event that is logged.", one_of=("debug", "info", "warning", "error")
+    )
