@@ -59,9 +59,9 @@ class Artefacts:
         asked = job.submission.output_config
         url = asked.path or self._drive.url(job.tenant_id, f"jobs/{job.job_id}/output")
         place = self._drive.destination(access_of(job), url)
-        with _converted(asked.export_format, directory, abandoned) as made:
+        with self._converted(asked.export_format, directory, abandoned) as (made, converted):
             report = self._bring(made, place, job.job_id, abandoned)
-            left_out = _told(report)
+            left_out = _told(converted or report)
             if not asked.register_model:
                 return Exported(url, left_out=left_out)
             model_url = self._atlas.register(
@@ -91,6 +91,29 @@ class Artefacts:
                     return copy_tree(made, existing, abandoned, limits=self._limits)
             return report
 
+    @contextmanager
+    def _converted(
+        self, export_format: str, directory: JobDir, abandoned: threading.Event
+    ) -> Iterator[tuple[Directory, Report | None]]:
+        """The artefacts in a format, as long as they are needed, and what it leaves out."""
+        if not export_format:
+            with Directory.open(directory.output) as output:
+                yield output, None
+            return
+        with Directory.open(directory.path) as job:
+            try:
+                report = convert(
+                    export_format,
+                    directory.output,
+                    directory.export,
+                    limits=self._limits,
+                    abandoned=abandoned,
+                )
+                with Directory.open(directory.export) as made:
+                    yield made, report
+            finally:
+                remove_tree(job, directory.export.name)
+
     def _about(self, job: JobRecord) -> dict[str, Any]:
         training = job.submission.training_config
         now = Timestamp()
@@ -107,24 +130,6 @@ class Artefacts:
             "steps": job.progress.step,
             "loss": job.progress.loss,
         }
-
-
-@contextmanager
-def _converted(
-    export_format: str, directory: JobDir, abandoned: threading.Event
-) -> Iterator[Directory]:
-    """The artefacts in a format, as long as they are needed."""
-    if not export_format:
-        with Directory.open(directory.output) as output:
-            yield output
-        return
-    with Directory.open(directory.path) as job:
-        try:
-            convert(export_format, directory.output, directory.export, abandoned=abandoned)
-            with Directory.open(directory.export) as made:
-                yield made
-        finally:
-            remove_tree(job, directory.export.name)
 
 
 def _told(report: Report) -> str:

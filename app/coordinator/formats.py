@@ -5,6 +5,7 @@ that names the first bad one. Memory is bounded by the longest record.
 """
 
 import csv
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -219,8 +220,9 @@ def _parquet(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
         # An ArrowException, too.
         raise
     except OSError as error:
-        # Parquet's own have no number; one that has comes from the file.
-        if error.errno is not None:
+        # Parquet's own have no number, or are about a place that is not in the file; any other
+        # comes from the disk.
+        if error.errno not in (None, errno.EINVAL):
             raise
         problem = str(error)
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:

@@ -16,9 +16,10 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
 from .access import Access, Grant
 from .atlas import is_model_name
 from .cluster import Cluster
+from .conversion.trees import FORMATS
 from .demands import bound_run_time, check_possible, check_times, demand_of
 from .drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive
-from .exporting import FORMATS, missing_packages
+from .exporting import missing_packages
 from .job_environment import check_environment
 from .job_secrets import take_out, unknown
 from .ranks import check_world_size

@@ -20,9 +20,9 @@ from app.files.walking import Limits, tree_size
 
 from . import jobdir_steps, logs
 from .artefacts import Artefacts, Exported
+from .conversion.errors import CannotConvert
 from .drive import ATLAS_SCHEME, CHECKPOINTS, SCHEME, BadUrl, Drive
 from .evaluations import SCRIPT, process_config
-from .exporting import CannotConvert
 from .inputs import Inputs, access_of
 from .jobdir import PROGRAM, JobDir
 from .metrics import MetricsWriter

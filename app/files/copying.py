@@ -158,26 +158,14 @@ def copy_tree(
             if abandoned.is_set():
                 raise Abandoned
             if visit.entry.kind is Kind.DIRECTORY:
-                _follow(position, (*visit.parts, visit.entry.name))
+                position.follow((*visit.parts, visit.entry.name))
                 continue
             if visit.entry.kind is not Kind.FILE:
                 report.leave_out(visit.path, visit.entry.kind.value)
                 continue
-            _follow(position, visit.parts)
+            position.follow(visit.parts)
             _copy_file(visit, target, position.directory, copies, report, abandoned, limits)
     return report
-
-
-def _follow(position: Position, parts: tuple[str, ...]) -> None:
-    """Go where `parts` lead, making what is missing."""
-    here = position.parts
-    shared = 0
-    while shared < min(len(here), len(parts)) and here[shared] == parts[shared]:
-        shared += 1
-    while position.depth > shared:
-        position.ascend()
-    for name in parts[shared:]:
-        position.descend(name, make=True)
 
 
 def _copy_file(

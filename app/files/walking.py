@@ -97,6 +97,20 @@ class Position:
         if _identity(above) != identity:
             raise ChangedMeanwhile
 
+    def follow(self, parts: tuple[str, ...]) -> None:
+        """Go to where `parts` lead from the root, making the directories that are missing.
+
+        Raises ChangedMeanwhile, OSError.
+        """
+        here = self.parts
+        shared = 0
+        while shared < min(len(here), len(parts)) and here[shared] == parts[shared]:
+            shared += 1
+        while self.depth > shared:
+            self.ascend()
+        for name in parts[shared:]:
+            self.descend(name, make=True)
+
     def _hold(self, below: Directory | None) -> None:
         if self._below is not None:
             self._below.close()
