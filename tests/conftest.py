@@ -16,7 +16,7 @@ from app.database.migrate import migrate
 from app.local.data_dir import DataDir
 from app.local.postgres import DATABASE, Postgres, socket_folder
 
-pytest_plugins = ["tests.secrecy"]
+pytest_plugins = ["tests.secrecy", "tests.skips"]
 
 # How long an example takes tells of the machine, not of the code.
 hypothesis.settings.register_profile("scaimind", deadline=None)

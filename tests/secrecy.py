@@ -165,9 +165,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     factory = getattr(session.config, "_tmp_path_factory", None)
     if factory is not None and factory._basetemp is not None:
         written_files(factory.getbasetemp())
-    session.config.stash[_FOUND] = found = list(_watch.findings())
+    found = session.config.stash.setdefault(_FOUND, [])
+    found.extend(finding for finding in _watch.findings() if finding not in found)
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    # Several processes share the tests (pytest-xdist): the one that reports hears of it.
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["secrets"] = found
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process that shared the tests has found."""
+    found = getattr(node, "workeroutput", {}).get("secrets", [])
+    node.config.stash.setdefault(_FOUND, []).extend(found)
 
 
 def pytest_terminal_summary(

@@ -1,0 +1,49 @@
+"""The list of tests that may be skipped."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.skips import LIST, allowed
+
+pytest_plugins = ["pytester"]
+TESTS = """
+    import pytest
+
+    @pytest.mark.skip(reason="no time")
+    def test_one(): ...
+
+    @pytest.mark.xfail(reason="it is wrong")
+    def test_other():
+        assert False
+"""
+
+
+def test_the_committed_list_can_be_read() -> None:
+    allowed(LIST.read_text())
+
+
+@pytest.mark.parametrize("line", ["tests/a.py", "tests/a.py | reason", "tests/a.py | | command"])
+def test_each_line_needs_a_reason_and_a_command(line: str) -> None:
+    with pytest.raises(ValueError, match="reason"):
+        allowed(line)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+@pytest.mark.parametrize("ci", [True, False])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_skip_that_is_not_listed_fails_the_run_in_ci(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: tuple[str, ...],
+    ci: bool,
+    listed: bool,
+) -> None:
+    folder = pytester.mkpydir("listed")
+    (folder / "skips.py").write_text(Path(LIST.with_name("skips.py")).read_text())
+    (folder / "skips.txt").write_text("test_it.py::test_one | why | how\n" if listed else "")
+    pytester.makepyfile(test_it=TESTS)
+    monkeypatch.setenv("CI", "true" if ci else "")
+    result = pytester.runpytest_subprocess("-p", "listed.skips", *workers)
+    result.assert_outcomes(skipped=1, xfailed=1)
+    assert (result.ret == pytest.ExitCode.OK) == (listed or not ci)
