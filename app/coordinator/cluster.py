@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from .records import Demand, Share
 
@@ -40,6 +41,7 @@ class NodeState:
     taken_cpus: int = 0
     taken_memory: int = 0
     taken_gpus: set[int] = field(default_factory=set)
+    taken_cores: set[int] = field(default_factory=set)
     #: Jobs here that asked for no cores, and use what is idle. They take no cores from
     #: others, but there are never more of them than cores: each needs memory and a turn.
     idlers: int = 0
@@ -78,7 +80,14 @@ class NodeState:
         free = self.free_gpus(demand)
         if len(free) < demand.gpus:
             return None
-        return Share(spec.node_id, tuple(free[: demand.gpus]), demand.cpus, demand.memory)
+        cores = (core for core in range(spec.cpus) if core not in self.taken_cores)
+        return Share(
+            spec.node_id,
+            tuple(free[: demand.gpus]),
+            demand.cpus,
+            demand.memory,
+            tuple(islice(cores, demand.cpus)),
+        )
 
 
 def _suits(gpu: GpuSpec, demand: Demand) -> bool:
@@ -110,6 +119,7 @@ class Cluster:
                 node.taken_cpus,
                 node.taken_memory,
                 set(node.taken_gpus),
+                set(node.taken_cores),
                 node.idlers,
                 set(node.job_ids),
             )
@@ -148,10 +158,12 @@ class Cluster:
             node = self.nodes.get(share.node_id)
             if node is None:
                 continue
-            if job_id in node.job_ids or node.taken_gpus & set(share.gpus):
+            taken_twice = node.taken_gpus & set(share.gpus) or node.taken_cores & set(share.cores)
+            if job_id in node.job_ids or taken_twice:
                 raise ValueError(f"node {share.node_id} gave the same thing twice")
             node.job_ids.add(job_id)
             node.taken_gpus.update(share.gpus)
+            node.taken_cores.update(share.cores)
             node.taken_cpus += share.cpus
             node.taken_memory += share.memory
             node.idlers += not share.cpus
@@ -164,6 +176,7 @@ class Cluster:
                 continue
             node.job_ids.remove(job_id)
             node.taken_gpus.difference_update(share.gpus)
+            node.taken_cores.difference_update(share.cores)
             node.taken_cpus -= share.cpus
             node.taken_memory -= share.memory
             node.idlers -= not share.cpus
@@ -173,6 +186,7 @@ class Cluster:
         for node in self.nodes.values():
             node.job_ids.clear()
             node.taken_gpus.clear()
+            node.taken_cores.clear()
             node.taken_cpus = node.taken_memory = node.idlers = 0
 
     def validate(self) -> None:
@@ -180,6 +194,7 @@ class Cluster:
         for node in self.nodes.values():
             assert 0 <= node.taken_cpus <= node.spec.cpus, node
             assert 0 <= node.taken_memory <= node.spec.memory, node
+            assert len(node.taken_cores) <= node.taken_cpus, node
             assert 0 <= node.idlers <= len(node.job_ids), node
             assert all(0 <= index < len(node.spec.gpus) for index in node.taken_gpus), node
             assert bool(node.job_ids) or not (node.taken_cpus or node.taken_gpus), node

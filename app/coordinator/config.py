@@ -177,6 +177,42 @@ class CoordinatorConfig:
             parse_seconds,
         ),
     )
+    job_processes: int = field(
+        default=4096,
+        metadata=_about("Processes and threads that a run may have at the same time.", parse_count),
+    )
+    job_open_files: int = field(
+        default=65536,
+        metadata=_about(
+            "Files that each process of a run may have open; the coordinator's own hard limit is"
+            " never exceeded.",
+            parse_count,
+        ),
+    )
+    job_disk_bytes: int = field(
+        default=0,
+        metadata=_about(
+            "What a run may write to its working directory, its output and its /tmp together, and"
+            " how large a single file of it may be; half of the disk that holds data_dir unless"
+            " given. Checkpoints do not count.",
+            parse_size,
+            example="200GiB",
+        ),
+    )
+    job_files: int = field(
+        default=2_000_000,
+        metadata=_about(
+            "Files and directories that a run may make in these directories.", parse_count
+        ),
+    )
+    memory_reserve: int = field(
+        default=256 * 1024**2,
+        metadata=_about(
+            "Main memory that stays available on this machine. When less is left, the newest job"
+            " that asked for no memory_bytes is ended, one at a time; 0 ends none.",
+            parse_size_or_none,
+        ),
+    )
     max_message_bytes: int = field(
         default=16 * 1024 * 1024, metadata=_about("Largest request or answer.", parse_size)
     )

@@ -78,6 +78,9 @@ class Share:
     gpus: tuple[int, ...]
     cpus: int
     memory: int
+    #: Numbers of the node's cores that are its own, from 0; none for a job that asked for none,
+    #: and for one that was placed before cores had numbers.
+    cores: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,13 @@ def record_of(row: sqlite3.Row) -> JobRecord:
         grant=Grant.stored(state.pop("grant", None)),
         intent=Intent(state.pop("intent")),
         placement=tuple(
-            Share(share["node_id"], tuple(share["gpus"]), share["cpus"], share["memory"])
+            Share(
+                share["node_id"],
+                tuple(share["gpus"]),
+                share["cpus"],
+                share["memory"],
+                tuple(share.get("cores", ())),
+            )
             for share in state.pop("placement")
         ),
         node_ids=tuple(state.pop("node_ids")),

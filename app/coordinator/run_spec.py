@@ -16,6 +16,7 @@ from .job_secrets import JobSecrets, unknown
 from .jobdir import JobDir, read_json
 from .ranks import RankPlace, places_of
 from .records import JobRecord
+from .run_limits import RunLimits
 from .workspace import Workspace
 
 
@@ -27,6 +28,7 @@ class RunSpecs:
         *,
         workspace: Workspace,
         secrets: JobSecrets,
+        limits: RunLimits,
         drive: Drive,
         node_id: str,
         notify: Path,
@@ -36,6 +38,7 @@ class RunSpecs:
         """`readable` is what every process may read, beside what is its job's."""
         self._workspace = workspace
         self._secrets = secrets
+        self._limits = limits
         self._drive = drive
         self._node_id = node_id
         self._notify = notify
@@ -89,7 +92,11 @@ class RunSpecs:
             "warnings": [
                 f"{name} of training_config.environment is left out: {reason}."
                 for name, reason in left_out.items()
-            ],
+            ]
+            + ([lacking] if (lacking := self._limits.lacking(job)) else []),
+            "limits": self._limits.section(
+                job, [directory.work, directory.output, directory.temporary]
+            ),
             "secrets": self._secrets_file(job, environment),
             "ranks": [
                 {

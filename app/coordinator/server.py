@@ -43,6 +43,7 @@ from .listening import listen
 from .nodes import this_machine
 from .notices import NoticeReceiver
 from .reserve import Reserve
+from .run_limits import RunLimits
 from .run_spec import RunSpecs
 from .scheduler import Scheduler
 from .service import Parts, Service
@@ -120,6 +121,7 @@ class Coordinator:
         run_specs = RunSpecs(
             workspace=workspace,
             secrets=secrets,
+            limits=RunLimits.of_machine(config),
             drive=drive,
             node_id=config.node_id,
             notify=notify,

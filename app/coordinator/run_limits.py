@@ -1,0 +1,111 @@
+"""What a run may use of this machine: what its job asked for, and bounds for what cannot be asked.
+
+What a job did not ask for is not limited; it comes last instead: without
+`cpu_count` its processes are nice, and without `memory_bytes` they are the
+first that go when memory is short.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import psutil
+
+from .config import CoordinatorConfig
+from .records import JobRecord
+
+_GIB: Final = 1024**3
+#: Of processes that use cores that others do without.
+_NICE: Final = 10
+#: Added to the share of memory by which the kernel chooses whom it ends when there is none left
+#: (proc(5), oom_score_adj): runs before all else, those that asked for no memory before others.
+_LAST_RESORT: Final = {True: 500, False: 800}
+
+
+class RunLimits:
+    """Makes the section `limits` of runs' specifications."""
+
+    def __init__(
+        self,
+        *,
+        cores: Sequence[int],
+        memory: int,
+        processes: int,
+        open_files: int,
+        disk_bytes: int,
+        files: int,
+    ) -> None:
+        """`cores` are the numbers of the cores of this machine that may be used, `memory` what it
+        has in bytes; the rest is what any run may use at most."""
+        self._cores = tuple(cores)
+        self._memory = memory
+        self._processes = processes
+        self._open_files = open_files
+        self._disk_bytes = disk_bytes
+        self._files = files
+
+    @classmethod
+    def of_machine(cls, config: CoordinatorConfig) -> Self:
+        """Those of this machine. Raises OSError."""
+        disk = shutil.disk_usage(config.data_dir).total
+        return cls(
+            cores=sorted(os.sched_getaffinity(0)),
+            memory=psutil.virtual_memory().total,
+            processes=config.job_processes,
+            open_files=config.job_open_files,
+            disk_bytes=config.job_disk_bytes or disk // 2,
+            files=config.job_files,
+        )
+
+    def section(self, job: JobRecord, directories: Sequence[Path]) -> dict[str, Any]:
+        """What the job's newest run may use; `directories` are those that it may write, without
+        its checkpoints."""
+        memory = _memory_of(job)
+        return {
+            "rlimits": {"NOFILE": self._open_files, "FSIZE": self._disk_bytes, "CORE": 0},
+            "cores": self._cores_of(job),
+            "nice": 0 if _cpus_of(job) else _NICE,
+            "oom_score_adj": _LAST_RESORT[memory > 0],
+            "memory": memory if memory <= self._memory else 0,
+            "tasks": self._processes,
+            "disk_bytes": self._disk_bytes,
+            "files": self._files,
+            "directories": [str(path) for path in directories],
+        }
+
+    def lacking(self, job: JobRecord) -> str:
+        """What the job holds and this machine does not have, as a line for its log; empty if it
+        has all. Only virtual nodes give such things."""
+        cpus, memory = _cpus_of(job), _memory_of(job)
+        missing = [f"{cpus} cores"] if cpus > len(self._cores) else []
+        if memory > self._memory:
+            missing.append(f"{memory / _GIB:.1f} GiB of memory")
+        if not missing:
+            return ""
+        return (
+            f"This machine does not have {' and '.join(missing)}: they are accounted on"
+            f" {', '.join(job.node_ids)}, and the run is not limited to them."
+        )
+
+    def _cores_of(self, job: JobRecord) -> list[int]:
+        """The cores that are the run's own; empty where it may use all.
+
+        A node of more cores than this machine has gives each of those several
+        times.
+        """
+        if not _cpus_of(job) or any(len(share.cores) < share.cpus for share in job.placement):
+            return []
+        own = {
+            self._cores[core % len(self._cores)] for share in job.placement for core in share.cores
+        }
+        return sorted(own) if len(own) < len(self._cores) else []
+
+
+def _cpus_of(job: JobRecord) -> int:
+    return sum(share.cpus for share in job.placement)
+
+
+def _memory_of(job: JobRecord) -> int:
+    return sum(share.memory for share in job.placement)

@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+
+from app.coordinator.records import Demand, JobRecord, Share
+from app.coordinator.run_limits import RunLimits
+from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
+
+GIB = 1024**3
+#: Of this machine the coordinator may use cores 2, 3, 6 and 7.
+LIMITS = RunLimits(
+    cores=[2, 3, 6, 7], memory=8 * GIB, processes=100, open_files=200, disk_bytes=300, files=400
+)
+
+
+def job(*placement: Share) -> JobRecord:
+    return JobRecord(
+        job_id="j",
+        tenant_id="t",
+        user_id="u",
+        name="n",
+        submission=SubmitJobRequest(),
+        demand=Demand(),
+        created_at=1,
+        updated_at=1,
+        placement=placement,
+        node_ids=tuple(share.node_id for share in placement),
+    )
+
+
+def test_what_was_asked_for_is_the_limit() -> None:
+    section = LIMITS.section(job(Share("local", (), 2, GIB, (0, 2))), [Path("/a"), Path("/b")])
+    assert section == {
+        "rlimits": {"NOFILE": 200, "FSIZE": 300, "CORE": 0},
+        "cores": [2, 6],
+        "nice": 0,
+        "oom_score_adj": 500,
+        "memory": GIB,
+        "tasks": 100,
+        "disk_bytes": 300,
+        "files": 400,
+        "directories": ["/a", "/b"],
+    }
+
+
+def test_what_was_not_asked_for_is_not_limited_and_comes_last() -> None:
+    section = LIMITS.section(job(Share("local", (), 0, 0)), [])
+    assert (section["cores"], section["memory"]) == ([], 0)
+    assert (section["nice"], section["oom_score_adj"]) == (10, 800)
+
+
+@pytest.mark.parametrize(
+    ("placement", "cores"),
+    [
+        # All that there is.
+        ([Share("local", (), 4, 0, (0, 1, 2, 3))], []),
+        # More cores were declared than there are: some numbers are the same core.
+        ([Share("local", (), 2, 0, (1, 5))], [3]),
+        # Ranks on several nodes of this machine share what they have together.
+        ([Share("a", (), 1, 0, (0,)), Share("b", (), 1, 0, (1,))], [2, 3]),
+        # Placed by a coordinator that did not number cores.
+        ([Share("local", (), 2, 0)], []),
+    ],
+)
+def test_which_cores(placement: list[Share], cores: list[int]) -> None:
+    assert LIMITS.section(job(*placement), [])["cores"] == cores
+
+
+def test_what_this_machine_lacks_is_not_enforced_and_told() -> None:
+    virtual = job(Share("big", (0,), 64, 512 * GIB, tuple(range(64))))
+    section = LIMITS.section(virtual, [])
+    assert (section["cores"], section["memory"]) == ([], 0)
+    assert LIMITS.lacking(virtual) == (
+        "This machine does not have 64 cores and 512.0 GiB of memory: they are accounted on big,"
+        " and the run is not limited to them."
+    )
+    assert LIMITS.lacking(job(Share("big", (0,), 4, 8 * GIB, (0, 1, 2, 3)))) == ""
