@@ -10,14 +10,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from app.files.copying import Report, copy_tree
 from app.files.directory import Directory
-from app.files.removing import remove_tree
 from app.files.staging import staged_directory
 from app.files.walking import Limits
 from generated.mindcoordinator.v1.jobs_pb2 import TrainingType
 
 from .atlas import Atlas
 from .drive import Drive, Place
-from .exporting import convert
+from .exporting import Converter
 from .inputs import access_of
 from .jobdir import JobDir
 from .records import JobRecord
@@ -41,11 +40,18 @@ class Artefacts:
     """Brings jobs' artefacts to their destinations. Blocks: call it in a thread."""
 
     def __init__(
-        self, *, drive: Drive, atlas: Atlas, limits: Limits, clock: Callable[[], int]
+        self,
+        *,
+        drive: Drive,
+        atlas: Atlas,
+        converter: Converter,
+        limits: Limits,
+        clock: Callable[[], int],
     ) -> None:
         """`limits` are those of one job's artefacts."""
         self._drive = drive
         self._atlas = atlas
+        self._converter = converter
         self._limits = limits
         self._clock = clock
 
@@ -100,19 +106,8 @@ class Artefacts:
             with Directory.open(directory.output) as output:
                 yield output, None
             return
-        with Directory.open(directory.path) as job:
-            try:
-                report = convert(
-                    export_format,
-                    directory.output,
-                    directory.export,
-                    limits=self._limits,
-                    abandoned=abandoned,
-                )
-                with Directory.open(directory.export) as made:
-                    yield made, report
-            finally:
-                remove_tree(job, directory.export.name)
+        with self._converter.converted(export_format, directory, abandoned) as (made, report):
+            yield made, report
 
     def _about(self, job: JobRecord) -> dict[str, Any]:
         training = job.submission.training_config

@@ -170,6 +170,14 @@ class CoordinatorConfig:
         default=250_000,
         metadata=_about("How many files and directories they may be.", parse_count),
     )
+    export_memory: int = field(
+        default=0,
+        metadata=_about(
+            "What the process that converts artefacts may use at most; half of this machine's"
+            " memory unless given.",
+            parse_size_or_none,
+        ),
+    )
     stop_grace: float = field(
         default=30.0,
         metadata=_about(

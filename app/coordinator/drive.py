@@ -185,6 +185,11 @@ class Drive:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def folders(self, tenant_id: str) -> tuple[Path, ...]:
+        """All folders that a tenant's URLs lead into."""
+        atlas = () if self.atlas is None else (self.atlas / tenant_id,)
+        return (self.tenant_root(tenant_id), *atlas, *self.allowed)
+
     def filesystem(self, access: Access) -> DriveFileSystem:
         """The files as this access sees them."""
         return DriveFileSystem(self, access)

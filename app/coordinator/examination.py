@@ -2,20 +2,19 @@
 
 import asyncio
 import importlib.util
-import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import orjson
 import structlog
+
+from app.coordinator.workers.rules import Rules, command
 
 from .access import Access
 from .drive import Drive
@@ -24,6 +23,8 @@ from .refusals import FailedPrecondition, Overloaded
 from .unpacking import NEEDS_PYARROW
 from .validation import Finding
 
+#: The module of a worker that checks data.
+WORKER: Final = "app.coordinator.examiner"
 #: Checks that may wait for each that runs.
 _WAITING: Final = 16
 #: Seconds that a source's check takes at most, however long the caller would wait.
@@ -35,7 +36,6 @@ _FAREWELL: Final = 5.0
 #: Bytes of one finding, and of what a process says on stderr that are kept.
 _MAX_FINDING: Final = 64 * 1024
 _KEPT_WORDS: Final = 2000
-_PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
 
 _log = structlog.get_logger("scaimind.coordinator")
 
@@ -54,9 +54,13 @@ class Question:
 class Examination:
     """Runs data checks; at most `workers` processes with at most `memory_bytes` each."""
 
-    def __init__(self, drive: Drive, *, workers: int, memory_bytes: int) -> None:
+    def __init__(
+        self, drive: Drive, *, workers: int, memory_bytes: int, readable: tuple[str, ...]
+    ) -> None:
+        """`readable` is what of the system every worker may read."""
         self._drive = drive
         self._memory_bytes = memory_bytes
+        self._readable = readable
         self._room = workers * (1 + _WAITING)
         self._turn = asyncio.Semaphore(workers)
 
@@ -94,7 +98,7 @@ class Examination:
         slow: set[int] = set()
         while waiting:
             asked = self._asked(access, [questions[at] for at in waiting])
-            async with _Examiner(asked, access.tenant_id) as examiner:
+            async with _Examiner(asked, self._rules(access), access.tenant_id) as examiner:
                 while waiting:
                     at = waiting.popleft()
                     seconds = _part(ends, left=1 + len(waiting), alone=len(questions) == 1)
@@ -125,18 +129,23 @@ class Examination:
                 "drive": str(self._drive.root),
                 "atlas": str(self._drive.atlas or ""),
                 "allowed": [str(path) for path in self._drive.allowed],
-                "memory_bytes": self._memory_bytes,
-                "parent": os.getpid(),
                 "sources": questions,
             }
+        )
+
+    def _rules(self, access: Access) -> Rules:
+        return Rules(
+            readable=(*self._readable, *map(str, self._drive.folders(access.tenant_id))),
+            memory_bytes=self._memory_bytes,
         )
 
 
 class _Examiner:
     """The process of a data check; it is ended at the end of the context."""
 
-    def __init__(self, asked: bytes, tenant_id: str) -> None:
+    def __init__(self, asked: bytes, rules: Rules, tenant_id: str) -> None:
         self._asked = asked
+        self._rules = rules
         self._tenant_id = tenant_id
         self._process: asyncio.subprocess.Process
         self._tasks: list[asyncio.Task[None]] = []
@@ -145,23 +154,15 @@ class _Examiner:
 
     async def __aenter__(self) -> Self:
         """Start it."""
+        argv, environment = command(WORKER, self._rules)
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "app.coordinator.examiner",
+            *argv,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            # Nothing of this process's environment: the API secret is in it.
-            env={
-                "PATH": os.environ.get("PATH", os.defpath),
-                "LANG": "C.UTF-8",
-                "PYTHONPATH": str(_PACKAGE_ROOT),
-                # One that gives memory back, and reserves none.
-                "ARROW_DEFAULT_MEMORY_POOL": "system",
-                "OMP_NUM_THREADS": "1",
-            },
+            env=environment,
             cwd="/",
+            start_new_session=True,
             limit=_MAX_FINDING,
         )
         self._tasks = [
@@ -177,12 +178,23 @@ class _Examiner:
         traceback: TracebackType | None,
     ) -> None:
         """End it, if it has not ended; wait until it has."""
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+        await self._stop()
         assert self._process.stdout is not None
         # They end with the process: its pipes are closed then.
-        await asyncio.gather(self._process.wait(), self._process.stdout.read(), *self._tasks)
+        await asyncio.gather(self._process.stdout.read(), *self._tasks)
+
+    async def _stop(self) -> int:
+        """Ask the process to end all that it started, and itself; returns its status."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+        try:
+            async with asyncio.timeout(_FAREWELL):
+                return await self._process.wait()
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            return await self._process.wait()
 
     async def finding(self, within: float) -> Finding | None:
         """Return the finding about the next source; None if the process ends without it.
@@ -206,8 +218,7 @@ class _Examiner:
             async with asyncio.timeout(_FAREWELL):
                 status = await self._process.wait()
         except TimeoutError:
-            self._process.kill()
-            status = await self._process.wait()
+            status = await self._stop()
         await asyncio.gather(*self._tasks)
         if status == 0 and self._answered:
             return ""

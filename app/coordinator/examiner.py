@@ -1,4 +1,4 @@
-"""The process of a data check: `python -m app.coordinator.examiner`.
+"""What a worker does to check data.
 
 Reads what is asked as one JSON object from stdin, and writes each finding to
 stdout as a line of JSON as soon as it has it. A process of its own: parsing
@@ -7,15 +7,11 @@ ended at any moment. It ends before its last source where a new process is
 better for the rest.
 """
 
-import ctypes
-import os
-import resource
-import signal
 import sys
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
@@ -24,14 +20,10 @@ from .drive import Drive
 from .unpacking import NoReader
 from .validation import Finding, examine, in_words
 
-_PR_SET_PDEATHSIG: Final = 1
-_NICE: Final = 10
 
-
-def main() -> int:
+def work() -> int:
     """Answer one question."""
     asked = orjson.loads(sys.stdin.buffer.read())
-    _stay_small(asked["memory_bytes"], asked["parent"])
     drive = Drive(
         Path(asked["drive"]),
         atlas=Path(asked["atlas"]) if asked["atlas"] else None,
@@ -83,16 +75,3 @@ def _bad(source: dict[str, Any], problem: str) -> Finding:
 def _say(finding: Finding) -> None:
     sys.stdout.buffer.write(orjson.dumps(asdict(finding)) + b"\n")
     sys.stdout.buffer.flush()
-
-
-def _stay_small(memory_bytes: int, parent: int) -> None:
-    """Take no more than that, step back behind the coordinator, and end with it."""
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    os.nice(_NICE)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

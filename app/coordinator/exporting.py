@@ -1,39 +1,38 @@
-"""Bringing a job's artefacts into the format that it asks for, in a process of its own.
+"""Bringing a job's artefacts into the format that it asks for, in a worker.
 
-    npz           every .safetensors file as .npz; the rest as it is
-    safetensors   every .npz file as .safetensors; the rest as it is
-    tar.gz        everything in one model.tar.gz
-
-`python -m app.coordinator.exporting <format> <from> <to> <files> <bytes>` does
-it, for at most so many files and bytes. It says one JSON object on stdout:
-`problem`, for people, which is empty if all went well, and `left_out`, pairs of
-what has no place among artefacts and what it is, with their `left_out_count`.
+npz           every .safetensors file as .npz; the rest as it is
+safetensors   every .npz file as .safetensors; the rest as it is
+tar.gz        everything in one model.tar.gz
 """
 
 import importlib.util
-import os
-import shutil
-import subprocess
-import sys
 import threading
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import orjson
 
-from app.files.copying import Abandoned, LeftOut, Report
+from app.coordinator.workers.rules import Rules
+from app.coordinator.workers.running import Outcome, run_worker
+from app.files.copying import LeftOut, Report
 from app.files.directory import Directory
+from app.files.names import printable
+from app.files.removing import remove_tree
 from app.files.walking import Limits
 
 from .conversion.arrays import CONVERTERS
 from .conversion.errors import CannotConvert
-from .conversion.trees import convert_tree
+from .jobdir import JobDir
 
-#: Seconds between two looks at whether anybody wants the result.
-_LOOK: Final = 0.1
-_PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
 #: What the conversions between array formats need.
 PACKAGES: Final = ("numpy",)
+#: The module of a worker that converts.
+WORKER: Final = "app.coordinator.conversion.work"
+#: Bytes that a conversion may say.
+_MAX_OUTPUT: Final = 1024 * 1024
+#: A day: what packs half a terabyte takes hours.
+_CPU_SECONDS: Final = 24 * 3600
 
 
 def missing_packages(export_format: str) -> list[str]:
@@ -42,81 +41,81 @@ def missing_packages(export_format: str) -> list[str]:
     return [name for name in needed if importlib.util.find_spec(name) is None]
 
 
-def convert(
-    export_format: str, source: Path, target: Path, *, limits: Limits, abandoned: threading.Event
-) -> Report:
-    """Make `target`, a directory, of the artefacts in `source`; returns what was left out.
+class Converter:
+    """Converts artefacts. Blocks: call it in a thread. Safe to use from several threads."""
 
-    Blocks. Raises CannotConvert, Abandoned, OSError.
-    """
-    shutil.rmtree(target, ignore_errors=True)
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", __name__, export_format, str(source), str(target)),
-            *(str(limits.entries), str(limits.size_bytes)),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # Nothing of this process's environment: the API secret is in it.
-        env={
-            "PATH": os.environ.get("PATH", os.defpath),
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": str(_PACKAGE_ROOT),
-        },
-        cwd="/",
-    )
-    with process:
-        while True:
+    def __init__(self, *, readable: tuple[str, ...], memory_bytes: int, limits: Limits) -> None:
+        """`readable` is what of the system every worker may read, `memory_bytes` what one may
+        take; `limits` are those of one job's artefacts."""
+        self._readable = readable
+        self._memory_bytes = memory_bytes
+        self._limits = limits
+
+    @contextmanager
+    def converted(
+        self, export_format: str, directory: JobDir, abandoned: threading.Event
+    ) -> Iterator[tuple[Directory, Report]]:
+        """The artefacts of a job in a format, and what was left out of them.
+
+        They are removed at the end of the block. Raises CannotConvert,
+        Abandoned, OSError.
+        """
+        with Directory.open(directory.path) as job:
+            remove_tree(job, directory.export.name)
             try:
-                said, complaint = process.communicate(timeout=_LOOK)
-            except subprocess.TimeoutExpired:
-                if abandoned.is_set():
-                    process.kill()
-                    raise Abandoned from None
-            else:
-                break
-    try:
-        answer = orjson.loads(said)
-        problem = str(answer["problem"])
-        report = Report(
-            left_out=[LeftOut(path, what) for path, what in answer["left_out"]],
-            left_out_count=int(answer["left_out_count"]),
+                with (
+                    job.open_directory(directory.output.name) as output,
+                    job.make_directory(directory.export.name) as made,
+                ):
+                    yield made, self._convert(export_format, output, made, abandoned)
+            finally:
+                remove_tree(job, directory.export.name)
+
+    def _convert(
+        self, export_format: str, output: Directory, made: Directory, abandoned: threading.Event
+    ) -> Report:
+        outcome = run_worker(
+            WORKER,
+            Rules(
+                readable=(*self._readable, f"/proc/self/fd/{output.descriptor}"),
+                writable=(f"/proc/self/fd/{made.descriptor}",),
+                memory_bytes=self._memory_bytes,
+                # An archive of small files can be larger than they are.
+                file_bytes=2 * self._limits.size_bytes,
+                cpu_seconds=_CPU_SECONDS,
+            ),
+            export_format,
+            str(output.descriptor),
+            str(made.descriptor),
+            str(self._limits.entries),
+            str(self._limits.size_bytes),
+            descriptors=(output.descriptor, made.descriptor),
+            most_output=_MAX_OUTPUT,
+            abandoned=abandoned,
         )
-    except (ValueError, LookupError, TypeError):
-        last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
-        problem = f"the conversion broke off ({last or process.returncode})"
-    if problem:
-        raise CannotConvert(f"Its artefacts cannot be exported as {export_format}: {problem}.")
-    return report
+        problem, report = _answer(outcome)
+        if problem:
+            raise CannotConvert(f"Its artefacts cannot be exported as {export_format}: {problem}.")
+        return report
 
 
-def work(export_format: str, source: str, target: str, files: str, size_bytes: str) -> int:
-    """Convert, as the module says; returns the status to exit with."""
-    problem = ""
-    report = Report()
+def _answer(outcome: Outcome) -> tuple[str, Report]:
+    """What a worker said: the problem, empty if there is none, and what was left out.
+
+    It has read what a script wrote, and may say anything.
+    """
     try:
-        os.mkdir(target)
-        with Directory.open(source) as artefacts, Directory.open(target) as made:
-            report = convert_tree(
-                export_format,
-                artefacts,
-                made,
-                limits=Limits(entries=int(files), size_bytes=int(size_bytes)),
-            )
-    except CannotConvert as error:
-        problem = str(error)
-    except OSError as error:
-        problem = error.strerror or str(error)
-    answer = {
-        "problem": problem.encode(errors="backslashreplace").decode(),
-        "left_out": [(each.path, each.what) for each in report.left_out],
-        "left_out_count": report.left_out_count,
-    }
-    sys.stdout.buffer.write(orjson.dumps(answer))
-    return 1 if problem else 0
-
-
-if __name__ == "__main__":
-    os.nice(10)
-    sys.exit(work(*sys.argv[1:]))
+        answer = orjson.loads(outcome.output)
+        report = Report(
+            left_out_count=int(answer["left_out_count"]),
+            left_out=[
+                LeftOut(printable(path), printable(what)) for path, what in answer["left_out"]
+            ],
+        )
+        problem = printable(answer["problem"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        last = outcome.last_words.strip().rpartition("\n")[2]
+        return f"the conversion broke off ({printable(last) or outcome.status})", Report()
+    if outcome.status and not problem:
+        problem = f"the conversion broke off ({outcome.status})"
+    return problem, report

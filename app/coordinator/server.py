@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Final, Self
 
 import grpc.aio
+import psutil
 import structlog
 from grpc_health.v1 import (  # type: ignore[import-untyped]  # no stubs
     health,
@@ -35,6 +36,7 @@ from .doors import Door
 from .drive import Drive
 from .estimates import RunTimes
 from .examination import Examination
+from .exporting import Converter
 from .gpus import GpuMeter
 from .inputs import Inputs
 from .job_secrets import JobSecrets
@@ -105,6 +107,8 @@ class Coordinator:
         drive = Drive(config.drive_root, atlas=config.atlas_root, allowed=config.allowed_paths)
         cache = DataCache(config.data_dir / "cache", limit_bytes=config.cache_bytes)
         cache.open(running={job.job_id for job in store.unfinished() if job.status in HOLDING})
+        readable = system_paths([config.data_dir, config.drive_root, config.atlas_root])
+        limits = Limits(entries=config.export_files, size_bytes=config.export_bytes)
         workspace = Workspace(
             jobs=config.data_dir / "jobs",
             drive=drive,
@@ -112,7 +116,12 @@ class Coordinator:
             artefacts=Artefacts(
                 drive=drive,
                 atlas=Atlas(config.atlas_root),
-                limits=Limits(entries=config.export_files, size_bytes=config.export_bytes),
+                converter=Converter(
+                    readable=readable,
+                    memory_bytes=config.export_memory or psutil.virtual_memory().total // 2,
+                    limits=limits,
+                ),
+                limits=limits,
                 clock=self._clock,
             ),
         )
@@ -126,7 +135,7 @@ class Coordinator:
             node_id=config.node_id,
             notify=notify,
             grace=config.stop_grace,
-            readable=system_paths([config.data_dir, config.drive_root, config.atlas_root]),
+            readable=readable,
         )
         self.controller = Controller(
             scheduler=scheduler,
@@ -157,6 +166,7 @@ class Coordinator:
                 drive,
                 workers=config.validation_workers,
                 memory_bytes=config.validation_memory,
+                readable=readable,
             ),
             gpus=gpus,
             clock=self._clock,

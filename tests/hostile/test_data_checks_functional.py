@@ -4,7 +4,6 @@ import gzip
 import io
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pyarrow
@@ -12,6 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from app.coordinator.access import Access
+from app.coordinator.confinement import system_paths
 from app.coordinator.drive import Drive
 from app.coordinator.examination import Examination, Question
 from app.coordinator.validation import Finding
@@ -103,46 +103,19 @@ async def test_thousands_of_files_are_one_source(tmp_path: Path) -> None:
         assert finding.error_message.startswith("02500.jsonl: line 1: it is not JSON")
 
 
-#: Stands in for the program of a data check: what it does depends on the source's name.
-_PROGRAM = """
-import os, sys, time
-from app.coordinator import examiner, validation
-
-real = validation.examine
-
-def examine(drive, access, *, url, **about):
-    if "crash" in url:
-        os.kill(os.getpid(), 11)
-    if "killed" in url:
-        os.kill(os.getpid(), 9)
-    if "leaves" in url:
-        os._exit(0)
-    if "wild" in url:
-        os.write(1, b"{" * 200_000)
-    if "odd" in url:
-        raise LookupError("nobody expects it")
-    if "slow" in url:
-        time.sleep(600)
-    return real(drive, access, url=url, **about)
-
-examiner.examine = examine
-sys.exit(examiner.main())
-"""
-
-
 @pytest.fixture
 def examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examination:
     """Data checks whose process meets with what a parser of foreign code may do."""
-    python = tmp_path / "python"
-    program = tmp_path / "program.py"
-    program.write_text(_PROGRAM)
-    python.write_text(f"#!/bin/sh\nexec {sys.executable} {program}\n")
-    python.chmod(0o755)
-    monkeypatch.setattr("app.coordinator.examination.sys.executable", str(python))
+    monkeypatch.setattr("app.coordinator.examination.WORKER", "tests.hostile.odd_examiner")
     for name in ("crash", "killed", "leaves", "wild", "odd", "slow", "good"):
         (tmp_path / "t").mkdir(exist_ok=True)
         (tmp_path / "t" / f"{name}.jsonl").write_bytes(GOOD)
-    return Examination(Drive(tmp_path), workers=2, memory_bytes=2 * 1024**3)
+    return Examination(
+        Drive(tmp_path),
+        workers=2,
+        memory_bytes=2 * 1024**3,
+        readable=system_paths([tmp_path]),
+    )
 
 
 async def found(
