@@ -17,7 +17,7 @@ from .drive import Drive
 from .examination import Examination
 from .gpus import GpuMeter
 from .job_secrets import JobSecrets
-from .records import JobRecord
+from .records import JobRecord, checkpoint_url
 from .refusals import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Overloaded
 from .states import TERMINAL
 from .steps import Step
@@ -71,6 +71,19 @@ class Calls:
         if job.status in TERMINAL:
             raise FailedPrecondition(f"the job is {job.status.name} and cannot be {done}")
         return job
+
+    def _checkpoint_url(self, job: JobRecord, checkpoint_id: str) -> str:
+        """The URL of any checkpoint of a job that is kept. Raises FailedPrecondition."""
+        checkpoint = next(
+            (each for each in job.checkpoints if each.checkpoint_id == checkpoint_id), None
+        ) or self._store.checkpoint(job.job_id, checkpoint_id)
+        if checkpoint is not None:
+            return checkpoint_url(job, checkpoint)
+        there = ", ".join(checkpoint.checkpoint_id for checkpoint in job.checkpoints[-5:])
+        raise FailedPrecondition(
+            f"the job has no checkpoint {checkpoint_id[:128]!r}; "
+            + (f"its newest are {there}" if there else "it has none")
+        )
 
     def _known_key(self, peer: Peer, key: str, request: Message) -> JobRecord | None:
         """The job that was made with an idempotency key. Raises AlreadyExists for another

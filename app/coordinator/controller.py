@@ -139,6 +139,8 @@ class Controller:
     def _save(self, step: Step, also: Callable[[], None] | None) -> None:
         with self._store.transaction():
             self._store.save_jobs(step.newest().values())
+            for job_id, job in step.newest().items():
+                self._store.save_checkpoints(step.before[job_id], job)
             for node_id in step.drained:
                 self._store.save_drain(node_id, self.scheduler.cluster.nodes[node_id].drain)
             if also is not None:

@@ -24,6 +24,7 @@ class EvaluationCalls(Calls):
                 tenant_id=peer.tenant_id,
                 user_id=peer.user_id,
                 trained=self._job(peer, request.job_id) if request.job_id else None,
+                find_checkpoint=self._checkpoint_url,
                 drive=self._parts.drive,
                 now=self._parts.clock(),
             ),

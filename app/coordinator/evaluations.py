@@ -19,7 +19,7 @@ from .access import Access, Grant
 from .drive import Drive
 from .evaluate_model import BENCHMARKS, RESULTS, BadParameter
 from .messages import status_message, time_message
-from .records import Demand, JobRecord, Kind, find_checkpoint
+from .records import Demand, JobRecord, Kind
 from .refusals import FailedPrecondition, InvalidArgument
 from .states import Status
 from .submission import new_job_id
@@ -30,6 +30,9 @@ _QUEUE: Final = "default"
 _MAX_BENCHMARKS: Final = 100
 _MAX_RESULTS: Final = 1024 * 1024
 
+#: The URL of a job's checkpoint, by its id. Raises FailedPrecondition.
+FindCheckpoint = Callable[[JobRecord, str], str]
+
 
 def accept_evaluation(
     request: SubmitEvaluationRequest,
@@ -37,6 +40,7 @@ def accept_evaluation(
     tenant_id: str,
     user_id: str,
     trained: JobRecord | None,
+    find_checkpoint: FindCheckpoint,
     drive: Drive,
     now: int,
 ) -> JobRecord:
@@ -45,7 +49,7 @@ def accept_evaluation(
     kept.CopyFrom(request)
     kept.idempotency_key = ""
     _check_benchmarks(kept.benchmarks)
-    kept.model_uri = _model(request, trained)
+    kept.model_uri = _model(request, trained, find_checkpoint)
     # No tokens come with an evaluation: it may use what the gateway's caller may, and no more.
     access = Access(tenant_id)
     drive.require(access, "model_uri", kept.model_uri, kind="directory")
@@ -104,7 +108,9 @@ def _check_benchmarks(benchmarks: Sequence[Benchmark]) -> None:
             raise InvalidArgument(f"{where}.parameters", str(error)) from None
 
 
-def _model(request: SubmitEvaluationRequest, trained: JobRecord | None) -> str:
+def _model(
+    request: SubmitEvaluationRequest, trained: JobRecord | None, find_checkpoint: FindCheckpoint
+) -> str:
     """Where the model is that is to be evaluated. Raises Refused."""
     if trained is None:
         if not request.model_uri:

@@ -16,6 +16,7 @@ from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
 from . import launcher
 from .board import Board
+from .checkpoints import CheckpointFinder
 from .drive import BadUrl
 from .jobdir import locked
 from .jobdir_steps import NewerFormat, bring_up
@@ -179,7 +180,10 @@ class Hands:
             checkpoints = None
             # The tenant's own files: they may be in any state.
             with suppress(BadUrl, OSError):
-                checkpoints = self._workspace.checkpoints(current)
+                finder = CheckpointFinder(
+                    keep=current.submission.output_config.max_checkpoints, clock=self._clock
+                )
+                checkpoints = self._workspace.checkpoints(current, finder)
             progress = None
             with suppress(FileNotFoundError), MetricsReader(self._metrics_path(job)) as reader:
                 if (newest := reader.newest()) is not None:

@@ -5,9 +5,9 @@ from generated.mindcoordinator.v1 import jobs_pb2
 from .calls import Calls
 from .doors import Context, metadata_of, peer_of
 from .listing import Order
-from .messages import job_message, status_message
+from .messages import checkpoint_message, job_message, status_message
 from .pages import page_size
-from .records import JobRecord, find_checkpoint
+from .records import JobRecord, checkpoint_url
 from .refusals import FailedPrecondition, InvalidArgument, Overloaded
 from .states import RETRYABLE, WAITING, Status
 from .submission import Accepted, accept, accept_retry
@@ -93,7 +93,9 @@ class JobCalls(Calls):
         checkpoint_id = request.checkpoint_id
         if not checkpoint_id and job.checkpoints:
             checkpoint_id = job.checkpoints[-1].checkpoint_id
-        resume_from = find_checkpoint(job, checkpoint_id) if checkpoint_id else job.resume_from
+        resume_from = job.resume_from
+        if checkpoint_id:
+            resume_from = self._checkpoint_url(job, checkpoint_id)
         self._apply(
             self._scheduler.resume(job.job_id, checkpoint_id=checkpoint_id, resume_from=resume_from)
         )
@@ -112,15 +114,38 @@ class JobCalls(Calls):
         child = accept_retry(
             job,
             resources=request.new_resource_config if request.modify_resources else None,
-            resume_from=find_checkpoint(job, request.checkpoint_id)
-            if request.checkpoint_id
-            else "",
+            resume_from=self._retry_from(job, request.checkpoint_id),
             user_id=peer.user_id,
             cluster=self._scheduler.cluster,
             secrets=self._secrets_of(job),
             now=self._parts.clock(),
         )
         return job_message(self._take_up(child, request))
+
+    async def ListCheckpoints(
+        self, request: jobs_pb2.ListCheckpointsRequest, context: Context
+    ) -> jobs_pb2.ListCheckpointsResponse:
+        """See the contract."""
+        job = self._job(peer_of(context), request.job_id)
+        page = self._store.list_checkpoints(
+            job.job_id,
+            page_size=page_size(request.page_size),
+            page_token=request.page_token,
+        )
+        return jobs_pb2.ListCheckpointsResponse(
+            checkpoints=[checkpoint_message(job, each) for each in page.checkpoints],
+            next_page_token=page.next_page_token,
+            total_count=page.total_count,
+        )
+
+    def _retry_from(self, job: JobRecord, checkpoint_id: str) -> str:
+        """Where a retry of the job begins; empty is the beginning. Raises FailedPrecondition."""
+        if checkpoint_id:
+            return self._checkpoint_url(job, checkpoint_id)
+        if job.status is Status.PREEMPTED and job.checkpoints:
+            return checkpoint_url(job, job.checkpoints[-1])
+        # What a failed job wrote may be why it failed.
+        return job.submission.training_config.resume_from_checkpoint
 
     def _take_up(
         self,

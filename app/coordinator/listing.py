@@ -1,14 +1,13 @@
 """Lists of jobs in pages (AIP-132, AIP-158)."""
 
-import base64
-import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
+from .checkpoint_rows import TOLD, count_checkpoints, newest_checkpoints
+from .page_tokens import make_token, read_token
 from .records import JobRecord
 from .refusals import InvalidArgument
 from .rows import record_of
@@ -16,6 +15,8 @@ from .states import Status
 
 #: Columns that a list may be ordered by.
 ORDERS: Final = ("created_at", "updated_at", "name", "status", "priority")
+#: Bytes in one page, unless its first job alone is larger: a fourth of what a message may have.
+PAGE_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,10 @@ def list_jobs(
     page_size: int,
     page_token: str,
 ) -> JobsPage:
-    """A page of the tenant's jobs (AIP-158). Raises InvalidArgument for a foreign token."""
+    """A page of the tenant's jobs (AIP-158): of `page_size` jobs, or of fewer large ones.
+
+    Raises InvalidArgument for a foreign token.
+    """
     where = ["tenant_id = ?"]
     values: list[Any] = [tenant_id]
     if statuses:
@@ -70,44 +74,39 @@ def list_jobs(
             " AND key = ? AND value = ?)"
         )
         values += label
-    asked = _digest([*where, *values, order.column, order.descending])
+    asked = [*where, *values, order.column, order.descending]
     total = db.execute(f"SELECT count(*) FROM jobs WHERE {' AND '.join(where)}", values).fetchone()[
         0
     ]
     if page_token:
-        last_value, last_id = _read_token(page_token, asked)
         where.append(f"({order.column}, job_id) {'<' if order.descending else '>'} (?, ?)")
-        values += [last_value, last_id]
+        values += read_token(page_token, asked, str if order.column == "name" else int, str)
     direction = "DESC" if order.descending else "ASC"
     rows = db.execute(
         f"SELECT * FROM jobs WHERE {' AND '.join(where)}"
         f" ORDER BY {order.column} {direction}, job_id {direction} LIMIT ?",
         [*values, page_size + 1],
-    ).fetchall()
-    token = ""
-    if len(rows) > page_size:
-        rows = rows[:page_size]
-        token = _make_token(asked, rows[-1][order.column], rows[-1]["job_id"])
-    return JobsPage([record_of(row) for row in rows], token, total)
-
-
-def _digest(values: Sequence[Any]) -> str:
-    return hashlib.sha256(orjson.dumps(list(values))).hexdigest()[:16]
-
-
-def _make_token(asked: str, value: Any, job_id: str) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([asked, value, job_id])).decode().rstrip("=")
-
-
-def _read_token(token: str, asked: str) -> tuple[int | str, str]:
-    problem = InvalidArgument(
-        "page_token", "it is not from a response to this request; start without one"
     )
-    try:
-        parts = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except ValueError:
-        raise problem from None
-    match parts:
-        case [str(made_for), int(value) | str(value), str(job_id)] if made_for == asked:
-            return value, job_id
-    raise problem
+    jobs: list[JobRecord] = []
+    size = 0
+    token = ""
+    with closing(rows):
+        for row in rows:
+            size += _size(row)
+            if jobs and (len(jobs) == page_size or size > PAGE_BYTES):
+                return JobsPage(jobs, token, total)
+            jobs.append(told_record(db, row))
+            token = make_token(asked, row[order.column], row["job_id"])
+    return JobsPage(jobs, "", total)
+
+
+def told_record(db: sqlite3.Connection, row: sqlite3.Row) -> JobRecord:
+    """The job of a row, with the newest of its checkpoints."""
+    newest = newest_checkpoints(db, row["job_id"], limit=TOLD)
+    count = len(newest) if len(newest) < TOLD else count_checkpoints(db, row["job_id"])
+    return record_of(row, newest, count)
+
+
+def _size(row: sqlite3.Row) -> int:
+    """About what a job has in an answer, in bytes; its checkpoints are bounded and not counted."""
+    return len(row["submission"]) + len(row["state"])

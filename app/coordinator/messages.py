@@ -4,12 +4,14 @@ from collections.abc import Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from generated.mindcoordinator.v1 import jobs_pb2
 from generated.mindcoordinator.v1.cluster_pb2 import Gpu, Node, NodeStatus
-from generated.mindcoordinator.v1.jobs_pb2 import Checkpoint, Job, JobProgress, JobStatus
+from generated.mindcoordinator.v1.jobs_pb2 import Job, JobProgress, JobStatus
 
+from .checkpoint_rows import TOLD
 from .cluster import NodeState
 from .gpus import GpuUse
-from .records import JobRecord, checkpoint_url
+from .records import Checkpoint, JobRecord, checkpoint_url
 from .states import Status
 
 
@@ -53,16 +55,8 @@ def job_message(job: JobRecord) -> Job:
             epoch=job.progress.epoch,
             loss=job.progress.loss,
         ),
-        checkpoints=[
-            Checkpoint(
-                checkpoint_id=checkpoint.checkpoint_id,
-                step=checkpoint.step,
-                path=checkpoint_url(job, checkpoint),
-                size_bytes=checkpoint.size_bytes,
-                created_at=time_message(checkpoint.created_at),
-            )
-            for checkpoint in job.checkpoints
-        ],
+        checkpoints=[checkpoint_message(job, each) for each in job.checkpoints[-TOLD:]],
+        checkpoint_count=job.checkpoint_count,
         node_ids=job.node_ids,
         output_path=job.output_path,
         exit_code=job.exit_code,
@@ -72,6 +66,17 @@ def job_message(job: JobRecord) -> Job:
     if job.ended_at:
         message.ended_at.CopyFrom(time_message(job.ended_at))
     return message
+
+
+def checkpoint_message(job: JobRecord, checkpoint: Checkpoint) -> jobs_pb2.Checkpoint:
+    """A checkpoint of a job."""
+    return jobs_pb2.Checkpoint(
+        checkpoint_id=checkpoint.checkpoint_id,
+        step=checkpoint.step,
+        path=checkpoint_url(job, checkpoint),
+        size_bytes=checkpoint.size_bytes,
+        created_at=time_message(checkpoint.created_at),
+    )
 
 
 def node_status(node: NodeState) -> NodeStatus.ValueType:

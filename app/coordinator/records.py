@@ -10,7 +10,6 @@ from generated.mindcoordinator.v1.evaluations_pb2 import SubmitEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 from .access import Grant
-from .refusals import FailedPrecondition
 from .states import Status
 
 #: Counts are exact in a double, and so in every JSON reader; sums of them fit into 64 bits.
@@ -85,12 +84,20 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A complete checkpoint; `checkpoint_id` is its directory's name, unique within the job."""
+    """A complete checkpoint; `checkpoint_id` is its name as a directory or file, unique within
+    the job, in characters that can be printed."""
 
     checkpoint_id: str
     step: int
     size_bytes: int
+    #: When the coordinator saw it.
     created_at: int
+    #: Grows in the order in which the coordinator saw the job's checkpoints complete.
+    sequence: int = 0
+    #: What tells it from another one under the same name, see `checkpoints`; empty if unknown.
+    identity: str = ""
+    #: How many looks in a row saw this size; it is looked at until they are two.
+    measured: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +160,10 @@ class JobRecord:
     output_path: str = ""
     exit_code: int | None = None
     progress: Progress = Progress()
+    #: The newest of its checkpoints, the oldest first: all of them as long as it has not ended.
     checkpoints: tuple[Checkpoint, ...] = ()
+    #: How many there are in all.
+    checkpoint_count: int = 0
     not_before: int = 0
     queued_at: int = 0
     #: When the first run began.
@@ -176,15 +186,3 @@ class JobRecord:
 def checkpoint_url(job: JobRecord, checkpoint: Checkpoint) -> str:
     """Where a checkpoint is, as a `scaidrive://` URL."""
     return f"scaidrive://{job.tenant_id}/jobs/{job.job_id}/checkpoints/{checkpoint.checkpoint_id}"
-
-
-def find_checkpoint(job: JobRecord, checkpoint_id: str) -> str:
-    """The URL of a job's checkpoint. Raises FailedPrecondition if it has no such one."""
-    for checkpoint in job.checkpoints:
-        if checkpoint.checkpoint_id == checkpoint_id:
-            return checkpoint_url(job, checkpoint)
-    there = ", ".join(checkpoint.checkpoint_id for checkpoint in job.checkpoints[-5:])
-    raise FailedPrecondition(
-        f"the job has no checkpoint {checkpoint_id[:128]!r}; "
-        + (f"its newest are {there}" if there else "it has none")
-    )

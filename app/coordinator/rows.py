@@ -54,13 +54,14 @@ def _state(job: JobRecord) -> dict[str, Any]:
         "output_path": job.output_path,
         "exit_code": job.exit_code,
         "progress": job.progress,
-        "checkpoints": job.checkpoints,
         "not_before": job.not_before,
     }
 
 
-def record_of(row: sqlite3.Row) -> JobRecord:
-    """The job of a row."""
+def record_of(
+    row: sqlite3.Row, checkpoints: tuple[Checkpoint, ...] = (), checkpoint_count: int = 0
+) -> JobRecord:
+    """The job of a row, and of rows of the table of checkpoints."""
     state = orjson.loads(row["state"])
     demand = state.pop("demand")
     return JobRecord(
@@ -104,6 +105,7 @@ def record_of(row: sqlite3.Row) -> JobRecord:
         ),
         node_ids=tuple(state.pop("node_ids")),
         progress=Progress.stored(state.pop("progress")),
-        checkpoints=tuple(Checkpoint(**item) for item in state.pop("checkpoints")),
+        checkpoints=checkpoints,
+        checkpoint_count=checkpoint_count,
         **state,
     )

@@ -98,6 +98,7 @@ class Scheduler:
             changes["progress"] = progress
         if checkpoints is not None and checkpoints != job.checkpoints:
             changes["checkpoints"] = checkpoints
+            changes["checkpoint_count"] = len(checkpoints)
         if changes:
             self._moves.change(job, **changes)
         return self._moves.take_step()

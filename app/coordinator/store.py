@@ -15,8 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .listing import JobsPage, Order, list_jobs
-from .records import JobRecord
+from .checkpoint_rows import (
+    CheckpointsPage,
+    find_checkpoint,
+    list_checkpoints,
+    newest_checkpoints,
+    save_checkpoints,
+)
+from .listing import JobsPage, Order, list_jobs, told_record
+from .records import Checkpoint, JobRecord
 from .rows import record_of, values_of
 from .states import RETRYABLE, TERMINAL, Status
 from .store_steps import bring_up
@@ -120,7 +127,7 @@ class Store:
         row = self._db.execute(
             "SELECT * FROM jobs WHERE job_id = ? AND tenant_id = ?", (job_id, tenant_id)
         ).fetchone()
-        return record_of(row) if row else None
+        return told_record(self._db, row) if row else None
 
     def may_run_again(self, job_id: str) -> bool:
         """Whether a job, of whatever tenant, is there and runs, will run, or can be retried."""
@@ -128,11 +135,34 @@ class Store:
         return row is not None and row["status"] not in TERMINAL - RETRYABLE
 
     def unfinished(self) -> list[JobRecord]:
-        """The jobs of all tenants that have not ended, the oldest first."""
+        """The jobs of all tenants that have not ended, the oldest first; with all their
+        checkpoints."""
         rows = self._db.execute(
             "SELECT * FROM jobs WHERE ended_at = 0 ORDER BY created_at, job_id"
         ).fetchall()
-        return [record_of(row) for row in rows]
+        jobs = []
+        for row in rows:
+            checkpoints = newest_checkpoints(self._db, row["job_id"])
+            jobs.append(record_of(row, checkpoints, len(checkpoints)))
+        return jobs
+
+    def save_checkpoints(self, before: JobRecord | None, job: JobRecord) -> None:
+        """Keep what has changed of a job's checkpoints; call inside a transaction.
+
+        `before` is the job as it was stored, None if it is new.
+        """
+        save_checkpoints(
+            self._db, job.job_id, before.checkpoints if before else (), job.checkpoints
+        )
+
+    def checkpoint(self, job_id: str, checkpoint_id: str) -> Checkpoint | None:
+        """A checkpoint of a job, however old."""
+        return find_checkpoint(self._db, job_id, checkpoint_id)
+
+    def list_checkpoints(self, job_id: str, *, page_size: int, page_token: str) -> CheckpointsPage:
+        """A page of a job's checkpoints (AIP-158), the newest first. Raises InvalidArgument for a
+        foreign token."""
+        return list_checkpoints(self._db, job_id, page_size=page_size, page_token=page_token)
 
     def newest_run_times(self, limit: int) -> list[tuple[str, float]]:
         """Queue and seconds of the newest completed runs, the oldest of them first."""

@@ -116,10 +116,12 @@ def accept_retry(
 ) -> Accepted:
     """The child of a job that is retried, perhaps with other resources. Raises Refused.
 
-    `secrets` is what was kept of the parent's masked variables; the child has the same.
+    `secrets` is what was kept of the parent's masked variables; the child has the same. It
+    begins at `resume_from`, and so do its own retries.
     """
     kept = SubmitJobRequest()
     kept.CopyFrom(parent.submission)
+    kept.training_config.resume_from_checkpoint = resume_from
     if lost := unknown(kept.training_config.environment, secrets):
         raise FailedPrecondition(
             f"training_config.environment: what the job was given as {', '.join(lost)} is not"
@@ -210,7 +212,6 @@ def _check_training(request: SubmitJobRequest, access: Access, drive: Drive) -> 
             access,
             "training_config.resume_from_checkpoint",
             training.resume_from_checkpoint,
-            kind="directory",
         )
     if not 0 <= training.priority <= 10:
         raise InvalidArgument("training_config.priority", "it is not from 0 to 10")

@@ -13,13 +13,13 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from app.files.copying import copy_content
-from app.files.directory import Directory, Kind, LimitReached
+from app.files.directory import Directory, LimitReached
 from app.files.json_files import write_json
 from app.files.removing import remove_tree
-from app.files.walking import Limits, tree_size
 
 from . import jobdir_steps, logs
 from .artefacts import Artefacts, Exported
+from .checkpoints import CheckpointFinder
 from .conversion.errors import CannotConvert
 from .drive import ATLAS_SCHEME, CHECKPOINTS, SCHEME, BadUrl, Drive
 from .evaluations import SCRIPT, process_config
@@ -29,12 +29,6 @@ from .metrics import MetricsWriter
 from .records import Checkpoint, JobRecord
 from .records import Kind as JobKind
 
-#: How a directory that is still being written may be named.
-UNFINISHED: Final = (".tmp", ".part", ".partial", ".incomplete")
-_STEP: Final = re.compile(r"(\d+)$")
-#: What a checkpoint may be to be measured, and how many there may be.
-_CHECKPOINT: Final = Limits(depth=64, entries=100_000)
-_MAX_CHECKPOINTS: Final = 100_000
 _MAX_SCRIPT: Final = 64 * 1024 * 1024
 
 
@@ -136,26 +130,15 @@ class Workspace:
         script = directory.program / self.script_name(job)
         return script if script.is_file() else directory.work / script.name
 
-    def checkpoints(self, job: JobRecord) -> tuple[Checkpoint, ...]:
-        """The complete checkpoints of a job, oldest first; those over `max_checkpoints` go."""
-        known = {checkpoint.checkpoint_id: checkpoint for checkpoint in job.checkpoints}
-        found = []
+    def checkpoints(
+        self, job: JobRecord, finder: CheckpointFinder, *, last: bool = False
+    ) -> tuple[Checkpoint, ...]:
+        """The complete checkpoints of a job, the oldest first; those over `max_checkpoints` go.
+
+        `last` is the look when a run is over. Raises BadUrl, OSError.
+        """
         with self.open_checkpoints(job) as root:
-            for entry in root.entries(limit=_MAX_CHECKPOINTS):
-                unfinished = entry.name.startswith(".") or entry.name.endswith(UNFINISHED)
-                if unfinished or entry.kind is not Kind.DIRECTORY:
-                    continue
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    found.append(known.get(entry.name) or _checkpoint(root, entry.name))
-            found.sort(key=lambda checkpoint: (checkpoint.step, checkpoint.created_at))
-            limit = job.submission.output_config.max_checkpoints
-            if limit and len(found) > limit:
-                for checkpoint in found[:-limit]:
-                    # One that cannot be removed now is looked at again with the next.
-                    with suppress(OSError):
-                        remove_tree(root, checkpoint.checkpoint_id)
-                found = found[-limit:]
-        return tuple(found)
+            return finder.look(root, job.checkpoints, last=last)
 
     def export(self, job: JobRecord, abandoned: threading.Event) -> Exported:
         """Bring the artefacts to their destination. Raises Unprepared, Abandoned, OSError."""
@@ -198,18 +181,6 @@ def _place_script(own: Directory, script: BinaryIO, name: str, abandoned: thread
         except LimitReached as error:
             raise LimitReached(f"The script is too large: {error.strerror}.") from None
         os.fchmod(copy.fileno(), 0o644)
-
-
-def _checkpoint(root: Directory, name: str) -> Checkpoint:
-    number = _STEP.search(name)
-    with root.open_directory(name) as directory:
-        created = directory.about().st_mtime_ns // 1000
-        try:
-            size = tree_size(directory, _CHECKPOINT)
-        except LimitReached:
-            # It is larger or deeper than anybody saves a model: its size stays unknown.
-            size = 0
-    return Checkpoint(name, int(number[1]) if number else 0, size, created)
 
 
 def to_dict(message: Message) -> dict[str, Any]:

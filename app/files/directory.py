@@ -8,7 +8,7 @@ the place of a file or a directory is an error. No open waits for a named pipe.
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -115,7 +115,7 @@ class Directory:
             return False
         return True
 
-    def scan(self) -> Iterator[Entry]:
+    def scan(self) -> Generator[Entry, None, None]:
         """Yield the entries in the system's order, one scan at a time. Close the iterator."""
         with os.scandir(self.descriptor) as scan:
             for found in scan:

@@ -1,5 +1,7 @@
 """The database: whole steps or nothing."""
 
+import base64
+import json
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.coordinator.access import Grant
-from app.coordinator.listing import Order
+from app.coordinator.listing import PAGE_BYTES, JobsPage, Order
+from app.coordinator.messages import job_message
 from app.coordinator.records import Checkpoint, Demand, Intent, JobRecord, Progress, Share
 from app.coordinator.refusals import InvalidArgument
 from app.coordinator.states import Status
@@ -36,7 +39,8 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         intent=Intent.PAUSE,
         placement=(Share("x", (0, 2), 5, 6), Share("y", (), 5, 6)),
         node_ids=("x", "y"),
-        checkpoints=(Checkpoint("step-1", 1, 10, 3),),
+        checkpoints=(Checkpoint("step-1", 1, 10, 3, sequence=7, identity="1:2", measured=1),),
+        checkpoint_count=1,
         progress=Progress(1, 2, 0.5, 0.25),
         exit_code=-9,
         grant=Grant.give(tenant_id="t", user_id="u", job_id="j", urls=["scaidrive://t/a"]),
@@ -44,7 +48,9 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     store = Store(tmp_path / "db")
     with store.transaction():
         store.save_jobs([job])
+        store.save_checkpoints(None, job)
     assert store.job("t", "j") == job
+    assert store.unfinished() == [job]
     assert store.job("other", "j") is None
     store.close()
     store = Store(tmp_path / "db")
@@ -96,3 +102,49 @@ def test_a_newer_schema_is_not_touched(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(UnusableStore, match="99"):
         Store(tmp_path / "db")
+
+
+def test_a_page_of_large_jobs_has_fewer_of_them(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    large = SubmitJobRequest()
+    large.training_config.environment["LARGE"] = "x" * 897 * 1024
+    with store.transaction():
+        store.save_jobs(
+            replace(record(), job_id=f"j{at:02}", submission=large, created_at=at)
+            for at in range(22)
+        )
+        huge = SubmitJobRequest(name="x" * (PAGE_BYTES + 1))
+        store.save_jobs([replace(record(), job_id="huge", submission=huge, created_at=100)])
+    token, pages = "", []
+    while True:
+        page = store.list_jobs(
+            "t", statuses=(), labels={}, order=Order(), page_size=100, page_token=token
+        )
+        pages.append([job.job_id for job in page.jobs])
+        assert sum(job_message(job).ByteSize() for job in page.jobs[1:]) < PAGE_BYTES
+        assert page.total_count == 23
+        if not (token := page.next_page_token):
+            break
+    assert pages[0] == ["huge"]
+    assert [job_id for page in pages[1:] for job_id in page] == [
+        f"j{at:02}" for at in reversed(range(22))
+    ]
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1, -(2**63) - 1])
+def test_a_page_token_with_a_number_that_is_too_large(tmp_path: Path, number: int) -> None:
+    store = Store(tmp_path / "db")
+    with store.transaction():
+        store.save_jobs(replace(record(), job_id=f"j{at}") for at in range(2))
+
+    def page(token: str) -> JobsPage:
+        return store.list_jobs(
+            "t", statuses=(), labels={}, order=Order(), page_size=1, page_token=token
+        )
+
+    token = page("").next_page_token
+    parts = json.loads(base64.urlsafe_b64decode(token + "=="))
+    parts[1] = number
+    forged = base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+    with pytest.raises(InvalidArgument, match="page_token"):
+        page(forged)

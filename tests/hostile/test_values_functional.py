@@ -1,7 +1,13 @@
 """Numbers, lines and names that a script writes: they end nothing, and all of them can be read."""
 
+import grpc.aio
 import pytest
 
+from generated.mindcoordinator.v1.jobs_pb2 import (
+    ListCheckpointsRequest,
+    PauseJobRequest,
+    ResumeJobRequest,
+)
 from generated.mindcoordinator.v1.watch_pb2 import GetJobMetricsRequest
 from tests.coordinator.harness import status_of
 from tests.hostile.machine import Machine
@@ -93,3 +99,113 @@ print('{{"level": "error", "message": "behind it", "rank": 18446744073709551616}
     )
     assert said(told, "deep") == 1
     assert said(told, "behind it") == 1
+
+
+NAMES = {
+    "a number of 20 digits": ("b'ckpt-20261126154000123456'", 1),
+    "no UTF-8": ("b'step-\\xff1'", 0),
+    "a line break": ("b'step\\n1'", 0),
+    "255 bytes": ("b's' * 255", 1),
+    "2^63": ("b'step-9223372036854775808'", 1),
+    "digits of another script": ("'step-\\u0661'.encode()", 1),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_checkpoint_of_any_name(machine: Machine, name: str) -> None:
+    expression, count = NAMES[name]
+    told = await outcome(
+        machine,
+        f"""
+os.mkdir(os.fsencode(C) + b"/" + {expression})
+os.mkdir(C + "/step-7")
+""",
+    )
+    ids = [checkpoint.checkpoint_id for checkpoint in told.job.checkpoints]
+    assert len(ids) == count + 1
+    assert "step-7" in ids
+    assert all(each.isprintable() for each in ids)
+    assert told.job.checkpoint_count == len(ids)
+
+
+async def test_a_checkpoint_that_is_1500_deep(machine: Machine) -> None:
+    told = await outcome(
+        machine,
+        """
+os.chdir(C)
+for _ in range(1500):
+    os.mkdir("d")
+    os.chdir("d")
+""",
+    )
+    (checkpoint,) = told.job.checkpoints
+    assert (checkpoint.checkpoint_id, checkpoint.size_bytes) == ("d", 0)
+
+
+async def test_20000_checkpoints_are_told_in_pages(machine: Machine) -> None:
+    script = """
+for at in range(20_000):
+    os.mkdir(f"{C}/step-{at}")
+"""
+    told = await outcome(machine, script)
+    assert told.job.checkpoint_count == 20_000
+    assert len(told.job.checkpoints) == 100
+    found: list[str] = []
+    token = ""
+    async with machine.client() as client:
+        while True:
+            page = await client.call(
+                "ListCheckpoints",
+                ListCheckpointsRequest(job_id=told.job.job_id, page_size=100, page_token=token),
+            )
+            found += [checkpoint.checkpoint_id for checkpoint in page.checkpoints]
+            if not (token := page.next_page_token):
+                break
+        assert len(set(found)) == len(found) == page.total_count == 20_000
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.call(
+                "ListCheckpoints",
+                ListCheckpointsRequest(job_id=told.job.job_id, page_token="x" * 100),
+            )
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+RESUMES = """
+import os, signal, sys, time
+C, start = os.environ["SCAIMIND_CHECKPOINT_DIR"], os.environ["SCAIMIND_RESUME_FROM"]
+print("from", os.path.basename(start), flush=True)
+def write(name):
+    os.mkdir(f"{C}/{name}.tmp")
+    os.rename(f"{C}/{name}.tmp", f"{C}/{name}")
+    print("wrote", name, flush=True)
+def leave(*_):
+    write(f"step-{step}")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+"""
+
+
+async def test_a_job_goes_on_from_what_it_wrote_last_not_from_the_highest_step(
+    machine: Machine,
+) -> None:
+    script = (
+        RESUMES
+        + """
+step = {"": 200, "step-200": 150, "step-150": 0}[os.path.basename(start)]
+if not step:
+    sys.exit(0)
+print("ready", flush=True)
+time.sleep(600)
+"""
+    )
+    async with machine.client() as client:
+        job_id = await client.submit(script)
+        for written in ("step-200", "step-150"):
+            await client.until_line(job_id, "ready")
+            await client.call("PauseJob", PauseJobRequest(job_id=job_id, save_checkpoint=True))
+            job = await client.until_status(job_id, "PAUSED")
+            assert job.checkpoints[-1].checkpoint_id == written
+            await client.call("ResumeJob", ResumeJobRequest(job_id=job_id))
+            await client.until_line(job_id, f"from {written}")
+    (told,) = await all_is_well(machine, job_id)
+    assert status_of(told.job) == "COMPLETED"

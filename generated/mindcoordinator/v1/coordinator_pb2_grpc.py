@@ -81,6 +81,11 @@ class MindCoordinatorStub:
                 request_serializer=mindcoordinator_dot_v1_dot_jobs__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=mindcoordinator_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.ListCheckpoints = channel.unary_unary(
+                '/mindcoordinator.v1.MindCoordinator/ListCheckpoints',
+                request_serializer=mindcoordinator_dot_v1_dot_jobs__pb2.ListCheckpointsRequest.SerializeToString,
+                response_deserializer=mindcoordinator_dot_v1_dot_jobs__pb2.ListCheckpointsResponse.FromString,
+                _registered_method=True)
         self.GetJobMetrics = channel.unary_unary(
                 '/mindcoordinator.v1.MindCoordinator/GetJobMetrics',
                 request_serializer=mindcoordinator_dot_v1_dot_watch__pb2.GetJobMetricsRequest.SerializeToString,
@@ -203,6 +208,13 @@ class MindCoordinatorServicer:
 
     def RetryJob(self, request, context):
         """Makes a child job of a failed or preempted one, and returns the child.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCheckpoints(self, request, context):
+        """A job's checkpoints, newest first (AIP-132).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -338,6 +350,11 @@ def add_MindCoordinatorServicer_to_server(servicer, server):
                     servicer.RetryJob,
                     request_deserializer=mindcoordinator_dot_v1_dot_jobs__pb2.RetryJobRequest.FromString,
                     response_serializer=mindcoordinator_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCheckpoints,
+                    request_deserializer=mindcoordinator_dot_v1_dot_jobs__pb2.ListCheckpointsRequest.FromString,
+                    response_serializer=mindcoordinator_dot_v1_dot_jobs__pb2.ListCheckpointsResponse.SerializeToString,
             ),
             'GetJobMetrics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJobMetrics,
@@ -601,6 +618,33 @@ class MindCoordinator:
             '/mindcoordinator.v1.MindCoordinator/RetryJob',
             mindcoordinator_dot_v1_dot_jobs__pb2.RetryJobRequest.SerializeToString,
             mindcoordinator_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mindcoordinator.v1.MindCoordinator/ListCheckpoints',
+            mindcoordinator_dot_v1_dot_jobs__pb2.ListCheckpointsRequest.SerializeToString,
+            mindcoordinator_dot_v1_dot_jobs__pb2.ListCheckpointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,8 @@ class MindCoordinatorStub:
     """Puts a paused job back to work."""
     RetryJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryJobRequest, _jobs_pb2.Job]
     """Makes a child job of a failed or preempted one, and returns the child."""
+    ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListCheckpointsRequest, _jobs_pb2.ListCheckpointsResponse]
+    """A job's checkpoints, newest first (AIP-132)."""
     GetJobMetrics: _grpc.UnaryUnaryMultiCallable[_watch_pb2.GetJobMetricsRequest, _watch_pb2.GetJobMetricsResponse]
     """The metric snapshots of a job so far, downsampled to `max_points`."""
     ListJobLogs: _grpc.UnaryUnaryMultiCallable[_watch_pb2.ListJobLogsRequest, _watch_pb2.ListJobLogsResponse]
@@ -120,6 +122,8 @@ class MindCoordinatorAsyncStub(MindCoordinatorStub):
     """Puts a paused job back to work."""
     RetryJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Makes a child job of a failed or preempted one, and returns the child."""
+    ListCheckpoints: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListCheckpointsRequest, _jobs_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
+    """A job's checkpoints, newest first (AIP-132)."""
     GetJobMetrics: _aio.UnaryUnaryMultiCallable[_watch_pb2.GetJobMetricsRequest, _watch_pb2.GetJobMetricsResponse]  # type: ignore[assignment]
     """The metric snapshots of a job so far, downsampled to `max_points`."""
     ListJobLogs: _aio.UnaryUnaryMultiCallable[_watch_pb2.ListJobLogsRequest, _watch_pb2.ListJobLogsResponse]  # type: ignore[assignment]
@@ -218,6 +222,14 @@ class MindCoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
         """Makes a child job of a failed or preempted one, and returns the child."""
+
+    @_abc_1.abstractmethod
+    def ListCheckpoints(
+        self,
+        request: _jobs_pb2.ListCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ListCheckpointsResponse, _abc.Awaitable[_jobs_pb2.ListCheckpointsResponse]]:
+        """A job's checkpoints, newest first (AIP-132)."""
 
     @_abc_1.abstractmethod
     def GetJobMetrics(

@@ -747,11 +747,16 @@ class Checkpoint(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     checkpoint_id: _builtins.str
+    """Unique within the job."""
     step: _builtins.int
+    """0 where its name does not tell."""
     path: _builtins.str
     size_bytes: _builtins.int
+    """0 until it has been measured, or where it cannot be."""
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When the coordinator saw it complete."""
+
     def __init__(
         self,
         *,
@@ -851,6 +856,7 @@ class Job(_message.Message):
     NODE_IDS_FIELD_NUMBER: _builtins.int
     OUTPUT_PATH_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_COUNT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tenant_id: _builtins.str
     user_id: _builtins.str
@@ -871,6 +877,8 @@ class Job(_message.Message):
     """Where its artefacts are, once there are any."""
     exit_code: _builtins.int
     """Of the training process; absent until it has ended."""
+    checkpoint_count: _builtins.int
+    """How many checkpoints there are in all. Coordinators that do not count leave it at 0."""
     @_builtins.property
     def training_config(self) -> Global___TrainingConfig: ...
     @_builtins.property
@@ -899,7 +907,7 @@ class Job(_message.Message):
     def progress(self) -> Global___JobProgress: ...
     @_builtins.property
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Checkpoint]:
-        """Oldest first."""
+        """The newest 100, oldest first; ListCheckpoints has all."""
 
     @_builtins.property
     def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -933,10 +941,11 @@ class Job(_message.Message):
         node_ids: _abc.Iterable[_builtins.str] | None = ...,
         output_path: _builtins.str = ...,
         exit_code: _builtins.int | None = ...,
+        checkpoint_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "created_at", b"created_at", "data_config", b"data_config", "ended_at", b"ended_at", "exit_code", b"exit_code", "output_config", b"output_config", "progress", b"progress", "resource_config", b"resource_config", "scheduling_config", b"scheduling_config", "started_at", b"started_at", "training_config", b"training_config", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "checkpoints", b"checkpoints", "created_at", b"created_at", "data_config", b"data_config", "ended_at", b"ended_at", "error_message", b"error_message", "exit_code", b"exit_code", "job_id", b"job_id", "labels", b"labels", "message", b"message", "name", b"name", "node_ids", b"node_ids", "output_config", b"output_config", "output_path", b"output_path", "parent_job_id", b"parent_job_id", "progress", b"progress", "resource_config", b"resource_config", "revision", b"revision", "run_count", b"run_count", "scheduling_config", b"scheduling_config", "started_at", b"started_at", "status", b"status", "tenant_id", b"tenant_id", "training_config", b"training_config", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "checkpoint_count", b"checkpoint_count", "checkpoints", b"checkpoints", "created_at", b"created_at", "data_config", b"data_config", "ended_at", b"ended_at", "error_message", b"error_message", "exit_code", b"exit_code", "job_id", b"job_id", "labels", b"labels", "message", b"message", "name", b"name", "node_ids", b"node_ids", "output_config", b"output_config", "output_path", b"output_path", "parent_job_id", b"parent_job_id", "progress", b"progress", "resource_config", b"resource_config", "revision", b"revision", "run_count", b"run_count", "scheduling_config", b"scheduling_config", "started_at", b"started_at", "status", b"status", "tenant_id", b"tenant_id", "training_config", b"training_config", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -1136,7 +1145,9 @@ class ListJobsResponse(_message.Message):
     total_count: _builtins.int
     """Over all pages."""
     @_builtins.property
-    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]: ...
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
+        """Fewer than `page_size` where they are large, at least one."""
+
     def __init__(
         self,
         *,
@@ -1229,7 +1240,9 @@ class RetryJobRequest(_message.Message):
     NEW_RESOURCE_CONFIG_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     checkpoint_id: _builtins.str
-    """Empty starts afresh."""
+    """Empty: of a preempted job its newest; else, and of a failed job, the
+    `resume_from_checkpoint` that it was submitted with, or the beginning.
+    """
     modify_resources: _builtins.bool
     @_builtins.property
     def new_resource_config(self) -> Global___ResourceConfig:
@@ -1250,3 +1263,60 @@ class RetryJobRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetryJobRequest: _TypeAlias = RetryJobRequest  # noqa: Y015
+
+@_typing.final
+class ListCheckpointsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    page_size: _builtins.int
+    """1 to 100; 0 means 20."""
+    page_token: _builtins.str
+    """From the previous response; the other fields must be the same (AIP-158)."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCheckpointsRequest: _TypeAlias = ListCheckpointsRequest  # noqa: Y015
+
+@_typing.final
+class ListCheckpointsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    total_count: _builtins.int
+    """Over all pages."""
+    @_builtins.property
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Checkpoint]:
+        """The newest first: in the order in which the coordinator saw them complete."""
+
+    def __init__(
+        self,
+        *,
+        checkpoints: _abc.Iterable[Global___Checkpoint] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "next_page_token", b"next_page_token", "total_count", b"total_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCheckpointsResponse: _TypeAlias = ListCheckpointsResponse  # noqa: Y015
