@@ -31,6 +31,8 @@ ATLAS_SCHEME: Final = "scaiatlas://"
 #: The directory of a job's folder that its processes write to.
 CHECKPOINTS: Final = "checkpoints"
 JOB_ID: Final = re.compile(r"(job|eval)-[0-9a-f]{20}")
+#: Bytes of a name, as all of Linux's file systems have it.
+_MAX_NAME: Final = 255
 #: Entries that a directory may have to be listed.
 _MAX_ENTRIES: Final = 100_000
 TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,127}")
@@ -80,10 +82,14 @@ class Place:
 
     def check_destination(self) -> None:
         """Raise BadUrl if no directory could be written there."""
-        opened, _ = self._reach()
+        opened, missing = self._reach()
         with opened, self._problems():
             if not stat.S_ISDIR(opened.stat().st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if any(len(os.fsencode(name)) > _MAX_NAME for name in missing):
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            if not os.access(f"/proc/self/fd/{opened.descriptor}", os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def _reach(self) -> tuple[OpenedPath, list[str]]:
         with self._problems():

@@ -102,7 +102,11 @@ class RunSpecs:
                 {
                     "node_id": place.node_id,
                     # Relative: arguments are open to all processes, and the path has the job's id.
-                    "argv": [sys.executable, os.path.relpath(script, directory.work)],
+                    # With a slash: a script may be called `-c.py`.
+                    "argv": [
+                        sys.executable,
+                        os.path.join(".", os.path.relpath(script, directory.work)),
+                    ],
                     "cwd": str(directory.work),
                     "env": {
                         **given,
