@@ -1,0 +1,76 @@
+"""The system calls that no training process needs, and that would reach beyond its sandbox.
+
+The filter is made by libseccomp, as for Docker and systemd, through pyseccomp.
+Of the other binding, seccompy, only that it needs no library of the system
+would speak for it: it writes the BPF by itself and is very young, where an error
+is a hole that nobody sees. libseccomp2 is there wherever apt or systemd is.
+"""
+
+import base64
+import errno
+import tempfile
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, Final
+
+#: They fail as if they were not allowed.
+_DENIED: Final = (
+    # Keys of other processes of the user (keyrings have no namespace of their own).
+    *("add_key", "keyctl", "request_key"),
+    # Ways into the kernel that sandboxes were left by.
+    *("userfaultfd", "bpf", "perf_event_open", "fanotify_init", "kcmp", "lookup_dcookie"),
+    # Namespaces and mounts.
+    *("unshare", "setns", "mount", "umount2", "pivot_root", "fsopen", "fsmount", "fsconfig"),
+    *("fspick", "move_mount", "open_tree", "mount_setattr", "open_by_handle_at"),
+    # The machine as a whole.
+    *("kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module"),
+    *("swapon", "swapoff", "reboot", "acct", "quotactl", "quotactl_fd", "syslog"),
+    *("settimeofday", "clock_settime", "adjtimex", "clock_adjtime", "sethostname"),
+    *("setdomainname", "move_pages", "migrate_pages", "iopl", "ioperm", "vhangup"),
+)
+#: They fail as on a kernel that does not have them: libraries then do without.
+_ABSENT: Final = ("io_uring_setup", "io_uring_enter", "io_uring_register", "clone3")
+#: System V objects outlive their job where there is no IPC namespace.
+_SHARED_OBJECTS: Final = ("shmget", "semget", "msgget", "mq_open")
+#: Bits of clone(2) that make namespaces: mount, cgroup, UTS, IPC, user, PID, network.
+_CLONE_NEW: Final = (
+    *(0x00020000, 0x02000000, 0x04000000, 0x08000000),
+    *(0x10000000, 0x20000000, 0x40000000),
+)
+#: Requests of ioctl(2) that write into a terminal's input: TIOCSTI, TIOCLINUX.
+_TERMINAL_INPUT: Final = (0x5412, 0x541C)
+
+
+class NoFilter(Exception):
+    """A filter cannot be made here; the message says what is missing."""
+
+
+def make_filter(*, namespaces: bool) -> str:
+    """A filter's program in base64, for `kernel.install_filter`. Raises NoFilter.
+
+    Without namespaces it forbids besides what those take away: limits of other
+    processes and System V objects. Calls of another architecture end the process.
+    """
+    try:
+        library: Any = import_module("pyseccomp")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise NoFilter(f"libseccomp cannot be loaded: {error}") from None
+    rules = library.SyscallFilter(defaction=library.ALLOW)
+    denied, absent = library.ERRNO(errno.EPERM), library.ERRNO(errno.ENOSYS)
+    names = [(denied, name) for name in _DENIED] + [(absent, name) for name in _ABSENT]
+    if not namespaces:
+        names += [(denied, name) for name in _SHARED_OBJECTS]
+    for action, name in names:
+        # Some architectures do not have it, and older libraries do not know it by name.
+        with suppress(OSError, ValueError):
+            rules.add_rule(action, name)
+    for bit in _CLONE_NEW:
+        rules.add_rule(denied, "clone", library.Arg(0, library.MASKED_EQ, bit, bit))
+    for request in _TERMINAL_INPUT:
+        rules.add_rule(denied, "ioctl", library.Arg(1, library.MASKED_EQ, 0xFFFFFFFF, request))
+    if not namespaces:
+        rules.add_rule(denied, "prlimit64", library.Arg(0, library.NE, 0))
+    with tempfile.TemporaryFile() as file:
+        rules.export_bpf(file)
+        file.seek(0)
+        return base64.b64encode(file.read()).decode("ascii")

@@ -1,0 +1,63 @@
+"""User ids for jobs, one for each run that goes on.
+
+Who holds which is in a directory: a file for each id names the run's directory.
+It is free again when that run has left its end behind, and so nothing that runs.
+"""
+
+from pathlib import Path
+
+from app.coordinator.isolation.processes import pids_of
+from app.files.json_files import read_json, write_json
+
+
+class NoUid(OSError):
+    """Every user id of the range is in use."""
+
+    def __init__(self) -> None:
+        super().__init__(11, "every user id for jobs is in use (setting job_uids)")
+
+
+class JobUids:
+    """The ids of a range. Owned by one coordinator. Blocks shortly; for one thread at a time."""
+
+    def __init__(self, directory: Path, uids: range) -> None:
+        """Raises OSError."""
+        self._directory = directory
+        self._uids = uids
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+    def take(self, run: Path) -> int:
+        """An id for a run that has not begun: the job's last one, if that is free.
+
+        Raises NoUid, OSError.
+        """
+        held = self._held()
+        free = [uid for uid in self._uids if uid not in held or _is_over(held[uid][0], run)]
+        # The job's last one: its files have that owner already. Else the one that was given
+        # longest ago, so that what an ended job left seldom meets its number again.
+        nobody = (Path(), 0)
+        free.sort(
+            key=lambda uid: (
+                held.get(uid, nobody)[0].parent != run.parent,
+                held.get(uid, nobody)[1],
+            )
+        )
+        for uid in free:
+            # Another coordinator on this machine may have the same range.
+            if not pids_of(uid):
+                write_json(self._directory / str(uid), {"run": str(run)})
+                return uid
+        raise NoUid
+
+    def _held(self) -> dict[int, tuple[Path, int]]:
+        """The run that each id was given to last, and when, in nanoseconds."""
+        held = {}
+        for file in self._directory.iterdir():
+            if file.name.isdigit() and (about := read_json(file)) is not None:
+                held[int(file.name)] = (Path(about["run"]), file.stat().st_mtime_ns)
+        return held
+
+
+def _is_over(held: Path, run: Path) -> bool:
+    """Whether nothing runs of the run `held`, which may be `run` itself."""
+    return held == run or not held.exists() or (held / "exit.json").exists()
