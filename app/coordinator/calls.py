@@ -22,6 +22,7 @@ from .refusals import AlreadyExists, FailedPrecondition, InvalidArgument, NotFou
 from .states import TERMINAL
 from .steps import Step
 from .store import Store, UsedKey, digest_of
+from .tenancy import Tenancy
 from .tokens import Admission
 from .workspace import Workspace
 
@@ -44,6 +45,8 @@ class Parts:
     examination: Examination
     #: Measures this machine's GPUs.
     gpus: GpuMeter
+    #: Whose jobs are taken up.
+    tenancy: Tenancy
     #: Microseconds since 1970.
     clock: Callable[[], int]
 
@@ -110,7 +113,11 @@ class Calls:
         key: str = "",
         secrets: Mapping[str, str] = MappingProxyType({}),
     ) -> JobRecord:
-        """Take up a new job; `secrets` is what is masked in its submission. Raises Overloaded."""
+        """Take up a new job; `secrets` is what is masked in its submission.
+
+        Raises Overloaded; FailedPrecondition if its tenant is not served here.
+        """
+        self._parts.tenancy.check(job.tenant_id)
 
         def also() -> None:
             self._store.save_labels(job)
@@ -133,6 +140,7 @@ class Calls:
             with suppress(OSError):
                 self._parts.secrets.forget(job.job_id)
             raise
+        self._parts.tenancy.accepted(job.tenant_id)
         return self._scheduler.jobs[job.job_id]
 
     def _apply(self, step: Step, *, also: Callable[[], None] | None = None) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Final
 from .cluster import NodeSpec
 from .config_values import (
     parse_address,
+    parse_isolation,
+    parse_network,
     parse_node_id,
     parse_path,
     parse_paths,
@@ -18,9 +20,11 @@ from .config_values import (
     parse_seconds,
     parse_secret,
     parse_size_or_none,
+    parse_uids,
     parse_url,
     read_secret,
 )
+from .isolation.levels import AUTO, UidRange
 from .nodespecs import parse_count, parse_size, parse_virtual_nodes
 
 PREFIX: Final = "SCAIMIND_COORDINATOR_"
@@ -176,6 +180,32 @@ class CoordinatorConfig:
             "What the process that converts artefacts may use at most; half of this machine's"
             " memory unless given.",
             parse_size_or_none,
+        ),
+    )
+    isolation: str = field(
+        default=AUTO,
+        metadata=_about(
+            "How strongly jobs are kept apart: `namespaces`, `user`, `landlock` or `none`, and"
+            " the start fails if the machine does not offer that or a stronger level. `auto`"
+            " takes the strongest that works; below `user` it serves one tenant alone.",
+            parse_isolation,
+        ),
+    )
+    job_network: str = field(
+        default="shared",
+        metadata=_about(
+            "`shared`: jobs use the machine's network. `none`: jobs on one node have loopback"
+            " alone; needs the level `namespaces`.",
+            parse_network,
+        ),
+    )
+    job_uids: UidRange = field(
+        default=UidRange(60706, 61183),
+        metadata=_about(
+            "User ids for jobs, `<first>-<last>`, where the coordinator is root: each run that"
+            " goes on has its own. Nobody else may have them.",
+            parse_uids,
+            example="60706-61183",
         ),
     )
     stop_grace: float = field(

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from .isolation.levels import AUTO, Level, UidRange
 from .nodespecs import parse_size
 
 
@@ -42,6 +43,32 @@ def parse_node_id(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
         raise ValueError(f"{text!r} is not a name of letters, digits, '.', '_' and '-'")
     return text
+
+
+def parse_isolation(text: str) -> str:
+    """A level of isolation, or `auto`. Raises ValueError."""
+    levels = (AUTO, *(level.value for level in Level))
+    if text not in levels:
+        raise ValueError(f"{text!r} is none of {', '.join(levels)}")
+    return text
+
+
+def parse_network(text: str) -> str:
+    """What network jobs have. Raises ValueError."""
+    if text not in ("shared", "none"):
+        raise ValueError(f"{text!r} is neither shared nor none")
+    return text
+
+
+def parse_uids(text: str) -> UidRange:
+    """User ids, first and last. Raises ValueError."""
+    first, dash, last = text.partition("-")
+    if not dash or not first.isdecimal() or not last.isdecimal():
+        raise ValueError(f"{text!r} is not of the form <first>-<last>")
+    found = UidRange(int(first), int(last))
+    if not 0 < found.first <= found.last < 2**32 - 1:
+        raise ValueError(f"{text!r} is no range of user ids above 0")
+    return found
 
 
 def parse_path(text: str) -> Path:

@@ -158,3 +158,19 @@ def process_mark(pid: int) -> dict[str, Any]:
     ticks = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return {"pid": pid, "started": f"{boot}/{int(ticks)}"}
+
+
+def open_process(mark: dict[str, Any]) -> int | None:
+    """A pidfd of the process that `process_mark` told of; None if it is gone."""
+    try:
+        pidfd = os.pidfd_open(mark["pid"])
+    except ProcessLookupError:
+        return None
+    try:
+        same = process_mark(mark["pid"]).items() <= mark.items()
+    except (FileNotFoundError, ProcessLookupError):
+        same = False
+    if not same:
+        os.close(pidfd)
+        return None
+    return pidfd

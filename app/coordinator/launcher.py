@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
+from .isolation.leftovers import end_leftovers
+from .isolation.levels import BEFORE_LEVELS
 from .jobdir import (
     RUN_VARIABLE,
     RUNNER_SIGNALS,
     Locked,
     RunDir,
     locked,
-    process_mark,
+    open_process,
     read_json,
     write_json,
 )
@@ -117,7 +117,7 @@ async def find(directory: RunDir) -> RunnerHandle | None:
                 if read_json(directory.runner) is None:
                     raise NeverStarted
                 # It was killed. From here on no runner may begin this run.
-                bury(directory)
+                await asyncio.to_thread(bury, directory)
                 return None
         except Locked:
             pass
@@ -129,18 +129,7 @@ async def find(directory: RunDir) -> RunnerHandle | None:
 
 def _open(who: dict[str, Any] | None) -> RunnerHandle | None:
     """The process, if it is still the one that wrote `who`."""
-    if who is None:
-        return None
-    try:
-        pidfd = os.pidfd_open(who["pid"])
-    except ProcessLookupError:
-        return None
-    try:
-        same = process_mark(who["pid"]).items() <= who.items()
-    except (FileNotFoundError, ProcessLookupError):
-        same = False
-    if not same:
-        os.close(pidfd)
+    if who is None or (pidfd := open_process(who)) is None:
         return None
     return RunnerHandle(pidfd)
 
@@ -148,11 +137,11 @@ def _open(who: dict[str, Any] | None) -> RunnerHandle | None:
 def bury(directory: RunDir) -> None:
     """Write the end of a run whose runner was killed, after what it left is cleared away.
 
-    Call with the job's lock held.
+    Call with the job's lock held. Blocks. Raises OSError if something of the run will not end.
     """
     who = read_json(directory.runner) or {}
-    if groups := who.get("process_groups"):
-        _kill_groups(groups, str(directory.metrics_file))
+    spec = read_json(directory.spec) or {}
+    end_leftovers(who, spec.get("isolation", BEFORE_LEVELS), marker=str(directory.metrics_file))
     _save_metrics(directory)
     write_json(
         directory.exit,
@@ -164,17 +153,6 @@ def bury(directory: RunDir) -> None:
             "last_words": "",
         },
     )
-
-
-def _kill_groups(groups: list[int], marker: str) -> None:
-    """Kill the processes of these groups that belong to the run whose metrics file is `marker`."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, ProcessLookupError):
-            if (
-                os.getpgid(process.pid) in groups
-                and process.environ().get("SCAIMIND_METRICS_FILE") == marker
-            ):
-                process.kill()
 
 
 def _save_metrics(directory: RunDir) -> None:

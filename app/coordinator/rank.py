@@ -1,18 +1,15 @@
-"""One of a run's training processes, from its start to its end."""
+"""One of a run's training processes: what it writes, and how it ended."""
 
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
-from .confinement import Confinement
 from .lines import Line, LineSplitter, parse_line
 
 _READ: Final = 64 * 1024
@@ -26,12 +23,13 @@ class Pipe:
     rank: "Rank"
     #: `stdout` or `stderr`.
     source: str
-    file: IO[bytes]
+    #: The end to read, without blocking.
+    file: int
     splitter: LineSplitter
 
     def read(self) -> list[LogEntry] | None:
         """The lines that were written meanwhile; None at its end."""
-        data = os.read(self.file.fileno(), _READ)
+        data = os.read(self.file, _READ)
         if not data:
             return None
         return self._entries(self.splitter.feed(data))
@@ -49,76 +47,33 @@ class Pipe:
 
 
 class Rank:
-    """A process in a session of its own, confined to what its job may touch."""
+    """A process of a run, which runs in the run's sandbox."""
 
     def __init__(
         self,
         number: int,
-        spec: dict[str, Any],
+        node_id: str,
+        outputs: tuple[int, int],
         *,
-        confinement: Confinement,
         conceal: Callable[[bytes], bytes],
     ) -> None:
-        """Start it. `conceal` takes out of its lines what is not to be shown. Raises OSError."""
+        """`outputs` are the ends to read of its stdout and stderr; `close` closes them.
+        `conceal` takes out of its lines what is not to be shown."""
         self.number = number
         self.last_words = ""
-        self._node_id: str = spec["node_id"]
+        #: Its exit status, or minus the number of the signal that ended it; None while it lives.
+        self.exit_code: int | None = None
+        self._node_id = node_id
         self._conceal = conceal
-        try:
-            self._process = subprocess.Popen(
-                spec["argv"],
-                cwd=spec["cwd"],
-                env=spec["env"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                # The runner has one thread, so code between fork and exec is safe.
-                preexec_fn=confinement.enter,
-            )
-        except subprocess.SubprocessError:
-            raise PermissionError(1, "it could not be confined") from None
-        self.pipes = []
-        for source, file in (("stdout", self._process.stdout), ("stderr", self._process.stderr)):
-            assert file is not None
-            os.set_blocking(file.fileno(), False)
-            self.pipes.append(Pipe(self, source, file, LineSplitter(clock=time.monotonic)))
+        self.pipes = [
+            Pipe(self, source, file, LineSplitter(clock=time.monotonic))
+            for source, file in zip(("stdout", "stderr"), outputs, strict=True)
+        ]
 
-    @property
-    def group(self) -> int:
-        """The process group that it leads."""
-        return self._process.pid
-
-    def ended(self) -> int | None:
-        """Its exit status, or minus the number of the signal that ended it; None while it lives.
-
-        Whatever it left running in its group ends with it.
-        """
-        if self._process.returncode is None and self._look(os.WNOHANG):
-            # Until it is waited for, nobody else is given its number.
-            self.kill()
-            self._process.wait()
-        return self._process.returncode
-
-    def wait(self) -> None:
-        """Wait for its end."""
-        if self._process.returncode is None:
-            self._look(0)
-            self.ended()
-
-    def _look(self, options: int) -> bool:
-        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | options)
-        return ended is not None
-
-    def ask_to_leave(self) -> None:
-        """SIGTERM, unless it has ended."""
-        if self.ended() is None:
-            os.kill(self._process.pid, signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it and all that it started in its group, unless it has ended."""
-        if self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+    def close(self) -> None:
+        """Close its outputs."""
+        for pipe in self.pipes:
+            os.close(pipe.file)
 
     def entry(self, source: str, raw: bytes) -> LogEntry:
         """A line that it wrote."""

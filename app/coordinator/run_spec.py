@@ -17,6 +17,7 @@ from .jobdir import JobDir, read_json
 from .ranks import RankPlace, places_of
 from .records import JobRecord
 from .run_limits import RunLimits
+from .sandbox_spec import SandboxSpecs
 from .workspace import Workspace
 
 
@@ -34,6 +35,7 @@ class RunSpecs:
         notify: Path,
         grace: float,
         readable: tuple[str, ...],
+        sandboxes: SandboxSpecs,
     ) -> None:
         """`readable` is what every process may read, beside what is its job's."""
         self._workspace = workspace
@@ -44,6 +46,7 @@ class RunSpecs:
         self._notify = notify
         self._grace = grace
         self._readable = readable
+        self._sandboxes = sandboxes
 
     def of(self, job: JobRecord) -> dict[str, Any]:
         """The specification of the job's newest run. Raises BadUrl, OSError.
@@ -57,10 +60,18 @@ class RunSpecs:
         checkpoints = self._workspace.checkpoints_path(job)
         metrics_file = directory.run(job.run_count).metrics_file
         script = self._workspace.script(job)
+        readable = [
+            str(directory.config),
+            str(directory.program),
+            *self._unchangeable(_inputs(directory)),
+            *self._unchangeable([str(resume)] if resume else ()),
+        ]
+        gpus = self._gpus_of(job)
+        isolation = self._sandboxes.of(
+            job, directory.run(job.run_count), gpus=gpus, readable=readable
+        )
         given = {
             "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(directory.work),
-            "TMPDIR": str(directory.temporary),
             "LANG": os.environ.get("LANG", "C.UTF-8"),
             # Lines are to be seen when they are printed, not 8 KiB later.
             "PYTHONUNBUFFERED": "1",
@@ -80,14 +91,7 @@ class RunSpecs:
             "grace_seconds": self._grace,
             "notify": str(self._notify),
             # Of this machine, to be measured.
-            "gpus": sorted(
-                {
-                    index
-                    for share in job.placement
-                    if share.node_id == self._node_id
-                    for index in share.gpus
-                }
-            ),
+            "gpus": gpus,
             "announce": f"Run {job.run_count} begins on {', '.join(job.node_ids)}{where}.",
             "warnings": [
                 f"{name} of training_config.environment is left out: {reason}."
@@ -110,10 +114,12 @@ class RunSpecs:
                     "cwd": str(directory.work),
                     "env": {
                         **given,
+                        **environment,
+                        "HOME": str(directory.work),
+                        **self._sandboxes.variables(isolation),
                         # Indices are the driver's, not those of CUDA's own order.
                         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-                        "CUDA_VISIBLE_DEVICES": self._gpus(place),
-                        **environment,
+                        "CUDA_VISIBLE_DEVICES": self._visible_gpus(place),
                         **place.environment,
                         **own,
                         "SCAIMIND_NODE_ID": place.node_id,
@@ -122,14 +128,9 @@ class RunSpecs:
                 }
                 for place in places_of(job)
             ],
+            "isolation": isolation,
             "confinement": {
-                "readable": [
-                    *self._readable,
-                    str(directory.config),
-                    str(directory.program),
-                    *self._unchangeable(_inputs(directory)),
-                    *self._unchangeable([str(resume)] if resume else ()),
-                ],
+                "readable": [*self._readable, *readable],
                 "writable": [
                     str(directory.work),
                     str(directory.output),
@@ -152,9 +153,16 @@ class RunSpecs:
             )
         return str(self._secrets.path(job.job_id)) if MASK in environment.values() else ""
 
-    def _gpus(self, place: RankPlace) -> str:
+    def _gpus_of(self, job: JobRecord) -> list[int]:
+        """The GPUs of this machine that the job holds."""
+        shares = [share for share in job.placement if share.node_id == self._node_id]
+        return sorted({index for share in shares for index in share.gpus})
+
+    def _visible_gpus(self, place: RankPlace) -> str:
         """GPUs of this machine; those of a virtual node are not there."""
-        return ",".join(map(str, place.gpus)) if place.node_id == self._node_id else ""
+        if place.node_id != self._node_id:
+            return ""
+        return self._sandboxes.visible_gpus(place.gpus)
 
 
 def _inputs(directory: JobDir) -> list[str]:

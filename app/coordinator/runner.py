@@ -2,13 +2,13 @@
 
 Its run's directory is in the variable SCAIMIND_RUN_DIRECTORY.
 
-It starts the training processes, each in a session of its own, stamps their
-lines into the job's log and their numbers into the job's metrics, passes
-signals on, and leaves `exit.json` behind. It does not need the coordinator:
-it survives its crash, and goes on without it.
+It has a sandbox made for the training processes, stamps their lines into the
+job's log and their numbers into the job's metrics, passes signals on, and leaves
+`exit.json` behind when nothing of the run is left. It does not need the
+coordinator: it survives its crash, and goes on without it.
 
 SIGTERM asks the training processes to save a checkpoint and leave; after a
-grace time their process groups are killed. SIGUSR1 kills them at once. When
+grace time everything in the sandbox is killed. SIGUSR1 kills it at once. When
 one of several ranks fails, the others are killed: they would wait for it.
 """
 
@@ -24,8 +24,12 @@ from typing import Any, Final
 from app.undumpable import make_undumpable
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
-from .confinement import Confinement
 from .gpus import GpuMeter
+from .isolation.kernel import become_subreaper
+from .isolation.levels import BEFORE_LEVELS, Level
+from .isolation.ownership import give_to_job, open_to_job
+from .isolation.processes import end_descendants
+from .isolation.sandbox import Report, Sandbox
 from .job_secrets import Concealer, put_in, read_secrets
 from .jobdir import (
     RUN_VARIABLE,
@@ -76,10 +80,17 @@ class Runner:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, RUNNER_SIGNALS)
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        self._resources = resources
+        #: A specification of a coordinator that isolated by Landlock alone has no such section.
+        self._isolation: dict[str, Any] = spec.get("isolation", BEFORE_LEVELS)
+        self._sandbox: Sandbox | None = None
+        #: The first process is gone, and all that was started.
+        self._over = False
         self._ranks: list[Rank] = []
         self._pipes: list[Pipe] = []
         self._stopped = False
         self._failure = ""
+        self._transient = False
         #: The first rank that failed.
         self._failed: Rank | None = None
         self._kill_at: float | None = None
@@ -103,24 +114,48 @@ class Runner:
     def _start(self) -> None:
         # It must be there: the processes may write it, but make nothing beside it.
         self._directory.metrics_file.touch()
-        secrets = read_secrets(self._spec["secrets"])
+        secrets = read_secrets(self._spec.get("secrets", ""))
         conceal = Concealer(secrets.values())
-        with Confinement(**self._spec["confinement"]) as confinement:
-            for number, spec in enumerate(self._spec["ranks"]):
-                put_in(spec["env"], secrets)
-                rank = Rank(number, spec, confinement=confinement, conceal=conceal)
-                self._ranks.append(rank)
-                for pipe in rank.pipes:
-                    self._selector.register(pipe.file, selectors.EVENT_READ, pipe)
-                    self._pipes.append(pipe)
-                # After each: whoever buries this runner must find all that it started.
-                write_json(
-                    self._directory.runner,
-                    {
-                        **process_mark(os.getpid()),
-                        "process_groups": [rank.group for rank in self._ranks],
-                    },
+        for spec in self._spec["ranks"]:
+            put_in(spec["env"], secrets)
+        isolation = self._isolation
+        if isolation["uid"] is not None:
+            give_to_job(self._spec["confinement"]["writable"], isolation["uid"])
+            open_to_job(isolation["opened"], roots=isolation["roots"])
+        if link := isolation.get("temporary_link"):
+            os.symlink(isolation["temporary"], link)
+            self._resources.callback(os.unlink, link)
+        self._remember()
+        self._sandbox = self._resources.enter_context(
+            closing(
+                Sandbox(
+                    isolation,
+                    confinement=self._spec["confinement"],
+                    limits=self._spec.get("limits", {}),
+                    ranks=self._spec["ranks"],
                 )
+            )
+        )
+        self._selector.register(self._sandbox.reports, selectors.EVENT_READ, self._sandbox)
+        pairs = zip(self._spec["ranks"], self._sandbox.outputs, strict=True)
+        for number, (spec, outputs) in enumerate(pairs):
+            rank = Rank(number, spec["node_id"], outputs, conceal=conceal)
+            self._resources.callback(rank.close)
+            self._ranks.append(rank)
+            for pipe in rank.pipes:
+                self._selector.register(pipe.file, selectors.EVENT_READ, pipe)
+                self._pipes.append(pipe)
+        # Before anything of the job runs: whoever buries this runner must find it.
+        self._remember()
+        self._sandbox.begin()
+
+    def _remember(self) -> None:
+        """Write down who this is, and what was started from here."""
+        who = process_mark(os.getpid())
+        if self._sandbox is not None:
+            who["sandbox"] = [process_mark(pid) for pid in self._sandbox.process_pids]
+            who["process_groups"] = self._sandbox.rank_pids()
+        write_json(self._directory.runner, who)
 
     def _supervise(self) -> None:
         try:
@@ -131,10 +166,8 @@ class Runner:
             self._end_all()
 
     def _end_all(self) -> None:
-        for rank in self._ranks:
-            rank.kill()
-        for rank in self._ranks:
-            rank.wait()
+        if self._sandbox is not None and not self._over:
+            self._take(self._sandbox.end())
 
     def _read_until_gone(self) -> None:
         over_at: float | None = None
@@ -144,6 +177,8 @@ class Runner:
             for key, _ in ready:
                 if key.data is None:
                     self._take_signals()
+                elif key.data is self._sandbox:
+                    self._take_report()
                 else:
                     lines += self._read_pipe(key.data)
             for pipe in self._pipes:
@@ -153,13 +188,11 @@ class Runner:
             if self._kill_at is not None and moment >= self._kill_at:
                 self._kill_at = None
                 self._say(f"It did not leave within {self._grace:g} s: killed.", warning=True)
-                for rank in self._ranks:
-                    rank.kill()
+                self._kill()
             if moment - self._looked_at >= METRICS_INTERVAL:
                 self._look_at_metrics()
-            if over_at is None and self._all_ended():
+            if over_at is None and self._over:
                 over_at = moment + LINGER
-                self._kill_at = None
             if over_at is not None and (moment >= over_at or len(self._selector.get_map()) == 1):
                 break
             if lines:
@@ -167,20 +200,49 @@ class Runner:
         self._write([entry for pipe in self._pipes for entry in pipe.end()])
         self._look_at_metrics(last=True)
 
-    def _all_ended(self) -> bool:
-        """Whether no rank lives."""
-        living = []
-        for rank in self._ranks:
-            code = rank.ended()
-            if code is None:
-                living.append(rank)
-                continue
+    def _take_report(self) -> None:
+        """Take note of what the first process tells."""
+        assert self._sandbox is not None
+        report = self._sandbox.report()
+        self._take(report)
+        if report.over:
+            self._selector.unregister(self._sandbox.reports)
+            self._end_what_is_left()
+        elif report.started:
+            self._remember()
+        if not self._living:
+            self._kill_at = None
+        elif (self._failed is not None or self._failure) and not self._stopped:
+            self._kill()
+
+    def _take(self, report: Report) -> None:
+        for number, code in report.ended.items():
+            rank = self._ranks[number]
+            rank.exit_code = code
             if code and self._failed is None:
                 self._failed = rank
-        if self._failed is not None and not self._stopped:
-            for rank in living:
-                rank.kill()
-        return not living
+        if report.error and not self._failure:
+            self._failure = f"The training process could not be started: {report.error}."
+        if report.over:
+            self._over = True
+            if self._living and not self._failure:
+                # Killed for memory, most likely; nothing of the run is left.
+                self._failure = "The first process of its sandbox was killed."
+                self._transient = True
+
+    def _end_what_is_left(self) -> None:
+        """Without namespaces, end what a first process that was killed could not."""
+        if self._isolation["level"] != Level.NAMESPACES:
+            end_descendants(self._isolation["uid"])
+
+    @property
+    def _living(self) -> bool:
+        """Whether a rank has not ended."""
+        return any(rank.exit_code is None for rank in self._ranks)
+
+    def _kill(self) -> None:
+        assert self._sandbox is not None
+        self._sandbox.kill()
 
     def _patience(self, over_at: float | None) -> float:
         """Seconds until something is due though nothing happens."""
@@ -192,18 +254,15 @@ class Runner:
     def _take_signals(self) -> None:
         with suppress(BlockingIOError):
             for number in os.read(self._wakeup, 64):
-                living = [rank for rank in self._ranks if rank.ended() is None]
-                if not living:
+                if not self._living or self._sandbox is None:
                     continue
                 if number == signal.SIGTERM and not self._stopped:
                     self._stopped = True
                     self._kill_at = time.monotonic() + self._grace
-                    for rank in living:
-                        rank.ask_to_leave()
+                    self._sandbox.ask_to_leave()
                 elif number == signal.SIGUSR1:
                     self._stopped = True
-                    for rank in living:
-                        rank.kill()
+                    self._kill()
 
     def _read_pipe(self, pipe: Pipe) -> list[LogEntry]:
         entries = pipe.read()
@@ -236,7 +295,7 @@ class Runner:
 
     def _leave_behind(self) -> None:
         ended = self._failed or (self._ranks[0] if self._ranks else None)
-        code = ended.ended() if ended is not None else None
+        code = ended.exit_code if ended is not None else None
         if ended is not None and not self._failure:
             who = f"Rank {ended.number}" if len(self._ranks) > 1 else "The training process"
             with suppress(OSError):
@@ -253,6 +312,7 @@ class Runner:
                 "exit_code": code,
                 "stopped": self._stopped,
                 "failure": self._failure,
+                "transient": self._transient,
                 "last_words": ended.last_words if ended is not None else "",
             },
         )
@@ -261,6 +321,8 @@ class Runner:
 def main() -> int:
     """Carry out the run."""
     make_undumpable()
+    # What a first process that was killed leaves behind is this process's then.
+    become_subreaper()
     directory = RunDir(Path(os.environ[RUN_VARIABLE]))
     # Its default action ends the process: another runner holds the lock and lives.
     signal.alarm(LOCK_PATIENCE)

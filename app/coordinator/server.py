@@ -39,6 +39,10 @@ from .examination import Examination
 from .exporting import Converter
 from .gpus import GpuMeter
 from .inputs import Inputs
+from .isolation.devices import find_gpu_devices
+from .isolation.levels import AUTO, Isolation
+from .isolation.probe import NotIsolated, find_isolation
+from .isolation.uids import JobUids
 from .job_secrets import JobSecrets
 from .jwks import KeySet
 from .listening import listen
@@ -47,11 +51,13 @@ from .notices import NoticeReceiver
 from .reserve import Reserve
 from .run_limits import RunLimits
 from .run_spec import RunSpecs
+from .sandbox_spec import SandboxSpecs
 from .scheduler import Scheduler
 from .service import Parts, Service
 from .states import HOLDING
 from .store import Store
 from .store_steps import UnusableStore
+from .tenancy import Tenancy
 from .tokens import Admission, TokenChecker
 from .workspace import Workspace
 
@@ -125,6 +131,7 @@ class Coordinator:
                 clock=self._clock,
             ),
         )
+        isolation = await self._find_isolation(readable)
         notify = config.data_dir / "notify.sock"
         secrets = JobSecrets(config.data_dir / "secrets")
         run_specs = RunSpecs(
@@ -136,6 +143,7 @@ class Coordinator:
             notify=notify,
             grace=config.stop_grace,
             readable=readable,
+            sandboxes=self._sandboxes(isolation),
         )
         self.controller = Controller(
             scheduler=scheduler,
@@ -169,6 +177,11 @@ class Coordinator:
                 readable=readable,
             ),
             gpus=gpus,
+            tenancy=Tenancy(
+                isolation,
+                chosen=config.isolation != AUTO,
+                tenant_id=store.newest_tenant(),
+            ),
             clock=self._clock,
         )
         self._server = self._make_server(parts)
@@ -176,8 +189,6 @@ class Coordinator:
         await self._server.start()
         await self._health.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        if problem := missing_protection(landlock_version()):
-            _log.warning("jobs_not_confined", reason=problem)
         _log.info(
             "coordinator_started",
             port=self.port,
@@ -192,6 +203,42 @@ class Coordinator:
             raise BadConfig(f"SCAIMIND_COORDINATOR_DATA_DIR: {error}") from None
         self._resources.callback(store.close)
         return store
+
+    async def _find_isolation(self, readable: tuple[str, ...]) -> Isolation:
+        """What jobs are kept apart by. Raises BadConfig."""
+        config = self._config
+        try:
+            isolation = await asyncio.to_thread(
+                find_isolation,
+                config.isolation,
+                uids=config.job_uids.uids,
+                data_dir=config.data_dir,
+                readable=readable,
+                network=config.job_network == "shared",
+            )
+        except NotIsolated as error:
+            raise BadConfig(f"SCAIMIND_COORDINATOR_ISOLATION: {error}") from None
+        refused = {level.value: reason for level, reason in isolation.refused.items()}
+        _log.info("isolation_chosen", isolation=isolation.describe(), refused=refused)
+        gaps = list(isolation.gaps)
+        if not isolation.parts_tenants and (problem := missing_protection(landlock_version())):
+            gaps.append(problem)
+        if gaps:
+            _log.warning("jobs_not_confined", reason="; ".join(gaps))
+        return isolation
+
+    def _sandboxes(self, isolation: Isolation) -> SandboxSpecs:
+        config = self._config
+        uids = None
+        if isolation.uids:
+            uids = JobUids(config.data_dir / "uids", isolation.uids)
+        return SandboxSpecs(
+            isolation=isolation,
+            uids=uids,
+            share_network=config.job_network == "shared",
+            gpus=find_gpu_devices(),
+            roots=(config.data_dir, config.drive_root, config.atlas_root),
+        )
 
     def _make_scheduler(self, store: Store) -> Scheduler:
         config = self._config

@@ -129,6 +129,13 @@ class Store:
         ).fetchone()
         return told_record(self._db, row) if row else None
 
+    def newest_tenant(self) -> str | None:
+        """Whose the job is that was made last; None without a job."""
+        row = self._db.execute(
+            "SELECT tenant_id FROM jobs ORDER BY created_at DESC, job_id DESC LIMIT 1"
+        ).fetchone()
+        return row["tenant_id"] if row else None
+
     def may_run_again(self, job_id: str) -> bool:
         """Whether a job, of whatever tenant, is there and runs, will run, or can be retried."""
         row = self._db.execute("SELECT status FROM jobs WHERE job_id = ?", (job_id,)).fetchone()

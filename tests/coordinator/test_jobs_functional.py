@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import json
 import os
+import secrets
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,11 +21,11 @@ from generated.mindcoordinator.v1.watch_pb2 import (
 from tests.coordinator.harness import SECRET, Client, running, status_of, submission
 
 
-def lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def lives(mark: str) -> bool:
+    """Whether a process has this argument; its number is another one in its namespace."""
+    return any(
+        mark in (process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
+    )
 
 
 TRAINS = """
@@ -167,16 +168,17 @@ async def test_a_process_that_does_not_leave_is_killed_with_all_it_started(
     script = """
         import signal, subprocess, sys
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        print("child", child.pid)
-        child.wait()
+        code = "import time; print('child', flush=True); time.sleep(600)"
+        subprocess.run([sys.executable, "-c", code, MARK])
     """
+    mark = f"mark-{secrets.token_hex(8)}"
     async with running(tmp_path, stop_grace=0.3) as (_, client):
-        job_id = await client.submit(script)
-        pid = int((await client.until_line(job_id, "child")).message.split()[1])
+        job_id = await client.submit(script.replace("MARK", repr(mark)))
+        await client.until_line(job_id, "child")
+        assert lives(mark)
         await client.call("CancelJob", CancelJobRequest(job_id=job_id))
         assert status_of(await client.end(job_id)) == "CANCELLED"
-        assert not lives(pid)
+        assert not lives(mark)
 
 
 async def test_jobs_are_listed_in_pages(tmp_path: Path) -> None:

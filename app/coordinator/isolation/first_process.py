@@ -109,9 +109,9 @@ class FirstProcess:
     def _hold(self, tell: int) -> NoReturn:
         started: list[int] = []
         try:
+            limits.apply_limits(self._spec["limits"])
             with landlock.Confinement(**self._spec["confinement"]) as confinement:
                 confinement.restrict()
-            limits.apply_limits(self._spec["limits"])
             signal.set_wakeup_fd(-1)
             for default in _DEFAULTS:
                 signal.signal(default, signal.SIG_DFL)

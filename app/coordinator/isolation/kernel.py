@@ -54,6 +54,11 @@ def make_undumpable() -> None:
     checked(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
+def make_dumpable() -> None:
+    """Undo `make_undumpable`."""
+    checked(libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0))
+
+
 def become_subreaper() -> None:
     """Descendants whose parent ends become children of this process (prctl(2))."""
     checked(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
