@@ -15,11 +15,16 @@ async def take_over(request: web.Request, writer: AbstractStreamWriter) -> int |
     """Take the socket of a request whose headers have been written; its descriptor.
 
     To the HTTP server, the client has gone from now on. The caller owns the
-    descriptor. None if the client really has gone.
+    descriptor. None if the client really has gone. Raises `RuntimeError` on a
+    TLS transport: bytes written to its socket would bypass the encryption.
     """
     transport = request.transport
     if transport is None or transport.is_closing():
         return None
+    if transport.get_extra_info("ssl_object") is not None:
+        raise RuntimeError(
+            "streams cannot be served over TLS here: end TLS in front of the gateway"
+        )
     # What is in the transport's buffer would be lost.
     transport.set_write_buffer_limits(high=0)
     try:

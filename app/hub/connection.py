@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from app.caller import Caller
 from app.errors import AUTH_EXPIRED, INTERNAL_ERROR, SHUTTING_DOWN, ErrorKind
@@ -39,34 +39,41 @@ def drained(*, retry_ms: int) -> Closing:
 
 
 class Watcher(Protocol):
-    """Whose stream it is."""
+    """The owner of a stream."""
 
     def pump(self) -> None:
-        """Go on: the client can be sent more."""
+        """Continue: the client can be sent more."""
 
     def stop(self) -> None:
-        """Be sent nothing more: what follows are the last words."""
+        """Send nothing more: the final event follows."""
 
-    def last_words(self) -> tuple[Position, str]:
-        """Give the position and the job's status."""
+    def leave(self) -> None:
+        """Let go of the feed: the stream is over."""
+
+    def final_position(self) -> tuple[Position, str]:
+        """Return the position that was reached and the job's status, for the final event."""
 
 
 class Connection:
-    """A socket of a watcher, or the promise of one until `open`."""
+    """A watcher's socket, or the promise of one until `open`.
+
+    When the stream is over, the watcher leaves its feed; then `on_closed` is
+    called, once.
+    """
 
     __slots__ = (
         "_blocked_at",
-        "_farewell_said",
         "_fd",
+        "_final_event_sent",
+        "_on_closed",
         "_outstanding",
         "_pending",
         "_pool",
         "_timer",
+        "_watcher",
         "caller",
         "chunked",
         "closing",
-        "on_closed",
-        "watcher",
         "written_at",
     )
 
@@ -79,12 +86,13 @@ class Connection:
         caller: Caller,
         chunked: bool,
         pool: SocketPool,
+        watcher: Watcher,
+        on_closed: "OnClosed",
     ) -> None:
         self.caller = caller
         self.chunked = chunked
-        self.watcher: Watcher
-        #: Called once, when the socket is closed.
-        self.on_closed: Callable[[CloseReason], None]
+        self._watcher = watcher
+        self._on_closed = on_closed
         self._pool = pool
         #: Set once; the first reason counts.
         self.closing: Closing | None = None
@@ -96,7 +104,7 @@ class Connection:
         #: When the client was last seen to take something, while something is pending.
         self._blocked_at = 0.0
         self._outstanding = 0
-        self._farewell_said = False
+        self._final_event_sent = False
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self, fd: int) -> None:
@@ -180,13 +188,13 @@ class Connection:
             self._pending = None
         self._pool.await_room(self._fd, self, wanted=False)
         if self.closing is None:
-            self.watcher.pump()
-        elif self._farewell_said:
+            self._watcher.pump()
+        elif self._final_event_sent:
             self._shut()
         else:
-            self._say_farewell()
+            self._send_final_event()
 
-    def look_after(self, now: float, wall: float, *, write_timeout: float) -> None:
+    def check(self, now: float, wall: float, *, write_timeout: float) -> None:
         """Close it if its token has expired, or if the client takes nothing any more."""
         expires_at = self.caller.expires_at
         if expires_at is not None and expires_at.timestamp() <= wall:
@@ -217,16 +225,16 @@ class Connection:
         if self.closing in (GONE, STALLED):
             self._shut()
             return
-        self.watcher.stop()
+        self._watcher.stop()
         self._timer = asyncio.get_running_loop().call_later(self.GRACE, self._shut)
         if self._pending is None:
-            self._say_farewell()
+            self._send_final_event()
 
-    def _say_farewell(self) -> None:
+    def _send_final_event(self) -> None:
         closing = self.closing
         assert closing is not None
-        self._farewell_said = True
-        position, status = self.watcher.last_words()
+        self._final_event_sent = True
+        position, status = self._watcher.final_position()
         if closing.error is None:
             data = frames.end(position, status)
         else:
@@ -249,4 +257,11 @@ class Connection:
             os.close(self._fd)
             self._fd = -1
         self._pending = None
-        self.on_closed(self.closing.reason)
+        self._watcher.leave()
+        self._on_closed(self, self.closing.reason)
+
+
+#: Called when a stream is over, with its connection.
+OnClosed: TypeAlias = Callable[[Connection, CloseReason], None]
+#: Makes the connection of a watcher.
+Connect: TypeAlias = Callable[[Watcher], Connection]

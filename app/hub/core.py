@@ -1,8 +1,8 @@
 """What a feed knows and what each of its log watchers gets next.
 
 Synchronous and without I/O: it takes what the upstream sent and what the
-sockets took, and says what is to be sent. Drivers (`feed.py`, `watchers.py`)
-own tasks, timers and sockets.
+sockets took, and says what is to be sent. Drivers (`feed.py`,
+`log_watcher.py`) own tasks, timers and sockets.
 
 A watcher is a cursor. It is *live* when it has been given everything up to
 `flushed`; then it gets what its cohort gets. Otherwise it is *behind* and
@@ -285,7 +285,7 @@ class FeedCore(Generic[C]):
             for cohort in list(self.cohorts.values()):
                 payload = self.history.join(after, upto, cohort.level)
                 if payload:
-                    cohort.told = upto
+                    cohort.announced = upto
                 yield cohort, payload
         self._tails.clear()
         self.history.evict(self.history_bytes, self.flushed)
@@ -307,7 +307,7 @@ class FeedCore(Generic[C]):
         cohort = self.cohorts.get(key)
         if cohort is None:
             cohort = self.cohorts[key] = Cohort(
-                *key, told=self.flushed, told_at=now, written_at=now
+                *key, announced=self.flushed, announced_at=now, written_at=now
             )
         cohort.members[cursor] = None
         cursor.live = True

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 #: Level that every entry passes.
 ALL = 0
@@ -21,20 +21,31 @@ class Step(Enum):
     DONE = "done"
 
 
-class Cursor:
-    """A watcher as the core sees it. The core owns these fields while it is joined."""
+class Cursor(Protocol):
+    """A watcher as the core sees it: a base class, and a protocol for what feeds are given.
+
+    The core owns these fields while the watcher is joined.
+    """
 
     __slots__ = ("chunked", "generation", "level", "live", "offset", "until")
 
+    #: Entries of this level and above pass.
+    level: int
+    #: Whether it takes HTTP/1.1 chunks.
+    chunked: bool
+    #: Everything up to here was delivered to it. Not kept while it is live.
+    offset: int
+    #: It is done at this offset; None follows to the end of the log.
+    until: int | None
+    live: bool
+    #: The generation of the log to which `offset` belongs.
+    generation: int
+
     def __init__(self, *, level: int = ALL, chunked: bool = True) -> None:
-        #: Entries of this level and above pass.
         self.level = level
-        #: Whether it takes HTTP/1.1 chunks.
         self.chunked = chunked
-        #: Everything up to here has been given to it. Not kept while it is live.
         self.offset = 0
-        #: It is done at this offset; None follows to the end of the log.
-        self.until: int | None = None
+        self.until = None
         self.live = False
         self.generation = 0
 
@@ -48,11 +59,11 @@ class Cohort(Generic[C]):
 
     level: int
     chunked: bool
-    #: Offset up to which an event told all members where they are.
-    told: int
+    #: The id of the last event that was written to all members.
+    announced: int
     #: When the last event, and when anything at all, was written to all members.
     #: Kept by the driver, in seconds of its clock.
-    told_at: float
+    announced_at: float
     written_at: float
     #: In order of arrival; a dict, since a set has no order and a list no quick removal.
     members: dict[C, None] = field(default_factory=dict)

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
@@ -22,15 +22,14 @@ from app.hub.connection import Closing
 from app.hub.core import FeedCore
 from app.hub.cursors import Cohort
 from app.hub.flush_pacer import FlushPacer
-from app.hub.metrics_cohorts import Snapshots
+from app.hub.history_budget import HistoryBudget
+from app.hub.metrics_cohorts import MetricsCohorts
 from app.hub.observer import HubObserver
 from app.hub.settings import HubSettings
+from app.hub.subscribers import LogSubscriber
 from app.hub.upstream import Batch, JobKey, LogPage, Position, Upstream, is_final
 
-if TYPE_CHECKING:
-    from app.hub.log_watcher import LogWatcher
-
-log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
 
 class Feed:
@@ -49,23 +48,23 @@ class Feed:
         pacer: FlushPacer,
         observer: HubObserver,
         on_gone: Callable[["Feed"], None],
-        on_history: Callable[[int], None],
+        budget: HistoryBudget,
     ) -> None:
         self.key = key
         self.settings = settings
-        self.core: FeedCore[LogWatcher] = FeedCore(
+        self.core: FeedCore[LogSubscriber] = FeedCore(
             history_bytes=settings.history_bytes, slice_bytes=settings.slice_bytes
         )
-        self.log_watchers: set[LogWatcher] = set()
+        self.log_watchers: set[LogSubscriber] = set()
         self.status = ""
         self.failure: ApiError | None = None
         self._upstream = upstream
         self._pacer = pacer
         self.observer = observer
         self._on_gone = on_gone
-        self._on_history = on_history
+        self._budget = budget
         self.loop = asyncio.get_running_loop()
-        self.snapshots = Snapshots(loop=self.loop, observer=observer)
+        self.metrics = MetricsCohorts(loop=self.loop, observer=observer)
         self._holders = 0
         self._closed = False
         self._history_size = 0
@@ -118,7 +117,7 @@ class Feed:
         for timer in (self._linger_timer, self._flush_timer):
             if timer is not None:
                 timer.cancel()
-        self.snapshots.close()
+        self.metrics.close()
         tasks = [self._task, *self._reads.values()]
         for task in tasks:
             task.cancel()
@@ -127,12 +126,13 @@ class Feed:
             self.failure = ApiError(SHUTTING_DOWN, retry_after=1)
             self._opened.set_result(None)
         self._account(0)
+        self._budget.forget(self)
 
     def close_all(self, closing: Closing) -> None:
         """Close all watchers' streams."""
         for watcher in list(self.log_watchers):
             watcher.connection.close(closing)
-        for each in self.snapshots.watchers():
+        for each in self.metrics.watchers():
             each.connection.close(closing)
 
     # Upstream
@@ -177,7 +177,7 @@ class Feed:
                 self.key,
                 after=self.core.position,
                 tail=self.settings.history_tail,
-                after_sequence=self.snapshots.sequence(self.core.epoch),
+                after_sequence=self.metrics.sequence(self.core.epoch),
             )
             async with aclosing(batches):
                 async for batch in batches:
@@ -194,7 +194,7 @@ class Feed:
             self._flush()
             core.start(batch.start)
             self.status = batch.start.status
-            self._found()
+            self._upstream_recovered()
         if not core.epoch:
             raise ApiError(COORDINATOR_ERROR, "the stream did not begin with its start")
         if batch.records:
@@ -202,7 +202,7 @@ class Feed:
             core.append(batch.records, self.loop.time())
         if batch.snapshots:
             newest = batch.snapshots[-1]
-            self.snapshots.take(Position(core.epoch, newest.sequence), newest.data)
+            self.metrics.take(Position(core.epoch, newest.sequence), newest.data)
         for change in batch.statuses:
             self.status = change.status
             self.observer.status_changed(self.key, change)
@@ -212,7 +212,7 @@ class Feed:
             if complete:
                 self.status = batch.end.status
                 self._finish()
-        self._settle()
+        self._after_change()
         if not self._opened.done() and core.last >= core.log_last:
             # Only now is the history filled, and a tail what it should be.
             self._flush()
@@ -220,13 +220,13 @@ class Feed:
         if batch.end is not None and not self.ended:
             raise ApiError(COORDINATOR_UNAVAILABLE)
 
-    def _found(self) -> None:
+    def _upstream_recovered(self) -> None:
         if self._lost_at is not None:
             outage = self.loop.time() - self._lost_at
             log.info("hub_upstream_back", job_id=self.key.job_id, outage_seconds=round(outage, 3))
             self._lost_at = None
 
-    def _settle(self) -> None:
+    def _after_change(self) -> None:
         """After any change of the core: what it asks for."""
         core = self.core
         if core.anomalies:
@@ -259,7 +259,12 @@ class Feed:
         change = size - self._history_size
         self._history_size = size
         if change:
-            self._on_history(change)
+            self._budget.account(self, change)
+
+    @property
+    def oldest_arrival(self) -> float | None:
+        """When the oldest entry of the history arrived; None if the history is empty."""
+        return self.core.history.oldest_arrival
 
     def evict_oldest(self) -> None:
         """Give up the part of the history that arrived first."""
@@ -292,7 +297,7 @@ class Feed:
         now = self.loop.time()
         for cohort, payload in core.flush():
             if payload:
-                cohort.told_at = now
+                cohort.announced_at = now
                 self.observer.delivered("logs", len(payload) * len(cohort.members))
                 self._broadcast(cohort, payload, now)
         spent = time.thread_time() - began
@@ -304,7 +309,7 @@ class Feed:
         self._wake()
         self._account(core.history.size)
 
-    def _broadcast(self, cohort: "Cohort[LogWatcher]", payload: bytes, now: float) -> None:
+    def _broadcast(self, cohort: Cohort[LogSubscriber], payload: bytes, now: float) -> None:
         """Write the same bytes to all members; whose socket is full falls behind."""
         data = frames.chunk(payload) if cohort.chunked else payload
         cohort.written_at = now
@@ -353,25 +358,25 @@ class Feed:
 
     def _finish(self) -> None:
         """The log is complete: log watchers step to its end by themselves."""
-        for each in self.snapshots.watchers():
+        for each in self.metrics.watchers():
             each.pump()
 
     def sweep(self, now: float, wall: float) -> None:
         """Look after quiet streams: keepalives, bookmarks, stalled clients, expired tokens."""
         settings = self.settings
-        metrics_watchers = self.snapshots.watchers()
+        metrics_watchers = self.metrics.watchers()
         connections = [each.connection for each in self.log_watchers]
         connections += [each.connection for each in metrics_watchers]
         for connection in connections:
-            connection.look_after(now, wall, write_timeout=settings.write_timeout)
+            connection.check(now, wall, write_timeout=settings.write_timeout)
         for cohort in list(self.core.cohorts.values()):
             if (
-                cohort.told < self.core.flushed
-                and now - cohort.told_at >= settings.bookmark_interval
+                cohort.announced < self.core.flushed
+                and now - cohort.announced_at >= settings.bookmark_interval
             ):
-                cohort.told, cohort.told_at = self.core.flushed, now
+                cohort.announced, cohort.announced_at = self.core.flushed, now
                 self._broadcast(
-                    cohort, frames.bookmark(Position(self.core.epoch, cohort.told)), now
+                    cohort, frames.bookmark(Position(self.core.epoch, cohort.announced)), now
                 )
             elif now - cohort.written_at >= settings.keepalive_interval:
                 self._broadcast(cohort, frames.KEEPALIVE, now)

@@ -3,50 +3,49 @@
 import asyncio
 import random
 import time
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
 from app.caller import Caller
-from app.errors import RATE_LIMITED, SHUTTING_DOWN, ApiError
+from app.errors import SHUTTING_DOWN, ApiError
 from app.hub.close_reasons import CloseReason
-from app.hub.connection import EXPIRED, Connection, drained
+from app.hub.connection import EXPIRED, Connect, Connection, OnClosed, Watcher, drained
 from app.hub.feed import Feed
 from app.hub.flush_pacer import FlushPacer
+from app.hub.history_budget import HistoryBudget
+from app.hub.limits import Group, StreamLimits
 from app.hub.log_watcher import LogWatcher
 from app.hub.metrics_watcher import MetricsWatcher
 from app.hub.observer import HubObserver
+from app.hub.open_streams import OpenStreams
 from app.hub.settings import HubSettings
 from app.hub.socket_pool import SocketPool
 from app.hub.upstream import JobKey, Position, Upstream
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Seat:
-    """A watcher's share of the limits, and its hold on a feed."""
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A watcher's share of the limits and its hold on a feed, until it is released."""
 
     caller: Caller
     kind: str
-    #: What it is counted under.
-    groups: tuple[tuple[str, ...], ...]
     feed: Feed
-    #: When it was taken, in seconds of the loop's clock.
+    #: What it counts towards.
+    groups: Sequence[Group]
+    #: When it was acquired, in seconds of the loop's clock.
     since: float
-    #: Whether a watcher sits on it; else it is to be given back.
-    occupied: bool = False
 
 
 class Hub:
     """Owns all feeds of a process. Made and closed within one event loop."""
 
-    #: How often quiet streams are looked after, in seconds.
+    #: How often quiet streams are checked, in seconds.
     SWEEP = 0.5
-    #: What a client that met a limit is told to wait, in seconds.
-    RETRY_AFTER = 10
 
     def __init__(
         self,
@@ -67,14 +66,11 @@ class Hub:
         )
         self._sockets = SocketPool()
         self._feeds: dict[JobKey, Feed] = {}
-        self._history_size = 0
+        self._history = HistoryBudget(limit=settings.history_bytes_total, observer=self._observer)
+        self._limits = StreamLimits(settings=settings, observer=self._observer)
         self._closing = False
-        #: Watchers by what they are counted under: everything, a tenant, a user.
-        self._counts: Counter[tuple[str, ...]] = Counter()
         #: Of all watchers that have joined.
-        self.connections: set[Connection] = set()
-        self._none_left = asyncio.Event()
-        self._none_left.set()
+        self.streams = OpenStreams()
         self._authorizations: dict[tuple[str, str | None, str], asyncio.Task[None]] = {}
         #: Feeds on their way out.
         self._ending: set[asyncio.Task[None]] = set()
@@ -97,20 +93,21 @@ class Hub:
         `after`. None if the client has everything of a job that ended. Raises
         `ApiError`.
         """
-        seat = await self._seat(caller, job_id, "logs")
-        connection = Connection(caller=caller, chunked=chunked, pool=self._sockets)
-        watcher = LogWatcher(feed=seat.feed, connection=connection, level=level)
+        lease = await self._acquire(caller, job_id, "logs")
+        feed = lease.feed
+        watcher = LogWatcher(feed=feed, connect=self._connect(lease, chunked), level=level)
+        joined = False
         try:
-            if not await watcher.join(tail=tail, after=after, follow=follow):
-                return None
-            self._check_alive(seat.feed)
-            seat.feed.log_watchers.add(watcher)
-            self._occupy(seat, watcher)
-            return watcher
+            if await watcher.join(tail=tail, after=after, follow=follow):
+                self._check_alive(feed)
+                feed.log_watchers.add(watcher)
+                self._opened(lease, watcher.connection)
+                joined = True
         finally:
-            if not seat.occupied:
+            if not joined:
                 watcher.leave()
-                self._give_back(seat)
+                self._release(lease)
+        return watcher if joined else None
 
     async def watch_metrics(
         self,
@@ -126,27 +123,27 @@ class Hub:
         None if the client has the last snapshot of a job that ended. Raises
         `ApiError`.
         """
-        seat = await self._seat(caller, job_id, "metrics")
-        feed = seat.feed
-        newest = feed.snapshots.newest
+        lease = await self._acquire(caller, job_id, "metrics")
+        feed = lease.feed
+        newest = feed.metrics.newest
         if feed.ended and newest is not None and after == newest[0]:
-            self._give_back(seat)
+            self._release(lease)
             return None
-        connection = Connection(caller=caller, chunked=chunked, pool=self._sockets)
-        watcher = MetricsWatcher(feed=feed, connection=connection, interval=interval, seen=after)
-        feed.snapshots.join(watcher)
-        self._occupy(seat, watcher)
+        watcher = MetricsWatcher(
+            feed=feed, connect=self._connect(lease, chunked), interval=interval, seen=after
+        )
+        feed.metrics.join(watcher)
+        self._opened(lease, watcher.connection)
         return watcher
 
     def credentials(self) -> set[str]:
-        """Give the ids of the credentials behind the open streams."""
-        return {connection.caller.credential_id for connection in self.connections}
+        """Return the ids of the credentials behind the open streams."""
+        return self.streams.credentials()
 
     def revoke(self, credential_id: str) -> None:
         """Close the streams that a credential opened."""
-        for connection in list(self.connections):
-            if connection.caller.credential_id == credential_id:
-                connection.close(EXPIRED)
+        for connection in self.streams.of_credential(credential_id):
+            connection.close(EXPIRED)
 
     async def close(self) -> None:
         """Tell all watchers to connect elsewhere, and end all feeds.
@@ -157,7 +154,7 @@ class Hub:
             return
         self._closing = True
         self._send_all_away()
-        await self._none_left.wait()
+        await self.streams.none_left()
         self._sweeper.cancel()
         for feed in list(self._feeds.values()):
             self._end(feed)
@@ -171,7 +168,7 @@ class Hub:
         Each has a share of `drain_spread` of its own: chance alone would put
         half as many again into some seconds as into others.
         """
-        connections = list(self.connections)
+        connections = list(self.streams)
         random.shuffle(connections)
         share = self._settings.drain_spread * 1000 / max(len(connections), 1)
         for place, connection in enumerate(connections):
@@ -180,9 +177,9 @@ class Hub:
 
     # Joining
 
-    async def _seat(self, caller: Caller, job_id: str, kind: str) -> Seat:
-        """Take a seat at an open feed, for a caller who may see the job, within the limits."""
-        groups = self._count_in(caller)
+    async def _acquire(self, caller: Caller, job_id: str, kind: str) -> Lease:
+        """Acquire a lease on an open feed, for a caller who may see the job, within the limits."""
+        groups = self._limits.count_in(caller)
         feed: Feed | None = None
         try:
             await self._authorize(caller, job_id)
@@ -193,9 +190,13 @@ class Hub:
         except BaseException:
             if feed is not None:
                 feed.release()
-            self._count_out(groups)
+            self._limits.count_out(groups)
             raise
-        return Seat(caller, kind, groups, feed, self._loop.time())
+        return Lease(caller, kind, feed, groups, self._loop.time())
+
+    def _release(self, lease: Lease) -> None:
+        lease.feed.release()
+        self._limits.count_out(lease.groups)
 
     def _check_alive(self, feed: Feed) -> None:
         """Raise `ApiError` if a feed ended while somebody waited to join it."""
@@ -204,73 +205,45 @@ class Hub:
         if feed.failure is not None:
             raise feed.failure
 
-    def _occupy(self, seat: Seat, watcher: LogWatcher | MetricsWatcher) -> None:
-        """Let a watcher that has joined keep the seat until its connection is closed."""
-        seat.occupied = True
-        watcher.connection.on_closed = partial(self._vacate, seat, watcher)
-        self.connections.add(watcher.connection)
-        self._none_left.clear()
-        self._observer.watcher_joined(seat.kind)
-
-    def _vacate(
-        self, seat: Seat, watcher: LogWatcher | MetricsWatcher, reason: CloseReason
-    ) -> None:
-        watcher.leave()
-        self._give_back(seat)
-        self.connections.discard(watcher.connection)
-        if not self.connections:
-            self._none_left.set()
-        self._observer.watcher_left(seat.kind, reason)
-        log.info(
-            "hub_watcher_closed",
-            kind=seat.kind,
-            reason=reason.value,
-            job_id=seat.feed.key.job_id,
-            seconds=round(self._loop.time() - seat.since, 3),
-            request_id=seat.caller.request_id,
-            tenant_id=seat.caller.tenant_id,
-            user_id=seat.caller.user_id,
+    def _connect(self, lease: Lease, chunked: bool) -> Connect:
+        """Return what makes the connection of a watcher that has this lease."""
+        return partial(
+            self._new_connection,
+            caller=lease.caller,
+            chunked=chunked,
+            on_closed=partial(self._closed, lease),
         )
 
-    def _give_back(self, seat: Seat) -> None:
-        seat.feed.release()
-        self._count_out(seat.groups)
+    def _new_connection(
+        self, watcher: Watcher, *, caller: Caller, chunked: bool, on_closed: OnClosed
+    ) -> Connection:
+        return Connection(
+            caller=caller,
+            chunked=chunked,
+            pool=self._sockets,
+            watcher=watcher,
+            on_closed=on_closed,
+        )
 
-    def _count_in(self, caller: Caller) -> tuple[tuple[str, ...], ...]:
-        """Count a watcher in, under all that limits it. Raises `ApiError` RATE_LIMITED."""
-        groups = self._groups(caller)
-        for group, (limit, name) in groups.items():
-            if self._counts[group] >= limit:
-                self._refuse(name)
-        self._counts.update(groups.keys())
-        return tuple(groups)
+    def _opened(self, lease: Lease, connection: Connection) -> None:
+        """Note that a watcher has joined; it keeps its lease until its connection is closed."""
+        self.streams.add(connection)
+        self._observer.watcher_joined(lease.kind)
 
-    def _count_out(self, groups: tuple[tuple[str, ...], ...]) -> None:
-        for group in groups:
-            self._counts[group] -= 1
-            if not self._counts[group]:
-                del self._counts[group]
-
-    def _groups(self, caller: Caller) -> dict[tuple[str, ...], tuple[int, str]]:
-        settings = self._settings
-        groups = {
-            (): (settings.max_watchers, "process"),
-            (caller.tenant_id,): (settings.max_watchers_per_tenant, "tenant"),
-        }
-        if caller.user_id is not None:
-            user = (caller.tenant_id, caller.user_id)
-            groups[user] = (settings.max_watchers_per_user, "user")
-        return groups
-
-    def _refuse(self, limit: str) -> None:
-        self._observer.watcher_refused(limit)
-        texts = {
-            "process": "This replica has as many streams as it can take; try again.",
-            "tenant": "Your tenant has as many streams open as it may; close some, then try again.",
-            "user": "You have as many streams open as you may; close some, then try again.",
-            "feeds": "This replica watches as many jobs as it can; try again.",
-        }
-        raise ApiError(RATE_LIMITED, texts[limit], retry_after=self.RETRY_AFTER)
+    def _closed(self, lease: Lease, connection: Connection, reason: CloseReason) -> None:
+        self._release(lease)
+        self.streams.remove(connection)
+        self._observer.watcher_left(lease.kind, reason)
+        log.info(
+            "hub_watcher_closed",
+            kind=lease.kind,
+            reason=reason.value,
+            job_id=lease.feed.key.job_id,
+            seconds=round(self._loop.time() - lease.since, 3),
+            request_id=lease.caller.request_id,
+            tenant_id=lease.caller.tenant_id,
+            user_id=lease.caller.user_id,
+        )
 
     async def _authorize(self, caller: Caller, job_id: str) -> None:
         """Ask the coordinator for the job as this caller; once for all who ask together."""
@@ -288,7 +261,7 @@ class Hub:
         feed = self._feeds.get(key)
         if feed is None:
             if len(self._feeds) >= self._settings.max_feeds:
-                self._refuse("feeds")
+                raise self._limits.refusal("feeds")
             feed = self._feeds[key] = Feed(
                 key,
                 upstream=self._upstream,
@@ -296,7 +269,7 @@ class Hub:
                 pacer=self._pacer,
                 observer=self._observer,
                 on_gone=self._end,
-                on_history=self._account,
+                budget=self._history,
             )
         return feed
 
@@ -307,24 +280,6 @@ class Hub:
             task = self._loop.create_task(feed.aclose(), name=f"hub-end-{feed.key.job_id}")
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
-
-    # Bounds over all feeds
-
-    def _account(self, change: int) -> None:
-        """Keep the histories of all feeds together within bounds: the oldest goes first."""
-        self._history_size += change
-        self._observer.history_size(self._history_size)
-        if change <= 0:
-            return
-        while self._history_size > self._settings.history_bytes_total:
-            before = self._history_size
-            oldest = min(
-                self._feeds.values(),
-                key=lambda feed: feed.core.history.oldest_arrival or float("inf"),
-            )
-            oldest.evict_oldest()
-            if self._history_size >= before:
-                return
 
     async def _sweep(self) -> None:
         while True:

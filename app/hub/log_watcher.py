@@ -7,12 +7,12 @@ import structlog
 from app.errors import FAILED_PRECONDITION, ApiError
 from app.hub import frames
 from app.hub.close_reasons import CloseReason
-from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connection
+from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connect
 from app.hub.cursors import Cursor, Step
 from app.hub.feed import Feed
 from app.hub.upstream import LogPage, Position, is_final
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
 
 class LogWatcher(Cursor):
@@ -31,11 +31,10 @@ class LogWatcher(Cursor):
     #: First pause after a page could not be read, in seconds; it doubles.
     PAUSE = 0.1
 
-    def __init__(self, *, feed: Feed, connection: Connection, level: int) -> None:
-        super().__init__(level=level, chunked=connection.chunked)
+    def __init__(self, *, feed: Feed, connect: Connect, level: int) -> None:
+        self.connection = connect(self)
+        super().__init__(level=level, chunked=self.connection.chunked)
         self.feed = feed
-        self.connection = connection
-        connection.watcher = self
         self._prelude = b""
         self._pause = self.PAUSE
         #: Since when no page can be read, in seconds of the loop's clock.
@@ -109,19 +108,19 @@ class LogWatcher(Cursor):
             self.pump_soon()
 
     def stop(self) -> None:
-        """See `connection.Watcher`."""
+        """Leave the cohort, so that no flush writes behind the final event."""
         if self.live:
             self.feed.core.fall_behind(self)
 
     def leave(self) -> None:
-        """Let go of the feed."""
+        """Leave the feed."""
         if self._fetch is not None and isinstance(self._fetch, asyncio.TimerHandle):
             self._fetch.cancel()
         self.feed.log_watchers.discard(self)
         self.feed.core.leave(self)
 
-    def last_words(self) -> tuple[Position, str]:
-        """See `connection.Watcher`."""
+    def final_position(self) -> tuple[Position, str]:
+        """Return the position up to which everything was delivered, and the job's status."""
         return self.feed.core.position_of(self), self.feed.status
 
     def pump_soon(self) -> None:

@@ -1,17 +1,14 @@
 """A feed's newest metrics snapshot, and the watchers that are served with it."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from app.hub import frames
 from app.hub.observer import HubObserver
+from app.hub.subscribers import MetricsSubscriber
 from app.hub.upstream import Position
 
-if TYPE_CHECKING:
-    from app.hub.metrics_watcher import MetricsWatcher
 
-
-class Snapshots:
+class MetricsCohorts:
     """Serves watchers of the same interval together, each snapshot at most once.
 
     A cohort is served at once when something is new, or an interval after it
@@ -24,7 +21,7 @@ class Snapshots:
         self._loop = loop
         self._observer = observer
         #: By interval; a dict for a set, since it keeps the order of arrival.
-        self._cohorts: dict[int, dict[MetricsWatcher, None]] = {}
+        self._cohorts: dict[int, dict[MetricsSubscriber, None]] = {}
         self._ticks: dict[int, asyncio.TimerHandle] = {}
 
     def take(self, position: Position, data: bytes) -> None:
@@ -35,20 +32,20 @@ class Snapshots:
                 self._tick(interval)
 
     def sequence(self, epoch: str) -> int:
-        """Give the newest sequence that is had of this log; 0 if none is."""
+        """Return the sequence of the newest snapshot of this epoch; 0 if there is none."""
         if self.newest is None or self.newest[0].epoch != epoch:
             return 0
         return self.newest[0].offset
 
-    def watchers(self) -> "list[MetricsWatcher]":
+    def watchers(self) -> list[MetricsSubscriber]:
         """All who have joined."""
         return [each for cohort in self._cohorts.values() for each in cohort]
 
-    def join(self, watcher: "MetricsWatcher") -> None:
+    def join(self, watcher: MetricsSubscriber) -> None:
         """Serve a watcher together with those of the same interval."""
         self._cohorts.setdefault(watcher.interval, {})[watcher] = None
 
-    def leave(self, watcher: "MetricsWatcher") -> None:
+    def leave(self, watcher: MetricsSubscriber) -> None:
         """Forget a watcher."""
         cohort = self._cohorts[watcher.interval]
         del cohort[watcher]

@@ -1,7 +1,7 @@
 """A watcher of a job's metrics."""
 
 from app.hub import frames
-from app.hub.connection import ENDED, Connection
+from app.hub.connection import ENDED, Connect
 from app.hub.feed import Feed
 from app.hub.upstream import Position
 
@@ -12,11 +12,10 @@ class MetricsWatcher:
     __slots__ = ("_seen", "connection", "feed", "interval")
 
     def __init__(
-        self, *, feed: Feed, connection: Connection, interval: int, seen: Position | None
+        self, *, feed: Feed, connect: Connect, interval: int, seen: Position | None
     ) -> None:
         self.feed = feed
-        self.connection = connection
-        connection.watcher = self
+        self.connection = connect(self)
         self.interval = interval
         self._seen = seen
 
@@ -32,14 +31,14 @@ class MetricsWatcher:
             self.pump()
 
     def stop(self) -> None:
-        """See `connection.Watcher`; `wants` sees to it."""
+        """Do nothing: a connection that closes is not open, so no snapshot is wanted."""
 
     def leave(self) -> None:
-        """Let go of the feed."""
-        self.feed.snapshots.leave(self)
+        """Leave the feed."""
+        self.feed.metrics.leave(self)
 
-    def last_words(self) -> tuple[Position, str]:
-        """See `connection.Watcher`."""
+    def final_position(self) -> tuple[Position, str]:
+        """Return the id of the last snapshot that was sent, and the job's status."""
         return self._seen or Position(self.feed.core.epoch, 0), self.feed.status
 
     def wants(self, position: Position) -> bool:
@@ -58,7 +57,7 @@ class MetricsWatcher:
     def pump(self) -> None:
         """Catch up with the newest snapshot, and with the end."""
         connection, feed = self.connection, self.feed
-        newest = feed.snapshots.newest
+        newest = feed.metrics.newest
         if newest is not None and self.wants(newest[0]):
             position, frame = newest
             self.give(position, frames.chunk(frame) if connection.chunked else frame)

@@ -109,7 +109,7 @@ async def test_a_watcher_that_is_behind_and_one_that_stalls_are_ended_too(
         ):
             await live.next()
             await stalled.next()
-            assert len(gateway.hub.connections) == 2
+            assert len(gateway.hub.streams) == 2
             # One that waits for a page of the log.
             coordinator.answering.clear()
             async with gateway.watch(token=key.secret, last_event_id="e1:1") as behind:

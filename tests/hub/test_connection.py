@@ -16,6 +16,7 @@ class Stopped:
 
     def __init__(self) -> None:
         self.stops = 0
+        self.left = False
 
     def pump(self) -> None:
         """Nothing more to send."""
@@ -23,7 +24,10 @@ class Stopped:
     def stop(self) -> None:
         self.stops += 1
 
-    def last_words(self) -> tuple[Position, str]:
+    def leave(self) -> None:
+        self.left = True
+
+    def final_position(self) -> tuple[Position, str]:
         return Position("e", 3), "TRAINING"
 
 
@@ -32,10 +36,14 @@ async def test_what_is_sent_to_a_full_socket_keeps_its_order_and_the_end_comes_l
     with theirs:
         theirs.setblocking(False)
         pool, watcher = SocketPool(), Stopped()
-        connection = Connection(caller=Caller("acme", "ann"), chunked=False, pool=pool)
-        connection.watcher = watcher
         closed: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
-        connection.on_closed = closed.set_result
+        connection = Connection(
+            caller=Caller("acme", "ann"),
+            chunked=False,
+            pool=pool,
+            watcher=watcher,
+            on_closed=lambda _, reason: closed.set_result(reason),
+        )
         connection.open(ours.detach())
 
         event = 'id: e:{}\nevent: log\ndata: "{}"\n\n'
@@ -51,6 +59,7 @@ async def test_what_is_sent_to_a_full_socket_keeps_its_order_and_the_end_comes_l
             while data := await loop.sock_recv(theirs, 65536):
                 received += data
             assert await closed is CloseReason.SHUTDOWN
+        assert watcher.left
         assert [each.id for each in parse(received)] == ["e:1", "e:2", "e:3", "e:3"]
         assert parse(received)[-1].data["code"] == "SHUTTING_DOWN"
         pool.close()

@@ -365,7 +365,7 @@ def test_a_new_cohort_was_not_silent_since_the_clock_began() -> None:
     core.join(watcher, 1)
     assert core.next(watcher, 5000.0) is Step.LIVE
     (cohort,) = core.cohorts.values()
-    assert (cohort.told_at, cohort.written_at) == (5000.0, 5000.0)
+    assert (cohort.announced_at, cohort.written_at) == (5000.0, 5000.0)
 
 
 def test_an_end_before_the_last_entry_is_no_end() -> None:

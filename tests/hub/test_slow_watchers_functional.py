@@ -29,7 +29,7 @@ async def read_all(watching: Watching) -> list[int]:
 
 
 def most_unsent(gateway: Gateway) -> int:
-    return max(connection.unsent for connection in gateway.hub.connections)
+    return max(connection.unsent for connection in gateway.hub.streams)
 
 
 async def test_a_stalled_watcher_holds_little_costs_others_nothing_and_catches_up(

@@ -1,0 +1,33 @@
+"""What a feed needs of its watchers: it calls them, and imports none of their classes."""
+
+from typing import Protocol
+
+from app.hub.connection import Connection
+from app.hub.cursors import Cursor
+from app.hub.upstream import Position
+
+
+class LogSubscriber(Cursor, Protocol):
+    """A watcher of a job's log: a cursor of the feed's core, with a connection."""
+
+    connection: Connection
+
+    def pump_soon(self) -> None:
+        """Step in the loop's next turn."""
+
+
+class MetricsSubscriber(Protocol):
+    """A watcher of a job's metric snapshots."""
+
+    connection: Connection
+    #: Seconds between two snapshots.
+    interval: int
+
+    def wants(self, position: Position) -> bool:
+        """Whether this snapshot is new to the watcher and its socket can take it."""
+
+    def give(self, position: Position, data: bytes) -> None:
+        """Write a snapshot, framed."""
+
+    def pump(self) -> None:
+        """Send the newest snapshot unless it was sent before; close at the job's end."""
