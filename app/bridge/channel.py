@@ -15,6 +15,7 @@ SERVICE = "mindcoordinator.v1.MindCoordinator"
 IDEMPOTENT_READS = (
     "GetJob",
     "ListJobs",
+    "ListCheckpoints",
     "GetJobMetrics",
     "ListJobLogs",
     "GetClusterStatus",

@@ -39,6 +39,7 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
     CancelJobRequest,
     GetJobRequest,
     Job,
+    ListCheckpointsRequest,
     PauseJobRequest,
     ResumeJobRequest,
 )
@@ -183,6 +184,17 @@ class CoordinatorClient:
                 modify_resources=modify_resources,
                 new_resource_config=new_resource_config,
             ),
+        )
+
+    async def list_checkpoints(
+        self, caller: Caller, job_id: str, *, page_size: int = 20, page_token: str = ""
+    ) -> JsonObject:
+        """Fetch a page of a job's checkpoints, the newest first."""
+        return await self._call(
+            "ListCheckpoints",
+            self._stub.ListCheckpoints,
+            caller,
+            ListCheckpointsRequest(job_id=job_id, page_size=page_size, page_token=page_token),
         )
 
     async def get_job_metrics(

@@ -65,6 +65,7 @@ _OWN: dict[StatusCode, dict[str, ErrorKind]] = {
                 "PauseJob",
                 "ResumeJob",
                 "RetryJob",
+                "ListCheckpoints",
                 "GetJobMetrics",
                 "ListJobLogs",
                 "WatchJob",

@@ -87,7 +87,12 @@ class ResumeJobSchema(Body):
 class RetryJobSchema(Body):
     """`POST /jobs/{job_id}/retry`."""
 
-    checkpoint_id = Text("Empty starts afresh.", most=256, load_default="")
+    checkpoint_id = Text(
+        "Empty starts a preempted job from its newest checkpoint, else where the job itself was"
+        " to start.",
+        most=256,
+        load_default="",
+    )
     modify_resources = Flag("Whether to run with other resources.", load_default=False)
     new_resource_config = fields.Nested(ResourceConfigSchema, allow_none=True, load_default=None)
 
@@ -125,6 +130,7 @@ class ListJobsQuery(PageQuery):
     order_by = Text("A field, optionally followed by desc.", most=256, load_default="")
 
 
+PAGE_QUERY = PageQuery()
 SUBMIT_JOB_BODY = SubmitJobSchema()
 CANCEL_JOB_BODY = CancelJobSchema()
 PAUSE_JOB_BODY = PauseJobSchema()

@@ -145,6 +145,26 @@ ENDPOINTS = (
         path="/jobs/job-1",
     ),
     Endpoint(
+        "GET",
+        "/jobs/{job_id}/checkpoints",
+        "ListCheckpoints",
+        jobs_pb2.ListCheckpointsRequest(job_id="job-1", page_size=7, page_token="next"),
+        jobs_pb2.ListCheckpointsResponse(
+            checkpoints=[jobs_pb2.Checkpoint(checkpoint_id="step-7", step=7, size_bytes=2**53)],
+            next_page_token="more",
+            total_count=20_000,
+        ),
+        {
+            "checkpoints": [
+                {"checkpoint_id": "step-7", "step": 7, "path": "", "size_bytes": 2**53}
+            ],
+            "next_page_token": "more",
+            "total_count": 20_000,
+        },
+        path="/jobs/job-1/checkpoints",
+        query={"page_size": "7", "page_token": "next"},
+    ),
+    Endpoint(
         "POST",
         "/jobs/{job_id}/cancel",
         "CancelJob",

@@ -55,7 +55,7 @@ def test_every_route_is_among_these(gateway: Gateway) -> None:
     known |= {("GET", PREFIX + route) for route in ("/openapi.json", "/docs", "/docs/{asset}")}
     known |= {("GET", "/health"), ("GET", "/health/ready"), ("GET", "/metrics")}
     assert routes == known
-    assert len(ENDPOINTS) + len(STREAMS) == 21
+    assert len(ENDPOINTS) + len(STREAMS) == 22
 
 
 async def test_the_longest_lists_and_numbers_are_exact(gateway: Gateway) -> None:

@@ -96,6 +96,11 @@ CALLS = [
         ),
     ),
     Call(
+        "ListCheckpoints",
+        lambda client, caller: client.list_checkpoints(caller, "j", page_size=7, page_token="t"),
+        jobs_pb2.ListCheckpointsRequest(job_id="j", page_size=7, page_token="t"),
+    ),
+    Call(
         "GetJobMetrics",
         lambda client, caller: client.get_job_metrics(caller, "j", max_points=9),
         watch_pb2.GetJobMetricsRequest(job_id="j", max_points=9),

@@ -216,6 +216,9 @@ async def lists(world: World, allowed: Collection[int] = (200, 400, 403, 501)) -
         for path in ("/jobs", "/evaluations")
         for page_token in (world.owner.page_token, "nothing")
     ]
+    # Of a job of the strangers' own, with a token of the owner's.
+    own_checkpoints = f"/jobs/{world.own_job}/checkpoints"
+    queries += [(own_checkpoints, {}), (own_checkpoints, {"page_token": world.owner.page_token})]
     for who, token in world.strangers.items():
         for path, query in queries:
             answer = await world.gateway.ask("GET", path, token=token, params=query)

@@ -16,6 +16,7 @@ from app.schemas.headers import SUBMIT_HEADERS
 from app.schemas.jobs import (
     CANCEL_JOB_BODY,
     LIST_JOBS_QUERY,
+    PAGE_QUERY,
     PAUSE_JOB_BODY,
     RESUME_JOB_BODY,
     RETRY_JOB_BODY,
@@ -77,6 +78,22 @@ async def get_job(request: web.Request) -> web.Response:
             raise
         reading = request.app[JOB_CACHE].job(caller.tenant_id, job_id)
         return await answer_stale(request, error, reading, read="job")
+
+
+@routes.get("/jobs/{job_id}/checkpoints")
+@requires(Permission.VIEW)
+@Operation(rpc="ListCheckpoints", query=PAGE_QUERY)
+async def list_checkpoints(request: web.Request) -> web.Response:
+    """List a job's checkpoints, the newest first.
+
+    The job itself has the newest 100 of them; any can be resumed from. 501
+    where the coordinator cannot list them.
+    """
+    return success(
+        await request.app[COORDINATOR].list_checkpoints(
+            caller_of(request), JOB_ID.of(request), **query_of(request)
+        )
+    )
 
 
 @routes.post("/jobs/{job_id}/cancel")

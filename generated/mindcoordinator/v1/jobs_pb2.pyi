@@ -878,7 +878,7 @@ class Job(_message.Message):
     exit_code: _builtins.int
     """Of the training process; absent until it has ended."""
     checkpoint_count: _builtins.int
-    """How many checkpoints there are in all. Coordinators that do not count leave it at 0."""
+    """How many checkpoints there are in all; absent where the coordinator does not count."""
     @_builtins.property
     def training_config(self) -> Global___TrainingConfig: ...
     @_builtins.property
@@ -941,14 +941,19 @@ class Job(_message.Message):
         node_ids: _abc.Iterable[_builtins.str] | None = ...,
         output_path: _builtins.str = ...,
         exit_code: _builtins.int | None = ...,
-        checkpoint_count: _builtins.int = ...,
+        checkpoint_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "created_at", b"created_at", "data_config", b"data_config", "ended_at", b"ended_at", "exit_code", b"exit_code", "output_config", b"output_config", "progress", b"progress", "resource_config", b"resource_config", "scheduling_config", b"scheduling_config", "started_at", b"started_at", "training_config", b"training_config", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_count", b"_checkpoint_count", "_exit_code", b"_exit_code", "checkpoint_count", b"checkpoint_count", "created_at", b"created_at", "data_config", b"data_config", "ended_at", b"ended_at", "exit_code", b"exit_code", "output_config", b"output_config", "progress", b"progress", "resource_config", b"resource_config", "scheduling_config", b"scheduling_config", "started_at", b"started_at", "training_config", b"training_config", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "checkpoint_count", b"checkpoint_count", "checkpoints", b"checkpoints", "created_at", b"created_at", "data_config", b"data_config", "ended_at", b"ended_at", "error_message", b"error_message", "exit_code", b"exit_code", "job_id", b"job_id", "labels", b"labels", "message", b"message", "name", b"name", "node_ids", b"node_ids", "output_config", b"output_config", "output_path", b"output_path", "parent_job_id", b"parent_job_id", "progress", b"progress", "resource_config", b"resource_config", "revision", b"revision", "run_count", b"run_count", "scheduling_config", b"scheduling_config", "started_at", b"started_at", "status", b"status", "tenant_id", b"tenant_id", "training_config", b"training_config", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_count", b"_checkpoint_count", "_exit_code", b"_exit_code", "checkpoint_count", b"checkpoint_count", "checkpoints", b"checkpoints", "created_at", b"created_at", "data_config", b"data_config", "ended_at", b"ended_at", "error_message", b"error_message", "exit_code", b"exit_code", "job_id", b"job_id", "labels", b"labels", "message", b"message", "name", b"name", "node_ids", b"node_ids", "output_config", b"output_config", "output_path", b"output_path", "parent_job_id", b"parent_job_id", "progress", b"progress", "resource_config", b"resource_config", "revision", b"revision", "run_count", b"run_count", "scheduling_config", b"scheduling_config", "started_at", b"started_at", "status", b"status", "tenant_id", b"tenant_id", "training_config", b"training_config", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__checkpoint_count: _TypeAlias = _typing.Literal["checkpoint_count"]  # noqa: Y015
+    _WhichOneofArgType__checkpoint_count: _TypeAlias = _typing.Literal["_checkpoint_count", b"_checkpoint_count"]  # noqa: Y015
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoint_count) -> _WhichOneofReturnType__checkpoint_count | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
