@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -55,8 +56,11 @@ class Artefacts:
         self._limits = limits
         self._clock = clock
 
-    def export(self, job: JobRecord, directory: JobDir, abandoned: threading.Event) -> Exported:
-        """Convert, bring away, and register; done again, it has the same result.
+    def export(
+        self, job: JobRecord, output: Path, directory: JobDir, abandoned: threading.Event
+    ) -> Exported:
+        """Convert, bring away, and register what is in `output`; done again, it has the same
+        result.
 
         A destination that is not there appears as a whole; in one that is
         there, files are replaced one by one. Raises BadUrl, CannotConvert,
@@ -65,7 +69,8 @@ class Artefacts:
         asked = job.submission.output_config
         url = asked.path or self._drive.url(job.tenant_id, f"jobs/{job.job_id}/output")
         place = self._drive.destination(access_of(job), url)
-        with self._converted(asked.export_format, directory, abandoned) as (made, converted):
+        with self._converted(asked.export_format, output, directory, abandoned) as found:
+            made, converted = found
             report = self._bring(made, place, job.job_id, abandoned)
             left_out = _told(converted or report)
             if not asked.register_model:
@@ -99,15 +104,15 @@ class Artefacts:
 
     @contextmanager
     def _converted(
-        self, export_format: str, directory: JobDir, abandoned: threading.Event
+        self, export_format: str, source: Path, directory: JobDir, abandoned: threading.Event
     ) -> Iterator[tuple[Directory, Report | None]]:
         """The artefacts in a format, as long as they are needed, and what it leaves out."""
         if not export_format:
-            with Directory.open(directory.output) as output:
+            with Directory.open(source) as output:
                 yield output, None
             return
-        with self._converter.converted(export_format, directory, abandoned) as (made, report):
-            yield made, report
+        with self._converter.converted(export_format, source, directory, abandoned) as found:
+            yield found
 
     def _about(self, job: JobRecord) -> dict[str, Any]:
         training = job.submission.training_config

@@ -44,4 +44,4 @@ class EvaluationCalls(Calls):
         return self._evaluation_message(job)
 
     def _evaluation_message(self, job: JobRecord) -> evaluations_pb2.Evaluation:
-        return evaluation_message(job, self._parts.workspace.directory(job.job_id).output)
+        return evaluation_message(job, self._parts.workspace.output(job))

@@ -9,6 +9,7 @@ import importlib.util
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import orjson
@@ -53,9 +54,9 @@ class Converter:
 
     @contextmanager
     def converted(
-        self, export_format: str, directory: JobDir, abandoned: threading.Event
+        self, export_format: str, source: Path, directory: JobDir, abandoned: threading.Event
     ) -> Iterator[tuple[Directory, Report]]:
-        """The artefacts of a job in a format, and what was left out of them.
+        """The artefacts in `source` in a format, and what was left out of them.
 
         They are removed at the end of the block. Raises CannotConvert,
         Abandoned, OSError.
@@ -64,7 +65,7 @@ class Converter:
             remove_tree(job, directory.export.name)
             try:
                 with (
-                    job.open_directory(directory.output.name) as output,
+                    Directory.open(source) as output,
                     job.make_directory(directory.export.name) as made,
                 ):
                     yield made, self._convert(export_format, output, made, abandoned)

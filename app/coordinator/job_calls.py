@@ -10,7 +10,7 @@ from .pages import page_size
 from .records import JobRecord, checkpoint_url
 from .refusals import FailedPrecondition, InvalidArgument, Overloaded
 from .states import RETRYABLE, WAITING, Status
-from .submission import Accepted, accept, accept_retry
+from .submission import Accepted, accept, accept_export, accept_retry
 
 
 class JobCalls(Calls):
@@ -111,6 +111,11 @@ class JobCalls(Calls):
             )
         if request.modify_resources and not request.HasField("new_resource_config"):
             raise InvalidArgument("new_resource_config", "modify_resources needs it")
+        if job.artefacts_of and not request.checkpoint_id and not request.modify_resources:
+            again = accept_export(
+                job, user_id=peer.user_id, secrets=self._secrets_of(job), now=self._parts.clock()
+            )
+            return job_message(self._take_up(again, request))
         child = accept_retry(
             job,
             resources=request.new_resource_config if request.modify_resources else None,

@@ -22,6 +22,11 @@ LEAVING: Final = {
     Intent.TIMEOUT: "Saving a checkpoint: it has run for as long as it may.",
     Intent.CANCEL: "Being cancelled.",
 }
+#: What is to be done about an export that has failed.
+EXPORTED_BY_RETRY: Final = (
+    "Retry the job to export its artefacts again, without another run; a retry with a"
+    " checkpoint_id or other resources runs it again."
+)
 
 
 class Moves:
@@ -109,7 +114,10 @@ class Moves:
         self.move(job, status, message, intent=Intent.NONE, intent_reason="")
 
     def fail(self, job: JobRecord, reason: str, message: str = "Failed.") -> None:
-        """The job has failed."""
+        """The job has failed. What was to be exported then waits for a retry."""
+        if job.status is Status.EXPORTING:
+            reason = f"{reason.rstrip('.')}. {EXPORTED_BY_RETRY}"
+            job = self.change(job, artefacts_of=job.artefacts_of or job.job_id)
         self.move(
             job,
             Status.FAILED,

@@ -158,6 +158,9 @@ class JobRecord:
     #: Directory of the checkpoint that the next run starts from, or empty.
     resume_from: str = ""
     output_path: str = ""
+    #: The job whose directory has the artefacts that this one exports without a run. Of a job
+    #: that has FAILED: the one whose artefacts a retry exports. Empty if a retry runs again.
+    artefacts_of: str = ""
     exit_code: int | None = None
     progress: Progress = Progress()
     #: The newest of its checkpoints, the oldest first: all of them as long as it has not ended.

@@ -52,6 +52,7 @@ def _state(job: JobRecord) -> dict[str, Any]:
         "node_ids": job.node_ids,
         "resume_from": job.resume_from,
         "output_path": job.output_path,
+        "artefacts_of": job.artefacts_of,
         "exit_code": job.exit_code,
         "progress": job.progress,
         "not_before": job.not_before,

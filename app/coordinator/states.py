@@ -32,7 +32,16 @@ MOVES: Final[dict[Status, frozenset[Status]]] = {
     # Back to the queue: the run was taken back before it began.
     _S.SCHEDULING: frozenset({_S.PREPARING, _S.QUEUED, _S.PAUSED, _S.FAILED, _S.CANCELLED}),
     _S.PREPARING: frozenset(
-        {_S.TRAINING, _S.EVALUATING, _S.QUEUED, _S.PAUSED, _S.FAILED, _S.CANCELLED}
+        {
+            _S.TRAINING,
+            _S.EVALUATING,
+            # It only exports what another job made.
+            _S.EXPORTING,
+            _S.QUEUED,
+            _S.PAUSED,
+            _S.FAILED,
+            _S.CANCELLED,
+        }
     ),
     # Back to the queue: the coordinator stops, or a transient failure is retried.
     _S.TRAINING: frozenset(

@@ -23,7 +23,7 @@ from .exporting import missing_packages
 from .job_environment import check_environment
 from .job_secrets import take_out, unknown
 from .ranks import check_world_size
-from .records import JobRecord
+from .records import Demand, JobRecord
 from .refusals import FailedPrecondition, InvalidArgument
 
 _QUEUE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -158,6 +158,42 @@ def accept_retry(
         queue_name=parent.queue_name,
         parent_job_id=parent.job_id,
         resume_from=resume_from,
+    )
+    return Accepted(child, secrets)
+
+
+def accept_export(
+    parent: JobRecord, *, user_id: str, secrets: Mapping[str, str], now: int
+) -> Accepted:
+    """The child of a job whose export has failed: it exports the same again, without a run.
+
+    It needs no core and no GPU, whatever the run needed. `secrets` is what was
+    kept of the parent's masked variables, for a retry that runs again.
+    """
+    job_id = new_job_id()
+    child = JobRecord(
+        job_id=job_id,
+        tenant_id=parent.tenant_id,
+        user_id=user_id,
+        name=parent.name,
+        submission=parent.submission,
+        grant=Grant.give(
+            tenant_id=parent.tenant_id,
+            user_id=user_id,
+            job_id=job_id,
+            urls=parent.grant.urls if parent.grant else (),
+        ),
+        demand=Demand(cpus=0),
+        created_at=now,
+        updated_at=now,
+        kind=parent.kind,
+        evaluation=parent.evaluation,
+        message=f"Accepted: it exports the artefacts of {parent.artefacts_of}, without a run.",
+        priority=parent.priority,
+        queue_name=parent.queue_name,
+        parent_job_id=parent.job_id,
+        artefacts_of=parent.artefacts_of,
+        progress=parent.progress,
     )
     return Accepted(child, secrets)
 

@@ -88,6 +88,9 @@ class Workspace:
         directory = self.directory(job.job_id)
         self.clear_temporary(job)
         self.release(job.job_id)
+        if job.artefacts_of:
+            self._require_artefacts(job)
+            return
 
         def fetch(url: str) -> str:
             return str(self._inputs.fetch(job, url, abandoned))
@@ -113,6 +116,19 @@ class Workspace:
             raise Unprepared(str(error)) from None
         config["job_id"] = job.job_id
         write_json(directory.config, config)
+
+    def output(self, job: JobRecord) -> Path:
+        """Where the job's artefacts are, or those of the job that it only exports."""
+        return self.directory(job.artefacts_of or job.job_id).output
+
+    def _require_artefacts(self, job: JobRecord) -> None:
+        try:
+            Directory.open(self.output(job)).close()
+        except (FileNotFoundError, NotADirectoryError):
+            raise Unprepared(
+                f"The artefacts of {job.artefacts_of} are not there any more. Retry it with the"
+                " checkpoint_id of one of its checkpoints, or submit it anew."
+            ) from None
 
     def script_name(self, job: JobRecord) -> str:
         """The name of the job's script."""
@@ -143,7 +159,9 @@ class Workspace:
     def export(self, job: JobRecord, abandoned: threading.Event) -> Exported:
         """Bring the artefacts to their destination. Raises Unprepared, Abandoned, OSError."""
         try:
-            return self._artefacts.export(job, self.directory(job.job_id), abandoned)
+            return self._artefacts.export(
+                job, self.output(job), self.directory(job.job_id), abandoned
+            )
         except (BadUrl, CannotConvert) as error:
             raise Unprepared(str(error)) from None
 
