@@ -177,7 +177,7 @@ async def test_jobs_read_from_the_cache_and_hold_it_while_they_run(tmp_path: Pat
         assert theirs.total_cache_size_bytes == 10_000
     # The job went back to the queue, and holds nothing; its data are still there.
     async with running(tmp_path, cache_bytes=10_000) as (_, client):
-        await client.until_line(held, "ready")
+        await client.until_status(held, "TRAINING")
         assert (await cache(client)).datasets[0].reference_count == 1
         await client.call("CancelJob", GetJobRequest(job_id=held))
         await client.end(held)

@@ -104,7 +104,8 @@ def test_a_deep_tree_is_copied_with_few_descriptors(
     with Directory.open(tmp_path / "target") as target:
         report = copy_tree(root, target, wanted, limits=Limits(depth=500))
     assert report.files == 1
-    assert descriptors() == before
+    # Fewer are open if what another test left was collected meanwhile.
+    assert descriptors() <= before
 
 
 def test_what_is_given_up_leaves_no_half_file(root: Directory, tmp_path: Path) -> None:
