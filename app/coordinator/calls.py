@@ -1,6 +1,5 @@
 """What the calls of the service have in common: whose job, which job, and storing what is asked."""
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from .controller import Controller
 from .doors import Peer
 from .drive import Drive
 from .examination import Examination
+from .failures import is_passing
 from .gpus import GpuMeter
 from .job_secrets import JobSecrets
 from .records import JobRecord, checkpoint_url
@@ -135,7 +135,7 @@ class Calls:
         except OSError as error:
             raise Overloaded(f"the job's directory cannot be made: {error.strerror}") from None
         try:
-            self._apply(self._scheduler.submit(job), also=also)
+            self._apply(lambda: self._scheduler.submit(job), also=also)
         except Overloaded:
             with suppress(OSError):
                 self._parts.secrets.forget(job.job_id)
@@ -143,11 +143,13 @@ class Calls:
         self._parts.tenancy.accepted(job.tenant_id)
         return self._scheduler.jobs[job.job_id]
 
-    def _apply(self, step: Step, *, also: Callable[[], None] | None = None) -> None:
-        """Store a step and set it going. Raises Overloaded."""
+    def _apply(self, change: Callable[[], Step], *, also: Callable[[], None] | None = None) -> None:
+        """Change jobs by a call of the scheduler's. Raises Overloaded, and what that call does."""
         try:
-            self._controller.apply(step, also=also)
-        except sqlite3.OperationalError as error:
+            self._controller.apply(change, also=also)
+        except Exception as error:
+            if not is_passing(error):
+                raise
             raise Overloaded(f"the coordinator cannot store it: {error}") from None
 
 

@@ -69,7 +69,7 @@ class ClusterCalls(Calls):
         """See the contract."""
         peer = peer_of(context)
         self._apply(
-            self._scheduler.drain(
+            lambda: self._scheduler.drain(
                 request.node_id, force=request.force, reason=request.reason[:1000]
             )
         )
@@ -80,7 +80,7 @@ class ClusterCalls(Calls):
     ) -> cluster_pb2.Node:
         """See the contract."""
         peer = peer_of(context)
-        self._apply(self._scheduler.enable(request.node_id))
+        self._apply(lambda: self._scheduler.enable(request.node_id))
         return self._node_message(peer, request.node_id)
 
     async def GetQueueStatus(

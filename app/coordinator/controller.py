@@ -1,27 +1,29 @@
 """Drives the scheduler: stores each step, tells the watchers, and carries its instructions out."""
 
 import asyncio
-import signal
 import sqlite3
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import structlog
 
 from .board import Board
-from .hands import Hands, Work
+from .failures import Backoff, CoordinatorStops, is_passing, pause
+from .hands import Hands, never
 from .job_secrets import JobSecrets
+from .job_tasks import JobTasks
+from .own_lines import OwnLines
 from .records import Intent, JobRecord
 from .reserve import Reserve
 from .run_spec import RunSpecs
 from .scheduler import Scheduler
-from .states import HOLDING, RETRYABLE, RUNNING, TERMINAL, Status
+from .states import RETRYABLE, RUNNING, TERMINAL, Status
 from .steps import Abandon, Export, Instruction, Launch, Prepare, Step, Stop
 from .store import Store
 from .workspace import Workspace
 
-#: Seconds until a step that could not be stored is tried again.
-STORE_PAUSE: Final = 1.0
+#: Seconds that what cannot be stored may hold up the coordinator's end.
+_CLOSE_PATIENCE: Final = 10.0
 
 _log = structlog.get_logger("scaimind.coordinator")
 
@@ -39,25 +41,38 @@ class Controller:
         run_specs: RunSpecs,
         reserve: Reserve,
         secrets: JobSecrets,
+        stop_grace: float,
         clock: Callable[[], int],
     ) -> None:
+        """`stop_grace` is what runners grant their processes, in seconds."""
         self.scheduler = scheduler
         self._store = store
-        self._workspace = workspace
         self._board = board
         self._reserve = reserve
         self._secrets = secrets
         self._clock = clock
+        #: Set when the coordinator's end may wait no longer.
+        self._leave = asyncio.Event()
+        lines = OwnLines(workspace=workspace, board=board, clock=clock)
         self._hands = Hands(
             scheduler=scheduler,
             workspace=workspace,
-            board=board,
             run_specs=run_specs,
+            lines=lines,
+            reserve=reserve,
+            stop_grace=stop_grace,
             clock=clock,
             event=self._event,
         )
-        self._works: dict[str, Work] = {}
+        self._tasks = JobTasks(
+            scheduler=scheduler,
+            hands=self._hands,
+            lines=lines,
+            event=self._event,
+            leave=self._leave,
+        )
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_backoff = Backoff()
 
     # Life
 
@@ -71,33 +86,51 @@ class Controller:
         self.scheduler.restore(jobs)
         for job in jobs:
             if job.status in (Status.SCHEDULING, Status.PREPARING):
-                self._begin(job, self._hands.prepare)
+                self._tasks.prepare(job)
             elif job.status in RUNNING:
-                self._begin(job, self._hands.find_run)
+                self._tasks.run(job)
                 if job.intent is not Intent.NONE:
-                    self._carry_out(Stop(job, job.intent is Intent.PAUSE_NOW))
+                    self._tasks.stop(job, at_once=job.intent is Intent.PAUSE_NOW)
             elif job.status is Status.EXPORTING:
-                self._begin(job, self._hands.export)
-        self.apply(self.scheduler.resume_scheduling())
+                self._tasks.export(job)
+        self._ring()
 
     async def close(self) -> None:
-        """Ask all runs to leave, and wait until they have; they go on at the next start."""
-        await self._event(self.scheduler.close)
+        """Ask all runs to leave, and wait until they have; they go on at the next start.
+
+        What cannot be stored meanwhile is left as it is: runners can do
+        without the coordinator, and the next one finds them.
+        """
+        timer = asyncio.get_running_loop().call_later(_CLOSE_PATIENCE, self._leave.set)
+        try:
+            await self._event(self.scheduler.close, never)
+        except Exception as error:  # the coordinator ends all the same, and no job is lost
+            _log.error("runs_not_asked_to_leave", exc_info=error)
+            self._tasks.let_go()
+        finally:
+            timer.cancel()
         for job in self.scheduler.jobs.values():
-            if job.status is Status.EXPORTING and (work := self._works.get(job.job_id)):
-                work.abandoned.set()
-        while self._works:
-            await asyncio.wait([work.task for work in self._works.values()])
+            if job.status is Status.EXPORTING:
+                self._tasks.abandon(job.job_id)
+        await self._tasks.close(patience=_CLOSE_PATIENCE)
         if self._alarm is not None:
             self._alarm.cancel()
+        self._hands.close()
 
     # Steps
 
-    def apply(self, step: Step, *, also: Callable[[], None] | None = None) -> None:
-        """Store a step, `also` within its transaction, and set it going.
+    def apply(self, change: Callable[[], Step], *, also: Callable[[], None] | None = None) -> Step:
+        """Change jobs: the one way to do it. All of it is stored, with `also` in the same
+        transaction, and then set going; or nothing has happened.
 
-        Raises sqlite3.Error if it cannot be stored; then it has not happened.
+        `change` is a call of the scheduler's. Returns its step. Raises what
+        `change` and `also` do, and sqlite3.Error.
         """
+        try:
+            step = change()
+        except BaseException:
+            self.scheduler.revert(self.scheduler.take_step())
+            raise
         try:
             try:
                 self._save(step, also)
@@ -109,6 +142,7 @@ class Controller:
         except BaseException:
             self.scheduler.revert(step)
             raise
+        self.scheduler.stored(step)
         said = {job_id: _said(job) for job_id, job in step.before.items()}
         if any(job.status in TERMINAL for job in step.changed):
             self._reserve.fill()
@@ -128,6 +162,7 @@ class Controller:
         for instruction in step.instructions:
             self._carry_out(instruction)
         self._set_alarm()
+        return step
 
     def _forget_secrets(self, job_id: str) -> None:
         """Remove what a job was given that must not outlive it; the next start tries again."""
@@ -146,14 +181,22 @@ class Controller:
             if also is not None:
                 also()
 
-    async def _event(self, happen: Callable[[], Step]) -> None:
-        """Apply a step that must come to pass, however long the disk is full."""
-        while True:
+    async def _event(self, change: Callable[[], Step], void: Callable[[], bool]) -> None:
+        """Apply a change that must come to pass, however long the disk is full, unless it is void
+        by then. Raises CoordinatorStops, and what the change does."""
+        backoff = Backoff()
+        while not void():
             try:
-                self.apply(happen())
-            except sqlite3.OperationalError as error:
-                _log.error("state_not_stored", reason=str(error))
-                await asyncio.sleep(STORE_PAUSE)
+                self.apply(change)
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                seconds = backoff.after_failure()
+                if backoff.worth_a_line:
+                    _log.error("state_not_stored", failures=backoff.failures, reason=str(error))
+                if self._leave.is_set():
+                    raise CoordinatorStops from error
+                await pause(seconds, unless=self._leave)
             else:
                 return
 
@@ -169,63 +212,40 @@ class Controller:
     def _ring(self) -> None:
         self._alarm = None
         try:
-            self.apply(self.scheduler.tick())
-        except sqlite3.OperationalError as error:
-            _log.error("state_not_stored", reason=str(error))
-            self._alarm = asyncio.get_running_loop().call_later(STORE_PAUSE, self._ring)
+            self.apply(self.scheduler.tick)
+        except Exception as error:  # time goes on for all jobs, whatever is wrong with one
+            seconds = self._alarm_backoff.after_failure()
+            if self._alarm_backoff.worth_a_line:
+                _log.error(
+                    "time_not_passed_on",
+                    failures=self._alarm_backoff.failures,
+                    exc_info=None if is_passing(error) else error,
+                    reason=str(error),
+                )
+            self._alarm = asyncio.get_running_loop().call_later(seconds, self._ring)
+        else:
+            self._alarm_backoff = Backoff()
 
     # Instructions
 
     def notice(self, job_id: str) -> None:
         """A runner tells that a job's log or metrics have grown."""
         self._board.wake(job_id)
-        if (work := self._works.get(job_id)) is not None:
-            work.news.set()
+        self._tasks.notice(job_id)
 
     def _carry_out(self, instruction: Instruction) -> None:
         match instruction:
             case Prepare(job):
-                self._begin(job, self._hands.prepare)
+                self._tasks.prepare(job)
             case Launch(job):
-                self._begin(job, self._hands.run)
+                self._tasks.run(job)
             case Export(job):
-                self._begin(job, self._hands.export)
+                self._tasks.export(job)
             case Abandon(job_id):
-                if (work := self._works.get(job_id)) is not None:
-                    work.abandoned.set()
+                self._tasks.abandon(job_id)
             case Stop(job, at_once):
-                self._works[job.job_id].stop(signal.SIGUSR1 if at_once else signal.SIGTERM)
-
-    def _begin(
-        self,
-        job: JobRecord,
-        do: Callable[[JobRecord, Work], Coroutine[Any, Any, None]],
-    ) -> None:
-        """Do something for a job, behind what is being done for it already."""
-        before = self._works.get(job.job_id)
-        work = self._works[job.job_id] = Work()
-
-        async def in_turn() -> None:
-            try:
-                if before is not None:
-                    await asyncio.wait([before.task])
-                await do(job, work)
-            finally:
-                current = self.scheduler.jobs.get(job.job_id)
-                if current is None or current.status not in HOLDING:
-                    self._workspace.release(job.job_id)
-                if self._works.get(job.job_id) is work:
-                    del self._works[job.job_id]
-
-        work.task = asyncio.create_task(in_turn(), name=f"job {job.job_id} {job.status.name}")
-        work.task.add_done_callback(_report)
+                self._tasks.stop(job, at_once=at_once)
 
 
 def _said(job: JobRecord | None) -> tuple[Status, str] | None:
     return (job.status, job.message) if job is not None else None
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    """A task that ends with an error is a defect: tell the operators."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("job_task_failed", task=task.get_name(), exc_info=error)

@@ -76,14 +76,16 @@ class JobCalls(Calls):
         """See the contract."""
         peer = peer_of(context)
         job = self._unended(peer, request.job_id, "cancelled")
-        self._apply(self._scheduler.cancel(job.job_id, request.reason[:1000]))
+        self._apply(lambda: self._scheduler.cancel(job.job_id, request.reason[:1000]))
         return job_message(self._job(peer, job.job_id))
 
     async def PauseJob(self, request: jobs_pb2.PauseJobRequest, context: Context) -> jobs_pb2.Job:
         """See the contract."""
         peer = peer_of(context)
         job = self._unended(peer, request.job_id, "paused")
-        self._apply(self._scheduler.pause(job.job_id, save_checkpoint=request.save_checkpoint))
+        self._apply(
+            lambda: self._scheduler.pause(job.job_id, save_checkpoint=request.save_checkpoint)
+        )
         return job_message(self._job(peer, job.job_id))
 
     async def ResumeJob(self, request: jobs_pb2.ResumeJobRequest, context: Context) -> jobs_pb2.Job:
@@ -97,7 +99,9 @@ class JobCalls(Calls):
         if checkpoint_id:
             resume_from = self._checkpoint_url(job, checkpoint_id)
         self._apply(
-            self._scheduler.resume(job.job_id, checkpoint_id=checkpoint_id, resume_from=resume_from)
+            lambda: self._scheduler.resume(
+                job.job_id, checkpoint_id=checkpoint_id, resume_from=resume_from
+            )
         )
         return job_message(self._job(peer, job.job_id))
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
+from .failures import is_disk_full, is_passing
 from .isolation.leftovers import end_leftovers
 from .isolation.levels import BEFORE_LEVELS
 from .jobdir import (
@@ -26,14 +29,18 @@ from .jobdir import (
 )
 from .metrics import MetricsReader, MetricsWriter
 from .metrics_file import Look, MetricsFile
-from .run_exit import reserve_exit
+from .run_exit import leave_exit, reserve_exit
 from .steps import RunEnd
 
 #: Seconds between two looks for a runner that is just starting.
 _STARTING: Final = 0.05
 #: How much of a metrics file is read again when its runner was killed.
 _MOST_METRICS: Final = Look(1024**3, 10_000_000)
+#: How a runner's process is known.
+RUNNER_MODULE: Final = "app.coordinator.runner"
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
+
+_log = structlog.get_logger("scaimind.coordinator")
 
 
 @dataclass(slots=True, eq=False)
@@ -58,8 +65,16 @@ class RunnerHandle:
             await ended.wait()
         finally:
             loop.remove_reader(self.pidfd)
+        self._reap()
+
+    def _reap(self) -> None:
+        """Let the process go; it has ended."""
         if self.child is not None:
             self.child.wait()
+        else:
+            # A coordinator that found it again may be its parent all the same.
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
 
     def close(self) -> None:
         """Let go of it."""
@@ -67,7 +82,7 @@ class RunnerHandle:
 
 
 def start(directory: RunDir, spec: dict[str, Any]) -> RunnerHandle:
-    """Start a runner for the run. Blocks shortly. Raises OSError."""
+    """Start a runner for the run. Blocks shortly. Raises OSError; then none was started."""
     directory.path.mkdir(parents=True, exist_ok=True)
     write_json(directory.spec, spec)
     reserve_exit(directory)
@@ -80,7 +95,7 @@ def start(directory: RunDir, spec: dict[str, Any]) -> RunnerHandle:
     }
     with open(directory.path / "runner.err", "ab") as errors, held_back(RUNNER_SIGNALS):
         child = subprocess.Popen(
-            [sys.executable, "-m", "app.coordinator.runner"],
+            [sys.executable, "-m", RUNNER_MODULE],
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
@@ -88,7 +103,12 @@ def start(directory: RunDir, spec: dict[str, Any]) -> RunnerHandle:
             cwd="/",
             start_new_session=True,
         )
-    return RunnerHandle(os.pidfd_open(child.pid), child)
+    try:
+        return RunnerHandle(os.pidfd_open(child.pid), child)
+    except OSError:
+        child.kill()
+        child.wait()
+        raise
 
 
 @contextmanager
@@ -142,9 +162,16 @@ def bury(directory: RunDir) -> None:
     who = read_json(directory.runner) or {}
     spec = read_json(directory.spec) or {}
     end_leftovers(who, spec.get("isolation", BEFORE_LEVELS), marker=str(directory.metrics_file))
-    _save_metrics(directory)
-    write_json(
-        directory.exit,
+    try:
+        _save_metrics(directory)
+    except Exception as error:  # the script's own file: it may be in any state, and is only shown
+        if isinstance(error, OSError) and is_passing(error) and not is_disk_full(error):
+            raise
+        _log.warning("metrics_not_saved", job_id=directory.job.path.name, exc_info=error)
+    # In the space that was taken for it: the run may have filled the disk.
+    reserve_exit(directory)
+    leave_exit(
+        directory,
         {
             "exit_code": None,
             "stopped": False,

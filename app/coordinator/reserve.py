@@ -30,6 +30,10 @@ class Reserve:
             finally:
                 os.close(file)
 
+    def has_room(self) -> bool:
+        """Whether the disk has as much space left as is kept aside."""
+        return shutil.disk_usage(self._path.parent).free > SIZE
+
     def release(self) -> bool:
         """Give the space back to the disk; False if there is none to give."""
         with suppress(OSError):

@@ -44,9 +44,14 @@ class Scheduler:
         """Undo the newest step, which could not be stored; its instructions are void."""
         self._moves.revert(step)
 
-    def resume_scheduling(self) -> Step:
-        """Place what waits; told once, after all that ran was found again."""
-        return self._finish()
+    def take_step(self) -> Step:
+        """What a change that failed midway has changed, to be reverted."""
+        return self._moves.take_step()
+
+    def stored(self, step: Step) -> None:
+        """The newest step was stored."""
+        for job in step.ran:
+            self._run_times.add(job, job.updated_at)
 
     def submit(self, job: JobRecord) -> Step:
         """A new job, PENDING. Waits for `not_before`, then queues."""
@@ -109,7 +114,7 @@ class Scheduler:
     def run_ended(self, job_id: str, end: RunEnd) -> Step:
         """The run is over, its processes are gone and its log is complete."""
         job = self._moves.change(self.jobs[job_id], exit_code=end.exit_code)
-        self._run_times.add(job, self._clock())
+        self._moves.step.ran.append(job)
         settle_run(self._moves, job, end)
         return self._finish()
 
@@ -133,8 +138,17 @@ class Scheduler:
             self._moves.fail(job, reason)
         return self._finish()
 
+    def broken_off(self, job_id: str, reason: str) -> Step:
+        """What was being done for the job failed, and nothing of it lives any more."""
+        job = self.jobs[job_id]
+        if job.intent is Intent.CANCEL:
+            self._moves.end(job, Status.CANCELLED, job.intent_reason)
+        else:
+            self._moves.fail(job, reason)
+        return self._finish()
+
     def tick(self) -> Step:
-        """Time has passed: see `next_deadline`."""
+        """Time has passed, see `next_deadline`; and once after all that ran was found again."""
         now = self._clock()
         for job in list(self.jobs.values()):
             if job.status is Status.PENDING and job.not_before <= now:

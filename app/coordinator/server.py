@@ -153,6 +153,7 @@ class Coordinator:
             run_specs=run_specs,
             reserve=Reserve(config.data_dir / "reserve"),
             secrets=secrets,
+            stop_grace=config.stop_grace,
             clock=self._clock,
         )
         receiver = NoticeReceiver(notify, self.controller.notice)

@@ -70,6 +70,8 @@ class Step:
     #: Nodes whose drain changed, with what it was before.
     drained: dict[str, str | None] = field(default_factory=dict)
     instructions: list[Instruction] = field(default_factory=list)
+    #: Jobs whose run is over, as they were then.
+    ran: list[JobRecord] = field(default_factory=list)
 
     def newest(self) -> dict[str, JobRecord]:
         """The last version of each job that changed."""

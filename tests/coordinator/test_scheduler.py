@@ -75,6 +75,7 @@ class Bench:
         return record.job_id
 
     def take(self, step: Step) -> None:
+        self.scheduler.stored(step)
         for job in step.changed:
             if job.status in TERMINAL:
                 assert job.job_id not in self.ended, "it ended twice"

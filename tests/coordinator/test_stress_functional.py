@@ -177,14 +177,15 @@ async def test_no_job_is_lost_or_run_twice_and_nothing_is_oversubscribed(
         steps = 0
         evicted: set[str] = set()
 
-        def checked(step: Step, *, also: Callable[[], None] | None = None) -> None:
+        def checked(change: Callable[[], Step], *, also: Callable[[], None] | None = None) -> Step:
             nonlocal steps
-            apply(step, also=also)
+            step = apply(change, also=also)
             scheduler.validate()
             steps += 1
             evicted.update(job.job_id for job in step.changed if job.intent is Intent.EVICT)
             if not scheduler.jobs:
                 idle.set()
+            return step
 
         monkeypatch.setattr(controller, "apply", checked)
         script = client.write("traces.py", TRACES)
