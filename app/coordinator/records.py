@@ -46,6 +46,8 @@ class Intent(StrEnum):
     EVICT = "evict"
     #: It ran for as long as it may.
     TIMEOUT = "timeout"
+    #: The machine was short of memory, and the job had asked for none.
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True)
