@@ -230,9 +230,8 @@ class CoordinatorConfig:
     job_disk_bytes: int = field(
         default=0,
         metadata=_about(
-            "What a run may write to its working directory, its output and its /tmp together, and"
-            " how large a single file of it may be; half of the disk that holds data_dir unless"
-            " given. Checkpoints do not count.",
+            "What a run may write to its working directory, its output and its /tmp together; half"
+            " of the disk that holds data_dir unless given. Checkpoints do not count.",
             parse_size,
             example="200GiB",
         ),

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import psutil
+import structlog
 
 from .config import CoordinatorConfig
+from .isolation.seccomp import NoFilter, make_affinity_filter
 from .records import JobRecord
 
 _GIB: Final = 1024**3
@@ -22,6 +24,8 @@ _NICE: Final = 10
 #: Added to the share of memory by which the kernel chooses whom it ends when there is none left
 #: (proc(5), oom_score_adj): runs before all else, those that asked for no memory before others.
 _LAST_RESORT: Final = {True: 500, False: 800}
+
+_log = structlog.get_logger("scaimind.coordinator")
 
 
 class RunLimits:
@@ -36,20 +40,28 @@ class RunLimits:
         open_files: int,
         disk_bytes: int,
         files: int,
+        affinity_filter: str = "",
     ) -> None:
         """`cores` are the numbers of the cores of this machine that may be used, `memory` what it
-        has in bytes; the rest is what any run may use at most."""
+        has in bytes; the rest is what any run may use at most. `affinity_filter` is the seccomp
+        filter of runs with cores of their own; empty if there is none."""
         self._cores = tuple(cores)
         self._memory = memory
         self._processes = processes
         self._open_files = open_files
         self._disk_bytes = disk_bytes
         self._files = files
+        self._affinity_filter = affinity_filter
 
     @classmethod
     def of_machine(cls, config: CoordinatorConfig) -> Self:
         """Those of this machine. Raises OSError."""
         disk = shutil.disk_usage(config.data_dir).total
+        try:
+            affinity_filter = make_affinity_filter()
+        except NoFilter as error:
+            affinity_filter = ""
+            _log.warning("cores_can_be_left", reason=str(error))
         return cls(
             cores=sorted(os.sched_getaffinity(0)),
             memory=psutil.virtual_memory().total,
@@ -57,15 +69,29 @@ class RunLimits:
             open_files=config.job_open_files,
             disk_bytes=config.job_disk_bytes or disk // 2,
             files=config.job_files,
+            affinity_filter=affinity_filter,
         )
 
-    def section(self, job: JobRecord, directories: Sequence[Path]) -> dict[str, Any]:
-        """What the job's newest run may use; `directories` are those that it may write, without
-        its checkpoints."""
+    def section(
+        self, job: JobRecord, directories: Sequence[Path], *, own_processes: bool
+    ) -> dict[str, Any]:
+        """What the job's newest run may use.
+
+        `directories` are those that it may write, without its checkpoints.
+        `own_processes` tells that RLIMIT_NPROC counts the run's processes and
+        no others; else they are counted by the runner alone.
+        """
         memory = _memory_of(job)
+        cores = self._cores_of(job)
+        # Files in memory have the limit of a single file, too.
+        largest = max(self._disk_bytes, self._memory)
+        rlimits = {"NOFILE": self._open_files, "FSIZE": largest, "CORE": 0}
+        if own_processes:
+            rlimits["NPROC"] = self._processes
         return {
-            "rlimits": {"NOFILE": self._open_files, "FSIZE": self._disk_bytes, "CORE": 0},
-            "cores": self._cores_of(job),
+            "rlimits": rlimits,
+            "cores": cores,
+            "filter": self._affinity_filter if cores else "",
             "nice": 0 if _cpus_of(job) else _NICE,
             "oom_score_adj": _LAST_RESORT[memory > 0],
             "memory": memory if memory <= self._memory else 0,

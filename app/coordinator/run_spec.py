@@ -11,6 +11,7 @@ from app.credentials import MASK
 
 from .drive import Drive
 from .inputs import access_of
+from .isolation.levels import Level
 from .job_environment import own_variables
 from .job_secrets import JobSecrets, unknown
 from .jobdir import JobDir, read_json
@@ -99,7 +100,9 @@ class RunSpecs:
             ]
             + ([lacking] if (lacking := self._limits.lacking(job)) else []),
             "limits": self._limits.section(
-                job, [directory.work, directory.output, directory.temporary]
+                job,
+                [directory.work, directory.output, directory.temporary],
+                own_processes=_counted_apart(isolation),
             ),
             "secrets": self._secrets_file(job, environment),
             "ranks": [
@@ -163,6 +166,14 @@ class RunSpecs:
         if place.node_id != self._node_id:
             return ""
         return self._sandboxes.visible_gpus(place.gpus)
+
+
+def _counted_apart(isolation: Mapping[str, Any]) -> bool:
+    """Whether the kernel counts a run's processes apart from all others: by their user, or by
+    their user namespace, which it does not do for root."""
+    if isolation["uid"] is not None:
+        return True
+    return isolation["level"] == Level.NAMESPACES and os.getuid() != 0
 
 
 def _inputs(directory: JobDir) -> list[str]:

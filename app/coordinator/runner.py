@@ -29,6 +29,7 @@ from .isolation.kernel import become_subreaper
 from .isolation.levels import BEFORE_LEVELS, Level
 from .isolation.ownership import give_to_job, open_to_job
 from .isolation.processes import end_descendants
+from .isolation.resource_watch import Bounds, ResourceWatch
 from .isolation.sandbox import Report, Sandbox
 from .job_secrets import Concealer, put_in, read_secrets
 from .jobdir import (
@@ -70,6 +71,8 @@ class Runner:
         self._metrics = resources.enter_context(closing(MetricsWriter(directory.job.metrics)))
         self._metrics_file = MetricsFile(directory.metrics_file)
         self._gpus = resources.enter_context(closing(GpuMeter(spec["gpus"])))
+        self._watch = ResourceWatch(Bounds.of(spec.get("limits", {})))
+        resources.enter_context(closing(self._watch))
         self._notices = resources.enter_context(closing(NoticeSender(Path(spec["notify"]))))
         self._selector = resources.enter_context(selectors.DefaultSelector())
         self._wakeup, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -108,6 +111,7 @@ class Runner:
             self._end_all()
         else:
             self._gpus.start()
+            self._watch_resources()
             self._supervise()
         self._leave_behind()
 
@@ -157,6 +161,23 @@ class Runner:
             who["process_groups"] = self._sandbox.rank_pids()
         write_json(self._directory.runner, who)
 
+    def _watch_resources(self) -> None:
+        assert self._sandbox is not None
+        self._watch.start(
+            self._sandbox.first_pid,
+            own_shared_memory=self._isolation["level"] == Level.NAMESPACES,
+        )
+
+    def _look_at_resources(self) -> None:
+        """End the run if it uses more than it may."""
+        if problem := self._watch.take_problem():
+            self._say(problem, warning=True)
+        if not self._living or self._failure or not (reason := self._watch.reason()):
+            return
+        self._failure = f"The run {reason}."
+        self._say(f"{self._failure} It is ended.", warning=True)
+        self._kill()
+
     def _supervise(self) -> None:
         try:
             self._read_until_gone()
@@ -191,6 +212,7 @@ class Runner:
                 self._kill()
             if moment - self._looked_at >= METRICS_INTERVAL:
                 self._look_at_metrics()
+                self._look_at_resources()
             if over_at is None and self._over:
                 over_at = moment + LINGER
             if over_at is not None and (moment >= over_at or len(self._selector.get_map()) == 1):
@@ -219,6 +241,9 @@ class Runner:
         for number, code in report.ended.items():
             rank = self._ranks[number]
             rank.exit_code = code
+            if code == -signal.SIGKILL and not self._stopped and (over := self._watch.over()):
+                # The kernel was faster.
+                self._failure = self._failure or f"The run {over}."
             if code and self._failed is None:
                 self._failed = rank
         if report.error and not self._failure:

@@ -9,7 +9,13 @@ from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 GIB = 1024**3
 #: Of this machine the coordinator may use cores 2, 3, 6 and 7.
 LIMITS = RunLimits(
-    cores=[2, 3, 6, 7], memory=8 * GIB, processes=100, open_files=200, disk_bytes=300, files=400
+    cores=[2, 3, 6, 7],
+    memory=8 * GIB,
+    processes=100,
+    open_files=200,
+    disk_bytes=300,
+    files=400,
+    affinity_filter="the filter",
 )
 
 
@@ -29,10 +35,13 @@ def job(*placement: Share) -> JobRecord:
 
 
 def test_what_was_asked_for_is_the_limit() -> None:
-    section = LIMITS.section(job(Share("local", (), 2, GIB, (0, 2))), [Path("/a"), Path("/b")])
+    section = LIMITS.section(
+        job(Share("local", (), 2, GIB, (0, 2))), [Path("/a"), Path("/b")], own_processes=False
+    )
     assert section == {
-        "rlimits": {"NOFILE": 200, "FSIZE": 300, "CORE": 0},
+        "rlimits": {"NOFILE": 200, "FSIZE": 8 * GIB, "CORE": 0},
         "cores": [2, 6],
+        "filter": "the filter",
         "nice": 0,
         "oom_score_adj": 500,
         "memory": GIB,
@@ -44,8 +53,10 @@ def test_what_was_asked_for_is_the_limit() -> None:
 
 
 def test_what_was_not_asked_for_is_not_limited_and_comes_last() -> None:
-    section = LIMITS.section(job(Share("local", (), 0, 0)), [])
+    section = LIMITS.section(job(Share("local", (), 0, 0)), [], own_processes=True)
     assert (section["cores"], section["memory"]) == ([], 0)
+    assert section["filter"] == ""
+    assert section["rlimits"]["NPROC"] == 100
     assert (section["nice"], section["oom_score_adj"]) == (10, 800)
 
 
@@ -63,12 +74,12 @@ def test_what_was_not_asked_for_is_not_limited_and_comes_last() -> None:
     ],
 )
 def test_which_cores(placement: list[Share], cores: list[int]) -> None:
-    assert LIMITS.section(job(*placement), [])["cores"] == cores
+    assert LIMITS.section(job(*placement), [], own_processes=False)["cores"] == cores
 
 
 def test_what_this_machine_lacks_is_not_enforced_and_told() -> None:
     virtual = job(Share("big", (0,), 64, 512 * GIB, tuple(range(64))))
-    section = LIMITS.section(virtual, [])
+    section = LIMITS.section(virtual, [], own_processes=True)
     assert (section["cores"], section["memory"]) == ([], 0)
     assert LIMITS.lacking(virtual) == (
         "This machine does not have 64 cores and 512.0 GiB of memory: they are accounted on big,"

@@ -139,8 +139,9 @@ class FirstProcess:
                 os.setresuid(self._uid, self._uid, self._uid)
             kernel.keep_capabilities(0)
             os.chdir(rank["cwd"])
-            if program := self._spec["filter"]:
-                kernel.install_filter(base64.b64decode(program))
+            for program in (self._spec["filter"], self._spec["limits"].get("filter", "")):
+                if program:
+                    kernel.install_filter(base64.b64decode(program))
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(rank["stdout"], 1)
             os.dup2(rank["stderr"], 2)

@@ -55,6 +55,7 @@ class ResourceWatch:
         self._bounds = bounds
         self._reason = ""
         self._problem = ""
+        self._processes: ProcessReadings | None = None
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -66,14 +67,20 @@ class ResourceWatch:
         """
         bounds = self._bounds
         if bounds.memory or bounds.tasks:
-            processes = ProcessReadings(bounds, first_pid, own_shared_memory=own_shared_memory)
-            self._run("resource watch", processes.take, INTERVAL)
+            self._processes = ProcessReadings(
+                bounds, first_pid, own_shared_memory=own_shared_memory
+            )
+            self._run("resource watch", self._processes.take, INTERVAL)
         if bounds.directories and (bounds.disk_bytes or bounds.files):
             self._run("disk watch", DiskReadings(bounds).take, DISK_INTERVAL)
 
     def reason(self) -> str:
         """Why the run has to end; empty while it has not to."""
         return self._reason
+
+    def over(self) -> str:
+        """What the newest reading of the processes was over, if anything; it ends nothing yet."""
+        return self._processes.over if self._processes is not None else ""
 
     def take_problem(self) -> str:
         """Why the watch has ended before the run; told once."""
@@ -114,6 +121,8 @@ class ProcessReadings:
         self._bounds = bounds
         self._first_pid = first_pid
         self._own_shared_memory = own_shared_memory
+        #: What the newest reading was over; empty if it was within the limits.
+        self.over = ""
         self._taken = 0
         self._unnamed = 0
         self._over_memory = 0
@@ -130,8 +139,9 @@ class ProcessReadings:
         used = self._memory(tasks.pids) if bounds.memory else 0
         self._over_memory = self._over_memory + 1 if used > bounds.memory else 0
         self._taken += 1
+        self.over = f"used {in_words(used, bounds.memory)} asked" if self._over_memory else ""
         if self._over_memory >= READINGS:
-            return f"used {in_words(used, bounds.memory)} asked"
+            return self.over
         if self._over_tasks >= READINGS:
             return f"ran more than the {bounds.tasks} processes and threads allowed (job_processes)"
         return ""

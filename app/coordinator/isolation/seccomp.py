@@ -45,16 +45,24 @@ class NoFilter(Exception):
     """A filter cannot be made here; the message says what is missing."""
 
 
+def make_affinity_filter() -> str:
+    """A filter with which a process keeps the cores that it was given. Raises NoFilter.
+
+    What asks for others is told that it has them: thread pools that pin their
+    threads go on, where they would fail with an error.
+    """
+    rules = _library().SyscallFilter(defaction=_library().ALLOW)
+    rules.add_rule(_library().ERRNO(0), "sched_setaffinity")
+    return _exported(rules)
+
+
 def make_filter(*, namespaces: bool) -> str:
     """A filter's program in base64, for `kernel.install_filter`. Raises NoFilter.
 
     Without namespaces it forbids besides what those take away: limits of other
     processes and System V objects. Calls of another architecture end the process.
     """
-    try:
-        library: Any = import_module("pyseccomp")
-    except (ImportError, OSError, RuntimeError) as error:
-        raise NoFilter(f"libseccomp cannot be loaded: {error}") from None
+    library = _library()
     rules = library.SyscallFilter(defaction=library.ALLOW)
     denied, absent = library.ERRNO(errno.EPERM), library.ERRNO(errno.ENOSYS)
     names = [(denied, name) for name in _DENIED] + [(absent, name) for name in _ABSENT]
@@ -70,6 +78,17 @@ def make_filter(*, namespaces: bool) -> str:
         rules.add_rule(denied, "ioctl", library.Arg(1, library.MASKED_EQ, 0xFFFFFFFF, request))
     if not namespaces:
         rules.add_rule(denied, "prlimit64", library.Arg(0, library.NE, 0))
+    return _exported(rules)
+
+
+def _library() -> Any:
+    try:
+        return import_module("pyseccomp")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise NoFilter(f"libseccomp cannot be loaded: {error}") from None
+
+
+def _exported(rules: Any) -> str:
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
         file.seek(0)
