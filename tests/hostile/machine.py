@@ -5,7 +5,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -39,11 +39,20 @@ class CannotStart(Exception):
 class Machine:
     """A data directory, and the coordinator that runs on it now."""
 
-    def __init__(self, path: Path, *, code: Path | None = None, **settings: str) -> None:
-        """`code` is the folder whose `app` is run, this project unless given; `settings` are the
-        coordinator's, by the ends of their variables in small letters."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        code: Path | None = None,
+        within: Sequence[str] = (),
+        **settings: str,
+    ) -> None:
+        """`code` is the folder whose `app` is run, this project unless given; `within` is a
+        command that becomes the one behind it; `settings` are the coordinator's, by the ends of
+        their variables in small letters."""
         self.path = path
         self.code = code or Path.cwd()
+        self.within = tuple(within)
         self.settings = settings
         self.log_file = path.with_name(path.name + ".log")
         self.process: subprocess.Popen[bytes] | None = None
@@ -59,7 +68,7 @@ class Machine:
         with open(self.log_file, "ab") as log:
             before = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM],
+                [*self.within, sys.executable, "-c", _PROGRAM],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.PIPE,
@@ -129,9 +138,11 @@ class Machine:
 
 
 @contextmanager
-def machine_on(path: Path, *, code: Path | None = None, **settings: str) -> Iterator[Machine]:
+def machine_on(
+    path: Path, *, code: Path | None = None, within: Sequence[str] = (), **settings: str
+) -> Iterator[Machine]:
     """A running machine; at the end its coordinator must stop cleanly. Raises CannotStart."""
-    machine = Machine(path, code=code, **settings)
+    machine = Machine(path, code=code, within=within, **settings)
     try:
         machine.start()
         yield machine

@@ -182,9 +182,9 @@ class FirstProcess:
 
     def _end_all(self) -> None:
         """Without a namespace, kill until no descendant is left."""
-        while not self._namespace and self._reap():
-            self._kill()
-            time.sleep(_PAUSE)
+        if not self._namespace:
+            self._reap()
+            processes.end_descendants(self._uid)
 
     def _kill(self) -> None:
         if self._namespace:

@@ -61,9 +61,13 @@ def remedies(refused: dict[Level, str]) -> str:
             "Load an AppArmor profile that grants userns to bwrap, or set"
             " kernel.apparmor_restrict_unprivileged_userns to 0"
         )
-    elif "max_user_namespaces" in reason or "unprivileged_userns_clone" in reason:
-        first = "Set that to allow user namespaces"
-    elif "/proc" in reason:
+    elif (
+        "max_user_namespaces" in reason
+        or "max_*_namespaces" in reason
+        or "unprivileged_userns_clone" in reason
+    ):
+        first = "Set user.max_user_namespaces and kernel.unprivileged_userns_clone to allow them"
+    elif "mount proc" in reason:
         first = "Give the container an unmasked /proc (in Kubernetes hostUsers: false)"
     elif "no bwrap" in reason:
         first = "Install bubblewrap"

@@ -78,6 +78,8 @@ def end_descendants(uid: int | None) -> None:
         else:
             kill_all_of(uid)
         time.sleep(_PAUSE)
+    if uid is not None:
+        remove_shared_memory(uid)
 
 
 def _reap() -> bool:
@@ -106,10 +108,20 @@ def pids_of(uid: int) -> list[int]:
     return found
 
 
+def remove_shared_memory(uid: int) -> None:
+    """Remove what a user id, of which nothing runs any more, left in `/dev/shm`."""
+    with contextlib.suppress(FileNotFoundError), os.scandir("/dev/shm") as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_uid == uid:
+                    os.unlink(entry.path)
+
+
 def main() -> int:
-    """End every process of the user id that is the argument."""
+    """End every process of the user id that is the argument, and what it left in memory."""
     uid = int(sys.argv[1])
     while pids_of(uid):
         kill_all_of(uid)
         time.sleep(_PAUSE)
+    remove_shared_memory(uid)
     return 0

@@ -124,9 +124,11 @@ class Sandbox:
         command = programs.command("first_process", str(spec))
         information = -1
         if self._namespace:
-            information, written = self._pipe(theirs, theirs_reads=False)[::-1]
-            command, memories = self._within(isolation, confinement, command, written)
-            inherited += [written, *memories]
+            # No pipe: if this process were killed, bubblewrap would be by SIGPIPE, and the process
+            # that it has started would wait for it for ever.
+            information = self._memory(b"")
+            command, memories = self._within(isolation, confinement, command, information)
+            inherited += [information, *memories]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -142,7 +144,7 @@ class Sandbox:
         #: Process 1 of the namespace, or the subreaper, as this process sees it.
         self.first_pid = self._process.pid
         if self._namespace:
-            self.first_pid = json.loads(_read_all(information))["child-pid"]
+            self.first_pid = json.loads(os.pread(information, _READ, 0))["child-pid"]
 
     def _pipe(self, theirs: ExitStack, *, theirs_reads: bool) -> tuple[int, int]:
         """A pipe: their end, ours."""
@@ -300,10 +302,3 @@ def _inner_pid(pid: int) -> int:
             if line.startswith("NSpid:"):
                 return int(line.split()[-1])
     return 0
-
-
-def _read_all(descriptor: int) -> bytes:
-    data = b""
-    while piece := os.read(descriptor, _READ):
-        data += piece
-    return data
