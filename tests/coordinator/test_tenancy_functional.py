@@ -1,6 +1,7 @@
 """Whose jobs are taken up on a machine where tenants cannot be parted."""
 
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -92,7 +93,7 @@ async def test_a_level_that_is_named_serves_all_tenants(tmp_path: Path) -> None:
     "settings", [{"isolation": "namespaces"}, {"isolation": "user"}, {"job_network": "none"}]
 )
 async def test_a_level_that_is_demanded_and_refused_stops_the_start(
-    tmp_path: Path, settings: dict[str, str]
+    tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     with pytest.raises(BadConfig) as caught:
         async with running(tmp_path, **settings):

@@ -69,7 +69,7 @@ def places() -> list[Place]:
 
 
 @contextmanager
-def machine_at(place: Place, **settings: str) -> Iterator[Machine]:
+def machine_at(place: Place) -> Iterator[Machine]:
     """A running machine there, below a directory that every user may pass."""
     base = Path(tempfile.mkdtemp(prefix="place-"))
     base.chmod(0o711)
@@ -90,7 +90,7 @@ def machine_at(place: Place, **settings: str) -> Iterator[Machine]:
     if place.ordinary:
         within = [*_PASSABLE, "--user", str(_NOBODY)]
     try:
-        with machine_on(data, within=within, isolation=place.level.value, **settings) as machine:
+        with machine_on(data, within=within, isolation=place.level.value) as machine:
             assert f"isolation={place.level.value}" in machine.log().replace("'", "")
             assert place.bwrap in machine.log()
             yield machine

@@ -22,7 +22,7 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
 from tests.coordinator.harness import Client, status_of
 from tests.coordinator.scripts import COUNTS, counted
 from tests.hostile.canary import Canary
-from tests.hostile.machine import HOSTILE, Machine
+from tests.hostile.machine import NEIGHBOUR, Machine
 from tests.hostile.places import Place, machine_at, places
 from tests.hostile.wellbeing import all_is_well
 
@@ -381,7 +381,6 @@ async def test_files_in_shared_memory_go_with_their_job(machine: Machine, place:
 
 
 async def test_a_job_of_another_tenant_is_taken_up(machine: Machine, place: Place) -> None:
-    async with machine.client() as client, machine.client("alice") as other:
-        assert HOSTILE != "alice"
+    async with machine.client() as client, machine.client(NEIGHBOUR) as other:
         await finished(client, "print('mine')")
         await finished(other, "print('mine, too')")
