@@ -12,6 +12,7 @@ from .failures import Backoff, CoordinatorStops, is_passing, pause
 from .hands import Hands, never
 from .job_secrets import JobSecrets
 from .job_tasks import JobTasks
+from .moves import AT_ONCE
 from .own_lines import OwnLines
 from .records import Intent, JobRecord
 from .reserve import Reserve
@@ -90,7 +91,7 @@ class Controller:
             elif job.status in RUNNING:
                 self._tasks.run(job)
                 if job.intent is not Intent.NONE:
-                    self._tasks.stop(job, at_once=job.intent is Intent.PAUSE_NOW)
+                    self._tasks.stop(job, at_once=job.intent in AT_ONCE)
             elif job.status is Status.EXPORTING:
                 self._tasks.export(job)
         self._ring()
@@ -163,6 +164,10 @@ class Controller:
             self._carry_out(instruction)
         self._set_alarm()
         return step
+
+    def end_for_memory(self, job_id: str, reason: str) -> None:
+        """End a run at once, since the machine is short of memory. Raises sqlite3.Error."""
+        self.apply(lambda: self.scheduler.short_of_memory(job_id, reason))
 
     def _forget_secrets(self, job_id: str) -> None:
         """Remove what a job was given that must not outlive it; the next start tries again."""

@@ -8,7 +8,7 @@ short the next.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,7 @@ class MemoryReserve:
         reserve: int,
         *,
         jobs: Callable[[], Iterable[JobRecord]],
-        end: Callable[[str, str], Awaitable[None]],
+        end: Callable[[str, str], None],
         available: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,10 +58,13 @@ class MemoryReserve:
         """Look at it again and again, until cancelled."""
         while self._reserve:
             await asyncio.sleep(INTERVAL)
-            await self.look()
+            try:
+                self.look()
+            except Exception as error:  # the next reading may do better, and jobs need none
+                _log.error("memory_not_looked_at", reason=str(error), exc_info=error)
 
-    async def look(self) -> None:
-        """Take a reading, and end a job if it is time."""
+    def look(self) -> None:
+        """Take a reading, and end a job if it is time. Raises what `end` and `available` do."""
         if self._waits_for_the_last():
             return
         if self._available() >= self._reserve:
@@ -81,15 +84,15 @@ class MemoryReserve:
                     advice="See what else uses memory on this machine.",
                 )
             return
-        self._short = 0
-        self._ended, self._gone_at = True, None
         _log.warning("memory_short", ended=victim.job_id)
-        await self._end(
+        self._end(
             victim.job_id,
             f"The machine had less than {self._reserve / _MIB:.0f} MiB of memory left"
             " (memory_reserve), and of the jobs that asked for no memory_bytes this was the newest"
             " one. Ask for memory_bytes to keep the next one.",
         )
+        self._short = 0
+        self._ended, self._gone_at = True, None
 
     def _waits_for_the_last(self) -> bool:
         """Whether the job that was ended last is there, or was a moment ago."""

@@ -20,6 +20,7 @@ LEAVING: Final = {
     Intent.REQUEUE: "Saving a checkpoint: the coordinator stops.",
     Intent.EVICT: "Saving a checkpoint: its node is being drained.",
     Intent.TIMEOUT: "Saving a checkpoint: it has run for as long as it may.",
+    Intent.MEMORY: "Being ended: the machine is short of memory.",
     Intent.CANCEL: "Being cancelled.",
 }
 #: What is to be done about an export that has failed.
@@ -27,6 +28,8 @@ EXPORTED_BY_RETRY: Final = (
     "Retry the job to export its artefacts again, without another run; a retry with a"
     " checkpoint_id or other resources runs it again."
 )
+#: A run that is stopped for one of these is not asked first.
+AT_ONCE: Final = frozenset({Intent.PAUSE_NOW, Intent.MEMORY})
 
 
 class Moves:
@@ -144,8 +147,8 @@ class Moves:
 
     def stop(self, job: JobRecord, intent: Intent, reason: str) -> None:
         """Begin to stop a run; `outcomes` decides by the intent what becomes of the job."""
-        at_once = intent is Intent.PAUSE_NOW
-        saves = intent not in (Intent.CANCEL, Intent.PAUSE_NOW)
+        at_once = intent in AT_ONCE
+        saves = not at_once and intent is not Intent.CANCEL
         changes: dict[str, Any] = {"intent": intent, "intent_reason": reason}
         if saves and job.status is Status.TRAINING:
             job = self.move(job, Status.CHECKPOINTING, LEAVING[intent], **changes)

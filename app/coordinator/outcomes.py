@@ -26,7 +26,7 @@ def settle_run(moves: Moves, job: JobRecord, end: RunEnd) -> None:
         moves.queue_again(job, "Goes on when the coordinator is back.")
     elif intent is Intent.TIMEOUT:
         moves.fail(job, job.intent_reason)
-    elif intent is Intent.EVICT:
+    elif intent in (Intent.EVICT, Intent.MEMORY):
         moves.fail_or_retry(job, job.intent_reason)
     elif end.transient:
         moves.fail_or_retry(job, end.failure)

@@ -111,6 +111,14 @@ class Scheduler:
             self._moves.change(job, **changes)
         return self._moves.take_step()
 
+    def short_of_memory(self, job_id: str, reason: str) -> Step:
+        """The machine is short of memory, and this job's run has to go, unless it goes already."""
+        job = self.jobs.get(job_id)
+        if job is None or job.status not in RUNNING or job.intent is not Intent.NONE:
+            return Step()
+        self._moves.stop(job, Intent.MEMORY, reason)
+        return self._finish()
+
     def run_ended(self, job_id: str, end: RunEnd) -> Step:
         """The run is over, its processes are gone and its log is complete."""
         job = self._moves.change(self.jobs[job_id], exit_code=end.exit_code)

@@ -46,6 +46,7 @@ from .isolation.uids import JobUids
 from .job_secrets import JobSecrets
 from .jwks import KeySet
 from .listening import listen
+from .memory_reserve import MemoryReserve, available_memory
 from .nodes import this_machine
 from .notices import NoticeReceiver
 from .reserve import Reserve
@@ -187,6 +188,7 @@ class Coordinator:
         )
         self._server = self._make_server(parts)
         self.controller.start()
+        self._watch_memory(scheduler)
         await self._server.start()
         await self._health.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -196,6 +198,16 @@ class Coordinator:
             tls=config.listen_tls_cert_file is not None,
             mutual_tls=config.listen_tls_client_ca_file is not None,
         )
+
+    def _watch_memory(self, scheduler: Scheduler) -> None:
+        reserve = MemoryReserve(
+            self._config.memory_reserve,
+            jobs=lambda: scheduler.jobs.values(),
+            end=self.controller.end_for_memory,
+            available=available_memory,
+        )
+        self._memory = asyncio.create_task(reserve.run(), name="memory reserve")
+        self._resources.callback(self._memory.cancel)
 
     def _open_store(self) -> Store:
         try:
@@ -311,6 +323,8 @@ class Coordinator:
         try:
             await self._health.enter_graceful_shutdown()
             await self.controller.close()
+            self._memory.cancel()
+            await asyncio.wait([self._memory])
             await self._server.stop(_STOP_PATIENCE)
             if self._keys is not None:
                 await self._keys.close()

@@ -1,5 +1,6 @@
 """When memory is short, jobs that asked for none are ended: the newest first, one at a time."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,14 +53,14 @@ class Machine:
             clock=lambda: self.now,
         )
 
-    async def _end(self, job_id: str, reason: str) -> None:
+    def _end(self, job_id: str, reason: str) -> None:
         self.ended.append(job_id)
         self.reasons.append(reason)
         self.jobs[job_id] = replace(self.jobs[job_id], intent=Intent.MEMORY)
 
-    async def look(self, times: int) -> None:
+    def look(self, times: int) -> None:
         for _ in range(times):
-            await self.reserve.look()
+            self.reserve.look()
 
 
 def test_who_goes_first() -> None:
@@ -73,53 +74,69 @@ def test_who_goes_first() -> None:
     assert newest_without_memory([leaving, first, waiting, exporting]) is first
 
 
-async def test_nobody_is_ended_for_a_moment() -> None:
+def test_nobody_is_ended_for_a_moment() -> None:
     machine = Machine(job("a", 1))
     for _ in range(5):
         machine.available = RESERVE - 1
-        await machine.look(READINGS - 1)
+        machine.look(READINGS - 1)
         machine.available = RESERVE
-        await machine.look(1)
+        machine.look(1)
     assert machine.ended == []
 
 
-async def test_one_is_ended_and_the_next_only_when_that_has_not_helped() -> None:
+def test_one_is_ended_and_the_next_only_when_that_has_not_helped() -> None:
     machine = Machine(job("a", 1), job("b", 2), job("asked", 3, memory=1))
     machine.available = RESERVE - 1
-    await machine.look(100)
+    machine.look(100)
     assert machine.ended == ["b"]
     assert "less than 100 MiB" in machine.reasons[0]
     assert "memory_bytes" in machine.reasons[0]
 
     del machine.jobs["b"]
-    await machine.look(100)
+    machine.look(100)
     machine.now += SETTLING / 2
-    await machine.look(100)
+    machine.look(100)
     assert machine.ended == ["b"], "what it had may not be back yet"
 
     machine.now += SETTLING
-    await machine.look(READINGS - 1)
+    machine.look(READINGS - 1)
     assert machine.ended == ["b"]
-    await machine.look(100)
+    machine.look(100)
     assert machine.ended == ["b", "a"]
 
     del machine.jobs["a"]
-    await machine.look(1)
+    machine.look(1)
     machine.now += 2 * SETTLING
-    await machine.look(100)
+    machine.look(100)
     assert machine.ended == ["b", "a"], "who asked for memory has it"
 
 
-async def test_a_job_that_runs_again_can_be_ended_again() -> None:
+def test_a_job_that_runs_again_can_be_ended_again() -> None:
     machine = Machine(job("a", 1))
     machine.available = 0
-    await machine.look(READINGS)
+    machine.look(READINGS)
     machine.jobs["a"] = job("a", 1, status=Status.QUEUED)
-    await machine.look(1)
+    machine.look(1)
     machine.now += 2 * SETTLING
     machine.jobs["a"] = job("a", 2)
-    await machine.look(READINGS)
+    machine.look(READINGS)
     assert machine.ended == ["a", "a"]
+
+
+def test_a_job_that_could_not_be_ended_is_tried_again() -> None:
+    machine = Machine(job("a", 1))
+    machine.available = 0
+    end, machine.reserve._end = machine.reserve._end, _fails
+    for _ in range(3):
+        with suppress(OSError):
+            machine.look(READINGS)
+    machine.reserve._end = end
+    machine.look(1)
+    assert machine.ended == ["a"]
+
+
+def _fails(_job_id: str, _reason: str) -> None:
+    raise OSError("the disk is full")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What was asked for is enforced, and what was not asked for is not."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from tests.coordinator.harness import Client, status_of
+from tests.coordinator.scripts import WAITS
 from tests.hostile.machine import Machine, machine_on
 from tests.hostile.wellbeing import all_is_well
 
@@ -244,6 +246,33 @@ time.sleep(600)
     ) as (job, _):
         assert status_of(job) == "FAILED"
         assert "made more than the 500 files allowed (job_files)" in job.error_message
+
+
+async def test_when_memory_is_short_who_asked_for_none_goes_newest_first(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = tmp_path_factory.mktemp("short") / "data"
+    with machine_on(path) as machine:
+        async with machine.client() as client:
+            jobs = []
+            for resources in ({"memory_bytes": 64 * MIB}, {}, {}):
+                jobs.append(await client.submit(WAITS, resource_config=resources))
+                await client.until_line(jobs[-1], "ready")
+            asked, older, newer = jobs
+        # From here on there is never enough.
+        machine.stop(signal.SIGKILL)
+        machine.settings["memory_reserve"] = "1024TiB"
+        machine.start()
+        async with machine.client() as client:
+            first = await client.end(newer)
+            second = await client.end(older)
+            for job in (first, second):
+                assert status_of(job) == "FAILED"
+                assert "memory_reserve" in job.error_message
+            assert first.ended_at.ToMicroseconds() < second.ended_at.ToMicroseconds()
+            assert status_of(await client.job(asked)) == "TRAINING"
+            await client.call("CancelJob", CancelJobRequest(job_id=asked))
+            await client.end(asked)
 
 
 async def test_what_a_virtual_node_has_and_the_machine_lacks_is_told(
