@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +13,7 @@ import aiohttp
 import orjson
 import structlog
 from aiohttp import hdrs
+from cachetools import TLRUCache
 from prometheus_client import Counter
 
 from app.auth.settings import AuthSettings
@@ -28,6 +28,7 @@ from app.errors import (
 )
 from app.scaikey import api_keys
 from app.scaikey.http import AnswerTooLong, read_bounded, reason
+from app.tasks.single_flight import SingleFlight
 
 log = structlog.get_logger()
 
@@ -104,8 +105,12 @@ class TokenExchange:
         self._client = aiohttp.encode_basic_auth(
             quote_plus(settings.client_id), quote_plus(settings.client_secret)
         )
-        self._minted: OrderedDict[_Key, _Minted] = OrderedDict()
-        self._requests: dict[_Key, asyncio.Task[str]] = {}
+        self._minted: TLRUCache[_Key, _Minted] = TLRUCache(
+            settings.exchange_cache_size,
+            lambda _key, minted, _now: minted.good_until,
+            timer=clock,
+        )
+        self._requests = SingleFlight[_Key, str]()
 
     async def tokens_for(self, caller: Caller) -> DownstreamTokens:
         """Return both tokens. Raises `ApiError` if one of them cannot be had."""
@@ -119,27 +124,17 @@ class TokenExchange:
 
     async def close(self) -> None:
         """Give up the requests that are under way."""
-        requests = list(self._requests.values())
-        for request in requests:
-            request.cancel()
-        if requests:
-            await asyncio.wait(requests)
+        await self._requests.close()
 
     async def _token(self, caller: Caller, audience: str) -> str:
         key = (hashlib.sha256(caller.subject_token.encode()).digest(), audience)
         minted = self._minted.get(key)
-        if minted is not None and self._clock() < minted.good_until:
-            self._minted.move_to_end(key)
+        if minted is not None:
             self._exchanges.labels(result="remembered").inc()
             return minted.token
-        request = self._requests.get(key)
-        if request is None:
-            request = asyncio.create_task(
-                self._mint(key, caller), name=f"exchange a token for {audience}"
-            )
-            self._requests[key] = request
-            request.add_done_callback(lambda _: self._requests.pop(key))
-        return await asyncio.shield(request)
+        return await self._requests.ask(
+            key, lambda: self._mint(key, caller), name=f"exchange a token for {audience}"
+        )
 
     async def _mint(self, key: _Key, caller: Caller) -> str:
         asked_at = self._clock()  # from here on, the token ages
@@ -156,7 +151,9 @@ class TokenExchange:
         self._exchanges.labels(result="minted").inc()
         if caller.expires_at is not None:
             lifetime = min(lifetime, (caller.expires_at - self._now()).total_seconds())
-        self._remember(key, _Minted(token, asked_at + lifetime - self._settings.exchange_margin))
+        # One whose time is up already is not kept.
+        good_until = asked_at + lifetime - self._settings.exchange_margin
+        self._minted[key] = _Minted(token, good_until)
         return token
 
     async def _ask(self, subject_token: str, audience: str) -> tuple[int, Mapping[str, str], bytes]:
@@ -224,13 +221,6 @@ class TokenExchange:
         self._exchanges.labels(result=result).inc()
         log.warning("token_exchange_failed", code=kind.code, audience=audience, reason=problem)
         return ApiError(kind)
-
-    def _remember(self, key: _Key, minted: _Minted) -> None:
-        self._minted.pop(key, None)
-        if self._clock() < minted.good_until:
-            self._minted[key] = minted
-            if len(self._minted) > self._settings.exchange_cache_size:
-                self._minted.popitem(last=False)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -8,7 +8,6 @@ one query.
 """
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from app.database.polled_connection import PolledConnection
 from app.database.settings import DatabaseSettings
 from app.scaikey import api_keys
 from app.scaikey.api_key_lookup import KeyLookup, Reader
+from app.tasks.backoff import Backoff
 
 log = structlog.get_logger()
 
@@ -45,8 +45,9 @@ class Revocations:
     asked, streams stay open for `unchecked_limit` seconds.
     """
 
-    #: First and longest pause before listening is tried again, in seconds.
-    PAUSES = (0.1, 5.0)
+    #: Seconds before listening is tried again: the first time, and at most.
+    SHORTEST_PAUSE = 0.1
+    LONGEST_PAUSE = 5.0
 
     def __init__(
         self,
@@ -93,22 +94,20 @@ class Revocations:
             group.create_task(self._look_regularly(), name="revocations-look")
 
     async def _listen(self) -> None:
-        shortest, longest = self.PAUSES
-        pause = shortest
+        backoff = Backoff(shortest=self.SHORTEST_PAUSE, longest=self.LONGEST_PAUSE)
         while not _stopping():
             try:
                 async with self._connect() as connection:
                     async with connection.cursor() as cursor:
                         await cursor.execute(f"LISTEN {api_keys.REVOCATIONS}")
                     log.info("revocations_listening")
-                    pause = shortest
+                    backoff.reset()
                     self._missed.set()
                     while not _stopping():
                         self._apply((await connection.notifies.get()).payload)
             except (*SERVER_FAILURES, psycopg2.ProgrammingError, TimeoutError) as error:
                 log.warning("revocations_not_listening", reason=reason(error))
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
-            pause = min(pause * 2, longest)
+            await asyncio.sleep(backoff.pause())
 
     def _connect(self) -> Any:
         return aiopg.connect(

@@ -24,6 +24,7 @@ from app.cache.write_buffer import (
     time_of,
 )
 from app.database.errors import DatabaseError
+from app.tasks.backoff import Backoff
 from app.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -56,7 +57,7 @@ class JobWriter:
     """
 
     #: Pause after a failure, in seconds: the first, and the longest.
-    PAUSE = 0.5
+    SHORTEST_PAUSE = 0.5
     LONGEST_PAUSE = 10.0
     #: Seconds that the last writes may take when the gateway stops.
     FAREWELL = 2.0
@@ -77,6 +78,7 @@ class JobWriter:
         self._filled = asyncio.Event()
         self._closing = asyncio.Event()
         self._failures = 0
+        self._backoff = Backoff(shortest=self.SHORTEST_PAUSE, longest=self.LONGEST_PAUSE)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._write(), name="job-cache-writer")]
         if settings.retention_days:
@@ -133,7 +135,7 @@ class JobWriter:
                 if not await self._write_some():
                     if self._closing.is_set():
                         return
-                    await self._pause(self._next_pause())
+                    await self._pause(self._backoff.pause())
             if self._closing.is_set():
                 return
 
@@ -207,13 +209,10 @@ class JobWriter:
         if self._failures:
             log.info("job_cache_write_recovered", failures=self._failures)
         self._failures = 0
+        self._backoff.reset()
         self._metrics.cache_writes.labels(result="ok").inc()
         self._metrics.cache_written.inc(jobs)
         self._metrics.cache_write_seconds.observe(seconds)
-
-    def _next_pause(self) -> float:
-        longest = min(self.LONGEST_PAUSE, self.PAUSE * 2.0 ** min(self._failures - 1, 30))
-        return longest * random.uniform(0.5, 1.0)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not when the gateway stops."""

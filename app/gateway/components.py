@@ -78,6 +78,7 @@ async def identity_context(app: web.Application) -> AsyncIterator[None]:
     app[TICKETS] = Tickets(database=app[_POOL])
     verifiers: list[Verifier] = [ApiKeyVerifier(keys=keys, now=_now)]
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(keys.close)
         session = await stack.enter_async_context(open_session(settings))
         if settings.jwks_url:
             key_set = KeySetCache(

@@ -1,11 +1,9 @@
 """The driver of one job's feed: its upstream call, its flushes, its watchers' sockets."""
 
 import asyncio
-import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Hashable
 from contextlib import aclosing
-from typing import Any
 
 import structlog
 
@@ -28,6 +26,8 @@ from app.hub.observer import HubObserver
 from app.hub.settings import HubSettings
 from app.hub.subscribers import LogSubscriber
 from app.hub.upstream import Batch, JobKey, LogPage, Position, Upstream, is_final
+from app.tasks.backoff import Backoff
+from app.tasks.single_flight import SingleFlight
 
 log = structlog.get_logger()
 
@@ -73,10 +73,10 @@ class Feed:
         self._flushed_at = float("-inf")
         #: How long the last flush took, in seconds of the loop's clock.
         self._flush_took = 0.0
-        self._reads: dict[object, asyncio.Task[LogPage]] = {}
+        self._reads = SingleFlight[Hashable, LogPage]()
         #: When the upstream was lost; None while it is there.
         self._lost_at: float | None = None
-        self._attempts = 0
+        self._backoff = Backoff(shortest=settings.reconnect_min, longest=settings.reconnect_max)
         #: Done when the upstream is good and the history is filled, or when it has failed.
         self._opened: asyncio.Future[None] = self.loop.create_future()
         self._task = self.loop.create_task(self._run(), name=f"hub-feed-{key.job_id}")
@@ -118,10 +118,9 @@ class Feed:
             if timer is not None:
                 timer.cancel()
         self.metrics.close()
-        tasks = [self._task, *self._reads.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._reads.close()
         if not self._opened.done():
             self.failure = ApiError(SHUTTING_DOWN, retry_after=1)
             self._opened.set_result(None)
@@ -159,15 +158,7 @@ class Feed:
             if self.loop.time() - self._lost_at >= self.settings.outage_limit:
                 self._fail(ApiError(COORDINATOR_UNAVAILABLE))
                 return
-            await asyncio.sleep(self._next_pause())
-
-    def _next_pause(self) -> float:
-        """Give the next pause before a reconnect: exponential, with jitter."""
-        longest = min(
-            self.settings.reconnect_max, self.settings.reconnect_min * 2.0**self._attempts
-        )
-        self._attempts = min(self._attempts + 1, 30)
-        return longest * random.uniform(0.5, 1.0)
+            await asyncio.sleep(self._backoff.pause())
 
     async def _follow(self) -> None:
         """Hold one upstream call until the job's log is complete. Raises if it breaks off."""
@@ -198,7 +189,7 @@ class Feed:
         if not core.epoch:
             raise ApiError(COORDINATOR_ERROR, "the stream did not begin with its start")
         if batch.records:
-            self._attempts = 0
+            self._backoff.reset()
             core.append(batch.records, self.loop.time())
         if batch.snapshots:
             newest = batch.snapshots[-1]
@@ -318,19 +309,21 @@ class Feed:
             self.core.fall_behind(watcher)
 
     def read_after(self, after: Position, level: int) -> "asyncio.Task[LogPage]":
-        """Read a page behind `after`, once for all who ask for it at the same time."""
+        """Return the task that reads a page behind `after`, for all who ask meanwhile."""
         through = self.core.flushed
-        return self._shared(
+        return self._reads.start(
             (after, level),
             lambda: self._upstream.read_after(self.key, after, through=through, level=level),
+            name=f"hub-read-{self.key.job_id}",
         )
 
     def read_tail(self, count: int, level: int) -> "asyncio.Task[LogPage]":
-        """Read the first page of a tail, once for all who ask for it at the same time."""
+        """Return the task that reads the first page of a tail, for all who ask meanwhile."""
         through = self.core.flushed
-        return self._shared(
+        return self._reads.start(
             (count, through, level),
             lambda: self._upstream.read_tail(self.key, tail=count, through=through, level=level),
+            name=f"hub-read-{self.key.job_id}",
         )
 
     async def answer(self, read: "asyncio.Task[LogPage]") -> LogPage:
@@ -342,17 +335,6 @@ class Feed:
             if task is not None and task.cancelling():
                 raise
             raise self.failure or ApiError(SHUTTING_DOWN, retry_after=1) from None
-
-    def _shared(
-        self, question: object, read: Callable[[], Coroutine[Any, Any, LogPage]]
-    ) -> "asyncio.Task[LogPage]":
-        """Give the task that reads; it is the feed's, and not to be cancelled by others."""
-        task = self._reads.get(question)
-        if task is None:
-            task = self.loop.create_task(read(), name=f"hub-read-{self.key.job_id}")
-            self._reads[question] = task
-            task.add_done_callback(lambda _: self._reads.pop(question, None))
-        return task
 
     # The end, and the regular round
 

@@ -24,6 +24,7 @@ from app.hub.open_streams import OpenStreams
 from app.hub.settings import HubSettings
 from app.hub.socket_pool import SocketPool
 from app.hub.upstream import JobKey, Position, Upstream
+from app.tasks.single_flight import SingleFlight
 
 log = structlog.get_logger()
 
@@ -71,7 +72,7 @@ class Hub:
         self._closing = False
         #: Of all watchers that have joined.
         self.streams = OpenStreams()
-        self._authorizations: dict[tuple[str, str | None, str], asyncio.Task[None]] = {}
+        self._authorizations = SingleFlight[tuple[str, str | None, str], None]()
         #: Feeds on their way out.
         self._ending: set[asyncio.Task[None]] = set()
         self._sweeper = self._loop.create_task(self._sweep(), name="hub-sweeper")
@@ -158,8 +159,8 @@ class Hub:
         self._sweeper.cancel()
         for feed in list(self._feeds.values()):
             self._end(feed)
-        tasks = [self._sweeper, *self._ending, *self._authorizations.values()]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(self._sweeper, *self._ending, return_exceptions=True)
+        await self._authorizations.finish()
         self._sockets.close()
 
     def _send_all_away(self) -> None:
@@ -248,14 +249,11 @@ class Hub:
     async def _authorize(self, caller: Caller, job_id: str) -> None:
         """Ask the coordinator for the job as this caller; once for all who ask together."""
         question = (caller.tenant_id, caller.user_id, job_id)
-        task = self._authorizations.get(question)
-        if task is None:
-            task = self._loop.create_task(
-                self._upstream.authorize(caller, job_id), name=f"hub-authorize-{job_id}"
-            )
-            self._authorizations[question] = task
-            task.add_done_callback(lambda _: self._authorizations.pop(question, None))
-        await asyncio.shield(task)
+        await self._authorizations.ask(
+            question,
+            lambda: self._upstream.authorize(caller, job_id),
+            name=f"hub-authorize-{job_id}",
+        )
 
     def _feed(self, key: JobKey) -> Feed:
         feed = self._feeds.get(key)

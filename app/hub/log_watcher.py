@@ -11,6 +11,7 @@ from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connect
 from app.hub.cursors import Cursor, Step
 from app.hub.feed import Feed
 from app.hub.upstream import LogPage, Position, is_final
+from app.tasks.backoff import Backoff
 
 log = structlog.get_logger()
 
@@ -19,24 +20,25 @@ class LogWatcher(Cursor):
     """A watcher of a job's log. Made by the hub, joined to its feed."""
 
     __slots__ = (
+        "_backoff",
         "_failing_since",
         "_fetch",
-        "_pause",
         "_prelude",
         "_scheduled",
         "connection",
         "feed",
     )
 
-    #: First pause after a page could not be read, in seconds; it doubles.
-    PAUSE = 0.1
+    #: First pause after a page could not be read, in seconds.
+    SHORTEST_PAUSE = 0.1
 
     def __init__(self, *, feed: Feed, connect: Connect, level: int) -> None:
         self.connection = connect(self)
         super().__init__(level=level, chunked=self.connection.chunked)
         self.feed = feed
         self._prelude = b""
-        self._pause = self.PAUSE
+        #: Made when reading first fails: most watchers never need one.
+        self._backoff: Backoff | None = None
         #: Since when no page can be read, in seconds of the loop's clock.
         self._failing_since: float | None = None
         self._scheduled = False
@@ -165,7 +167,7 @@ class LogWatcher(Cursor):
             return
         error = read.exception()
         if error is None:
-            self._pause, self._failing_since = self.PAUSE, None
+            self._backoff, self._failing_since = None, None
             self._send(self.feed.core.take_page(self, read.result()))
             self.pump_soon()
         elif not isinstance(error, ApiError):
@@ -185,8 +187,9 @@ class LogWatcher(Cursor):
         if now - self._failing_since >= settings.outage_limit:
             self.connection.close(Closing(CloseReason.UPSTREAM_FAILED, error.kind, retryable=True))
             return
-        self._fetch = self.feed.loop.call_later(self._pause, self._ask_again)
-        self._pause = min(self._pause * 2, settings.reconnect_max)
+        if self._backoff is None:
+            self._backoff = Backoff(shortest=self.SHORTEST_PAUSE, longest=settings.reconnect_max)
+        self._fetch = self.feed.loop.call_later(self._backoff.pause(), self._ask_again)
 
     def _ask_again(self) -> None:
         self._fetch = None

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from app.local import die_with_parent as leash
 from app.local.data_dir import CannotStart
+from app.tasks.backoff import Backoff
 
 #: A log file that has grown over so many bytes becomes `<name>.1`, and the old `.1` goes.
 LOG_BYTES = 16 * 1024 * 1024
 #: Seconds before a service that died is started again: the first time, and at most.
-FIRST_PAUSE = 0.5
+SHORTEST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 #: A service that ran for so many seconds is taken to have been well.
 WELL_AFTER = 60.0
@@ -88,20 +89,21 @@ class Service:
 
     async def keep(self) -> None:
         """Start the process again whenever it dies, until `stop`; a pause grows between deaths."""
-        pause = FIRST_PAUSE
+        # Without jitter: there is nobody else who tries again.
+        backoff = Backoff(shortest=SHORTEST_PAUSE, longest=LONGEST_PAUSE, jitter=0)
         while self._process is not None:
             began = time.monotonic()
             await self._process.wait()
             if self._leaving:
                 return
             if time.monotonic() - began > WELL_AFTER:
-                pause = FIRST_PAUSE
+                backoff.reset()
+            pause = backoff.pause()
             self._tell(
                 f"{self.name} stopped {self._how()}; starting it again in {pause:g} s "
                 f"(log: {self.log})"
             )
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
             try:
                 await self.start()
             except OSError as error:

@@ -1,17 +1,19 @@
 """API keys as the database has them, with answers that are remembered for a few seconds."""
 
-import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
+from cachetools import TLRUCache
 from prometheus_client import Counter
 
 from app.database.errors import DatabaseError
 from app.scaikey import api_keys
 from app.scaikey.api_keys import ApiKey
+from app.tasks.single_flight import SingleFlight
 
 V = TypeVar("V")
+#: An answer and when it was asked for, by the hash of the key.
+_Recent: TypeAlias = TLRUCache[bytes, tuple[V, float]]
 
 
 class Reader(Protocol):
@@ -42,9 +44,9 @@ class KeyLookup:
     ) -> None:
         self._database = database
         # Apart, so that a flood of invented keys does not push real ones out.
-        self._known = _Recent[ApiKey](ttl=ttl, size=size)
-        self._unknown = _Recent[None](ttl=ttl, size=size)
-        self._flights: dict[bytes, asyncio.Future[ApiKey | None]] = {}
+        self._known: _Recent[ApiKey] = _recent(ttl, size, clock)
+        self._unknown: _Recent[None] = _recent(ttl, size, clock)
+        self._queries = SingleFlight[bytes, ApiKey | None]()
         #: How often `forget` was called: an answer that was asked for before is not remembered.
         self._forgotten = 0
         self._clock = clock
@@ -56,38 +58,24 @@ class KeyLookup:
         Raises `DatabaseError`.
         """
         key_digest = api_keys.digest(secret)
-        now = self._clock()
-        for recent in (self._known, self._unknown):
-            if (entry := recent.get(key_digest, now)) is not None:
-                self._lookups.labels(result="remembered").inc()
-                return entry[0]
-        while (flight := self._flights.get(key_digest)) is not None:
-            await asyncio.wait((flight,))
-            if not flight.cancelled():
-                return flight.result()
-        return await self._fly(key_digest)
+        answer = self._known.get(key_digest) or self._unknown.get(key_digest)
+        if answer is not None:
+            self._lookups.labels(result="remembered").inc()
+            return answer[0]
+        return await self._queries.ask(
+            key_digest, lambda: self._ask(key_digest), name="look up an API key"
+        )
 
     def forget(self, key_id: str) -> None:
         """Have a key looked up anew the next time that it is sent."""
-        self._known.drop(lambda key: key.key_id == key_id)
+        for key_digest, (key, _) in list(self._known.items()):
+            if key.key_id == key_id:
+                del self._known[key_digest]
         self._forgotten += 1
 
-    async def _fly(self, key_digest: bytes) -> ApiKey | None:
-        flight = self._flights[key_digest] = asyncio.get_running_loop().create_future()
-        try:
-            key = await self._ask(key_digest)
-        except asyncio.CancelledError:
-            flight.cancel()  # those who wait ask for themselves
-            raise
-        except BaseException as error:
-            flight.set_exception(error)
-            flight.exception()  # nobody has to be waiting
-            raise
-        else:
-            flight.set_result(key)
-            return key
-        finally:
-            del self._flights[key_digest]
+    async def close(self) -> None:
+        """Cancel the queries that are under way."""
+        await self._queries.close()
 
     async def _ask(self, key_digest: bytes) -> ApiKey | None:
         asked_at = self._clock()  # from here on, the answer ages
@@ -99,38 +87,13 @@ class KeyLookup:
             raise
         key = api_keys.found(rows, key_digest)
         if key is None:
-            self._unknown.put(key_digest, None, asked_at)
+            self._unknown[key_digest] = (None, asked_at)
         elif forgotten == self._forgotten:
-            self._known.put(key_digest, key, asked_at)
+            self._known[key_digest] = (key, asked_at)
         self._lookups.labels(result="unknown" if key is None else "known").inc()
         return key
 
 
-class _Recent(Generic[V]):
-    """Newest answers; the oldest goes first when there are too many."""
-
-    def __init__(self, *, ttl: float, size: int) -> None:
-        self._ttl = ttl
-        self._size = size
-        # By age: an answer is put at the end and never moved.
-        self._entries: OrderedDict[bytes, tuple[V, float]] = OrderedDict()
-
-    def get(self, key: bytes, now: float) -> tuple[V, float] | None:
-        """Return the answer and when it was asked for; None if there is none that counts."""
-        entry = self._entries.get(key)
-        if entry is not None and now - entry[1] >= self._ttl:
-            del self._entries[key]
-            return None
-        return entry
-
-    def drop(self, condition: Callable[[V], bool]) -> None:
-        """Forget the answers of which `condition` holds."""
-        for key in [key for key, (value, _) in self._entries.items() if condition(value)]:
-            del self._entries[key]
-
-    def put(self, key: bytes, value: V, asked_at: float) -> None:
-        """Remember an answer."""
-        self._entries.pop(key, None)
-        self._entries[key] = (value, asked_at)
-        if len(self._entries) > self._size:
-            self._entries.popitem(last=False)
+def _recent(ttl: float, size: int, clock: Callable[[], float]) -> _Recent[V]:
+    """Return a cache of `size` answers, each good until `ttl` seconds after its question."""
+    return TLRUCache(size, lambda _key, answer, _now: answer[1] + ttl, timer=clock)

@@ -17,6 +17,7 @@ from prometheus_client import Counter
 
 from app.auth.settings import AuthSettings
 from app.scaikey.http import AnswerTooLong, read_bounded, reason
+from app.tasks.single_flight import SingleFlight
 
 log = structlog.get_logger()
 
@@ -83,7 +84,7 @@ class KeySetCache:
         self._fetches = fetches
         self._limit = settings.jwks_ttl + settings.jwks_stale_limit
         self._fetched: _Fetched | None = None
-        self._fetching: asyncio.Task[None] | None = None
+        self._fetching = SingleFlight[str, None]()
         self._attempt_at: float | None = None
         self._failed = False
 
@@ -105,9 +106,7 @@ class KeySetCache:
 
     async def close(self) -> None:
         """Give up a fetch that is under way."""
-        if self._fetching is not None:
-            self._fetching.cancel()
-            await asyncio.wait((self._fetching,))
+        await self._fetching.close()
 
     def _look_up(self, kid: str) -> Found:
         fetched = self._fetched
@@ -122,19 +121,19 @@ class KeySetCache:
 
     def _begin_fetch(self) -> "asyncio.Task[None] | None":
         """Return the fetch that is under way; begin one unless one was tried just now."""
-        if self._fetching is None:
-            if self._attempt_at is not None:
-                pause = self._settings.jwks_cooldown
-                if self._fetched is None:
-                    pause = min(pause, _PAUSE_WITHOUT_KEYS)
-                if self._clock() - self._attempt_at < pause:
-                    return None
-            self._fetching = asyncio.create_task(self._fetch(), name="fetch the issuer's keys")
-            self._fetching.add_done_callback(self._forget_task)
-        return self._fetching
+        url = self._settings.jwks_url
+        fetch = self._fetching.running(url)
+        if fetch is None and not self._cooling_down():
+            fetch = self._fetching.start(url, self._fetch, name="fetch the issuer's keys")
+        return fetch
 
-    def _forget_task(self, _: "asyncio.Task[None]") -> None:
-        self._fetching = None
+    def _cooling_down(self) -> bool:
+        if self._attempt_at is None:
+            return False
+        pause = self._settings.jwks_cooldown
+        if self._fetched is None:
+            pause = min(pause, _PAUSE_WITHOUT_KEYS)
+        return self._clock() - self._attempt_at < pause
 
     async def _fetch(self) -> None:
         self._attempt_at = asked_at = self._clock()

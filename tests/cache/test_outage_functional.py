@@ -20,7 +20,7 @@ from tests.cache.server import Gateway, gateway_on, own_server, start
 
 @pytest.fixture(autouse=True)
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(JobWriter, "PAUSE", 0.05)
+    monkeypatch.setattr(JobWriter, "SHORTEST_PAUSE", 0.05)
     monkeypatch.setattr(JobWriter, "LONGEST_PAUSE", 0.2)
 
 

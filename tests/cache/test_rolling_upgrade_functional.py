@@ -135,7 +135,7 @@ async def test_new_replicas_serve_before_the_schema_is_migrated(
     postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the revision before the job cache's: what is seen is counted as given up, or waits."""
-    monkeypatch.setattr(JobWriter, "PAUSE", 0.02)
+    monkeypatch.setattr(JobWriter, "SHORTEST_PAUSE", 0.02)
     monkeypatch.setattr(JobWriter, "LONGEST_PAUSE", 0.05)
     migrate_to(postgres_dsn, "0002")
     async with gateway_on(postgres_dsn, buffer_jobs=5) as gateway:

@@ -267,10 +267,12 @@ def over(database: Broken, metrics: Metrics, **settings: Any) -> JobWriter:
     return new_writer(database, metrics, **settings)  # type: ignore[arg-type]  # all that it uses
 
 
-async def test_while_the_database_is_away_the_newest_wait_and_the_rest_is_counted() -> None:
+async def test_while_the_database_is_away_the_newest_wait_and_the_rest_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(JobWriter, "SHORTEST_PAUSE", 0.01)
     metrics, database = Metrics(), Broken(DatabaseError("gone"))
     writer = over(database, metrics, buffer_jobs=10, batch_jobs=100)
-    writer.PAUSE = 0.01
     for number in range(15):
         writer.saw("acme", job(f"job-{number}"))
     async with asyncio.timeout(10):
@@ -288,10 +290,12 @@ async def test_while_the_database_is_away_the_newest_wait_and_the_rest_is_counte
 
 
 @pytest.mark.parametrize("error", [psycopg2.ProgrammingError(), psycopg2.DataError(), KeyError()])
-async def test_what_cannot_be_written_is_given_up_and_counted(error: Exception) -> None:
+async def test_what_cannot_be_written_is_given_up_and_counted(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(JobWriter, "SHORTEST_PAUSE", 0.01)
     metrics, database = Metrics(), Broken(error)
     writer = over(database, metrics)
-    writer.PAUSE = 0.01
     writer.saw("acme", job("refused"))
     async with asyncio.timeout(10):
         await database.tried.wait()

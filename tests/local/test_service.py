@@ -93,7 +93,7 @@ async def test_a_death_at_the_start_is_told_with_the_last_words(bench: Bench) ->
 async def test_it_is_started_again_until_it_is_stopped(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(service_module, "SHORTEST_PAUSE", 0.01)
     service = bench.service("import sys; print('here', flush=True); sys.exit(3)")
     await service.start()
     keeping = asyncio.create_task(service.keep())

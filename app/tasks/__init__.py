@@ -1,0 +1,4 @@
+"""How asynchronous work is shared and repeated, for all programs.
+
+No domain logic, no I/O and no settings.
+"""
