@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+import structlog
 from google.protobuf.message import Message
 
 from .board import Board
@@ -19,7 +20,7 @@ from .gpus import GpuMeter
 from .job_secrets import JobSecrets
 from .records import JobRecord, checkpoint_url
 from .refusals import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Overloaded
-from .states import TERMINAL
+from .states import TERMINAL, WAITING
 from .steps import Step
 from .store import Store, UsedKey, digest_of
 from .tenancy import Tenancy
@@ -28,6 +29,8 @@ from .workspace import Workspace
 
 _KEY_LIFE: Final = 24 * 3600 * 1_000_000
 _MAX_KEY: Final = 256
+
+_log = structlog.get_logger("scaimind.coordinator")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,16 @@ class Calls:
             raise
         self._parts.tenancy.accepted(job.tenant_id)
         return self._scheduler.jobs[job.job_id]
+
+    def _wait_of(self, job: JobRecord) -> int:
+        """Seconds until a job is expected to start; 0 if it waits for nothing."""
+        if job.status not in WAITING:
+            return 0
+        try:
+            return self._scheduler.waits().get(job.job_id, 0)
+        except Exception as error:  # the job is there; an estimate is no reason to say it is not
+            _log.error("wait_not_estimated", job_id=job.job_id, exc_info=error)
+            return 0
 
     def _apply(self, change: Callable[[], Step], *, also: Callable[[], None] | None = None) -> None:
         """Change jobs by a call of the scheduler's. Raises Overloaded, and what that call does."""

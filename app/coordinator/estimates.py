@@ -9,6 +9,8 @@ from .records import JobRecord
 
 #: Assumed of a queue in which nothing has run yet, in seconds.
 UNMEASURED_RUN = 300
+#: No run or wait is told as longer, in seconds: ten years. What a job asks for may be any number.
+LONGEST = 10 * 365 * 24 * 3600
 _REMEMBERED = 50
 _SECOND = 1_000_000
 
@@ -25,11 +27,13 @@ class RunTimes:
 
     def add_seconds(self, queue_name: str, seconds: float) -> None:
         """Count a run time."""
-        self._seconds.setdefault(queue_name, deque(maxlen=_REMEMBERED)).append(seconds)
+        # The machine's clock may have been set back meanwhile.
+        bounded = min(max(seconds, 0.0), LONGEST)
+        self._seconds.setdefault(queue_name, deque(maxlen=_REMEMBERED)).append(bounded)
 
     def expected(self, job: JobRecord) -> float:
         """Seconds that a run of `job` is expected to take."""
-        limit = job.max_runtime / _SECOND
+        limit = min(job.max_runtime, LONGEST * _SECOND) / _SECOND
         seen = self._seconds.get(job.queue_name)
         if not seen:
             return limit or UNMEASURED_RUN
@@ -44,7 +48,7 @@ def waits(
     run_times: RunTimes,
     now: int,
 ) -> dict[str, int]:
-    """Seconds until each of `waiting` starts, by job id: the queue played forward.
+    """Seconds until each of `waiting` starts, by job id: the queue played forward. At most LONGEST.
 
     `waiting` is in the order of placement. A job that no enabled node can
     take is given the time at which everything before it is over.
@@ -68,7 +72,7 @@ def waits(
             trial.give_back(over, placements[over])
         if job.not_before <= now:
             clock = start
-        answer[job.job_id] = max(0, round(start))
+        answer[job.job_id] = max(0, round(min(start, LONGEST)))
         if placement is not None:
             trial.take(job.job_id, placement)
             placements[job.job_id] = placement

@@ -9,7 +9,7 @@ from .messages import checkpoint_message, job_message, status_message
 from .pages import page_size
 from .records import JobRecord, checkpoint_url
 from .refusals import FailedPrecondition, InvalidArgument, Overloaded
-from .states import RETRYABLE, WAITING, Status
+from .states import RETRYABLE, Status
 from .submission import Accepted, accept, accept_export, accept_retry
 
 
@@ -35,12 +35,11 @@ class JobCalls(Calls):
             request,
             key=request.idempotency_key,
         )
-        wait = self._scheduler.waits().get(job.job_id, 0) if job.status in WAITING else 0
         return jobs_pb2.SubmitJobResponse(
             job_id=job.job_id,
             status=status_message(job.status),
             message=job.message,
-            estimated_wait_seconds=wait,
+            estimated_wait_seconds=self._wait_of(job),
         )
 
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:

@@ -1,11 +1,34 @@
 """What becomes of a job when its run is over."""
 
 import signal
+from typing import Final
 
 from .moves import Moves
 from .records import Intent, JobRecord
 from .states import Status
 from .steps import RunEnd
+
+#: Signals whose end of a program is nothing that the program decided.
+_FROM_OUTSIDE: Final = frozenset(
+    {
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGILL,
+        signal.SIGTRAP,
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGKILL,
+        signal.SIGSEGV,
+        signal.SIGTERM,
+        signal.SIGXCPU,
+        signal.SIGXFSZ,
+        signal.SIGSYS,
+    }
+)
+#: A shell's status of a program that a signal ended is this and the signal's number (POSIX 2.8.2).
+_SHELL_SIGNAL: Final = 128
 
 
 def settle_run(moves: Moves, job: JobRecord, end: RunEnd) -> None:
@@ -30,10 +53,8 @@ def settle_run(moves: Moves, job: JobRecord, end: RunEnd) -> None:
         moves.fail_or_retry(job, job.intent_reason)
     elif end.transient:
         moves.fail_or_retry(job, end.failure)
-    elif end.exit_code is not None and end.exit_code < 0:
-        number = -end.exit_code
-        name = signal.strsignal(number)
-        moves.fail_or_retry(job, f"The training process was ended by signal {number} ({name}).")
+    elif signalled := _signal_of(end):
+        moves.fail_or_retry(job, signalled)
     elif end.exit_code == 0:
         # It left because somebody else told it to.
         moves.export(job)
@@ -42,3 +63,20 @@ def settle_run(moves: Moves, job: JobRecord, end: RunEnd) -> None:
         if end.last_words:
             reason += f" Its last line on stderr: {end.last_words}"
         moves.fail(job, reason)
+
+
+def _signal_of(end: RunEnd) -> str:
+    """By which signal a run was ended, in a sentence; empty if it exited by itself."""
+    code = end.exit_code
+    if code is None:
+        return ""
+    if code < 0:
+        name = signal.strsignal(-code)
+        return f"The training process was ended by signal {-code} ({name})."
+    number = code - _SHELL_SIGNAL
+    if number not in _FROM_OUTSIDE:
+        return ""
+    return (
+        f"The training process left with status {code}, which is how a shell reports that signal"
+        f" {number} ({signal.strsignal(number)}) ended what it ran."
+    )

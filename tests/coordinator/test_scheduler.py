@@ -183,6 +183,36 @@ def test_nobody_is_preempted_in_vain() -> None:
     assert bench.status(low) is Status.TRAINING
 
 
+@pytest.mark.parametrize(
+    ("code", "signal_number"),
+    [(-9, 9), (-11, 11), (137, 9), (139, 11), (134, 6), (143, 15), (130, 2), (135, 7)],
+)
+def test_a_run_that_a_signal_ended_is_tried_again_whoever_reports_it(
+    code: int, signal_number: int
+) -> None:
+    bench = Bench()
+    job = bench.job(retries=1)
+    bench.settle()
+    bench.end_run(job, code=code)
+    record = bench.scheduler.jobs[job]
+    assert (record.status, record.retry_count) == (Status.TRAINING, 1)
+    bench.end_run(job, code=code)
+    assert bench.status(job) is Status.FAILED
+    assert f"signal {signal_number} (" in bench.ended[job].error_message
+    if code > 0:
+        assert f"status {code}" in bench.ended[job].error_message
+
+
+@pytest.mark.parametrize("code", [1, 2, 127, 128, 145, 146, 159 + 64, 255])
+def test_a_run_that_exits_by_itself_is_not_tried_again(code: int) -> None:
+    bench = Bench()
+    job = bench.job(retries=1)
+    bench.settle()
+    bench.end_run(job, code=code)
+    assert bench.status(job) is Status.FAILED
+    assert "signal" not in bench.ended[job].error_message
+
+
 def test_waits_come_from_measured_run_times() -> None:
     bench = Bench(nodes=1, gpus=1)
     first = bench.job()
