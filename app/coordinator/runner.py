@@ -13,6 +13,7 @@ one of several ranks fails, the others are killed: they would wait for it.
 """
 
 import os
+import resource
 import selectors
 import signal
 import sys
@@ -51,6 +52,8 @@ from .run_exit import leave_exit
 
 #: Seconds to wait for the lock; its holder is about to let go of it.
 LOCK_PATIENCE: Final = 30
+#: Descriptors that the runner may have open: four for each rank, and its own.
+DESCRIPTORS: Final = 4096
 #: Seconds between two looks at the metrics file.
 METRICS_INTERVAL: Final = 0.05
 #: Seconds that a batch of lines may be held back while lines keep coming.
@@ -343,11 +346,20 @@ class Runner:
         )
 
 
+def _raise_limit() -> None:
+    """Allow the descriptors that the outputs of many ranks take; the ranks have limits of their
+    own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < DESCRIPTORS:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
+
+
 def main() -> int:
     """Carry out the run."""
     make_undumpable()
     # What a first process that was killed leaves behind is this process's then.
     become_subreaper()
+    _raise_limit()
     directory = RunDir(Path(os.environ[RUN_VARIABLE]))
     # Its default action ends the process: another runner holds the lock and lives.
     signal.alarm(LOCK_PATIENCE)

@@ -1,5 +1,6 @@
 """The manifests: valid for Kubernetes, and true of the program that they run."""
 
+from copy import deepcopy
 from dataclasses import fields
 from typing import Any
 
@@ -31,6 +32,9 @@ NO_SCHEMA = {
     "UpstreamSettingsPolicy",
 }
 GATEWAY = "scaimind-gateway"
+COORDINATOR = "scaimind-coordinator"
+#: What giving each job a user of its own takes, of root's rights in the pod.
+CAPABILITIES = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_PTRACE"}
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -72,15 +76,23 @@ def test_everything_is_in_the_namespace_and_no_secret_is_written_down(overlay: R
 
 
 def test_pods_have_no_rights_that_they_do_not_need(overlay: Rendered) -> None:
-    for _, pod in overlay.pods():
+    for name, pod in overlay.pods():
         spec = pod["spec"]
         assert spec["automountServiceAccountToken"] is False
         assert spec["enableServiceLinks"] is False
-        assert spec["securityContext"]["runAsNonRoot"] is True
-        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        own_users = name == COORDINATOR
+        assert spec.get("hostUsers", True) is not own_users
+        assert spec["securityContext"]["runAsNonRoot"] is not own_users
+        profile = "Unconfined" if own_users else "RuntimeDefault"
+        assert spec["securityContext"]["seccompProfile"] == {"type": profile}
         assert overlay.named("ServiceAccount", spec["serviceAccountName"])
         for container in spec["containers"]:
-            assert container["securityContext"] == {
+            rights = deepcopy(container["securityContext"])
+            # In a user namespace of the pod's own: it gives each job a user.
+            if own_users:
+                assert rights.pop("procMount") == "Unmasked"
+                assert set(rights["capabilities"].pop("add")) == CAPABILITIES
+            assert rights == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},

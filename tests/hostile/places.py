@@ -73,7 +73,9 @@ def machine_at(place: Place) -> Iterator[Machine]:
     """A running machine there, below a directory that every user may pass."""
     base = Path(tempfile.mkdtemp(prefix="place-"))
     base.chmod(0o711)
-    data = base / "data"
+    # As long as paths of data directories are: sockets in TMPDIR have to work all the same.
+    data = base / "a-volume-with-a-long-name" / "and-the-data-of-the-coordinator"
+    data.parent.mkdir()
     within: list[str] = []
     if place.bundled:
         broken = base / "bin"

@@ -308,6 +308,38 @@ async def test_what_training_needs_works(machine: Machine) -> None:
     assert "pip 0 " in lines
 
 
+async def test_inputs_that_others_may_not_read_are_readable_for_their_job(
+    machine: Machine,
+) -> None:
+    script = """
+        import json, os
+        config = json.load(open(os.environ["SCAIMIND_JOB_CONFIG"]))
+        print("data", open(config["data_config"]["sources"][0]["local_path"]).read())
+        model = config["training_config"]["base_model"]["local_path"]
+        print("model", open(model + "/deep/weights").read())
+    """
+    owner = machine.path.stat()
+    async with machine.client() as client:
+        data = client.write("private.jsonl", "mine")
+        client.write("model/deep/weights", "heavy")
+        own = client.drive / client.tenant
+        for name, mode in (
+            ("private.jsonl", 0o600),
+            ("model/deep/weights", 0o600),
+            ("model/deep", 0o700),
+            ("model", 0o700),
+        ):
+            os.chown(own / name, owner.st_uid, owner.st_gid)
+            os.chmod(own / name, mode)
+        lines = await finished(
+            client,
+            script,
+            data_config={"sources": [{"path": data}]},
+            training_config={"base_model": {"model_id": f"scaidrive://{client.tenant}/model"}},
+        )
+    assert {"data mine", "model heavy"} <= set(lines)
+
+
 async def test_a_killed_runner_leaves_nothing(machine: Machine, place: Place) -> None:
     mark = f"mark-{secrets.token_hex(8)}"
     async with machine.client() as client:

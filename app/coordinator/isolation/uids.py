@@ -4,6 +4,7 @@ Who holds which is in a directory: a file for each id names the run's directory.
 It is free again when that run has left its end behind, and so nothing that runs.
 """
 
+import random
 from pathlib import Path
 
 from app.coordinator.isolation.processes import pids_of
@@ -40,6 +41,8 @@ class JobUids:
             key=lambda uid: (
                 held.get(uid, nobody)[0].parent != run.parent,
                 held.get(uid, nobody)[1],
+                # Coordinators that begin with the same range at the same time seldom meet.
+                random.random(),
             )
         )
         for uid in free:
