@@ -48,7 +48,7 @@ async def no_task_is_left_over() -> AsyncIterator[None]:
 def postgres_server() -> Iterator[str]:
     """A PostgreSQL of this run's own, on a Unix socket; the DSN of its first database.
 
-    It is on a leash: it goes when this process does, however that ends.
+    It ends with this process, however that ends.
     """
     # A plugin is not to be imported before pytest does.
     from tests.secrecy import written_files

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 import structlog
+from typing_extensions import override
 
 from app.caller import Caller
 from app.database.errors import DatabaseError
@@ -60,19 +61,19 @@ class Authenticator:
         return replace(caller, request_id=request_id, subject_token=token)
 
 
-class ApiKeyVerifier:
+class ApiKeyVerifier(Verifier):
     """API keys, as PostgreSQL has them."""
 
     def __init__(self, *, keys: KeyLookup, now: Callable[[], datetime]) -> None:
         self._keys = keys
         self._now = now
 
+    @override
     def recognises(self, token: str) -> bool:
-        """See `Verifier`."""
         return token.startswith(api_keys.PREFIX)
 
+    @override
     async def verify(self, token: str) -> Caller:
-        """See `Verifier`."""
         if not api_keys.is_api_key(token):
             raise Refused("an API key of a form that is never made")
         try:

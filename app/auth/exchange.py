@@ -15,6 +15,7 @@ import structlog
 from aiohttp import hdrs
 from cachetools import TLRUCache
 from prometheus_client import Counter
+from typing_extensions import override
 
 from app.auth.settings import AuthSettings
 from app.caller import Caller, DownstreamTokens
@@ -60,11 +61,12 @@ class Exchange(Protocol):
         """Return both tokens; None where none are forwarded. Raises `ApiError`."""
 
 
-class NoExchange:
+class NoExchange(Exchange):
     """A deployment whose coordinator is sent no tokens."""
 
+    @override
     async def tokens_for(self, caller: Caller) -> None:
-        """See `Exchange`."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class _Minted:
     good_until: float
 
 
-class TokenExchange:
+class TokenExchange(Exchange):
     """Exchanges callers' tokens, and remembers what came of it.
 
     A token is remembered until `exchange_margin` seconds before its end, and
@@ -112,6 +114,7 @@ class TokenExchange:
         )
         self._requests = SingleFlight[_Key, str]()
 
+    @override
     async def tokens_for(self, caller: Caller) -> DownstreamTokens:
         """Return both tokens. Raises `ApiError` if one of them cannot be had."""
         if not caller.subject_token:

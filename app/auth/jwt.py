@@ -18,8 +18,9 @@ from joserfc import jws
 from joserfc.errors import ClaimError, JoseError
 from joserfc.jws import CompactSignature, JWSRegistry
 from joserfc.jwt import JWTClaimsRegistry
+from typing_extensions import override
 
-from app.auth.authenticator import Refused
+from app.auth.authenticator import Refused, Verifier
 from app.auth.settings import AuthSettings
 from app.caller import Caller
 from app.errors import AUTH_UNAVAILABLE, ApiError
@@ -41,7 +42,7 @@ _MOST_GRANTS = 1000
 _RETRY_AFTER = 2
 
 
-class JwtVerifier:
+class JwtVerifier(Verifier):
     """Tokens of one issuer for one audience. `now` is in seconds since 1970."""
 
     def __init__(
@@ -59,12 +60,12 @@ class JwtVerifier:
             sub={"essential": True},
         )
 
+    @override
     def recognises(self, token: str) -> bool:
-        """See `Verifier`: a JWS in compact form, whose header begins with '{"'."""
         return token.startswith("eyJ") and token.count(".") == 2
 
+    @override
     async def verify(self, token: str) -> Caller:
-        """See `Verifier`."""
         signed = self._extract(token)
         kid = _key_id(signed.headers())
         try:

@@ -51,7 +51,7 @@ R = TypeVar("R", bound=Message)
 
 
 #: Told of a job: the caller's tenant, and the job as far as it is known (revision 0: in part).
-SawJob: TypeAlias = Callable[[str, JsonObject], None]
+RecordJob: TypeAlias = Callable[[str, JsonObject], None]
 
 
 def _unseen(tenant_id: str, job: JsonObject) -> None:
@@ -62,7 +62,7 @@ class CoordinatorClient:
     """The coordinator, over a channel that somebody else owns and closes.
 
     A body is what its schema loads. `job_id` and its like are taken as they
-    are: the coordinator knows which exist. `saw_job` is told of every job that
+    are: the coordinator knows which exist. `record_job` is told of every job that
     an answer holds, or that it is about.
     """
 
@@ -72,12 +72,12 @@ class CoordinatorClient:
         channel: grpc.aio.Channel,
         settings: CoordinatorSettings,
         observe: Observe = nobody,
-        saw_job: SawJob = _unseen,
+        record_job: RecordJob = _unseen,
     ) -> None:
         self._stub = MindCoordinatorStub(channel)
         self._settings = settings
         self._observe = observe
-        self._saw_job = saw_job
+        self._record_job = record_job
 
     # Jobs
 
@@ -99,7 +99,7 @@ class CoordinatorClient:
             tokens=tokens,
             deadline=self._settings.submit_timeout,
         )
-        self._saw_job(caller.tenant_id, submitted_job(caller, request, answer))
+        self._record_job(caller.tenant_id, submitted_job(caller, request, answer))
         return answer
 
     async def get_job(self, caller: Caller, job_id: str) -> JsonObject:
@@ -130,7 +130,7 @@ class CoordinatorClient:
             ),
         )
         for job in answer["jobs"]:
-            self._saw_job(caller.tenant_id, job)
+            self._record_job(caller.tenant_id, job)
         return answer
 
     async def cancel_job(self, caller: Caller, job_id: str, *, reason: str = "") -> JsonObject:
@@ -281,7 +281,7 @@ class CoordinatorClient:
             build_submit_evaluation(body, idempotency_key=idempotency_key),
             deadline=self._settings.submit_timeout,
         )
-        self._saw_job(caller.tenant_id, evaluating_job(caller, answer))
+        self._record_job(caller.tenant_id, evaluating_job(caller, answer))
         return answer
 
     async def get_evaluation(self, caller: Caller, evaluation_id: str) -> JsonObject:
@@ -292,7 +292,7 @@ class CoordinatorClient:
             caller,
             GetEvaluationRequest(evaluation_id=evaluation_id),
         )
-        self._saw_job(caller.tenant_id, evaluating_job(caller, answer))
+        self._record_job(caller.tenant_id, evaluating_job(caller, answer))
         return answer
 
     # Data
@@ -330,7 +330,7 @@ class CoordinatorClient:
         request: Q,
     ) -> JsonObject:
         job = await self._call(method, rpc, caller, request)
-        self._saw_job(caller.tenant_id, job)
+        self._record_job(caller.tenant_id, job)
         return job
 
     async def _call(

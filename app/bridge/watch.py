@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import orjson
+from typing_extensions import override
 
 from app.bridge.client import CoordinatorClient
 from app.bridge.converters import converter_of
@@ -23,6 +24,7 @@ from app.hub.upstream import (
     Snapshot,
     Start,
     StatusChange,
+    Upstream,
 )
 from generated.mindcoordinator.v1 import watch_pb2
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
@@ -46,7 +48,7 @@ _snapshot = converter_of(MetricsSnapshot)
 _change = converter_of(watch_pb2.StatusChange)
 
 
-class WatchClient:
+class WatchClient(Upstream):
     """`app.hub.Upstream` over a channel that somebody else owns and closes.
 
     The streams are the tenant's, not a user's: who may watch is asked before,
@@ -69,14 +71,14 @@ class WatchClient:
         self._settings = settings
         self._observe = observe
 
+    @override
     async def authorize(self, caller: Caller, job_id: str) -> None:
-        """See `Upstream`."""
         await self._client.get_job(caller, job_id)
 
+    @override
     async def watch(
         self, key: JobKey, *, after: Position | None, tail: int, after_sequence: int
     ) -> AsyncGenerator[Batch, None]:
-        """See `Upstream`."""
         request = WatchJobRequest(
             job_id=key.job_id,
             after=None if after is None else LogPosition(epoch=after.epoch, offset=after.offset),
@@ -93,10 +95,10 @@ class WatchClient:
                 # A call that is merely left goes on upstream for ever.
                 call.cancel()
 
+    @override
     async def read_after(
         self, key: JobKey, after: Position, *, through: int, level: int
     ) -> LogPage:
-        """See `Upstream`."""
         return await self._read(
             key,
             ListJobLogsRequest(
@@ -108,8 +110,8 @@ class WatchClient:
             ),
         )
 
+    @override
     async def read_tail(self, key: JobKey, *, tail: int, through: int, level: int) -> LogPage:
-        """See `Upstream`."""
         return await self._read(
             key,
             ListJobLogsRequest(

@@ -85,13 +85,13 @@ class Change:
 
 
 @dataclass(slots=True)
-class Sighting:
+class PendingUpdate:
     """The newest that waits to be written about one job."""
 
     copy: Copy | None = None
     change: Change | None = None
 
-    def take(self, other: "Sighting") -> None:
+    def take(self, other: "PendingUpdate") -> None:
         """Take over what is newer in another one."""
         if other.copy is not None and (self.copy is None or self.copy.order < other.copy.order):
             self.copy = other.copy
@@ -106,35 +106,35 @@ class Buffer:
 
     def __init__(self, *, limit: int) -> None:
         self._limit = limit
-        self._sightings: OrderedDict[Key, Sighting] = OrderedDict()
+        self._pending: OrderedDict[Key, PendingUpdate] = OrderedDict()
 
     def __len__(self) -> int:
         """How many jobs wait."""
-        return len(self._sightings)
+        return len(self._pending)
 
-    def put(self, key: Key, sighting: Sighting) -> int:
+    def put(self, key: Key, update: PendingUpdate) -> int:
         """Keep what is newest of a job; returns how many jobs were given up for it."""
-        self._sightings.setdefault(key, sighting).take(sighting)
-        self._sightings.move_to_end(key)
+        self._pending.setdefault(key, update).take(update)
+        self._pending.move_to_end(key)
         return self._shrink()
 
-    def take(self, count: int) -> dict[Key, Sighting]:
+    def take(self, count: int) -> dict[Key, PendingUpdate]:
         """Hand out the jobs that wait longest."""
         return dict(
-            self._sightings.popitem(last=False) for _ in range(min(count, len(self._sightings)))
+            self._pending.popitem(last=False) for _ in range(min(count, len(self._pending)))
         )
 
-    def put_back(self, taken: Mapping[Key, Sighting]) -> int:
+    def put_back(self, taken: Mapping[Key, PendingUpdate]) -> int:
         """Undo a `take`, under what came meanwhile; returns how many jobs were given up for it."""
-        for key, sighting in reversed(list(taken.items())):
-            self._sightings.setdefault(key, sighting).take(sighting)
-            self._sightings.move_to_end(key, last=False)
+        for key, update in reversed(list(taken.items())):
+            self._pending.setdefault(key, update).take(update)
+            self._pending.move_to_end(key, last=False)
         return self._shrink()
 
     def _shrink(self) -> int:
-        given_up = max(len(self._sightings) - self._limit, 0)
+        given_up = max(len(self._pending) - self._limit, 0)
         for _ in range(given_up):
-            self._sightings.popitem(last=False)
+            self._pending.popitem(last=False)
         return given_up
 
 

@@ -19,7 +19,7 @@ from app.cache.write_buffer import (
     Copy,
     JsonObject,
     Key,
-    Sighting,
+    PendingUpdate,
     status_number,
     time_of,
 )
@@ -50,7 +50,7 @@ class Database(Protocol):
 class JobWriter:
     """Keeps `mod_scaimind_jobs` up to date with what this replica sees of jobs.
 
-    `saw` and `changed` put it into a bounded buffer and return; a task writes
+    `record_job` and `record_status` put it into a bounded buffer and return; a task writes
     the buffer, many jobs with one statement. While the database does not take
     it, the newest state of the jobs heard of last waits for it to come back;
     what is given up meanwhile is counted.
@@ -60,7 +60,7 @@ class JobWriter:
     SHORTEST_PAUSE = 0.5
     LONGEST_PAUSE = 10.0
     #: Seconds that the last writes may take when the gateway stops.
-    FAREWELL = 2.0
+    CLOSE_TIMEOUT = 2.0
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class JobWriter:
         if settings.retention_days:
             self._tasks.append(loop.create_task(self._purge(), name="job-cache-purge"))
 
-    def saw(self, tenant_id: str, job: JsonObject) -> None:
+    def record_job(self, tenant_id: str, job: JsonObject) -> None:
         """Note a job as the coordinator has just given it to a caller of this tenant.
 
         A job of revision 0 is what is known of it so far: it fills in for a
@@ -92,14 +92,17 @@ class JobWriter:
         """
         copy = Copy.of(job, seen=self._clock())
         change = None if copy.revision else Change(copy.status_at, copy.status, job["message"])
-        self._put(Key(tenant_id, job["job_id"]), Sighting(copy, change))
+        self._put(Key(tenant_id, job["job_id"]), PendingUpdate(copy, change))
 
-    def changed(self, tenant_id: str, job_id: str, *, status: str, message: str, at: str) -> None:
+    def record_status(
+        self, tenant_id: str, job_id: str, *, status: str, message: str, at: str
+    ) -> None:
         """Note a status that a job took on `at` a time of the coordinator's, RFC 3339."""
         time = time_of(at)
         assert time is not None
         self._put(
-            Key(tenant_id, job_id), Sighting(change=Change(time, status_number(status), message))
+            Key(tenant_id, job_id),
+            PendingUpdate(change=Change(time, status_number(status), message)),
         )
 
     async def close(self) -> None:
@@ -107,17 +110,17 @@ class JobWriter:
         self._closing.set()
         self._filled.set()
         writer, *others = self._tasks
-        await asyncio.wait((writer,), timeout=self.FAREWELL)
+        await asyncio.wait((writer,), timeout=self.CLOSE_TIMEOUT)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(writer, *others, return_exceptions=True)
         self._drop("shutdown", len(self._buffer))
 
-    def _put(self, key: Key, sighting: Sighting) -> None:
+    def _put(self, key: Key, update: PendingUpdate) -> None:
         if not all(0 < len(part) <= _MAX_ID and "\0" not in part for part in key):
             self._drop("invalid", 1)
             return
-        self._drop("full", self._buffer.put(key, sighting))
+        self._drop("full", self._buffer.put(key, update))
         self._metrics.cache_waiting.set(len(self._buffer))
         self._filled.set()
 
@@ -166,7 +169,7 @@ class JobWriter:
         self._metrics.cache_waiting.set(len(self._buffer))
         return not self._failures
 
-    async def _save(self, taken: Mapping[Key, Sighting]) -> None:
+    async def _save(self, taken: Mapping[Key, PendingUpdate]) -> None:
         copies = [row for key, each in taken.items() if (row := self._copy_row(key, each.copy))]
         changes = [_change_row(key, each.change) for key, each in taken.items() if each.change]
         if copies:
@@ -225,7 +228,8 @@ class JobWriter:
     async def _purge(self) -> None:
         """Delete what was not seen for long, a piece at a time."""
         days = self._settings.retention_days
-        while True:
+        # Under the pool is `asyncio.wait_for`, which before Python 3.12 can lose a cancellation.
+        while not self._closing.is_set():
             # Replicas take turns by chance.
             await asyncio.sleep(self._settings.purge_interval * random.uniform(0.5, 1.0))
             try:

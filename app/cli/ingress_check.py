@@ -11,7 +11,7 @@ from typing import Literal
 import aiohttp
 import structlog
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
 Finding = Literal["ingress_buffers", "ingress_compresses"]
 

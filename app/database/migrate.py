@@ -14,6 +14,8 @@ from sqlalchemy.pool import StaticPool
 from app.database.connection import connect
 from app.database.errors import SERVER_FAILURES, DatabaseError, reason
 
+log = structlog.get_logger()
+
 _VERSION_TABLE = "mod_scaimind_schema"
 #: Of PostgreSQL's advisory locks the one that says "the schema of scaimind is being changed".
 _LOCK = 0x5CA1_311D
@@ -75,7 +77,7 @@ def _under_lock(connection: sa.Connection, config: Config, script: ScriptDirecto
         connection.rollback()
         connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
         connection.commit()
-    structlog.get_logger().info("schema_migrated", before=migration.before, after=migration.after)
+    log.info("schema_migrated", before=migration.before, after=migration.after)
     return migration
 
 

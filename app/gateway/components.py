@@ -130,7 +130,7 @@ async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
         channel=channel,
         settings=settings,
         observe=app[METRICS].observe_coordinator_call,
-        saw_job=app[_JOB_WRITER].saw,
+        record_job=app[_JOB_WRITER].record_job,
     )
     yield
     await channel.close()

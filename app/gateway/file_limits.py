@@ -6,7 +6,7 @@ import structlog
 
 from app.hub.settings import HubSettings
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
 #: What is open beside watchers and feeds: requests, the database, gRPC, sockets being taken over.
 _RESERVE = 1000

@@ -1,4 +1,6 @@
-"""What the hub tells of itself: to Prometheus, and to the job cache."""
+"""What the hub reports, to Prometheus and to the job cache."""
+
+from typing_extensions import override
 
 from app.cache.writer import JobWriter
 from app.hub.close_reasons import CloseReason
@@ -13,42 +15,42 @@ class HubMetrics(HubObserver):
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
+    @override
     def upstream_opened(self) -> None:
-        """See `HubObserver`."""
         self._metrics.upstream_streams.inc()
 
+    @override
     def upstream_closed(self) -> None:
-        """See `HubObserver`."""
         self._metrics.upstream_streams.dec()
 
+    @override
     def upstream_anomaly(self, kind: str) -> None:
-        """See `HubObserver`."""
         self._metrics.upstream_anomalies.labels(kind=kind).inc()
 
+    @override
     def watcher_joined(self, kind: str) -> None:
-        """See `HubObserver`."""
         self._metrics.watchers.labels(kind=kind).inc()
 
+    @override
     def watcher_left(self, kind: str, reason: CloseReason) -> None:
-        """See `HubObserver`."""
         self._metrics.watchers.labels(kind=kind).dec()
         self._metrics.watcher_closed.labels(kind=kind, reason=reason.value).inc()
 
+    @override
     def watcher_refused(self, limit: str) -> None:
-        """See `HubObserver`."""
         self._metrics.watcher_refused.labels(limit=limit).inc()
 
+    @override
     def delivered(self, kind: str, size: int) -> None:
-        """See `HubObserver`."""
         self._metrics.delivered_bytes.labels(kind=kind).inc(size)
 
+    @override
     def flushed(self, seconds: float, interval: float) -> None:
-        """See `HubObserver`."""
         self._metrics.flush_seconds.observe(seconds)
         self._metrics.flush_interval.set(interval)
 
+    @override
     def history_size(self, size: int) -> None:
-        """See `HubObserver`."""
         self._metrics.history_bytes.set(size)
 
 
@@ -59,11 +61,11 @@ class HubReports(HubMetrics):
         super().__init__(metrics)
         self._jobs = jobs
 
+    @override
     def status_changed(self, key: JobKey, change: StatusChange) -> None:
-        """See `HubObserver`."""
         # Without its time, a status cannot be placed among others.
         if change.at:
-            self._jobs.changed(
+            self._jobs.record_status(
                 key.tenant_id,
                 key.job_id,
                 status=change.status,

@@ -9,6 +9,7 @@ from app.api.routes import (
     data,
     documentation,
     evaluations,
+    health,
     jobs,
     monitoring,
     queue,
@@ -16,7 +17,6 @@ from app.api.routes import (
     summary,
     tickets,
 )
-from app.api.routes import health as operations
 
 PREFIX = "/v1/modules/scaimind"
 
@@ -40,7 +40,7 @@ def add_routes(app: web.Application) -> None:
     """Give an application all routes; to look at them, it needs nothing else."""
     for section in SECTIONS:
         _add_routes(app, section.routes, prefix=PREFIX)
-    _add_routes(app, operations.routes, prefix="")
+    _add_routes(app, health.routes, prefix="")
 
 
 def _add_routes(

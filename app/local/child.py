@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from app.local import die_with_parent as leash
+from app.local import die_with_parent
 from app.local.data_dir import CannotStart
 from app.tasks.backoff import Backoff
 
@@ -69,7 +69,7 @@ class Service:
         self.trim_log()
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *leashed(self._command, signal_number=self._stop_signal, user=self._user),
+                *dying_with_parent(self._command, signal_number=self._stop_signal, user=self._user),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -136,12 +136,12 @@ class Service:
         return f"with status {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
 
 
-def leashed(
+def dying_with_parent(
     command: Sequence[str], *, signal_number: signal.Signals, user: str = "-"
 ) -> tuple[str, ...]:
     """Command for a child that gets the signal when this process dies."""
     # Not -m: the user it may become cannot always read this package again.
-    script = (sys.executable, "-I", "-S", leash.__file__)
+    script = (sys.executable, "-I", "-S", die_with_parent.__file__)
     return (*script, str(os.getpid()), str(int(signal_number)), user, *command)
 
 

@@ -1,6 +1,6 @@
 """Become another program that does not outlive the process that started it.
 
-Run as a script: `leash.py PARENT SIGNAL USER COMMAND...`. `PARENT` is the
+Run as a script: `die_with_parent.py PARENT SIGNAL USER COMMAND...`. `PARENT` is the
 starter's pid, `SIGNAL` the number that the program is sent when the starter
 dies, `USER` either `-` or `uid:gid` to become before, and `uid:gid+` to keep
 root's right to pass directories that are closed to that user.
@@ -27,15 +27,15 @@ CAPABILITY_VERSION_3 = 0x20080522
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Change the user, take the leash, become the command."""
+    """Change the user, ask for the signal, become the command."""
     parent, number, user, *command = arguments
     if user != "-":
         _become(*map(int, user.rstrip("+").split(":")), keep_passage=user.endswith("+"))
     if sys.platform == "linux":
-        # After the change of user, which would take the leash off again.
+        # After the change of user, which would clear the request again.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != int(parent):
-        sys.exit(1)  # It died before the leash was on.
+        sys.exit(1)  # It died before the signal was asked for.
     os.execv(command[0], command)
 
 

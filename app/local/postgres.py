@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 import psycopg2
 
-from app.local.child import Service, last_line, leashed
+from app.local.child import Service, dying_with_parent, last_line
 from app.local.data_dir import CannotStart, DataDir, write_secret
 
 DATABASE = "scaimind"
@@ -83,7 +83,7 @@ class Postgres:
         self._owner = _owner(self._cluster)
         if self._owner is not None:
             os.chown(socket_folder, self._owner.pw_uid, self._owner.pw_gid)
-        self._user = self._leash_user()
+        self._user = self._child_user()
         self._environ = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
         self.dsn = dsn(socket_folder, password=self._password)
         self.service = Service(
@@ -136,7 +136,7 @@ class Postgres:
         )
         with self._log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *leashed(command, signal_number=signal.SIGTERM, user=self._user),
+                *dying_with_parent(command, signal_number=signal.SIGTERM, user=self._user),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -179,7 +179,7 @@ class Postgres:
             connection.close()
         return True
 
-    def _leash_user(self) -> str:
+    def _child_user(self) -> str:
         if self._owner is None:
             return "-"
         open_to_all = all(

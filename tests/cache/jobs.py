@@ -70,7 +70,7 @@ async def write(pool: Pool, *jobs: JsonObject, tenant: str = "acme") -> None:
     """Have some jobs seen, and written."""
     writer = new_writer(pool, buffer_jobs=100_000)
     for each in jobs:
-        writer.saw(tenant, each)
+        writer.record_job(tenant, each)
     await writer.close()
 
 

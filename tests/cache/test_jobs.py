@@ -122,7 +122,7 @@ async def test_a_feed_of_one_tenant_changes_no_job_of_another(
     for tenant in ("acme", "other"):
         await write(migrated_pool, job(), tenant=tenant)
     writer = new_writer(migrated_pool)
-    writer.changed("other", "job-1", status="FAILED", message="", at=rfc3339(9))
+    writer.record_status("other", "job-1", status="FAILED", message="", at=rfc3339(9))
     await writer.close()
     for tenant, status in (("acme", "TRAINING"), ("other", "FAILED")):
         stale = await cache.job(tenant, "job-1")
@@ -251,7 +251,7 @@ async def test_the_tallies_are_what_counting_gives(migrated_pool: Pool) -> None:
     await write(migrated_pool, *({**each, "revision": 2, "status": "FAILED"} for each in JOBS[:9]))
     writer = new_writer(migrated_pool)
     for each in JOBS[20:30]:
-        writer.changed("acme", each["job_id"], status="COMPLETED", message="", at=rfc3339(99))
+        writer.record_status("acme", each["job_id"], status="COMPLETED", message="", at=rfc3339(99))
     await writer.close()
     await write(migrated_pool, *JOBS[:5], tenant="other")
     await migrated_pool.write("DELETE FROM mod_scaimind_jobs WHERE mod(gpus, 5) = 0")

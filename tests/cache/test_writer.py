@@ -21,28 +21,28 @@ Tell = Callable[[JobWriter], None]
 
 
 def saw(told: dict[str, Any]) -> Tell:
-    return lambda writer: writer.saw("acme", told)
+    return lambda writer: writer.record_job("acme", told)
 
 
 def changed(minute: float, status: str) -> Tell:
     def tell(writer: JobWriter) -> None:
-        writer.changed("acme", "job-1", status=status, message=status, at=rfc3339(minute))
+        writer.record_status("acme", "job-1", status=status, message=status, at=rfc3339(minute))
 
     return tell
 
 
-async def seen_by_replicas(pool: Pool, sightings: list[Tell]) -> None:
+async def seen_by_replicas(pool: Pool, updates: list[Tell]) -> None:
     """Each by a replica of its own, which writes it before the next one does."""
-    for tell in sightings:
+    for tell in updates:
         writer = new_writer(pool)
         tell(writer)
         await writer.close()
 
 
-async def seen_by_one(pool: Pool, sightings: list[Tell]) -> None:
+async def seen_by_one(pool: Pool, updates: list[Tell]) -> None:
     """All by one replica, which writes them together."""
     writer = new_writer(pool)
-    for tell in sightings:
+    for tell in updates:
         tell(writer)
     await writer.close()
 
@@ -194,9 +194,9 @@ async def test_what_cannot_be_kept_is_counted(migrated_pool: Pool, cache: JobCac
     metrics = Metrics()
     writer = new_writer(migrated_pool, metrics)
     for job_id in ("", "x" * 257, "a\0b"):
-        writer.saw("acme", job(job_id))
-    writer.saw("acme", job("large", message="x" * 300_000))
-    writer.saw("acme", job("good"))
+        writer.record_job("acme", job(job_id))
+    writer.record_job("acme", job("large", message="x" * 300_000))
+    writer.record_job("acme", job("good"))
     await writer.close()
     dropped = "scaimind_cache_dropped_jobs_total"
     assert value(metrics.registry, dropped, reason="invalid") == 3
@@ -210,7 +210,7 @@ async def test_many_jobs_are_one_statement(migrated_pool: Pool, cache: JobCache)
     writer = new_writer(migrated_pool, metrics, batch_jobs=100)
     for number in range(250):
         for revision in (1, 2):
-            writer.saw("acme", job(f"job-{number}", revision=revision))
+            writer.record_job("acme", job(f"job-{number}", revision=revision))
     assert value(metrics.registry, "scaimind_cache_waiting_jobs") == 250
     await writer.close()
     assert value(metrics.registry, "scaimind_cache_writes_total", result="ok") == 3
@@ -231,8 +231,8 @@ async def test_replicas_that_write_the_same_jobs_do_not_lock_each_other_out(
         for shift, writer in enumerate(writers):
             for number in range(40):
                 name = f"job-{(number * 7 + shift * 11) % 40}"
-                writer.saw("acme", job(name, revision=revision, updated=revision))
-                writer.changed(
+                writer.record_job("acme", job(name, revision=revision, updated=revision))
+                writer.record_status(
                     "acme", name, status="EXPORTING", message="", at=rfc3339(revision + 0.5)
                 )
         await asyncio.sleep(0.01)
@@ -274,7 +274,7 @@ async def test_while_the_database_is_away_the_newest_wait_and_the_rest_is_counte
     metrics, database = Metrics(), Broken(DatabaseError("gone"))
     writer = over(database, metrics, buffer_jobs=10, batch_jobs=100)
     for number in range(15):
-        writer.saw("acme", job(f"job-{number}"))
+        writer.record_job("acme", job(f"job-{number}"))
     async with asyncio.timeout(10):
         await database.tried.wait()
         database.tried.clear()
@@ -296,11 +296,11 @@ async def test_what_cannot_be_written_is_given_up_and_counted(
     monkeypatch.setattr(JobWriter, "SHORTEST_PAUSE", 0.01)
     metrics, database = Metrics(), Broken(error)
     writer = over(database, metrics)
-    writer.saw("acme", job("refused"))
+    writer.record_job("acme", job("refused"))
     async with asyncio.timeout(10):
         await database.tried.wait()
         database.error = None
-        writer.saw("acme", job("good"))
+        writer.record_job("acme", job("good"))
         await writer.close()
     assert database.written == [["good"]]
     assert value(metrics.registry, "scaimind_cache_dropped_jobs_total", reason="refused") == 1
@@ -309,8 +309,8 @@ async def test_what_cannot_be_written_is_given_up_and_counted(
 async def test_a_stop_does_not_wait_for_a_database_that_is_away() -> None:
     metrics, database = Metrics(), Broken(DatabaseError("gone"))
     writer = over(database, metrics)
-    writer.saw("acme", job("one"))
-    writer.saw("acme", job("two"))
+    writer.record_job("acme", job("one"))
+    writer.record_job("acme", job("two"))
     async with asyncio.timeout(10):
         await writer.close()
     assert value(metrics.registry, "scaimind_cache_dropped_jobs_total", reason="shutdown") == 2
@@ -324,8 +324,8 @@ async def test_a_stop_gives_up_a_statement_that_does_not_end() -> None:
 
     metrics, database = Metrics(), Hanging(DatabaseError("never raised"))
     writer = over(database, metrics)
-    writer.FAREWELL = 0.05
-    writer.saw("acme", job())
+    writer.CLOSE_TIMEOUT = 0.05
+    writer.record_job("acme", job())
     async with asyncio.timeout(10):
         await database.tried.wait()
         await writer.close()

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from app.local.child import leashed
+from app.local.child import dying_with_parent
 
 INGRESS = Path(__file__).parents[2] / "deploy/components/ingress-nginx"
 PATIENCE = 30
@@ -153,7 +153,7 @@ async def nginx(folder: Path, conf: str, port: int) -> AsyncIterator[Nginx]:
     command = (binary, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr")
     with (folder / "nginx.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *leashed(command, signal_number=signal.SIGTERM), stderr=log
+            *dying_with_parent(command, signal_number=signal.SIGTERM), stderr=log
         )
     try:
         async with asyncio.timeout(PATIENCE):

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from app.local.child import leashed
+from app.local.child import dying_with_parent
 
 PROJECT = Path(__file__).parents[2]
 SECRET = "the-secret-of-the-tests"
@@ -73,7 +73,9 @@ class Program:
     async def start(self) -> None:
         """Start it and wait until it says that it serves."""
         self._process = await asyncio.create_subprocess_exec(
-            *leashed((sys.executable, "-m", "app", self._command), signal_number=signal.SIGTERM),
+            *dying_with_parent(
+                (sys.executable, "-m", "app", self._command), signal_number=signal.SIGTERM
+            ),
             cwd=PROJECT,
             env=self._environ,
             stdin=asyncio.subprocess.DEVNULL,

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import psutil
 
-from app.local.child import leashed
+from app.local.child import dying_with_parent
 from tests.secrecy import written
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -41,7 +41,9 @@ def start(
     """
     return subprocess.Popen(
         # Tests that are killed leave nothing behind either.
-        leashed((*within, sys.executable, "-m", "app", "up"), signal_number=signal.SIGINT),
+        dying_with_parent(
+            (*within, sys.executable, "-m", "app", "up"), signal_number=signal.SIGINT
+        ),
         cwd=PROJECT,
         env=environ(data_dir, **settings),
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""A child that is kept running, on a leash."""
+"""A child that is kept running, and ends with its parent."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from app.local import child as service_module
-from app.local.child import Service, last_line, leashed
+from app.local.child import Service, dying_with_parent, last_line
 from app.local.data_dir import CannotStart
 
 PATIENCE = 30.0
@@ -124,9 +124,9 @@ async def test_a_log_is_bounded_while_it_is_written(
 def test_a_child_does_not_outlive_its_starter(tmp_path: Path) -> None:
     starter = (
         "import subprocess, sys, signal\n"
-        "from app.local.child import leashed\n"
+        "from app.local.child import dying_with_parent\n"
         f"command = (sys.executable, '-c', {SAY_AND_WAIT!r})\n"
-        "child = subprocess.Popen(leashed(command, signal_number=signal.SIGTERM),\n"
+        "child = subprocess.Popen(dying_with_parent(command, signal_number=signal.SIGTERM),\n"
         "                         stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"
         "print(child.pid, flush=True)\n"
@@ -142,7 +142,7 @@ def test_a_child_does_not_outlive_its_starter(tmp_path: Path) -> None:
 
 
 def test_a_child_whose_starter_is_gone_does_not_begin(tmp_path: Path) -> None:
-    command = list(leashed(("/bin/echo", "hello"), signal_number=signal.SIGTERM))
+    command = list(dying_with_parent(("/bin/echo", "hello"), signal_number=signal.SIGTERM))
     command[command.index(str(os.getpid()))] = "1"
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (1, "")
@@ -155,7 +155,7 @@ def test_another_user_passes_closed_directories_only_if_let(
 ) -> None:
     def run(*command: str) -> str:
         return subprocess.run(
-            leashed(command, signal_number=signal.SIGTERM, user=user),
+            dying_with_parent(command, signal_number=signal.SIGTERM, user=user),
             capture_output=True,
             text=True,
             timeout=PATIENCE,

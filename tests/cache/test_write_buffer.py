@@ -8,7 +8,7 @@ from app.cache.write_buffer import (
     Change,
     Copy,
     Key,
-    Sighting,
+    PendingUpdate,
     shown,
     status_name,
     status_number,
@@ -20,12 +20,12 @@ from tests.cache.jobs import at, job
 KEY = Key("acme", "job-1")
 
 
-def copy(revision: int, updated: float = 0, *, seen: float = 0) -> Sighting:
-    return Sighting(copy=Copy.of(job(revision=revision, updated=updated), seen=seen))
+def copy(revision: int, updated: float = 0, *, seen: float = 0) -> PendingUpdate:
+    return PendingUpdate(copy=Copy.of(job(revision=revision, updated=updated), seen=seen))
 
 
-def change(minute: float, status: str) -> Sighting:
-    return Sighting(change=Change(at(minute), status_number(status), ""))
+def change(minute: float, status: str) -> PendingUpdate:
+    return PendingUpdate(change=Change(at(minute), status_number(status), ""))
 
 
 def test_statuses_are_those_of_the_contract() -> None:
@@ -69,7 +69,7 @@ def test_the_newest_change_wins_in_any_order_and_destroys_no_copy() -> None:
         for each in arriving:
             buffer.put(KEY, each)
         [kept] = buffer.take(10).values()
-        assert kept == Sighting(whole.copy, changes[-1].change)
+        assert kept == PendingUpdate(whole.copy, changes[-1].change)
 
 
 def test_it_holds_the_jobs_heard_of_last_and_says_how_many_it_gave_up() -> None:
