@@ -1,5 +1,7 @@
 """The calls about evaluations."""
 
+import asyncio
+
 from generated.mindcoordinator.v1 import evaluations_pb2
 
 from .calls import Calls
@@ -31,7 +33,7 @@ class EvaluationCalls(Calls):
             request,
             key=request.idempotency_key,
         )
-        return self._evaluation_message(job)
+        return await self._evaluation_message(job)
 
     async def GetEvaluation(
         self, request: evaluations_pb2.GetEvaluationRequest, context: Context
@@ -41,7 +43,8 @@ class EvaluationCalls(Calls):
         job = self._parts.store.job(peer.tenant_id, request.evaluation_id)
         if job is None or job.evaluation is None:
             raise NotFound("there is no such evaluation")
-        return self._evaluation_message(job)
+        return await self._evaluation_message(job)
 
-    def _evaluation_message(self, job: JobRecord) -> evaluations_pb2.Evaluation:
-        return evaluation_message(job, self._parts.workspace.output(job))
+    async def _evaluation_message(self, job: JobRecord) -> evaluations_pb2.Evaluation:
+        output = self._parts.workspace.output(job)
+        return await asyncio.to_thread(evaluation_message, job, output)

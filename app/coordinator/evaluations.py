@@ -1,14 +1,11 @@
 """Evaluations: jobs labelled `type=evaluation` whose process is `evaluate_model`."""
 
-import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from generated.mindcoordinator.v1.evaluations_pb2 import (
     Benchmark,
-    BenchmarkResult,
     Evaluation,
     SubmitEvaluationRequest,
 )
@@ -18,6 +15,7 @@ from . import evaluate_model
 from .access import Access, Grant
 from .drive import Drive
 from .evaluate_model import BENCHMARKS, RESULTS, BadParameter
+from .evaluation_results import BadResults, read_results
 from .messages import status_message, time_message
 from .records import Demand, JobRecord, Kind
 from .refusals import FailedPrecondition, InvalidArgument
@@ -28,7 +26,6 @@ from .submission import new_job_id
 SCRIPT: Final = Path(evaluate_model.__file__)
 _QUEUE: Final = "default"
 _MAX_BENCHMARKS: Final = 100
-_MAX_RESULTS: Final = 1024 * 1024
 
 #: The URL of a job's checkpoint, by its id. Raises FailedPrecondition.
 FindCheckpoint = Callable[[JobRecord, str], str]
@@ -156,7 +153,7 @@ def process_config(job: JobRecord, fetch: Callable[[str], str]) -> dict[str, Any
 
 
 def evaluation_message(job: JobRecord, output: Path) -> Evaluation:
-    """An evaluation in full; its results are read from the job's `output`. Blocks shortly."""
+    """An evaluation in full; its results are read from the job's `output`. Blocks."""
     asked = job.evaluation
     assert asked is not None
     message = Evaluation(
@@ -177,25 +174,7 @@ def evaluation_message(job: JobRecord, output: Path) -> Evaluation:
         message.ended_at.CopyFrom(time_message(job.ended_at))
     if job.status is Status.COMPLETED:
         try:
-            message.results.extend(_results(output, asked.benchmarks))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            # The model's own code ran there: it may have left anything.
-            message.error_message = f"Its results cannot be read: {type(error).__name__}."
+            message.results.extend(read_results(output, RESULTS, asked.benchmarks))
+        except BadResults as error:
+            message.error_message = f"Its results cannot be read: {error}."
     return message
-
-
-def _results(output: Path, benchmarks: Sequence[Benchmark]) -> list[BenchmarkResult]:
-    file = os.open(output / RESULTS, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(file, "rb") as reader:
-        results = json.loads(reader.read(_MAX_RESULTS))
-    return [
-        BenchmarkResult(
-            name=benchmark.name,
-            dataset=benchmark.dataset,
-            scores=result["scores"],
-            num_samples=result["num_samples"],
-            duration_seconds=result["duration_seconds"],
-            error_message=result["error_message"],
-        )
-        for benchmark, result in zip(benchmarks, results, strict=True)
-    ]
