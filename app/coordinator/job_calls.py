@@ -1,5 +1,7 @@
 """The calls about jobs: submitting, reading, steering."""
 
+from typing import Final
+
 from generated.mindcoordinator.v1 import jobs_pb2
 
 from .calls import Calls
@@ -11,6 +13,9 @@ from .records import JobRecord, checkpoint_url
 from .refusals import FailedPrecondition, InvalidArgument, Overloaded
 from .states import RETRYABLE, Status
 from .submission import Accepted, accept, accept_export, accept_retry
+
+#: Labels that can be asked for at once; each is a part of the database's query.
+_MAX_LABELS: Final = 64
 
 
 class JobCalls(Calls):
@@ -57,6 +62,8 @@ class JobCalls(Calls):
                 statuses.append(Status(number))
             except ValueError:
                 raise InvalidArgument("statuses", f"{number} is not a job status") from None
+        if len(request.label_filter) > _MAX_LABELS:
+            raise InvalidArgument("label_filter", f"there are more than {_MAX_LABELS} labels")
         page = self._store.list_jobs(
             peer.tenant_id,
             statuses=sorted(set(statuses)),

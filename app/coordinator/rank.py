@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
 from .lines import Line, LineSplitter, parse_line
+from .untrusted_json import shown_text
 
 _READ: Final = 64 * 1024
 _LAST_WORDS: Final = 500
@@ -81,7 +82,7 @@ class Rank:
         default = LogLevel.LOG_LEVEL_WARNING if stderr else LogLevel.LOG_LEVEL_INFO
         line = parse_line(self._conceal(raw), default=default)
         if stderr and line.message.strip():
-            self.last_words = line.message.strip()[:_LAST_WORDS]
+            self.last_words = shown_text(line.message.strip(), most=_LAST_WORDS)
         return stamped(source, line, node_id=self._node_id, rank=line.rank or self.number)
 
 

@@ -294,7 +294,7 @@ class Scheduler:
     def _node(self, node_id: str) -> NodeState:
         node = self.cluster.nodes.get(node_id)
         if node is None:
-            raise NotFound(f"there is no node {node_id!r}")
+            raise NotFound(f"there is no node {node_id[:128]!r}")
         return node
 
     def _finish(self) -> Step:
