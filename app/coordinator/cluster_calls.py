@@ -1,9 +1,12 @@
 """The calls about the cluster, its nodes and the queue."""
 
+from collections.abc import Iterable, Iterator
+
 from generated.mindcoordinator.v1 import cluster_pb2, jobs_pb2, queue_pb2
 
 from .calls import Calls
 from .doors import Context, Peer, peer_of
+from .listing import PAGE_BYTES
 from .messages import node_message, time_message
 from .pages import NodePages, page_size
 from .records import Demand, JobRecord
@@ -114,7 +117,7 @@ class ClusterCalls(Calls):
             )
         own.sort(key=lambda queued: queued.position)
         return queue_pb2.GetQueueStatusResponse(
-            queued_jobs=own,
+            queued_jobs=list(_fitting(own)),
             total_queued=len(own),
             estimated_wait_seconds=self._scheduler.wait_of_newcomer(newcomer),
         )
@@ -130,6 +133,16 @@ class ClusterCalls(Calls):
         )
         used = {} if node.spec.virtual else self._parts.gpus.latest()
         return node_message(node, own_jobs=own, used=used, now=self._parts.clock())
+
+
+def _fitting(queued: Iterable[queue_pb2.QueuedJob]) -> Iterator[queue_pb2.QueuedJob]:
+    """The first of them, as many as an answer may hold."""
+    size = 0
+    for job in queued:
+        size += job.ByteSize()
+        if size > PAGE_BYTES:
+            return
+        yield job
 
 
 def _newcomer(peer: Peer, queue_name: str, now: int) -> JobRecord:

@@ -99,7 +99,7 @@ class GetQueueStatusResponse(_message.Message):
     """For a job that would be submitted now with default resources."""
     @_builtins.property
     def queued_jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueuedJob]:
-        """The tenant's own, by position."""
+        """The tenant's own, by position; of very many, the first."""
 
     def __init__(
         self,
