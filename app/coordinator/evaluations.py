@@ -11,11 +11,13 @@ from generated.mindcoordinator.v1.evaluations_pb2 import (
 )
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
-from . import evaluate_model
+from . import evaluate_model, evaluator
 from .access import Access, Grant
+from .benchmark_data import check_dataset
 from .drive import Drive
-from .evaluate_model import BENCHMARKS, RESULTS, BadParameter
 from .evaluation_results import BadResults, read_results
+from .evaluator.benchmarks import BENCHMARKS, BadParameter
+from .evaluator.running import RESULTS
 from .messages import status_message, time_message
 from .records import Demand, JobRecord, Kind
 from .refusals import FailedPrecondition, InvalidArgument
@@ -24,6 +26,8 @@ from .submission import new_job_id
 
 #: The script that is an evaluation's process.
 SCRIPT: Final = Path(evaluate_model.__file__)
+#: The folder that has to be beside it.
+EVALUATOR: Final = Path(evaluator.__file__).parent
 _QUEUE: Final = "default"
 _MAX_BENCHMARKS: Final = 100
 
@@ -52,7 +56,7 @@ def accept_evaluation(
     drive.require(access, "model_uri", kept.model_uri, kind="directory")
     kept.model_uri = drive.pinned(access, kept.model_uri)
     for at, benchmark in enumerate(kept.benchmarks):
-        drive.require(access, f"benchmarks.{at}.dataset", benchmark.dataset, kind="file")
+        check_dataset(drive, access, f"benchmarks.{at}.dataset", benchmark.dataset)
     labels = {"type": "evaluation"}
     if trained is not None:
         labels["job_id"] = trained.job_id

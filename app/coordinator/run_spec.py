@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from app.credentials import MASK
 
@@ -16,10 +16,16 @@ from .job_environment import own_variables
 from .job_secrets import JobSecrets, unknown
 from .jobdir import JobDir, read_json
 from .ranks import RankPlace, places_of
-from .records import JobRecord
+from .records import JobRecord, Kind
 from .run_limits import RunLimits
 from .sandbox_spec import SandboxSpecs
 from .workspace import Workspace
+
+#: What Python is told beside the script. An evaluator imports nothing that a model has left.
+_OPTIONS: Final[Mapping[Kind, tuple[str, ...]]] = {
+    Kind.TRAINING: (),
+    Kind.EVALUATION: ("-I", "-u"),
+}
 
 
 class RunSpecs:
@@ -112,6 +118,7 @@ class RunSpecs:
                     # With a slash: a script may be called `-c.py`.
                     "argv": [
                         sys.executable,
+                        *_OPTIONS[job.kind],
                         os.path.join(".", os.path.relpath(script, directory.work)),
                     ],
                     "cwd": str(directory.work),

@@ -22,7 +22,7 @@ from .artefacts import Artefacts, Exported
 from .checkpoints import CheckpointFinder
 from .conversion.errors import CannotConvert
 from .drive import ATLAS_SCHEME, CHECKPOINTS, SCHEME, BadUrl, Drive
-from .evaluations import SCRIPT, process_config
+from .evaluations import EVALUATOR, SCRIPT, process_config
 from .inputs import Inputs, access_of
 from .jobdir import PROGRAM, JobDir
 from .metrics import MetricsWriter
@@ -104,6 +104,7 @@ class Workspace:
                 if job.kind is JobKind.EVALUATION:
                     with open(SCRIPT, "rb") as script:
                         _place_script(own, script, self.script_name(job), abandoned)
+                    _place_evaluator(own, abandoned)
                     config = process_config(job, fetch)
                 else:
                     given = job.submission.training_config.framework.custom_script_path
@@ -199,6 +200,18 @@ def _place_script(own: Directory, script: BinaryIO, name: str, abandoned: thread
         except LimitReached as error:
             raise LimitReached(f"The script is too large: {error.strerror}.") from None
         os.fchmod(copy.fileno(), 0o644)
+
+
+def _place_evaluator(own: Directory, abandoned: threading.Event) -> None:
+    """Copy what an evaluation's script needs beside it."""
+    with (
+        own.open_directory(PROGRAM) as program,
+        program.make_directory(EVALUATOR.name) as folder,
+    ):
+        for path in sorted(EVALUATOR.glob("*.py")):
+            with open(path, "rb") as module, folder.create(path.name) as copy:
+                copy_content(module.fileno(), copy.fileno(), abandoned)
+                os.fchmod(copy.fileno(), 0o644)
 
 
 def to_dict(message: Message) -> dict[str, Any]:

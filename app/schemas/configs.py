@@ -159,7 +159,9 @@ class ResourceConfigSchema(Body):
     gpu_memory_bytes = Whole("What each GPU must have at least; 0 takes any.", most=INT64_MAX)
     node_count = Whole("Nodes among which it is divided evenly.", least=1, load_default=1)
     cpu_count = Whole("Cores; 0 asks for none of its own: the job uses what is idle.")
-    memory_bytes = Whole("Main memory; 0 asks for none: such a job goes first when memory is short.", most=INT64_MAX)
+    memory_bytes = Whole(
+        "Main memory; 0 asks for none: such a job goes first when memory is short.", most=INT64_MAX
+    )
 
 
 class OutputConfigSchema(Body):

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from app.coordinator.evaluate_model import CharacterModel
+from app.coordinator.evaluator.model_host import CharacterModel
 from generated.mindcoordinator.v1.evaluations_pb2 import (
     Benchmark,
     Evaluation,
@@ -248,12 +248,11 @@ async def test_a_failing_model_tells_which_benchmark_failed_and_why(tmp_path: Pa
         assert "scaimind_model.py has no function load(directory)" in empty.error_message
 
 
-async def test_results_that_a_model_has_spoilt_are_not_trusted(tmp_path: Path) -> None:
+async def test_results_are_written_behind_everything_that_the_model_does(tmp_path: Path) -> None:
     code = """
         import atexit, os
         def spoil():
             results = os.environ["SCAIMIND_OUTPUT_DIR"] + "/results.json"
-            os.unlink(results)
             os.symlink("/etc/passwd", results)
         atexit.register(spoil)
 
@@ -269,8 +268,8 @@ async def test_results_that_a_model_has_spoilt_are_not_trusted(tmp_path: Path) -
         spoilt = await outcome(
             client, model_of(client, "model", code), Benchmark(name="perplexity", dataset=text)
         )
-        assert not spoilt.results
-        assert "Its results cannot be read" in spoilt.error_message
+        assert spoilt.results[0].scores["loss"] == 1.0
+        assert not spoilt.error_message
 
 
 async def test_an_evaluation_is_cancelled_like_any_job(tmp_path: Path) -> None:

@@ -1,0 +1,7 @@
+"""`python -m evaluator`."""
+
+import sys
+
+from .running import main
+
+sys.exit(main())
