@@ -34,7 +34,9 @@ NO_SCHEMA = {
 GATEWAY = "scaimind-gateway"
 COORDINATOR = "scaimind-coordinator"
 #: What giving each job a user of its own takes, of root's rights in the pod.
-CAPABILITIES = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_PTRACE"}
+CAPABILITIES = {
+    *("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETFCAP", "SETGID", "SETUID", "SYS_PTRACE"),
+}
 
 
 @pytest.fixture(params=OVERLAYS)

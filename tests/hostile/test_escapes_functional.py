@@ -359,6 +359,43 @@ async def test_a_killed_runner_leaves_nothing(machine: Machine, place: Place) ->
     await all_is_well(machine, job_id)
 
 
+@pytest.mark.parametrize("order", ["first process", "runner", "both"])
+async def test_a_job_that_kills_what_it_belongs_to_ends_with_all_it_started(
+    machine: Machine, place: Place, order: str
+) -> None:
+    mark = f"mark-{secrets.token_hex(8)}"
+    script = """
+        import os, re, signal, subprocess, sys, time
+
+        def parent(pid):
+            return int(re.search(r"PPid:\\s+(\\d+)", open(f"/proc/{pid}/status").read())[1])
+
+        code = "import os, time; os.setsid(); print('away', flush=True); time.sleep(600)"
+        child = subprocess.Popen([sys.executable, "-c", code, os.environ["MARK"]])
+        time.sleep(0.5)
+        first = os.getppid()
+        try:
+            above = {"first process": [first], "runner": [parent(first)]}
+            for pid in above.get(os.environ["ORDER"], [first, parent(first)]):
+                os.kill(pid, signal.SIGKILL)
+        except (OSError, TypeError) as error:
+            print("refused", error, flush=True)
+            sys.exit(0)
+        time.sleep(600)
+    """
+    async with machine.client() as client:
+        job_id = await client.submit(
+            script, training_config={"environment": {"MARK": mark, "ORDER": order}}
+        )
+        job = await client.end(job_id)
+        log = [entry.message for entry in await client.log(job_id)]
+    assert not marked(mark)
+    refused = any(line.startswith("refused ") for line in log)
+    assert refused is (place.level is not Level.NONE), log
+    assert status_of(job) == ("COMPLETED" if refused else "FAILED")
+    await all_is_well(machine, job_id)
+
+
 async def test_runners_killed_while_they_start_leave_nothing(machine: Machine) -> None:
     """At twelve moments of the half second that a run needs to begin."""
     before = set(psutil.pids())
