@@ -127,8 +127,9 @@ class Runner:
             put_in(spec["env"], secrets)
         isolation = self._isolation
         if isolation["uid"] is not None:
-            give_to_job(self._spec["confinement"]["writable"], isolation["uid"])
-            open_to_job(isolation["opened"], roots=isolation["roots"])
+            writable = self._spec["confinement"]["writable"]
+            give_to_job(writable, isolation["uid"])
+            open_to_job(isolation["opened"], reached=writable, roots=isolation["roots"])
         if link := isolation.get("temporary_link"):
             os.symlink(isolation["temporary"], link)
             self._resources.callback(os.unlink, link)
@@ -192,6 +193,7 @@ class Runner:
     def _end_all(self) -> None:
         if self._sandbox is not None and not self._over:
             self._take(self._sandbox.end())
+            self._end_what_is_left()
 
     def _read_until_gone(self) -> None:
         over_at: float | None = None

@@ -40,20 +40,22 @@ def give_to_job(paths: Iterable[str], uid: int) -> None:
                         )
 
 
-def open_to_job(paths: Iterable[str], *, roots: Iterable[str]) -> None:
+def open_to_job(paths: Iterable[str], *, reached: Iterable[str], roots: Iterable[str]) -> None:
     """Let every user read files and directories, with all that is in them, and pass the
-    directories on the way to them below `roots`.
+    directories below `roots` on the way to them, and to those that are to be `reached`.
 
     Who is on the machine beside is kept out by the roots' own modes. What is
     not below a root is left as it is: its owner decides. Raises OSError.
     """
     own = [Path(root) for root in roots]
-    for path in map(Path, paths):
-        if not any(path.is_relative_to(root) for root in own):
-            continue
+    opened = list(paths)
+    for path in map(Path, [*opened, *reached]):
         for parent in path.parents:
             if any(parent.is_relative_to(root) for root in own):
                 _add_rights(parent, stat.S_IXOTH)
+    for path in map(Path, opened):
+        if not any(path.is_relative_to(root) for root in own):
+            continue
         if not path.is_dir():
             _add_rights(path, _FOR_OTHERS)
             continue

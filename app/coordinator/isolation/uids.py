@@ -5,6 +5,7 @@ It is free again when that run has left its end behind, and so nothing that runs
 """
 
 import random
+import threading
 from pathlib import Path
 
 from app.coordinator.isolation.processes import pids_of
@@ -19,12 +20,14 @@ class NoUid(OSError):
 
 
 class JobUids:
-    """The ids of a range. Owned by one coordinator. Blocks shortly; for one thread at a time."""
+    """The ids of a range. Owned by one coordinator. Blocks shortly. Safe to use from several
+    threads."""
 
     def __init__(self, directory: Path, uids: range) -> None:
         """Raises OSError."""
         self._directory = directory
         self._uids = uids
+        self._lock = threading.Lock()
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def take(self, run: Path) -> int:
@@ -32,6 +35,10 @@ class JobUids:
 
         Raises NoUid, OSError.
         """
+        with self._lock:
+            return self._take(run)
+
+    def _take(self, run: Path) -> int:
         held = self._held()
         free = [uid for uid in self._uids if uid not in held or _is_over(held[uid][0], run)]
         # The job's last one: its files have that owner already. Else the one that was given
