@@ -6,9 +6,11 @@ tar.gz        everything in one model.tar.gz
 """
 
 import importlib.util
+import os
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +19,10 @@ import orjson
 from app.coordinator.workers.rules import Rules
 from app.coordinator.workers.running import Outcome, run_worker
 from app.files.copying import LeftOut, Report
-from app.files.directory import Directory
+from app.files.directory import Directory, Kind, NotARegularFile
 from app.files.names import printable
 from app.files.removing import remove_tree
-from app.files.walking import Limits
+from app.files.walking import Limits, walk
 
 from .conversion.arrays import CONVERTERS
 from .conversion.errors import CannotConvert
@@ -34,6 +36,7 @@ WORKER: Final = "app.coordinator.conversion.work"
 _MAX_OUTPUT: Final = 1024 * 1024
 #: A day: what packs half a terabyte takes hours.
 _CPU_SECONDS: Final = 24 * 3600
+_PASS: Final = stat.S_IROTH | stat.S_IXOTH
 
 
 def missing_packages(export_format: str) -> list[str]:
@@ -68,6 +71,8 @@ class Converter:
                     Directory.open(source) as output,
                     job.make_directory(directory.export.name) as made,
                 ):
+                    if os.geteuid() == 0:
+                        _open_to_worker(output, self._limits)
                     yield made, self._convert(export_format, output, made, abandoned)
             finally:
                 remove_tree(job, directory.export.name)
@@ -98,6 +103,32 @@ class Converter:
         if problem:
             raise CannotConvert(f"Its artefacts cannot be exported as {export_format}: {problem}.")
         return report
+
+
+def _open_to_worker(output: Directory, limits: Limits) -> None:
+    """Let every user read the artefacts; who may come near them is up to the directories above.
+
+    A job of a coordinator that is root has a user of its own, and a worker has
+    none of root's rights: it could not read what the script kept to itself.
+    Raises LimitReached, ChangedMeanwhile, OSError.
+    """
+    _add_rights(output.descriptor, _PASS)
+    for visit in walk(output, limits):
+        if visit.entry.kind is Kind.DIRECTORY:
+            _add_rights(visit.directory.descriptor, _PASS)
+        elif visit.entry.kind is Kind.FILE:
+            # Gone, or something else by now: then it is left out later, too.
+            with (
+                suppress(FileNotFoundError, NotARegularFile),
+                visit.directory.open_file(visit.entry.name) as file,
+            ):
+                _add_rights(file.fileno(), stat.S_IROTH)
+
+
+def _add_rights(file: int, rights: int) -> None:
+    mode = stat.S_IMODE(os.fstat(file).st_mode)
+    if mode & rights != rights:
+        os.fchmod(file, mode | rights)
 
 
 def _answer(outcome: Outcome) -> tuple[str, Report]:

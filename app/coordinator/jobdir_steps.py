@@ -14,12 +14,21 @@ beginning.
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from .jobdir import JobDir, locked, read_json, write_json
+from app.files.directory import Directory
+
+from .jobdir import PROGRAM, JobDir, locked, read_json, write_json
 
 JobDirStep = Callable[[JobDir], None]
 
+
+def _has_a_program(directory: JobDir) -> None:
+    """The script lies where the job cannot write, from the preparation on that follows."""
+    with Directory.open(directory.path) as own:
+        own.make_directory(PROGRAM, exist_ok=True).close()
+
+
 #: The step at place n makes format n + 2.
-STEPS: Final[tuple[JobDirStep, ...]] = ()
+STEPS: Final[tuple[JobDirStep, ...]] = (_has_a_program,)
 
 
 class NewerFormat(Exception):
