@@ -16,7 +16,15 @@ import orjson
 
 from .json_elements import Elements
 from .texts import BLOCK, MAX_RECORD, BadData, as_text, begin, shown_name
-from .unpacking import NEEDS_PYARROW, PACKED, CannotUnpack, NoReader, Unpacked
+from .unpacking import (
+    MAX_RATIO,
+    NEEDS_PYARROW,
+    PACKED,
+    CannotUnpack,
+    NoReader,
+    Unpacked,
+    unpacked_limit,
+)
 
 _PARQUET_ROWS: Final = 4096
 
@@ -212,9 +220,17 @@ def _parquet(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
     except ImportError:
         raise NoReader(NEEDS_PYARROW.format("Parquet")) from None
     try:
+        limit = unpacked_limit(file)
+        unpacked = 0
         source = parquet.ParquetFile(file, pre_buffer=False, buffer_size=BLOCK)
         _check_columns(columns, dict.fromkeys(source.schema_arrow.names), 1)
         for batch in source.iter_batches(batch_size=_PARQUET_ROWS, use_threads=False):
+            unpacked += batch.nbytes
+            if unpacked > limit:
+                raise BadData(
+                    f"behind record {tally.records}: it unpacks to more than {limit} bytes and"
+                    f" {MAX_RATIO} times its size; check that its values are meant"
+                )
             tally.records += batch.num_rows
     except pyarrow.ArrowMemoryError:
         # An ArrowException, too.

@@ -35,6 +35,13 @@ class CannotUnpack(Exception):
     """A packed file is damaged, or unpacks to too much; the message says what to do."""
 
 
+def unpacked_limit(packed: IO[bytes]) -> int:
+    """Return the bytes that a file may unpack to; it is at its beginning afterwards."""
+    size = packed.seek(0, io.SEEK_END)
+    packed.seek(0)
+    return max(ALWAYS, MAX_RATIO * size)
+
+
 class Unpacked(io.RawIOBase):
     """The content of a packed file, which can be sought in and stays open.
 
@@ -45,8 +52,7 @@ class Unpacked(io.RawIOBase):
     def __init__(self, packed: IO[bytes], suffix: str) -> None:
         """`suffix` is one of PACKED. Raises NoReader, CannotUnpack, OSError."""
         self._count = 0
-        self._limit = max(ALWAYS, MAX_RATIO * packed.seek(0, io.SEEK_END))
-        packed.seek(0)
+        self._limit = unpacked_limit(packed)
         self._source: Any = self._guarded(lambda: _UNPACKERS[suffix](packed))
 
     def readable(self) -> bool:

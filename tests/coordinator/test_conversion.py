@@ -377,7 +377,7 @@ def test_a_name_that_is_taken_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_name_that_becomes_too_long_is_refused(tmp_path: Path) -> None:
     np.savez(output(tmp_path) / ("x" * 248 + ".npz"), a=ARRAY)
-    with pytest.raises(CannotConvert, match=r"its name is too long to end with \.safetensors"):
+    with pytest.raises(CannotConvert, match=r"^\.\.\.x+\.npz: its name is too long to end with"):
         converted(tmp_path, "safetensors")
 
 

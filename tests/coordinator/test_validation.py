@@ -222,6 +222,22 @@ def test_what_unpacks_to_too_much_is_told(
     assert finding.record_count < 1_000_000
 
 
+def test_a_parquet_file_that_unpacks_to_too_much_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each record is an index into a dictionary of one long text."""
+    out = io.BytesIO()
+    texts = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * 100_000, pyarrow.int8()), pyarrow.array(["x" * 1000])
+    )
+    parquet.write_table(pyarrow.table({"text": texts}), out, store_schema=False)
+    assert look(tmp_path, "a.parquet", out.getvalue()).record_count == 100_000
+    monkeypatch.setattr(unpacking, "ALWAYS", 1000)
+    finding = look(tmp_path, "a.parquet", out.getvalue())
+    assert "it unpacks to more than" in finding.error_message
+    assert finding.record_count < 100_000
+
+
 def test_a_file_that_cannot_be_read_any_further_is_not_called_damaged(tmp_path: Path) -> None:
     class Failing(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:

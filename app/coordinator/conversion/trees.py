@@ -21,6 +21,8 @@ FORMATS: Final = (*CONVERTERS, TAR)
 _ARCHIVE: Final = "model.tar.gz"
 #: Bytes of holes that an archive's files may have together: it holds them as zeros.
 _MAX_HOLES: Final = 64 * 1024**3
+#: Characters of a path that a message has.
+_SHOWN: Final = 160
 #: Bytes of a file's name (NAME_MAX).
 _MAX_NAME: Final = 255
 
@@ -59,7 +61,7 @@ def _convert_arrays(
                 name = visit.entry.name
                 if PurePosixPath(name).suffix == suffix:
                     name = _converted_name(visit, names, export_format)
-                    with naming(printable(visit.path)), position.directory.create(name) as made:
+                    with naming(_shown(visit)), position.directory.create(name) as made:
                         converter(file, made)
                 else:
                     copy_open_file(file.fileno(), position.directory, name, wanted)
@@ -73,6 +75,12 @@ def _convert_arrays(
     return report
 
 
+def _shown(visit: Visit) -> str:
+    """A file's path for a message, which has to have room for what is wrong: its end."""
+    path = visit.path
+    return printable(path) if len(path) <= _SHOWN else f"...{printable(path[-_SHOWN:])}"
+
+
 def _converted_name(visit: Visit, names: set[str], export_format: str) -> str:
     """What a converted file is called: another suffix, or a second one if that name is taken.
 
@@ -82,13 +90,13 @@ def _converted_name(visit: Visit, names: set[str], export_format: str) -> str:
     for name in (f"{plain.stem}.{export_format}", f"{plain.name}.{export_format}"):
         if len(os.fsencode(name)) > _MAX_NAME:
             raise CannotConvert(
-                f"{printable(visit.path)}: its name is too long to end with .{export_format};"
+                f"{_shown(visit)}: its name is too long to end with .{export_format};"
                 " have the script write it under a shorter one"
             )
         if "/".join((*visit.parts, name)) not in names:
             return name
     raise CannotConvert(
-        f"{printable(visit.path)}: there are files beside it with each of the names that it would"
+        f"{_shown(visit)}: there are files beside it with each of the names that it would"
         " have; have the script write it under another one"
     )
 
@@ -111,7 +119,7 @@ def _pack(source: Directory, target: Directory, limits: Limits) -> Report:
             file = _opened(visit, report)
             if file is None:
                 continue
-            with file, naming(printable(visit.path)):
+            with file, naming(_shown(visit)):
                 about = os.fstat(file.fileno())
                 _date(member, about)
                 report.files += 1
