@@ -15,6 +15,7 @@ import psutil
 import structlog
 
 from .config import CoordinatorConfig
+from .isolation.cgroups import NoGroups, find_parent, run_group
 from .isolation.seccomp import NoFilter, make_affinity_filter
 from .records import JobRecord
 
@@ -41,10 +42,12 @@ class RunLimits:
         disk_bytes: int,
         files: int,
         affinity_filter: str = "",
+        groups: Path | None = None,
     ) -> None:
         """`cores` are the numbers of the cores of this machine that may be used, `memory` what it
         has in bytes; the rest is what any run may use at most. `affinity_filter` is the seccomp
-        filter of runs with cores of their own; empty if there is none."""
+        filter of runs with cores of their own; empty if there is none. `groups` is the control
+        group below which runs can have groups of their own."""
         self._cores = tuple(cores)
         self._memory = memory
         self._processes = processes
@@ -52,16 +55,22 @@ class RunLimits:
         self._disk_bytes = disk_bytes
         self._files = files
         self._affinity_filter = affinity_filter
+        self._groups = groups
 
     @classmethod
     def of_machine(cls, config: CoordinatorConfig) -> Self:
-        """Those of this machine. Raises OSError."""
+        """Those of this machine. Blocks shortly. Raises OSError."""
         disk = shutil.disk_usage(config.data_dir).total
         try:
             affinity_filter = make_affinity_filter()
         except NoFilter as error:
             affinity_filter = ""
             _log.warning("cores_can_be_left", reason=str(error))
+        groups = None
+        try:
+            groups = find_parent()
+        except NoGroups as error:
+            _log.info("memory_is_read", reason=str(error))
         return cls(
             cores=sorted(os.sched_getaffinity(0)),
             memory=psutil.virtual_memory().total,
@@ -70,6 +79,7 @@ class RunLimits:
             disk_bytes=config.job_disk_bytes or disk // 2,
             files=config.job_files,
             affinity_filter=affinity_filter,
+            groups=groups,
         )
 
     def section(
@@ -95,6 +105,7 @@ class RunLimits:
             "nice": 0 if _cpus_of(job) else _NICE,
             "oom_score_adj": _LAST_RESORT[memory > 0],
             "memory": memory if memory <= self._memory else 0,
+            "group": str(run_group(self._groups, job.job_id)) if self._groups and memory else "",
             "tasks": self._processes,
             "disk_bytes": self._disk_bytes,
             "files": self._files,

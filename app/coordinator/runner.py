@@ -155,6 +155,7 @@ class Runner:
                 self._pipes.append(pipe)
         # Before anything of the job runs: whoever buries this runner must find it.
         self._remember()
+        self._watch.enclose(self._sandbox.first_pid)
         self._sandbox.begin()
 
     def _remember(self) -> None:
@@ -255,7 +256,9 @@ class Runner:
             self._failure = f"The training process could not be started: {report.error}."
         if report.over:
             self._over = True
-            if self._living and not self._failure:
+            if self._living and not self._failure and (over := self._watch.over()):
+                self._failure = f"The run {over}."
+            elif self._living and not self._failure:
                 # Killed for memory, most likely; nothing of the run is left.
                 self._failure = "The first process of its sandbox was killed."
                 self._transient = True

@@ -45,6 +45,7 @@ def test_what_was_asked_for_is_the_limit() -> None:
         "nice": 0,
         "oom_score_adj": 500,
         "memory": GIB,
+        "group": "",
         "tasks": 100,
         "disk_bytes": 300,
         "files": 400,

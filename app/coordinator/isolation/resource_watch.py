@@ -4,9 +4,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from . import usage
+from .cgroups import RunGroup
 from .disk_use import disk_use
 
 #: Seconds between two readings.
@@ -35,6 +37,8 @@ class Bounds:
     disk_bytes: int = 0
     files: int = 0
     directories: tuple[str, ...] = field(default=())
+    #: Where the group is made that limits the memory, too; empty where none can be.
+    group: str = ""
 
     @classmethod
     def of(cls, limits: dict[str, Any]) -> "Bounds":
@@ -45,6 +49,7 @@ class Bounds:
             disk_bytes=limits.get("disk_bytes", 0),
             files=limits.get("files", 0),
             directories=tuple(limits.get("directories", ())),
+            group=limits.get("group", ""),
         )
 
 
@@ -56,8 +61,23 @@ class ResourceWatch:
         self._reason = ""
         self._problem = ""
         self._processes: ProcessReadings | None = None
+        self._group: RunGroup | None = None
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
+
+    def enclose(self, first_pid: int) -> None:
+        """Have the kernel limit the memory of a process, and of all that it starts, where that is
+        possible; else it is only read. Call it before the process starts anything."""
+        bounds = self._bounds
+        if not bounds.group or not bounds.memory:
+            return
+        try:
+            group = RunGroup(Path(bounds.group), memory=bounds.memory)
+            group.enclose(first_pid)
+        except OSError as error:
+            self._problem = f"The kernel does not limit the run's memory: {error.strerror}."
+        else:
+            self._group = group
 
     def start(self, first_pid: int, *, own_shared_memory: bool) -> None:
         """Begin; after whatever is to be forked.
@@ -79,7 +99,10 @@ class ResourceWatch:
         return self._reason
 
     def over(self) -> str:
-        """What the newest reading of the processes was over, if anything; it ends nothing yet."""
+        """What processes that were ended by somebody else were over, if anything: the kernel ends
+        a run sooner than readings can."""
+        if self._group is not None and self._group.killed():
+            return f"used {in_words(self._bounds.memory, self._bounds.memory)} asked"
         return self._processes.over if self._processes is not None else ""
 
     def take_problem(self) -> str:
@@ -88,10 +111,12 @@ class ResourceWatch:
         return problem
 
     def close(self) -> None:
-        """Stop, and wait until nothing is read any more."""
+        """Stop, and wait until nothing is read any more. The run is over."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        if self._group is not None:
+            self._group.remove()
 
     def _run(self, name: str, take: Callable[[], str], interval: float) -> None:
         def readings() -> None:
