@@ -263,7 +263,8 @@ class CoordinatorConfig:
     cpus: int = field(
         default=0,
         metadata=_about(
-            "Cores of this machine that jobs may take; all of them unless given.",
+            "Cores of this machine that jobs may ask for; all of them unless given. As many jobs"
+            " that ask for none may run beside those.",
             parse_count,
             example="4",
         ),

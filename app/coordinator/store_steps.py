@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from .stored_checkpoints import move_checkpoints_apart
+from .stored_demands import ask_for_no_cores
 from .stored_secrets import move_secrets_apart
 
 #: Copies of former versions that are kept.
@@ -101,7 +102,12 @@ def _secrets_apart(db: sqlite3.Connection) -> None:
 
 #: The step at place n makes version n + 1. Tables are made only if they are missing in the first
 #: one alone: the coordinators that had no steps could be killed between its tables and its version.
-STEPS: Final[tuple[StoreStep, ...]] = (_first_tables, _secrets_apart, move_checkpoints_apart)
+STEPS: Final[tuple[StoreStep, ...]] = (
+    _first_tables,
+    _secrets_apart,
+    move_checkpoints_apart,
+    ask_for_no_cores,
+)
 
 
 def bring_up(db: sqlite3.Connection, path: Path, steps: Sequence[StoreStep] = STEPS) -> None:
