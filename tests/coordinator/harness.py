@@ -152,6 +152,8 @@ class Client:
 async def client_of(port: int, drive: Path, tenant: str = "local") -> AsyncIterator[Client]:
     (drive / tenant).mkdir(parents=True, exist_ok=True)
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+    # As a gateway does: gRPC's own limit is a fourth of it.
+    options.append(("grpc.max_receive_message_length", 16 * 1024 * 1024))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield Client(MindCoordinatorStub(channel), drive, tenant)
 

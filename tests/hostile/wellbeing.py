@@ -3,20 +3,18 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from google.protobuf.message import Message
 
 from generated.mindcoordinator.v1.cluster_pb2 import (
     GetClusterStatusRequest,
     ListNodesRequest,
     NodeStatus,
 )
-from generated.mindcoordinator.v1.evaluations_pb2 import GetEvaluationRequest
+from generated.mindcoordinator.v1.evaluations_pb2 import Evaluation, GetEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import Job, ListJobsRequest
 from generated.mindcoordinator.v1.queue_pb2 import GetQueueStatusRequest
 from generated.mindcoordinator.v1.watch_pb2 import (
     GetJobMetricsRequest,
+    GetJobMetricsResponse,
     ListJobLogsRequest,
     LogEntry,
     LogPosition,
@@ -35,8 +33,8 @@ class Answers:
 
     job: Job
     log: list[LogEntry]
-    metrics: Message
-    evaluation: Message | None
+    metrics: GetJobMetricsResponse
+    evaluation: Evaluation | None
 
     @property
     def messages(self) -> list[str]:
@@ -52,11 +50,17 @@ class Answers:
         ]
 
 
-async def read_everything(client: Client, job_id: str) -> Answers:
-    """Make every call that reads, and check that the answers agree. The job must have ended."""
+async def read_everything(
+    client: Client, job_id: str, *, listed: Sequence[Job] | None = None
+) -> Answers:
+    """Make every call that reads, and check that the answers agree. The job must have ended.
+
+    `listed` is what ListJobs told of all jobs after that; it is asked unless given.
+    """
     job = await client.job(job_id)
     assert status_of(job) in TERMINAL, job
-    listed = await list_jobs(client)
+    if listed is None:
+        listed = await list_jobs(client)
     assert [each for each in listed if each.job_id == job_id] == [job]
     log = await read_log(client, job_id)
     watched: list[LogEntry] = []
@@ -128,7 +132,8 @@ async def all_is_well(
     async with machine.client(tenant) as client, machine.client(NEIGHBOUR) as neighbour:
         for job_id in job_ids:
             assert status_of(await client.end(job_id)) in TERMINAL
-        answers = [await read_everything(client, job_id) for job_id in job_ids]
+        listed = await list_jobs(client)
+        answers = [await read_everything(client, job_id, listed=listed) for job_id in job_ids]
         await nothing_is_held(client)
         following = [(each, await each.submit(FINE)) for each in (client, neighbour)]
         for each, job_id in following:
@@ -148,12 +153,14 @@ def no_defect(machine: Machine, known: Sequence[str] = ()) -> None:
             assert any(text in before for text in known), "\n".join(lines[max(at - 3, 0) : at + 60])
 
 
-async def told(machine: Machine, jobs: dict[str, str]) -> dict[str, Any]:
+async def told(machine: Machine, jobs: dict[str, str]) -> dict[str, Answers]:
     """What is told of jobs that have ended, by their ids; `jobs` has the tenant of each."""
     answers = {}
-    for job_id, tenant in jobs.items():
+    for tenant in sorted(set(jobs.values())):
         async with machine.client(tenant) as client:
-            answers[job_id] = await read_everything(client, job_id)
+            listed = await list_jobs(client)
+            for job_id in (each for each in jobs if jobs[each] == tenant):
+                answers[job_id] = await read_everything(client, job_id, listed=listed)
     return answers
 
 
