@@ -1,4 +1,4 @@
-"""The catalogue of errors that a caller can be given, and the exception that carries one.
+"""The catalogue of errors that callers receive, and the exception that carries one.
 
 Clients branch on `code`: a code, once published, keeps its meaning.
 """
@@ -58,9 +58,9 @@ def _kind(code: str, status: int, text: str, *, retryable: bool = False) -> Erro
     return kind
 
 
-# Who calls
+# Authentication and authorization
 AUTH_TOKEN_MISSING = _kind(
-    "AUTH_TOKEN_MISSING", 401, "Send a token: 'Authorization: Bearer <token>'."
+    "AUTH_TOKEN_MISSING", 401, "The request has no token. Send 'Authorization: Bearer <token>'."
 )
 AUTH_TOKEN_INVALID = _kind(
     "AUTH_TOKEN_INVALID", 401, "The token is not valid: it is unknown, revoked or expired."
@@ -71,18 +71,20 @@ AUTH_EXPIRED = _kind(
 AUTH_TICKET_INVALID = _kind(
     "AUTH_TICKET_INVALID",
     401,
-    "The stream ticket is not valid: it is unknown, used, expired or for another stream. Get a"
-    " new one.",
+    "The stream ticket is not valid: it is unknown, used, expired or for another stream. Request"
+    " a new one.",
 )
 AUTHZ_PERMISSION_DENIED = _kind(
-    "AUTHZ_PERMISSION_DENIED", 403, "The token lacks the permission that this endpoint needs."
+    "AUTHZ_PERMISSION_DENIED",
+    403,
+    "The token does not have the permission that this endpoint requires.",
 )
 
-# What is asked
-MALFORMED_REQUEST = _kind("MALFORMED_REQUEST", 400, "The request cannot be read.")
-VALIDATION_ERROR = _kind("VALIDATION_ERROR", 422, "The request has fields that are not valid.")
-ROUTE_NOT_FOUND = _kind("ROUTE_NOT_FOUND", 404, "There is no such endpoint.")
-METHOD_NOT_ALLOWED = _kind("METHOD_NOT_ALLOWED", 405, "This endpoint does not take that method.")
+# The request
+MALFORMED_REQUEST = _kind("MALFORMED_REQUEST", 400, "The request is malformed.")
+VALIDATION_ERROR = _kind("VALIDATION_ERROR", 422, "Some fields of the request are not valid.")
+ROUTE_NOT_FOUND = _kind("ROUTE_NOT_FOUND", 404, "This endpoint does not exist.")
+METHOD_NOT_ALLOWED = _kind("METHOD_NOT_ALLOWED", 405, "This endpoint does not support that method.")
 PAYLOAD_TOO_LARGE = _kind("PAYLOAD_TOO_LARGE", 413, "The request body is too large.")
 URI_TOO_LONG = _kind("URI_TOO_LONG", 414, "The request line is too long.")
 HEADERS_TOO_LARGE = _kind("HEADERS_TOO_LARGE", 431, "The request's headers are too large.")
@@ -91,85 +93,82 @@ UNSUPPORTED_MEDIA_TYPE = _kind(
     415,
     "The request body must be JSON ('Content-Type: application/json').",
 )
-RATE_LIMITED = _kind(
-    "RATE_LIMITED", 429, "Too many requests; wait, then try again.", retryable=True
-)
+RATE_LIMITED = _kind("RATE_LIMITED", 429, "Too many requests. Wait and try again.", retryable=True)
 
-# What the coordinator says
-JOB_NOT_FOUND = _kind("JOB_NOT_FOUND", 404, "There is no such job.")
-NODE_NOT_FOUND = _kind("NODE_NOT_FOUND", 404, "There is no such node.")
-EVALUATION_NOT_FOUND = _kind("EVALUATION_NOT_FOUND", 404, "There is no such evaluation.")
-NOT_FOUND = _kind("NOT_FOUND", 404, "There is no such resource.")
-INVALID_ARGUMENT = _kind("INVALID_ARGUMENT", 400, "The coordinator refuses an argument.")
+# The coordinator
+JOB_NOT_FOUND = _kind("JOB_NOT_FOUND", 404, "The job does not exist.")
+NODE_NOT_FOUND = _kind("NODE_NOT_FOUND", 404, "The node does not exist.")
+EVALUATION_NOT_FOUND = _kind("EVALUATION_NOT_FOUND", 404, "The evaluation does not exist.")
+NOT_FOUND = _kind("NOT_FOUND", 404, "The resource does not exist.")
+INVALID_ARGUMENT = _kind("INVALID_ARGUMENT", 400, "The coordinator rejected an argument.")
 COORDINATOR_PERMISSION_DENIED = _kind(
-    "COORDINATOR_PERMISSION_DENIED", 403, "The coordinator does not permit this."
+    "COORDINATOR_PERMISSION_DENIED", 403, "The coordinator denied permission."
 )
 COORDINATOR_UNAUTHENTICATED = _kind(
-    "COORDINATOR_UNAUTHENTICATED", 401, "The coordinator does not accept the caller's identity."
+    "COORDINATOR_UNAUTHENTICATED", 401, "The coordinator rejected the caller's identity."
 )
-ALREADY_EXISTS = _kind("ALREADY_EXISTS", 409, "It exists already.")
+ALREADY_EXISTS = _kind("ALREADY_EXISTS", 409, "The resource already exists.")
 FAILED_PRECONDITION = _kind(
-    "FAILED_PRECONDITION", 409, "The resource is not in a state that allows this."
+    "FAILED_PRECONDITION", 409, "The resource is not in a state that allows this operation."
 )
 RESOURCE_EXHAUSTED = _kind(
     "RESOURCE_EXHAUSTED",
     429,
-    "The coordinator is at a limit; wait, then try again.",
+    "The coordinator has reached a limit. Wait and try again.",
     retryable=True,
 )
-NOT_IMPLEMENTED = _kind("NOT_IMPLEMENTED", 501, "This coordinator cannot do that.")
+NOT_IMPLEMENTED = _kind("NOT_IMPLEMENTED", 501, "The coordinator does not support this operation.")
 COORDINATOR_TIMEOUT = _kind(
-    "COORDINATOR_TIMEOUT", 504, "The coordinator did not answer in time; try again.", retryable=True
+    "COORDINATOR_TIMEOUT", 504, "The coordinator did not answer in time. Try again.", retryable=True
 )
 COORDINATOR_UNAVAILABLE = _kind(
     "COORDINATOR_UNAVAILABLE",
     503,
-    "The coordinator cannot be reached at the moment; try again shortly.",
+    "The coordinator is temporarily unavailable. Try again shortly.",
     retryable=True,
 )
 COORDINATOR_ERROR = _kind(
-    "COORDINATOR_ERROR", 500, "The coordinator failed; its operators find the cause in the log."
+    "COORDINATOR_ERROR", 500, "The coordinator failed. Operators can find the cause in the log."
 )
 
 # The job cache
 CACHE_UNAVAILABLE = _kind(
     "CACHE_UNAVAILABLE",
     503,
-    "The job cache cannot be read at the moment; try again shortly.",
+    "The job cache is temporarily unavailable. Try again shortly.",
     retryable=True,
 )
 
 # The gateway itself
 SHUTTING_DOWN = _kind(
-    "SHUTTING_DOWN", 503, "This replica is shutting down; connect again.", retryable=True
+    "SHUTTING_DOWN", 503, "This replica is shutting down. Reconnect.", retryable=True
 )
 INTERNAL_ERROR = _kind(
-    "INTERNAL_ERROR", 500, "The gateway failed; its operators find the cause in the log."
+    "INTERNAL_ERROR", 500, "The gateway failed. Operators can find the cause in the log."
 )
 AUTH_UNAVAILABLE = _kind(
     "AUTH_UNAVAILABLE",
     503,
-    "The token cannot be checked at the moment; try again shortly.",
+    "The token cannot be verified at the moment. Try again shortly.",
     retryable=True,
 )
 
-# What is asked of ScaiKey for the caller
+# The identity provider
 TOKEN_EXCHANGE_REFUSED = _kind(
     "TOKEN_EXCHANGE_REFUSED",
     502,
-    "The identity provider refuses tokens for ScaiDrive or ScaiAtlas; operators find the cause in"
-    " the log.",
+    "The identity provider refused to issue tokens for ScaiDrive or ScaiAtlas. Operators can find"
+    " the cause in the log.",
 )
 TOKEN_EXCHANGE_INVALID = _kind(
     "TOKEN_EXCHANGE_INVALID",
     502,
-    "The identity provider gave an answer that cannot be used; operators find the cause in the"
-    " log.",
+    "The identity provider returned an unusable answer. Operators can find the cause in the log.",
 )
 TOKEN_EXCHANGE_UNAVAILABLE = _kind(
     "TOKEN_EXCHANGE_UNAVAILABLE",
     503,
-    "Tokens for ScaiDrive and ScaiAtlas cannot be had at the moment; try again shortly.",
+    "Tokens for ScaiDrive and ScaiAtlas are temporarily unavailable. Try again shortly.",
     retryable=True,
 )
 
@@ -177,5 +176,5 @@ TOKEN_EXCHANGE_UNAVAILABLE = _kind(
 IDEMPOTENCY_KEY_REUSED = _kind(
     "IDEMPOTENCY_KEY_REUSED",
     409,
-    "The Idempotency-Key was used for another request; send a new key with a new request.",
+    "The Idempotency-Key was already used for a different request. Use a new key.",
 )

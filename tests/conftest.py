@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import psycopg2
 import pytest
+import structlog
 
 from app.database.migrate import migrate
 from app.local.data_dir import DataDir
@@ -29,6 +30,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if factory is not None and factory._basetemp is not None:
         cut = ("-mindepth", "64", "-maxdepth", "64", "-type", "d", "-exec", "rm", "-rf", "{}", "+")
         subprocess.run(["find", factory.getbasetemp(), *cut], check=True)
+
+
+@pytest.fixture(autouse=True)
+def the_log_is_as_before() -> Iterator[None]:
+    """Commands that run within this process configure its log."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(autouse=True)

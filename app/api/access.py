@@ -32,7 +32,7 @@ class Access:
         return not self.any_of
 
     def permits(self, permissions: Iterable[str]) -> bool:
-        """Tell whether a caller with these permission keys may pass."""
+        """Return whether a caller with these permissions may pass."""
         return self.public or not self.any_of.isdisjoint(permissions)
 
 
@@ -53,7 +53,7 @@ def public(handler: Handler) -> Handler:
 
 
 def access_of(handler: Any) -> Access:
-    """Tell what a handler declares. Raises `LookupError` if it declares nothing."""
+    """Return what a handler declares. Raises `LookupError` if it declares nothing."""
     access = getattr(handler, _ATTRIBUTE, None)
     if not isinstance(access, Access):
         name = getattr(handler, "__qualname__", repr(handler))

@@ -38,10 +38,10 @@ CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 
 
 def caller_of(request: web.Request) -> Caller:
-    """Tell who makes the request; its route must not be public."""
+    """Return the caller of the request; its route must not be public."""
     return request[CALLER]
 
 
 def request_id_of(request: web.Request) -> str:
-    """Tell the id under which the request is logged."""
+    """Return the id under which the request is logged."""
     return request[REQUEST_ID]

@@ -23,12 +23,12 @@ async def read_object(request: web.Request, *, optional: bool = False) -> JsonOb
     except web.RequestPayloadError:
         raise ApiError(
             MALFORMED_REQUEST,
-            "The request body breaks its own Transfer-Encoding or Content-Encoding.",
+            "The request body does not match its Transfer-Encoding or Content-Encoding.",
         ) from None
     if not body.strip():
         if optional:
             return {}
-        raise ApiError(MALFORMED_REQUEST, "The request needs a body: one JSON object.")
+        raise ApiError(MALFORMED_REQUEST, "The request has no body. Send one JSON object.")
     _check_media_type(request)
     value = _parse(body)
     if not isinstance(value, dict):
@@ -61,7 +61,7 @@ def _parse(body: bytes) -> Any:
     except _Doubled as doubled:
         raise ApiError(
             MALFORMED_REQUEST,
-            f"The request body has the name {doubled.name!r} twice in one object.",
+            f"The request body has the duplicate name {doubled.name!r} in an object.",
         ) from None
     except RecursionError:
         raise ApiError(MALFORMED_REQUEST, "The request body is nested too deeply.") from None

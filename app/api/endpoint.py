@@ -82,7 +82,7 @@ class Operation:
 
 
 def operation_of(handler: Any) -> Operation:
-    """Tell what a handler declares. Raises `LookupError` if it declares nothing."""
+    """Return what a handler declares. Raises `LookupError` if it declares nothing."""
     declared = getattr(handler, _ATTRIBUTE, None)
     if not isinstance(declared, Operation):
         name = getattr(handler, "__qualname__", repr(handler))
@@ -91,15 +91,15 @@ def operation_of(handler: Any) -> Operation:
 
 
 def query_of(request: web.Request) -> JsonObject:
-    """Give the query as its schema loads it."""
+    """Return the query as its schema loads it."""
     return request[_QUERY]
 
 
 def headers_of(request: web.Request) -> JsonObject:
-    """Give the declared headers as their schema loads them."""
+    """Return the declared headers as their schema loads them."""
     return request[_HEADERS]
 
 
 def body_of(request: web.Request) -> JsonObject:
-    """Give the body as its schema loads it."""
+    """Return the body as its schema loads it."""
     return request[_BODY]

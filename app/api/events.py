@@ -5,22 +5,22 @@ from app.schemas.events import BookmarkEvent, EndEvent, ErrorEvent, GapEvent
 
 _BOOKMARK = Event(
     "bookmark",
-    "First, and whenever the position moved although nothing passed the filter.",
+    "The current position: the first event, and sent while the filter lets no entry through.",
     BookmarkEvent(),
 )
-_END = Event("end", "Last: the client has everything that it asked for.", EndEvent())
-_ERROR = Event("error", "Last: the stream broke off.", ErrorEvent())
+_END = Event("end", "The last event: everything that was requested has been delivered.", EndEvent())
+_ERROR = Event("error", "The last event: the stream ended with an error.", ErrorEvent())
 
 LOG_EVENTS = (
     _BOOKMARK,
-    Event("log", "One entry, in order and once.", "LogEntry"),
-    Event("gap", "Entries that will not come.", GapEvent()),
+    Event("log", "A log entry. Entries arrive in order, each once.", "LogEntry"),
+    Event("gap", "Entries that cannot be delivered.", GapEvent()),
     _END,
     _ERROR,
 )
 METRICS_EVENTS = (
     _BOOKMARK,
-    Event("metrics", "The newest snapshot, once an interval at most.", "MetricsSnapshot"),
+    Event("metrics", "The newest snapshot, at most one per interval.", "MetricsSnapshot"),
     _END,
     _ERROR,
 )

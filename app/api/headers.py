@@ -56,7 +56,7 @@ class AnswerHeaders:
                 headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
 
     def preflight(self, *, asked: Mapping[str, str], methods: str) -> dict[str, str]:
-        """Give the headers that answer a CORS preflight; none if this is not an allowed one."""
+        """Return the headers that answer a CORS preflight; none if it is not allowed."""
         if hdrs.ACCESS_CONTROL_REQUEST_METHOD not in asked or self._allowed_origin(asked) is None:
             return {}
         return {

@@ -59,7 +59,7 @@ def install(app: web.Application) -> None:
 
 @web.middleware
 async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request its id; log and count it when it is over."""
+    """Assign the request its id; log and count it when it ends."""
     given = request.headers.get(REQUEST_ID_HEADER, "")
     request_id = given if _SANE_REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
     request[REQUEST_ID] = request_id
@@ -126,7 +126,7 @@ async def authorize(request: web.Request, handler: Handler) -> web.StreamRespons
     access, caller = _access(request), request.get(CALLER)
     if caller is not None and not access.permits(caller.permissions):
         needed = " or ".join(sorted(access.any_of))
-        raise ApiError(AUTHZ_PERMISSION_DENIED, f"This endpoint needs the permission {needed}.")
+        raise ApiError(AUTHZ_PERMISSION_DENIED, f"This endpoint requires the permission {needed}.")
     return await handler(request)
 
 
@@ -143,7 +143,7 @@ def _access(request: web.Request) -> Access:
 
 
 async def _caller(request: web.Request, access: Access) -> Caller:
-    """Tell who calls, by the token or, where that is declared, by a stream ticket."""
+    """Authenticate the caller by the token or, where declared, by a stream ticket."""
     authorization = request.headers.getall(hdrs.AUTHORIZATION, ())
     tickets = request.query.getall("ticket", ())
     if access.ticket is None or not tickets:
@@ -152,10 +152,11 @@ async def _caller(request: web.Request, access: Access) -> Caller:
         )
     if authorization:
         raise ApiError(
-            MALFORMED_REQUEST, "Send either an Authorization header or a ticket, not both."
+            MALFORMED_REQUEST,
+            "The request has an Authorization header and a ticket. Send one of them.",
         )
     if len(tickets) > 1:
-        raise ApiError(AUTH_TICKET_INVALID, "Send one ticket, not several.")
+        raise ApiError(AUTH_TICKET_INVALID, "The request has several tickets. Send one.")
     return await request.app[TICKETS].redeem(
         tickets[0],
         job_id=request.match_info["job_id"],
@@ -183,10 +184,10 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamR
             )
             headers = {hdrs.ALLOW: f"{allowed},OPTIONS", **preflight}
             return web.Response(status=204, headers=headers)
-        told = ApiError(METHOD_NOT_ALLOWED, f"This endpoint takes {allowed}.")
+        told = ApiError(METHOD_NOT_ALLOWED, f"This endpoint supports {allowed}.")
     elif isinstance(error, web.HTTPRequestEntityTooLarge):
         limit = request.app[SERVER_SETTINGS].max_body_bytes
-        told = ApiError(PAYLOAD_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+        told = ApiError(PAYLOAD_TOO_LARGE, f"The request body exceeds {limit} bytes.")
     elif 400 <= error.status < 500:
         told = ApiError(MALFORMED_REQUEST)
     else:

@@ -11,58 +11,69 @@ class ServerSettings(Section):
     """The HTTP server."""
 
     host: str = setting("127.0.0.1", "Address to listen on.")
-    port: int = setting(8080, "Port to listen on; 0 takes a free one.", at_least=0, at_most=65535)
+    port: int = setting(8080, "Port to listen on; 0 picks a free one.", at_least=0, at_most=65535)
     max_body_bytes: int = setting(
-        1 * MiB, "Largest request body that is read.", at_least=1 * KiB, at_most=256 * MiB
+        1 * MiB, "Maximum size of a request body.", at_least=1 * KiB, at_most=256 * MiB
     )
     max_line_bytes: int = setting(
-        8 * KiB, "Longest request line: method, path and query.", at_least=1 * KiB, at_most=64 * KiB
+        8 * KiB,
+        "Maximum length of a request line: method, path and query.",
+        at_least=1 * KiB,
+        at_most=64 * KiB,
     )
     max_header_bytes: int = setting(
-        16 * KiB, "Longest request header, name included.", at_least=8 * KiB, at_most=64 * KiB
+        16 * KiB,
+        "Maximum length of a request header, including its name.",
+        at_least=8 * KiB,
+        at_most=64 * KiB,
     )
-    max_headers: int = setting(128, "Headers of a request.", at_least=16, at_most=1024)
+    max_headers: int = setting(
+        128, "Maximum number of headers of a request.", at_least=16, at_most=1024
+    )
     hsts_max_age: int = setting(
         0,
-        "Seconds for which browsers are to insist on HTTPS (Strict-Transport-Security); "
-        "0 says nothing of it. For gateways behind an ingress with TLS.",
+        "max-age of the Strict-Transport-Security header, in seconds; 0 sends no such header. "
+        "For gateways behind an ingress with TLS.",
         at_least=0,
     )
     shutdown_timeout: float = setting(
-        5.0, "How long open requests may go on after a stop was asked for.", at_least=0
+        5.0, "How long open requests may take to finish during shutdown.", at_least=0
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsSettings(Section):
-    """How much one user may ask of one replica."""
+    """Request limits for each user, per replica."""
 
     PREFIX: ClassVar[str] = "SCAIMIND_LIMITS_"
 
     rate: float = setting(
         200.0,
-        "Requests a second that one user may make for long; 0 sets no limit. "
-        "A stream is one request, however long it lasts.",
+        "Sustained requests per second for each user; 0 means no limit. "
+        "A stream counts as one request, however long it lasts.",
         at_least=0,
         at_most=1_000_000,
     )
     burst: int = setting(
-        2_000, "Requests that one user may make at once.", at_least=1, at_most=1_000_000
+        2_000, "Requests that a user may make in a burst.", at_least=1, at_most=1_000_000
     )
-    users: int = setting(100_000, "Users that are remembered at the same time.", at_least=1)
+    users: int = setting(100_000, "Maximum number of users tracked at the same time.", at_least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorsSettings(Section):
-    """Which web pages of other origins may call."""
+    """Cross-origin requests from web pages."""
 
     PREFIX: ClassVar[str] = "SCAIMIND_CORS_"
 
     origins: tuple[str, ...] = optional_names(
-        "Origins of the pages, separated by commas: `https://app.example.com`, in lower case, "
-        "with a port if it has one; `*` means all. None unless given.",
+        "Allowed origins, separated by commas: `https://app.example.com`, in lower case, "
+        "with the port if it is not the default; `*` allows all. By default none is allowed.",
         pattern=r"\*|https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?",
     )
     max_age: int = setting(
-        600, "Seconds for which browsers remember what is allowed.", at_least=0, at_most=86_400
+        600,
+        "How long browsers may cache a preflight answer, in seconds.",
+        at_least=0,
+        at_most=86_400,
     )

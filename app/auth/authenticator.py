@@ -24,17 +24,17 @@ _LONGEST_TOKEN = 8192
 
 
 class Refused(Exception):
-    """A token does not count; the text says why to operators, never to the caller."""
+    """A token is not valid; the text is for operators, never for the caller."""
 
 
 class Verifier(Protocol):
     """Checks tokens of one form."""
 
     def recognises(self, token: str) -> bool:
-        """Tell from the form alone whether the token is of this verifier's kind."""
+        """Return whether the token has the form that this verifier handles."""
 
     async def verify(self, token: str) -> Caller:
-        """Return whose token it is. Raises `Refused`, or an `ApiError` if that cannot be told."""
+        """Return the token's caller. Raises `Refused`, or an `ApiError` if the check failed."""
 
 
 class Authenticator:
@@ -53,7 +53,7 @@ class Authenticator:
         verifier = next((each for each in self._verifiers if each.recognises(token)), None)
         try:
             if verifier is None:
-                raise Refused("it has the form of no token that is known here")
+                raise Refused("it does not have the form of a known kind of token")
             caller = await verifier.verify(token)
         except Refused as refused:
             log.info("token_refused", reason=str(refused))
@@ -75,7 +75,7 @@ class ApiKeyVerifier(Verifier):
     @override
     async def verify(self, token: str) -> Caller:
         if not api_keys.is_api_key(token):
-            raise Refused("an API key of a form that is never made")
+            raise Refused("an API key of an invalid form")
         try:
             key = await self._keys.find(token)
         except DatabaseError as error:
@@ -97,7 +97,9 @@ class ApiKeyVerifier(Verifier):
 
 def _bearer_token(authorization: Sequence[str]) -> str:
     if len(authorization) > 1:
-        raise ApiError(AUTH_TOKEN_INVALID, "Send one Authorization header, not several.")
+        raise ApiError(
+            AUTH_TOKEN_INVALID, "The request has several Authorization headers. Send one."
+        )
     scheme, _, token = (authorization[0] if authorization else "").strip().partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:

@@ -1,4 +1,4 @@
-"""Tokens for ScaiDrive and ScaiAtlas, got from ScaiKey for the caller (RFC 8693)."""
+"""Exchange of the caller's token at ScaiKey for tokens of ScaiDrive and ScaiAtlas (RFC 8693)."""
 
 import asyncio
 import hashlib
@@ -55,7 +55,7 @@ _Key: TypeAlias = tuple[bytes, str]
 
 
 class Exchange(Protocol):
-    """Where handlers get the tokens that they forward."""
+    """The source of the tokens that handlers forward."""
 
     async def tokens_for(self, caller: Caller) -> DownstreamTokens | None:
         """Return both tokens; None where none are forwarded. Raises `ApiError`."""
@@ -126,7 +126,7 @@ class TokenExchange(Exchange):
         return DownstreamTokens(scaidrive=drive, scaiatlas=atlas)
 
     async def close(self) -> None:
-        """Give up the requests that are under way."""
+        """Cancel the requests that are in progress."""
         await self._requests.close()
 
     async def _token(self, caller: Caller, audience: str) -> str:
@@ -182,13 +182,13 @@ class TokenExchange(Exchange):
         token, lifetime = answer.get("access_token"), answer.get("expires_in", 0)
         kind = answer.get("token_type")
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-            problem = "no access_token that gRPC could carry"
+            problem = "no usable access_token"
         elif not isinstance(kind, str) or kind.lower() not in ("bearer", "n_a"):
             problem = "a token_type that is not Bearer"
         elif answer.get("issued_token_type", JWT_TYPE) not in (JWT_TYPE, ACCESS_TYPE):
             problem = "an issued_token_type that was not asked for"
         elif isinstance(lifetime, bool) or not isinstance(lifetime, int | float):
-            problem = "an expires_in that is no number"
+            problem = "an expires_in that is not a number"
         else:
             return token, lifetime
         raise self._failure(TOKEN_EXCHANGE_INVALID, "invalid", audience, problem)
@@ -196,7 +196,7 @@ class TokenExchange(Exchange):
     def _refusal(
         self, audience: str, status: int, headers: Mapping[str, str], body: bytes
     ) -> ApiError:
-        """Tell what an answer other than 200 comes to."""
+        """Return the error for an answer other than 200."""
         if status == 429 or status >= 500:
             return self._unavailable(
                 audience, f"status {status}", retry_after=headers.get(hdrs.RETRY_AFTER, "")

@@ -78,9 +78,9 @@ class JwtVerifier(Verifier):
         try:
             genuine = jws.validate_compact(signed, key, registry=self._registry)
         except (JoseError, ValueError) as error:
-            raise Refused(f"a JWT that cannot be checked: {error}") from None
+            raise Refused(f"a JWT that cannot be verified: {error}") from None
         if not genuine:
-            raise Refused(f"a JWT that key {_shown(kid)} has not signed")
+            raise Refused(f"a JWT whose signature by key {_shown(kid)} is not valid")
         return self._caller(token, _claims(signed.payload))
 
     def _extract(self, token: str) -> CompactSignature:
@@ -90,7 +90,7 @@ class JwtVerifier(Verifier):
         except (JoseError, ValueError, TypeError):
             raise Refused("a JWT that cannot be read") from None
         if not isinstance(signed.headers(), dict):
-            raise Refused("a JWT whose header is no object")
+            raise Refused("a JWT whose header is not an object")
         return signed
 
     def _caller(self, token: str, claims: dict[str, Any]) -> Caller:
@@ -101,7 +101,7 @@ class JwtVerifier(Verifier):
             shown = _shown(claims.get(error.claim))
             raise Refused(f"a JWT with a bad claim: {error.claim} ({shown})") from None
         except (ValueError, OverflowError, OSError):
-            raise Refused("a JWT whose exp is beyond all times") from None
+            raise Refused("a JWT whose exp is out of range") from None
         tenant_id, user_id = claims.get("tenant_id"), claims["sub"]
         if not isinstance(tenant_id, str) or not _TENANT.fullmatch(tenant_id):
             raise Refused(f"a JWT with a bad claim: tenant_id ({_shown(tenant_id)})")
@@ -119,15 +119,15 @@ class JwtVerifier(Verifier):
 
 
 def _key_id(header: Mapping[str, Any]) -> str:
-    """Tell which key is meant, once the header is one that is accepted here."""
+    """Return the id of the signing key. Raises `Refused` if the header is not acceptable."""
     if header.get("alg") != ALGORITHM:
         raise Refused(f"a JWT of algorithm {_shown(header.get('alg'))}, not {ALGORITHM}")
     # No extension that a signer may demand is known here (RFC 7515, 4.1.11; RFC 7797).
     if "crit" in header or "b64" in header:
-        raise Refused("a JWT that demands an extension in 'crit' or 'b64'")
+        raise Refused("a JWT that requires an extension ('crit' or 'b64')")
     kid = header.get("kid")
     if not isinstance(kid, str) or not kid:
-        raise Refused("a JWT that names no key ('kid')")
+        raise Refused("a JWT without a key id ('kid')")
     return kid
 
 
@@ -137,7 +137,7 @@ def _claims(payload: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         claims = None
     if not isinstance(claims, dict):
-        raise Refused("a JWT whose payload is no JSON object")
+        raise Refused("a JWT whose payload is not a JSON object")
     return claims
 
 
@@ -148,7 +148,7 @@ def _strings(claims: Mapping[str, Any], name: str) -> frozenset[str]:
         or len(found) > _MOST_GRANTS
         or not all(isinstance(each, str) for each in found)
     ):
-        raise Refused(f"a JWT with a bad claim: {name} is no list of strings")
+        raise Refused(f"a JWT with a bad claim: {name} is not a list of strings")
     return frozenset(found)
 
 

@@ -37,7 +37,7 @@ class RateLimit:
         return 0.0
 
     def __len__(self) -> int:
-        """Tell how many buckets are remembered."""
+        """Return the number of buckets."""
         return len(self._full_at)
 
     def _forget_full(self, now: float) -> None:

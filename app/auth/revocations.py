@@ -1,4 +1,4 @@
-"""How a replica learns that an API key was revoked, and what it does then.
+"""How a replica learns of a revoked API key, and what it does then.
 
 At once by PostgreSQL's NOTIFY, on a connection of its own. And by itself,
 since a notification can be missed: while the connection is made anew, behind
@@ -32,14 +32,14 @@ class Streams(Protocol):
     """What is open, and by which credential."""
 
     def credentials(self) -> Iterable[str]:
-        """Give the ids of the credentials behind the open streams."""
+        """Return the ids of the credentials behind the open streams."""
 
     def revoke(self, credential_id: str) -> None:
         """Close the streams that a credential opened."""
 
 
 class Revocations:
-    """Has a revoked key refused, and its streams closed.
+    """Rejects revoked keys and closes their streams.
 
     `run` does the work until it is cancelled. While PostgreSQL cannot be
     asked, streams stay open for `unchecked_limit` seconds.
@@ -162,7 +162,7 @@ class Revocations:
 
 
 def _stopping() -> bool:
-    """Tell whether this task was cancelled.
+    """Return whether this task was cancelled.
 
     Under aiopg is `asyncio.wait_for`, which before Python 3.12 loses a
     cancellation that comes in the same turn of the loop as the result.

@@ -105,7 +105,7 @@ class Tickets:
         """Use a ticket up, and return for whom it was made.
 
         One that does not fit is used up as well. Raises `ApiError`; why a
-        ticket does not count is told to operators alone.
+        ticket is not valid is only logged.
         """
         rows = await self._ask(_REDEEM, (_digest(secret), _IS_API_KEY))
         if not rows:

@@ -46,7 +46,7 @@ def open_channel(
 
 
 def channel_options(settings: CoordinatorSettings) -> list[tuple[str, Any]]:
-    """Give gRPC's channel arguments (grpc/impl/channel_arg_names.h) for these settings."""
+    """Return gRPC's channel arguments (grpc/impl/channel_arg_names.h) for these settings."""
     return [
         ("grpc.service_config", json.dumps(service_config(settings))),
         ("grpc.service_config_disable_resolution", 1),

@@ -62,7 +62,7 @@ class CoordinatorClient:
     """The coordinator, over a channel that somebody else owns and closes.
 
     A body is what its schema loads. `job_id` and its like are taken as they
-    are: the coordinator knows which exist. `record_job` is told of every job that
+    are: the coordinator knows which exist. `record_job` receives every job that
     an answer holds, or that it is about.
     """
 

@@ -52,7 +52,7 @@ def metrics_snapshot(snapshot: MetricsSnapshot) -> JsonObject:
 
 
 def converter_of(message_type: type[Message]) -> Converter:
-    """Give the function that converts messages of this type, for those who convert many.
+    """Return the function that converts messages of this type, for bulk conversion.
 
     Raises `TypeError` for a type that holds one of protobuf's well-known
     types other than Timestamp: its JSON form is not that of a message.
@@ -87,7 +87,7 @@ class _EnumNames(dict[int, "str | int"]):
 
 
 def enum_prefix(enum: EnumDescriptor) -> str:
-    """Give what the names of an enum's values begin with: `JOB_STATUS_` for `JobStatus`."""
+    """Return the prefix of an enum's value names: `JOB_STATUS_` for `JobStatus`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", enum.name).upper() + "_"
 
 
@@ -114,7 +114,7 @@ def _time(seconds: int, nanos: int) -> str | None:
 
 
 def _shortest(value: float) -> float | None:
-    """Give the shortest decimal that reads as the same 32-bit float."""
+    """Return the shortest decimal that reads as the same 32-bit float."""
     if not isfinite(value):
         return None
     for digits in (6, 7, 8):

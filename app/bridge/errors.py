@@ -1,4 +1,4 @@
-"""From a failed call to what the caller is told.
+"""Translation of failed calls into errors for the caller.
 
 The API reference's error table, row by row, in one place.
 """
@@ -91,7 +91,7 @@ _TOO_LARGE = re.compile(
 
 
 def to_api_error(error: grpc.aio.AioRpcError, *, method: str) -> ApiError:
-    """Turn the failure of a call of `method`, such as "GetJob", into what the caller is told.
+    """Turn the failure of a call of `method`, such as "GetJob", into the caller's error.
 
     Where that lacks anything of the coordinator's own words, they go to the
     log event `scaimind_coordinator_error`.
@@ -111,7 +111,7 @@ def to_api_error(error: grpc.aio.AioRpcError, *, method: str) -> ApiError:
 
 
 def kinds_of(method: str) -> frozenset[ErrorKind]:
-    """Tell what a failed call of `method` can be to the caller, however it fails."""
+    """Return every error that a failed call of `method` can become."""
     return frozenset(
         {errors.COORDINATOR_ERROR, errors.SHUTTING_DOWN}
         | {_kind(code, row, method) for code, row in _ROWS.items()}
@@ -149,7 +149,7 @@ def translated_errors(*, method: str) -> Iterator[None]:
 
 
 def broken_answer(*, method: str, problem: str) -> ApiError:
-    """Give the error for an answer that breaks the contract; `problem` goes to the log only."""
+    """Return the error for an answer that violates the contract; `problem` is only logged."""
     _report(method, "INTERNAL", problem, error=True)
     return ApiError(errors.COORDINATOR_ERROR)
 

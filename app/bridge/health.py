@@ -10,7 +10,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub  # type: ignore[import-unt
 async def coordinator_problem(
     channel: grpc.aio.Channel, *, api_secret: str, within: float
 ) -> str | None:
-    """Tell what keeps the coordinator from taking calls; None if nothing does.
+    """Return why the coordinator does not accept calls; None if it does.
 
     A coordinator without the health service is taken to be well once it
     answers at all. `within` is in seconds.

@@ -30,7 +30,7 @@ def answer_of(method: str) -> str:
 
 
 def schemas_of(name: str, *, reference: str) -> dict[str, JsonSchema]:
-    """Give the schema of a message of the contract and of all that it holds, by their names.
+    """Return the schemas of a message of the contract and of everything in it, by name.
 
     They refer to each other by `reference` and the name. Raises `LookupError`.
     """

@@ -20,7 +20,7 @@ _MAX_IDENTITY = 256
 def call_metadata(
     caller: Caller, *, api_secret: str, tokens: DownstreamTokens | None = None
 ) -> tuple[tuple[str, str], ...]:
-    """Give the metadata of one call, made for `caller`.
+    """Return the metadata of a call on behalf of `caller`.
 
     An identity that cannot be carried exactly is refused with
     `AUTH_TOKEN_INVALID`: any encoding could make it collide with another.

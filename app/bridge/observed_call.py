@@ -1,4 +1,4 @@
-"""What every call to the coordinator goes through: its errors translated, its outcome told."""
+"""Wraps every call to the coordinator: translates its errors, reports its outcome."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

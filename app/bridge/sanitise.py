@@ -153,7 +153,7 @@ _SECRETS = re.compile(
 
 
 def presentable(detail: str, *, from_failure: bool = False) -> str | None:
-    """Give what a caller may read of `detail`; None if that is nothing.
+    """Return what a caller may read of `detail`; None if nothing.
 
     An honest text comes back unchanged up to `MAX_SHOWN` characters. Of an
     absolute path only the file's name stays. `from_failure` says that the
@@ -171,7 +171,7 @@ def presentable(detail: str, *, from_failure: bool = False) -> str | None:
 
 
 def loggable(detail: str) -> str:
-    """Give the raw detail as the log gets it: bounded, with credentials starred out."""
+    """Return the raw detail for the log: bounded, with credentials masked."""
     bounded = detail if len(detail) <= MAX_SEARCHED else detail[:MAX_SEARCHED] + "…"
     return _SECRETS.sub(_starred, bounded)
 

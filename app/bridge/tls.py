@@ -32,7 +32,7 @@ def channel_credentials(settings: CoordinatorSettings) -> grpc.ChannelCredential
 
 
 def server_name_options(settings: CoordinatorSettings) -> list[tuple[str, Any]]:
-    """Give the channel's argument for the name that the coordinator's certificate has to have."""
+    """Return the channel argument for the name that the coordinator's certificate must have."""
     name = settings.tls_server_name
     return [("grpc.ssl_target_name_override", name)] if name else []
 

@@ -71,7 +71,7 @@ class List:
                 return self._place(place), job_id
         except (ValueError, TypeError):
             pass
-        raise BadPage("page_token: it is not from an answer to this request; start without one")
+        raise BadPage("page_token: not a token of this list. Start without one.")
 
     def _place(self, place: Any) -> Place:
         kind = _COLUMNS[self.order.column]

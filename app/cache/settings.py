@@ -8,35 +8,38 @@ from app.configuration.section import Section, setting
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSettings(Section):
-    """The job cache in PostgreSQL, which no request depends on."""
+    """The job cache in PostgreSQL. No request depends on it."""
 
     PREFIX: ClassVar[str] = "SCAIMIND_CACHE_"
 
     flush_interval: float = setting(
         0.5,
-        "How long what is seen of jobs is held back to be written together.",
+        "How long updates are collected before they are written together.",
         at_least=0,
         at_most=60,
     )
-    batch_jobs: int = setting(50, "Jobs written with one statement.", at_least=1, at_most=1_000)
+    batch_jobs: int = setting(
+        50, "Maximum number of jobs written by one statement.", at_least=1, at_most=1_000
+    )
     buffer_jobs: int = setting(
         2_000,
-        "Jobs that wait while they cannot be written; of more, those heard of last.",
+        "Maximum number of jobs buffered while the database is unavailable; the oldest are "
+        "dropped first.",
         at_least=1,
         at_most=1_000_000,
     )
     pool_max: int = setting(
         4,
-        "Connections at most; they are the cache's own, so that it takes none from others.",
+        "Maximum number of connections. The cache has a pool of its own.",
         at_least=2,
         at_most=1000,
     )
     retention_days: int = setting(
         90,
-        "Days after which a job that nobody has asked for is deleted; 0 keeps all.",
+        "Days after its last request at which a job is deleted from the cache; 0 keeps all.",
         at_least=0,
         at_most=36_500,
     )
     purge_interval: float = setting(
-        300.0, "How often such jobs are looked for, at the least.", at_least=1
+        300.0, "Maximum time between two searches for such jobs.", at_least=1
     )

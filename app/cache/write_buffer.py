@@ -139,7 +139,7 @@ class Buffer:
 
 
 def status_number(status: str | int) -> int:
-    """Give a status' number; one of a newer contract stands for itself, as a number or as text."""
+    """Return a status's number; a status of a newer contract is its own number, also as text."""
     if isinstance(status, int):
         return status
     return _NUMBERS.get(status, int(status) if status.isdecimal() else 0)
@@ -151,7 +151,7 @@ def status_name(number: int) -> str | int:
 
 
 def status_numbers(names: Iterable[str]) -> list[int]:
-    """Give the numbers of some statuses."""
+    """Return the numbers of statuses."""
     return [status_number(name) for name in names]
 
 

@@ -85,7 +85,7 @@ class JobWriter:
             self._tasks.append(loop.create_task(self._purge(), name="job-cache-purge"))
 
     def record_job(self, tenant_id: str, job: JsonObject) -> None:
-        """Note a job as the coordinator has just given it to a caller of this tenant.
+        """Record a job as the coordinator just returned it to a caller of this tenant.
 
         A job of revision 0 is what is known of it so far: it fills in for a
         copy where there is none, and otherwise tells a status alone.
@@ -97,7 +97,7 @@ class JobWriter:
     def record_status(
         self, tenant_id: str, job_id: str, *, status: str, message: str, at: str
     ) -> None:
-        """Note a status that a job took on `at` a time of the coordinator's, RFC 3339."""
+        """Record a status that a job took at `at`, RFC 3339, by the coordinator's clock."""
         time = time_of(at)
         assert time is not None
         self._put(
@@ -106,7 +106,7 @@ class JobWriter:
         )
 
     async def close(self) -> None:
-        """Write what can be written in a moment, and end the tasks."""
+        """Write what can be written within `CLOSE_TIMEOUT`, and end the tasks."""
         self._closing.set()
         self._filled.set()
         writer, *others = self._tasks

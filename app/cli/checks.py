@@ -11,7 +11,7 @@ from app.cli.one_line import one_line
 
 @click.command()
 def health() -> None:
-    """Ask the gateway of this container whether it is alive; a status of 1 if not."""
+    """Check that the gateway of this container is alive; exits with status 1 if it is not."""
     from urllib.request import urlopen
 
     from app.api.settings import ServerSettings
@@ -28,10 +28,11 @@ def health() -> None:
 @click.argument("url")
 @click.argument("job_id")
 def check_ingress(url: str, job_id: str) -> None:
-    """See whether the way to the gateway lets streams through.
+    """Check that proxies in front of the gateway do not hold back streams.
 
-    Opens the log of a job that runs at URL, the public address, with the API
-    key in SCAIMIND_API_KEY. What is wrong is a warning each, and a status of 1.
+    Opens the log of a running job at URL, the public address, with the API
+    key in SCAIMIND_API_KEY. Logs a warning for each problem and exits with
+    status 1.
     """
     from app.cli.ingress_check import CannotCheck, check_ingress
     from app.telemetry import logs
@@ -39,9 +40,11 @@ def check_ingress(url: str, job_id: str) -> None:
 
     key = os.environ.get("SCAIMIND_API_KEY", "")
     if not key:
-        raise click.ClickException("SCAIMIND_API_KEY: not set. It needs scaimind:view.")
+        raise click.ClickException(
+            "SCAIMIND_API_KEY is not set. The key needs the permission scaimind:view."
+        )
     logs.configure(TelemetrySettings(), out=sys.stdout.buffer, known_secrets=(key,))
     with one_line(CannotCheck):
         if asyncio.run(check_ingress(url, key=key, job_id=job_id)):
             sys.exit(1)
-        click.echo("Streams come through as they are written.", err=True)
+        click.echo("Streams arrive without delay.", err=True)

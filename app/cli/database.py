@@ -18,8 +18,8 @@ _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 def migrate() -> None:
     """Bring the database's schema up to date.
 
-    Uses SCAIMIND_DATABASE_DSN, or else the database of the 'up' that runs on
-    SCAIMIND_DATA_DIR.
+    Uses SCAIMIND_DATABASE_DSN if it is set, else the database of the running
+    'up' of SCAIMIND_DATA_DIR.
     """
     from app.database.migrate import migrate
 
@@ -33,22 +33,26 @@ def migrate() -> None:
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke API keys.
+    """Create, list and revoke API keys.
 
-    Uses SCAIMIND_DATABASE_DSN, or else the database of the 'up' that runs on
-    SCAIMIND_DATA_DIR.
+    Uses SCAIMIND_DATABASE_DSN if it is set, else the database of the running
+    'up' of SCAIMIND_DATA_DIR.
     """
 
 
 @keys.command("create")
 @click.option("--tenant", required=True, help="Tenant that the key belongs to.")
-@click.option("--user", required=True, help="User that the key speaks for.")
+@click.option("--user", required=True, help="User that the key acts for.")
 @click.option("--role", "roles", multiple=True, help="Role, such as tenant_viewer; repeatable.")
 @click.option(
     "--permission", "permissions", multiple=True, help="Permission, scaimind:view; repeatable."
 )
-@click.option("--name", default="", help="What it is for, for people.")
-@click.option("--expires", type=click.DateTime(_TIMES), help="When it ends; never unless given.")
+@click.option("--name", default="", help="Description of the key, for people.")
+@click.option(
+    "--expires",
+    type=click.DateTime(_TIMES),
+    help="Expiry time; by default the key does not expire.",
+)
 def create(
     tenant: str,
     user: str,
@@ -57,11 +61,9 @@ def create(
     name: str,
     expires: datetime | None,
 ) -> None:
-    """Make a key and print it. It is shown this once: only its hash is kept."""
+    """Create a key and print it. It cannot be shown again: only its hash is stored."""
     if not roles and not permissions:
-        raise click.ClickException(
-            "A key needs a --role or a --permission, else it may do nothing."
-        )
+        raise click.ClickException("A key needs at least one --role or --permission.")
     if expires is not None and expires.tzinfo is None:
         expires = expires.replace(tzinfo=UTC)
     from app.scaikey.api_keys import create_key
@@ -77,12 +79,12 @@ def create(
             expires_at=expires,
         )
     # Only the key on stdout, so that KEY=$(... keys create ...) works.
-    click.echo(f"Made {made.key.key_id}; it is shown this once:", err=True)
+    click.echo(f"Created {made.key.key_id}. The key is not shown again:", err=True)
     click.echo(made.secret)
 
 
 @keys.command("list")
-@click.option("--tenant", help="Only this tenant's.")
+@click.option("--tenant", help="Only keys of this tenant.")
 def list_(tenant: str | None) -> None:
     """List the keys, oldest first: id, tenant, user, state, roles and permissions, name."""
     from app.scaikey.api_keys import list_keys
@@ -99,7 +101,7 @@ def list_(tenant: str | None) -> None:
 @keys.command()
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
-    """Revoke a key for good, by the id that 'list' shows. Streams that it opened end."""
+    """Revoke a key permanently, by the id that 'list' shows. Its open streams end."""
     from app.scaikey.api_keys import revoke_key
 
     with _database_errors():
@@ -108,7 +110,7 @@ def revoke(key_id: str) -> None:
 
 
 def _dsn() -> str:
-    """Tell which database is meant. Raises `SettingsError`."""
+    """Return the connection string. Raises `SettingsError`."""
     from app.database.settings import DatabaseSettings
     from app.local.data_dir import DataDir
     from app.local.postgres import running_dsn
@@ -119,7 +121,7 @@ def _dsn() -> str:
         dsn = running_dsn(data_dir)
         if dsn is None:
             raise click.ClickException(
-                f"No database: 'up' does not run on {data_dir.root}. Start it, "
+                f"No database: 'up' is not running on {data_dir.root}. Start it, "
                 "or set SCAIMIND_DATABASE_DSN."
             )
         environ["SCAIMIND_DATABASE_DSN"] = dsn

@@ -1,4 +1,4 @@
-"""Sees with a client's eyes whether what stands in front of the gateway lets streams through.
+"""Checks, as a client, whether proxies in front of the gateway hold back streams.
 
 The gateway itself cannot: a proxy that buffers takes everything at once and
 says nothing. Every stream begins with an event, so a client that gets the
@@ -16,10 +16,10 @@ log = structlog.get_logger()
 Finding = Literal["ingress_buffers", "ingress_compresses"]
 
 _ADVICE: dict[Finding, str] = {
-    "ingress_buffers": "The stream's first event did not arrive: a proxy holds events back. "
-    "Turn its response buffering off for the streams' paths (nginx: proxy_buffering off).",
+    "ingress_buffers": "The stream's first event did not arrive: a proxy buffers events. "
+    "Turn off its response buffering for the paths of streams (nginx: proxy_buffering off).",
     "ingress_compresses": "A proxy compresses the stream. Events are delayed unless it flushes "
-    "after each: take text/event-stream out of what it compresses.",
+    "after each: exclude text/event-stream from compression.",
 }
 
 
@@ -45,7 +45,7 @@ async def check_ingress(url: str, *, key: str, job_id: str, patience: float = 5.
                     if answer.status != 200 or answer.content_type != "text/event-stream":
                         raise CannotCheck(
                             f"{stream} answered {answer.status} {answer.content_type}; "
-                            "a job that runs and a key that may see it are needed."
+                            "a running job and a key that may view it are required."
                         )
                     if answer.headers.get("Content-Encoding", "identity") != "identity":
                         findings.append("ingress_compresses")

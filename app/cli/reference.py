@@ -4,7 +4,9 @@ import click
 
 
 @click.command()
-@click.option("--coordinator", is_flag=True, help="Those of the one-machine coordinator.")
+@click.option(
+    "--coordinator", is_flag=True, help="Print the settings of the one-machine coordinator."
+)
 def settings(coordinator: bool) -> None:
     """Print every setting of the gateway: variable, default, meaning."""
     from app.configuration.reference import as_markdown
@@ -18,7 +20,7 @@ def settings(coordinator: bool) -> None:
 
 @click.command()
 def errors() -> None:
-    """Print every error that a caller can be given: code, status, meaning."""
+    """Print every error that callers can receive: code, status, meaning."""
     from app.openapi.errors import as_markdown
 
     click.echo(as_markdown(), nl=False)
@@ -26,7 +28,7 @@ def errors() -> None:
 
 @click.command()
 def openapi() -> None:
-    """Print the API's description, OpenAPI 3.1, as JSON."""
+    """Print the OpenAPI 3.1 document as JSON."""
     import json
 
     from aiohttp import web

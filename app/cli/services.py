@@ -14,10 +14,10 @@ from app.undumpable import make_undumpable
 
 @click.command()
 def serve() -> None:
-    """Run the gateway alone.
+    """Run only the gateway.
 
     Needs SCAIMIND_DATABASE_DSN, SCAIMIND_COORDINATOR_ADDRESS and
-    SCAIMIND_COORDINATOR_API_SECRET, and a database that 'migrate' was run on.
+    SCAIMIND_COORDINATOR_API_SECRET, and a database migrated by 'migrate'.
     """
     make_undumpable()
     from app.configuration.section import SettingsError
@@ -33,14 +33,14 @@ def serve() -> None:
     "--config",
     "config_file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A TOML file; environment variables win over it.",
+    help="TOML file; environment variables take precedence.",
 )
 def coordinator(config_file: Path | None) -> None:
-    """Run the one-machine MindCoordinator alone.
+    """Run only the one-machine MindCoordinator.
 
     Needs SCAIMIND_COORDINATOR_API_SECRET, or api_secret in the file;
     'settings --coordinator' lists the others. On SIGTERM running jobs save a
-    checkpoint, and go on at the next start.
+    checkpoint and resume at the next start.
     """
     make_undumpable()
     from app.configuration.section import SettingsError
@@ -59,9 +59,11 @@ def coordinator(config_file: Path | None) -> None:
 
 
 @click.command()
-@click.option("--rotate", is_flag=True, help="Only make a new signing key, for the next start.")
+@click.option(
+    "--rotate", is_flag=True, help="Only create a new signing key, used from the next start."
+)
 def issuer(rotate: bool) -> None:
-    """Run the issuer of tokens alone: ScaiKey for one machine. 'up' does it by itself.
+    """Run only the token issuer: ScaiKey for one machine. 'up' includes it.
 
     Needs SCAIMIND_DATABASE_DSN, where the API keys are. Times are seconds.
 
@@ -92,7 +94,7 @@ def issuer(rotate: bool) -> None:
         if rotate:
             folder = Path(KeySettings.from_env(environ).data_dir)
             keys = SigningKeys.rotate(folder, now=datetime.now(UTC).timestamp())
-            click.echo(f"The next start signs with the new key {keys.kid}.")
+            click.echo(f"The next start will sign with the new key {keys.kid}.")
             return
         from app.issuer.server import run
 

@@ -13,20 +13,20 @@ from app.undumpable import make_undumpable
 
 @click.command()
 def up() -> None:
-    """Run everything on this machine: PostgreSQL, issuer, coordinator and gateway.
+    """Run the whole stack on this machine: PostgreSQL, issuer, coordinator, gateway.
 
     \b
-    SCAIMIND_DATA_DIR             where everything is kept; 'var' unless given
+    SCAIMIND_DATA_DIR             data directory; 'var' by default
     SCAIMIND_HOST, SCAIMIND_PORT  where the gateway listens; 127.0.0.1, 8080
-    SCAIMIND_DATABASE_DSN         uses this PostgreSQL instead of an own one
+    SCAIMIND_DATABASE_DSN         use this PostgreSQL instead of starting one
     SCAIMIND_COORDINATOR_ADDRESS  uses this coordinator instead of an own one,
                                   with SCAIMIND_COORDINATOR_API_SECRET
     SCAIMIND_AUTH_TOKEN_URL, SCAIMIND_AUTH_JWKS_URL, SCAIMIND_AUTH_ISSUER
                                   any of them: uses that identity provider
                                   instead of an own issuer of tokens
 
-    The first start makes an API key of tenant 'local', shows it and keeps it
-    in <data dir>/api-key. Ctrl-C stops everything and loses nothing.
+    The first start creates an API key of tenant 'local', prints it and stores it
+    in <data dir>/api-key. Ctrl-C stops everything; running jobs resume later.
     """
     make_undumpable()
     from app.configuration.section import SettingsError
@@ -40,11 +40,13 @@ def up() -> None:
 
 
 @click.command()
-@click.option("--audience", default="scaimind", help="Whom it is for; the gateway unless given.")
+@click.option(
+    "--audience", default="scaimind", help="Audience of the token; by default the gateway."
+)
 def token(audience: str) -> None:
-    """Exchange an API key for a JWT at the 'up' that runs on SCAIMIND_DATA_DIR, and print it.
+    """Exchange an API key for a JWT of the running 'up' of SCAIMIND_DATA_DIR and print it.
 
-    The key is that in SCAIMIND_API_KEY, or else that of the first start.
+    Uses the key in SCAIMIND_API_KEY if it is set, else the key of the first start.
     """
     from app.configuration.section import SettingsError
     from app.issuer.client import NoToken, exchange
@@ -61,7 +63,7 @@ def token(audience: str) -> None:
         api_key = os.environ.get("SCAIMIND_API_KEY") or data_dir.api_key.read_text().strip()
     except OSError as error:
         raise click.ClickException(
-            f"{error.filename} cannot be read: has 'up' been started on {data_dir.root}?"
+            f"{error.filename} cannot be read. Has 'up' been started on {data_dir.root}?"
         ) from None
     with one_line(NoToken, SettingsError):
         settings = IssuerSettings.from_env(environ)
@@ -73,7 +75,7 @@ def token(audience: str) -> None:
             audience=audience,
         )
     # Only the token on stdout, so that TOKEN=$(... token) works.
-    click.echo(f"A token for {audience} that lives for {seconds} s:", err=True)
+    click.echo(f"Token for {audience}, valid for {seconds} s:", err=True)
     click.echo(made)
 
 

@@ -1,4 +1,4 @@
-"""Settings out of environment variables: sections of typed fields, each with a text and bounds."""
+"""Settings from environment variables: sections of typed, bounded and described fields."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be used; the text has one line per problem and no value."""
+    """Invalid settings; the text has one line per problem and contains no value."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -27,7 +27,7 @@ def setting(
     at_most: float | None = None,
     one_of: Sequence[str] = (),
 ) -> T:
-    """Declare a field with its default, what it means, and the bounds it has."""
+    """Declare a field with its default, description and bounds."""
     value: T = field(
         default=default,
         metadata={"text": text, "at_least": at_least, "at_most": at_most, "one_of": one_of},
@@ -36,27 +36,27 @@ def setting(
 
 
 def required_secret(text: str) -> Any:
-    """Declare a secret without which nothing starts."""
+    """Declare a required secret."""
     return field(repr=False, metadata={"text": text, "secret": True})
 
 
 def optional(text: str, *, url: bool = False) -> str:
-    """Declare text that may be left out, or be empty, which is the same."""
+    """Declare optional text; empty means not set."""
     value: str = field(default="", metadata={"text": text, "optional": True, "url": url})
     return value
 
 
 def optional_names(text: str, *, pattern: str) -> tuple[str, ...]:
-    """Declare names separated by commas, none unless given.
+    """Declare a comma-separated list of names, empty by default.
 
-    `pattern` is a regular expression for the whole of each.
+    `pattern` is a regular expression that each must match in full.
     """
     value: tuple[str, ...] = field(default=(), metadata={"text": text, "pattern": pattern})
     return value
 
 
 def optional_secret(text: str) -> str:
-    """Declare a secret that may be left out."""
+    """Declare an optional secret."""
     value: str = field(
         default="", repr=False, metadata={"text": text, "secret": True, "optional": True}
     )
@@ -68,14 +68,14 @@ class Section:
     """Settings that belong together and share a prefix."""
 
     PREFIX: ClassVar[str] = "SCAIMIND_"
-    #: Pairs of fields of which the first must not exceed the second.
+    #: Pairs of fields where the first must not exceed the second.
     ORDERED: ClassVar[tuple[tuple[str, str], ...]] = ()
-    #: Groups of optional fields of which either all or none are set.
+    #: Groups of optional fields that must be set all or none.
     TOGETHER: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Read this section alone. Raises `SettingsError` that names every bad variable."""
+        """Read this section. Raises `SettingsError` that names every invalid variable."""
         env = _Environment(environ)
         values = {each.name: env.read(cls.variable(each.name), each) for each in fields(cls)}
         problems = [*env.problems(), *cls._disorder(values)] or [*cls._lone(values)]
@@ -85,7 +85,7 @@ class Section:
 
     @classmethod
     def variable(cls, name: str) -> str:
-        """Name the environment variable of a field."""
+        """Return the environment variable of a field."""
         return cls.PREFIX + name.upper()
 
     @classmethod
@@ -100,11 +100,13 @@ class Section:
             missing = [name for name in group if values[name] == ""]
             if len(missing) < len(group):
                 others = ", ".join(cls.variable(name) for name in group if name not in missing)
-                yield from (f"{cls.variable(name)}: needed beside {others}." for name in missing)
+                yield from (
+                    f"{cls.variable(name)}: required together with {others}." for name in missing
+                )
 
 
 class _Environment(Env):
-    """environs over a given mapping instead of the process's own environment."""
+    """environs over a given mapping instead of the process's environment."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         super().__init__(eager=False)
@@ -112,7 +114,7 @@ class _Environment(Env):
         self._found: list[str] = []
 
     def read(self, variable: str, setting: "Field[Any]") -> Any:
-        """Parse one variable; a problem is kept for `problems`."""
+        """Parse one variable; problems are collected for `problems`."""
         if setting.metadata.get("secret") and f"{variable}_FILE" in self._given:
             return self._read_file(f"{variable}_FILE")
         if setting.default is MISSING and variable not in self._given:
@@ -141,7 +143,7 @@ class _Environment(Env):
         return names or default
 
     def problems(self) -> list[str]:
-        """Everything that was wrong, one line each."""
+        """Return all problems, one line each."""
         try:
             self.seal()
         except EnvValidationError as error:
@@ -173,7 +175,7 @@ def _validators(setting: "Field[Any]") -> list[Any]:
     if about.get("one_of"):
         found.append(validate.OneOf(about["one_of"]))
     if about.get("pattern"):
-        text = "Each must be of the form that this setting's description gives."
+        text = "Each must have the form described for this setting."
         found.append(validate.Regexp(rf"\A(?:{about['pattern']})\Z", error=text))
     if about.get("url"):
         found.append(_url_or_nothing)
@@ -190,7 +192,7 @@ def _url_or_nothing(value: str) -> None:
         return
     _URL(value)
     if urlsplit(value).username is not None:
-        raise ValidationError("Must not hold a user or a password.")
+        raise ValidationError("Must not contain a user name or a password.")
 
 
 def _not_blank(value: str) -> None:

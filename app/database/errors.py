@@ -22,7 +22,7 @@ class SchemaMissing(DatabaseError):
 
 
 def reason(error: BaseException) -> str:
-    """Tell why PostgreSQL failed: the cause alone, without host, user or connection string.
+    """Return why PostgreSQL failed: the cause, without host, user or connection string.
 
     libpq quotes what it took from the connection string, as in `connection to
     server at "db", port 5432 failed: <cause>`.

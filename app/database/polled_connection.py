@@ -34,7 +34,7 @@ class PolledConnection(extensions.connection):
         self._selector.register(self._watched, selectors.EVENT_READ | selectors.EVENT_WRITE)
 
     def fileno(self) -> int:
-        """Give what the loop is to watch."""
+        """Return the descriptor that the loop watches."""
         descriptor: int = self._selector.fileno()
         return descriptor
 

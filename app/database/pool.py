@@ -79,7 +79,7 @@ class Pool(aiopg.Pool):
         return await self._run(statement, parameters, fetch=True)
 
     async def problem(self, *, within: float) -> str | None:
-        """Tell what keeps the database from answering `within` so many seconds; None if nothing."""
+        """Return why the database does not answer within `within` seconds; None if it does."""
         try:
             async with asyncio.timeout(within):
                 await self.read(_PROBE)

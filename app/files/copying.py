@@ -200,7 +200,7 @@ def _copy_file(
 
 
 def _linked(root: Directory, parts: Iterable[str], target: Directory, name: str) -> bool:
-    """Give the copy at `parts` below `root` a second name; whether that was possible."""
+    """Link the copy at `parts` below `root` under a second name; return whether it was possible."""
     *way, last = parts
     try:
         with Position(root) as position:

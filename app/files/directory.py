@@ -204,7 +204,7 @@ class Directory:
         )
 
     def link(self, name: str, target: "Directory", new: str) -> None:
-        """Give a file a second name in `target`, in the place of what is there."""
+        """Link a file under a second name in `target`, replacing what is there."""
         fresh = unguessable()
         os.link(
             component(name),

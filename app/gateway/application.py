@@ -1,4 +1,4 @@
-"""The composition root: the one place where the gateway is put together."""
+"""The composition root: builds the gateway from its components."""
 
 from aiohttp import web
 
@@ -16,7 +16,7 @@ from app.telemetry.metrics import Metrics
 
 
 def create_app(settings: Settings) -> web.Application:
-    """Put the gateway together. It starts, and says so, without PostgreSQL and coordinator.
+    """Build the gateway. It starts, and reports that, without PostgreSQL or coordinator.
 
     Raises `SettingsError` if a file that the settings name cannot be used.
     """

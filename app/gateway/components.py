@@ -44,7 +44,7 @@ from app.scaikey.api_key_lookup import KeyLookup
 from app.scaikey.http import open_session
 from app.scaikey.jwks import KeySetCache
 
-#: Seconds that one dependency may take to tell how it is.
+#: Timeout of a dependency's check, in seconds.
 _CHECK_SECONDS = 2.0
 
 
@@ -65,7 +65,7 @@ async def database_context(app: web.Application) -> AsyncIterator[None]:
 
 
 async def identity_context(app: web.Application) -> AsyncIterator[None]:
-    """Who calls, and what they are given for ScaiDrive and ScaiAtlas."""
+    """Authentication, and token exchange for ScaiDrive and ScaiAtlas."""
     settings, metrics = app[SETTINGS].auth, app[METRICS]
     keys = KeyLookup(
         database=app[_POOL],
@@ -151,7 +151,7 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
 
 
 async def end_streams(app: web.Application) -> None:
-    """Close the hub before the open requests are waited for: streams do not end by themselves."""
+    """Close the hub before waiting for open requests: streams do not end by themselves."""
     if HUB in app:  # else the start failed before it
         await app[HUB].close()
 

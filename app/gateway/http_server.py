@@ -174,7 +174,7 @@ class _Connection(RequestHandler):
     def _told(self, exc: BaseException | None) -> ApiError:
         limits = self._settings
         if isinstance(exc, LineTooLong):
-            # Of what was too long, only the limit is told.
+            # The message names only the limit, not the text that exceeded it.
             if exc.args[1] == limits.max_line_bytes:
                 return _too_long(URI_TOO_LONG, "request line", limits.max_line_bytes)
             return _too_long(
@@ -185,7 +185,7 @@ class _Connection(RequestHandler):
                 HEADERS_TOO_LARGE, f"The request has more than {limits.max_headers} headers."
             )
         if isinstance(exc, BadHttpMethod):
-            return ApiError(MALFORMED_REQUEST, "This is not a request of HTTP/1.1.")
+            return ApiError(MALFORMED_REQUEST, "The request is not HTTP/1.1.")
         return ApiError(MALFORMED_REQUEST, "The request is not valid HTTP/1.1.")
 
 

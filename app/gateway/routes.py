@@ -37,7 +37,7 @@ SECTIONS = (
 
 
 def add_routes(app: web.Application) -> None:
-    """Give an application all routes; to look at them, it needs nothing else."""
+    """Add all routes to an application; describing them needs nothing else."""
     for section in SECTIONS:
         _add_routes(app, section.routes, prefix=PREFIX)
     _add_routes(app, health.routes, prefix="")

@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Take the address first: a port in use is told before anything was started."""
+    """Bind the address first: a port in use is reported before anything starts."""
     host, port = settings.server.host, settings.server.port
     family, _, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -1,18 +1,18 @@
-"""Why a watcher's stream was closed: the one catalogue, for logs, metrics and documentation."""
+"""Why a watcher's stream was closed: the catalogue for logs, metrics and documentation."""
 
 from enum import StrEnum
 
 
 class CloseReason(StrEnum):
-    """One way for a stream to end."""
+    """A reason for which a stream ended."""
 
-    #: The job has ended and the watcher has all of it.
+    #: The job has ended and the watcher received everything.
     JOB_ENDED = "job_ended"
     #: `follow=false`, and the tail has been sent.
     TAIL_SENT = "tail_sent"
     #: The client closed its connection.
     CLIENT_GONE = "client_gone"
-    #: The client took nothing for the write time-out.
+    #: The client accepted no data for the write timeout.
     WRITE_TIMEOUT = "write_timeout"
     #: The token that opened the stream has expired or was revoked.
     AUTH_EXPIRED = "auth_expired"
@@ -20,5 +20,5 @@ class CloseReason(StrEnum):
     UPSTREAM_FAILED = "upstream_failed"
     #: This replica is shutting down.
     SHUTDOWN = "shutdown"
-    #: The gateway failed; the log has the cause.
+    #: The gateway failed; the cause is in the log.
     INTERNAL_ERROR = "internal_error"

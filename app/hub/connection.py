@@ -16,12 +16,12 @@ from app.hub.upstream import Position
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """Why a stream ends, and the error that its client is told, if it is one."""
+    """Why a stream ends, and the error that is sent to its client, if any."""
 
     reason: CloseReason
     error: ErrorKind | None = None
     retryable: bool = False
-    #: When the client is told to connect again, if not as it was told at the start.
+    #: The client's reconnection delay, if it differs from the one sent at the start.
     retry_ms: int | None = None
 
 
@@ -34,7 +34,7 @@ BROKEN = Closing(CloseReason.INTERNAL_ERROR, INTERNAL_ERROR, retryable=True)
 
 
 def drained(*, retry_ms: int) -> Closing:
-    """End the stream because this replica stops; the client is told when to come back."""
+    """End the stream because this replica stops, with a reconnection delay."""
     return Closing(CloseReason.SHUTDOWN, SHUTTING_DOWN, retryable=True, retry_ms=retry_ms)
 
 
@@ -117,7 +117,7 @@ class Connection:
             self._end()
 
     def abandon(self) -> None:
-        """Give up before `open`: the client has gone, or could not be answered."""
+        """Close before `open`: the client has gone, or could not be answered."""
         self.closing = self.closing or GONE
         self._shut()
 

@@ -12,7 +12,7 @@ gives where the history does not reach back to it. Joining is starting behind.
 After a break the log may go on in another place. Where only the stream has a
 hole, live watchers fall behind and fetch what is missing. Where the log
 itself is another one, `generation` grows, and each watcher of an older
-generation is told by a `gap` before it goes on.
+generation receives a `gap` before it continues.
 """
 
 from collections.abc import Iterator, Sequence
@@ -135,7 +135,7 @@ class FeedCore(Generic[C]):
         return True
 
     def evict_oldest(self) -> None:
-        """Give up the part of the history that arrived first; what is not flushed stays."""
+        """Drop the part of the history that arrived first; entries that are not flushed stay."""
         self._tails.clear()
         self.history.evict_oldest(self.flushed)
 
@@ -169,9 +169,9 @@ class FeedCore(Generic[C]):
     # What watchers get
 
     def find_tail(self, count: int, level: int) -> int | None:
-        """Give the offset behind which the `count` newest passing entries are.
+        """Return the offset before the `count` newest entries that pass the filter.
 
-        None if only the coordinator can tell, since the history does not reach
+        None if only the coordinator knows it, since the history does not reach
         back that far.
         """
         key = (count, level)
@@ -225,19 +225,19 @@ class FeedCore(Generic[C]):
         return Step.LIVE
 
     def position_of(self, cursor: C) -> Position:
-        """Give the place up to which the watcher was given everything that passes its filter."""
+        """Return the position up to which everything that passes the filter was delivered."""
         if cursor.generation != self.generation:
             return Position(self._rebases[cursor.generation].old_last.epoch, cursor.offset)
         return Position(self.epoch, self.flushed if cursor.live else cursor.offset)
 
     def page_goal(self, cursor: C) -> int:
-        """Give the offset behind which a page for this watcher needs no entries."""
+        """Return the offset at which a page for this watcher may end."""
         return self.flushed if cursor.until is None else min(cursor.until, self.flushed)
 
     def take_page(self, cursor: C, page: LogPage) -> bytes:
         """Step a watcher by a page read behind its position; what to send to it.
 
-        Holes in what the coordinator still has are told as gaps.
+        Entries that the coordinator no longer has become gaps.
         """
         if cursor.generation != self.generation or page.epoch != self.epoch:
             return b""
@@ -273,7 +273,7 @@ class FeedCore(Generic[C]):
         return b"".join(pieces)
 
     def flush(self) -> Iterator[tuple[Cohort[C], bytes]]:
-        """Give what is new to the live watchers, slice by slice, cohort by cohort.
+        """Yield what is new for the live watchers, slice by slice, cohort by cohort.
 
         The caller sends each payload to the cohort's members and calls
         `fall_behind` for those whose sockets are full. An empty payload means

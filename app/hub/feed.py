@@ -258,12 +258,12 @@ class Feed:
         return self.core.history.oldest_arrival
 
     def evict_oldest(self) -> None:
-        """Give up the part of the history that arrived first."""
+        """Drop the part of the history that arrived first."""
         self.core.evict_oldest()
         self._account(self.core.history.size)
 
     def _fail(self, error: ApiError) -> None:
-        """End for good: watchers are told, and a new watcher gets a new feed."""
+        """End for good: watchers are closed with the error, and a new watcher gets a new feed."""
         log.warning("hub_feed_failed", job_id=self.key.job_id, code=error.kind.code)
         self.failure = error
         self._closed = True
@@ -344,7 +344,7 @@ class Feed:
             each.pump()
 
     def sweep(self, now: float, wall: float) -> None:
-        """Look after quiet streams: keepalives, bookmarks, stalled clients, expired tokens."""
+        """Check quiet streams: keepalives, bookmarks, stalled clients, expired tokens."""
         settings = self.settings
         metrics_watchers = self.metrics.watchers()
         connections = [each.connection for each in self.log_watchers]

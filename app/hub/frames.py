@@ -20,7 +20,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 def log_prefix(epoch: str) -> bytes:
-    """Give what comes before the offset in every log frame of an epoch."""
+    """Return what precedes the offset in every log frame of an epoch."""
     return f"id: {epoch}:".encode()
 
 
@@ -35,13 +35,13 @@ def metrics_frame(position: Position, data: bytes) -> bytes:
 
 
 def bookmark(position: Position, *, retry_ms: int | None = None) -> bytes:
-    """Tell the client its position, and optionally when to connect again after a break."""
+    """Return the event with the client's position, and optionally its reconnection delay."""
     retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
     return b"%bid: %b\nevent: bookmark\ndata: {}\n\n" % (retry, str(position).encode())
 
 
 def gap(*, start: Position, end: Position | None, reason: str, position: Position) -> bytes:
-    """Tell the client that `start` to `end` (None: nobody knows) will not come.
+    """Return the event for entries from `start` to `end` (None: unknown) that are not delivered.
 
     `position` is where the stream goes on behind.
     """
@@ -50,14 +50,14 @@ def gap(*, start: Position, end: Position | None, reason: str, position: Positio
 
 
 def end(position: Position, status: str) -> bytes:
-    """Tell the client that it has everything up to `position`, and the job's status."""
+    """Return the last event of a complete stream: the position reached and the job's status."""
     return _event(b"end", {"status": status, "last_id": str(position)}, position)
 
 
 def error(
     kind: ErrorKind, *, retryable: bool, position: Position, retry_ms: int | None = None
 ) -> bytes:
-    """Tell the client that the stream broke off, and optionally when to connect again."""
+    """Return the last event of a broken stream, and optionally a reconnection delay."""
     data = {"error": "stream ended", "code": kind.code, "retryable": retryable}
     return _event(b"error", data, position, retry_ms)
 

@@ -89,7 +89,7 @@ class History:
         self.base += 1
 
     def cut(self, after: int, upto: int, max_bytes: int) -> int:
-        """Tell how far from `after` towards `upto` fits into `max_bytes`, at least one entry."""
+        """Return the offset up to which entries after `after` fit `max_bytes`, at least one."""
         frames_, index = self._frames, self._index(after)
         size = 0
         for offset in range(after + 1, upto + 1):

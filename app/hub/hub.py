@@ -147,7 +147,7 @@ class Hub:
             connection.close(EXPIRED)
 
     async def close(self) -> None:
-        """Tell all watchers to connect elsewhere, and end all feeds.
+        """Ask all watchers to connect elsewhere, and end all feeds.
 
         Returns when all sockets are closed. Does nothing the second time.
         """
@@ -164,7 +164,7 @@ class Hub:
         self._sockets.close()
 
     def _send_all_away(self) -> None:
-        """Tell all watchers to come back one after the other, not in one wave.
+        """Ask all watchers to reconnect one after the other, not in one wave.
 
         Each has a share of `drain_spread` of its own: chance alone would put
         half as many again into some seconds as into others.

@@ -12,7 +12,7 @@ from app.hub.settings import HubSettings
 #: What a stream counts towards: the process, a tenant or a user.
 Group: TypeAlias = tuple[str, ...]
 
-#: What a client that met a limit is told to wait, in seconds.
+#: Retry-After of a refusal, in seconds.
 RETRY_AFTER = 10
 
 _TEXTS: Mapping[str, str] = {

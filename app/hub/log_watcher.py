@@ -76,7 +76,7 @@ class LogWatcher(Cursor):
         return True
 
     async def _why_unknown(self, after: Position) -> str | None:
-        """Tell why a place is not one of this log; None if it is."""
+        """Return why a position is not in this log; None if it is."""
         core = self.feed.core
         if after.epoch != core.epoch:
             return "unknown_epoch"

@@ -1,29 +1,29 @@
-"""What the hub tells of itself, for metrics."""
+"""The hub's events, for metrics."""
 
 from app.hub.close_reasons import CloseReason
 from app.hub.upstream import JobKey, StatusChange
 
 
 class HubObserver:
-    """Hears what happens in the hub; this one does nothing with it."""
+    """Receives the hub's events; this base class ignores them."""
 
     def upstream_opened(self) -> None:
         """Note that an upstream stream was opened."""
 
     def upstream_closed(self) -> None:
-        """Note that an upstream stream is gone."""
+        """Note that an upstream stream ended."""
 
     def upstream_anomaly(self, kind: str) -> None:
-        """Note that the upstream departed from its contract."""
+        """Note that the upstream violated its contract."""
 
     def status_changed(self, key: JobKey, change: StatusChange) -> None:
-        """Note a status that a watched job took."""
+        """Note a status change of a watched job."""
 
     def watcher_joined(self, kind: str) -> None:
         """Note a new watcher of `logs` or `metrics`."""
 
     def watcher_left(self, kind: str, reason: CloseReason) -> None:
-        """Note that a watcher has gone, and why."""
+        """Note that a watcher left, and why."""
 
     def watcher_refused(self, limit: str) -> None:
         """Note that a watcher was refused because a limit was reached."""
@@ -32,7 +32,7 @@ class HubObserver:
         """Note `size` bytes of events written to watchers."""
 
     def flushed(self, seconds: float, interval: float) -> None:
-        """Note a flush, what it took, and the interval in force."""
+        """Note a flush, its duration, and the current interval."""
 
     def history_size(self, size: int) -> None:
         """Note how many bytes of history are kept."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 
 class Owner(Protocol):
-    """Who is told what happens on a socket."""
+    """The owner of a socket, notified of its events."""
 
     def on_readable(self) -> None:
         """Something can be read: from a client that only listens, the end."""
@@ -36,7 +36,7 @@ class SocketPool:
         self._selector.register(fd, selectors.EVENT_READ, owner)
 
     def await_room(self, fd: int, owner: Owner, wanted: bool) -> None:
-        """Tell the owner, or no longer, when the socket takes more."""
+        """Notify the owner, or no longer, when the socket accepts more."""
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
         self._selector.modify(fd, events, owner)
 
@@ -58,6 +58,6 @@ class SocketPool:
 
 
 def outstanding(fd: int) -> int:
-    """Tell how many bytes the kernel holds that the client has not acknowledged."""
+    """Return the bytes in the kernel that the client has not acknowledged."""
     (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
     return int(count)

@@ -75,7 +75,7 @@ class SigningKeys:
         return self.current.thumbprint()
 
     def public(self) -> dict[str, Any]:
-        """Give the JWK Set (RFC 7517, 5), newest first."""
+        """Return the JWK Set (RFC 7517, 5), newest first."""
         return {"keys": [_public(self.current), *(each.jwk for each in self.retired)]}
 
     def _rotated(self, now: float) -> "SigningKeys":

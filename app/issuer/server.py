@@ -224,7 +224,7 @@ async def _subject(mint: TokenMint, token: str, kind: str) -> Subject:
         raise OAuthError("invalid_request", "subject_token is missing.")
     if kind == API_KEY_TYPE:
         if not api_keys.is_api_key(token):
-            raise SubjectRefused("an API key of a form that is never made")
+            raise SubjectRefused("an API key of an invalid form")
         return await mint.of_api_key(token)
     if kind in (JWT_TYPE, ACCESS_TYPE):
         return mint.of_jwt(token)

@@ -25,7 +25,7 @@ AUDIENCES = (GATEWAY, "scaidrive", "scaiatlas")
 
 
 class SubjectRefused(Exception):
-    """A subject token does not count; the text says why to operators."""
+    """A subject token is not valid; the text is for operators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class TokenMint:
             )
         # KeyError, TypeError: signed here, and yet of another shape: by another version.
         except (JoseError, ValueError, TypeError, KeyError) as error:
-            raise SubjectRefused(f"a JWT that does not count: {type(error).__name__}") from None
+            raise SubjectRefused(f"a JWT that is not valid: {type(error).__name__}") from None
 
     def mint(self, subject: Subject, audience: str) -> Minted:
         """Sign a token for one of the `AUDIENCES`. Raises `SubjectRefused` if there is no time."""
@@ -118,7 +118,7 @@ class TokenMint:
         if subject.expires_at is not None:
             expires_at = min(expires_at, int(subject.expires_at))
         if expires_at <= now:
-            raise SubjectRefused("it ends this second")
+            raise SubjectRefused("it has expired")
         token_id = secrets.token_hex(16)
         token = jwt.encode(
             {"alg": ALGORITHM, "kid": self._keys.kid},

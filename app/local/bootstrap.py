@@ -16,7 +16,7 @@ def prepare(dsn: str, data_dir: DataDir, tell: Callable[[str], None]) -> None:
     try:
         migration = migrate(dsn)
         if migration.changed:
-            tell(f"Brought the database's schema to revision {migration.after}")
+            tell(f"Migrated the database's schema to revision {migration.after}")
         if not _key_is_known(dsn, data_dir):
             _make_key(dsn, data_dir, tell)
     except DatabaseError as error:

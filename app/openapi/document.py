@@ -28,7 +28,7 @@ _VARIABLE = re.compile(r"\{(\w+)\}")
 
 
 def build(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
-    """Describe the routes. Raises `LookupError` for what declares nothing or cannot be told."""
+    """Describe the routes. Raises `LookupError` for a handler that declares nothing."""
     schemas = Schemas()
     responses = Responses(schemas)
     paths: dict[str, dict[str, Any]] = {}
@@ -122,6 +122,6 @@ def _path_parameter(path_id: PathId) -> JsonSchema:
 
 
 def _section(handler: Any) -> tuple[str, str]:
-    """Name the part of the API that a handler's module is, and tell what it is about."""
+    """Return the section of a handler's module and its description."""
     module = sys.modules[handler.__module__]
     return module.__name__.rpartition(".")[2], (module.__doc__ or "").partition("\n")[0]

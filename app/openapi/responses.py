@@ -39,11 +39,11 @@ _WITHOUT_CONTENT = (204, 304)
 
 HEADERS: dict[str, JsonSchema] = {
     "X-Request-ID": {
-        "description": "Under which the request is logged.",
+        "description": "Id of the request in the log.",
         "schema": {"type": "string"},
     },
     "Retry-After": {
-        "description": "Seconds, where waiting helps.",
+        "description": "Seconds to wait before trying again.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}},
@@ -53,7 +53,7 @@ HEADERS: dict[str, JsonSchema] = {
 def errors_of(
     operation: Operation, access: Access, path_ids: Iterable[PathId]
 ) -> frozenset[ErrorKind]:
-    """Tell every error that a request can be answered with."""
+    """Return every error that an operation can answer with."""
     found = {*_OF_ANY, *operation.errors}
     if not access.public:
         found.update(_OF_TOKENS)
@@ -139,7 +139,7 @@ class Responses:
                 "id": {"type": "string", "pattern": f"^{EVENT_ID}$"},
                 "retry": {
                     "type": "integer",
-                    "description": "Milliseconds after which to connect again.",
+                    "description": "Reconnection delay in milliseconds.",
                 },
                 "data": {
                     "type": "string",

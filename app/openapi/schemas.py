@@ -44,7 +44,7 @@ class Schemas:
         return found
 
     def components(self) -> dict[str, JsonSchema]:
-        """Give all that was referred to. Raises `LookupError` if two have the same name."""
+        """Return all that was referred to. Raises `LookupError` if two have the same name."""
         made: dict[str, JsonSchema] = self._spec.to_dict()["components"]["schemas"]
         for name, schema in made.items():
             if name in self._messages:

@@ -1,4 +1,4 @@
-"""API keys as the database has them, with answers that are remembered for a few seconds."""
+"""Lookup of API keys in the database, with a cache of a few seconds."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar

@@ -52,7 +52,7 @@ class ApiKey:
     revoked_at: datetime | None
 
     def refusal(self, now: datetime) -> str | None:
-        """Tell why the key does not count at `now`; None if it does."""
+        """Return why the key is not valid at `now`; None if it is."""
         if self.revoked_at is not None:
             return "revoked"
         if self.expires_at is not None and self.expires_at <= now:
@@ -146,7 +146,7 @@ def revoke_key(dsn: str, key_id: str) -> ApiKey:
 
 
 def is_api_key(token: str) -> bool:
-    """Tell whether a token has the form of an API key."""
+    """Return whether a token has the form of an API key."""
     return _FORM.fullmatch(token) is not None
 
 

@@ -6,7 +6,7 @@ from app.auth.settings import AuthSettings
 
 
 class AnswerTooLong(Exception):
-    """ScaiKey sends more than any good answer has."""
+    """An answer of ScaiKey exceeds the limit."""
 
 
 def open_session(settings: AuthSettings) -> aiohttp.ClientSession:
@@ -32,5 +32,5 @@ async def read_bounded(response: aiohttp.ClientResponse, *, limit: int) -> bytes
 
 
 def reason(error: Exception) -> str:
-    """Tell operators why ScaiKey could not be asked."""
+    """Return why a request to ScaiKey failed, for operators."""
     return "no answer in time" if isinstance(error, TimeoutError) else str(error)

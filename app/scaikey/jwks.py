@@ -30,11 +30,11 @@ _PAUSE_WITHOUT_KEYS = 1.0
 
 
 class KeysUnavailable(Exception):
-    """Nobody can tell now whether there is such a key; it may help to ask again later."""
+    """Whether the key exists cannot be determined now; a later attempt may succeed."""
 
 
 class BadKeySet(Exception):
-    """What the issuer sent is no key set that can be used; the text says why."""
+    """The issuer's answer is not a usable key set; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class KeySetCache:
         return found
 
     async def close(self) -> None:
-        """Give up a fetch that is under way."""
+        """Cancel a fetch that is in progress."""
         await self._fetching.close()
 
     def _look_up(self, kid: str) -> Found:

@@ -58,7 +58,7 @@ class StaleMeta(Schema):
 
     stale = fields.Boolean(required=True)
     synced_at = fields.DateTime(
-        required=True, metadata={"description": "When the coordinator gave its oldest part."}
+        required=True, metadata={"description": "When the coordinator returned its oldest part."}
     )
 
 
@@ -76,7 +76,7 @@ class JobCounts(Schema):
         keys=fields.String(validate=validate.OneOf(JOB_STATUSES)),
         values=fields.Integer(),
         required=True,
-        metadata={"description": "Every status is there, also with 0."},
+        metadata={"description": "Every status is present, also with 0."},
     )
 
 
@@ -85,10 +85,11 @@ class GpuCounts(Schema):
 
     requested = fields.Integer(
         required=True,
-        metadata={"description": "Of jobs that hold GPUs or wait for their turn; not of PAUSED."},
+        metadata={"description": "GPUs of running and waiting jobs; PAUSED jobs are not counted."},
     )
     in_use = fields.Integer(
-        required=True, metadata={"description": "Of jobs that hold GPUs: SCHEDULING to EXPORTING."}
+        required=True,
+        metadata={"description": "GPUs of jobs that hold them: SCHEDULING to EXPORTING."},
     )
 
 
@@ -118,7 +119,7 @@ class RunTimes(Schema):
 
 
 class SummaryAnswer(Schema):
-    """What the cache knows of the tenant's jobs, those of evaluations included."""
+    """Summary of the tenant's jobs in the cache, including evaluations."""
 
     jobs = fields.Nested(JobCounts, required=True)
     gpus = fields.Nested(GpuCounts, required=True)
@@ -126,12 +127,12 @@ class SummaryAnswer(Schema):
     run_times = fields.List(
         fields.Nested(RunTimes),
         required=True,
-        metadata={"description": "The oldest first; days without a completed job are left out."},
+        metadata={"description": "Oldest first; days without a completed job are left out."},
     )
 
 
 class SummaryMeta(Schema):
-    """How fresh it is."""
+    """Freshness of the summary."""
 
     synced_at = fields.DateTime(
         required=True,

@@ -14,8 +14,10 @@ class ListNodesQuery(PageQuery):
 class DrainNodeSchema(Body):
     """`POST /cluster/nodes/{node_id}/drain`."""
 
-    force = Flag("Aborts the jobs that run there; otherwise they may finish.", load_default=False)
-    reason = Text("For people: why.", load_default="")
+    force = Flag(
+        "Abort the jobs that run on the node; otherwise they may finish.", load_default=False
+    )
+    reason = Text("Reason, for people.", load_default="")
 
 
 LIST_NODES_QUERY = ListNodesQuery()

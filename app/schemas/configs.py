@@ -45,24 +45,24 @@ class BaseModelSchema(Body):
         required=True,
     )
     revision = Text("Revision of the model.")
-    source = Text("Where model_id is looked up; empty lets its form tell.")
-    tokenizer_id = Text("Empty means the model's own tokenizer.", most=PATH_LENGTH)
+    source = Text("Where model_id is looked up; empty derives it from the form of model_id.")
+    tokenizer_id = Text("Empty means the model's tokenizer.", most=PATH_LENGTH)
     dtype = Text("For example bfloat16; empty means the framework's default.", most=64)
     trust_remote_code = Flag("Whether code that comes with the model may run.")
-    model_kwargs = StringMap("Further arguments for loading the model.")
+    model_kwargs = StringMap("Additional arguments for loading the model.")
 
 
 class DistributedConfigSchema(Body):
-    """How the training processes work together."""
+    """Distribution over training processes."""
 
-    world_size = Whole("Processes in all; 0 derives it from the resources.")
+    world_size = Whole("Total number of processes; 0 derives it from the resources.")
     backend = Text("Communication backend.", most=64, load_default="nccl")
     strategy = Text("For example ddp.", most=256)
-    config = StringMap("Further settings of the strategy.")
+    config = StringMap("Additional settings of the strategy.")
 
 
 class FrameworkSchema(Body):
-    """What runs the training."""
+    """The training framework."""
 
     type = Choice("The framework.", FRAMEWORK_TYPES, required=True)
     config = StringMap("Settings of the framework.")
@@ -78,12 +78,12 @@ class FrameworkSchema(Body):
 
 
 class TrainingConfigSchema(Body):
-    """What to train, and how."""
+    """Training configuration."""
 
     training_type = Choice("The kind of training.", TRAINING_TYPES, required=True)
     base_model = fields.Nested(BaseModelSchema, required=True)
     framework = fields.Nested(FrameworkSchema, required=True)
-    hyperparameters = StringMap("By name, as the training script reads them.")
+    hyperparameters = StringMap("Hyperparameters by name, as the training script reads them.")
     environment = StringMap(
         "Added to the training process's environment. Credentials (by their names: HF_TOKEN,"
         " WANDB_API_KEY) are shown as *** from then on.",
@@ -91,15 +91,15 @@ class TrainingConfigSchema(Body):
         also=[_VARIABLE],
     )
     resume_from_checkpoint = Text(
-        "A checkpoint id, or a path, to start from; empty starts afresh.", most=PATH_LENGTH
+        "Checkpoint id or path to start from; empty starts from the beginning.", most=PATH_LENGTH
     )
-    max_retries = Whole("How often a transient failure is retried by itself.")
-    priority = Whole("0 (last) to 10 (first).", most=10, load_default=5)
+    max_retries = Whole("Maximum number of automatic retries after a transient failure.")
+    priority = Whole("From 0 (last) to 10 (first).", most=10, load_default=5)
 
     @validates("environment")
     def _has_its_credentials(self, value: Mapping[str, str], **_: Any) -> None:
         masked = {
-            name: [f"{MASK} only stands for a credential that is not shown: give it itself."]
+            name: [f"{MASK} is a placeholder for a hidden credential. Send its value."]
             for name, text in value.items()
             if text == MASK
         }
@@ -108,7 +108,7 @@ class TrainingConfigSchema(Body):
 
 
 class DataSourceSchema(Body):
-    """Where records come from."""
+    """A source of records."""
 
     path = Text(
         "scaidrive://<tenant>/<path>, or a path that the coordinator allows.",
@@ -118,46 +118,48 @@ class DataSourceSchema(Body):
     )
     type = Text("Kind of source.", most=64)
     split = Text("For example train.", most=256)
-    format = Text("jsonl, json, csv or parquet; empty lets the name tell.", most=64)
+    format = Text("jsonl, json, csv or parquet; empty derives it from the name.", most=64)
     columns = TextList("Empty means all.")
-    filters = StringMap("What a record's fields must be.")
+    filters = StringMap("Required values of a record's fields.")
     sampling = Real("Share of the records to use; 0 means all.", least=0, most=1)
 
 
 class PreprocessConfigSchema(Body):
-    """From a record to tokens."""
+    """Preprocessing of records."""
 
     tokenizer_id = Text("Empty means the base model's.", most=PATH_LENGTH)
-    tokenizer_kwargs = StringMap("Further arguments of the tokenizer.")
-    add_bos = Flag("Begin each record with the token for it.")
-    add_eos = Flag("End each record with the token for it.")
+    tokenizer_kwargs = StringMap("Additional arguments of the tokenizer.")
+    add_bos = Flag("Begin each record with the BOS token.")
+    add_eos = Flag("End each record with the EOS token.")
     padding = Choice("Empty means the framework's default.", ("", "none", "max_length", "longest"))
-    truncation = Flag("Cut records that are too long.")
-    chat_template = Text("Template that makes text of a conversation.", most=65536)
-    field_mapping = StringMap("From the data's field name to the one that training expects.")
+    truncation = Flag("Truncate records that are too long.")
+    chat_template = Text("Template that renders a conversation as text.", most=65536)
+    field_mapping = StringMap("Field names in the data, mapped to the names that training expects.")
 
 
 class DataConfigSchema(Body):
-    """What to train on."""
+    """Training data."""
 
     sources = Many("The data sets.", fields.Nested(DataSourceSchema), most=1000, required=True)
     preprocess = fields.Nested(PreprocessConfigSchema, allow_none=True)
-    max_seq_length = Whole("Tokens; 0 means the model's own limit.")
+    max_seq_length = Whole("Maximum number of tokens; 0 means the model's limit.")
     batch_size = Whole("Records per device and step; 0 means the framework's default.")
     gradient_accumulation_steps = Whole("Steps per update.", least=1, load_default=1)
     num_workers = Whole("Processes that load data.")
     pin_memory = Flag("Load into page-locked memory.")
     validation_split = Real("Share of the records kept for validation.", least=0, most=1)
-    seed = Whole("Of the random numbers.", least=INT64_MIN, most=INT64_MAX)
+    seed = Whole("Seed of the random numbers.", least=INT64_MIN, most=INT64_MAX)
 
 
 class ResourceConfigSchema(Body):
-    """What a job needs, in all and over all of its nodes."""
+    """Resources of a job, in total over all its nodes."""
 
-    gpu_count = Whole("GPUs in all; 0 trains on the CPU.", load_default=0)
-    gpu_type = Text("For example A100-80GB; empty takes any.", most=128)
-    gpu_memory_bytes = Whole("What each GPU must have at least; 0 takes any.", most=INT64_MAX)
-    node_count = Whole("Nodes among which it is divided evenly.", least=1, load_default=1)
+    gpu_count = Whole("Total number of GPUs; 0 trains on the CPU.", load_default=0)
+    gpu_type = Text("For example A100-80GB; empty means any.", most=128)
+    gpu_memory_bytes = Whole("Minimum memory of each GPU; 0 means any.", most=INT64_MAX)
+    node_count = Whole(
+        "Nodes over which the resources are divided evenly.", least=1, load_default=1
+    )
     cpu_count = Whole("Cores; 0 asks for none of its own: the job uses what is idle.")
     memory_bytes = Whole(
         "Main memory; 0 asks for none: such a job goes first when memory is short.", most=INT64_MAX
@@ -165,14 +167,14 @@ class ResourceConfigSchema(Body):
 
 
 class OutputConfigSchema(Body):
-    """What is kept of a run."""
+    """Output of a job."""
 
     path = Text(
-        "Where artefacts go, scaidrive://<tenant>/<path>; empty keeps them with the job.",
+        "Destination of the artefacts, scaidrive://<tenant>/<path>; empty keeps them with the job.",
         most=PATH_LENGTH,
     )
     checkpoint_interval_steps = Whole("Steps between checkpoints; 0 leaves it to the script.")
-    max_checkpoints = Whole("The newest that are kept; 0 keeps all.")
+    max_checkpoints = Whole("Number of newest checkpoints to keep; 0 keeps all.")
     export_format = Text("For example safetensors; empty exports as written.", most=64)
     register_model = Flag("Registers the result in ScaiAtlas under model_name.")
     model_name = Text("Name in ScaiAtlas.", most=256)
@@ -184,11 +186,11 @@ class OutputConfigSchema(Body):
 
 
 class SchedulingConfigSchema(Body):
-    """When and where a job runs."""
+    """Scheduling of a job."""
 
     queue_name = Text("Empty means the default queue.", most=256)
     preemptible = Flag("Whether a job of higher priority may take this one's resources.")
-    max_runtime_seconds = Whole("The run is ended after it; 0 sets no limit.", most=INT64_MAX)
-    not_before = Time("The run does not start before it.", allow_none=True)
+    max_runtime_seconds = Whole("Maximum run time; 0 means no limit.", most=INT64_MAX)
+    not_before = Time("Earliest start of the run.", allow_none=True)
     node_selector = label_map("Labels that a node must have.")
     node_ids = TextList("Nodes to choose from; empty means any.", longest=256)

@@ -17,7 +17,7 @@ class ValidateDataSchema(Body):
     }
 
     data_sources = Many(
-        "What to check.", fields.Nested(DataSourceSchema), least=1, most=100, required=True
+        "Data sources to check.", fields.Nested(DataSourceSchema), least=1, most=100, required=True
     )
 
 

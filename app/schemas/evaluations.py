@@ -21,7 +21,7 @@ class BenchmarkSchema(Body):
     name = Text("For example perplexity.", most=256, blank=False, required=True)
     dataset = Text("scaidrive://<tenant>/<path>, or as the benchmark takes it.", most=PATH_LENGTH)
     num_samples = Whole("0 means all.")
-    parameters = StringMap("Further settings of the benchmark.")
+    parameters = StringMap("Additional settings of the benchmark.")
 
 
 class SubmitEvaluationSchema(Body):
@@ -33,10 +33,12 @@ class SubmitEvaluationSchema(Body):
     }
 
     job_id = Text("The training job whose model is evaluated.", most=256)
-    model_uri = Text("Where the model is; empty means the artefacts of job_id.", most=PATH_LENGTH)
-    checkpoint_id = Text("Evaluates this checkpoint of job_id, not its final model.", most=256)
+    model_uri = Text(
+        "Location of the model; empty means the artefacts of job_id.", most=PATH_LENGTH
+    )
+    checkpoint_id = Text("Checkpoint of job_id to evaluate instead of its final model.", most=256)
     benchmarks = Many(
-        "What to run.", fields.Nested(BenchmarkSchema), least=1, most=100, required=True
+        "Benchmarks to run.", fields.Nested(BenchmarkSchema), least=1, most=100, required=True
     )
 
     @validates_schema(skip_on_field_errors=False)
@@ -44,7 +46,7 @@ class SubmitEvaluationSchema(Body):
         if data.get("job_id"):
             return
         if not data.get("model_uri"):
-            raise ValidationError("Give job_id, model_uri, or both.", "job_id")
+            raise ValidationError("At least one of job_id and model_uri is required.", "job_id")
         if data.get("checkpoint_id"):
             raise ValidationError("Required when checkpoint_id is given.", "job_id")
 

@@ -23,15 +23,15 @@ class EventId(fields.String):
 
 
 class BookmarkEvent(Schema):
-    """Nothing: what a bookmark tells is its id."""
+    """Empty: a bookmark carries only its id."""
 
 
 class GapEvent(Schema):
-    """Entries that will not come."""
+    """Entries that cannot be delivered."""
 
     first = EventId("The first of them.", data_key="from")
-    last = EventId("The last of them; null where nobody knows.", data_key="to", allow_none=True)
-    reason = fields.String(required=True, metadata={"description": "Why they will not come."})
+    last = EventId("The last of them; null if unknown.", data_key="to", allow_none=True)
+    reason = fields.String(required=True, metadata={"description": "Why they cannot be delivered."})
 
 
 class EndEvent(Schema):
@@ -40,18 +40,19 @@ class EndEvent(Schema):
     status = fields.String(
         required=True,
         validate=validate.OneOf(JOB_STATUSES),
-        metadata={"description": "The job's."},
+        metadata={"description": "Final status of the job."},
     )
-    last_id = EventId("The client has everything up to it.")
+    last_id = EventId("Id of the last event that the client received.")
 
 
 class ErrorEvent(Schema):
-    """The stream broke off."""
+    """The stream ended with an error."""
 
     error = fields.String(required=True, validate=validate.Equal("stream ended"))
     code = fields.String(
-        required=True, metadata={"description": "Of the error, as in the error envelope."}
+        required=True, metadata={"description": "Code of the error, as in the error envelope."}
     )
     retryable = fields.Boolean(
-        required=True, metadata={"description": "Whether to connect again, with the last id."}
+        required=True,
+        metadata={"description": "Whether a reconnection with the last id may succeed."},
     )

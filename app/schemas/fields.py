@@ -27,7 +27,7 @@ def storable(value: str) -> None:
     if "\0" in value:
         raise ValidationError("Must not contain a NUL character.")
     if _LONE_SURROGATE.search(value):
-        raise ValidationError("Must be valid Unicode: half of a surrogate pair stands alone.")
+        raise ValidationError("Must be valid Unicode: it contains a lone surrogate.")
 
 
 def not_blank(value: str) -> None:
@@ -150,7 +150,7 @@ class Time(fields.AwareDateTime):
 
 
 class StringMap(fields.Dict):
-    """An object whose values are strings; a problem is told under its key."""
+    """An object whose values are strings; a problem is reported under its key."""
 
     default_error_messages = messages(invalid="Must be an object with strings as values.")
 

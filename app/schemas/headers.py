@@ -18,8 +18,8 @@ class IdempotencyKey(fields.String):
     """
 
     default_error_messages = messages(
-        invalid="Must be 1 to 255 printable ASCII characters, in double quotes if there are "
-        "spaces or quotes among them."
+        invalid="Must be 1 to 255 printable ASCII characters, in double quotes if it contains "
+        "spaces or quotes."
     )
 
     #: What a bare key may be; what the document says of both forms.
@@ -54,7 +54,7 @@ class StreamHeaders(Headers):
     """Of both streams."""
 
     last_event_id = Text(
-        "The id of the last event that the client has; the stream goes on behind it.",
+        "Id of the last event that the client received; the stream continues after it.",
         most=256,
         data_key="Last-Event-ID",
         load_default="",

@@ -10,10 +10,10 @@ class AliveAnswer(Schema):
 
 
 class DependencyAnswer(Schema):
-    """How one dependency is."""
+    """State of a dependency."""
 
     status = fields.String(required=True, validate=validate.OneOf(("ok", "failed")))
-    message = fields.String(metadata={"description": "What is wrong, if something is."})
+    message = fields.String(metadata={"description": "The problem, if there is one."})
 
 
 class ReadyAnswer(Schema):

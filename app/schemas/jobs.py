@@ -54,7 +54,7 @@ class SubmitJobSchema(Body):
     resource_config = fields.Nested(ResourceConfigSchema, required=True)
     output_config = fields.Nested(OutputConfigSchema, allow_none=True)
     scheduling_config = fields.Nested(SchedulingConfigSchema, allow_none=True)
-    labels = label_map("Free-form.")
+    labels = label_map("Labels in free form.")
 
     @validates_schema(skip_on_field_errors=False)
     def _has_data(self, data: Mapping[str, Any], **_: Any) -> None:
@@ -62,26 +62,30 @@ class SubmitJobSchema(Body):
         sources = (data.get("data_config") or {}).get("sources")
         if sources == [] and framework.get("type") != "CUSTOM":
             raise ValidationError(
-                {"data_config": {"sources": ["Must have an entry unless the framework is CUSTOM."]}}
+                {
+                    "data_config": {
+                        "sources": ["Must have at least one entry unless the framework is CUSTOM."]
+                    }
+                }
             )
 
 
 class CancelJobSchema(Body):
     """`POST /jobs/{job_id}/cancel`."""
 
-    reason = Text("For people: why.", load_default="")
+    reason = Text("Reason, for people.", load_default="")
 
 
 class PauseJobSchema(Body):
     """`POST /jobs/{job_id}/pause`."""
 
-    save_checkpoint = Flag("Whether to save one first.", load_default=True)
+    save_checkpoint = Flag("Whether to save a checkpoint first.", load_default=True)
 
 
 class ResumeJobSchema(Body):
     """`POST /jobs/{job_id}/resume`."""
 
-    checkpoint_id = Text("Empty resumes from the newest.", most=256, load_default="")
+    checkpoint_id = Text("Empty resumes from the newest checkpoint.", most=256, load_default="")
 
 
 class RetryJobSchema(Body):
@@ -93,7 +97,7 @@ class RetryJobSchema(Body):
         most=256,
         load_default="",
     )
-    modify_resources = Flag("Whether to run with other resources.", load_default=False)
+    modify_resources = Flag("Whether to run with new_resource_config.", load_default=False)
     new_resource_config = fields.Nested(ResourceConfigSchema, allow_none=True, load_default=None)
 
     @validates_schema(skip_on_field_errors=False)
@@ -105,7 +109,7 @@ class RetryJobSchema(Body):
             raise ValidationError("Required when modify_resources is true.", "new_resource_config")
         if given and not data["modify_resources"]:
             raise ValidationError(
-                "Takes effect only when modify_resources is true; set that, or leave this out.",
+                "Only allowed when modify_resources is true.",
                 "new_resource_config",
             )
 
@@ -113,7 +117,9 @@ class RetryJobSchema(Body):
 class PageQuery(Query):
     """Which page of a list (AIP-158)."""
 
-    page_size = QueryWhole("Entries on a page.", least=1, most=100, load_default=20)
+    page_size = QueryWhole(
+        "Maximum number of entries on a page.", least=1, most=100, load_default=20
+    )
     page_token = Text("next_page_token of the previous page.", most=4096, load_default="")
 
 
@@ -121,13 +127,13 @@ class ListJobsQuery(PageQuery):
     """`GET /jobs`. What `status` gives is loaded as `statuses`."""
 
     status = Many(
-        "Any of these; none means all.",
+        "Statuses to include; none means all.",
         Choice("A status.", JOB_STATUSES),
         most=len(JOB_STATUSES),
         attribute="statuses",
         load_default=list,
     )
-    order_by = Text("A field, optionally followed by desc.", most=256, load_default="")
+    order_by = Text("Field to order by, optionally followed by desc.", most=256, load_default="")
 
 
 PAGE_QUERY = PageQuery()

@@ -15,16 +15,18 @@ class JobMetricsQuery(Query):
 class StreamQuery(Query):
     """What both streams take."""
 
-    last_event_id = Text("As the header Last-Event-ID, which wins.", most=256, load_default="")
+    last_event_id = Text(
+        "Same as the header Last-Event-ID, which takes precedence.", most=256, load_default=""
+    )
     ticket = Text("A stream ticket, in place of a token.", most=1024, load_default="")
 
 
 class LogsQuery(StreamQuery):
     """`GET /jobs/{job_id}/logs`."""
 
-    follow = QueryFlag("Whether to stay for what is new.", load_default=True)
-    level = Choice("Entries of this level and above it.", LOG_LEVELS, load_default="INFO")
-    tail = QueryWhole("Entries to begin with.", most=1_000_000, load_default=100)
+    follow = QueryFlag("Whether to continue with new entries.", load_default=True)
+    level = Choice("Minimum level of the entries.", LOG_LEVELS, load_default="INFO")
+    tail = QueryWhole("Number of recent entries to start with.", most=1_000_000, load_default=100)
 
 
 class MetricsStreamQuery(StreamQuery):

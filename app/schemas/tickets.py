@@ -11,7 +11,7 @@ STREAM_KINDS = ("logs", "metrics")
 class StreamTicketBody(Body):
     """`POST /stream-tickets`."""
 
-    job_id = Text("The job that is to be watched.", most=128, required=True)
+    job_id = Text("Job to watch.", most=128, required=True)
     kind = Choice(
         "Which of its streams: `logs` is /jobs/{job_id}/logs, `metrics` is "
         "/jobs/{job_id}/metrics/stream.",
@@ -24,11 +24,12 @@ class StreamTicket(Schema):
     """Its answer."""
 
     ticket = Text(
-        "To be sent as the query argument `ticket`, once; shown this once.", required=True
+        "Send it as the query argument `ticket`. It can be used once and is not shown again.",
+        required=True,
     )
-    expires_at = Time("By when it has to be used.", required=True)
-    job_id = Text("The job that it is for.", required=True)
-    kind = Choice("The kind of stream that it is for.", STREAM_KINDS, required=True)
+    expires_at = Time("Time by which the ticket must be used.", required=True)
+    job_id = Text("Job that the ticket is for.", required=True)
+    kind = Choice("Kind of stream that the ticket is for.", STREAM_KINDS, required=True)
 
 
 STREAM_TICKET_BODY = StreamTicketBody()

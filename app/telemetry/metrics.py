@@ -33,13 +33,13 @@ class Metrics:
         )
         self.coordinator_calls = Counter(
             "scaimind_coordinator_calls",
-            "gRPC calls to the coordinator that ended.",
+            "Completed gRPC calls to the coordinator.",
             ("method", "code"),
             registry=registry,
         )
         self.coordinator_call_seconds = Histogram(
             "scaimind_coordinator_call_seconds",
-            "Time that unary gRPC calls took, retries included.",
+            "Duration of unary gRPC calls, including retries.",
             ("method",),
             buckets=_REQUEST_SECONDS,
             registry=registry,
@@ -53,7 +53,7 @@ class Metrics:
         )
         self.rate_limited = Counter(
             "scaimind_rate_limited",
-            "Requests refused since their user had made too many.",
+            "Requests rejected by the rate limit.",
             registry=registry,
         )
         self.jwks_fetches = Counter(
@@ -73,23 +73,23 @@ class Metrics:
 
         self.cache_waiting = Gauge(
             "scaimind_cache_waiting_jobs",
-            "Jobs of which something waits to be written to the job cache.",
+            "Jobs with pending writes to the job cache.",
             registry=registry,
         )
         self.cache_written = Counter(
             "scaimind_cache_written_jobs",
-            "Jobs written to the job cache, each as often as it was written.",
+            "Job writes to the job cache.",
             registry=registry,
         )
         self.cache_writes = Counter(
             "scaimind_cache_writes",
-            "Writes of many jobs each to the job cache: 'ok' or 'failed'.",
+            "Batch writes to the job cache: 'ok' or 'failed'.",
             ("result",),
             registry=registry,
         )
         self.cache_write_seconds = Histogram(
             "scaimind_cache_write_seconds",
-            "Time that such a write took in the background.",
+            "Duration of a batch write to the job cache.",
             buckets=_REQUEST_SECONDS,
             registry=registry,
         )
@@ -102,7 +102,7 @@ class Metrics:
         )
         self.cache_purged = Counter(
             "scaimind_cache_purged_jobs",
-            "Jobs deleted from the job cache because nobody has asked for them for long.",
+            "Jobs deleted from the job cache after their retention period.",
             registry=registry,
         )
         self.cache_reads = Counter(
@@ -115,39 +115,39 @@ class Metrics:
 
         self.upstream_streams = Gauge(
             "scaimind_upstream_streams",
-            "WatchJob streams that are open to the coordinator.",
+            "Open WatchJob streams to the coordinator.",
             registry=registry,
         )
         self.upstream_anomalies = Counter(
             "scaimind_upstream_anomalies",
-            "Departures of the coordinator's streams from their contract, by kind.",
+            "Contract violations of the coordinator's streams, by kind.",
             ("kind",),
             registry=registry,
         )
         self.watchers = Gauge(
-            "scaimind_watchers", "Watchers that are connected.", ("kind",), registry=registry
+            "scaimind_watchers", "Connected watchers.", ("kind",), registry=registry
         )
         self.watcher_closed = Counter(
             "scaimind_watcher_closed",
-            "Watchers that left or were dropped, by reason.",
+            "Watchers that left or were disconnected, by reason.",
             ("kind", "reason"),
             registry=registry,
         )
         self.watcher_refused = Counter(
             "scaimind_watcher_refused",
-            "Watchers that were refused, by the limit that was reached.",
+            "Watchers that were rejected, by limit.",
             ("limit",),
             registry=registry,
         )
         self.delivered_bytes = Counter(
             "scaimind_delivered_bytes",
-            "Bytes of events handed to the sockets of watchers.",
+            "Bytes of events written to watchers.",
             ("kind",),
             registry=registry,
         )
         self.flush_seconds = Histogram(
             "scaimind_flush_seconds",
-            "Time that one flush of a feed to its watchers held the event loop.",
+            "Time for which one flush of a feed occupied the event loop.",
             buckets=_FLUSH_SECONDS,
             registry=registry,
         )
@@ -157,7 +157,9 @@ class Metrics:
             registry=registry,
         )
         self.history_bytes = Gauge(
-            "scaimind_history_bytes", "Log entries kept over all feeds.", registry=registry
+            "scaimind_history_bytes",
+            "Memory of the log entries kept for all feeds.",
+            registry=registry,
         )
         # Present from the start, so that a rate over them has a beginning.
         for reason in ("full", "refused", "too_large", "invalid", "shutdown"):

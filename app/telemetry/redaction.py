@@ -37,7 +37,7 @@ _SECRET_FIELDS = re.compile(
 
 
 class Redaction:
-    """Blots out what has the form of a secret, and the secrets that it is told.
+    """Masks text that has the form of a secret, and given secrets.
 
     Known secrets shorter than eight bytes are left to the forms: they would
     match within ordinary words.

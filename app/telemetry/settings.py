@@ -1,4 +1,4 @@
-"""Settings of what operators see."""
+"""Settings of the log."""
 
 from dataclasses import dataclass
 
@@ -10,5 +10,7 @@ class TelemetrySettings(Section):
     """Logs."""
 
     log_level: str = setting(
-        "info", "Least severe event that is logged.", one_of=("debug", "info", "warning", "error")
+        "info",
+        "Minimum severity of events that are logged.",
+        one_of=("debug", "info", "warning", "error"),
     )

@@ -135,7 +135,7 @@ async def test_keys_that_no_longer_count(migrated_dsn: str) -> None:
         f"{revoked.key.key_id} is revoked",
         f"{expiring.key.key_id} is expired",
         "an API key that does not exist",
-        "an API key of a form that is never made",
+        "an API key of an invalid form",
     ]
     await keys.pool.shut()
 

@@ -135,7 +135,7 @@ def test_files_that_cannot_be_used_are_told(
 
 
 def test_a_certificate_without_its_key_is_told() -> None:
-    with pytest.raises(SettingsError, match=r"TLS_KEY_FILE: needed beside .*TLS_CERT_FILE"):
+    with pytest.raises(SettingsError, match=r"TLS_KEY_FILE: required together .*TLS_CERT_FILE"):
         CoordinatorSettings.from_env(
             {
                 "SCAIMIND_COORDINATOR_API_SECRET": "secret",

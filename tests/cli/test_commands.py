@@ -49,4 +49,4 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
 def test_a_key_that_may_do_nothing_is_not_made() -> None:
     result = CliRunner().invoke(main, ["keys", "create", "--tenant", "t", "--user", "u"])
     assert result.exit_code == 1
-    assert result.output.startswith("Error: A key needs a --role or a --permission")
+    assert result.output.startswith("Error: A key needs at least one --role")

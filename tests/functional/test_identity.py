@@ -196,8 +196,8 @@ def test_an_issuer_that_crashes_is_started_again(tmp_path: Path) -> None:
         session = token(stack)
         stack.child("app", "issuer").kill()
         # Its keys are known to nobody yet: the first JWT waits for it to be back.
-        said = stack.await_line("The issuer stopped")
-        assert "by SIGKILL; starting it again" in said
+        said = stack.await_line("The issuer exited")
+        assert "by SIGKILL; restarting" in said
         status, _ = ask(stack, "/jobs", stack.key)
         assert status == 200, "API keys need no issuer"
         await_answer(stack, session, 200)
@@ -235,4 +235,4 @@ def test_no_issuer_to_ask(tmp_path: Path) -> None:
     done = run(tmp_path / "var", "token")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "has 'up' been started" in line
+    assert "Has 'up' been started" in line

@@ -60,7 +60,7 @@ def test_a_bad_setting_of_a_child(tmp_path: Path, variable: str) -> None:
 def test_a_data_directory_that_is_a_file(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").touch()
     line = refused(tmp_path / "file" / below)
-    assert f"The data directory {tmp_path / 'file' / below} cannot be used" in line
+    assert f"The data directory {tmp_path / 'file' / below} is not usable" in line
     assert "SCAIMIND_DATA_DIR" in line
 
 
@@ -71,7 +71,7 @@ def test_a_data_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
 
 
 def test_proc_cannot_be_written_to_by_anyone() -> None:
-    assert "The data directory /proc/scaimind cannot be used" in refused(Path("/proc/scaimind"))
+    assert "The data directory /proc/scaimind is not usable" in refused(Path("/proc/scaimind"))
 
 
 def test_a_data_directory_in_use(stack: Stack) -> None:
@@ -97,7 +97,7 @@ def test_a_coordinator_without_its_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["migrate", "keys list", "keys revoke key_0"])
 def test_commands_that_need_a_database(tmp_path: Path, command: str) -> None:
     line = refused(tmp_path / "var", *command.split())
-    assert f"'up' does not run on {tmp_path / 'var'}" in line
+    assert f"'up' is not running on {tmp_path / 'var'}" in line
 
 
 def test_serve_without_settings(tmp_path: Path) -> None:

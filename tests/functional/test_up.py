@@ -112,7 +112,7 @@ def test_what_crashes_is_started_again(tmp_path: Path, child: tuple[str, ...], n
         crashed.kill()
 
         said = stack.await_line(name)
-        assert "stopped by SIGKILL; starting it again in 0.5 s" in said
+        assert "exited by SIGKILL; restarting in 0.5 s" in said
         _await_readiness(stack)
         assert stack.child(*child).pid != crashed.pid
         assert stack.get(f"/jobs/{job_id}")["status"] == "COMPLETED"
@@ -126,7 +126,7 @@ def test_a_database_that_crashes_is_started_again(tmp_path: Path) -> None:
             if each.name() == "postgres"
         )
         crashed.kill()
-        stack.await_line("PostgreSQL stopped by SIGKILL")
+        stack.await_line("PostgreSQL exited by SIGKILL")
         _await_readiness(stack)
         assert stack.get("/jobs")["jobs"] == []
 

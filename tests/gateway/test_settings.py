@@ -125,7 +125,7 @@ def test_what_belongs_together_is_set_together(group: dict[str, str]) -> None:
         rest = {name: value for name, value in group.items() if name != left_out}
         with pytest.raises(SettingsError) as caught:
             Settings.from_env({**NEEDED, **rest})
-        assert caught.value.problems == (f"{left_out}: needed beside {', '.join(rest)}.",)
+        assert caught.value.problems == (f"{left_out}: required together with {', '.join(rest)}.",)
         assert "the-client-secret" not in str(caught.value)
 
 

@@ -49,5 +49,5 @@ def test_a_new_key_needs_no_other_setting(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("SCAIMIND_ISSUER_DATA_DIR", raising=False)
     done = CliRunner().invoke(issuer, ["--rotate"])
     assert done.exit_code == 0
-    assert "The next start signs with the new key" in done.output
+    assert "The next start will sign with the new key" in done.output
     assert (tmp_path / "issuer" / "keys.json").exists()

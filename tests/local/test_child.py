@@ -77,7 +77,7 @@ async def test_what_does_not_listen_is_killed(bench: Bench) -> None:
     await bench.log_has("here")
     await service.stop()
     assert not service.running
-    assert bench.said == ["The program has not stopped in 0.1 s; killing it"]
+    assert bench.said == ["The program did not stop within 0.1 s; killing it"]
 
 
 async def test_a_death_at_the_start_is_told_with_the_last_words(bench: Bench) -> None:
@@ -86,7 +86,7 @@ async def test_a_death_at_the_start_is_told_with_the_last_words(bench: Bench) ->
     async with asyncio.timeout(PATIENCE):
         while service.running:  # noqa: ASYNC110  # another process
             await asyncio.sleep(0.01)
-    with pytest.raises(CannotStart, match=r"stopped with status 1 while starting: no such luck"):
+    with pytest.raises(CannotStart, match=r"exited with status 1 during startup: no such luck"):
         service.check()
 
 
@@ -104,7 +104,7 @@ async def test_it_is_started_again_until_it_is_stopped(
     await service.stop()
     pauses = [line.partition(" s ")[0].rpartition(" ")[2] for line in bench.said]
     assert pauses[:2] == ["0.01", "0.02"]
-    assert bench.said[0].startswith("The program stopped with status 3; starting it again")
+    assert bench.said[0].startswith("The program exited with status 3; restarting")
 
 
 async def test_a_log_is_bounded_while_it_is_written(
@@ -179,7 +179,7 @@ def test_another_user_passes_closed_directories_only_if_let(
 @pytest.mark.parametrize(
     ("log", "line"),
     [
-        ("", "it said nothing"),
+        ("", "the log is empty"),
         ("first\nlast\n\n", "last"),
         ("Error: no port\n", "no port"),
         ('{"event": "gateway_stopped", "level": "info"}\n', "gateway_stopped"),
@@ -193,4 +193,4 @@ def test_the_last_words(tmp_path: Path, log: str, line: str) -> None:
 
 
 def test_no_log_no_words(tmp_path: Path) -> None:
-    assert last_line(tmp_path / "log") == "it left no log"
+    assert last_line(tmp_path / "log") == "there is no log"

@@ -48,7 +48,7 @@ async def test_everything_lies_behind_closed_doors(
                         await asyncio.to_thread(answer, dsn(folder, password=password))
             finally:
                 await server.service.stop()
-    assert said == ["Making a new database", "Starting PostgreSQL"]
+    assert said == ["Creating the database", "Starting PostgreSQL"]
     assert stat.S_IMODE(data_dir.postgres_password.stat().st_mode) == 0o600
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     assert stat.S_IMODE(data_dir.postgres.stat().st_mode) == 0o700

@@ -18,7 +18,7 @@ routes = web.RouteTableDef()
 @requires(Permission.VIEW)
 @Operation(rpc="GetClusterStatus")
 async def get_cluster_status(request: web.Request) -> web.Response:
-    """Read cluster-wide totals."""
+    """Get cluster-wide totals."""
     return success(await request.app[COORDINATOR].get_cluster_status(caller_of(request)))
 
 
@@ -36,7 +36,7 @@ async def list_nodes(request: web.Request) -> web.Response:
 @requires(Permission.VIEW)
 @Operation(rpc="GetNode")
 async def get_node(request: web.Request) -> web.Response:
-    """Fetch one node's full status."""
+    """Get a node's full status."""
     return success(await request.app[COORDINATOR].get_node(caller_of(request), NODE_ID.of(request)))
 
 
@@ -44,7 +44,7 @@ async def get_node(request: web.Request) -> web.Response:
 @requires(Permission.CLUSTER_ADMIN)
 @Operation(rpc="DrainNode", body=DRAIN_NODE_BODY, body_optional=True)
 async def drain_node(request: web.Request) -> web.Response:
-    """Stop scheduling new jobs onto a node."""
+    """Stop scheduling new jobs on a node."""
     return success(
         await request.app[COORDINATOR].drain_node(
             caller_of(request), NODE_ID.of(request), **body_of(request)
@@ -56,7 +56,7 @@ async def drain_node(request: web.Request) -> web.Response:
 @requires(Permission.CLUSTER_ADMIN)
 @Operation(rpc="EnableNode", body=NO_BODY, body_optional=True)
 async def enable_node(request: web.Request) -> web.Response:
-    """Take a drained or disabled node back into service."""
+    """Return a drained or disabled node to service."""
     return success(
         await request.app[COORDINATOR].enable_node(caller_of(request), NODE_ID.of(request))
     )

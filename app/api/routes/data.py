@@ -17,7 +17,7 @@ routes = web.RouteTableDef()
 @requires(Permission.MANAGE)
 @Operation(rpc="ValidateData", body=VALIDATE_DATA_BODY, errors=exchange.ERRORS)
 async def validate_data(request: web.Request) -> web.Response:
-    """Check that the coordinator can reach and parse data sources."""
+    """Check that the coordinator can read and parse data sources."""
     caller = caller_of(request)
     tokens = await request.app[EXCHANGE].tokens_for(caller)
     return success(
@@ -29,7 +29,7 @@ async def validate_data(request: web.Request) -> web.Response:
 @requires(Permission.MANAGE)
 @Operation(rpc="GetDataCache", query=DATA_CACHE_QUERY, errors=exchange.ERRORS)
 async def get_data_cache(request: web.Request) -> web.Response:
-    """Inspect the coordinator's data-set cache."""
+    """Get the state of the coordinator's data-set cache."""
     caller = caller_of(request)
     tokens = await request.app[EXCHANGE].tokens_for(caller)
     return success(

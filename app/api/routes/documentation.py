@@ -38,7 +38,7 @@ _PAGE_POLICY = (
 @public
 @Operation(content=("application/json",), statuses=(200, 304), query=None)
 async def get_openapi(request: web.Request) -> web.Response:
-    """Fetch this document."""
+    """Get this document."""
     document = request.app[DOCUMENT]
     if ETag(document.tag) in (request.if_none_match or ()):
         response = web.Response(status=304, headers=_CACHING)
@@ -54,7 +54,7 @@ async def get_openapi(request: web.Request) -> web.Response:
 @public
 @Operation(page=True, content=("text/html",), query=None)
 async def show_page(_request: web.Request) -> web.FileResponse:
-    """Show the page."""
+    """Show the API reference."""
     headers = {**_CACHING, "Content-Security-Policy": _PAGE_POLICY}
     return web.FileResponse(_STATIC / "index.html", headers=headers)
 
@@ -63,7 +63,7 @@ async def show_page(_request: web.Request) -> web.FileResponse:
 @public
 @Operation(page=True, content=("text/javascript", "text/css"), query=None)
 async def get_asset(request: web.Request) -> web.FileResponse:
-    """Serve what the page is made of."""
+    """Get a file of the API reference."""
     asset = _ASSETS.get(request.match_info["asset"])
     if asset is None:
         raise ApiError(ROUTE_NOT_FOUND)

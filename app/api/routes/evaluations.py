@@ -25,7 +25,7 @@ _LABEL = {"type": "evaluation"}
 @requires(Permission.VIEW, Permission.EVALUATE)
 @Operation(rpc="ListJobs", query=LIST_EVALUATIONS_QUERY)
 async def list_evaluations(request: web.Request) -> web.Response:
-    """List the jobs that run evaluations."""
+    """List the evaluation jobs."""
     return success(
         await request.app[COORDINATOR].list_jobs(
             caller_of(request), label_filter=_LABEL, **query_of(request)
@@ -50,7 +50,7 @@ async def submit_evaluation(request: web.Request) -> web.Response:
 @requires(Permission.VIEW, Permission.EVALUATE)
 @Operation(rpc="GetEvaluation")
 async def get_evaluation(request: web.Request) -> web.Response:
-    """Fetch one evaluation, with its results once it is complete."""
+    """Get an evaluation, with its results once it is complete."""
     return success(
         await request.app[COORDINATOR].get_evaluation(caller_of(request), EVALUATION_ID.of(request))
     )

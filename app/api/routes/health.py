@@ -15,7 +15,7 @@ routes = web.RouteTableDef()
 @public
 @Operation(answer=ALIVE_ANSWER, query=None)
 async def health(_request: web.Request) -> web.Response:
-    """Tell that the process is alive and its event loop turns; asks nobody else."""
+    """Liveness: the process is up and its event loop is responsive."""
     return success({"status": "alive"})
 
 
@@ -23,7 +23,7 @@ async def health(_request: web.Request) -> web.Response:
 @public
 @Operation(answer=READY_ANSWER, statuses=(200, 503), query=None)
 async def ready(request: web.Request) -> web.Response:
-    """Tell whether requests can be served, and what each dependency has to say."""
+    """Readiness: whether requests can be served, and the state of each dependency."""
     report = await request.app[READINESS].report()
     dependencies = {
         name: {"status": "ok"} if problem is None else {"status": "failed", "message": problem}
@@ -39,6 +39,6 @@ async def ready(request: web.Request) -> web.Response:
 @public
 @Operation(content=("text/plain", "application/openmetrics-text"), query=None)
 async def metrics(request: web.Request) -> web.Response:
-    """Expose the metrics in the form that the scraper asks for."""
+    """Return the metrics in the format that the scraper requests."""
     body, content_type = request.app[METRICS].render(request.headers.get(hdrs.ACCEPT, ""))
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})

@@ -69,7 +69,7 @@ async def submit_job(request: web.Request) -> web.Response:
 @requires(Permission.VIEW)
 @Operation(rpc="GetJob", headers=STALE_HEADERS, meta=STALE_META)
 async def get_job(request: web.Request) -> web.Response:
-    """Fetch one job's full state."""
+    """Get a job's full state."""
     caller, job_id = caller_of(request), JOB_ID.of(request)
     try:
         return success(await request.app[COORDINATOR].get_job(caller, job_id))
@@ -84,7 +84,7 @@ async def get_job(request: web.Request) -> web.Response:
 @requires(Permission.VIEW)
 @Operation(rpc="ListCheckpoints", query=PAGE_QUERY)
 async def list_checkpoints(request: web.Request) -> web.Response:
-    """List a job's checkpoints, the newest first.
+    """List a job's checkpoints, newest first.
 
     The job itself has the newest 100 of them; any can be resumed from. 501
     where the coordinator cannot list them.
@@ -136,7 +136,7 @@ async def resume_job(request: web.Request) -> web.Response:
 @requires(Permission.MANAGE)
 @Operation(rpc="RetryJob", body=RETRY_JOB_BODY, body_optional=True)
 async def retry_job(request: web.Request) -> web.Response:
-    """Retry a failed or preempted job as its child."""
+    """Retry a failed or preempted job as a new child job."""
     return success(
         await request.app[COORDINATOR].retry_job(
             caller_of(request), JOB_ID.of(request), **body_of(request)

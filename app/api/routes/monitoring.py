@@ -17,7 +17,7 @@ routes = web.RouteTableDef()
 @requires(Permission.VIEW)
 @Operation(rpc="GetJobMetrics", query=JOB_METRICS_QUERY)
 async def get_job_metrics(request: web.Request) -> web.Response:
-    """Read a job's metrics as they are now."""
+    """Get a job's current metrics."""
     return success(
         await request.app[COORDINATOR].get_job_metrics(
             caller_of(request), JOB_ID.of(request), **query_of(request)

@@ -118,7 +118,7 @@ async def _hand_over(
 
 
 def _watching_caller(request: web.Request) -> Caller:
-    """Give the caller without the token: a stream lives long, and never needs it again."""
+    """Return the caller without the token, which a long-lived stream does not need."""
     return replace(caller_of(request), subject_token="")
 
 
@@ -136,5 +136,5 @@ def _last_event_id(request: web.Request) -> Position | None:
     except ValueError as error:
         raise ApiError(
             MALFORMED_REQUEST,
-            f"Last-Event-ID is {error}; send the id of the last event as it was received.",
+            f"Last-Event-ID is {error}. Send the id of the last event as it was received.",
         ) from None

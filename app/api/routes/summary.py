@@ -24,7 +24,7 @@ _RETRY_AFTER = 5
     answer=SUMMARY_ANSWER, meta=SUMMARY_META, errors=(CACHE_UNAVAILABLE,), query=SUMMARY_QUERY
 )
 async def get_summary(request: web.Request) -> web.Response:
-    """Read the tenant's jobs at a glance.
+    """Get a summary of the tenant's jobs.
 
     Counts, GPUs, the newest failures and run times of the jobs that have
     passed through the gateway. Answered without the coordinator.

@@ -27,7 +27,7 @@ routes = web.RouteTableDef()
     body=STREAM_TICKET_BODY,
 )
 async def create_stream_ticket(request: web.Request) -> web.Response:
-    """Make a ticket that opens one stream of a job, once, within a minute."""
+    """Create a single-use ticket that opens one stream of a job within a minute."""
     caller, body = caller_of(request), body_of(request)
     job_id, kind = JOB_ID.checked(body["job_id"]), StreamKind(body["kind"])
     await request.app[COORDINATOR].get_job(caller, job_id)  # raises unless the caller may see it
