@@ -29,6 +29,8 @@ from .refusals import FailedPrecondition, InvalidArgument
 _QUEUE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FORMATS: Final = ("", "jsonl", "json", "csv", "parquet")
 _MAX_NAME: Final = 256
+#: Each is mounted by itself for the job, and the time for that grows with its square.
+_MAX_SOURCES: Final = 256
 #: Of a label's value, in characters.
 _MAX_VALUE: Final = 1024
 _MAX_LABELS: Final = 64
@@ -271,6 +273,11 @@ def _check_model(model: BaseModel, access: Access, drive: Drive) -> None:
 
 
 def _check_data(request: SubmitJobRequest, access: Access, drive: Drive) -> None:
+    if len(request.data_config.sources) > _MAX_SOURCES:
+        raise InvalidArgument(
+            "data_config.sources",
+            f"there are more than {_MAX_SOURCES}; put the files into a folder, and name that",
+        )
     for at, source in enumerate(request.data_config.sources):
         where = f"data_config.sources.{at}"
         if source.format not in _FORMATS:

@@ -122,3 +122,14 @@ async def test_jobs_without_the_network_have_loopback(tmp_path: Path) -> None:
         lines = [entry.message for entry in await client.log(job_id)]
         assert "interfaces ['lo']" in lines
         assert "refused Connection refused" in lines
+
+
+async def test_more_data_sources_than_can_be_mounted_are_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, client):
+        path = client.write("data.jsonl", "x")
+        client.write("train.py", "pass")
+        request = submission(data_config={"sources": [{"path": path}] * 257})
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.call("SubmitJob", request)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "put the files into a folder" in str(caught.value.details())
