@@ -22,10 +22,12 @@ def place_waiting(moves: Moves) -> None:
     """Place what waits, by priority, then age.
 
     A job that finds no room keeps the nodes on which it could run from
-    those behind it: nobody is overtaken into waiting for ever.
+    those behind it: nobody is overtaken into waiting for ever. Jobs that ask
+    for nothing, and those that ask for something, overtake each other: neither
+    takes what the other waits for.
     """
     cluster = moves.cluster
-    kept: set[str] = set()
+    all_kept: dict[bool, set[str]] = {True: set(), False: set()}
     able: dict[Demand, frozenset[str]] = {}
     for job in waiting_in_order(moves):
         if job.status is not Status.QUEUED:
@@ -33,6 +35,7 @@ def place_waiting(moves: Moves) -> None:
         if job.demand not in able:
             able[job.demand] = _able(cluster, job.demand)
         usable = able[job.demand]
+        kept = all_kept[_takes(job.demand)]
         if len(usable) < job.demand.nodes:
             # Only a drained node could help: nobody has to wait for that.
             continue
@@ -60,10 +63,17 @@ def finds_room(moves: Moves, job: JobRecord, *, behind: Iterable[JobRecord]) -> 
     """Whether a newcomer would be placed at once, behind jobs that wait."""
     kept: set[str] = set()
     for other in behind:
+        if _takes(other.demand) is not _takes(job.demand):
+            continue
         usable = _able(moves.cluster, other.demand)
         if other.status is Status.QUEUED and len(usable) >= other.demand.nodes:
             kept |= usable
     return moves.cluster.place(job.demand, without=kept) is not None
+
+
+def _takes(demand: Demand) -> bool:
+    """Whether somebody else has to do without what is asked for."""
+    return bool(demand.cpus or demand.memory or demand.gpus)
 
 
 def _able(cluster: Cluster, demand: Demand) -> frozenset[str]:

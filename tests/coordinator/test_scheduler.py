@@ -352,3 +352,44 @@ def test_whatever_happens_nothing_is_oversubscribed_or_lost(seed: int) -> None:
     assert set(bench.ended) == set(submitted)
     assert len(set(bench.launched)) == len(bench.launched)
     assert all(not node.job_ids for node in bench.cluster.nodes.values())
+
+
+def _scheduler() -> Scheduler:
+    cluster = Cluster([NodeSpec("n", "n", 2, 1 << 40, (GpuSpec("A100", 80 << 30),))])
+    return Scheduler(cluster=cluster, clock=lambda: SECOND, run_times=RunTimes())
+
+
+def _submitted(scheduler: Scheduler, job_id: str, demand: Demand) -> Status:
+    scheduler.submit(
+        JobRecord(
+            job_id=job_id,
+            tenant_id="t",
+            user_id="u",
+            name="n",
+            submission=SubmitJobRequest(),
+            demand=demand,
+            created_at=len(scheduler.jobs),
+            updated_at=1,
+        )
+    )
+    return scheduler.jobs[job_id].status
+
+
+def test_who_asks_for_nothing_keeps_nobody_waiting_who_asks_for_something() -> None:
+    scheduler = _scheduler()
+    idler = Demand(cpus=0)
+    statuses = [_submitted(scheduler, f"idler-{number}", idler) for number in range(3)]
+    assert statuses == [Status.SCHEDULING, Status.SCHEDULING, Status.QUEUED]
+    assert _submitted(scheduler, "cores", Demand(cpus=2)) is Status.SCHEDULING
+    assert scheduler.queue()[0].job_id == "idler-2"
+    scheduler.validate()
+
+
+def test_who_asks_for_something_keeps_nobody_waiting_who_asks_for_nothing() -> None:
+    scheduler = _scheduler()
+    assert _submitted(scheduler, "first", Demand(cpus=2)) is Status.SCHEDULING
+    assert _submitted(scheduler, "second", Demand(cpus=1)) is Status.QUEUED
+    assert _submitted(scheduler, "idler", Demand(cpus=0)) is Status.SCHEDULING
+    # It has no cores of its own, but a GPU: whoever waits for the node goes first.
+    assert _submitted(scheduler, "gpu", Demand(cpus=0, gpus=1)) is Status.QUEUED
+    scheduler.validate()
