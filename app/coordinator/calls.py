@@ -9,11 +9,12 @@ from typing import Final
 import structlog
 from google.protobuf.message import Message
 
+from .access import Access
 from .board import Board
 from .cache import DataCache
 from .controller import Controller
 from .doors import Peer
-from .drive import Drive
+from .drive import BadUrl, Drive
 from .examination import Examination
 from .failures import is_passing
 from .gpus import GpuMeter
@@ -79,12 +80,19 @@ class Calls:
         return job
 
     def _checkpoint_url(self, job: JobRecord, checkpoint_id: str) -> str:
-        """The URL of any checkpoint of a job that is kept. Raises FailedPrecondition."""
+        """The URL of any checkpoint of a job that is kept and there. Raises FailedPrecondition."""
         checkpoint = next(
             (each for each in job.checkpoints if each.checkpoint_id == checkpoint_id), None
         ) or self._store.checkpoint(job.job_id, checkpoint_id)
         if checkpoint is not None:
-            return checkpoint_url(job, checkpoint)
+            url = checkpoint_url(job, checkpoint)
+            try:
+                self._parts.drive.find(Access(job.tenant_id), url)
+            except BadUrl as error:
+                raise FailedPrecondition(
+                    f"checkpoint_id: {error}; name another one of the job's checkpoints"
+                ) from None
+            return url
         there = ", ".join(checkpoint.checkpoint_id for checkpoint in job.checkpoints[-5:])
         raise FailedPrecondition(
             f"the job has no checkpoint {checkpoint_id[:128]!r}; "

@@ -9,7 +9,7 @@ from .doors import Context, metadata_of, peer_of
 from .listing import Order
 from .messages import checkpoint_message, job_message, status_message
 from .pages import page_size
-from .records import JobRecord, checkpoint_url
+from .records import JobRecord
 from .refusals import FailedPrecondition, InvalidArgument, Overloaded
 from .states import RETRYABLE, Status
 from .submission import Accepted, accept, accept_export, accept_retry
@@ -158,7 +158,7 @@ class JobCalls(Calls):
         if checkpoint_id:
             return self._checkpoint_url(job, checkpoint_id)
         if job.status is Status.PREEMPTED and job.checkpoints:
-            return checkpoint_url(job, job.checkpoints[-1])
+            return self._checkpoint_url(job, job.checkpoints[-1].checkpoint_id)
         # What a failed job wrote may be why it failed.
         return job.submission.training_config.resume_from_checkpoint
 

@@ -147,3 +147,6 @@ async def test_any_checkpoint_that_is_kept_can_be_gone_on_from(tmp_path: Path) -
         assert evaluation.model_uri.endswith(f"/{oldest}")
         with pytest.raises(grpc.aio.AioRpcError, match="its newest are step-"):
             await client.call("ResumeJob", ResumeJobRequest(job_id=job_id, checkpoint_id="none"))
+        (folder / "step-3").rmdir()
+        with pytest.raises(grpc.aio.AioRpcError, match="step-3 does not exist"):
+            await client.call("ResumeJob", ResumeJobRequest(job_id=job_id, checkpoint_id="step-3"))
