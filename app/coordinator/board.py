@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .records import JobRecord
+from .refusals import Overloaded
 
 
 @dataclass(slots=True, eq=False)
@@ -21,26 +22,39 @@ class Subscription:
         changes, self.changes = self.changes, []
         return changes
 
+    def put_back(self, changes: list[JobRecord]) -> None:
+        """Undo `take_changes`."""
+        self.changes[:0] = changes
+
 
 class Board:
-    """The subscriptions by job."""
+    """The subscriptions by job, up to a number of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, limit: int) -> None:
+        self._limit = limit
+        self._count = 0
         self._subscriptions: dict[str, set[Subscription]] = {}
 
     def __len__(self) -> int:
         """How many watchers there are."""
-        return sum(len(group) for group in self._subscriptions.values())
+        return self._count
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator[Subscription]:
-        """A subscription that ends with the block."""
+        """A subscription that ends with the block. Raises Overloaded."""
+        if self._count >= self._limit:
+            raise Overloaded(
+                f"jobs are watched by {self._limit} streams, which is the limit (max_watches);"
+                " close some, or try again later"
+            )
         subscription = Subscription()
         group = self._subscriptions.setdefault(job_id, set())
         group.add(subscription)
+        self._count += 1
         try:
             yield subscription
         finally:
+            self._count -= 1
             group.remove(subscription)
             if not group:
                 del self._subscriptions[job_id]

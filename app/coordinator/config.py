@@ -253,6 +253,14 @@ class CoordinatorConfig:
     max_message_bytes: int = field(
         default=16 * 1024 * 1024, metadata=_about("Largest request or answer.", parse_size)
     )
+    max_watches: int = field(
+        default=10_000,
+        metadata=_about(
+            "WatchJob streams at the same time; a gateway opens one for each job that somebody"
+            " watches there.",
+            parse_count,
+        ),
+    )
     min_ping_interval: float = field(
         default=1.0,
         metadata=_about("How often a client may ping without being told off.", parse_seconds),

@@ -193,17 +193,7 @@ class JournalReader:
     def read(self, cursor: Cursor, *, limit: int, max_bytes: int = READ) -> Slice:
         """At most `limit` records behind `cursor`, and at most `max_bytes` unless the first
         alone is larger."""
-        data = os.pread(self._file, READ, cursor.position)
-        ends = record_ends(data, self._tag, most=limit)
-        fitting = max(bisect_right(ends, max_bytes), 1)
-        ends = ends[:fitting]
-        if not ends:
-            return Slice(b"", ends, cursor)
-        return Slice(
-            data[: ends[-1]],
-            ends,
-            Cursor(cursor.number + len(ends), cursor.position + ends[-1]),
-        )
+        return _read(self._file, cursor, self._tag, limit=limit, max_bytes=max_bytes)
 
     def record(self, position: int) -> bytes:
         """The record that begins at `position`, frame included. Raises EOFError if none does."""
@@ -265,6 +255,32 @@ class JournalReader:
 
     def _open_index(self) -> Index:
         return open_index(self._index, within=os.fstat(self._file).st_size)
+
+
+def read_behind(path: str, cursor: Cursor, *, tag: int, limit: int, max_bytes: int = READ) -> Slice:
+    """What `JournalReader.read` does, with one descriptor that is open meanwhile and no longer.
+
+    Raises OSError.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _read(file, cursor, tag, limit=limit, max_bytes=max_bytes)
+    finally:
+        os.close(file)
+
+
+def _read(file: int, cursor: Cursor, tag: int, *, limit: int, max_bytes: int) -> Slice:
+    data = os.pread(file, READ, cursor.position)
+    ends = record_ends(data, tag, most=limit)
+    fitting = max(bisect_right(ends, max_bytes), 1)
+    ends = ends[:fitting]
+    if not ends:
+        return Slice(b"", ends, cursor)
+    return Slice(
+        data[: ends[-1]],
+        ends,
+        Cursor(cursor.number + len(ends), cursor.position + ends[-1]),
+    )
 
 
 def open_index(file: int, *, within: int) -> Index:

@@ -31,12 +31,17 @@ class JournalWriter:
     def __init__(self, path: Path, *, tag: int, class_of: Callable[[bytes], int]) -> None:
         self._tag = tag
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self._index = os.open(
-            index_path(path), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
-        )
+        self._index = -1
         self._block = START
         self._end = START
-        self._recover(class_of)
+        try:
+            self._index = os.open(
+                index_path(path), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
+            )
+            self._recover(class_of)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def number(self) -> int:
@@ -70,7 +75,8 @@ class JournalWriter:
     def close(self) -> None:
         """Close the files."""
         os.close(self._file)
-        os.close(self._index)
+        if self._index >= 0:
+            os.close(self._index)
 
     def _advance(self, kind: int, position: int) -> Mark:
         counts = list(self._end.counts)

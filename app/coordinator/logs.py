@@ -9,11 +9,14 @@ from typing import Final, Self
 
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, WatchJobResponse
 
+from . import journal
 from .journal import CLASSES, Cursor, JournalReader, Slice
 from .journal_writer import JournalWriter
 
 #: The field `logs` of WatchJobResponse, length-delimited.
 TAG: Final = 0x12
+#: The journal of the entries within the log's directory.
+_ENTRIES: Final = "entries"
 #: Bytes of a message that are kept; what is longer is cut, with a mark.
 MAX_MESSAGE: Final = 64 * 1024
 #: Bytes in one page or batch, unless its first entry alone is larger.
@@ -49,7 +52,7 @@ class LogWriter:
     """The one writer of a log: it gives the offsets."""
 
     def __init__(self, directory: Path) -> None:
-        self._journal = JournalWriter(directory / "entries", tag=TAG, class_of=_class_of)
+        self._journal = JournalWriter(directory / _ENTRIES, tag=TAG, class_of=_class_of)
 
     @property
     def last_offset(self) -> int:
@@ -77,12 +80,26 @@ class Page:
     cursor: Cursor
 
 
+def entries_path(directory: Path) -> str:
+    """Where the entries of a log are, for `read_behind`."""
+    return str(directory / _ENTRIES)
+
+
+def read_behind(path: str, cursor: Cursor, *, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
+    """All entries behind `cursor`, up to the limits, by one descriptor that is not kept.
+
+    Raises OSError.
+    """
+    piece = journal.read_behind(path, cursor, tag=TAG, limit=limit, max_bytes=max_bytes)
+    return Page(list(WatchJobResponse.FromString(piece.data).logs), piece.cursor)
+
+
 class LogReader:
     """Reads a log while it is being written. A context manager."""
 
     def __init__(self, directory: Path) -> None:
         self.epoch = read_epoch(directory)
-        self._journal = JournalReader(directory / "entries", tag=TAG)
+        self._journal = JournalReader(directory / _ENTRIES, tag=TAG)
 
     def __enter__(self) -> Self:
         """Nothing more to open."""

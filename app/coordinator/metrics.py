@@ -7,6 +7,7 @@ from typing import Final
 
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot, WatchJobResponse
 
+from . import journal
 from .journal import Cursor, JournalReader
 from .journal_writer import JournalWriter
 from .metrics_blocks import BlockWriter
@@ -71,6 +72,22 @@ class MetricsWriter:
         """Close the files."""
         self._journal.close()
         self._blocks.close()
+
+
+def snapshots_path(directory: Path) -> str:
+    """Where the snapshots of a job's metrics are, for `read_behind`."""
+    return str(directory / SNAPSHOTS)
+
+
+def read_behind(
+    path: str, cursor: Cursor, *, limit: int = _PAGE
+) -> tuple[list[MetricsSnapshot], Cursor]:
+    """At most `limit` snapshots behind `cursor`, by one descriptor that is not kept.
+
+    Raises OSError.
+    """
+    piece = journal.read_behind(path, cursor, tag=TAG, limit=limit)
+    return list(WatchJobResponse.FromString(piece.data).metrics), piece.cursor
 
 
 class MetricsReader(JournalReader):

@@ -20,6 +20,7 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]  # no stubs
 )
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # no stubs
 
+from app.files.descriptors import raise_limit
 from app.files.walking import Limits
 from app.undumpable import make_undumpable
 from generated.mindcoordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
@@ -62,6 +63,8 @@ from .tenancy import Tenancy
 from .tokens import Admission, TokenChecker
 from .workspace import Workspace
 
+#: File descriptors that it may need at once: connections, runners, copies, helper processes.
+_DESCRIPTORS: Final = 16_384
 #: Seconds that calls may still take once no run is left.
 _STOP_PATIENCE: Final = 1.0
 _REMEMBERED_RUNS: Final = 500
@@ -91,7 +94,7 @@ class Coordinator:
         self._stopped = False
         self._keys: KeySet | None = None
         self.port = 0
-        self.board = Board()
+        self.board = Board(limit=config.max_watches)
 
     async def __aenter__(self) -> Self:
         """Start. Raises BadConfig."""
@@ -302,6 +305,10 @@ class Coordinator:
                     int(config.min_ping_interval * 1000),
                 ),
                 ("grpc.http2.max_ping_strikes", 0),
+                # A gateway that comes back opens all its streams at once; beyond these, gRPC
+                # rejects calls at random that nobody has looked at yet.
+                ("grpc.server.max_pending_requests", 2 * config.max_watches),
+                ("grpc.server.max_pending_requests_hard_limit", 4 * config.max_watches),
                 # Two coordinators on one port would share the calls between them.
                 ("grpc.so_reuseport", 0),
             ],
@@ -378,6 +385,14 @@ async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | Non
     """See `app.coordinator.serve`."""
     # Its environment and memory hold the API secret.
     make_undumpable()
+    limit = raise_limit(_DESCRIPTORS)
+    if limit is not None and limit < _DESCRIPTORS:
+        _log.warning(
+            "descriptor_limit_too_low",
+            limit=limit,
+            needed=_DESCRIPTORS,
+            advice="Raise the hard limit (ulimit -Hn); below it, jobs and calls may have to wait.",
+        )
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -7,13 +7,12 @@ is read in a thread: a rare level makes it look at many places.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Final
 
 from generated.mindcoordinator.v1.watch_pb2 import (
     ListJobLogsRequest,
     ListJobLogsResponse,
-    MetricsSnapshot,
     StatusChange,
     WatchEnd,
     WatchJobRequest,
@@ -21,14 +20,16 @@ from generated.mindcoordinator.v1.watch_pb2 import (
     WatchStart,
 )
 
+from . import logs, metrics
 from .board import Board, Subscription
+from .failures import Backoff, is_passing, reason_of
 from .jobdir import JobDir
 from .journal import Cursor
 from .logs import LogReader, Page
 from .messages import status_message, time_message
 from .metrics import MetricsReader
 from .records import JobRecord
-from .refusals import FailedPrecondition, InvalidArgument
+from .refusals import FailedPrecondition, InvalidArgument, Overloaded
 from .states import TERMINAL
 
 #: Most entries and bytes of one message.
@@ -95,65 +96,100 @@ async def watch(
     current: Callable[[], JobRecord],
     job_id: str,
 ) -> AsyncIterator[WatchJobResponse]:
-    """Everything new about a job, until it has ended and its log is drained."""
+    """Everything new about a job, until it has ended and its log is drained. Raises Refused.
+
+    No file is open but while it is read, and then one at a time.
+    """
     if request.tail < 0:
         raise InvalidArgument("tail", "it is below 0")
-    with ExitStack() as resources:
-        subscription = resources.enter_context(board.subscribe(job_id))
-        log = resources.enter_context(LogReader(directory.log))
-        metrics = resources.enter_context(MetricsReader(directory.metrics))
-        cursor, start = _begin(log, request, current())
-        at = _metrics_cursor(metrics, request.after_metrics_sequence)
+    with board.subscribe(job_id) as subscription:
+        try:
+            start, cursor = _begin(directory, request, current())
+            place = _Place(
+                logs.entries_path(directory.log),
+                metrics.snapshots_path(directory.metrics),
+                cursor,
+                _metrics_cursor(directory, request),
+            )
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            raise Overloaded(
+                f"the job cannot be watched at the moment: {reason_of(error)}"
+            ) from None
         yield WatchJobResponse(start=start)
+        backoff = Backoff()
         while True:
             subscription.news.clear()
-            # Read before the log: what a job wrote last lies before its end.
-            job = current()
             changes = subscription.take_changes()
-            page = log.read(cursor, limit=BATCH_ENTRIES, max_bytes=BATCH_BYTES)
-            snapshots, at = _newest(metrics, at)
-            if page.entries or snapshots or changes:
-                cursor = page.cursor
-                yield WatchJobResponse(
-                    logs=page.entries,
-                    metrics=snapshots,
-                    status_changes=[_change(job) for job in changes],
-                )
+            try:
+                # Before what it wrote: what a job wrote last lies before its end.
+                job = current()
+                batch = _read(place)
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                # The watcher loses nothing but a moment.
+                subscription.put_back(changes)
+                await asyncio.sleep(backoff.after_failure())
+                continue
+            backoff = Backoff()
+            if batch.logs or batch.metrics or changes:
+                batch.status_changes.extend(_change(job) for job in changes)
+                full = len(batch.logs) == BATCH_ENTRIES
+                yield batch
+                if not full:
+                    await asyncio.sleep(COALESCE)
             elif job.status in TERMINAL:
                 yield WatchJobResponse(
-                    end=WatchEnd(status=status_message(job.status), last_offset=cursor.number)
+                    end=WatchEnd(status=status_message(job.status), last_offset=place.log.number)
                 )
                 return
             else:
                 await _news(subscription)
-                continue
-            if len(page.entries) < BATCH_ENTRIES:
-                await asyncio.sleep(COALESCE)
 
 
-def _begin(log: LogReader, request: WatchJobRequest, job: JobRecord) -> tuple[Cursor, WatchStart]:
-    last = log.last_offset()
-    after = request.after
-    known = request.HasField("after") and after.epoch == log.epoch and 0 <= after.offset <= last
-    offset = after.offset if known else max(last - request.tail, 0)
-    return log.locate(offset), WatchStart(
-        epoch=log.epoch,
-        after_offset=offset,
-        first_offset=min(last, 1),
-        last_offset=last,
-        status=status_message(job.status),
-    )
+@dataclass(slots=True)
+class _Place:
+    """Up to where a watcher has read, and in which files."""
+
+    log_path: str
+    metrics_path: str
+    log: Cursor
+    metrics: Cursor
 
 
-def _metrics_cursor(metrics: MetricsReader, after: int) -> Cursor:
-    last = metrics.last()
-    return metrics.locate(after if 0 < after <= last else max(last - 1, 0))
+def _read(place: _Place) -> WatchJobResponse:
+    """What lies behind a place, which moves behind it. Raises OSError; then it has not moved."""
+    page = logs.read_behind(place.log_path, place.log, limit=BATCH_ENTRIES, max_bytes=BATCH_BYTES)
+    snapshots, at = metrics.read_behind(place.metrics_path, place.metrics)
+    place.log, place.metrics = page.cursor, at
+    # The newest: they replace those before them.
+    return WatchJobResponse(logs=page.entries, metrics=snapshots[-BATCH_SNAPSHOTS:])
 
 
-def _newest(metrics: MetricsReader, at: Cursor) -> tuple[list[MetricsSnapshot], Cursor]:
-    """The newest of the snapshots behind `at`."""
-    snapshots, at = metrics.after(at)
-    return snapshots[-BATCH_SNAPSHOTS:], at
+def _begin(
+    directory: JobDir, request: WatchJobRequest, job: JobRecord
+) -> tuple[WatchStart, Cursor]:
+    with LogReader(directory.log) as log:
+        last = log.last_offset()
+        after = request.after
+        known = request.HasField("after") and after.epoch == log.epoch and 0 <= after.offset <= last
+        offset = after.offset if known else max(last - request.tail, 0)
+        return WatchStart(
+            epoch=log.epoch,
+            after_offset=offset,
+            first_offset=min(last, 1),
+            last_offset=last,
+            status=status_message(job.status),
+        ), log.locate(offset)
+
+
+def _metrics_cursor(directory: JobDir, request: WatchJobRequest) -> Cursor:
+    after = request.after_metrics_sequence
+    with MetricsReader(directory.metrics) as reader:
+        last = reader.last()
+        return reader.locate(after if 0 < after <= last else max(last - 1, 0))
 
 
 def _change(job: JobRecord) -> StatusChange:

@@ -1,9 +1,8 @@
 """File descriptors: each watcher takes one, and the usual limit of a process is 1024."""
 
-import resource
-
 import structlog
 
+from app.files import descriptors
 from app.hub.settings import HubSettings
 
 log = structlog.get_logger()
@@ -12,23 +11,20 @@ log = structlog.get_logger()
 _RESERVE = 1000
 
 
-def raise_limit(hub: HubSettings) -> int:
+def raise_limit(hub: HubSettings) -> int | None:
     """Raise this process's limit to what its watchers may need, as far as it is allowed to.
 
-    Returns the limit. Logs a warning if it is too low for `max_watchers`:
-    beyond it, connections are reset instead of refused with a reason.
+    Returns the limit, None if there is none. Logs a warning if it is too low
+    for `max_watchers`: beyond it, connections are reset instead of refused
+    with a reason.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = hub.max_watchers + hub.max_feeds + _RESERVE
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-        soft = allowed
-    if soft != resource.RLIM_INFINITY and soft < needed:
+    limit = descriptors.raise_limit(needed)
+    if limit is not None and limit < needed:
         log.warning(
             "descriptor_limit_too_low",
-            limit=soft,
+            limit=limit,
             needed=needed,
             advice="Raise the hard limit (ulimit -Hn), or lower SCAIMIND_HUB_MAX_WATCHERS.",
         )
-    return soft
+    return limit
