@@ -21,7 +21,7 @@ from .records import JobRecord
 
 _GIB: Final = 1024**3
 #: Of processes that use cores that others do without.
-_NICE: Final = 5
+_NICE: Final = 10
 #: Added to the share of memory by which the kernel chooses whom it ends when there is none left
 #: (proc(5), oom_score_adj): runs before all else, those that asked for no memory before others.
 _LAST_RESORT: Final = {True: 500, False: 800}

@@ -252,3 +252,23 @@ def test_a_watch_that_fails_says_so_and_ends_nothing(monkeypatch: pytest.MonkeyP
     assert watch.reason() == ""
     assert "RuntimeError('odd')" in watch.take_problem()
     assert watch.take_problem() == ""
+
+
+def test_sessions_have_the_priority_too_where_the_kernel_groups_by_them() -> None:
+    if not Path("/proc/self/autogroup").exists():
+        pytest.skip("this kernel does not group processes by session")
+    with below(
+        """
+        import os, sys
+        os.setsid()
+        print("ready", flush=True)
+        sys.stdin.buffer.read()
+        """
+    ) as pid:
+        ProcessReadings(Bounds(nice=7), pid, own_shared_memory=False).take()
+        (session,) = usage.tasks_below(pid, most=10).pids
+        assert Path(f"/proc/{session}/autogroup").read_text().endswith("nice 7\n")
+        # That of the process above it is not the run's.
+        assert not Path(f"/proc/{pid}/autogroup").read_text().endswith("nice 7\n")
+        ProcessReadings(Bounds(nice=9), pid, own_shared_memory=False).take()
+        assert Path(f"/proc/{session}/autogroup").read_text().endswith("nice 7\n")

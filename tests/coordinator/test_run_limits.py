@@ -58,7 +58,7 @@ def test_what_was_not_asked_for_is_not_limited_and_comes_last() -> None:
     assert (section["cores"], section["memory"]) == ([], 0)
     assert section["filter"] == ""
     assert section["rlimits"]["NPROC"] == 100
-    assert (section["nice"], section["oom_score_adj"]) == (5, 800)
+    assert (section["nice"], section["oom_score_adj"]) == (10, 800)
 
 
 @pytest.mark.parametrize(

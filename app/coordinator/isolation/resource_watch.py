@@ -37,6 +37,8 @@ class Bounds:
     disk_bytes: int = 0
     files: int = 0
     directories: tuple[str, ...] = field(default=())
+    #: How much lower the priority of its sessions is.
+    nice: int = 0
     #: Where the group is made that limits the memory, too; empty where none can be.
     group: str = ""
 
@@ -49,6 +51,7 @@ class Bounds:
             disk_bytes=limits.get("disk_bytes", 0),
             files=limits.get("files", 0),
             directories=tuple(limits.get("directories", ())),
+            nice=limits.get("nice", 0),
             group=limits.get("group", ""),
         )
 
@@ -86,7 +89,7 @@ class ResourceWatch:
         tells that its `/dev/shm` is the run's alone.
         """
         bounds = self._bounds
-        if bounds.memory or bounds.tasks:
+        if bounds.memory or bounds.tasks or bounds.nice:
             self._processes = ProcessReadings(
                 bounds, first_pid, own_shared_memory=own_shared_memory
             )
@@ -157,6 +160,8 @@ class ProcessReadings:
         """Take a reading; why the run has to end, or nothing."""
         bounds = self._bounds
         tasks = usage.tasks_below(self._first_pid, most=bounds.tasks or 1_000_000)
+        if bounds.nice:
+            usage.lower_sessions(tasks.pids, bounds.nice)
         if bounds.tasks and tasks.count > bounds.tasks:
             self._over_tasks += 1
         else:

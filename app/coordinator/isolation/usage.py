@@ -101,6 +101,18 @@ def _kilobytes(text: bytes) -> int:
     return int(text.split()[0]) * 1024
 
 
+def lower_sessions(pids: Iterable[int], nice: int) -> None:
+    """Give the sessions of processes the priority that `nice` gives a process.
+
+    Where the kernel groups processes by session (sched_autogroup), `nice`
+    counts within one alone. A new session has 0 again.
+    """
+    for pid in pids:
+        with suppress(OSError), open(f"/proc/{pid}/autogroup", "r+b", buffering=0) as file:
+            if file.read().rstrip().endswith(b"nice 0"):
+                file.write(b"%d" % nice)
+
+
 def shared_memory_bytes(pid: int) -> int:
     """What the files in `/dev/shm` take, as process `pid` has it."""
     with suppress(OSError):
