@@ -234,6 +234,8 @@ HOSTILE_NPZ: dict[bytes, str] = {
     b"": "damaged",
     b"PK\x03\x04" + b"\0" * 100: "damaged",
     member(npy_bytes(ARRAY))[:-30]: "damaged",
+    # Its list of members leads to a place before its beginning.
+    member(npy_bytes(ARRAY))[1:]: "damaged",
     member(npy_bytes(ARRAY, shape=(2**40, 2**40))): "is to have",
     member(npy_bytes(ARRAY, shape=(5,))): "is to have 40 bytes, and has 32",
     member(npy_bytes(ARRAY, shape=(-4, -1))): "is to have",
