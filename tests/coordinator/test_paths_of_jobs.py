@@ -49,6 +49,8 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
             *("chmod", "exists", "is_dir", "is_symlink", "iterdir", "mkdir", "open", "os.access"),
             *("os.chown", "os.lchown", "os.listdir", "os.lstat", "os.open", "os.readlink"),
             *("os.scandir", "os.stat", "os.statvfs", "os.unlink", "read_text", "resolve"),
+            # In the kernel's own file system of control groups.
+            *("os.getxattr", "rmdir"),
         },
     ),
     "job_secrets.py": ("a directory of mode 0700", {"iterdir", "mkdir", "read_bytes", "unlink"}),

@@ -241,11 +241,11 @@ async def test_a_signal_is_told_as_a_signal_and_a_status_as_a_status(machine: Ma
         import ctypes, os, sys
         print("here", flush=True)
         if os.environ["WAY"] == "status":
-            sys.exit(139)
+            sys.exit(77)
         ctypes.string_at(0)
     """
     async with machine.client() as client:
-        for way, code, runs in (("signal", -11, 2), ("status", 139, 1)):
+        for way, code, runs in (("signal", -11, 2), ("status", 77, 1)):
             job_id = await client.submit(
                 script, training_config={"max_retries": 1, "environment": {"WAY": way}}
             )
