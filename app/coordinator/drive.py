@@ -53,7 +53,7 @@ class Place:
     def open(self) -> OpenedPath:
         """Hold what is there. Raises BadUrl if nothing can be reached."""
         try:
-            return open_beneath(self.root, self.parts)
+            return open_beneath(self.root, self.parts, closed=_holds_checkpoints)
         except LeadsOut:
             raise self._leads_out() from None
         except (FileNotFoundError, NotADirectoryError):
@@ -93,7 +93,7 @@ class Place:
 
     def _reach(self) -> tuple[OpenedPath, list[str]]:
         with self._problems():
-            return reach_beneath(self.root, self.parts)
+            return reach_beneath(self.root, self.parts, closed=_holds_checkpoints)
 
     @contextmanager
     def _problems(self) -> Iterator[None]:
@@ -109,7 +109,9 @@ class Place:
 
     def _leads_out(self) -> BadUrl:
         owner = "your tenant's folder" if self.url.startswith(SCHEME) else "the allowed folder"
-        return BadUrl(f"{shown(self.url)} leads out of {owner}")
+        return BadUrl(
+            f"{shown(self.url)} leads out of {owner}, or by a link out of a job's checkpoints"
+        )
 
     def _hint(self) -> str:
         if any(mark in self.url for mark in "*?["):
@@ -234,9 +236,9 @@ class Drive:
         What is there can be opened by its path: no job can put a link in its place.
         """
         parts = path.parts
-        for at in range(1, len(parts) - 1):
-            if parts[at] == CHECKPOINTS and JOB_ID.fullmatch(parts[at - 1]):
-                return Path(*parts[: at + 1])
+        for end in range(2, len(parts)):
+            if _holds_checkpoints(parts[:end]):
+                return Path(*parts[:end])
         return path
 
     def require(self, access: Access, where: str, url: str, *, kind: str = "") -> None:
@@ -304,6 +306,11 @@ MODEL: Final = re.compile(
 )
 #: The link to a model's newest version.
 NEWEST: Final = "newest"
+
+
+def _holds_checkpoints(names: Sequence[str]) -> bool:
+    """Whether a path is the directory of a job's checkpoints: the job writes there, links too."""
+    return len(names) > 1 and names[-1] == CHECKPOINTS and JOB_ID.fullmatch(names[-2]) is not None
 
 
 def _parts(url: str, path: str, problem: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ leading out.
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,16 @@ _PLACE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LeadsOut(Exception):
-    """A path leads out of the folder."""
+    """A path leads out of the folder, or of a closed directory in it."""
+
+
+#: Whether the directory that names lead to from the folder is closed: what was entered there is
+#: not left again by a link. Whoever writes in it decides nothing about what is beside it.
+Closed = Callable[[Sequence[str]], bool]
+
+
+def _nothing_is_closed(_: Sequence[str]) -> bool:
+    return False
 
 
 class OpenedPath:
@@ -72,16 +81,20 @@ class OpenedPath:
         return os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDONLY | os.O_CLOEXEC | flags)
 
 
-def open_beneath(root: Path, parts: Iterable[str]) -> OpenedPath:
+def open_beneath(
+    root: Path, parts: Iterable[str], *, closed: Closed = _nothing_is_closed
+) -> OpenedPath:
     """Open the place that `parts` lead to, from `root` on. Raises LeadsOut, OSError."""
-    opened, missing = reach_beneath(root, parts)
+    opened, missing = reach_beneath(root, parts, closed=closed)
     if missing:
         opened.close()
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     return opened
 
 
-def reach_beneath(root: Path, parts: Iterable[str]) -> tuple[OpenedPath, list[str]]:
+def reach_beneath(
+    root: Path, parts: Iterable[str], *, closed: Closed = _nothing_is_closed
+) -> tuple[OpenedPath, list[str]]:
     """Open the last place on the way that is there; returns it with the parts that are missing.
 
     Raises LeadsOut, OSError: where parts are missing below something else than
@@ -91,14 +104,18 @@ def reach_beneath(root: Path, parts: Iterable[str]) -> tuple[OpenedPath, list[st
     links = 0
     with ExitStack() as opened:
         way = [opened.enter_context(OpenedPath(os.open(root, os.O_PATH | os.O_CLOEXEC)))]
+        names: list[str] = []
+        #: How many names of the way cannot be left again.
+        kept = 0
         while pending:
             name = pending.pop()
             if name in ("", "."):
                 continue
             if name == "..":
-                if len(way) == 1:
+                if len(names) == kept:
                     raise LeadsOut
                 way.pop()
+                names.pop()
                 continue
             try:
                 found = OpenedPath(os.open(name, _PLACE, dir_fd=way[-1].descriptor))
@@ -110,6 +127,9 @@ def reach_beneath(root: Path, parts: Iterable[str]) -> tuple[OpenedPath, list[st
             opened.enter_context(found)
             if not stat.S_ISLNK(found.stat().st_mode):
                 way.append(found)
+                names.append(name)
+                if not kept and closed(names):
+                    kept = len(names)
                 continue
             links += 1
             if links > _MAX_LINKS:

@@ -172,3 +172,23 @@ def test_what_no_job_can_change_of_a_path_ends_with_its_checkpoints(drive: Drive
     assert drive.unchangeable(job) == job
     other = drive.tenant_root("t") / "mine" / "checkpoints" / "step-1"
     assert drive.unchangeable(other) == other
+
+
+def test_a_link_among_checkpoints_does_not_leave_them(drive: Drive) -> None:
+    access = Access("t")
+    root = drive.tenant_root("t")
+    checkpoints = root / "jobs" / "job-0123456789abcdef0123" / "checkpoints"
+    (checkpoints / "step-1").mkdir(parents=True)
+    (checkpoints / "step-1" / "file").write_text("of a checkpoint")
+    os.symlink("step-1", checkpoints / "latest")
+    os.symlink("../../../folder", checkpoints / "out")
+    os.symlink("../..", checkpoints / "step-1" / "up")
+    os.symlink("jobs/job-0123456789abcdef0123/checkpoints", root / "mine")
+    url = "scaidrive://t/jobs/job-0123456789abcdef0123/checkpoints"
+    assert read(drive, f"{url.removeprefix('scaidrive://t/')}/latest/file") == "of a checkpoint"
+    assert read(drive, "mine/latest/file") == "of a checkpoint"
+    for path in (f"{url}/out", f"{url}/step-1/up", f"{url}/out/new", "scaidrive://t/mine/out"):
+        with pytest.raises(BadUrl, match="out of a job's checkpoints"):
+            drive.find(access, path)
+        with pytest.raises(BadUrl, match="out of a job's checkpoints"):
+            drive.destination(access, path).open_destination()

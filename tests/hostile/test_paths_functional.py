@@ -6,8 +6,10 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import pytest
 
 from generated.mindcoordinator.v1.jobs_pb2 import (
@@ -295,6 +297,58 @@ ODD_OUTPUTS = {
         os.link(O + "/sparse", O + "/second")
     """,
 }
+
+
+async def test_a_checkpoint_that_becomes_a_link_shows_nothing_to_whoever_resumes_from_it(
+    machine: Machine, tmp_path: Path
+) -> None:
+    canary = Canary.at(tmp_path / "canary" / "secret")
+    neighbours = Canary.at(machine.drive / "alice" / "folder" / "secret")
+    async with machine.client() as client:
+        swaps = await client.submit(f"""
+            import ctypes, os
+            C = os.environ["SCAIMIND_CHECKPOINT_DIR"]
+            libc = ctypes.CDLL(None)
+            os.mkdir(C + "/step-1")
+            os.symlink({str(canary.path.parent)!r}, C + "/a")
+            os.symlink({str(neighbours.path.parent)!r}, C + "/b")
+            print("ready")
+            while True:
+                for link in ("/a", "/b"):
+                    for _ in range(2):
+                        libc.renameat2(
+                            -100, (C + "/step-1").encode(), -100, (C + link).encode(), 2
+                        )
+        """)
+        await client.until_line(swaps, "ready")
+        resumed: list[str] = []
+        while len(resumed) < 5:
+            with suppress(grpc.RpcError):  # it is a link at the moment
+                resumed.append(
+                    await client.submit(
+                        """
+                        import os, time
+                        path = os.environ["SCAIMIND_RESUME_FROM"]
+                        for _ in range(2000):
+                            for name in ("", "/secret", "/../a/secret", "/../b/secret"):
+                                try:
+                                    print(open(path + name).read())
+                                except OSError:
+                                    pass
+                        """,
+                        training_config={
+                            "resume_from_checkpoint": f"scaidrive://{HOSTILE}/jobs/{swaps}"
+                            "/checkpoints/step-1"
+                        },
+                    )
+                )
+        for job_id in resumed:
+            await client.end(job_id)
+        await client.call("CancelJob", CancelJobRequest(job_id=swaps))
+    told = await all_is_well(machine, *resumed, swaps)
+    for secret in (canary, neighbours):
+        secret.is_untouched()
+        assert not [each for each in told if any(secret.text in line for line in each.messages)]
 
 
 def odd_output(name: str) -> str:
