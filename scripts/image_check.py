@@ -337,8 +337,8 @@ def main() -> int:
                 image,
                 {
                     "SCAIMIND_DATABASE_DSN": "postgresql://nobody@127.0.0.1:1/none",
-                    "SCAIMIND_COORDINATOR_ADDRESS": "127.0.0.1:1",
-                    "SCAIMIND_COORDINATOR_API_SECRET": "image-check",
+                    "SCAIMIND_UPSTREAM_ADDRESS": "127.0.0.1:1",
+                    "SCAIMIND_UPSTREAM_API_SECRET": "image-check",
                 },
             )
         except CheckFailed as error:

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from app.api.app_keys import HUB, METRICS
 from app.auth.settings import AuthSettings
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.database.settings import DatabaseSettings
 from app.gateway.application import create_app
 from app.gateway.routes import PREFIX
@@ -112,7 +112,7 @@ def settings_for(
 ) -> Settings:
     """Settings of a gateway; sections in place of the usual ones by name."""
     usual: dict[str, Any] = {
-        "coordinator": CoordinatorSettings(
+        "coordinator": UpstreamSettings(
             address=coordinator,
             api_secret=api_secret,
             read_attempts=1,

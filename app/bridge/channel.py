@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.bridge.tls import server_name_options
 
 SERVICE = "mindcoordinator.v1.MindCoordinator"
@@ -32,7 +32,7 @@ MAX_METADATA_BYTES = 64 * 1024
 
 
 def open_channel(
-    settings: CoordinatorSettings, *, credentials: grpc.ChannelCredentials | None = None
+    settings: UpstreamSettings, *, credentials: grpc.ChannelCredentials | None = None
 ) -> grpc.aio.Channel:
     """Open the channel; it connects at the first call. The caller closes it.
 
@@ -45,7 +45,7 @@ def open_channel(
     return grpc.aio.secure_channel(settings.address, credentials, options=options)
 
 
-def channel_options(settings: CoordinatorSettings) -> list[tuple[str, Any]]:
+def channel_options(settings: UpstreamSettings) -> list[tuple[str, Any]]:
     """Return gRPC's channel arguments (grpc/impl/channel_arg_names.h) for these settings."""
     return [
         ("grpc.service_config", json.dumps(service_config(settings))),
@@ -71,7 +71,7 @@ def channel_options(settings: CoordinatorSettings) -> list[tuple[str, Any]]:
     ]
 
 
-def service_config(settings: CoordinatorSettings) -> dict[str, Any]:
+def service_config(settings: UpstreamSettings) -> dict[str, Any]:
     """Retry idempotent reads while the coordinator is UNAVAILABLE (gRFC A6).
 
     The pauses are random between 0 and 0.1, 0.2, 0.4 ... 1 s; all attempts

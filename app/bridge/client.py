@@ -23,7 +23,7 @@ from app.bridge.requests import (
     build_submit_job,
     build_validate_data,
 )
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.caller import Caller, DownstreamTokens
 from generated.mindcoordinator.v1.cluster_pb2 import (
     DrainNodeRequest,
@@ -70,7 +70,7 @@ class CoordinatorClient:
         self,
         *,
         channel: grpc.aio.Channel,
-        settings: CoordinatorSettings,
+        settings: UpstreamSettings,
         observe: Observe = nobody,
         record_job: RecordJob = _unseen,
     ) -> None:

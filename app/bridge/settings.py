@@ -7,10 +7,13 @@ from app.configuration.section import KiB, MiB, Section, optional, required_secr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CoordinatorSettings(Section):
+class UpstreamSettings(Section):
     """The gRPC channel to MindCoordinator."""
 
-    PREFIX: ClassVar[str] = "SCAIMIND_COORDINATOR_"
+    PREFIX: ClassVar[str] = "SCAIMIND_UPSTREAM_"
+    FORMER_PREFIX: ClassVar[str] = "SCAIMIND_COORDINATOR_"
+    #: The coordinator has settings of its own by these names.
+    SHARED: ClassVar[frozenset[str]] = frozenset({"address", "api_secret", "max_message_bytes"})
     ORDERED: ClassVar[tuple[tuple[str, str], ...]] = (("reconnect_min", "reconnect_max"),)
     TOGETHER: ClassVar[tuple[tuple[str, ...], ...]] = (("tls_cert_file", "tls_key_file"),)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import grpc
 
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.configuration.section import SettingsError
 
 
-def channel_credentials(settings: CoordinatorSettings) -> grpc.ChannelCredentials | None:
+def channel_credentials(settings: UpstreamSettings) -> grpc.ChannelCredentials | None:
     """Read the files that the settings name; None if the channel is to be plain text.
 
     To be called before the event loop runs. Raises `SettingsError` with one
@@ -31,7 +31,7 @@ def channel_credentials(settings: CoordinatorSettings) -> grpc.ChannelCredential
     return grpc.ssl_channel_credentials(roots, private, chain)
 
 
-def server_name_options(settings: CoordinatorSettings) -> list[tuple[str, Any]]:
+def server_name_options(settings: UpstreamSettings) -> list[tuple[str, Any]]:
     """Return the channel argument for the name that the coordinator's certificate must have."""
     name = settings.tls_server_name
     return [("grpc.ssl_target_name_override", name)] if name else []
@@ -47,7 +47,7 @@ def _read(name: str, path: str, problems: list[str]) -> bytes | None:
         return None
 
 
-def _check(settings: CoordinatorSettings, problems: list[str]) -> None:
+def _check(settings: UpstreamSettings, problems: list[str]) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if settings.tls_ca_file:
         try:
@@ -71,4 +71,4 @@ def _check(settings: CoordinatorSettings, problems: list[str]) -> None:
 
 
 def _variable(name: str) -> str:
-    return CoordinatorSettings.variable(name)
+    return UpstreamSettings.variable(name)

@@ -12,7 +12,7 @@ from app.bridge.converters import converter_of
 from app.bridge.errors import broken_answer
 from app.bridge.metadata import call_metadata
 from app.bridge.observed_call import Observe, observed
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.caller import Caller
 from app.hub.upstream import (
     Batch,
@@ -63,7 +63,7 @@ class WatchClient(Upstream):
         *,
         channel: grpc.aio.Channel,
         client: CoordinatorClient,
-        settings: CoordinatorSettings,
+        settings: UpstreamSettings,
         observe: Observe,
     ) -> None:
         self._stub: MindCoordinatorAsyncStub = MindCoordinatorStub(channel)

@@ -16,8 +16,8 @@ from app.undumpable import make_undumpable
 def serve() -> None:
     """Run only the gateway.
 
-    Needs SCAIMIND_DATABASE_DSN, SCAIMIND_COORDINATOR_ADDRESS and
-    SCAIMIND_COORDINATOR_API_SECRET, and a database migrated by 'migrate'.
+    Needs SCAIMIND_DATABASE_DSN, SCAIMIND_UPSTREAM_ADDRESS and
+    SCAIMIND_UPSTREAM_API_SECRET, and a database migrated by 'migrate'.
     """
     make_undumpable()
     from app.configuration.section import SettingsError

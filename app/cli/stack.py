@@ -19,11 +19,11 @@ def up() -> None:
     SCAIMIND_DATA_DIR             data directory; 'var' by default
     SCAIMIND_HOST, SCAIMIND_PORT  where the gateway listens; 127.0.0.1, 8080
     SCAIMIND_DATABASE_DSN         use this PostgreSQL instead of starting one
-    SCAIMIND_COORDINATOR_ADDRESS  uses this coordinator instead of an own one,
-                                  with SCAIMIND_COORDINATOR_API_SECRET
+    SCAIMIND_UPSTREAM_ADDRESS     use this coordinator instead of starting one,
+                                  with SCAIMIND_UPSTREAM_API_SECRET
     SCAIMIND_AUTH_TOKEN_URL, SCAIMIND_AUTH_JWKS_URL, SCAIMIND_AUTH_ISSUER
-                                  any of them: uses that identity provider
-                                  instead of an own issuer of tokens
+                                  any of them: use that identity provider
+                                  instead of starting a token issuer
 
     The first start creates an API key of tenant 'local', prints it and stores it
     in <data dir>/api-key. Ctrl-C stops everything; running jobs resume later.

@@ -25,6 +25,12 @@ def as_markdown(sections: Iterable[type[Section]]) -> str:
 def _section(section: type[Section]) -> Iterator[str]:
     yield f"## {(section.__doc__ or '').strip().splitlines()[0].rstrip('.')}"
     yield ""
+    if section.FORMER_PREFIX:
+        yield (
+            f"These variables began with `{section.FORMER_PREFIX}` in earlier releases. The former "
+            "names still work in this release; the log names those that are used."
+        )
+        yield ""
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
     for setting in fields(section):

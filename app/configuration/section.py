@@ -63,6 +63,14 @@ def optional_secret(text: str) -> str:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A variable that was set by a former name."""
+
+    former: str
+    variable: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """Settings that belong together and share a prefix."""
@@ -72,13 +80,19 @@ class Section:
     ORDERED: ClassVar[tuple[tuple[str, str], ...]] = ()
     #: Groups of optional fields that must be set all or none.
     TOGETHER: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    #: The prefix of an earlier release. Its variables count where the new ones are not set.
+    FORMER_PREFIX: ClassVar[str] = ""
+    #: Fields whose former variable is now another program's: where both are set, the new one
+    #: counts. Of the others, two different values are a problem.
+    SHARED: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """Read this section. Raises `SettingsError` that names every invalid variable."""
         env = _Environment(environ)
-        values = {each.name: env.read(cls.variable(each.name), each) for each in fields(cls)}
-        problems = [*env.problems(), *cls._disorder(values)] or [*cls._lone(values)]
+        values = {each.name: env.read(cls._given(each, environ), each) for each in fields(cls)}
+        problems = [*cls._contradictions(environ), *env.problems(), *cls._disorder(values)]
+        problems = problems or [*cls._lone(values)]
         if problems:
             raise SettingsError(problems)
         return cls(**values)
@@ -87,6 +101,49 @@ class Section:
     def variable(cls, name: str) -> str:
         """Return the environment variable of a field."""
         return cls.PREFIX + name.upper()
+
+    @classmethod
+    def renamed(cls, environ: Mapping[str, str]) -> list[Renamed]:
+        """Return the variables that are set by their former names and count."""
+        found = []
+        for each in fields(cls):
+            variable, former = cls.variable(each.name), cls._former(each.name)
+            set_by_former = cls._values(each, former, environ)
+            if set_by_former and not (
+                each.name in cls.SHARED and cls._values(each, variable, environ)
+            ):
+                found += [Renamed(former + suffix, variable + suffix) for suffix in set_by_former]
+        return found
+
+    @classmethod
+    def _former(cls, name: str) -> str:
+        return cls.FORMER_PREFIX and cls.FORMER_PREFIX + name.upper()
+
+    @classmethod
+    def _given(cls, setting: "Field[Any]", environ: Mapping[str, str]) -> str:
+        """Return the variable that sets a field: its own, or the former one if only that is set."""
+        variable, former = cls.variable(setting.name), cls._former(setting.name)
+        if cls._values(setting, variable, environ) or not cls._values(setting, former, environ):
+            return variable
+        return former
+
+    @staticmethod
+    def _values(setting: "Field[Any]", variable: str, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return what is set for a field, by the suffix of the variable."""
+        if not variable:
+            return {}
+        suffixes = ("", "_FILE") if setting.metadata.get("secret") else ("",)
+        return {each: environ[variable + each] for each in suffixes if variable + each in environ}
+
+    @classmethod
+    def _contradictions(cls, environ: Mapping[str, str]) -> Iterator[str]:
+        for each in fields(cls):
+            if each.name in cls.SHARED:
+                continue
+            variable, former = cls.variable(each.name), cls._former(each.name)
+            new, old = cls._values(each, variable, environ), cls._values(each, former, environ)
+            if new and old and new != old:
+                yield f"{variable}: differs from {former}, its former name. Remove {former}."
 
     @classmethod
     def _disorder(cls, values: Mapping[str, Any]) -> Iterator[str]:

@@ -23,7 +23,7 @@ def create_app(settings: Settings) -> web.Application:
     app = web.Application(client_max_size=settings.server.max_body_bytes)
     app[SETTINGS] = settings
     app[SERVER_SETTINGS] = settings.server
-    app[components.CREDENTIALS] = channel_credentials(settings.coordinator)
+    app[components.CREDENTIALS] = channel_credentials(settings.upstream)
     app[METRICS] = Metrics()
     app[ANSWER_HEADERS] = AnswerHeaders(server=settings.server, cors=settings.cors)
     app[RATE_LIMIT] = components.rate_limit(settings.limits)

@@ -124,7 +124,7 @@ async def job_cache_context(app: web.Application) -> AsyncIterator[None]:
 
 async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
     """The channel to the coordinator, and the client on it."""
-    settings = app[SETTINGS].coordinator
+    settings = app[SETTINGS].upstream
     app[_CHANNEL] = channel = open_channel(settings, credentials=app[CREDENTIALS])
     app[COORDINATOR] = CoordinatorClient(
         channel=channel,
@@ -142,7 +142,7 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
     upstream = WatchClient(
         channel=app[_CHANNEL],
         client=app[COORDINATOR],
-        settings=settings.coordinator,
+        settings=settings.upstream,
         observe=app[METRICS].observe_coordinator_call,
     )
     reports = HubReports(app[METRICS], jobs=app[_JOB_WRITER])
@@ -177,7 +177,7 @@ async def revocations_context(app: web.Application) -> AsyncIterator[None]:
 async def readiness_context(app: web.Application) -> AsyncIterator[None]:
     """The checks behind `/health/ready`."""
     pool, channel = app[_POOL], app[_CHANNEL]
-    api_secret = app[SETTINGS].coordinator.api_secret
+    api_secret = app[SETTINGS].upstream.api_secret
 
     async def database() -> str | None:
         return await pool.problem(within=_CHECK_SECONDS)

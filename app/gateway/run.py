@@ -29,12 +29,14 @@ def run(settings: Settings) -> None:
         settings.telemetry,
         out=sys.stdout.buffer,
         known_secrets=(
-            settings.coordinator.api_secret,
+            settings.upstream.api_secret,
             settings.database.dsn,
             settings.auth.client_secret,
         ),
     )
     logging.captureWarnings(True)
+    for each in settings.renamed:
+        log.warning("setting_renamed", variable=each.former, use=each.variable)
     raise_limit(settings.hub)
     app = create_app(settings)
     with _listen(settings) as listening:
@@ -42,7 +44,7 @@ def run(settings: Settings) -> None:
             "gateway_starting",
             version=__version__,
             url=_url(listening),
-            coordinator=settings.coordinator.address,
+            coordinator=settings.upstream.address,
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(app, listening))

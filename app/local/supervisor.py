@@ -69,11 +69,22 @@ class Config:
     def from_env(cls, environ: Mapping[str, str]) -> "Config":
         """Read it. Raises `SettingsError` and `BadConfig`, also for what only the children read."""
         own_database = not environ.keys() & {"SCAIMIND_DATABASE_DSN", "SCAIMIND_DATABASE_DSN_FILE"}
-        own_coordinator = "SCAIMIND_COORDINATOR_ADDRESS" not in environ
+        # The former name still says where another coordinator is.
+        own_coordinator = not environ.keys() & {
+            "SCAIMIND_UPSTREAM_ADDRESS",
+            "SCAIMIND_COORDINATOR_ADDRESS",
+        }
         own_issuer = not environ.keys() & _IDENTITY
         known_later = {
             **({"SCAIMIND_DATABASE_DSN": "known later"} if own_database else {}),
-            **({"SCAIMIND_COORDINATOR_API_SECRET": "known later"} if own_coordinator else {}),
+            **(
+                {
+                    "SCAIMIND_COORDINATOR_API_SECRET": "known later",
+                    "SCAIMIND_UPSTREAM_API_SECRET": "known later",
+                }
+                if own_coordinator
+                else {}
+            ),
         }
         job_grace = 0.0
         if own_coordinator:
@@ -192,11 +203,14 @@ class _Run:
         """Settle where the coordinator is, and the secret that it shares with the gateway."""
         environ = self.environ
         port = internal_port("the coordinator", COORDINATOR_PORTS)
-        environ["SCAIMIND_COORDINATOR_ADDRESS"] = f"127.0.0.1:{port}"
+        address = f"127.0.0.1:{port}"
+        environ["SCAIMIND_COORDINATOR_ADDRESS"] = environ["SCAIMIND_UPSTREAM_ADDRESS"] = address
         environ["SCAIMIND_COORDINATOR_DATA_DIR"] = str(self.data_dir.coordinator)
         environ["SCAIMIND_COORDINATOR_DRIVE_DIR"] = str(self.data_dir.drive)
-        environ.pop("SCAIMIND_COORDINATOR_API_SECRET_FILE", None)
-        environ["SCAIMIND_COORDINATOR_API_SECRET"] = kept_secret(self.data_dir.coordinator_secret)
+        secret = kept_secret(self.data_dir.coordinator_secret)
+        for program in ("COORDINATOR", "UPSTREAM"):
+            environ.pop(f"SCAIMIND_{program}_API_SECRET_FILE", None)
+            environ[f"SCAIMIND_{program}_API_SECRET"] = secret
 
     def _point_at_issuer(self) -> None:
         """Settle where the issuer is, who trusts it, and the secret of its one client."""

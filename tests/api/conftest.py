@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient
 from blockbuster import blockbuster_ctx
 
 from app.api.app_keys import METRICS
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.database.settings import DatabaseSettings
 from app.gateway.application import create_app
 from app.gateway.settings import Settings
@@ -141,7 +141,7 @@ async def coordinator() -> AsyncIterator[ScriptedCoordinator]:
 @pytest.fixture
 def settings(keys: Keys, coordinator: ScriptedCoordinator) -> Settings:
     return Settings(
-        coordinator=CoordinatorSettings(
+        upstream=UpstreamSettings(
             address=coordinator.address,
             api_secret=API_SECRET,
             unary_timeout=10,

@@ -82,8 +82,8 @@ async def serving(settings: Mapping[str, str]) -> AsyncIterator[Process]:
 def environ(keys: Keys, coordinator: ScriptedCoordinator) -> Mapping[str, str]:
     return {
         "SCAIMIND_PORT": "0",
-        "SCAIMIND_COORDINATOR_ADDRESS": coordinator.address,
-        "SCAIMIND_COORDINATOR_API_SECRET": API_SECRET,
+        "SCAIMIND_UPSTREAM_ADDRESS": coordinator.address,
+        "SCAIMIND_UPSTREAM_API_SECRET": API_SECRET,
         "SCAIMIND_DATABASE_DSN": keys.dsn,
         "SCAIMIND_LOG_LEVEL": "debug",
     }
@@ -109,6 +109,22 @@ async def test_it_serves_until_it_is_told_to_stop_and_logs_no_secret(
     assert logged.count('"event":"request"') == 4 * (len(keys.all) + 2)
     for secret in (*keys.all.values(), API_SECRET, "inventedinvented", "eyJzdWIiOiJ", keys.dsn):
         assert secret not in logged
+
+
+async def test_former_names_of_settings_are_logged_with_the_new_ones(
+    environ: Mapping[str, str],
+) -> None:
+    former = {
+        name.replace("SCAIMIND_UPSTREAM_", "SCAIMIND_COORDINATOR_"): value
+        for name, value in environ.items()
+    }
+    async with serving(former) as gateway:
+        for name in ("ADDRESS", "API_SECRET"):
+            line = await gateway.event("setting_renamed")
+            assert line["variable"] == f"SCAIMIND_COORDINATOR_{name}"
+            assert line["use"] == f"SCAIMIND_UPSTREAM_{name}"
+        await gateway.event("gateway_ready_to_serve")
+        assert await gateway.stop(signal.SIGTERM) == 0
 
 
 async def test_a_port_in_use_is_told_before_anything_starts(environ: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no stubs
 
 from app.api.readiness import Readiness
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.database.settings import DatabaseSettings
 from app.gateway.settings import Settings
 from tests.api.conftest import Gateway
@@ -57,8 +57,8 @@ async def test_a_database_without_the_schema_is_not_ready(
 async def test_without_the_coordinator_it_is_alive_and_unready(
     start: Start, settings: Settings
 ) -> None:
-    nowhere = CoordinatorSettings(address="127.0.0.1:1", api_secret="s3cret-s3cret")
-    gateway = await start(replace(settings, coordinator=nowhere))
+    nowhere = UpstreamSettings(address="127.0.0.1:1", api_secret="s3cret-s3cret")
+    gateway = await start(replace(settings, upstream=nowhere))
     assert (await gateway.ask("GET", "/health")).status == 200
     answer = await gateway.ask("GET", "/health/ready")
     assert answer.status == 503
@@ -95,8 +95,8 @@ async def test_the_health_protocol_is_spoken(
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     await servicer.set("", status)
-    coordinator = replace(settings.coordinator, address=f"127.0.0.1:{port}")
-    gateway = await start(replace(settings, coordinator=coordinator))
+    coordinator = replace(settings.upstream, address=f"127.0.0.1:{port}")
+    gateway = await start(replace(settings, upstream=coordinator))
     assert (await gateway.ask("GET", "/health/ready")).status == ready
     await server.stop(None)
 

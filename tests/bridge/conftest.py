@@ -10,7 +10,7 @@ import pytest
 
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.caller import Caller
 from tests.scripted_coordinator import ScriptedCoordinator
 
@@ -51,12 +51,12 @@ async def coordinator() -> AsyncIterator[ScriptedCoordinator]:
 
 
 @pytest.fixture
-def settings(coordinator: ScriptedCoordinator) -> CoordinatorSettings:
-    return CoordinatorSettings(address=coordinator.address, api_secret=API_SECRET)
+def settings(coordinator: ScriptedCoordinator) -> UpstreamSettings:
+    return UpstreamSettings(address=coordinator.address, api_secret=API_SECRET)
 
 
 @pytest.fixture
-async def channel(settings: CoordinatorSettings) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(settings: UpstreamSettings) -> AsyncIterator[grpc.aio.Channel]:
     channel = open_channel(settings)
     yield channel
     await channel.close()
@@ -70,7 +70,7 @@ def observed() -> list[tuple[str, str, float | None]]:
 @pytest.fixture
 def client(
     channel: grpc.aio.Channel,
-    settings: CoordinatorSettings,
+    settings: UpstreamSettings,
     observed: list[tuple[str, str, float | None]],
 ) -> CoordinatorClient:
     def observe(method: str, code: str, seconds: float | None) -> None:

@@ -10,7 +10,7 @@ from app import errors
 from app.bridge.channel import IDEMPOTENT_READS, SERVICE, channel_options, open_channel
 from app.bridge.client import CoordinatorClient
 from app.bridge.errors import translated_errors
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.caller import Caller
 from app.errors import ApiError
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
@@ -110,7 +110,7 @@ async def test_a_peer_that_hangs_is_found_by_keepalive(caller: Caller) -> None:
 
         coordinator.answer("WatchJob", watch)
         async with Relay(coordinator.port).running() as relay:
-            settings = CoordinatorSettings(
+            settings = UpstreamSettings(
                 address=relay.address,
                 api_secret=API_SECRET,
                 keepalive_time=0.5,
@@ -135,7 +135,7 @@ async def test_a_port_where_nobody_listens(caller: Caller) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        settings = CoordinatorSettings(address=address, api_secret=API_SECRET)
+        settings = UpstreamSettings(address=address, api_secret=API_SECRET)
         async with open_channel(settings) as channel:
             client = CoordinatorClient(channel=channel, settings=settings)
             with pytest.raises(ApiError) as failed:
@@ -151,7 +151,7 @@ async def test_a_proxy_variable_is_not_heeded(
 ) -> None:
     for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    settings = CoordinatorSettings(address=coordinator.address, api_secret=API_SECRET)
+    settings = UpstreamSettings(address=coordinator.address, api_secret=API_SECRET)
     async with open_channel(settings) as channel:
         client = CoordinatorClient(channel=channel, settings=settings)
         await client.get_job(caller, "j")
@@ -162,7 +162,7 @@ async def test_a_proxy_variable_is_not_heeded(
 async def test_with_credentials_it_does_not_speak_plain_text(caller: Caller) -> None:
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.LOCAL_TCP)
     async with ScriptedCoordinator(credentials=credentials) as coordinator:
-        settings = CoordinatorSettings(address=coordinator.address, api_secret=API_SECRET)
+        settings = UpstreamSettings(address=coordinator.address, api_secret=API_SECRET)
         async with open_channel(
             settings,
             credentials=grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP),
@@ -189,7 +189,7 @@ def test_reads_that_are_retried_are_methods_of_the_service() -> None:
 
 
 def test_settings_reach_the_channel() -> None:
-    settings = CoordinatorSettings(
+    settings = UpstreamSettings(
         api_secret=API_SECRET,
         keepalive_time=7.5,
         keepalive_timeout=2.5,

@@ -7,7 +7,7 @@ import pytest
 from app import errors
 from app.bridge.channel import IDEMPOTENT_READS, open_channel
 from app.bridge.client import CoordinatorClient
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.caller import Caller, DownstreamTokens
 from app.errors import ApiError
 from generated.mindcoordinator.v1.jobs_pb2 import (
@@ -35,7 +35,7 @@ async def test_request_metadata_deadline_and_observation(
     client: CoordinatorClient,
     caller: Caller,
     coordinator: ScriptedCoordinator,
-    settings: CoordinatorSettings,
+    settings: UpstreamSettings,
     observed: Observed,
 ) -> None:
     answer = await call.make(client, caller)
@@ -118,7 +118,7 @@ async def test_reads_are_given_up_after_the_attempts_that_are_set(
     client: CoordinatorClient,
     caller: Caller,
     coordinator: ScriptedCoordinator,
-    settings: CoordinatorSettings,
+    settings: UpstreamSettings,
     observed: Observed,
 ) -> None:
     coordinator.answer("GetJob", UNAVAILABLE)
@@ -159,9 +159,7 @@ async def test_reads_are_not_retried_for_other_reasons(
 
 
 async def test_one_attempt_means_no_retry(coordinator: ScriptedCoordinator, caller: Caller) -> None:
-    settings = CoordinatorSettings(
-        address=coordinator.address, api_secret=API_SECRET, read_attempts=1
-    )
+    settings = UpstreamSettings(address=coordinator.address, api_secret=API_SECRET, read_attempts=1)
     coordinator.answer("GetJob", UNAVAILABLE, Job())
     async with open_channel(settings) as channel:
         client = CoordinatorClient(channel=channel, settings=settings)
@@ -182,7 +180,7 @@ async def test_a_deadline_ends_a_call_that_is_not_answered(
         return Job()
 
     coordinator.answer("GetJob", never)
-    settings = CoordinatorSettings(
+    settings = UpstreamSettings(
         address=coordinator.address, api_secret=API_SECRET, unary_timeout=0.2
     )
     async with open_channel(settings) as channel:

@@ -12,7 +12,7 @@ from app import errors
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
 from app.bridge.errors import translated_errors
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.caller import Caller
 from app.errors import ApiError, ErrorKind
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
@@ -172,7 +172,7 @@ async def test_a_very_long_detail_stays_what_it_is(
 async def test_an_answer_over_the_limit_is_no_exhaustion(
     coordinator: ScriptedCoordinator, caller: Caller
 ) -> None:
-    settings = CoordinatorSettings(
+    settings = UpstreamSettings(
         address=coordinator.address, api_secret=API_SECRET, max_message_bytes=64 * 1024
     )
     coordinator.answer("ListJobs", ListJobsResponse(jobs=[Job(message="x" * 100_000)]))
@@ -190,7 +190,7 @@ async def test_a_request_over_the_limit_is_the_callers_affair(side: str, caller:
     limit = 64 * 1024
     options = [("grpc.max_receive_message_length", limit)] if side == "server" else []
     async with ScriptedCoordinator(options=options) as coordinator:
-        settings = CoordinatorSettings(
+        settings = UpstreamSettings(
             address=coordinator.address,
             api_secret=API_SECRET,
             max_message_bytes=limit if side == "client" else 16 * limit,

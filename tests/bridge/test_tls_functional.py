@@ -10,7 +10,7 @@ import trustme
 
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.bridge.tls import channel_credentials
 from app.caller import Caller
 from app.configuration.section import SettingsError
@@ -54,8 +54,8 @@ def authority(tmp_path: Path) -> Callable[[str], Authority]:
     return lambda name: Authority(tmp_path / name)
 
 
-def settings(**tls: str) -> CoordinatorSettings:
-    return CoordinatorSettings(
+def settings(**tls: str) -> UpstreamSettings:
+    return UpstreamSettings(
         api_secret="secret",
         unary_timeout=10,
         read_attempts=1,
@@ -63,7 +63,7 @@ def settings(**tls: str) -> CoordinatorSettings:
     )
 
 
-async def ask(server: grpc.ServerCredentials | None, given: CoordinatorSettings) -> None:
+async def ask(server: grpc.ServerCredentials | None, given: UpstreamSettings) -> None:
     """Make a call; raises `ApiError` if there is no connection."""
     async with ScriptedCoordinator(credentials=server) as coordinator:
         given = replace(given, address=coordinator.address)
@@ -72,7 +72,7 @@ async def ask(server: grpc.ServerCredentials | None, given: CoordinatorSettings)
         assert len(coordinator.requests("GetJob")) == 1
 
 
-async def refused(server: grpc.ServerCredentials | None, given: CoordinatorSettings) -> None:
+async def refused(server: grpc.ServerCredentials | None, given: UpstreamSettings) -> None:
     with pytest.raises(ApiError) as caught:
         await ask(server, given)
     assert caught.value.kind is COORDINATOR_UNAVAILABLE
@@ -119,12 +119,12 @@ def test_files_that_cannot_be_used_are_told(
     junk = tmp_path / "junk.pem"
     junk.write_text("not a certificate")
     assert problems(ca_file=str(tmp_path / "none.pem")) == [
-        "SCAIMIND_COORDINATOR_TLS_CA_FILE: the file cannot be read: No such file or directory."
+        "SCAIMIND_UPSTREAM_TLS_CA_FILE: the file cannot be read: No such file or directory."
     ]
     assert problems(ca_file=str(junk)) == [
-        "SCAIMIND_COORDINATOR_TLS_CA_FILE: the file has no certificates (PEM)."
+        "SCAIMIND_UPSTREAM_TLS_CA_FILE: the file has no certificates (PEM)."
     ]
-    both = "SCAIMIND_COORDINATOR_TLS_CERT_FILE, SCAIMIND_COORDINATOR_TLS_KEY_FILE: "
+    both = "SCAIMIND_UPSTREAM_TLS_CERT_FILE, SCAIMIND_UPSTREAM_TLS_KEY_FILE: "
     assert problems(cert_file=cert, key_file=other_key) == [
         both + "the key is not that of the certificate."
     ]
@@ -136,10 +136,10 @@ def test_files_that_cannot_be_used_are_told(
 
 def test_a_certificate_without_its_key_is_told() -> None:
     with pytest.raises(SettingsError, match=r"TLS_KEY_FILE: required together .*TLS_CERT_FILE"):
-        CoordinatorSettings.from_env(
+        UpstreamSettings.from_env(
             {
-                "SCAIMIND_COORDINATOR_API_SECRET": "secret",
-                "SCAIMIND_COORDINATOR_TLS_CERT_FILE": "cert.pem",
+                "SCAIMIND_UPSTREAM_API_SECRET": "secret",
+                "SCAIMIND_UPSTREAM_TLS_CERT_FILE": "cert.pem",
             }
         )
 

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from app.api.app_keys import METRICS
 from app.auth.settings import AuthSettings
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.cache.settings import CacheSettings
 from app.database.migrate import migrate
 from app.database.settings import DatabaseSettings
@@ -98,7 +98,7 @@ class Gateway:
 async def gateway_on(dsn: str, **cache: Any) -> AsyncIterator[Gateway]:
     async with ScriptedCoordinator() as coordinator, ScriptedIssuer().running() as issuer:
         settings = Settings(
-            coordinator=CoordinatorSettings(
+            upstream=UpstreamSettings(
                 address=coordinator.address,
                 api_secret="the-deployment-secret",
                 read_attempts=1,

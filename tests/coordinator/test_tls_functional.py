@@ -16,7 +16,7 @@ import trustme
 from app import errors
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.bridge.tls import channel_credentials
 from app.caller import Caller
 from app.coordinator import BadConfig
@@ -105,7 +105,7 @@ async def ask(
     pair: tuple[Path, Path] | None = None,
 ) -> object:
     """A call of the gateway's client."""
-    settings = CoordinatorSettings(
+    settings = UpstreamSettings(
         address=f"127.0.0.1:{port}",
         api_secret=secret,
         read_attempts=1,

@@ -137,8 +137,8 @@ class Replica(Program):
             "serve",
             {
                 "SCAIMIND_PORT": str(port),
-                "SCAIMIND_COORDINATOR_ADDRESS": coordinator,
-                "SCAIMIND_COORDINATOR_API_SECRET": SECRET,
+                "SCAIMIND_UPSTREAM_ADDRESS": coordinator,
+                "SCAIMIND_UPSTREAM_API_SECRET": SECRET,
                 "SCAIMIND_DATABASE_DSN": dsn,
                 **settings,
             },

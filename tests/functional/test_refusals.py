@@ -90,8 +90,8 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_coordinator_without_its_secret(tmp_path: Path) -> None:
-    line = refused(tmp_path / "var", SCAIMIND_COORDINATOR_ADDRESS="127.0.0.1:1")
-    assert "SCAIMIND_COORDINATOR_API_SECRET" in line
+    line = refused(tmp_path / "var", SCAIMIND_UPSTREAM_ADDRESS="127.0.0.1:1")
+    assert "SCAIMIND_UPSTREAM_API_SECRET" in line
 
 
 @pytest.mark.parametrize("command", ["migrate", "keys list", "keys revoke key_0"])

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.configuration.section import Section, SettingsError
 from app.database.settings import DatabaseSettings
 from app.gateway.settings import SECTIONS, Settings
 from app.hub.settings import HubSettings
 
 NEEDED = {
-    "SCAIMIND_COORDINATOR_API_SECRET": "the-api-secret",
+    "SCAIMIND_UPSTREAM_API_SECRET": "the-api-secret",
     "SCAIMIND_DATABASE_DSN": "postgresql://u:the-password@db/scaimind",
 }
 
@@ -20,7 +20,7 @@ NEEDED = {
 def test_what_is_needed_is_enough() -> None:
     settings = Settings.from_env(NEEDED)
     assert settings == Settings(
-        coordinator=CoordinatorSettings(api_secret="the-api-secret"),
+        upstream=UpstreamSettings(api_secret="the-api-secret"),
         database=DatabaseSettings(dsn="postgresql://u:the-password@db/scaimind"),
     )
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8080)
@@ -33,13 +33,13 @@ def test_a_variable_is_read_into_its_field_with_its_type() -> None:
             "SCAIMIND_PORT": "9000",
             "SCAIMIND_HUB_FLUSH_MAX": "0.02",
             "SCAIMIND_LOG_LEVEL": "debug",
-            "SCAIMIND_COORDINATOR_ADDRESS": "coordinator:50051",
+            "SCAIMIND_UPSTREAM_ADDRESS": "coordinator:50051",
         }
     )
     assert settings.server.port == 9000
     assert settings.hub.flush_max == 0.02
     assert settings.telemetry.log_level == "debug"
-    assert settings.coordinator.address == "coordinator:50051"
+    assert settings.upstream.address == "coordinator:50051"
 
 
 def test_the_process_environment_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_what_is_missing_is_named_and_explained() -> None:
         ("SCAIMIND_AUTH_JWKS_URL", "keys.json"),
         ("SCAIMIND_AUTH_JWKS_URL", "ftp://scaikey/keys"),
         ("SCAIMIND_AUTH_JWKS_URL", "https://user:pass@scaikey/keys"),
-        ("SCAIMIND_COORDINATOR_API_SECRET", " "),
+        ("SCAIMIND_UPSTREAM_API_SECRET", " "),
     ],
 )
 def test_a_bad_value_gives_one_line_that_names_the_variable(variable: str, value: str) -> None:
@@ -142,7 +142,7 @@ def test_no_secret_is_shown() -> None:
 def test_a_secret_can_be_read_from_a_file(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("from-a-file\n")
-    read = CoordinatorSettings.from_env({"SCAIMIND_COORDINATOR_API_SECRET_FILE": str(secret)})
+    read = UpstreamSettings.from_env({"SCAIMIND_UPSTREAM_API_SECRET_FILE": str(secret)})
     assert read.api_secret == "from-a-file"
 
 
@@ -198,3 +198,79 @@ def test_what_is_no_origin_is_told(origin: str) -> None:
     with pytest.raises(SettingsError, match="SCAIMIND_CORS_ORIGINS") as caught:
         Settings.from_env({**NEEDED, "SCAIMIND_CORS_ORIGINS": f"https://good.example,{origin}"})
     assert len(caught.value.problems) == 1
+
+
+FORMER = {"SCAIMIND_DATABASE_DSN": "postgresql://u:p@db/scaimind"}
+
+
+def test_former_names_count_where_the_new_ones_are_not_set() -> None:
+    settings = Settings.from_env(
+        {
+            **FORMER,
+            "SCAIMIND_COORDINATOR_ADDRESS": "coordinator:50051",
+            "SCAIMIND_COORDINATOR_API_SECRET": "the-api-secret",
+            "SCAIMIND_COORDINATOR_UNARY_TIMEOUT": "7",
+        }
+    )
+    upstream = settings.upstream
+    assert (upstream.address, upstream.api_secret) == ("coordinator:50051", "the-api-secret")
+    assert upstream.unary_timeout == 7
+    assert {each.former: each.variable for each in settings.renamed} == {
+        f"SCAIMIND_COORDINATOR_{name}": f"SCAIMIND_UPSTREAM_{name}"
+        for name in ("ADDRESS", "API_SECRET", "UNARY_TIMEOUT")
+    }
+
+
+def test_a_former_secret_file_counts(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("from-a-file")
+    given = {"SCAIMIND_COORDINATOR_API_SECRET_FILE": str(secret)}
+    assert UpstreamSettings.from_env(given).api_secret == "from-a-file"
+    (renamed,) = UpstreamSettings.renamed(given)
+    assert renamed.variable == "SCAIMIND_UPSTREAM_API_SECRET_FILE"
+
+
+def test_a_former_name_that_says_something_else_stops_the_start() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(
+            {
+                **NEEDED,
+                "SCAIMIND_UPSTREAM_UNARY_TIMEOUT": "5",
+                "SCAIMIND_COORDINATOR_UNARY_TIMEOUT": "7",
+            }
+        )
+    (line,) = caught.value.problems
+    assert line.startswith("SCAIMIND_UPSTREAM_UNARY_TIMEOUT: ")
+    assert "Remove SCAIMIND_COORDINATOR_UNARY_TIMEOUT." in line
+
+
+def test_a_former_name_that_says_the_same_is_only_reported() -> None:
+    both = {f"SCAIMIND_{each}_UNARY_TIMEOUT": "5" for each in ("UPSTREAM", "COORDINATOR")}
+    settings = Settings.from_env({**NEEDED, **both})
+    assert settings.upstream.unary_timeout == 5
+    assert [each.former for each in settings.renamed] == ["SCAIMIND_COORDINATOR_UNARY_TIMEOUT"]
+
+
+@pytest.mark.parametrize(
+    ("name", "coordinators", "ours"),
+    [
+        ("ADDRESS", "0.0.0.0:50051", "coordinator:50051"),
+        ("API_SECRET", "theirs", "ours"),
+        ("MAX_MESSAGE_BYTES", "1048576", "2097152"),
+    ],
+)
+def test_what_the_coordinator_keeps_is_its_own_where_ours_is_set(
+    name: str, coordinators: str, ours: str
+) -> None:
+    settings = Settings.from_env(
+        {**NEEDED, f"SCAIMIND_COORDINATOR_{name}": coordinators, f"SCAIMIND_UPSTREAM_{name}": ours}
+    )
+    assert str(getattr(settings.upstream, name.lower())) == ours
+    assert settings.renamed == ()
+
+
+def test_a_bad_value_of_a_former_name_names_that_one() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**NEEDED, "SCAIMIND_COORDINATOR_READ_ATTEMPTS": "many"})
+    (line,) = caught.value.problems
+    assert line.startswith("SCAIMIND_COORDINATOR_READ_ATTEMPTS: ")

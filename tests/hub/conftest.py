@@ -18,7 +18,7 @@ from app.api.middlewares import answer_errors
 from app.api.routes import streams
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.bridge.watch import WatchClient
 from app.caller import Caller
 from app.hub import CloseReason, Hub
@@ -133,7 +133,7 @@ async def make_gateway(coordinator: LogCoordinator) -> AsyncIterator[GatewayMake
     running: list[tuple[TestServer, Hub, grpc.aio.Channel, Seen]] = []
 
     async def make(*, address: str = "", api_secret: str = "secret", **changes: Any) -> Gateway:
-        settings = CoordinatorSettings(
+        settings = UpstreamSettings(
             address=address or coordinator.address,
             api_secret=api_secret,
             unary_timeout=5.0,

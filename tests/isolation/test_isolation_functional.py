@@ -18,7 +18,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from app.auth.settings import AuthSettings
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.gateway.routes import PREFIX, add_routes
 from app.gateway.settings import SETTINGS
 from tests.auth.scripted_issuer import ISSUER, ScriptedIssuer
@@ -36,7 +36,7 @@ UNKNOWN = {
 }
 
 #: Where no coordinator is.
-NOWHERE = CoordinatorSettings(
+NOWHERE = UpstreamSettings(
     address="127.0.0.1:1", api_secret=SECRET, read_attempts=1, unary_timeout=5
 )
 
@@ -168,7 +168,7 @@ async def test_nothing_of_another_tenant_is_there(migrated_dsn: str, tmp_path: P
         # Without a coordinator, a gateway answers from a table that has all tenants' jobs.
         for path in ("/jobs", "/evaluations"):
             assert (await gateway.ask("GET", path, token=owner.token)).status == 200
-        alone = replace(gateway.app[SETTINGS], coordinator=NOWHERE)
+        alone = replace(gateway.app[SETTINGS], upstream=NOWHERE)
         async with replica(alone) as lonely:
             lonely.http.headers[hdrs.CACHE_CONTROL] = "stale-if-error=3600"
             async with asyncio.timeout(30):

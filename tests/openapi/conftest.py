@@ -121,8 +121,8 @@ async def _gateway(coordinator_port: int, dsn: str) -> AsyncIterator[str]:
             **os.environ,
             "SCAIMIND_PORT": "0",
             "SCAIMIND_DATABASE_DSN": dsn,
-            "SCAIMIND_COORDINATOR_ADDRESS": f"127.0.0.1:{coordinator_port}",
-            "SCAIMIND_COORDINATOR_API_SECRET": SECRET,
+            "SCAIMIND_UPSTREAM_ADDRESS": f"127.0.0.1:{coordinator_port}",
+            "SCAIMIND_UPSTREAM_API_SECRET": SECRET,
             "SCAIMIND_LIMITS_RATE": "0",
         },
     )

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from click.testing import CliRunner
 
-from app.bridge.settings import CoordinatorSettings
+from app.bridge.settings import UpstreamSettings
 from app.cli.main import main
 from app.database.settings import DatabaseSettings
 from app.gateway.application import create_app
@@ -31,7 +31,7 @@ async def client(aiohttp_client: MakeClient) -> Client:
     return await aiohttp_client(
         create_app(
             Settings(
-                coordinator=CoordinatorSettings(address="127.0.0.1:1", api_secret=SECRETS[0]),
+                upstream=UpstreamSettings(address="127.0.0.1:1", api_secret=SECRETS[0]),
                 database=DatabaseSettings(dsn=f"postgresql://u:{SECRETS[1]}@127.0.0.1:1/db"),
             )
         )
