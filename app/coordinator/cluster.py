@@ -152,15 +152,15 @@ class Cluster:
     def take(self, job_id: str, placement: Iterable[Share]) -> None:
         """Give `job_id` these shares; a node that is no longer configured is passed over.
 
-        Raises ValueError if a share is not free.
+        Raises ValueError if a share is not free; then none is taken.
         """
-        for share in placement:
-            node = self.nodes.get(share.node_id)
-            if node is None:
-                continue
+        pairs = [(self.nodes[s.node_id], s) for s in placement if s.node_id in self.nodes]
+        for number, (node, share) in enumerate(pairs):
             taken_twice = node.taken_gpus & set(share.gpus) or node.taken_cores & set(share.cores)
-            if job_id in node.job_ids or taken_twice:
+            named_twice = any(other is node for other, _ in pairs[:number])
+            if job_id in node.job_ids or taken_twice or named_twice:
                 raise ValueError(f"node {share.node_id} gave the same thing twice")
+        for node, share in pairs:
             node.job_ids.add(job_id)
             node.taken_gpus.update(share.gpus)
             node.taken_cores.update(share.cores)

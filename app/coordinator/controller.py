@@ -84,9 +84,11 @@ class Controller:
             if not self._store.may_run_again(job_id):
                 self._forget_secrets(job_id)
         jobs = self._store.unfinished()
-        self.scheduler.restore(jobs)
+        problems = self.scheduler.restore(jobs)
         for job in jobs:
-            if job.status in (Status.SCHEDULING, Status.PREPARING):
+            if problem := problems.get(job.job_id):
+                self._tasks.give_up(job, problem)
+            elif job.status in (Status.SCHEDULING, Status.PREPARING):
                 self._tasks.prepare(job)
             elif job.status in RUNNING:
                 self._tasks.run(job)

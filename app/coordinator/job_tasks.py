@@ -138,6 +138,14 @@ class JobTasks:
         """Begin to bring the job's artefacts to their destination."""
         return self._begin(job, "exported", self._hands.export)
 
+    def give_up(self, job: JobRecord, problem: Exception) -> JobTask:
+        """End a job that cannot be taken up again."""
+
+        async def fail(job: JobRecord, task: JobTask) -> None:
+            raise problem
+
+        return self._begin(job, "taken up again", fail)
+
     def _begin(self, job: JobRecord, what: str, do: Do) -> JobTask:
         before = self._tasks.get(job.job_id)
         task = self._tasks[job.job_id] = JobTask()

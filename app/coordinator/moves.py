@@ -46,12 +46,19 @@ class Moves:
         step, self.step = self.step, Step()
         return step
 
-    def restore(self, jobs: Iterable[JobRecord]) -> None:
-        """Take up what was stored."""
+    def restore(self, jobs: Iterable[JobRecord]) -> dict[str, ValueError]:
+        """Take up what was stored. Returns why jobs do not have their resources, by id: those must
+        end."""
+        problems = {}
         for job in jobs:
-            self.jobs[job.job_id] = job
             if job.status in HOLDING:
-                self.cluster.take(job.job_id, job.placement)
+                try:
+                    self.cluster.take(job.job_id, job.placement)
+                except ValueError as error:
+                    problems[job.job_id] = error
+                    job = replace(job, placement=())
+            self.jobs[job.job_id] = job
+        return problems
 
     def revert(self, step: Step) -> None:
         """Undo the newest step, which could not be stored; its instructions are void."""

@@ -1,9 +1,10 @@
 """A job as a row of the database, and back."""
 
 import sqlite3
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+from google.protobuf.message import DecodeError, Message
 
 from generated.mindcoordinator.v1.evaluations_pb2 import SubmitEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
@@ -11,6 +12,8 @@ from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 from .access import Grant
 from .records import Checkpoint, Demand, Intent, JobRecord, Kind, Progress, Share
 from .states import Status
+
+_M = TypeVar("_M", bound=Message)
 
 
 def values_of(job: JobRecord) -> tuple[Any, ...]:
@@ -57,6 +60,41 @@ def _state(job: JobRecord) -> dict[str, Any]:
         "progress": job.progress,
         "not_before": job.not_before,
     }
+
+
+def failed_record_of(row: sqlite3.Row, reason: str, now: int) -> JobRecord:
+    """What is left of a job whose row cannot be read: FAILED, with `reason`."""
+    return JobRecord(
+        job_id=row["job_id"],
+        tenant_id=row["tenant_id"],
+        user_id=row["user_id"],
+        name=row["name"],
+        submission=_parsed(SubmitJobRequest, row["submission"]) or SubmitJobRequest(),
+        demand=Demand(),
+        created_at=row["created_at"],
+        updated_at=now,
+        kind=Kind.EVALUATION if row["kind"] == Kind.EVALUATION else Kind.TRAINING,
+        evaluation=_parsed(SubmitEvaluationRequest, row["evaluation"]),
+        status=Status.FAILED,
+        message="Failed.",
+        error_message=reason,
+        priority=row["priority"],
+        queue_name=row["queue_name"],
+        revision=row["revision"] + 1,
+        queued_at=row["queued_at"],
+        started_at=row["started_at"],
+        run_started_at=row["run_started_at"],
+        ended_at=now,
+    )
+
+
+def _parsed(kind: type[_M], data: bytes | None) -> _M | None:
+    if data is None:
+        return None
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        return None
 
 
 def record_of(

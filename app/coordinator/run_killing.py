@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from .jobdir import Locked, RunDir, locked, process_mark, read_json
+from .jobdir import JobDir, Locked, RunDir, locked, process_mark, read_json
 from .launcher import RUNNER_MODULE, bury
 
 #: Seconds: how long a process that was killed may take to go.
@@ -35,6 +35,14 @@ def kill_run(directory: RunDir) -> None:
                 return
         except Locked:
             _kill_holder(directory)
+
+
+def kill_newest_run(directory: JobDir) -> None:
+    """`kill_run` of the newest run of a job of which nothing else is known."""
+    runs = directory.run(0).path.parent
+    with suppress(FileNotFoundError):
+        numbers = [int(entry.name) for entry in runs.iterdir() if entry.name.isdecimal()]
+        kill_run(directory.run(max(numbers, default=0)))
 
 
 def _bury(directory: RunDir) -> None:

@@ -36,9 +36,12 @@ class Scheduler:
 
     # Events
 
-    def restore(self, jobs: Iterable[JobRecord]) -> None:
-        """Take up what was stored; told once, before any event."""
-        self._moves.restore(jobs)
+    def restore(self, jobs: Iterable[JobRecord]) -> dict[str, ValueError]:
+        """Take up what was stored; told once, before any event.
+
+        Returns why jobs do not have their resources, by id: those must end.
+        """
+        return self._moves.restore(jobs)
 
     def revert(self, step: Step) -> None:
         """Undo the newest step, which could not be stored; its instructions are void."""

@@ -45,12 +45,14 @@ from .isolation.levels import AUTO, Isolation
 from .isolation.probe import NotIsolated, find_isolation
 from .isolation.uids import JobUids
 from .job_secrets import JobSecrets
+from .jobdir import JobDir
 from .jwks import KeySet
 from .listening import listen
 from .memory_reserve import MemoryReserve, available_memory
 from .nodes import this_machine
 from .notices import NoticeReceiver
 from .reserve import Reserve
+from .run_killing import kill_newest_run
 from .run_limits import RunLimits
 from .run_spec import RunSpecs
 from .sandbox_spec import SandboxSpecs
@@ -113,6 +115,7 @@ class Coordinator:
         config = self._config
         self._resources.enter_context(_sole_owner(config))
         store = self._open_store()
+        await self._end_unreadable(store)
         scheduler = self._make_scheduler(store)
         drive = Drive(config.drive_root, atlas=config.atlas_root, allowed=config.allowed_paths)
         cache = DataCache(config.data_dir / "cache", limit_bytes=config.cache_bytes)
@@ -255,6 +258,16 @@ class Coordinator:
             gpus=find_gpu_devices(),
             roots=(config.data_dir, config.drive_root, config.atlas_root),
         )
+
+    async def _end_unreadable(self, store: Store) -> None:
+        """End the jobs whose rows cannot be read, and what lives of them."""
+        reason = "Its record in the coordinator's store could not be read."
+        for job_id in store.fail_unreadable(reason, self._clock()):
+            directory = JobDir(self._config.data_dir / "jobs" / job_id)
+            try:
+                await asyncio.to_thread(kill_newest_run, directory)
+            except OSError as error:  # the others must go on
+                _log.error("run_not_killed", job_id=job_id, exc_info=error)
 
     def _make_scheduler(self, store: Store) -> Scheduler:
         config = self._config

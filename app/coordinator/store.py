@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from .checkpoint_rows import (
     CheckpointsPage,
     find_checkpoint,
@@ -24,9 +26,11 @@ from .checkpoint_rows import (
 )
 from .listing import JobsPage, Order, list_jobs, told_record
 from .records import Checkpoint, JobRecord
-from .rows import record_of, values_of
+from .rows import failed_record_of, record_of, values_of
 from .states import RETRYABLE, TERMINAL, Status
 from .store_steps import bring_up
+
+_log = structlog.get_logger("scaimind.coordinator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +148,43 @@ class Store:
     def unfinished(self) -> list[JobRecord]:
         """The jobs of all tenants that have not ended, the oldest first; with all their
         checkpoints."""
-        rows = self._db.execute(
+        return [self._record_of(row) for row in self._unfinished_rows()]
+
+    def fail_unreadable(self, reason: str, now: int) -> list[str]:
+        """End the unfinished jobs that cannot be read: one must not keep all others from going on.
+
+        Returns their ids. What they were is in the log.
+        """
+        failed = []
+        for row in self._unfinished_rows():
+            try:
+                self._record_of(row)
+            except Exception as error:  # whatever is in the row
+                _log.error("job_not_readable", job_id=row["job_id"], row=repr(tuple(row))[:10_000])
+                _log.error("job_not_readable", job_id=row["job_id"], exc_info=error)
+                self._replace(failed_record_of(row, reason, now))
+                failed.append(row["job_id"])
+        return failed
+
+    def _replace(self, job: JobRecord) -> None:
+        """Replace all of a job's row that may change, and what it was submitted with."""
+        names = [row["name"] for row in self._db.execute("PRAGMA table_info (jobs)")]
+        values = dict(zip(names, values_of(job), strict=True))
+        columns = ("kind", "status", "revision", "updated_at", "ended_at", "state")
+        with self.transaction():
+            for column in (*columns, "submission", "evaluation"):
+                self._db.execute(
+                    f"UPDATE jobs SET {column} = ? WHERE job_id = ?", (values[column], job.job_id)
+                )
+
+    def _unfinished_rows(self) -> list[sqlite3.Row]:
+        return self._db.execute(
             "SELECT * FROM jobs WHERE ended_at = 0 ORDER BY created_at, job_id"
         ).fetchall()
-        jobs = []
-        for row in rows:
-            checkpoints = newest_checkpoints(self._db, row["job_id"])
-            jobs.append(record_of(row, checkpoints, len(checkpoints)))
-        return jobs
+
+    def _record_of(self, row: sqlite3.Row) -> JobRecord:
+        checkpoints = newest_checkpoints(self._db, row["job_id"])
+        return record_of(row, checkpoints, len(checkpoints))
 
     def save_checkpoints(self, before: JobRecord | None, job: JobRecord) -> None:
         """Keep what has changed of a job's checkpoints; call inside a transaction.
