@@ -30,6 +30,8 @@ SCRIPT: Final = Path(evaluate_model.__file__)
 EVALUATOR: Final = Path(evaluator.__file__).parent
 _QUEUE: Final = "default"
 _MAX_BENCHMARKS: Final = 100
+#: Bytes of an evaluation as it is submitted: it is in memory as long as it waits.
+_MAX_REQUEST: Final = 256 * 1024
 
 #: The URL of a job's checkpoint, by its id. Raises FailedPrecondition.
 FindCheckpoint = Callable[[JobRecord, str], str]
@@ -46,6 +48,10 @@ def accept_evaluation(
     now: int,
 ) -> JobRecord:
     """The PENDING job that evaluates what `trained` made, or the model at a URI. Raises Refused."""
+    if (size := request.ByteSize()) > _MAX_REQUEST:
+        raise InvalidArgument(
+            "benchmarks", f"the evaluation has {size} bytes, and may have {_MAX_REQUEST}"
+        )
     kept = SubmitEvaluationRequest()
     kept.CopyFrom(request)
     kept.idempotency_key = ""

@@ -118,6 +118,10 @@ async def test_what_cannot_be_evaluated_is_refused(tmp_path: Path) -> None:
         code, text = await refusal(benchmarks=[Benchmark(name="mmlu", dataset=data)])
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert "exact_match, multiple_choice, perplexity" in text
+        large = Benchmark(name="perplexity", dataset=data, parameters={"field": "x" * 300_000})
+        code, text = await refusal(benchmarks=[large])
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "and may have 262144" in text
         assert (await refusal(benchmarks=[]))[0] is grpc.StatusCode.INVALID_ARGUMENT
         assert (await refusal(job_id="none"))[0] is grpc.StatusCode.NOT_FOUND
         assert (await refusal(checkpoint_id="x"))[0] is grpc.StatusCode.FAILED_PRECONDITION
