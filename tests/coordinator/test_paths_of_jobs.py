@@ -73,7 +73,10 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
     "notices.py": ("the coordinator's socket", {"os.open", "unlink"}),
     "reserve.py": ("a file of the data directory", {"os.open", "os.truncate"}),
     "run_exit.py": ("a run's directory is the runner's", {"open", "os.replace"}),
-    "run_killing.py": ("/proc and /sys", {"exists", "is_dir", "read_bytes", "read_text"}),
+    "run_killing.py": (
+        "/proc and /sys, and the runs, which no job can add to",
+        {"exists", "is_dir", "iterdir", "read_bytes", "read_text"},
+    ),
     "runner.py": (
         "a run's directory is its own; a short name for TMPDIR that nobody can guess",
         {"exists", "os.symlink", "touch"},
