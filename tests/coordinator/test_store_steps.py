@@ -191,3 +191,11 @@ def test_a_new_job_directory_has_nothing_to_take(directory: JobDir) -> None:
 
     jobdir_steps.mark_new(directory, (fails,))
     jobdir_steps.bring_up(directory, (fails,))
+
+
+def test_a_marker_that_a_power_cut_left_empty_counts_as_none(directory: JobDir) -> None:
+    taken = []
+    directory.format.touch()
+    jobdir_steps.bring_up(directory, (lambda _: taken.append(2),))
+    assert taken == [2]
+    assert read_json(directory.format) == {"format": 2}
