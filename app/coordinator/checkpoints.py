@@ -47,7 +47,7 @@ _MEASURING: Final = 1.0
 _SETTLED: Final = 2
 #: A look that took long is not repeated for so many times as long.
 _REST: Final = 20.0
-#: What is being removed, see `_remove`.
+#: What is being removed, see `_set_aside`.
 _REMOVED: Final = re.compile(r"\.[0-9a-f]{32}\.removed\.partial")
 _STEP: Final = re.compile(r"([0-9]+)$")
 
@@ -65,25 +65,33 @@ class _Found:
     def identity(self) -> str:
         """What tells it from what may be under its name at another time."""
         about = self.about
-        return f"{about.st_ino}:{about.st_mtime_ns}:{about.st_ctime_ns}"
+        return f"{about.st_ino}:{about.st_mtime_ns}:{about.st_ctime_ns}:{about.st_uid}"
 
     @property
     def is_fresh(self) -> bool:
         """Whether it was not there before, or was written anew or renamed into its place since."""
+        if self.known is None:
+            return True
         # Those that were stored without an identity are taken for what is there.
-        return self.known is None or self.known.identity not in ("", self.identity)
+        if self.known.identity in ("", self.identity):
+            return False
+        content, _, owner = _parts(self.known.identity)
+        # A run that has another user than the one before is given its files.
+        return content != _parts(self.identity)[0] or owner == str(self.about.st_uid)
 
     @property
     def age(self) -> tuple[int, int, int, str]:
         """By this those are ordered that are fresh at once, the oldest first."""
-        if self.known is not None and self._same_content():
-            # Its owner was changed, or it was renamed away and back.
+        if self.known is not None and _parts(self.known.identity)[0] == _parts(self.identity)[0]:
+            # It was renamed away and back, or given other permissions.
             return (0, self.known.sequence, 0, "")
         return (1, self.about.st_mtime_ns, step_of(self.name), self.name)
 
-    def _same_content(self) -> bool:
-        assert self.known is not None
-        return self.known.identity.rpartition(":")[0] == self.identity.rpartition(":")[0]
+
+def _parts(identity: str) -> tuple[str, str, str]:
+    """The parts of an identity: its content, when anything about it changed, and its owner."""
+    inode, written, changed, owner = identity.split(":")
+    return f"{inode}:{written}", changed, owner
 
 
 class CheckpointFinder:
@@ -97,11 +105,14 @@ class CheckpointFinder:
         self._said: set[str] = set()
         #: What the job's log is to say, in sentences, each kind once in a run.
         self.notes: list[str] = []
+        #: Whether the last look left something to `remove_leftovers`.
+        self.leftovers = False
 
     def look(
         self, root: Directory, known: Sequence[Checkpoint], *, last: bool = False
     ) -> tuple[Checkpoint, ...]:
-        """The job's checkpoints now, the oldest first; those over the number to keep are removed.
+        """The job's checkpoints now, the oldest first. Those over the number to keep are renamed
+        to what `remove_leftovers` removes: that may take long, and a look must not.
 
         `known` is what the last look returned. After a look that took long this
         one returns it as it is, unless it is the `last`. Raises OSError.
@@ -109,6 +120,7 @@ class CheckpointFinder:
         began = time.monotonic()
         if began < self._rest_until and not last:
             return tuple(known)
+        self.leftovers = False
         found = self._list(root, {checkpoint.checkpoint_id: checkpoint for checkpoint in known})
         checkpoints = self._measure(root, self._number(found, known))
         checkpoints = self._remove_oldest(root, checkpoints)
@@ -130,8 +142,7 @@ class CheckpointFinder:
         found = []
         for name in names:
             if _REMOVED.fullmatch(name):
-                # A crash left it.
-                remove_tree(root, name)
+                self.leftovers = True
             if is_unfinished(name) or not self._is_tellable(name):
                 continue
             with suppress(FileNotFoundError):
@@ -197,7 +208,8 @@ class CheckpointFinder:
         left = []
         for checkpoint in surplus:
             try:
-                if _remove(root, checkpoint):
+                if _set_aside(root, checkpoint):
+                    self.leftovers = True
                     continue
             except OSError as error:
                 self._say(
@@ -250,8 +262,19 @@ def _size(root: Directory, name: str) -> int:
         return 0
 
 
-def _remove(root: Directory, checkpoint: Checkpoint) -> bool:
-    """Remove a checkpoint; whether it was still the same. Raises OSError."""
+def remove_leftovers(root: Directory) -> None:
+    """Remove the checkpoints that looks have set aside. May take long. Raises OSError."""
+    with closing(root.scan()) as entries:
+        names = [entry.name for entry in islice(entries, MAX_ENTRIES)]
+    for name in names:
+        if _REMOVED.fullmatch(name):
+            # What cannot be removed now is found by the next look.
+            with suppress(OSError):
+                remove_tree(root, name)
+
+
+def _set_aside(root: Directory, checkpoint: Checkpoint) -> bool:
+    """Rename a checkpoint to be removed; whether it was still the same. Raises OSError."""
     try:
         about = root.stat(checkpoint.checkpoint_id)
     except FileNotFoundError:
@@ -259,7 +282,5 @@ def _remove(root: Directory, checkpoint: Checkpoint) -> bool:
     if checkpoint.identity not in ("", _Found(checkpoint.checkpoint_id, about, None).identity):
         return False
     # At once or not at all: what is half there is no checkpoint.
-    hidden = unguessable("removed")
-    root.rename(checkpoint.checkpoint_id, root, hidden)
-    remove_tree(root, hidden)
+    root.rename(checkpoint.checkpoint_id, root, unguessable("removed"))
     return True

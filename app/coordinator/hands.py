@@ -7,7 +7,7 @@ after a failure that passes, and goes on from where things are.
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -78,11 +78,14 @@ class Hands:
         self._copying = ThreadPoolExecutor(_COPYING, thread_name_prefix="copying")
         # One for all jobs: looking is never urgent.
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="looking")
+        # A checkpoint may have millions of files: no look must wait for that.
+        self._removing = ThreadPoolExecutor(1, thread_name_prefix="removing")
 
     def close(self) -> None:
         """Let the threads go; call when no task is left."""
         self._copying.shutdown(wait=False)
         self._looking.shutdown(wait=False)
+        self._removing.shutdown(wait=False, cancel_futures=True)
 
     async def prepare(self, job: JobRecord, task: JobTask) -> None:
         """Set the job's directory up. Raises OSError, and whatever its files bring about."""
@@ -223,7 +226,10 @@ class Hands:
             keep=job.submission.output_config.max_checkpoints, clock=self._clock
         )
 
+        removal: Future[None] | None = None
+
         def look(notes: list[str], *, last: bool) -> Callable[[], Step]:
+            nonlocal removal
             checkpoints = None
             # The tenant's own files: they may be in any state.
             with suppress(BadUrl, FileNotFoundError, NotADirectoryError):
@@ -232,9 +238,18 @@ class Hands:
                 )
             notes += finder.notes
             finder.notes.clear()
+            if finder.leftovers and (removal is None or removal.done()):
+                removal = self._removing.submit(self._remove_leftovers, job)
             return lambda: self._scheduler.observed(job.job_id, checkpoints=checkpoints)
 
         return look
+
+    def _remove_leftovers(self, job: JobRecord) -> None:
+        try:
+            self._workspace.remove_leftovers(job)
+        except (BadUrl, OSError) as error:
+            # The next look finds them again.
+            _log.warning("checkpoints_not_removed", job_id=job.job_id, reason=str(error))
 
     async def _clear_temporary(self, job: JobRecord) -> None:
         try:

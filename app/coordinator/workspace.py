@@ -19,7 +19,7 @@ from app.files.removing import remove_tree
 
 from . import jobdir_steps, logs
 from .artefacts import Artefacts, Exported
-from .checkpoints import CheckpointFinder
+from .checkpoints import CheckpointFinder, remove_leftovers
 from .conversion.errors import CannotConvert
 from .drive import ATLAS_SCHEME, CHECKPOINTS, SCHEME, BadUrl, Drive
 from .evaluations import EVALUATOR, SCRIPT, process_config
@@ -156,6 +156,12 @@ class Workspace:
         """
         with self.open_checkpoints(job) as root:
             return finder.look(root, job.checkpoints, last=last)
+
+    def remove_leftovers(self, job: JobRecord) -> None:
+        """Remove the checkpoints that looks have set aside. May take long. Raises BadUrl,
+        OSError."""
+        with self.open_checkpoints(job) as root:
+            remove_leftovers(root)
 
     def export(self, job: JobRecord, abandoned: threading.Event) -> Exported:
         """Bring the artefacts to their destination. Raises Unprepared, Abandoned, OSError."""

@@ -11,7 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.coordinator import checkpoints as module
-from app.coordinator.checkpoints import CheckpointFinder, is_unfinished, step_of
+from app.coordinator.checkpoints import (
+    CheckpointFinder,
+    is_unfinished,
+    remove_leftovers,
+    step_of,
+)
 from app.coordinator.records import MAX_COUNT, Checkpoint
 from app.files.directory import Directory
 
@@ -29,6 +34,8 @@ class Looks:
         """The ids of the checkpoints, the oldest first."""
         with Directory.open(self.path) as root:
             self.seen = self.finder.look(root, self.seen, last=True)
+            if self.finder.leftovers:
+                remove_leftovers(root)
         assert [each.sequence for each in self.seen] == sorted(
             {each.sequence for each in self.seen}
         )
