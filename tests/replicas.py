@@ -112,7 +112,7 @@ def settings_for(
 ) -> Settings:
     """Settings of a gateway; sections in place of the usual ones by name."""
     usual: dict[str, Any] = {
-        "coordinator": UpstreamSettings(
+        "upstream": UpstreamSettings(
             address=coordinator,
             api_secret=api_secret,
             read_attempts=1,

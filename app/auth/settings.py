@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from app.configuration.section import Section, optional, optional_secret, setting
+from app.scaikey.settings import JwksSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +74,13 @@ class AuthSettings(Section):
     exchange_cache_size: int = setting(
         10_000, "Maximum number of cached tokens.", at_least=1, at_most=1_000_000
     )
+
+    @property
+    def jwks(self) -> JwksSettings:
+        """The settings of the issuer's keys."""
+        return JwksSettings(
+            url=self.jwks_url,
+            ttl=self.jwks_ttl,
+            cooldown=self.jwks_cooldown,
+            stale_limit=self.jwks_stale_limit,
+        )

@@ -1,12 +1,14 @@
 """The one channel to the coordinator, held open for the life of the process."""
 
 import json
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
 from app.bridge.settings import UpstreamSettings
-from app.bridge.tls import server_name_options
+from app.bridge.tls import ChannelCredentials, server_name_options
+
+Channel: TypeAlias = grpc.aio.Channel
 
 SERVICE = "mindcoordinator.v1.MindCoordinator"
 
@@ -32,8 +34,8 @@ MAX_METADATA_BYTES = 64 * 1024
 
 
 def open_channel(
-    settings: UpstreamSettings, *, credentials: grpc.ChannelCredentials | None = None
-) -> grpc.aio.Channel:
+    settings: UpstreamSettings, *, credentials: ChannelCredentials | None = None
+) -> Channel:
     """Open the channel; it connects at the first call. The caller closes it.
 
     To be called on the running event loop, after any fork. Without

@@ -2,15 +2,17 @@
 
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
 from app.bridge.settings import UpstreamSettings
 from app.configuration.section import SettingsError
 
+ChannelCredentials: TypeAlias = grpc.ChannelCredentials
 
-def channel_credentials(settings: UpstreamSettings) -> grpc.ChannelCredentials | None:
+
+def channel_credentials(settings: UpstreamSettings) -> ChannelCredentials | None:
     """Read the files that the settings name; None if the channel is to be plain text.
 
     To be called before the event loop runs. Raises `SettingsError` with one

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import grpc
 import structlog
 from aiohttp import web
 
@@ -30,9 +29,10 @@ from app.auth.jwt import JwtVerifier
 from app.auth.rate_limit import RateLimit
 from app.auth.revocations import Revocations
 from app.auth.tickets import Tickets
-from app.bridge.channel import open_channel
+from app.bridge.channel import Channel, open_channel
 from app.bridge.client import CoordinatorClient
 from app.bridge.health import coordinator_problem
+from app.bridge.tls import ChannelCredentials
 from app.bridge.watch import WatchClient
 from app.cache.jobs import JobCache
 from app.cache.writer import JobWriter
@@ -51,10 +51,10 @@ _CHECK_SECONDS = 2.0
 log = structlog.get_logger()
 
 _POOL: web.AppKey[Pool] = web.AppKey("pool", Pool)
-CREDENTIALS: web.AppKey[grpc.ChannelCredentials | None] = web.AppKey("credentials")
+CREDENTIALS: web.AppKey[ChannelCredentials | None] = web.AppKey("credentials")
 _KEYS: web.AppKey[KeyLookup] = web.AppKey("keys", KeyLookup)
 _JOB_WRITER: web.AppKey[JobWriter] = web.AppKey("job_writer", JobWriter)
-_CHANNEL: web.AppKey[grpc.aio.Channel] = web.AppKey("channel", grpc.aio.Channel)
+_CHANNEL: web.AppKey[Channel] = web.AppKey("channel", Channel)
 
 
 async def database_context(app: web.Application) -> AsyncIterator[None]:
@@ -79,10 +79,10 @@ async def identity_context(app: web.Application) -> AsyncIterator[None]:
     verifiers: list[Verifier] = [ApiKeyVerifier(keys=keys, now=_now)]
     async with AsyncExitStack() as stack:
         stack.push_async_callback(keys.close)
-        session = await stack.enter_async_context(open_session(settings))
+        session = await stack.enter_async_context(open_session(timeout=settings.http_timeout))
         if settings.jwks_url:
             key_set = KeySetCache(
-                settings=settings,
+                settings=settings.jwks,
                 session=session,
                 clock=time.monotonic,
                 fetches=metrics.jwks_fetches,

@@ -2,20 +2,20 @@
 
 import aiohttp
 
-from app.auth.settings import AuthSettings
-
 
 class AnswerTooLong(Exception):
     """An answer of ScaiKey exceeds the limit."""
 
 
-def open_session(settings: AuthSettings) -> aiohttp.ClientSession:
-    """Make the session that everything which asks ScaiKey shares; close it at the end.
+def open_session(*, timeout: float) -> aiohttp.ClientSession:
+    """Return the session shared by everything that asks ScaiKey, for the caller to close.
+
+    `timeout` is for each request, in seconds.
 
     Requests must not follow redirects: what is sent to ScaiKey is for ScaiKey alone.
     """
     return aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=settings.http_timeout),
+        timeout=aiohttp.ClientTimeout(total=timeout),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     )

@@ -15,8 +15,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 from prometheus_client import Counter
 
-from app.auth.settings import AuthSettings
 from app.scaikey.http import AnswerTooLong, read_bounded, reason
+from app.scaikey.settings import JwksSettings
 from app.tasks.single_flight import SingleFlight
 
 log = structlog.get_logger()
@@ -58,11 +58,11 @@ class _Fetched:
 class KeySetCache:
     """The issuer's keys, as a JWKS URL has them.
 
-    They are fetched at the first use, again once they are `jwks_ttl` old, and
+    They are fetched at the first use, again once they are `ttl` old, and
     again for a `kid` that is not among them, then at most once in
-    `jwks_cooldown` seconds. Whoever needs a fetch at the same time shares one,
+    `cooldown` seconds. Whoever needs a fetch at the same time shares one,
     which goes on when one of them leaves. While fetches fail, keys are served
-    for `jwks_stale_limit` seconds longer, and the issuer is asked again after
+    for `stale_limit` seconds longer, and the issuer is asked again after
     each cool-down, without keeping anyone waiting. A document without a usable
     key counts as a failure: it is more often a mistake than the end of an
     issuer.
@@ -73,7 +73,7 @@ class KeySetCache:
     def __init__(
         self,
         *,
-        settings: AuthSettings,
+        settings: JwksSettings,
         session: aiohttp.ClientSession,
         clock: Callable[[], float],
         fetches: Counter,
@@ -82,7 +82,7 @@ class KeySetCache:
         self._session = session
         self._clock = clock
         self._fetches = fetches
-        self._limit = settings.jwks_ttl + settings.jwks_stale_limit
+        self._limit = settings.ttl + settings.stale_limit
         self._fetched: _Fetched | None = None
         self._fetching = SingleFlight[str, None]()
         self._attempt_at: float | None = None
@@ -90,7 +90,7 @@ class KeySetCache:
 
     async def find(self, kid: str) -> Found:
         """Return the key, or why there is none. Raises `KeysUnavailable`."""
-        if self._age() >= self._settings.jwks_ttl:
+        if self._age() >= self._settings.ttl:
             fetch = self._begin_fetch()
             # After a failure, nobody waits for the next one who can be served without.
             if not (self._failed and self._age() < self._limit):
@@ -121,7 +121,7 @@ class KeySetCache:
 
     def _begin_fetch(self) -> "asyncio.Task[None] | None":
         """Return the fetch that is under way; begin one unless one was tried just now."""
-        url = self._settings.jwks_url
+        url = self._settings.url
         fetch = self._fetching.running(url)
         if fetch is None and not self._cooling_down():
             fetch = self._fetching.start(url, self._fetch, name="fetch the issuer's keys")
@@ -130,7 +130,7 @@ class KeySetCache:
     def _cooling_down(self) -> bool:
         if self._attempt_at is None:
             return False
-        pause = self._settings.jwks_cooldown
+        pause = self._settings.cooldown
         if self._fetched is None:
             pause = min(pause, _PAUSE_WITHOUT_KEYS)
         return self._clock() - self._attempt_at < pause
@@ -142,7 +142,7 @@ class KeySetCache:
         except (aiohttp.ClientError, TimeoutError, AnswerTooLong, BadKeySet) as error:
             self._failed = True
             self._fetches.labels(result="failed").inc()
-            log.warning("jwks_fetch_failed", url=self._settings.jwks_url, reason=reason(error))
+            log.warning("jwks_fetch_failed", url=self._settings.url, reason=reason(error))
         else:
             self._failed = False
             self._fetched = _Fetched(keys, asked_at)
@@ -152,7 +152,7 @@ class KeySetCache:
 
     async def _document(self) -> bytes:
         async with self._session.get(
-            self._settings.jwks_url,
+            self._settings.url,
             allow_redirects=False,
             headers={"Accept": "application/jwk-set+json, application/json"},
         ) as response:

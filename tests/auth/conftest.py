@@ -46,5 +46,5 @@ def auth(issuer: ScriptedIssuer) -> AuthSettings:
 
 @pytest.fixture
 async def session(auth: AuthSettings) -> AsyncIterator[aiohttp.ClientSession]:
-    async with open_session(auth) as session:
+    async with open_session(timeout=auth.http_timeout) as session:
         yield session

@@ -29,7 +29,9 @@ from tests.auth.scripted_issuer import ScriptedIssuer, claims, ec_key, public, r
 async def authenticator(
     auth: AuthSettings, session: aiohttp.ClientSession, clock: Clock
 ) -> AsyncIterator[Authenticator]:
-    keys = KeySetCache(settings=auth, session=session, clock=clock, fetches=Metrics().jwks_fetches)
+    keys = KeySetCache(
+        settings=auth.jwks, session=session, clock=clock, fetches=Metrics().jwks_fetches
+    )
     yield Authenticator(verifiers=(JwtVerifier(settings=auth, keys=keys, now=clock),))
     await keys.close()
 

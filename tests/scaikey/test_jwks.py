@@ -31,7 +31,7 @@ async def make(
 
     def make(metrics: Metrics | None = None, **others: Any) -> KeySetCache:
         cache = KeySetCache(
-            settings=replace(auth, **others),
+            settings=replace(auth, **others).jwks,
             session=session,
             clock=clock,
             fetches=(metrics or Metrics()).jwks_fetches,
@@ -191,10 +191,9 @@ async def test_an_issuer_that_does_not_answer(
     auth: AuthSettings, issuer: ScriptedIssuer, clock: Clock
 ) -> None:
     issuer.open.clear()
-    settings = replace(auth, http_timeout=0.1)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as session:
         cache = KeySetCache(
-            settings=settings, session=session, clock=clock, fetches=Metrics().jwks_fetches
+            settings=auth.jwks, session=session, clock=clock, fetches=Metrics().jwks_fetches
         )
         with structlog.testing.capture_logs() as events, pytest.raises(KeysUnavailable):
             async with asyncio.timeout(PATIENCE):
