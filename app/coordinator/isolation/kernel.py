@@ -43,7 +43,7 @@ def forbid_new_privileges() -> None:
 
 
 def keep_capabilities(mask: int) -> None:
-    """Give up every capability that is not in `mask`; what is started has none (capset(2))."""
+    """Drop every capability that is not in `mask`; what is started has none (capset(2))."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0)
     sets = (ctypes.c_uint32 * 6)(mask, mask, 0, 0, 0, 0)
     checked(libc.capset(header, sets))
