@@ -2,6 +2,10 @@
 
 Every handler carries exactly one declaration, `@requires(...)` or `@public`;
 `check_declared` refuses an application in which one lacks it.
+
+A ticket beside an Authorization header is refused: whichever took precedence,
+somebody would be surprised about the stream's user. Streams do not support HEAD,
+which would open one and use up a ticket.
 """
 
 from collections.abc import Awaitable, Callable, Iterable

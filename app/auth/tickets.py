@@ -4,6 +4,10 @@ A ticket is `sgt_` and 43 random characters (256 bits). It opens one stream,
 once, within a minute: of the job, the kind and the caller for whom it was
 made. PostgreSQL has its SHA-256, so that every replica takes it and only one
 can. A stream that it opened ends when the credential behind it does.
+
+A ticket that does not fit the request is used up, so that it cannot be tried out.
+Expired tickets are deleted by those that create new ones, up to a hundred each: no
+task and no particular replica has to do it.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""JSON Schema (2020-12) of what `converters` makes of a message, from the same descriptors."""
+"""JSON Schema (2020-12) of what `converters` makes of a message, from the same descriptors.
+
+An enum may also be a number: a value of a newer contract is passed on, not lost.
+"""
 
 from collections.abc import Iterator
 from typing import Any, TypeAlias

@@ -1,4 +1,8 @@
-"""Which page of a list is asked for: its order, and tokens of our own (AIP-132, AIP-158)."""
+"""Which page of a list is asked for: its order, and tokens of our own (AIP-132, AIP-158).
+
+The cache has tokens of its own: a coordinator's token is opaque, and a list that
+continues from another source would skip and repeat jobs.
+"""
 
 import base64
 import hashlib

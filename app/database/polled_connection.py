@@ -8,6 +8,10 @@ server, connecting fails for ever.
 
 So the loop is given a selector to watch, which is one descriptor from the
 beginning to the end, and which is told what to wait for on the socket.
+
+uvloop keeps a dead handle under the number of a descriptor that had an error, and
+can then watch no other one with that number. Hence the loop watches a selector for
+each connection instead of its socket.
 """
 
 import selectors

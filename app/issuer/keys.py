@@ -1,4 +1,8 @@
-"""The issuer's signing keys: one that signs, and those that signed before it."""
+"""The issuer's signing keys: one that signs, and those that signed before it.
+
+A replaced signing key is published from the next start on, for as long as its tokens
+live: an issuer that runs meanwhile goes on signing with it.
+"""
 
 import json
 import os

@@ -1,4 +1,9 @@
-"""Who a subject token speaks for, and the tokens that are made of it."""
+"""Who a subject token speaks for, and the tokens that are made of it.
+
+The issuer exchanges only its tokens for the gateway: a token for ScaiDrive must not
+become one for anything else. `iss` is a name, not an address, since the port changes
+from start to start while tokens live on.
+"""
 
 import secrets
 from collections.abc import Callable

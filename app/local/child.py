@@ -1,4 +1,8 @@
-"""A child process that is kept running, and its log file."""
+"""A child process that is kept running, and its log file.
+
+Log files are bounded by copying and truncating, not by renaming: children write to
+them directly, so that no supervisor, slow or dead, can block them.
+"""
 
 import asyncio
 import json

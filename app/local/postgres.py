@@ -3,6 +3,11 @@
 The wheel's own `get_server` is not used: it cannot have a space in the data
 directory's path, opens every directory above it to all users when it is run
 as root, and lets the server outlive us.
+
+As root, PostgreSQL runs as another user. Where the way to the data directory is
+closed to that user, it keeps the one capability that lets it pass; no directory's
+mode is changed. A cluster is made beside its place and renamed, so that an
+interrupted start leaves nothing half-made under a real name.
 """
 
 import asyncio

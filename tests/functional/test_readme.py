@@ -1,11 +1,9 @@
 """The README's lines, pasted into a shell as they stand."""
 
 import json
-import os
 import re
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -144,16 +142,3 @@ def test_every_setting_is_in_the_documentation() -> None:
     assert documented == as_markdown(SECTIONS.values()), (
         "run: python -m app settings > docs/configuration.md"
     )
-
-
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", (PROJECT / "README.md").read_text())
-    assert links
-    assert [link for link in links if not (PROJECT / Path(link)).exists()] == []
-
-
-def test_folders_that_are_named_are_there() -> None:
-    named = re.findall(r"^\| (`[a-z/.`, ]+`) \|", (PROJECT / "README.md").read_text(), re.M)
-    paths = re.findall(r"`([a-z/.]+)`", " ".join(named))
-    assert "app/hub/" in paths
-    assert [path for path in paths if not os.path.exists(PROJECT / path)] == []

@@ -1,4 +1,8 @@
-"""The API's description of itself, and a page to read and try it."""
+"""The API's description of itself, and a page to read and try it.
+
+The page is Swagger UI from its npm package, unchanged (`scripts/vendor-swagger-ui`);
+its policy allows no inline script or style, and no other host.
+"""
 
 import hashlib
 from dataclasses import dataclass
