@@ -53,11 +53,11 @@ class _Joined(io.RawIOBase):
         self._file = file
 
     def readable(self) -> bool:
-        """See io.RawIOBase."""
+        """Always."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """See io.RawIOBase."""
+        """Fill what there is into `buffer`; returns how many bytes, 0 at the end."""
         block = self._start[: len(buffer)] or self._file.read(len(buffer))
         self._start = self._start[len(buffer) :]
         buffer[: len(block)] = block

@@ -56,7 +56,7 @@ class Unpacked(io.RawIOBase):
         self._source: Any = self._guarded(lambda: _UNPACKERS[suffix](packed))
 
     def readable(self) -> bool:
-        """See io.RawIOBase."""
+        """Always."""
         return True
 
     def read(self, size: int = -1) -> bytes:

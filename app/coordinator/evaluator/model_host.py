@@ -64,7 +64,7 @@ class CharacterModel:
         return [self._number.get(character, unknown) for character in text]
 
     def score(self, prompt: str, continuation: str) -> tuple[float, int]:
-        """See Model; what comes before the prompt counts as line breaks."""
+        """The log-probability; what comes before the prompt counts as line breaks."""
         np = self._np
         came = self._tokens(continuation)
         if not came:
@@ -80,7 +80,7 @@ class CharacterModel:
         return total, len(came)
 
     def generate(self, prompt: str, max_tokens: int) -> str:
-        """See Model."""
+        """The most probable character, `max_tokens` times."""
         np = self._np
         tokens = [*self._tokens("\n" * self._context), *self._tokens(prompt)]
         start = len(tokens)
