@@ -25,9 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from app.files.json_files import read_json as read_json
-from app.files.json_files import write_json as write_json
-
 #: How a runner is told its directory. Not by an argument: those are open to all processes.
 RUN_VARIABLE: Final = "SCAIMIND_RUN_DIRECTORY"
 #: The directory of a job's script.

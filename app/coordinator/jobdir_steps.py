@@ -17,8 +17,9 @@ from typing import Final
 import orjson
 
 from app.files.directory import Directory
+from app.files.json_files import write_json
 
-from .jobdir import PROGRAM, JobDir, locked, write_json
+from .jobdir import PROGRAM, JobDir, locked
 
 JobDirStep = Callable[[JobDir], None]
 

@@ -14,19 +14,12 @@ from typing import Any, Final
 
 import structlog
 
+from app.files.json_files import read_json, write_json
+
 from .failures import is_disk_full, is_passing
 from .isolation.leftovers import end_leftovers
 from .isolation.levels import BEFORE_LEVELS
-from .jobdir import (
-    RUN_VARIABLE,
-    RUNNER_SIGNALS,
-    Locked,
-    RunDir,
-    locked,
-    open_process,
-    read_json,
-    write_json,
-)
+from .jobdir import RUN_VARIABLE, RUNNER_SIGNALS, Locked, RunDir, locked, open_process
 from .metrics import MetricsReader, MetricsWriter
 from .metrics_file import Look, MetricsFile
 from .run_exit import leave_exit, reserve_exit

@@ -9,7 +9,9 @@ from typing import Final
 
 import structlog
 
-from .jobdir import JobDir, Locked, RunDir, locked, process_mark, read_json
+from app.files.json_files import read_json
+
+from .jobdir import JobDir, Locked, RunDir, locked, process_mark
 from .launcher import RUNNER_MODULE, bury
 
 #: Seconds: how long a process that was killed may take to go.

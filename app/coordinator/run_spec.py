@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.credentials import MASK
+from app.files.json_files import read_json
 
 from .drive import Drive
 from .inputs import access_of
 from .isolation.levels import Level
 from .job_environment import own_variables
 from .job_secrets import JobSecrets, unknown
-from .jobdir import JobDir, read_json
+from .jobdir import JobDir
 from .ranks import RankPlace, places_of
 from .records import JobRecord, Kind
 from .run_limits import RunLimits

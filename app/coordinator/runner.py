@@ -22,6 +22,7 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from app.files.json_files import read_json, write_json
 from app.undumpable import make_undumpable
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
@@ -33,15 +34,7 @@ from .isolation.processes import end_descendants
 from .isolation.resource_watch import Bounds, ResourceWatch
 from .isolation.sandbox import Report, Sandbox
 from .job_secrets import Concealer, put_in, read_secrets
-from .jobdir import (
-    RUN_VARIABLE,
-    RUNNER_SIGNALS,
-    RunDir,
-    locked,
-    process_mark,
-    read_json,
-    write_json,
-)
+from .jobdir import RUN_VARIABLE, RUNNER_SIGNALS, RunDir, locked, process_mark
 from .lines import Line
 from .logs import LogWriter
 from .metrics import MetricsWriter

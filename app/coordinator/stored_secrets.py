@@ -7,10 +7,11 @@ from typing import Any
 import structlog
 
 from app.credentials import MASK, shown_value
+from app.files.json_files import read_json, write_json
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 from .job_secrets import JobSecrets, take_out
-from .jobdir import JobDir, RunDir, read_json, write_json
+from .jobdir import JobDir, RunDir
 from .states import RETRYABLE, TERMINAL
 
 _log = structlog.get_logger("scaimind.coordinator")

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from app.coordinator import confinement, server
 from app.coordinator.confinement import landlock_version, missing_protection, system_paths
 from app.coordinator.isolation import probe
-from app.coordinator.jobdir import JobDir, read_json
+from app.coordinator.jobdir import JobDir
+from app.files.json_files import read_json
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from tests.coordinator.harness import (
     SECRET,

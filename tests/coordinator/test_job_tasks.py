@@ -16,13 +16,13 @@ from app.coordinator import launcher
 from app.coordinator.controller import Controller
 from app.coordinator.failures import Backoff, is_passing
 from app.coordinator.hands import Hands
-from app.coordinator.jobdir import read_json
 from app.coordinator.launcher import RunnerHandle
 from app.coordinator.metrics import MetricsReader
 from app.coordinator.own_lines import OwnLines
 from app.coordinator.run_spec import RunSpecs
 from app.coordinator.store import Store
 from app.coordinator.workspace import Workspace
+from app.files.json_files import read_json
 from generated.mindcoordinator.v1.cluster_pb2 import (
     DrainNodeRequest,
     EnableNodeRequest,

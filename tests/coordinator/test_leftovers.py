@@ -16,7 +16,8 @@ import pytest
 from app.coordinator import launcher
 from app.coordinator.isolation.ownership import give_to_job, open_to_job
 from app.coordinator.isolation.uids import JobUids, NoUid
-from app.coordinator.jobdir import JobDir, RunDir, process_mark, write_json
+from app.coordinator.jobdir import JobDir, RunDir, process_mark
+from app.files.json_files import write_json
 from tests.coordinator.test_launcher import run_of
 
 SLEEPS = "import time; time.sleep(600)"

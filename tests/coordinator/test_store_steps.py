@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from app.coordinator import BadConfig, jobdir_steps
-from app.coordinator.jobdir import JobDir, Locked, locked, read_json
+from app.coordinator.jobdir import JobDir, Locked, locked
 from app.coordinator.jobdir_steps import NewerFormat
 from app.coordinator.store import Store
 from app.coordinator.store_steps import STEPS, StoreStep, UnusableStore, bring_up
+from app.files.json_files import read_json
 from tests.coordinator.harness import running
 
 
