@@ -195,14 +195,15 @@ async def test_a_job_goes_on_from_what_it_wrote_last_not_from_the_highest_step(
 step = {"": 200, "step-200": 150, "step-150": 0}[os.path.basename(start)]
 if not step:
     sys.exit(0)
-print("ready", flush=True)
+print("ready for", step, flush=True)
 time.sleep(600)
 """
     )
     async with machine.client() as client:
         job_id = await client.submit(script)
         for written in ("step-200", "step-150"):
-            await client.until_line(job_id, "ready")
+            # Its handler of SIGTERM is there.
+            await client.until_line(job_id, f"ready for {written.removeprefix('step-')}")
             await client.call("PauseJob", PauseJobRequest(job_id=job_id, save_checkpoint=True))
             job = await client.until_status(job_id, "PAUSED")
             assert job.checkpoints[-1].checkpoint_id == written
