@@ -7,7 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from generated.mindcoordinator.v1.watch_pb2 import LogEntry, WatchJobResponse
+from google.protobuf.message import DecodeError
+
+from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel, WatchJobResponse
 
 from . import journal
 from .journal import CLASSES, Cursor, JournalReader, Slice
@@ -40,7 +42,11 @@ def read_epoch(directory: Path) -> str:
 
 
 def _class_of(record: bytes) -> int:
-    return class_of_level(WatchJobResponse.FromString(record).logs[0].level)
+    try:
+        return class_of_level(WatchJobResponse.FromString(record).logs[0].level)
+    except DecodeError:
+        # As `_entry` tells it.
+        return class_of_level(LogLevel.LOG_LEVEL_WARNING)
 
 
 def class_of_level(level: int) -> int:
@@ -91,7 +97,7 @@ def read_behind(path: str, cursor: Cursor, *, limit: int, max_bytes: int = PAGE_
     Raises OSError.
     """
     piece = journal.read_behind(path, cursor, tag=TAG, limit=limit, max_bytes=max_bytes)
-    return Page(list(WatchJobResponse.FromString(piece.data).logs), piece.cursor)
+    return Page(_entries(piece), piece.cursor)
 
 
 class LogReader:
@@ -125,7 +131,7 @@ class LogReader:
     def read(self, cursor: Cursor, *, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
         """All entries behind `cursor`, up to the limits."""
         piece = self._journal.read(cursor, limit=limit, max_bytes=max_bytes)
-        return Page(list(WatchJobResponse.FromString(piece.data).logs), piece.cursor)
+        return Page(_entries(piece), piece.cursor)
 
     def select(
         self, cursor: Cursor, *, limit: int, min_level: int, through: int, max_bytes: int
@@ -134,7 +140,7 @@ class LogReader:
         chosen: list[LogEntry] = []
         size = 0
         for piece in self._pieces(cursor, min_level=min_level, limit=limit):
-            for entry in WatchJobResponse.FromString(piece.data).logs:
+            for entry in _entries(piece):
                 if entry.offset > through:
                     return Page(chosen, self._journal.locate(through))
                 if entry.level >= min_level:
@@ -155,7 +161,7 @@ class LogReader:
         mark = self._journal.block_before(left_out, passing)
         seen = mark.count(passing)
         for piece in self._journal.blocks_with(mark.cursor, passing):
-            for entry in WatchJobResponse.FromString(piece.data).logs:
+            for entry in _entries(piece):
                 if entry.level >= min_level:
                     if seen == left_out:
                         return self._journal.locate(entry.offset - 1)
@@ -178,11 +184,32 @@ class LogReader:
         mark = self._journal.block_of(through)
         count = mark.count(passing)
         for piece in self._journal.blocks_with(mark.cursor, passing):
-            for entry in WatchJobResponse.FromString(piece.data).logs:
+            for entry in _entries(piece):
                 if entry.offset > through:
                     return count
                 count += entry.level >= min_level
         return count
+
+
+def _entries(piece: Slice) -> list[LogEntry]:
+    """The entries of a slice. One that is damaged is told as such, in its place."""
+    try:
+        return list(WatchJobResponse.FromString(piece.data).logs)
+    except DecodeError:
+        first = piece.cursor.number - piece.count + 1
+        return [_entry(payload, offset) for offset, payload in enumerate(piece.payloads(), first)]
+
+
+def _entry(payload: bytes, offset: int) -> LogEntry:
+    try:
+        return LogEntry.FromString(payload)
+    except DecodeError:
+        return LogEntry(
+            offset=offset,
+            level=LogLevel.LOG_LEVEL_WARNING,
+            source="coordinator",
+            message="This line is damaged on the coordinator's disk.",
+        )
 
 
 def _passing(min_level: int) -> range:

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from google.protobuf.message import DecodeError
 
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot, WatchJobResponse
 
 from . import journal
-from .journal import Cursor, JournalReader
+from .journal import Cursor, JournalReader, Slice
 from .journal_writer import JournalWriter
 from .metrics_blocks import BlockWriter
 from .metrics_line import count_of
@@ -74,6 +77,18 @@ class MetricsWriter:
         self._blocks.close()
 
 
+def _snapshots(piece: Slice) -> list[MetricsSnapshot]:
+    """The snapshots of a slice, without those that are damaged."""
+    try:
+        return list(WatchJobResponse.FromString(piece.data).metrics)
+    except DecodeError:
+        snapshots = []
+        for payload in piece.payloads():
+            with suppress(DecodeError):
+                snapshots.append(MetricsSnapshot.FromString(payload))
+        return snapshots
+
+
 def snapshots_path(directory: Path) -> str:
     """Where the snapshots of a job's metrics are, for `read_behind`."""
     return str(directory / SNAPSHOTS)
@@ -87,7 +102,7 @@ def read_behind(
     Raises OSError.
     """
     piece = journal.read_behind(path, cursor, tag=TAG, limit=limit)
-    return list(WatchJobResponse.FromString(piece.data).metrics), piece.cursor
+    return _snapshots(piece), piece.cursor
 
 
 class MetricsReader(JournalReader):
@@ -99,7 +114,7 @@ class MetricsReader(JournalReader):
     def after(self, cursor: Cursor, *, limit: int = _PAGE) -> tuple[list[MetricsSnapshot], Cursor]:
         """At most `limit` snapshots behind `cursor`."""
         piece = self.read(cursor, limit=limit)
-        return list(WatchJobResponse.FromString(piece.data).metrics), piece.cursor
+        return _snapshots(piece), piece.cursor
 
     def places(self, *, after: int) -> Iterator[tuple[MetricsSnapshot, int]]:
         """The snapshots behind number `after`, and how many bytes lie before each."""
