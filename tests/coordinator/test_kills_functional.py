@@ -3,6 +3,7 @@
 import asyncio
 import random
 import signal
+import textwrap
 from pathlib import Path
 
 import grpc
@@ -47,6 +48,12 @@ class Submitter:
         self.open.pop(0)
 
 
+def put_script(folder: Path) -> None:
+    """The script of all jobs, in the tenant's folder."""
+    folder.mkdir(parents=True)
+    (folder / "train.py").write_text(textwrap.dedent(BEGINS + COUNTS))
+
+
 async def check_job(client: Client, directory: JobDir, job_id: str, up_to: int) -> None:
     job = await client.end(job_id)
     assert (status_of(job), job.run_count) == ("COMPLETED", 1), job
@@ -65,6 +72,8 @@ async def test_jobs_survive_fifty_deaths_of_their_coordinator(tmp_path: Path) ->
     choose = random.Random(50)
     data, drive = tmp_path / "data", tmp_path / "data/drive"
     submitter = Submitter(choose)
+    # Once: written anew, it could be copied for a job while it is empty.
+    put_script(drive / "local")
     async with nursery(data) as coordinators:
         for _ in range(KILLS):
             life = await coordinators.life()
@@ -74,7 +83,6 @@ async def test_jobs_survive_fifty_deaths_of_their_coordinator(tmp_path: Path) ->
                 await life.end(signal.SIGKILL)
                 continue
             async with client_of(await life.port(), drive) as client:
-                client.write("train.py", BEGINS + COUNTS)
                 submitting = asyncio.create_task(submitter.submit_next(client))
                 await asyncio.sleep(choose.choice([0.0, 0.005, 0.02, 0.1, 0.3, 0.6]))
                 await life.end(signal.SIGKILL)
