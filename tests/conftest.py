@@ -40,6 +40,11 @@ def the_log_is_as_before() -> Iterator[None]:
     structlog.configure(**before)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test's bytes by their argument: those of a packed file differ between processes."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 async def no_task_is_left_over() -> AsyncIterator[None]:
     """Fails a test after which a task of its event loop is still there."""
