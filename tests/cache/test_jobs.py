@@ -140,7 +140,7 @@ def test_a_token_is_good_for_its_own_list_alone() -> None:
         List("acme", [5], Order("name", True)),
         List("acme", [5], Order("created_at", False)),
     ):
-        with pytest.raises(BadPage, match="start without one"):
+        with pytest.raises(BadPage, match="Start without one"):
             other.read(token)
 
 

@@ -169,7 +169,7 @@ async def test_a_list_cannot_be_continued_by_the_other_side(gateway: Gateway) ->
     # A token of the coordinator's, while it is away.
     status, body = await gateway.ask("/jobs?page_token=theirs", **HOUR)
     assert (status, body["error"]["code"]) == (503, "COORDINATOR_UNAVAILABLE")
-    assert "start without one" in body["error"]["message"]
+    assert "Start without one" in body["error"]["message"]
     assert "retry_after" in body["error"]
 
     status, body = await gateway.ask("/jobs?page_size=2", **HOUR)
