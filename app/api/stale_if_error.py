@@ -26,14 +26,14 @@ def check_page(token: str, request: web.Request, error: ApiError) -> None:
     if error.kind is INVALID_ARGUMENT and is_ours(token):
         raise ApiError(
             INVALID_ARGUMENT,
-            "page_token: it is of a list that was answered while the coordinator was away, "
-            "and it is back; start without one",
+            "page_token: it belongs to a list answered from the job cache, and the coordinator "
+            "is available again. Start without one.",
         ) from None
     if token and may_be_stale(request, error) and not is_ours(token):
         raise ApiError(
             COORDINATOR_UNAVAILABLE,
-            "The coordinator cannot be reached at the moment, and this page_token is of a list "
-            "that it alone can continue; try again shortly, or start without one.",
+            "The coordinator is temporarily unavailable, and only it can continue this list. Try "
+            "again shortly, or start without page_token.",
             retry_after=error.retry_after,
         ) from None
 

@@ -118,7 +118,7 @@ class TokenExchange(Exchange):
     async def tokens_for(self, caller: Caller) -> DownstreamTokens:
         """Return both tokens. Raises `ApiError` if one of them cannot be had."""
         if not caller.subject_token:
-            raise ValueError("this caller has sent no token that could be exchanged")
+            raise ValueError("the caller has no token to exchange")
         drive, atlas = await asyncio.gather(
             self._token(caller, self._settings.drive_audience),
             self._token(caller, self._settings.atlas_audience),
@@ -186,7 +186,7 @@ class TokenExchange(Exchange):
         elif not isinstance(kind, str) or kind.lower() not in ("bearer", "n_a"):
             problem = "a token_type that is not Bearer"
         elif answer.get("issued_token_type", JWT_TYPE) not in (JWT_TYPE, ACCESS_TYPE):
-            problem = "an issued_token_type that was not asked for"
+            problem = "an unexpected issued_token_type"
         elif isinstance(lifetime, bool) or not isinstance(lifetime, int | float):
             problem = "an expires_in that is not a number"
         else:

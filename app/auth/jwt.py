@@ -88,7 +88,7 @@ class JwtVerifier(Verifier):
             signed = jws.extract_compact(token.encode("ascii"), registry=self._registry)
         # TypeError: for a header that is a list, of all things, the library does not check it.
         except (JoseError, ValueError, TypeError):
-            raise Refused("a JWT that cannot be read") from None
+            raise Refused("a malformed JWT") from None
         if not isinstance(signed.headers(), dict):
             raise Refused("a JWT whose header is not an object")
         return signed

@@ -37,7 +37,7 @@ async def coordinator_problem(
 
 
 _PROBLEMS = {
-    grpc.StatusCode.UNAVAILABLE: "it cannot be reached",
+    grpc.StatusCode.UNAVAILABLE: "it is unreachable",
     grpc.StatusCode.DEADLINE_EXCEEDED: "it does not answer in time",
-    grpc.StatusCode.UNAUTHENTICATED: "it does not accept the API secret",
+    grpc.StatusCode.UNAUTHENTICATED: "it rejects the API secret",
 }

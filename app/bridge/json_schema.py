@@ -69,7 +69,7 @@ def _reached(
 def _enum(enum: EnumDescriptor) -> JsonSchema:
     prefix = enum_prefix(enum)
     names = [value.name.removeprefix(prefix) for value in enum.values]
-    unknown = {"type": "integer", "description": "A value that this gateway does not know yet."}
+    unknown = {"type": "integer", "description": "A value of a newer contract."}
     return {"anyOf": [{"type": "string", "enum": names}, unknown]}
 
 

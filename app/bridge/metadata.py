@@ -44,7 +44,7 @@ def _identity(whose: str, value: str) -> str:
     if len(value) > _MAX_IDENTITY or not _CARRIED.fullmatch(value):
         raise ApiError(
             errors.AUTH_TOKEN_INVALID,
-            f"The token's {whose} id cannot be used: it must be 1 to {_MAX_IDENTITY} printable"
+            f"The token's {whose} id is not valid: it must be 1 to {_MAX_IDENTITY} printable"
             " ASCII characters that neither begin nor end with a space.",
         )
     return value
@@ -56,7 +56,7 @@ def _secret(name: str, value: str) -> str:
         log.error(
             "scaimind_metadata_unusable",
             name=name,
-            problem="must be printable ASCII, not empty, no space at either end",
+            problem="must be non-empty printable ASCII without leading or trailing spaces",
         )
         raise ApiError(errors.INTERNAL_ERROR)
     return value

@@ -65,7 +65,7 @@ def _check(settings: UpstreamSettings, problems: list[str]) -> None:
             problems.append(
                 f"{_variable('tls_cert_file')}, {_variable('tls_key_file')}: "
                 + (
-                    "the key is not that of the certificate."
+                    "the key does not match the certificate."
                     if mismatch
                     else "not a certificate chain and its key (PEM, without a password)."
                 )

@@ -46,7 +46,7 @@ class Order:
             return cls()
         if words[0] not in _COLUMNS or words[1:] not in ([], ["asc"], ["desc"]):
             raise BadPage(
-                f"order_by: it is not one of {', '.join(_COLUMNS)}, optionally followed by ' desc'"
+                f"order_by: must be one of {', '.join(_COLUMNS)}, optionally followed by ' desc'"
             )
         return cls(words[0], words[1:] == ["desc"])
 

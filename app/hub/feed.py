@@ -187,7 +187,7 @@ class Feed:
             self.status = batch.start.status
             self._upstream_recovered()
         if not core.epoch:
-            raise ApiError(COORDINATOR_ERROR, "the stream did not begin with its start")
+            raise ApiError(COORDINATOR_ERROR, "the stream did not begin with its start message")
         if batch.records:
             self._backoff.reset()
             core.append(batch.records, self.loop.time())

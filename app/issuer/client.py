@@ -37,15 +37,15 @@ def exchange(
         return str(body["access_token"]), int(body["expires_in"])
     except urllib.error.HTTPError as error:
         with error:
-            raise NoToken(f"The issuer refuses: {_description(error.read(8192))}") from None
+            raise NoToken(f"The issuer refused: {_description(error.read(8192))}") from None
     except OSError:
-        raise NoToken(f"The issuer at {issuer_url} cannot be reached: does 'up' run?") from None
+        raise NoToken(f"The issuer at {issuer_url} cannot be reached: is 'up' running?") from None
     except (ValueError, KeyError, TypeError):
-        raise NoToken(f"What answers at {issuer_url} is no issuer of tokens.") from None
+        raise NoToken(f"The server at {issuer_url} is not a token issuer.") from None
 
 
 def _description(body: bytes) -> str:
     try:
         return str(json.loads(body)["error_description"])
     except (ValueError, KeyError, TypeError):
-        return "it does not say why"
+        return "no reason given"

@@ -105,7 +105,7 @@ class SigningKeys:
             )
         except (JoseError, ValueError, TypeError, KeyError):
             raise KeysUnusable(
-                f"{path} does not hold signing keys; remove it to get new ones"
+                f"{path} does not contain signing keys. Remove it to create new ones."
             ) from None
 
     def _write(self, folder: Path) -> None:

@@ -193,29 +193,29 @@ def _credentials(authorization: str) -> tuple[str, str]:
 
 async def _form(request: web.Request) -> Mapping[str, str]:
     if request.content_type != _FORM:
-        raise OAuthError("invalid_request", f"The body has to be {_FORM}.")
+        raise OAuthError("invalid_request", f"The body must be {_FORM}.")
     try:
         form = await request.post()
     except (ValueError, LookupError, web.HTTPRequestEntityTooLarge):  # LookupError: the charset
-        raise OAuthError("invalid_request", "The body cannot be read.") from None
+        raise OAuthError("invalid_request", "The body is malformed.") from None
     for name in form:
         if len(form.getall(name)) > 1 and name != "audience":
-            raise OAuthError("invalid_request", f"{name[:64]!r} is there more than once.")
+            raise OAuthError("invalid_request", f"{name[:64]!r} is given more than once.")
     if form.get("grant_type") != GRANT_TYPE:
-        raise OAuthError("unsupported_grant_type", f"grant_type has to be {GRANT_TYPE}.")
+        raise OAuthError("unsupported_grant_type", f"grant_type must be {GRANT_TYPE}.")
     if form.get("requested_token_type", JWT_TYPE) not in (JWT_TYPE, ACCESS_TYPE):
         raise OAuthError("invalid_request", "requested_token_type: only JWTs are issued.")
     if "actor_token" in form:
         raise OAuthError("invalid_request", "actor_token: delegation is not supported.")
     if len(form.getall("audience", [])) != 1 or "resource" in form:
-        raise OAuthError("invalid_target", "Ask for exactly one audience, and no resource.")
+        raise OAuthError("invalid_target", "Request exactly one audience, and no resource.")
     return {name: str(value) for name, value in form.items()}
 
 
 def _audience(form: Mapping[str, str]) -> str:
     audience = form["audience"]
     if audience not in AUDIENCES:
-        raise OAuthError("invalid_target", f"audience has to be one of {', '.join(AUDIENCES)}.")
+        raise OAuthError("invalid_target", f"audience must be one of {', '.join(AUDIENCES)}.")
     return audience
 
 
@@ -228,9 +228,7 @@ async def _subject(mint: TokenMint, token: str, kind: str) -> Subject:
         return await mint.of_api_key(token)
     if kind in (JWT_TYPE, ACCESS_TYPE):
         return mint.of_jwt(token)
-    raise OAuthError(
-        "invalid_request", f"subject_token_type has to be {API_KEY_TYPE} or {JWT_TYPE}."
-    )
+    raise OAuthError("invalid_request", f"subject_token_type must be {API_KEY_TYPE} or {JWT_TYPE}.")
 
 
 def _answer(minted: Minted) -> web.Response:

@@ -20,7 +20,7 @@ def prepare(dsn: str, data_dir: DataDir, tell: Callable[[str], None]) -> None:
         if not _key_is_known(dsn, data_dir):
             _make_key(dsn, data_dir, tell)
     except DatabaseError as error:
-        raise CannotStart(f"The database cannot be used: {error}") from error
+        raise CannotStart(f"The database is not usable: {error}") from error
 
 
 def _key_is_known(dsn: str, data_dir: DataDir) -> bool:

@@ -188,7 +188,7 @@ class _Run:
         """Wait for what a supervisor that was killed has left behind: it is stopping."""
         if lock.taken():
             return
-        self.tell("Waiting for an earlier run to finish stopping")
+        self.tell("Waiting for an earlier run to stop")
         try:
             async with asyncio.timeout(START_LIMIT):
                 while not lock.taken():  # noqa: ASYNC110  # other processes hold it

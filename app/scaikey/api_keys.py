@@ -204,6 +204,6 @@ def _check(
     if len(name) > 200 or not name.isprintable():
         raise InvalidKey("name: at most 200 printable characters")
     if expires_at is not None and expires_at.tzinfo is None:
-        raise InvalidKey("expiry: a time zone is needed")
+        raise InvalidKey("expiry: a time zone is required")
     if expires_at is not None and expires_at <= datetime.now(UTC):
         raise InvalidKey("expiry: it is in the past")

@@ -101,7 +101,9 @@ class KeySetCache:
             await _end_of(self._begin_fetch())
             found = self._look_up(kid)
             if isinstance(found, str) and self._failed:
-                raise KeysUnavailable("the issuer's keys cannot be fetched, and this one is new")
+                raise KeysUnavailable(
+                    "the issuer's keys cannot be fetched, and this key is unknown"
+                )
         return found
 
     async def close(self) -> None:
@@ -114,7 +116,7 @@ class KeySetCache:
             raise KeysUnavailable("the issuer's keys cannot be fetched")
         if (key := fetched.keys.usable.get(kid)) is not None:
             return key
-        return fetched.keys.unusable.get(kid, "the issuer has no such key")
+        return fetched.keys.unusable.get(kid, "the issuer does not have this key")
 
     def _age(self) -> float:
         return math.inf if self._fetched is None else self._clock() - self._fetched.at
@@ -189,7 +191,7 @@ def key_set(document: bytes) -> KeySet:
         else:
             usable.setdefault(kid, key)
     if not usable:
-        raise BadKeySet("it holds no RSA key for signatures that has a 'kid'")
+        raise BadKeySet("it has no RSA signature key with a 'kid'")
     return KeySet(usable, {kid: why for kid, why in unusable.items() if kid not in usable})
 
 
@@ -200,7 +202,7 @@ def _rsa_key(member: Mapping[str, Any]) -> Found:
     if member.get("use", "sig") != "sig":
         return "it is not for signatures"
     if member.get("alg", "RS256") != "RS256":
-        return "it is for another algorithm than RS256"
+        return "it is for an algorithm other than RS256"
     operations = member.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         return "it is not for checking signatures"
@@ -210,11 +212,11 @@ def _rsa_key(member: Mapping[str, Any]) -> Found:
     try:
         # Before it is imported: the library only warns.
         if _bits(modulus) < _LEAST_BITS:
-            return f"it has less than {_LEAST_BITS} bits"
+            return f"it has fewer than {_LEAST_BITS} bits"
         # The public part alone, whatever else there is.
         return RSAKey.import_key({"kty": "RSA", "n": modulus, "e": exponent})
     except (JoseError, ValueError):
-        return "its numbers make no key"
+        return "its numbers do not form a key"
 
 
 def _bits(number: str) -> int:

@@ -46,7 +46,7 @@ class StaleHeaders(Headers):
     stale_if_error = StaleIfError(
         metadata={
             "description": "With the directive `stale-if-error=<seconds>` (RFC 5861), an answer "
-            "that is up to so old is given from the cache while the coordinator cannot be reached."
+            "up to that age is returned from the cache while the coordinator is unavailable."
         },
         data_key="Cache-Control",
         load_default=None,
@@ -138,8 +138,8 @@ class SummaryMeta(Schema):
         required=True,
         allow_none=True,
         metadata={
-            "description": "When the cache last heard of any of the jobs; null if it never did. "
-            "A job that nobody looks at is as it was when it was last looked at."
+            "description": "When the cache last received an update of a job; null if it never did. "
+            "A job is as old as its last read."
         },
     )
 

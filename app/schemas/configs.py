@@ -48,7 +48,7 @@ class BaseModelSchema(Body):
     source = Text("Where model_id is looked up; empty derives it from the form of model_id.")
     tokenizer_id = Text("Empty means the model's tokenizer.", most=PATH_LENGTH)
     dtype = Text("For example bfloat16; empty means the framework's default.", most=64)
-    trust_remote_code = Flag("Whether code that comes with the model may run.")
+    trust_remote_code = Flag("Whether code shipped with the model may run.")
     model_kwargs = StringMap("Additional arguments for loading the model.")
 
 
@@ -85,8 +85,8 @@ class TrainingConfigSchema(Body):
     framework = fields.Nested(FrameworkSchema, required=True)
     hyperparameters = StringMap("Hyperparameters by name, as the training script reads them.")
     environment = StringMap(
-        "Added to the training process's environment. Credentials (by their names: HF_TOKEN,"
-        " WANDB_API_KEY) are shown as *** from then on.",
+        "Added to the training process's environment. Credentials, recognized by name"
+        " (HF_TOKEN, WANDB_API_KEY), are shown as ***.",
         longest_value=32768,
         also=[_VARIABLE],
     )
@@ -127,7 +127,7 @@ class DataSourceSchema(Body):
 class PreprocessConfigSchema(Body):
     """Preprocessing of records."""
 
-    tokenizer_id = Text("Empty means the base model's.", most=PATH_LENGTH)
+    tokenizer_id = Text("Empty means the base model's tokenizer.", most=PATH_LENGTH)
     tokenizer_kwargs = StringMap("Additional arguments of the tokenizer.")
     add_bos = Flag("Begin each record with the BOS token.")
     add_eos = Flag("End each record with the EOS token.")
@@ -173,7 +173,7 @@ class OutputConfigSchema(Body):
         "Destination of the artefacts, scaidrive://<tenant>/<path>; empty keeps them with the job.",
         most=PATH_LENGTH,
     )
-    checkpoint_interval_steps = Whole("Steps between checkpoints; 0 leaves it to the script.")
+    checkpoint_interval_steps = Whole("Steps between checkpoints; 0 lets the script decide.")
     max_checkpoints = Whole("Number of newest checkpoints to keep; 0 keeps all.")
     export_format = Text("For example safetensors; empty exports as written.", most=64)
     register_model = Flag("Registers the result in ScaiAtlas under model_name.")

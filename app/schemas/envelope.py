@@ -7,7 +7,8 @@ class FieldProblemSchema(Schema):
     """What is wrong with one field."""
 
     field = fields.String(
-        required=True, metadata={"description": "Its path, such as data_config.sources.0.path."}
+        required=True,
+        metadata={"description": "Path of the field, such as data_config.sources.0.path."},
     )
     message = fields.String(required=True)
 
@@ -15,13 +16,14 @@ class FieldProblemSchema(Schema):
 class ErrorBodySchema(Schema):
     """What went wrong."""
 
-    code = fields.String(required=True, metadata={"description": "Stable: branch on it."})
+    code = fields.String(required=True, metadata={"description": "Stable code to branch on."})
     message = fields.String(required=True, metadata={"description": "For people."})
     details = fields.List(
         fields.Nested(FieldProblemSchema), metadata={"description": "On VALIDATION_ERROR."}
     )
     retry_after = fields.Integer(
-        metadata={"description": "Seconds; only where waiting helps."}, validate=validate.Range(0)
+        metadata={"description": "Seconds to wait; present only if waiting helps."},
+        validate=validate.Range(0),
     )
 
 
@@ -29,7 +31,7 @@ class ErrorMetaSchema(Schema):
     """About the request."""
 
     request_id = fields.String(
-        required=True, metadata={"description": "Under which the request is logged."}
+        required=True, metadata={"description": "Id of the request in the log."}
     )
 
 

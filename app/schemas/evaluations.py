@@ -19,7 +19,7 @@ class BenchmarkSchema(Body):
     """One benchmark to run."""
 
     name = Text("For example perplexity.", most=256, blank=False, required=True)
-    dataset = Text("scaidrive://<tenant>/<path>, or as the benchmark takes it.", most=PATH_LENGTH)
+    dataset = Text("scaidrive://<tenant>/<path>, or the benchmark's own form.", most=PATH_LENGTH)
     num_samples = Whole("0 means all.")
     parameters = StringMap("Additional settings of the benchmark.")
 

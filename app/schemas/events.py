@@ -29,8 +29,8 @@ class BookmarkEvent(Schema):
 class GapEvent(Schema):
     """Entries that cannot be delivered."""
 
-    first = EventId("The first of them.", data_key="from")
-    last = EventId("The last of them; null if unknown.", data_key="to", allow_none=True)
+    first = EventId("Id of the first missing entry.", data_key="from")
+    last = EventId("Id of the last missing entry; null if unknown.", data_key="to", allow_none=True)
     reason = fields.String(required=True, metadata={"description": "Why they cannot be delivered."})
 
 

@@ -119,7 +119,7 @@ class Time(fields.AwareDateTime):
 
     default_error_messages = messages(
         invalid="Must be a time such as 2030-01-31T18:00:00Z.",
-        invalid_awareness="Must name its zone, as in 2030-01-31T18:00:00Z.",
+        invalid_awareness="Must have a time zone, as in 2030-01-31T18:00:00Z.",
     )
 
     _FORM = re.compile(

@@ -41,9 +41,9 @@ class SubmitHeaders(Headers):
     """`POST /jobs` and `POST /evaluations`."""
 
     idempotency_key = IdempotencyKey(
-        "Chosen by the client, unique to what it submits. The same key and body within 24 hours "
-        "give what the first request made; another body under the key is 409. Keys are each "
-        "user's own.",
+        "Key chosen by the client for a submission. The same key and body within 24 hours "
+        "return the result of the first request; a different body is rejected with 409. Keys "
+        "belong to the user.",
         data_key="Idempotency-Key",
         # Called, since an empty key is nothing that could be sent.
         load_default=str,

@@ -14,8 +14,8 @@ _MAX_PROBLEMS = 100
 _MAX_NAME = 64
 
 
-_BODY_MESSAGES = {"unknown": "There is no such field.", "type": "Must be a JSON object."}
-_QUERY_MESSAGES = {"unknown": "There is no such query argument."}
+_BODY_MESSAGES = {"unknown": "Unknown field.", "type": "Must be a JSON object."}
+_QUERY_MESSAGES = {"unknown": "Unknown query argument."}
 
 
 class Body(Schema):

@@ -13,7 +13,7 @@ class StreamTicketBody(Body):
 
     job_id = Text("Job to watch.", most=128, required=True)
     kind = Choice(
-        "Which of its streams: `logs` is /jobs/{job_id}/logs, `metrics` is "
+        "Kind of stream: `logs` is /jobs/{job_id}/logs, `metrics` is "
         "/jobs/{job_id}/metrics/stream.",
         STREAM_KINDS,
         required=True,

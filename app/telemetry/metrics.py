@@ -20,13 +20,13 @@ class Metrics:
 
         self.requests = Counter(
             "scaimind_requests",
-            "HTTP requests that ended.",
+            "Completed HTTP requests.",
             ("method", "route", "status"),
             registry=registry,
         )
         self.request_seconds = Histogram(
             "scaimind_request_seconds",
-            "Time from a request's head to the end of its answer; streams are not in it.",
+            "Time from a request's head to the end of its answer, without streams.",
             ("method", "route"),
             buckets=_REQUEST_SECONDS,
             registry=registry,
@@ -64,9 +64,9 @@ class Metrics:
         )
         self.token_exchanges = Counter(
             "scaimind_token_exchanges",
-            "Tokens that were needed for ScaiDrive and ScaiAtlas: 'remembered' without a request, "
-            "'minted' with one; 'refused', 'subject_refused', 'invalid' or 'unavailable' if "
-            "there was none.",
+            "Tokens requested for ScaiDrive and ScaiAtlas: 'remembered' without a request, "
+            "'minted' with one; 'refused', 'subject_refused', 'invalid' or 'unavailable' "
+            "otherwise.",
             ("result",),
             registry=registry,
         )
@@ -95,7 +95,7 @@ class Metrics:
         )
         self.cache_dropped = Counter(
             "scaimind_cache_dropped_jobs",
-            "Jobs of which something was not written: 'full' buffer, 'refused' by the database, "
+            "Job updates that were not written: 'full' buffer, 'refused' by the database, "
             "'too_large', 'invalid' id, or 'shutdown'.",
             ("reason",),
             registry=registry,
@@ -108,7 +108,7 @@ class Metrics:
         self.cache_reads = Counter(
             "scaimind_cache_reads",
             "Reads of the job cache: 'answered', 'missing', 'too_old' for what was asked, "
-            "'refused' for a page that there is not, or 'failed'.",
+            "'refused' for an invalid page, or 'failed'.",
             ("read", "result"),
             registry=registry,
         )

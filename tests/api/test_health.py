@@ -64,7 +64,7 @@ async def test_without_the_coordinator_it_is_alive_and_unready(
     assert answer.status == 503
     assert answer.json["data"]["dependencies"] == {
         "database": WELL,
-        "coordinator": {"status": "failed", "message": "it cannot be reached"},
+        "coordinator": {"status": "failed", "message": "it is unreachable"},
     }
     answer = await gateway.ask("GET", f"{PREFIX}/jobs/job-1")
     assert (answer.status, answer.error["code"]) == (503, "COORDINATOR_UNAVAILABLE")

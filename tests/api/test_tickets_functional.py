@@ -267,7 +267,7 @@ async def test_a_ticket_is_in_no_log(gateway: Replica, key: NewKey) -> None:
         assert await used(gateway, secret) == (200, "")
         assert await used(gateway, secret) == (401, "AUTH_TICKET_INVALID")
     assert [event["reason"] for event in events if event["event"] == "ticket_refused"] == [
-        "it does not exist, or was used before"
+        "it does not exist or was already used"
     ]
     assert secret[4:] not in str(events)
     assert key.secret[4:] not in str(events)

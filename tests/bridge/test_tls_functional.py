@@ -126,7 +126,7 @@ def test_files_that_cannot_be_used_are_told(
     ]
     both = "SCAIMIND_UPSTREAM_TLS_CERT_FILE, SCAIMIND_UPSTREAM_TLS_KEY_FILE: "
     assert problems(cert_file=cert, key_file=other_key) == [
-        both + "the key is not that of the certificate."
+        both + "the key does not match the certificate."
     ]
     assert problems(cert_file=str(junk), key_file=key) == [
         both + "not a certificate chain and its key (PEM, without a password)."

@@ -85,7 +85,7 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     line = refused(
         tmp_path / "var", SCAIMIND_DATABASE_DSN=f"postgresql://u:hidden@127.0.0.1:{port}/x"
     )
-    assert "The database cannot be used" in line
+    assert "The database is not usable" in line
     assert "hidden" not in line
 
 

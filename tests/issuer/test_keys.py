@@ -82,7 +82,7 @@ def test_a_replacement_may_come_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"current": {"kty": "oct", "k": "AA"}}'])
 def test_a_file_that_holds_no_keys(tmp_path: Path, content: str) -> None:
     (tmp_path / "keys.json").write_text(content)
-    with pytest.raises(KeysUnusable, match="remove it to get new ones"):
+    with pytest.raises(KeysUnusable, match="Remove it to create new ones"):
         load(tmp_path)
 
 

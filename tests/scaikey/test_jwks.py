@@ -77,7 +77,7 @@ async def test_a_key_that_was_withdrawn_no_longer_counts(
     await cache.find("k1")
     issuer.keys = [public(rsa_key(2), "k2")]
     clock.now += 600
-    assert await cache.find("k1") == "the issuer has no such key"
+    assert await cache.find("k1") == "the issuer does not have this key"
 
 
 async def test_an_unknown_kid_is_asked_for_once_in_a_cool_down(
@@ -90,7 +90,7 @@ async def test_an_unknown_kid_is_asked_for_once_in_a_cool_down(
     assert modulus(await cache.find("k2")) == modulus(rsa_key(2))
     assert issuer.fetches == 2
     for number in range(50):
-        assert await cache.find(f"invented-{number}") == "the issuer has no such key"
+        assert await cache.find(f"invented-{number}") == "the issuer does not have this key"
     assert issuer.fetches == 2
     clock.now += 10
     await cache.find("invented")
@@ -278,11 +278,11 @@ def test_keys_that_cannot_be_used_are_told_apart() -> None:
         "ec": "it is not an RSA key",
         "secret": "it is not an RSA key",
         "encryption": "it is not for signatures",
-        "pss": "it is for another algorithm than RS256",
+        "pss": "it is for an algorithm other than RS256",
         "signs": "it is not for checking signatures",
-        "weak": "it has less than 2048 bits",
-        "no-number": "it has less than 2048 bits",
-        "even-exponent": "its numbers make no key",
+        "weak": "it has fewer than 2048 bits",
+        "no-number": "it has fewer than 2048 bits",
+        "even-exponent": "its numbers do not form a key",
         "empty": "it is not complete",
     }
 

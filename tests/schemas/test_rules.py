@@ -291,5 +291,5 @@ def test_messages_say_what_to_do() -> None:
 
     assert refused.value.details == (
         FieldProblem("modify_resources", "Must be true or false, without quotes."),
-        FieldProblem("checkpoint", "There is no such field."),
+        FieldProblem("checkpoint", "Unknown field."),
     )
