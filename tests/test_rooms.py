@@ -44,7 +44,7 @@ def copy(tmp_path: Path) -> Path:
         ("app/hub/core.py", "app.api.access", "Each room imports only what stands below it"),
         ("app/issuer/keys.py", "app.auth.jwt", "The issuer is a program of its own"),
         (
-            "app/coordinator/states.py",
+            "app/coordinator/jobs/states.py",
             "app.schemas.jobs",
             "The coordinator is a program of its own",
         ),

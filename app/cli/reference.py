@@ -10,7 +10,7 @@ import click
 def settings(coordinator: bool) -> None:
     """Print every setting of the gateway: variable, default, meaning."""
     from app.configuration.reference import as_markdown
-    from app.coordinator import config_text
+    from app.coordinator.settings import reference as config_text
     from app.gateway.settings import SECTIONS
 
     click.echo(

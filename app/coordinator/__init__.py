@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import BadConfig, CoordinatorConfig
+    from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 
 __all__ = ["BadConfig", "CoordinatorConfig", "serve"]
 
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
     imports what it needs, and nothing of the coordinator's.
     """
     if name in ("BadConfig", "CoordinatorConfig"):
-        from . import config
+        from app.coordinator.settings import coordinator as config
 
         return getattr(config, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -34,6 +34,6 @@ async def serve(config: "CoordinatorConfig", *, ready: Callable[[int], None] | N
     not hurry them. Raises BadConfig if the data directory or the address
     cannot be used.
     """
-    from .server import serve as run
+    from app.coordinator.server import serve as run
 
     await run(config, ready=ready)

@@ -1,13 +1,11 @@
 """Puts the coordinator together, and runs it from start to stop."""
 
 import asyncio
-import fcntl
-import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final, Self
 
 import grpc.aio
@@ -20,59 +18,60 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]  # no stubs
 )
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # no stubs
 
+from app.coordinator.cluster.gpus import GpuMeter
+from app.coordinator.cluster.nodes import Cluster
+from app.coordinator.cluster.this_machine import this_machine
+from app.coordinator.data.atlas import Atlas
+from app.coordinator.data.cache import DataCache
+from app.coordinator.data.conversion.conversion import Converter
+from app.coordinator.data.drive import Drive
+from app.coordinator.data.validation_pool import Examination
+from app.coordinator.engines.local.notifications import NoticeReceiver
+from app.coordinator.engines.local.run_killing import kill_newest_run
+from app.coordinator.engines.local.sandbox_spec import SandboxSpecs
+from app.coordinator.execution.artefacts import Artefacts
+from app.coordinator.execution.controller import Controller
+from app.coordinator.execution.inputs import Inputs
+from app.coordinator.execution.run_limits import RunLimits
+from app.coordinator.execution.run_spec import RunSpecs
+from app.coordinator.execution.workspace import Workspace
+from app.coordinator.identity.jwks import KeySet
+from app.coordinator.identity.tokens import Admission, TokenChecker
+from app.coordinator.isolation.devices import find_gpu_devices
+from app.coordinator.isolation.levels import AUTO, Isolation
+from app.coordinator.isolation.probe import NotIsolated, find_isolation
+from app.coordinator.isolation.system_paths import (
+    landlock_version,
+    missing_protection,
+    system_paths,
+)
+from app.coordinator.isolation.uids import JobUids
+from app.coordinator.jobs.events import Board
+from app.coordinator.jobs.secrets import JobSecrets
+from app.coordinator.jobs.states import HOLDING
+from app.coordinator.jobs.store import Store
+from app.coordinator.jobs.store_steps import UnusableStore
+from app.coordinator.ownership import _sole_owner
+from app.coordinator.resources.memory_reserve import MemoryReserve, available_memory
+from app.coordinator.scheduling.estimates import RunTimes
+from app.coordinator.scheduling.scheduler import Scheduler
+from app.coordinator.service.interceptor import Door
+from app.coordinator.service.listening import _SERVICE, listen
+from app.coordinator.service.service import Parts, Service
+from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
+from app.coordinator.storage.disk_reserve import Reserve
+from app.coordinator.storage.job_directory import JobDir
+from app.coordinator.submission.tenancy import Tenancy
 from app.files.descriptors import raise_limit
 from app.files.walking import Limits
 from app.undumpable import make_undumpable
-from generated.mindcoordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
-
-from .artefacts import Artefacts
-from .atlas import Atlas
-from .board import Board
-from .cache import DataCache
-from .cluster import Cluster
-from .config import BadConfig, CoordinatorConfig
-from .confinement import landlock_version, missing_protection, system_paths
-from .controller import Controller
-from .doors import Door
-from .drive import Drive
-from .estimates import RunTimes
-from .examination import Examination
-from .exporting import Converter
-from .gpus import GpuMeter
-from .inputs import Inputs
-from .isolation.devices import find_gpu_devices
-from .isolation.levels import AUTO, Isolation
-from .isolation.probe import NotIsolated, find_isolation
-from .isolation.uids import JobUids
-from .job_secrets import JobSecrets
-from .jobdir import JobDir
-from .jwks import KeySet
-from .listening import listen
-from .memory_reserve import MemoryReserve, available_memory
-from .nodes import this_machine
-from .notices import NoticeReceiver
-from .reserve import Reserve
-from .run_killing import kill_newest_run
-from .run_limits import RunLimits
-from .run_spec import RunSpecs
-from .sandbox_spec import SandboxSpecs
-from .scheduler import Scheduler
-from .service import Parts, Service
-from .states import HOLDING
-from .store import Store
-from .store_steps import UnusableStore
-from .tenancy import Tenancy
-from .tokens import Admission, TokenChecker
-from .workspace import Workspace
+from generated.mindcoordinator.v1 import coordinator_pb2_grpc
 
 #: File descriptors that it may need at once: connections, runners, copies, helper processes.
 _DESCRIPTORS: Final = 16_384
 #: Seconds that calls may still take once no run is left.
 _STOP_PATIENCE: Final = 1.0
 _REMEMBERED_RUNS: Final = 500
-#: Seconds for which another coordinator's end is waited for.
-_LOCK_PATIENCE: Final = 3.0
-_SERVICE: Final = coordinator_pb2.DESCRIPTOR.services_by_name["MindCoordinator"].full_name
 
 _log = structlog.get_logger("scaimind.coordinator")
 
@@ -271,7 +270,9 @@ class Coordinator:
 
     def _make_scheduler(self, store: Store) -> Scheduler:
         config = self._config
-        cluster = Cluster((this_machine(config), *config.virtual_nodes))
+        cluster = Cluster(
+            (this_machine(node_id=config.node_id, cpus=config.cpus), *config.virtual_nodes)
+        )
         if len(cluster.nodes) <= len(config.virtual_nodes):
             raise BadConfig(
                 f"SCAIMIND_COORDINATOR_VIRTUAL_NODES: {config.node_id!r} is this machine's name"
@@ -351,47 +352,6 @@ class Coordinator:
         finally:
             self._resources.close()
         _log.info("coordinator_stopped")
-
-
-@contextmanager
-def _sole_owner(config: CoordinatorConfig) -> Iterator[None]:
-    """Hold the data directory. Raises BadConfig if it cannot be written or is held already."""
-    try:
-        for path in (config.data_dir, config.drive_root):
-            path.mkdir(parents=True, exist_ok=True)
-            if not os.access(path, os.W_OK | os.X_OK):
-                raise PermissionError(0, "it is not writable")
-        file = os.open(config.data_dir / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-    except OSError as error:
-        raise BadConfig(
-            f"SCAIMIND_COORDINATOR_DATA_DIR: {config.data_dir}: {error.strerror}"
-        ) from None
-    try:
-        if not _locked(file):
-            raise BadConfig(
-                f"SCAIMIND_COORDINATOR_DATA_DIR: another coordinator uses {config.data_dir}"
-            )
-        yield
-    finally:
-        os.close(file)
-
-
-def _locked(file: int) -> bool:
-    """Lock a file, waiting a little for who has it.
-
-    A program that a killed coordinator was just starting has its lock, too,
-    until it has replaced the copy of the coordinator that it began as.
-    """
-    deadline = time.monotonic() + _LOCK_PATIENCE
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.02)
-        else:
-            return True
 
 
 async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | None = None) -> None:

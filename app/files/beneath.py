@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
-from .directory import Directory, NotARegularFile
+from app.files.directory import Directory, NotARegularFile
 
 #: As many links as Linux follows.
 _MAX_LINKS: Final = 40

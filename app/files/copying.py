@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from .directory import Directory, Kind, LimitReached, NotARegularFile
-from .names import printable
-from .walking import Limits, Position, Visit, walk
+from app.files.directory import Directory, Kind, LimitReached, NotARegularFile
+from app.files.names import printable
+from app.files.walking import Limits, Position, Visit, walk
 
 #: Bytes between two looks at whether anybody wants the copy.
 _COPY: Final = 16 * 1024 * 1024

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from .directory import Directory, LimitReached
+from app.files.directory import Directory, LimitReached
 
 #: Bytes that `read_json` reads at most.
 _MOST: Final = 64 * 1024 * 1024

@@ -8,8 +8,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final
 
-from .directory import Directory, Entry, Kind, LimitReached
-from .names import component, unguessable
+from app.files.directory import Directory, Entry, Kind, LimitReached
+from app.files.names import component, unguessable
 
 #: Entries that are looked at together.
 _BATCH: Final = 1024

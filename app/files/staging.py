@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from .directory import Directory
-from .names import component, unguessable
-from .removing import remove_tree
+from app.files.directory import Directory
+from app.files.names import component, unguessable
+from app.files.removing import remove_tree
 
 _TAKEN: Final = (errno.ENOTEMPTY, errno.EEXIST)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from .directory import Directory, Entry, Kind, LimitReached
+from app.files.directory import Directory, Entry, Kind, LimitReached
 
 _UP: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.coordinator import logs
-from app.coordinator.jobdir import JobDir
-from app.coordinator.journal import Cursor
-from app.coordinator.logs import LogReader, LogWriter
-from app.coordinator.watch import list_logs
+from app.coordinator.logs import log as logs
+from app.coordinator.logs.log import LogReader, LogWriter
+from app.coordinator.service.watch import list_logs
+from app.coordinator.storage.job_directory import JobDir
+from app.coordinator.storage.journal import Cursor
 from generated.mindcoordinator.v1.watch_pb2 import (
     ListJobLogsRequest,
     LogEntry,

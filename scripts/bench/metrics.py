@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.coordinator.metrics import MetricsReader, MetricsWriter
-from app.coordinator.metrics_series import downsample
+from app.coordinator.metrics.downsampling import downsample
+from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot
 from scripts.bench.measuring import peak, timed
 

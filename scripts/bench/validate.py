@@ -167,7 +167,7 @@ def _memory_of_children() -> int:
     total = 0
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "app.coordinator.examiner" in child.cmdline():
+            if "app.coordinator.data.validation_worker" in child.cmdline():
                 total += child.memory_info().rss
     return total
 

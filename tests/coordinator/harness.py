@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
-from app.coordinator.config import CoordinatorConfig
 from app.coordinator.server import Coordinator, now_micros
+from app.coordinator.settings.coordinator import CoordinatorConfig
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import (
     FrameworkType,

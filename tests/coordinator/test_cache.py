@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.access import Access, Grant
-from app.coordinator.cache import DataCache
-from app.coordinator.drive import BadUrl, Drive, DriveFileSystem
-from app.coordinator.inputs import Inputs
-from app.coordinator.records import Demand, JobRecord
+from app.coordinator.data.cache import DataCache
+from app.coordinator.data.drive import BadUrl, Drive, DriveFileSystem
+from app.coordinator.execution.inputs import Inputs
+from app.coordinator.identity.access import Access, Grant
+from app.coordinator.jobs.model import Demand, JobRecord
 from app.files.copying import Abandoned
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
@@ -243,7 +243,7 @@ def test_a_disk_without_room_for_copies_lets_the_job_read_the_original(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("app.coordinator.cache.copy_content", full)
+    monkeypatch.setattr("app.coordinator.data.cache.copy_content", full)
     url = bench.write("a", b"1")
     job = JobRecord(
         job_id="j",

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.isolation import cgroups
-from app.coordinator.isolation.cgroups import NoGroups, RunGroup, find_parent, own_group, run_group
-from app.coordinator.isolation.resource_watch import Bounds, ResourceWatch
+from app.coordinator.resources import cgroups
+from app.coordinator.resources.cgroups import NoGroups, RunGroup, find_parent, own_group, run_group
+from app.coordinator.resources.resource_watch import Bounds, ResourceWatch
 
 MIB = 1024**2
 FILES = ("memory.max", "memory.swap.max", "memory.oom.group", "cgroup.procs", "memory.events")

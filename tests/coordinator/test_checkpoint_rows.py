@@ -7,12 +7,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from app.coordinator.page_tokens import make_token, read_token
-from app.coordinator.records import Checkpoint
-from app.coordinator.refusals import InvalidArgument
-from app.coordinator.store import Store
-from app.coordinator.store_steps import STEPS, bring_up
-from app.coordinator.stored_checkpoints import move_checkpoints_apart
+from app.coordinator.errors import InvalidArgument
+from app.coordinator.jobs.checkpoints_step import move_checkpoints_apart
+from app.coordinator.jobs.model import Checkpoint
+from app.coordinator.jobs.store import Store
+from app.coordinator.jobs.store_steps import STEPS, bring_up
+from app.coordinator.storage.page_tokens import make_token, read_token
 from tests.coordinator.test_store import record
 
 
@@ -105,7 +105,7 @@ def test_checkpoints_of_an_earlier_store_move_to_their_table(tmp_path: Path) -> 
 
 def _row() -> tuple[object, ...]:
     """A row as the coordinator of 349b57f wrote it."""
-    from app.coordinator.rows import values_of
+    from app.coordinator.jobs.rows import values_of
 
     *values, state = values_of(record())
     changed = orjson.loads(state)

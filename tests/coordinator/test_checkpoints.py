@@ -10,14 +10,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.coordinator import checkpoints as module
-from app.coordinator.checkpoints import (
+from app.coordinator.execution import checkpoints as module
+from app.coordinator.execution.checkpoints import (
     CheckpointFinder,
     is_unfinished,
     remove_leftovers,
     step_of,
 )
-from app.coordinator.records import MAX_COUNT, Checkpoint
+from app.coordinator.jobs.model import MAX_COUNT, Checkpoint
 from app.files.directory import Directory
 
 
@@ -278,7 +278,7 @@ def test_a_look_that_took_long_is_not_repeated_at_once(
     looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("app.coordinator.checkpoints.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("app.coordinator.execution.checkpoints.time.monotonic", lambda: now[0])
     monkeypatch.setattr(module, "_size", lambda *_: now.__setitem__(0, now[0] + 0.5) or 1)
     looks.write("step-1")
     looks.look()

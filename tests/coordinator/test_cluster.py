@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.coordinator.cluster import Cluster, GpuSpec, NodeSpec
-from app.coordinator.records import Demand
+from app.coordinator.cluster.nodes import Cluster, GpuSpec, NodeSpec
+from app.coordinator.jobs.model import Demand
 
 GIB = 1024**3
 

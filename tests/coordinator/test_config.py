@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator import BadConfig, CoordinatorConfig, config_text
-from app.coordinator.cluster import GpuSpec
-from app.coordinator.nodespecs import parse_size, parse_virtual_nodes
+from app.coordinator import BadConfig, CoordinatorConfig
+from app.coordinator.cluster.nodes import GpuSpec
 from app.coordinator.server import Coordinator
+from app.coordinator.settings import reference as config_text
+from app.coordinator.settings.values import parse_size
+from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from tests.coordinator.harness import config_for, running
 
 SECRET = {"SCAIMIND_COORDINATOR_API_SECRET": "hush"}

@@ -12,10 +12,15 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
-from app.coordinator import confinement, server
-from app.coordinator.confinement import landlock_version, missing_protection, system_paths
+from app.coordinator import server
 from app.coordinator.isolation import probe
-from app.coordinator.jobdir import JobDir
+from app.coordinator.isolation import system_paths as confinement
+from app.coordinator.isolation.system_paths import (
+    landlock_version,
+    missing_protection,
+    system_paths,
+)
+from app.coordinator.storage.job_directory import JobDir
 from app.files.json_files import read_json
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from tests.coordinator.harness import (

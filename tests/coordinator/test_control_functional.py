@@ -8,7 +8,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from app.coordinator.nodespecs import parse_virtual_nodes
+from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from generated.mindcoordinator.v1.cluster_pb2 import (
     DrainNodeRequest,
     EnableNodeRequest,

@@ -18,11 +18,11 @@ from hypothesis.extra import numpy as arrays
 from numpy.lib import format as npy
 from safetensors.numpy import load_file, save_file
 
-from app.coordinator.conversion import npz_files, safetensors_files, trees
-from app.coordinator.conversion.arrays import to_npz, to_safetensors
-from app.coordinator.conversion.errors import CannotConvert, naming
-from app.coordinator.conversion.texts import array_of, text_of
-from app.coordinator.conversion.trees import convert_tree
+from app.coordinator.data.conversion import npz_files, safetensors_files, trees
+from app.coordinator.data.conversion.arrays import to_npz, to_safetensors
+from app.coordinator.data.conversion.errors import CannotConvert, naming
+from app.coordinator.data.conversion.texts import array_of, text_of
+from app.coordinator.data.conversion.trees import convert_tree
 from app.files.copying import Report
 from app.files.directory import Directory
 from app.files.walking import Limits

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from app.coordinator.jobdir import JobDir, locked
+from app.coordinator.storage.job_directory import JobDir
+from app.coordinator.storage.locks import locked
 from app.files.json_files import read_json
 from generated.mindcoordinator.v1.jobs_pb2 import ListJobsRequest
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator import logs, metrics
-from app.coordinator.jobdir import JobDir
-from app.coordinator.journal import Cursor
-from app.coordinator.logs import LogWriter
-from app.coordinator.metrics import MetricsReader, MetricsWriter
-from app.coordinator.watch import list_logs
+from app.coordinator.logs import log as logs
+from app.coordinator.logs.log import LogWriter
+from app.coordinator.metrics import snapshots as metrics
+from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter
+from app.coordinator.service.watch import list_logs
+from app.coordinator.storage.job_directory import JobDir
+from app.coordinator.storage.journal import Cursor
 from generated.mindcoordinator.v1.watch_pb2 import (
     ListJobLogsRequest,
     LogEntry,

@@ -1,7 +1,7 @@
 import pytest
 
-from app.coordinator.demands import bound_run_time, check_times, demand_of
-from app.coordinator.refusals import InvalidArgument
+from app.coordinator.errors import InvalidArgument
+from app.coordinator.submission.resources import bound_run_time, check_times, demand_of
 from generated.mindcoordinator.v1.jobs_pb2 import ResourceConfig, SchedulingConfig
 
 NOW = 1_800_000_000_000_000

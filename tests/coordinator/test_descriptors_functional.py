@@ -16,13 +16,13 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from structlog.testing import capture_logs
 
-from app.coordinator import logs
-from app.coordinator.jobdir import JobDir
-from app.coordinator.metrics import MetricsWriter
-from app.coordinator.records import Demand, JobRecord
+from app.coordinator.jobs.model import Demand, JobRecord
+from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.store import Store
+from app.coordinator.logs import log as logs
+from app.coordinator.metrics.snapshots import MetricsWriter
 from app.coordinator.server import now_micros
-from app.coordinator.states import Status
-from app.coordinator.store import Store
+from app.coordinator.storage.job_directory import JobDir
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, SubmitJobRequest
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, WatchJobRequest, WatchJobResponse
 from tests.coordinator.harness import (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.access import Access, Grant
-from app.coordinator.drive import BadUrl, Drive
+from app.coordinator.data.drive import BadUrl, Drive
+from app.coordinator.identity.access import Access, Grant
 from app.files.beneath import LeadsOut, open_beneath
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.coordinator.cluster import Cluster, NodeSpec
-from app.coordinator.estimates import LONGEST, RunTimes, waits
-from app.coordinator.records import Demand, JobRecord
-from app.coordinator.scheduler import Scheduler
-from app.coordinator.states import Status
+from app.coordinator.cluster.nodes import Cluster, NodeSpec
+from app.coordinator.jobs.model import Demand, JobRecord
+from app.coordinator.jobs.states import Status
+from app.coordinator.scheduling.estimates import LONGEST, RunTimes, waits
+from app.coordinator.scheduling.scheduler import Scheduler
 from generated.mindcoordinator.v1.cluster_pb2 import GetClusterStatusRequest, ListNodesRequest
 from generated.mindcoordinator.v1.jobs_pb2 import ListJobsRequest, SubmitJobRequest
 from generated.mindcoordinator.v1.queue_pb2 import GetQueueStatusRequest

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.bridge.converters import to_json
-from app.coordinator.evaluation_results import BadResults, read_results
+from app.coordinator.evaluations.results import BadResults, read_results
 from generated.mindcoordinator.v1.evaluations_pb2 import Benchmark, BenchmarkResult
 
 BENCHMARKS = [Benchmark(name="a", dataset="x"), Benchmark(name="b", dataset="y")]

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from app.coordinator.evaluator.model_host import CharacterModel
+from app.coordinator.evaluations.evaluator.model_host import CharacterModel
 from generated.mindcoordinator.v1.evaluations_pb2 import (
     Benchmark,
     Evaluation,

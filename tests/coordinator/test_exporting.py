@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator import exporting
-from app.coordinator.confinement import system_paths
-from app.coordinator.conversion.errors import CannotConvert
-from app.coordinator.exporting import Converter
-from app.coordinator.jobdir import JobDir
+from app.coordinator.data.conversion import conversion as exporting
+from app.coordinator.data.conversion.conversion import Converter
+from app.coordinator.data.conversion.errors import CannotConvert
+from app.coordinator.isolation.system_paths import system_paths
+from app.coordinator.storage.job_directory import JobDir
 from app.files.copying import LeftOut
 from app.files.walking import Limits
 from tests.coordinator.garbling_worker import SAYS

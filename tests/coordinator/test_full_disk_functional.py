@@ -17,8 +17,8 @@ import grpc
 import pytest
 
 from app.coordinator import BadConfig
-from app.coordinator.jobdir import JobDir
-from app.coordinator.reserve import SIZE, Reserve
+from app.coordinator.storage.disk_reserve import SIZE, Reserve
+from app.coordinator.storage.job_directory import JobDir
 from generated.mindcoordinator.v1.cluster_pb2 import GetClusterStatusRequest
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from tests.coordinator.harness import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from app.coordinator.nodespecs import parse_virtual_nodes
+from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from generated.mindcoordinator.v1.evaluations_pb2 import Benchmark, SubmitEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import (
     ListCheckpointsRequest,

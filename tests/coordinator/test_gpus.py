@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from app.coordinator import gpus, launcher
-from app.coordinator.cluster import GpuSpec
-from app.coordinator.gpus import GpuMeter, GpuUse, Nvml
+from app.coordinator.cluster import gpus
+from app.coordinator.cluster.gpus import GpuMeter, GpuUse, Nvml
+from app.coordinator.cluster.nodes import GpuSpec
+from app.coordinator.engines.local import launcher
 from generated.mindcoordinator.v1.cluster_pb2 import GetNodeRequest
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from generated.mindcoordinator.v1.watch_pb2 import GetJobMetricsRequest, MetricsSnapshot

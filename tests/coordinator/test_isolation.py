@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.coordinator.config_values import parse_isolation, parse_network, parse_uids
 from app.coordinator.isolation import devices, seccomp
 from app.coordinator.isolation.bubblewrap import View, arguments, passwd_of
 from app.coordinator.isolation.devices import GpuDevice, device_files, find_gpu_devices
 from app.coordinator.isolation.levels import Isolation, Level, at_least
 from app.coordinator.isolation.probe import remedies
 from app.coordinator.isolation.seccomp import NoFilter, make_filter
+from app.coordinator.settings.values import parse_isolation, parse_network, parse_uids
 
 
 def view(path: Path, **changes: object) -> list[str]:

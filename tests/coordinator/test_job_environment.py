@@ -1,14 +1,14 @@
 import pytest
 
-from app.coordinator.job_environment import (
+from app.coordinator.errors import InvalidArgument
+from app.coordinator.jobs.secrets import Concealer, put_in, take_out, unknown
+from app.coordinator.submission.environment import (
     MAX_BYTES,
     MAX_NAME,
     MAX_VARIABLES,
     check_environment,
     own_variables,
 )
-from app.coordinator.job_secrets import Concealer, put_in, take_out, unknown
-from app.coordinator.refusals import InvalidArgument
 
 RESERVED = [
     *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "TMPDIR", "HOME"),

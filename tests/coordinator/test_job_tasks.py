@@ -12,16 +12,16 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
-from app.coordinator import launcher
-from app.coordinator.controller import Controller
+from app.coordinator.engines.local import launcher
+from app.coordinator.engines.local.launcher import RunnerHandle
+from app.coordinator.execution.controller import Controller
+from app.coordinator.execution.coordinator_lines import OwnLines
+from app.coordinator.execution.job_work import Hands
+from app.coordinator.execution.run_spec import RunSpecs
+from app.coordinator.execution.workspace import Workspace
 from app.coordinator.failures import Backoff, is_passing
-from app.coordinator.hands import Hands
-from app.coordinator.launcher import RunnerHandle
-from app.coordinator.metrics import MetricsReader
-from app.coordinator.own_lines import OwnLines
-from app.coordinator.run_spec import RunSpecs
-from app.coordinator.store import Store
-from app.coordinator.workspace import Workspace
+from app.coordinator.jobs.store import Store
+from app.coordinator.metrics.snapshots import MetricsReader
 from app.files.json_files import read_json
 from generated.mindcoordinator.v1.cluster_pb2 import (
     DrainNodeRequest,
@@ -376,7 +376,7 @@ async def test_a_job_that_has_to_wait_can_be_preempted(
 async def test_the_coordinator_stops_while_a_job_has_to_wait_and_the_job_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str]
 ) -> None:
-    monkeypatch.setattr("app.coordinator.controller._CLOSE_PATIENCE", 0.5)
+    monkeypatch.setattr("app.coordinator.execution.controller._CLOSE_PATIENCE", 0.5)
     with monkeypatch.context() as patch:
         async with running(tmp_path) as (_, client):
             fault = Fault(PASSING, armed=1_000_000)
@@ -393,7 +393,7 @@ async def test_the_coordinator_stops_while_a_job_has_to_wait_and_the_job_goes_on
 async def test_a_store_that_fails_for_ever_does_not_keep_the_coordinator_from_stopping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.coordinator.controller._CLOSE_PATIENCE", 0.5)
+    monkeypatch.setattr("app.coordinator.execution.controller._CLOSE_PATIENCE", 0.5)
     with monkeypatch.context() as patch:
         async with running(tmp_path) as (_, client):
             job_id = await client.submit(WAITS)
@@ -455,8 +455,8 @@ async def test_an_instruction_about_a_job_without_a_task_raises_nothing(tmp_path
 async def test_a_runner_that_no_signal_reaches_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.coordinator.hands.STOP_MARGIN", 0.5)
-    monkeypatch.setattr("app.coordinator.hands.LOOK_ANYWAY", 0.2)
+    monkeypatch.setattr("app.coordinator.execution.job_work.STOP_MARGIN", 0.5)
+    monkeypatch.setattr("app.coordinator.execution.job_work.LOOK_ANYWAY", 0.2)
     async with running(tmp_path, stop_grace=0.5) as (_, client):
         job_id = await client.submit(WAITS)
         await client.until_line(job_id, "ready")

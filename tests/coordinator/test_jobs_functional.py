@@ -264,7 +264,9 @@ async def test_the_secret_is_compared_in_constant_time(
         compared.append(given)
         return hmac.compare_digest(given, secret)
 
-    monkeypatch.setattr("app.coordinator.doors.hmac", SimpleNamespace(compare_digest=compare))
+    monkeypatch.setattr(
+        "app.coordinator.service.interceptor.hmac", SimpleNamespace(compare_digest=compare)
+    )
     async with running(tmp_path) as (_, client):
         for wrong in (SECRET[:-1], SECRET + "x", SECRET.upper(), "x"):
             stranger = Client(client.stub, client.drive, secret=wrong)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.coordinator import journal_writer, logs
-from app.coordinator.journal import Cursor
-from app.coordinator.logs import LogReader, LogWriter
+from app.coordinator.logs import log as logs
+from app.coordinator.logs.log import LogReader, LogWriter
+from app.coordinator.storage import journal_writer
+from app.coordinator.storage.journal import Cursor
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
 ENTRIES = st.lists(

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from joserfc.jwk import ECKey, RSAKey
 
-from app.coordinator.jwks import KeySet, KeysUnavailable
+from app.coordinator.identity.jwks import KeySet, KeysUnavailable
 from tests.coordinator.issuing import Issuer, issuing
 
 

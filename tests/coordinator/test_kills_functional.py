@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from app.coordinator.jobdir import JobDir
+from app.coordinator.storage.job_directory import JobDir
 from generated.mindcoordinator.v1.jobs_pb2 import ListJobsRequest, SubmitJobRequest
 from generated.mindcoordinator.v1.watch_pb2 import GetJobMetricsRequest
 from tests.coordinator.harness import Client, client_of, status_of, submission

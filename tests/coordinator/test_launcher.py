@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.coordinator import launcher, logs
-from app.coordinator.jobdir import JobDir, RunDir
+from app.coordinator.engines.local import launcher
+from app.coordinator.logs import log as logs
+from app.coordinator.storage.job_directory import JobDir, RunDir
 
 
 def run_of(path: Path, script: str) -> tuple[RunDir, dict[str, Any]]:

@@ -13,10 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from app.coordinator import launcher
+from app.coordinator.engines.local import launcher
 from app.coordinator.isolation.ownership import give_to_job, open_to_job
 from app.coordinator.isolation.uids import JobUids, NoUid
-from app.coordinator.jobdir import JobDir, RunDir, process_mark
+from app.coordinator.storage.job_directory import JobDir, RunDir
+from app.coordinator.storage.process_identity import process_mark
 from app.files.json_files import write_json
 from tests.coordinator.test_launcher import run_of
 

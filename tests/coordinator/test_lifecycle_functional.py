@@ -15,11 +15,11 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from app.coordinator.jobdir import JobDir
-from app.coordinator.nodespecs import parse_virtual_nodes
-from app.coordinator.records import Demand, Intent, JobRecord
-from app.coordinator.states import TERMINAL, Status
-from app.coordinator.store import Store
+from app.coordinator.jobs.model import Demand, Intent, JobRecord
+from app.coordinator.jobs.states import TERMINAL, Status
+from app.coordinator.jobs.store import Store
+from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
+from app.coordinator.storage.job_directory import JobDir
 from app.files.json_files import read_json
 from generated.mindcoordinator.v1.evaluations_pb2 import Benchmark, SubmitEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import (

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.coordinator.journal import MAX_PAYLOAD
-from app.coordinator.lines import Line, LineSplitter, parse_line
-from app.coordinator.logs import MAX_MESSAGE
-from app.coordinator.rank import stamped
+from app.coordinator.engines.local.process import stamped
+from app.coordinator.logs.lines import Line, LineSplitter, parse_line
+from app.coordinator.logs.log import MAX_MESSAGE
+from app.coordinator.storage.journal import MAX_PAYLOAD
 from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 INFO, WARNING, ERROR, DEBUG = (

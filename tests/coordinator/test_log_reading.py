@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator import logs
-from app.coordinator.jobdir import JobDir
-from app.coordinator.journal import READ
-from app.coordinator.logs import LogWriter
-from app.coordinator.watch import list_logs
+from app.coordinator.logs import log as logs
+from app.coordinator.logs.log import LogWriter
+from app.coordinator.service.watch import list_logs
+from app.coordinator.storage.job_directory import JobDir
+from app.coordinator.storage.journal import READ
 from generated.mindcoordinator.v1.watch_pb2 import (
     ListJobLogsRequest,
     LogEntry,

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.memory_reserve import (
+from app.coordinator.jobs.model import Demand, Intent, JobRecord
+from app.coordinator.jobs.states import Status
+from app.coordinator.resources.memory_reserve import (
     READINGS,
     SETTLING,
     MemoryReserve,
     available_memory,
     newest_without_memory,
 )
-from app.coordinator.records import Demand, Intent, JobRecord
-from app.coordinator.states import Status
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 MIB = 1024**2

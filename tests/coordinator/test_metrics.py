@@ -14,11 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.bridge.converters import metrics_snapshot
-from app.coordinator.journal import MAX_PAYLOAD
-from app.coordinator.metrics import MetricsReader, MetricsWriter, progress_of
-from app.coordinator.metrics_file import LAST_LOOK, LOOK, MetricsFile
-from app.coordinator.metrics_line import MAX_LINE, BadLine, Fault, parse_snapshot
-from app.coordinator.records import Progress
+from app.coordinator.jobs.model import Progress
+from app.coordinator.metrics.line import MAX_LINE, BadLine, Fault, parse_snapshot
+from app.coordinator.metrics.metrics_file import LAST_LOOK, LOOK, MetricsFile
+from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter, progress_of
+from app.coordinator.storage.journal import MAX_PAYLOAD
 from generated.mindcoordinator.v1.jobs_pb2 import JobProgress
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot
 

@@ -13,12 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.coordinator import journal_writer, metrics_blocks, metrics_series
-from app.coordinator.jobdir import JobDir, locked
-from app.coordinator.metrics import MetricsReader, MetricsWriter
-from app.coordinator.metrics_blocks import count_blocks, read_blocks
-from app.coordinator.metrics_series import downsample, job_metrics
-from app.coordinator.refusals import InvalidArgument
+from app.coordinator.errors import InvalidArgument
+from app.coordinator.metrics import blocks as metrics_blocks
+from app.coordinator.metrics import downsampling as metrics_series
+from app.coordinator.metrics.blocks import count_blocks, read_blocks
+from app.coordinator.metrics.downsampling import downsample, job_metrics
+from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter
+from app.coordinator.storage import journal_writer
+from app.coordinator.storage.job_directory import JobDir
+from app.coordinator.storage.locks import locked
 from generated.mindcoordinator.v1.watch_pb2 import GetJobMetricsRequest, MetricsSnapshot
 from tests.coordinator.reads import Reads
 
@@ -167,7 +170,7 @@ def test_a_writer_that_is_killed_leaves_what_the_next_one_mends(tmp_path: Path) 
     program = """
 import sys
 from pathlib import Path
-from app.coordinator.metrics import MetricsWriter
+from app.coordinator.metrics.snapshots import MetricsWriter
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot
 writer = MetricsWriter(Path(sys.argv[1]))
 print(writer.last_sequence, flush=True)

@@ -4,7 +4,7 @@ import asyncio
 from itertools import pairwise
 from pathlib import Path
 
-from app.coordinator.logs import MAX_MESSAGE
+from app.coordinator.logs.log import MAX_MESSAGE
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 from tests.coordinator.harness import running, status_of
 

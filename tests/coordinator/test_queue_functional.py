@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from app.coordinator.nodespecs import parse_virtual_nodes
+from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from generated.mindcoordinator.v1.queue_pb2 import GetQueueStatusRequest, GetQueueStatusResponse
 from tests.coordinator.harness import Client, running, status_of, submission

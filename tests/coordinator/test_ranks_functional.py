@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from app.coordinator.nodespecs import parse_virtual_nodes
+from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from tests.coordinator.harness import running, status_of, submission
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.isolation import resource_watch, usage
-from app.coordinator.isolation.disk_use import disk_use
-from app.coordinator.isolation.resource_watch import (
+from app.coordinator.resources import resource_watch, usage
+from app.coordinator.resources.disk_use import disk_use
+from app.coordinator.resources.resource_watch import (
     READINGS,
     Bounds,
     DiskReadings,

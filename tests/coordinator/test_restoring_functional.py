@@ -10,7 +10,7 @@ import orjson
 import psutil
 import pytest
 
-from app.coordinator.jobdir import JobDir
+from app.coordinator.storage.job_directory import JobDir
 from app.files.json_files import read_json
 from generated.mindcoordinator.v1.cluster_pb2 import GetNodeRequest
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, ListJobsRequest

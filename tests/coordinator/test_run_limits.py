@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.records import Demand, JobRecord, Share
-from app.coordinator.run_limits import RunLimits
+from app.coordinator.execution.run_limits import RunLimits
+from app.coordinator.jobs.model import Demand, JobRecord, Share
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 GIB = 1024**3

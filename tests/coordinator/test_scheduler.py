@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.coordinator.cluster import Cluster, GpuSpec, NodeSpec
-from app.coordinator.estimates import RunTimes
-from app.coordinator.records import Demand, Intent, JobRecord
-from app.coordinator.refusals import FailedPrecondition
-from app.coordinator.scheduler import Scheduler
-from app.coordinator.states import MOVES, TERMINAL, Status
-from app.coordinator.steps import (
+from app.coordinator.cluster.nodes import Cluster, GpuSpec, NodeSpec
+from app.coordinator.errors import FailedPrecondition
+from app.coordinator.jobs.model import Demand, Intent, JobRecord
+from app.coordinator.jobs.states import MOVES, TERMINAL, Status
+from app.coordinator.scheduling.estimates import RunTimes
+from app.coordinator.scheduling.scheduler import Scheduler
+from app.coordinator.scheduling.steps import (
     Abandon,
     Export,
     Instruction,

@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from app.coordinator.nodespecs import parse_virtual_nodes
+from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from generated.mindcoordinator.v1 import coordinator_pb2
 from generated.mindcoordinator.v1.cluster_pb2 import GetClusterStatusRequest
 from generated.mindcoordinator.v1.evaluations_pb2 import (

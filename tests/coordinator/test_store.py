@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.access import Grant
-from app.coordinator.listing import PAGE_BYTES, JobsPage, Order
-from app.coordinator.messages import job_message
-from app.coordinator.records import Checkpoint, Demand, Intent, JobRecord, Progress, Share
-from app.coordinator.refusals import InvalidArgument
-from app.coordinator.states import Status
-from app.coordinator.store import Store
-from app.coordinator.store_steps import UnusableStore
+from app.coordinator.errors import InvalidArgument
+from app.coordinator.identity.access import Grant
+from app.coordinator.jobs.listing import PAGE_BYTES, JobsPage, Order
+from app.coordinator.jobs.messages import job_message
+from app.coordinator.jobs.model import Checkpoint, Demand, Intent, JobRecord, Progress, Share
+from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.store import Store
+from app.coordinator.jobs.store_steps import UnusableStore
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 

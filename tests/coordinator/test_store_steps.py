@@ -9,11 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.coordinator import BadConfig, jobdir_steps
-from app.coordinator.jobdir import JobDir, Locked, locked
-from app.coordinator.jobdir_steps import NewerFormat
-from app.coordinator.store import Store
-from app.coordinator.store_steps import STEPS, StoreStep, UnusableStore, bring_up
+from app.coordinator import BadConfig
+from app.coordinator.jobs.store import Store
+from app.coordinator.jobs.store_steps import STEPS, StoreStep, UnusableStore, bring_up
+from app.coordinator.storage import job_directory_steps as jobdir_steps
+from app.coordinator.storage.job_directory import JobDir
+from app.coordinator.storage.job_directory_steps import NewerFormat
+from app.coordinator.storage.locks import Locked, locked
 from app.files.json_files import read_json
 from tests.coordinator.harness import running
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.job_secrets import JobSecrets
-from app.coordinator.jobdir import JobDir
-from app.coordinator.records import Demand, JobRecord
-from app.coordinator.rows import values_of
-from app.coordinator.states import Status
-from app.coordinator.store import Store
-from app.coordinator.store_steps import STEPS, UnusableStore, bring_up
+from app.coordinator.jobs.model import Demand, JobRecord
+from app.coordinator.jobs.rows import values_of
+from app.coordinator.jobs.secrets import JobSecrets
+from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.store import Store
+from app.coordinator.jobs.store_steps import STEPS, UnusableStore, bring_up
+from app.coordinator.storage.job_directory import JobDir
 from app.files.json_files import read_json, write_json
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from app.coordinator.jobdir import JobDir
-from app.coordinator.nodespecs import parse_virtual_nodes
-from app.coordinator.records import Intent
-from app.coordinator.steps import Step
+from app.coordinator.jobs.model import Intent
+from app.coordinator.scheduling.steps import Step
+from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
+from app.coordinator.storage.job_directory import JobDir
 from generated.mindcoordinator.v1.cluster_pb2 import DrainNodeRequest, EnableNodeRequest
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, Job, ListJobsRequest
 from tests.coordinator.harness import Client, running, status_of, submission

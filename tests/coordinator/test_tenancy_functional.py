@@ -6,8 +6,8 @@ from typing import Any
 import grpc
 import pytest
 
-from app.coordinator.config import BadConfig
 from app.coordinator.isolation import probe
+from app.coordinator.settings.coordinator import BadConfig
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, RetryJobRequest
 from tests.coordinator.harness import Client, client_of, running, status_of, submission
 

@@ -20,12 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from app.coordinator import formats, json_elements, unpacking
-from app.coordinator.access import Access
-from app.coordinator.drive import Drive
-from app.coordinator.formats import format_of
-from app.coordinator.texts import BadData
-from app.coordinator.validation import Finding, examine
+from app.coordinator.data import json_array as json_elements
+from app.coordinator.data import readers as formats
+from app.coordinator.data import unpacking
+from app.coordinator.data.drive import Drive
+from app.coordinator.data.readers import format_of
+from app.coordinator.data.text import BadData
+from app.coordinator.data.validation import Finding, examine
+from app.coordinator.identity.access import Access
 
 GOOD = b'{"text": "a"}\n\n{"text": "b"}\n'
 

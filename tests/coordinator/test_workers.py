@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.confinement import landlock_version, system_paths
+from app.coordinator.isolation.system_paths import landlock_version, system_paths
 from app.coordinator.workers.rules import Rules
 from app.coordinator.workers.running import Outcome, run_worker
 from app.files.copying import Abandoned

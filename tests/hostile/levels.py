@@ -4,10 +4,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from app.coordinator.config import CoordinatorConfig
-from app.coordinator.confinement import system_paths
 from app.coordinator.isolation.levels import Level
 from app.coordinator.isolation.probe import NotIsolated, find_isolation
+from app.coordinator.isolation.system_paths import system_paths
+from app.coordinator.settings.coordinator import CoordinatorConfig
 from tests.coordinator.harness import config_for
 
 

@@ -4,10 +4,11 @@ import os
 import time
 from collections.abc import Sequence
 
-from app.coordinator import examiner, validation
-from app.coordinator.access import Access
-from app.coordinator.drive import Drive
-from app.coordinator.validation import Finding
+from app.coordinator.data import validation
+from app.coordinator.data import validation_worker as examiner
+from app.coordinator.data.drive import Drive
+from app.coordinator.data.validation import Finding
+from app.coordinator.identity.access import Access
 
 
 def examine(

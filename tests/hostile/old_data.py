@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import grpc
 
-from app.coordinator.jobdir import JobDir, locked
+from app.coordinator.storage.job_directory import JobDir
+from app.coordinator.storage.locks import locked
 from generated.mindcoordinator.v1.evaluations_pb2 import Benchmark, SubmitEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, PauseJobRequest
 from tests.coordinator.harness import Client, status_of

@@ -10,11 +10,11 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from app.coordinator.access import Access
-from app.coordinator.confinement import system_paths
-from app.coordinator.drive import Drive
-from app.coordinator.examination import Examination, Question
-from app.coordinator.validation import Finding
+from app.coordinator.data.drive import Drive
+from app.coordinator.data.validation import Finding
+from app.coordinator.data.validation_pool import Examination, Question
+from app.coordinator.identity.access import Access
+from app.coordinator.isolation.system_paths import system_paths
 from generated.mindcoordinator.v1.data_pb2 import ValidateDataRequest, ValidateDataResponse
 from generated.mindcoordinator.v1.jobs_pb2 import DataSource
 from tests.coordinator.harness import Client, running
@@ -106,7 +106,7 @@ async def test_thousands_of_files_are_one_source(tmp_path: Path) -> None:
 @pytest.fixture
 def examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examination:
     """Data checks whose process meets with what a parser of foreign code may do."""
-    monkeypatch.setattr("app.coordinator.examination.WORKER", "tests.hostile.odd_examiner")
+    monkeypatch.setattr("app.coordinator.data.validation_pool.WORKER", "tests.hostile.odd_examiner")
     for name in ("crash", "killed", "leaves", "wild", "odd", "slow", "good"):
         (tmp_path / "t").mkdir(exist_ok=True)
         (tmp_path / "t" / f"{name}.jsonl").write_bytes(GOOD)

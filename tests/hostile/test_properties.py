@@ -14,12 +14,12 @@ import orjson
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.coordinator import logs
-from app.coordinator.lines import LineSplitter, parse_line
-from app.coordinator.logs import LogReader, LogWriter
-from app.coordinator.metrics import MetricsReader, MetricsWriter, progress_of
-from app.coordinator.metrics_file import MetricsFile
-from app.coordinator.records import MAX_COUNT, Progress
+from app.coordinator.jobs.model import MAX_COUNT, Progress
+from app.coordinator.logs import log as logs
+from app.coordinator.logs.lines import LineSplitter, parse_line
+from app.coordinator.logs.log import LogReader, LogWriter
+from app.coordinator.metrics.metrics_file import MetricsFile
+from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter, progress_of
 from app.files.copying import copy_tree
 from app.files.directory import Directory, LimitReached
 from app.files.names import printable

@@ -12,7 +12,7 @@ import psutil
 
 from app.coordinator.isolation import programs
 from app.coordinator.isolation.levels import Level
-from app.coordinator.jobdir import open_process
+from app.coordinator.storage.process_identity import open_process
 
 #: Seconds for the first process to see that the runner is gone, and to end everything itself.
 _PATIENCE: Final = 5.0

@@ -18,7 +18,7 @@ import traceback
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from app.coordinator.confinement import Confinement
+from app.coordinator.isolation.system_paths import Confinement
 from app.coordinator.workers.network import forbid_network
 from app.coordinator.workers.rules import OWN_CODE, RULES_VARIABLE, Rules
 

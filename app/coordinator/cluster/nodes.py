@@ -1,0 +1,200 @@
+"""The nodes of the cluster, what is free on them, and where a job fits. Does no I/O."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from app.coordinator.jobs.model import Demand, Share
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSpec:
+    """One GPU of a node."""
+
+    type: str
+    #: Bytes; 0 where it is not known.
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """What a node has."""
+
+    node_id: str
+    hostname: str
+    cpus: int
+    #: Bytes.
+    memory: int
+    gpus: tuple[GpuSpec, ...] = ()
+    #: Declared in the configuration: its GPUs are accounted, its jobs run on this machine.
+    virtual: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class NodeState:
+    """A node and what is taken of it."""
+
+    spec: NodeSpec
+    #: Why it takes no new jobs; None while it takes them.
+    drain: str | None = None
+    taken_cpus: int = 0
+    taken_memory: int = 0
+    taken_gpus: set[int] = field(default_factory=set)
+    taken_cores: set[int] = field(default_factory=set)
+    #: Jobs here that asked for no cores, and use what is idle. They take no cores from
+    #: others, but there are never more of them than cores: each needs memory and a turn.
+    idlers: int = 0
+    job_ids: set[str] = field(default_factory=set)
+
+    def could(self, demand: Demand) -> bool:
+        """Whether an empty node of this kind gives what `demand` asks of one node."""
+        spec = self.spec
+        return (
+            (not demand.node_ids or spec.node_id in demand.node_ids)
+            and all(spec.labels.get(key) == value for key, value in demand.selector)
+            and demand.cpus <= spec.cpus
+            and demand.memory <= spec.memory
+            and demand.gpus <= sum(1 for gpu in spec.gpus if _suits(gpu, demand))
+        )
+
+    def free_gpus(self, demand: Demand) -> list[int]:
+        """Indices of the free GPUs that suit `demand`."""
+        return [
+            index
+            for index, gpu in enumerate(self.spec.gpus)
+            if index not in self.taken_gpus and _suits(gpu, demand)
+        ]
+
+    def offer(self, demand: Demand) -> Share | None:
+        """What this node gives `demand` now, or None. Takes nothing."""
+        if self.drain is not None or not self.could(demand):
+            return None
+        spec = self.spec
+        if self.taken_cpus + demand.cpus > spec.cpus:
+            return None
+        if not demand.cpus and self.idlers >= spec.cpus:
+            return None
+        if self.taken_memory + demand.memory > spec.memory:
+            return None
+        free = self.free_gpus(demand)
+        if len(free) < demand.gpus:
+            return None
+        cores = (core for core in range(spec.cpus) if core not in self.taken_cores)
+        return Share(
+            spec.node_id,
+            tuple(free[: demand.gpus]),
+            demand.cpus,
+            demand.memory,
+            tuple(islice(cores, demand.cpus)),
+        )
+
+
+def _suits(gpu: GpuSpec, demand: Demand) -> bool:
+    return (not demand.gpu_type or gpu.type == demand.gpu_type) and gpu.memory >= demand.gpu_memory
+
+
+def _spare(node: NodeState, demand: Demand) -> tuple[int, int]:
+    """How much of a node is left: what is taken first is least."""
+    free = node.spec.cpus - node.taken_cpus
+    return (
+        len(node.spec.gpus) - len(node.taken_gpus),
+        free if demand.cpus else node.idlers - free,
+    )
+
+
+class Cluster:
+    """The nodes by id. Whoever takes shares gives them back."""
+
+    def __init__(self, specs: Iterable[NodeSpec]) -> None:
+        self.nodes = {spec.node_id: NodeState(spec) for spec in specs}
+
+    def copy(self) -> "Cluster":
+        """A copy to try things on."""
+        twin = Cluster(())
+        twin.nodes = {
+            node_id: NodeState(
+                node.spec,
+                node.drain,
+                node.taken_cpus,
+                node.taken_memory,
+                set(node.taken_gpus),
+                set(node.taken_cores),
+                node.idlers,
+                set(node.job_ids),
+            )
+            for node_id, node in self.nodes.items()
+        }
+        return twin
+
+    def could_ever(self, demand: Demand) -> bool:
+        """Whether the whole cluster, empty and with every node enabled, has what is asked."""
+        return sum(1 for node in self.nodes.values() if node.could(demand)) >= demand.nodes
+
+    def place(
+        self, demand: Demand, *, without: Collection[str] = frozenset()
+    ) -> tuple[Share, ...] | None:
+        """Where all of `demand` fits now, nodes in `without` left out; None if nowhere.
+
+        Takes the nodes that have the least to spare, so that large jobs find
+        room on the others; a job that uses idle cores goes where most are idle.
+        """
+        offers = [
+            (_spare(node, demand), node.spec.node_id, share)
+            for node in self.nodes.values()
+            if node.spec.node_id not in without and (share := node.offer(demand)) is not None
+        ]
+        if len(offers) < demand.nodes:
+            return None
+        offers.sort(key=lambda offer: offer[:2])
+        return tuple(share for _, _, share in offers[: demand.nodes])
+
+    def take(self, job_id: str, placement: Iterable[Share]) -> None:
+        """Give `job_id` these shares; a node that is no longer configured is passed over.
+
+        Raises ValueError if a share is not free; then none is taken.
+        """
+        pairs = [(self.nodes[s.node_id], s) for s in placement if s.node_id in self.nodes]
+        for number, (node, share) in enumerate(pairs):
+            taken_twice = node.taken_gpus & set(share.gpus) or node.taken_cores & set(share.cores)
+            named_twice = any(other is node for other, _ in pairs[:number])
+            if job_id in node.job_ids or taken_twice or named_twice:
+                raise ValueError(f"node {share.node_id} gave the same thing twice")
+        for node, share in pairs:
+            node.job_ids.add(job_id)
+            node.taken_gpus.update(share.gpus)
+            node.taken_cores.update(share.cores)
+            node.taken_cpus += share.cpus
+            node.taken_memory += share.memory
+            node.idlers += not share.cpus
+
+    def give_back(self, job_id: str, placement: Iterable[Share]) -> None:
+        """Undo `take`."""
+        for share in placement:
+            node = self.nodes.get(share.node_id)
+            if node is None:
+                continue
+            node.job_ids.remove(job_id)
+            node.taken_gpus.difference_update(share.gpus)
+            node.taken_cores.difference_update(share.cores)
+            node.taken_cpus -= share.cpus
+            node.taken_memory -= share.memory
+            node.idlers -= not share.cpus
+
+    def release_all(self) -> None:
+        """Undo every `take`."""
+        for node in self.nodes.values():
+            node.job_ids.clear()
+            node.taken_gpus.clear()
+            node.taken_cores.clear()
+            node.taken_cpus = node.taken_memory = node.idlers = 0
+
+    def validate(self) -> None:
+        """Raise AssertionError if more is taken than there is."""
+        for node in self.nodes.values():
+            assert 0 <= node.taken_cpus <= node.spec.cpus, node
+            assert 0 <= node.taken_memory <= node.spec.memory, node
+            assert len(node.taken_cores) <= node.taken_cpus, node
+            assert 0 <= node.idlers <= len(node.job_ids), node
+            assert all(0 <= index < len(node.spec.gpus) for index in node.taken_gpus), node
+            assert bool(node.job_ids) or not (node.taken_cpus or node.taken_gpus), node

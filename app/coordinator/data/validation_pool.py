@@ -1,0 +1,272 @@
+"""Data checks in processes of their own, a few at a time."""
+
+import asyncio
+import importlib.util
+import signal
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import orjson
+import structlog
+
+from app.coordinator.data.drive import Drive
+from app.coordinator.data.readers import format_of, needs_pyarrow
+from app.coordinator.data.unpacking import NEEDS_PYARROW
+from app.coordinator.data.validation import Finding
+from app.coordinator.errors import FailedPrecondition, Overloaded
+from app.coordinator.identity.access import Access
+from app.coordinator.workers.rules import Rules, command
+
+#: The module of a worker that checks data.
+WORKER: Final = "app.coordinator.data.validation_worker"
+#: Checks that may wait for each that runs.
+_WAITING: Final = 16
+#: Seconds that a source's check takes at most, however long the caller would wait.
+_LONGEST: Final = 3600.0
+#: Seconds that are kept for the answer's way back.
+_WAY_BACK: Final = 1.0
+#: Seconds in which a process that says nothing any more is to end.
+_FAREWELL: Final = 5.0
+#: Bytes of one finding, and of what a process says on stderr that are kept.
+_MAX_FINDING: Final = 64 * 1024
+_KEPT_WORDS: Final = 2000
+
+_log = structlog.get_logger("scaimind.coordinator")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A source to check."""
+
+    url: str
+    #: Empty if its name tells it.
+    format_name: str
+    #: That every record must have.
+    columns: tuple[str, ...]
+
+
+class Examination:
+    """Runs data checks; at most `workers` processes with at most `memory_bytes` each."""
+
+    def __init__(
+        self, drive: Drive, *, workers: int, memory_bytes: int, readable: tuple[str, ...]
+    ) -> None:
+        """`readable` is what of the system every worker may read."""
+        self._drive = drive
+        self._memory_bytes = memory_bytes
+        self._readable = readable
+        self._room = workers * (1 + _WAITING)
+        self._turn = asyncio.Semaphore(workers)
+
+    async def examine(
+        self, access: Access, questions: Sequence[Question], *, within: float | None = None
+    ) -> list[Finding]:
+        """Return what is found, in the order of the questions.
+
+        `within` is for how many seconds the caller waits for the answer; no
+        source takes so much of it that the others are not checked. A cancelled
+        check ends its process. Raises FailedPrecondition if a package is
+        missing, Overloaded if too many checks wait.
+        """
+        ends = None if within is None else time.monotonic() + within - _WAY_BACK
+        for question in questions:
+            if needs_pyarrow(question.url, question.format_name) and not _has_pyarrow():
+                known = question.format_name or format_of(question.url)
+                what = "Parquet" if known == "parquet" else "Zstandard"
+                raise FailedPrecondition(NEEDS_PYARROW.format(what))
+        if not self._room:
+            raise Overloaded("too many data checks are waiting; try again in a moment")
+        self._room -= 1
+        try:
+            async with self._turn:
+                return await self._check(access, questions, ends)
+        finally:
+            self._room += 1
+
+    async def _check(
+        self, access: Access, questions: Sequence[Question], ends: float | None
+    ) -> list[Finding]:
+        findings: dict[int, Finding] = {}
+        waiting = deque(range(len(questions)))
+        #: Those that took more than their part of the time; they may have what is left at the end.
+        slow: set[int] = set()
+        while waiting:
+            asked = self._asked(access, [questions[at] for at in waiting])
+            async with _Examiner(asked, self._rules(access), access.tenant_id) as examiner:
+                while waiting:
+                    at = waiting.popleft()
+                    seconds = _part(ends, left=1 + len(waiting), alone=len(questions) == 1)
+                    try:
+                        finding = await examiner.finding(seconds)
+                    except TimeoutError:
+                        if waiting and at not in slow:
+                            waiting.append(at)
+                        else:
+                            findings[at] = _bad(questions[at], _TOO_SLOW.format(seconds))
+                        slow.add(at)
+                        break
+                    if finding is not None:
+                        findings[at] = finding
+                        continue
+                    how = await examiner.end()
+                    if how:
+                        findings[at] = _bad(questions[at], _DIED.format(how))
+                    else:
+                        waiting.appendleft(at)
+                    break
+        return [findings[at] for at in range(len(questions))]
+
+    def _asked(self, access: Access, questions: Sequence[Question]) -> bytes:
+        return orjson.dumps(
+            {
+                "tenant_id": access.tenant_id,
+                "drive": str(self._drive.root),
+                "atlas": str(self._drive.atlas or ""),
+                "allowed": [str(path) for path in self._drive.allowed],
+                "sources": questions,
+            }
+        )
+
+    def _rules(self, access: Access) -> Rules:
+        return Rules(
+            readable=(*self._readable, *map(str, self._drive.folders(access.tenant_id))),
+            memory_bytes=self._memory_bytes,
+        )
+
+
+class _Examiner:
+    """The process of a data check; it is ended at the end of the context."""
+
+    def __init__(self, asked: bytes, rules: Rules, tenant_id: str) -> None:
+        self._asked = asked
+        self._rules = rules
+        self._tenant_id = tenant_id
+        self._process: asyncio.subprocess.Process
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_words = b""
+        self._answered = False
+
+    async def __aenter__(self) -> Self:
+        """Start it."""
+        argv, environment = command(WORKER, self._rules)
+        self._process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+            limit=_MAX_FINDING,
+        )
+        self._tasks = [
+            asyncio.create_task(self._ask(), name="data check: questions"),
+            asyncio.create_task(self._listen(), name="data check: stderr"),
+        ]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it, if it has not ended; wait until it has."""
+        await self._stop()
+        assert self._process.stdout is not None
+        # They end with the process: its pipes are closed then.
+        await asyncio.gather(self._process.stdout.read(), *self._tasks)
+
+    async def _stop(self) -> int:
+        """Ask the process to end all that it started, and itself; returns its status."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+        try:
+            async with asyncio.timeout(_FAREWELL):
+                return await self._process.wait()
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            return await self._process.wait()
+
+    async def finding(self, within: float) -> Finding | None:
+        """Return the finding about the next source; None if the process ends without it.
+
+        Raises TimeoutError.
+        """
+        assert self._process.stdout is not None
+        async with asyncio.timeout(within):
+            try:
+                line = await self._process.stdout.readline()
+                finding = Finding(**orjson.loads(line))
+            except (ValueError, TypeError):
+                # Nothing, a part of a line, or too much: a parser has run wild.
+                return None
+        self._answered = True
+        return finding
+
+    async def end(self) -> str:
+        """Return how the process ended; empty if it just wants another to go on for it."""
+        try:
+            async with asyncio.timeout(_FAREWELL):
+                status = await self._process.wait()
+        except TimeoutError:
+            status = await self._stop()
+        await asyncio.gather(*self._tasks)
+        if status == 0 and self._answered:
+            return ""
+        _log.error(
+            "data_check_died",
+            tenant_id=self._tenant_id,
+            status=status,
+            stderr=self._last_words.decode(errors="replace"),
+        )
+        if status < 0:
+            return f"by signal {-status} ({signal.strsignal(-status)})"
+        return f"with status {status}"
+
+    async def _ask(self) -> None:
+        assert self._process.stdin is not None
+        # It may have ended already; that shows where its answer is awaited.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._process.stdin.write(self._asked)
+            await self._process.stdin.drain()
+        self._process.stdin.close()
+
+    async def _listen(self) -> None:
+        assert self._process.stderr is not None
+        while block := await self._process.stderr.read(_MAX_FINDING):
+            self._last_words = (self._last_words + block)[-_KEPT_WORDS:]
+
+
+#: What is told of a source whose check ends badly.
+_DIED: Final = (
+    "its check ended {} before it was through: the file is damaged or made to do harm;"
+    " write it anew, and check it file by file if it is a directory"
+)
+_TOO_SLOW: Final = (
+    "its check did not end within {:.1f} seconds, what the call leaves for it; name it alone,"
+    " or split it into smaller sources"
+)
+
+
+def _part(ends: float | None, *, left: int, alone: bool) -> float:
+    """Seconds that the next of `left` sources may take."""
+    if ends is None or alone:
+        # The caller's own deadline ends the whole check.
+        return _LONGEST
+    return min(max((ends - time.monotonic()) / left, 0.1), _LONGEST)
+
+
+def _bad(question: Question, problem: str) -> Finding:
+    return Finding(accessible=True, format=question.format_name[:32], error_message=problem)
+
+
+def _has_pyarrow() -> bool:
+    return importlib.util.find_spec("pyarrow") is not None

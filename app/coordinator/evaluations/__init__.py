@@ -1,0 +1,1 @@
+"""Evaluations: benchmarks, the evaluator that runs them, and their results."""

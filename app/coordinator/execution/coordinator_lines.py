@@ -1,0 +1,52 @@
+"""The coordinator's own lines in the logs of jobs that have no runner at the moment."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from app.coordinator.execution.workspace import Workspace
+from app.coordinator.jobs.events import Board
+from app.coordinator.jobs.model import JobRecord
+from app.coordinator.logs.log import LogWriter
+from app.coordinator.storage.locks import locked
+from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
+
+_log = structlog.get_logger("scaimind.coordinator")
+
+
+class OwnLines:
+    """Writes lines of the coordinator's into jobs' logs."""
+
+    def __init__(self, *, workspace: Workspace, board: Board, clock: Callable[[], int]) -> None:
+        self._workspace = workspace
+        self._board = board
+        self._clock = clock
+
+    async def say(self, job: JobRecord, text: str) -> None:
+        """Add a line to a job's log. Waits until no runner has it.
+
+        A line that cannot be written is lost, and no reason to do anything
+        else differently.
+        """
+        try:
+            await asyncio.to_thread(self._write, job, text)
+        except Exception as error:  # whatever state the log is in: it is only told of
+            _log.error("log_not_written", job_id=job.job_id, line=text, exc_info=error)
+        self._board.wake(job.job_id)
+
+    def _write(self, job: JobRecord, text: str) -> None:
+        directory = self._workspace.directory(job.job_id)
+        entry = LogEntry(
+            level=LogLevel.LOG_LEVEL_INFO,
+            message=text,
+            source="coordinator",
+            node_id=job.node_ids[0] if job.node_ids else "",
+        )
+        entry.timestamp.FromMicroseconds(self._clock())
+        with locked(directory.lock, wait=True):
+            writer = LogWriter(directory.log)
+            try:
+                writer.append([entry])
+            finally:
+                writer.close()

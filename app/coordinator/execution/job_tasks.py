@@ -1,0 +1,317 @@
+"""The tasks of jobs, and what becomes of a job when its task fails.
+
+A job has one task at a time; the next begins behind it. Here is who owns them:
+whatever a task raises, the job goes on, ends, or is tried again. See
+`failures` for the three classes.
+"""
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from app.coordinator.engines.local.launcher import RunnerHandle
+from app.coordinator.execution.coordinator_lines import OwnLines
+from app.coordinator.execution.observing import Observer
+from app.coordinator.failures import Backoff, CoordinatorStops, is_passing, pause, reason_of
+from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.states import HOLDING, RUNNING, Status
+from app.coordinator.scheduling.scheduler import Scheduler
+from app.coordinator.scheduling.steps import Step
+
+_log = structlog.get_logger("scaimind.coordinator")
+
+#: Seconds that a runner may take beyond the grace of its processes, once it was asked to stop.
+STOP_MARGIN: Final = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class JobTask:
+    """One thing that is being done for a job, and what was asked of it meanwhile."""
+
+    task: asyncio.Task[None] = field(init=False)
+    abandoned: threading.Event = field(default_factory=threading.Event)
+    #: The run's living runner.
+    handle: RunnerHandle | None = None
+    #: What the runner was asked with, or is to be asked with once it is there.
+    wanted: signal.Signals | None = None
+    #: When `wanted` was first asked for, on the monotonic clock.
+    wanted_at: float | None = None
+    #: Looks at the run, from its first try on.
+    observer: Observer | None = None
+    #: Something new was reported or asked for.
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Something was asked for: ends a pause between two tries.
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self, number: signal.Signals) -> None:
+        """Send the run's runner a signal, now or as soon as it is there."""
+        if self.wanted_at is None:
+            self.wanted_at = time.monotonic()
+        self.wanted = number
+        self.pass_on()
+        self._wake()
+
+    def pass_on(self) -> None:
+        """Send the living runner what was asked for."""
+        if self.handle is None or self.wanted is None:
+            return
+        try:
+            self.handle.signal(self.wanted)
+        except OSError as error:  # it is killed when it has not left in time
+            _log.error("runner_not_asked", task=self.task.get_name(), exc_info=error)
+
+    def abandon(self) -> None:
+        """Give up what can be given up."""
+        self.abandoned.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        self.news.set()
+        self.asked.set()
+
+
+#: Applies a change, however long it takes until it can be stored, unless it is void by then.
+#: Raises CoordinatorStops, and what the change does.
+Event = Callable[[Callable[[], Step], Callable[[], bool]], Awaitable[None]]
+
+#: Does something for a job. What it raises is classified. It is called again after a failure that
+#: passes, and must go on from where things are.
+Do = Callable[[JobRecord, JobTask], Awaitable[None]]
+
+
+class Hands(Protocol):
+    """What is done for jobs."""
+
+    async def prepare(self, job: JobRecord, task: JobTask) -> None:
+        """Set the job's directory up."""
+
+    async def run(self, job: JobRecord, task: JobTask) -> None:
+        """Carry the job's newest run to its end, from wherever it is."""
+
+    async def export(self, job: JobRecord, task: JobTask) -> None:
+        """Bring the job's artefacts to their destination."""
+
+    async def kill_run(self, job: JobRecord, task: JobTask) -> None:
+        """End the job's newest run by force: nothing of it lives afterwards."""
+
+    def release(self, job: JobRecord) -> None:
+        """Let go of what was fetched for a job."""
+
+
+class JobTasks:
+    """Begins the tasks of jobs, and answers for them."""
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        hands: Hands,
+        lines: OwnLines,
+        event: Event,
+        leave: asyncio.Event,
+    ) -> None:
+        """`leave` ends all pauses, with CoordinatorStops."""
+        self._scheduler = scheduler
+        self._hands = hands
+        self._lines = lines
+        self._event = event
+        self._leave = leave
+        self._tasks: dict[str, JobTask] = {}
+
+    # Beginning
+
+    def prepare(self, job: JobRecord) -> JobTask:
+        """Begin to set the job's directory up."""
+        return self._begin(job, "prepared", self._hands.prepare)
+
+    def run(self, job: JobRecord) -> JobTask:
+        """Begin the job's newest run, or take it up again."""
+        return self._begin(job, "run", self._hands.run)
+
+    def export(self, job: JobRecord) -> JobTask:
+        """Begin to bring the job's artefacts to their destination."""
+        return self._begin(job, "exported", self._hands.export)
+
+    def give_up(self, job: JobRecord, problem: Exception) -> JobTask:
+        """End a job that cannot be taken up again."""
+
+        async def fail(job: JobRecord, task: JobTask) -> None:
+            raise problem
+
+        return self._begin(job, "taken up again", fail)
+
+    def _begin(self, job: JobRecord, what: str, do: Do) -> JobTask:
+        before = self._tasks.get(job.job_id)
+        task = self._tasks[job.job_id] = JobTask()
+        task.task = asyncio.create_task(
+            self._own(job, task, what, do, before), name=f"job {job.job_id} {job.status.name}"
+        )
+        return task
+
+    # Asking
+
+    def notice(self, job_id: str) -> None:
+        """The job's log or metrics have grown."""
+        if (task := self._tasks.get(job_id)) is not None:
+            task.news.set()
+
+    def stop(self, job: JobRecord, *, at_once: bool) -> None:
+        """Ask the job's run to leave; a run without a task is taken up for it."""
+        task = self._tasks.get(job.job_id) or self.run(job)
+        task.stop(signal.SIGUSR1 if at_once else signal.SIGTERM)
+
+    def abandon(self, job_id: str) -> None:
+        """Give up preparing or exporting a job; an export without a task is taken up for it."""
+        task = self._tasks.get(job_id)
+        if task is None:
+            job = self._scheduler.jobs.get(job_id)
+            if job is None or job.status is not Status.EXPORTING:
+                return
+            task = self.export(job)
+        task.abandon()
+
+    # Ending
+
+    async def close(self, *, patience: float) -> None:
+        """Wait until all tasks are over; those that are being tried again after `patience` seconds
+        are left as they are."""
+        timer = asyncio.get_running_loop().call_later(patience, self._leave_all)
+        try:
+            while self._tasks:
+                await asyncio.wait([each.task for each in self._tasks.values()])
+        finally:
+            timer.cancel()
+
+    def let_go(self) -> None:
+        """Leave all jobs as they are, at once: their runners live on."""
+        for each in self._tasks.values():
+            each.abandon()
+            each.task.cancel()
+
+    def _leave_all(self) -> None:
+        self._leave.set()
+        for each in self._tasks.values():
+            each.asked.set()
+
+    # Owning
+
+    async def _own(
+        self, job: JobRecord, task: JobTask, what: str, do: Do, before: JobTask | None
+    ) -> None:
+        try:
+            if before is not None:
+                await asyncio.wait([before.task])
+            await self._carry_through(job, task, what, do)
+        except CoordinatorStops:
+            _log.warning("job_left_as_it_is", job_id=job.job_id, doing=what)
+        finally:
+            if task.handle is not None:
+                task.handle.close()
+            if self._tasks.get(job.job_id) is task:
+                del self._tasks[job.job_id]
+            current = self._scheduler.jobs.get(job.job_id)
+            if current is None or current.status not in HOLDING:
+                self._release(job)
+
+    async def _carry_through(self, job: JobRecord, task: JobTask, what: str, do: Do) -> None:
+        """Do it until it is done, or settle the job."""
+        backoff = Backoff()
+        while True:
+            try:
+                await do(job, task)
+            except CoordinatorStops:
+                raise
+            except Exception as error:  # each of the classes has its own way, and none is dropped
+                if not self._answers_for(job, task):
+                    _log.warning(
+                        "job_task_failed", job_id=job.job_id, doing=what, void=True, exc_info=error
+                    )
+                    return
+                if not is_passing(error):
+                    await self._break_off(job, task, what, error)
+                    return
+                await self._try_again_later(job, task, what, error, backoff)
+            else:
+                return
+
+    async def _try_again_later(
+        self, job: JobRecord, task: JobTask, what: str, error: Exception, backoff: Backoff
+    ) -> None:
+        """Pause before another try. Raises CoordinatorStops."""
+        seconds = backoff.after_failure()
+        if backoff.worth_a_line:
+            _log.warning(
+                "job_has_to_wait",
+                job_id=job.job_id,
+                doing=what,
+                failures=backoff.failures,
+                exc_info=error,
+            )
+        if backoff.failures == 1 and self._may_say(job, task):
+            text = f"The job cannot be {what} at the moment: {reason_of(error)}. Trying again."
+            await self._lines.say(job, text)
+        await self._pause(task, seconds, error)
+
+    async def _break_off(self, job: JobRecord, task: JobTask, what: str, error: Exception) -> None:
+        """End a job that cannot go on. Raises CoordinatorStops."""
+        _log.error("job_task_failed", job_id=job.job_id, doing=what, exc_info=error)
+        reason = f"The job could not be {what}: {reason_of(error)}."
+        backoff = Backoff()
+        killed = told = False
+        while self._answers_for(job, task):
+            try:
+                if not killed and self._scheduler.jobs[job.job_id].status in RUNNING:
+                    await self._hands.kill_run(job, task)
+                killed = True
+                if not told:
+                    await self._lines.say(job, reason)
+                told = True
+                await self._event(
+                    lambda: self._scheduler.broken_off(job.job_id, reason),
+                    lambda: not self._answers_for(job, task),
+                )
+            except CoordinatorStops:
+                raise
+            except Exception as again:  # its resources may not be given away while it may live
+                seconds = backoff.after_failure()
+                if backoff.worth_a_line:
+                    _log.error(
+                        "job_not_ended",
+                        job_id=job.job_id,
+                        failures=backoff.failures,
+                        exc_info=again,
+                    )
+                await self._pause(task, seconds, again)
+
+    async def _pause(self, task: JobTask, seconds: float, error: Exception) -> None:
+        task.asked.clear()
+        if self._leave.is_set():
+            raise CoordinatorStops from error
+        await pause(seconds, unless=task.asked)
+
+    def _answers_for(self, job: JobRecord, task: JobTask) -> bool:
+        """Whether the job holds resources, and no later task has it."""
+        current = self._scheduler.jobs.get(job.job_id)
+        return (
+            current is not None
+            and current.status in HOLDING
+            and self._tasks.get(job.job_id) is task
+        )
+
+    def _may_say(self, job: JobRecord, task: JobTask) -> bool:
+        """Whether nobody else writes the job's log."""
+        return (
+            self._answers_for(job, task) and self._scheduler.jobs[job.job_id].status not in RUNNING
+        )
+
+    def _release(self, job: JobRecord) -> None:
+        try:
+            self._hands.release(job)
+        except Exception as error:  # of the cache alone: it evicts what nobody holds at its start
+            _log.error("inputs_not_released", job_id=job.job_id, exc_info=error)

@@ -1,0 +1,306 @@
+"""What is done for a job: preparing it, running it, bringing its artefacts away.
+
+What fails is classified by `job_tasks`. Each of these can be begun again
+after a failure that passes, and goes on from where things are.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from app.coordinator.data.drive import BadUrl
+from app.coordinator.engines.local import launcher
+from app.coordinator.engines.local.launcher import NeverStarted, RunnerHandle
+from app.coordinator.engines.local.run_killing import kill_run
+from app.coordinator.execution.checkpoints import CheckpointFinder
+from app.coordinator.execution.coordinator_lines import OwnLines
+from app.coordinator.execution.job_tasks import STOP_MARGIN, Event, JobTask
+from app.coordinator.execution.observing import Look, Observer
+from app.coordinator.execution.run_spec import RunSpecs
+from app.coordinator.execution.workspace import Unprepared, Workspace
+from app.coordinator.failures import is_disk_full, is_passing
+from app.coordinator.jobs.model import Intent, JobRecord
+from app.coordinator.jobs.states import Status
+from app.coordinator.metrics.snapshots import MetricsReader, progress_of
+from app.coordinator.scheduling.scheduler import Scheduler
+from app.coordinator.scheduling.steps import RunEnd, Step
+from app.coordinator.storage.disk_reserve import Reserve
+from app.coordinator.storage.job_directory import RunDir
+from app.coordinator.storage.job_directory_steps import NewerFormat, bring_up
+from app.files.copying import Abandoned
+
+#: Seconds between two looks at what a run reports.
+OBSERVE_INTERVAL: Final = 0.5
+#: Seconds after which a run is looked at though nothing is new: directories tell nobody.
+LOOK_ANYWAY: Final = 10.0
+#: Preparations and exports at the same time; they may copy for hours.
+_COPYING: Final = 32
+
+_log = structlog.get_logger("scaimind.coordinator")
+_T = TypeVar("_T")
+
+
+def never() -> bool:
+    """Of a change that cannot become void."""
+    return False
+
+
+class Hands:
+    """Does for jobs what the scheduler decides, and tells it by `event` how that went."""
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        workspace: Workspace,
+        run_specs: RunSpecs,
+        lines: OwnLines,
+        reserve: Reserve,
+        stop_grace: float,
+        clock: Callable[[], int],
+        event: Event,
+    ) -> None:
+        """`stop_grace` is what runners grant their processes, in seconds."""
+        self._scheduler = scheduler
+        self._workspace = workspace
+        self._run_specs = run_specs
+        self._lines = lines
+        self._reserve = reserve
+        self._stop_patience = stop_grace + STOP_MARGIN
+        self._clock = clock
+        self._event = event
+        self._copying = ThreadPoolExecutor(_COPYING, thread_name_prefix="copying")
+        # One for all jobs: looking is never urgent.
+        self._looking = ThreadPoolExecutor(1, thread_name_prefix="looking")
+        # A checkpoint may have millions of files: no look must wait for that.
+        self._removing = ThreadPoolExecutor(1, thread_name_prefix="removing")
+
+    def close(self) -> None:
+        """Let the threads go; call when no task is left."""
+        self._copying.shutdown(wait=False)
+        self._looking.shutdown(wait=False)
+        self._removing.shutdown(wait=False, cancel_futures=True)
+
+    async def prepare(self, job: JobRecord, task: JobTask) -> None:
+        """Set the job's directory up. Raises OSError, and whatever its files bring about."""
+        job_id = job.job_id
+        void = task.abandoned.is_set
+        if void():
+            return
+        if self._scheduler.jobs[job_id].status is Status.SCHEDULING:
+            await self._event(lambda: self._scheduler.preparing(job_id), void)
+        try:
+            await self._copy(bring_up, self._workspace.directory(job_id))
+            await self._copy(self._workspace.prepare, job, task.abandoned)
+        except Abandoned:
+            return
+        except (NewerFormat, Unprepared) as error:
+            problem = str(error)
+        else:
+            await self._event(lambda: self._scheduler.prepared(job_id), void)
+            return
+        if not void():
+            await self._lines.say(job, problem)
+        await self._event(lambda: self._scheduler.preparation_failed(job_id, problem), void)
+
+    async def run(self, job: JobRecord, task: JobTask) -> None:
+        """Carry the job's newest run to its end, whether it was begun already or not.
+
+        Raises OSError, and whatever its files bring about.
+        """
+        directory = self._directory(job)
+        end = None
+        if task.handle is None:
+            try:
+                task.handle = await launcher.find(directory)
+            except NeverStarted:
+                end = await self._launch(job, task)
+        if end is None:
+            await self._see_through(job, task)
+            end = await asyncio.to_thread(launcher.read_end, directory)
+            await self._clear_temporary(job)
+        if end.transient:
+            await self._lines.say(job, end.failure)
+        await self._event(lambda: self._scheduler.run_ended(job.job_id, end), never)
+
+    async def _launch(self, job: JobRecord, task: JobTask) -> RunEnd | None:
+        """Start the run's runner; what became of the run instead, if it cannot be started."""
+        if task.wanted is not None:
+            # It was tried before, in vain, and nobody wants it any more.
+            return RunEnd(exit_code=None, stopped=True)
+        try:
+            task.handle = await asyncio.to_thread(self._start, job)
+        except BadUrl as error:
+            return RunEnd(exit_code=None, failure=f"The run could not be started: {error}.")
+        return None
+
+    def _start(self, job: JobRecord) -> RunnerHandle:
+        directory = self._directory(job)
+        spec = self._run_specs.of(job)
+        spec["metrics_before"] = launcher.metrics_before(directory)
+        return launcher.start(directory, spec)
+
+    async def _see_through(self, job: JobRecord, task: JobTask) -> None:
+        """Follow the run's runner until none of its lives."""
+        observer = task.observer = task.observer or self._observer(job)
+        while task.handle is not None:
+            task.pass_on()
+            await self._follow(job, task, task.handle, observer)
+            task.handle.close()
+            task.handle = None
+            # It may have left because another runner of this run was there before it.
+            with suppress(NeverStarted):
+                task.handle = await launcher.find(self._directory(job))
+        await observer.look(last=True)
+        while observer.notes:
+            await self._lines.say(job, observer.notes.pop(0))
+
+    async def _follow(
+        self, job: JobRecord, task: JobTask, handle: RunnerHandle, observer: Observer
+    ) -> None:
+        """Wait until a runner is gone, and take note of what it reports meanwhile."""
+        gone = asyncio.create_task(handle.gone(), name=f"runner of {job.job_id}")
+        try:
+            while not gone.done():
+                await self._news(task, gone)
+                if gone.done():
+                    break
+                if self._has_overstayed(task):
+                    _log.error("runner_overstayed", job_id=job.job_id)
+                    await asyncio.to_thread(kill_run, self._directory(job))
+                await observer.look()
+                await asyncio.wait([gone], timeout=OBSERVE_INTERVAL)
+            await gone
+        finally:
+            gone.cancel()
+            # Its descriptor may be waited for again.
+            await asyncio.wait([gone])
+
+    async def _news(self, task: JobTask, gone: asyncio.Task[None]) -> None:
+        """Wait until something is new, the runner is gone, or it is time to look."""
+        news = asyncio.create_task(task.news.wait(), name=f"news of {task.task.get_name()}")
+        try:
+            await asyncio.wait(
+                [gone, news], timeout=LOOK_ANYWAY, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            news.cancel()
+        task.news.clear()
+
+    def _has_overstayed(self, task: JobTask) -> bool:
+        """Whether the runner was asked to leave long ago. A script may have stopped it."""
+        asked = task.wanted_at
+        return asked is not None and time.monotonic() > asked + self._stop_patience
+
+    def _observer(self, job: JobRecord) -> Observer:
+        return Observer(
+            job.job_id,
+            parts={
+                "Its metrics": self._look_at_progress(job),
+                "Its checkpoints": self._look_at_checkpoints(job),
+            },
+            executor=self._looking,
+            event=lambda change: self._event(change, never),
+        )
+
+    def _look_at_progress(self, job: JobRecord) -> Look:
+        def look(notes: list[str], *, last: bool) -> Callable[[], Step]:
+            progress = None
+            current = self._scheduler.jobs[job.job_id]
+            directory = self._workspace.directory(job.job_id)
+            with suppress(FileNotFoundError), MetricsReader(directory.metrics) as reader:
+                if (newest := reader.newest()) is not None:
+                    progress = progress_of(newest, current.progress)
+            return lambda: self._scheduler.observed(job.job_id, progress=progress)
+
+        return look
+
+    def _look_at_checkpoints(self, job: JobRecord) -> Look:
+        finder = CheckpointFinder(
+            keep=job.submission.output_config.max_checkpoints, clock=self._clock
+        )
+
+        removal: Future[None] | None = None
+
+        def look(notes: list[str], *, last: bool) -> Callable[[], Step]:
+            nonlocal removal
+            checkpoints = None
+            # The tenant's own files: they may be in any state.
+            with suppress(BadUrl, FileNotFoundError, NotADirectoryError):
+                checkpoints = self._workspace.checkpoints(
+                    self._scheduler.jobs[job.job_id], finder, last=last
+                )
+            notes += finder.notes
+            finder.notes.clear()
+            if finder.leftovers and (removal is None or removal.done()):
+                removal = self._removing.submit(self._remove_leftovers, job)
+            return lambda: self._scheduler.observed(job.job_id, checkpoints=checkpoints)
+
+        return look
+
+    def _remove_leftovers(self, job: JobRecord) -> None:
+        try:
+            self._workspace.remove_leftovers(job)
+        except (BadUrl, OSError) as error:
+            # The next look finds them again.
+            _log.warning("checkpoints_not_removed", job_id=job.job_id, reason=str(error))
+
+    async def _clear_temporary(self, job: JobRecord) -> None:
+        try:
+            await asyncio.to_thread(self._workspace.clear_temporary, job)
+        except Exception as error:  # what is left takes up space, until the job runs again
+            _log.warning("temporary_files_left", job_id=job.job_id, exc_info=error)
+
+    async def kill_run(self, job: JobRecord, task: JobTask) -> None:
+        """End the job's newest run by force: nothing of it lives afterwards.
+
+        Raises OSError, and whatever its files bring about.
+        """
+        await asyncio.to_thread(kill_run, self._directory(job))
+        if task.handle is not None:
+            await task.handle.gone()
+            task.handle.close()
+            task.handle = None
+
+    async def export(self, job: JobRecord, task: JobTask) -> None:
+        """Bring the job's artefacts to their destination. Raises OSError, and whatever its files
+        bring about."""
+        try:
+            made = await self._copy(self._workspace.export, job, task.abandoned)
+        except Abandoned:
+            if self._scheduler.jobs[job.job_id].intent is not Intent.CANCEL:
+                # The coordinator stops: it is done again at the next start.
+                return
+            problem = "It was cancelled."
+        except Unprepared as error:
+            problem = str(error)
+        except OSError as error:
+            # Where the coordinator's own disk has room, the artefacts are too large for theirs.
+            if is_passing(error) and not (is_disk_full(error) and self._reserve.has_room()):
+                raise
+            problem = f"Its artefacts could not be written: {error.strerror}."
+        else:
+            if made.left_out:
+                await self._lines.say(job, made.left_out)
+            await self._lines.say(job, f"The artefacts are at {made.url}.")
+            if made.model_url:
+                await self._lines.say(job, f"The model is registered as {made.model_url}.")
+            await self._event(lambda: self._scheduler.exported(job.job_id, made.url), never)
+            return
+        await self._lines.say(job, problem)
+        await self._event(lambda: self._scheduler.export_failed(job.job_id, problem), never)
+
+    def release(self, job: JobRecord) -> None:
+        """Let go of what was fetched for a job."""
+        self._workspace.release(job.job_id)
+
+    def _directory(self, job: JobRecord) -> RunDir:
+        return self._workspace.directory(job.job_id).run(job.run_count)
+
+    async def _copy(self, do: Callable[..., _T], *given: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._copying, do, *given)

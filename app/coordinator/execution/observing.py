@@ -1,0 +1,90 @@
+"""Looks at what a run reports by itself: its numbers and its checkpoints.
+
+Nothing depends on it. A look that fails pauses that part alone for a while
+that grows; the run goes on.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+
+from app.coordinator.failures import Backoff, is_passing, reason_of
+from app.coordinator.scheduling.steps import Step
+
+#: Seconds: the longest pause of a part that keeps failing.
+_LONGEST_PAUSE: Final = 60.0
+
+_log = structlog.get_logger("scaimind.coordinator")
+
+
+class Look(Protocol):
+    """Looks at one part of a run. Runs in a thread, one look of a run at a time."""
+
+    def __call__(self, notes: list[str], *, last: bool) -> Callable[[], Step]:
+        """Look, which may block. Returns the change that follows from what is there.
+
+        What the job's log is to say is added to `notes`. `last` is the look
+        when the run is over.
+        """
+
+
+class Observer:
+    """Looks at one run, part by part."""
+
+    def __init__(
+        self,
+        job_id: str,
+        *,
+        parts: Mapping[str, Look],
+        executor: Executor,
+        event: Callable[[Callable[[], Step]], Awaitable[None]],
+    ) -> None:
+        """`parts` are named as they are called in the job's log, such as "Its checkpoints"."""
+        self._job_id = job_id
+        self._parts = parts
+        self._executor = executor
+        self._event = event
+        self._backoffs: dict[str, Backoff] = {}
+        self._paused_until: dict[str, float] = {}
+        self._told: set[str] = set()
+        #: What is to be said in the job's log once it can be, each part's first failure with it.
+        self.notes: list[str] = []
+
+    async def look(self, *, last: bool = False) -> None:
+        """Look at all parts that are not paused; with `last`, at those, too."""
+        for name, look in self._parts.items():
+            if last or time.monotonic() >= self._paused_until.get(name, 0.0):
+                await self._look_at(name, partial(look, self.notes, last=last))
+
+    async def _look_at(self, name: str, look: Callable[[], Callable[[], Step]]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await self._event(await loop.run_in_executor(self._executor, look))
+        except Exception as error:  # whatever a script left behind: the run goes on
+            self._pause(name, error)
+        else:
+            self._backoffs.pop(name, None)
+            self._paused_until.pop(name, None)
+
+    def _pause(self, name: str, error: Exception) -> None:
+        backoff = self._backoffs.setdefault(name, Backoff(longest=_LONGEST_PAUSE))
+        self._paused_until[name] = time.monotonic() + backoff.after_failure()
+        if backoff.worth_a_line:
+            _log.warning(
+                "job_not_observed",
+                job_id=self._job_id,
+                part=name,
+                failures=backoff.failures,
+                exc_info=error,
+            )
+        if name not in self._told and not is_passing(error):
+            self._told.add(name)
+            self.notes.append(
+                f"{name} could not be read for some of the time ({reason_of(error)})."
+                " The run was not affected."
+            )

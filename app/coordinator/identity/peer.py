@@ -1,0 +1,27 @@
+"""Who makes a call."""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import grpc.aio
+
+if TYPE_CHECKING:
+    # Generic in the stubs, not at run time.
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any] | None
+else:
+    Context = grpc.aio.ServicerContext
+    Handler = grpc.RpcMethodHandler | None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who calls, by the metadata of the call."""
+
+    tenant_id: str
+    user_id: str
+
+
+TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,127}")

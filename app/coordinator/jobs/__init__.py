@@ -1,0 +1,1 @@
+"""Jobs: their record and states, the store, and who watches them."""

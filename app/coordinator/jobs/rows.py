@@ -1,0 +1,149 @@
+"""A job as a row of the database, and back."""
+
+import sqlite3
+from typing import Any, TypeVar
+
+import orjson
+from google.protobuf.message import DecodeError, Message
+
+from app.coordinator.identity.access import Grant
+from app.coordinator.jobs.model import Checkpoint, Demand, Intent, JobRecord, Kind, Progress, Share
+from app.coordinator.jobs.states import Status
+from generated.mindcoordinator.v1.evaluations_pb2 import SubmitEvaluationRequest
+from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
+
+_M = TypeVar("_M", bound=Message)
+
+
+def values_of(job: JobRecord) -> tuple[Any, ...]:
+    """The values of a job's row, in the order of the table's columns."""
+    return (
+        job.job_id,
+        job.tenant_id,
+        job.user_id,
+        job.name,
+        job.kind,
+        job.status,
+        job.priority,
+        job.queue_name,
+        job.revision,
+        job.created_at,
+        job.updated_at,
+        job.queued_at,
+        job.started_at,
+        job.run_started_at,
+        job.ended_at,
+        job.submission.SerializeToString(),
+        job.evaluation.SerializeToString() if job.evaluation else None,
+        orjson.dumps(_state(job)).decode(),
+    )
+
+
+def _state(job: JobRecord) -> dict[str, Any]:
+    return {
+        "message": job.message,
+        "error_message": job.error_message,
+        "demand": job.demand,
+        "grant": job.grant,
+        "parent_job_id": job.parent_job_id,
+        "run_count": job.run_count,
+        "retry_count": job.retry_count,
+        "intent": job.intent,
+        "intent_reason": job.intent_reason,
+        "placement": job.placement,
+        "node_ids": job.node_ids,
+        "resume_from": job.resume_from,
+        "output_path": job.output_path,
+        "artefacts_of": job.artefacts_of,
+        "exit_code": job.exit_code,
+        "progress": job.progress,
+        "not_before": job.not_before,
+    }
+
+
+def failed_record_of(row: sqlite3.Row, reason: str, now: int) -> JobRecord:
+    """What is left of a job whose row cannot be read: FAILED, with `reason`."""
+    return JobRecord(
+        job_id=row["job_id"],
+        tenant_id=row["tenant_id"],
+        user_id=row["user_id"],
+        name=row["name"],
+        submission=_parsed(SubmitJobRequest, row["submission"]) or SubmitJobRequest(),
+        demand=Demand(),
+        created_at=row["created_at"],
+        updated_at=now,
+        kind=Kind.EVALUATION if row["kind"] == Kind.EVALUATION else Kind.TRAINING,
+        evaluation=_parsed(SubmitEvaluationRequest, row["evaluation"]),
+        status=Status.FAILED,
+        message="Failed.",
+        error_message=reason,
+        priority=row["priority"],
+        queue_name=row["queue_name"],
+        revision=row["revision"] + 1,
+        queued_at=row["queued_at"],
+        started_at=row["started_at"],
+        run_started_at=row["run_started_at"],
+        ended_at=now,
+    )
+
+
+def _parsed(kind: type[_M], data: bytes | None) -> _M | None:
+    if data is None:
+        return None
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        return None
+
+
+def record_of(
+    row: sqlite3.Row, checkpoints: tuple[Checkpoint, ...] = (), checkpoint_count: int = 0
+) -> JobRecord:
+    """The job of a row, and of rows of the table of checkpoints."""
+    state = orjson.loads(row["state"])
+    demand = state.pop("demand")
+    return JobRecord(
+        job_id=row["job_id"],
+        tenant_id=row["tenant_id"],
+        user_id=row["user_id"],
+        name=row["name"],
+        kind=Kind(row["kind"]),
+        status=Status(row["status"]),
+        priority=row["priority"],
+        queue_name=row["queue_name"],
+        revision=row["revision"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        queued_at=row["queued_at"],
+        started_at=row["started_at"],
+        run_started_at=row["run_started_at"],
+        ended_at=row["ended_at"],
+        submission=SubmitJobRequest.FromString(row["submission"]),
+        evaluation=SubmitEvaluationRequest.FromString(row["evaluation"])
+        if row["evaluation"] is not None
+        else None,
+        demand=Demand(
+            **{
+                **demand,
+                "node_ids": tuple(demand["node_ids"]),
+                "selector": tuple((key, value) for key, value in demand["selector"]),
+            }
+        ),
+        grant=Grant.stored(state.pop("grant", None)),
+        intent=Intent(state.pop("intent")),
+        placement=tuple(
+            Share(
+                share["node_id"],
+                tuple(share["gpus"]),
+                share["cpus"],
+                share["memory"],
+                tuple(share.get("cores", ())),
+            )
+            for share in state.pop("placement")
+        ),
+        node_ids=tuple(state.pop("node_ids")),
+        progress=Progress.stored(state.pop("progress")),
+        checkpoints=checkpoints,
+        checkpoint_count=checkpoint_count,
+        **state,
+    )

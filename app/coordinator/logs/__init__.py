@@ -1,0 +1,1 @@
+"""A job's log: lines, entries, and how they are read."""

@@ -1,0 +1,1 @@
+"""A job's metrics: lines, snapshots, and fewer points of a curve."""

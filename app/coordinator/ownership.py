@@ -1,0 +1,54 @@
+"""One coordinator for a data directory."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
+
+#: Seconds for which another coordinator's end is waited for.
+_LOCK_PATIENCE: Final = 3.0
+
+
+@contextmanager
+def _sole_owner(config: CoordinatorConfig) -> Iterator[None]:
+    """Hold the data directory. Raises BadConfig if it cannot be written or is held already."""
+    try:
+        for path in (config.data_dir, config.drive_root):
+            path.mkdir(parents=True, exist_ok=True)
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise PermissionError(0, "it is not writable")
+        file = os.open(config.data_dir / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadConfig(
+            f"SCAIMIND_COORDINATOR_DATA_DIR: {config.data_dir}: {error.strerror}"
+        ) from None
+    try:
+        if not _locked(file):
+            raise BadConfig(
+                f"SCAIMIND_COORDINATOR_DATA_DIR: another coordinator uses {config.data_dir}"
+            )
+        yield
+    finally:
+        os.close(file)
+
+
+def _locked(file: int) -> bool:
+    """Lock a file, waiting a little for who has it.
+
+    A program that a killed coordinator was just starting has its lock, too,
+    until it has replaced the copy of the coordinator that it began as.
+    """
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True

@@ -1,0 +1,1 @@
+"""What happens to jobs and when: a synchronous core without I/O."""

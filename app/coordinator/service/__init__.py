@@ -1,0 +1,1 @@
+"""The gRPC service: calls, streams, the interceptor, and where the server listens."""

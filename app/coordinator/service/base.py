@@ -1,0 +1,201 @@
+"""What the calls of the service have in common: whose job, which job, and storing what is asked."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import structlog
+from google.protobuf.message import Message
+
+from app.coordinator.cluster.gpus import GpuMeter
+from app.coordinator.data.cache import DataCache
+from app.coordinator.data.drive import BadUrl, Drive
+from app.coordinator.data.validation_pool import Examination
+from app.coordinator.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Overloaded,
+)
+from app.coordinator.execution.controller import Controller
+from app.coordinator.execution.workspace import Workspace
+from app.coordinator.failures import is_passing
+from app.coordinator.identity.access import Access
+from app.coordinator.identity.peer import Peer
+from app.coordinator.identity.tokens import Admission
+from app.coordinator.jobs.events import Board
+from app.coordinator.jobs.model import JobRecord, checkpoint_url
+from app.coordinator.jobs.secrets import JobSecrets
+from app.coordinator.jobs.states import TERMINAL, WAITING
+from app.coordinator.jobs.store import Store, UsedKey, digest_of
+from app.coordinator.scheduling.steps import Step
+from app.coordinator.submission.tenancy import Tenancy
+
+_KEY_LIFE: Final = 24 * 3600 * 1_000_000
+_MAX_KEY: Final = 256
+
+_log = structlog.get_logger("scaimind.coordinator")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the service works with."""
+
+    controller: Controller
+    store: Store
+    workspace: Workspace
+    secrets: JobSecrets
+    board: Board
+    drive: Drive
+    cache: DataCache
+    admission: Admission
+    examination: Examination
+    #: Measures this machine's GPUs.
+    gpus: GpuMeter
+    #: Whose jobs are taken up.
+    tenancy: Tenancy
+    #: Microseconds since 1970.
+    clock: Callable[[], int]
+
+
+class Calls:
+    """A group of the service's calls. Who calls, and what becomes of what is raised, is `doors`'
+    matter."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._controller = parts.controller
+        self._scheduler = parts.controller.scheduler
+        self._store = parts.store
+
+    def _job(self, peer: Peer, job_id: str) -> JobRecord:
+        """A job of the caller's tenant. Raises NotFound."""
+        job = self._scheduler.jobs.get(job_id) or self._store.job(peer.tenant_id, job_id)
+        if job is None or job.tenant_id != peer.tenant_id:
+            raise NotFound("there is no such job")
+        return job
+
+    def _unended(self, peer: Peer, job_id: str, done: str) -> JobRecord:
+        """A job that has not ended. Raises NotFound, FailedPrecondition."""
+        job = self._job(peer, job_id)
+        if job.status in TERMINAL:
+            raise FailedPrecondition(f"the job is {job.status.name} and cannot be {done}")
+        return job
+
+    def _checkpoint_url(self, job: JobRecord, checkpoint_id: str) -> str:
+        """The URL of any checkpoint of a job that is kept and there. Raises FailedPrecondition."""
+        checkpoint = next(
+            (each for each in job.checkpoints if each.checkpoint_id == checkpoint_id), None
+        ) or self._store.checkpoint(job.job_id, checkpoint_id)
+        if checkpoint is not None:
+            url = checkpoint_url(job, checkpoint)
+            try:
+                self._parts.drive.find(Access(job.tenant_id), url)
+            except BadUrl as error:
+                raise FailedPrecondition(
+                    f"checkpoint_id: {error}; name another one of the job's checkpoints"
+                ) from None
+            return url
+        there = ", ".join(checkpoint.checkpoint_id for checkpoint in job.checkpoints[-5:])
+        raise FailedPrecondition(
+            f"the job has no checkpoint {checkpoint_id[:128]!r}; "
+            + (f"its newest are {there}" if there else "it has none")
+        )
+
+    def _known_key(self, peer: Peer, key: str, request: Message) -> JobRecord | None:
+        """The job that was made with an idempotency key. Raises AlreadyExists for another
+        request."""
+        if not key:
+            return None
+        if len(key) > _MAX_KEY:
+            raise InvalidArgument("idempotency_key", f"it has more than {_MAX_KEY} characters")
+        scoped = _scoped(key, peer.user_id, request)
+        used = self._store.find_key(peer.tenant_id, scoped, since=self._parts.clock() - _KEY_LIFE)
+        if used is None:
+            return None
+        if used.request_digest != digest_of(request):
+            raise AlreadyExists(
+                "idempotency_key: it was used for another request within the last 24 hours"
+            )
+        return self._job(peer, used.job_id)
+
+    def _submit(
+        self,
+        job: JobRecord,
+        request: Message,
+        *,
+        key: str = "",
+        secrets: Mapping[str, str] = MappingProxyType({}),
+    ) -> JobRecord:
+        """Take up a new job; `secrets` is what is masked in its submission.
+
+        Raises Overloaded; FailedPrecondition if its tenant is not served here.
+        """
+        self._parts.tenancy.check(job.tenant_id)
+
+        def also() -> None:
+            self._store.save_labels(job)
+            if key:
+                now = self._parts.clock()
+                used = UsedKey(digest_of(request), job.job_id)
+                scoped = _scoped(key, job.user_id, request)
+                self._store.save_key(job.tenant_id, scoped, used, now=now, since=now - _KEY_LIFE)
+
+        try:
+            self._parts.workspace.create(job.job_id)
+            # Before the job is there: it may begin at once. The next start removes what is kept
+            # of a job that is not there.
+            self._parts.secrets.keep(job.job_id, secrets)
+        except OSError as error:
+            raise Overloaded(f"the job's directory cannot be made: {error.strerror}") from None
+        try:
+            self._apply(lambda: self._scheduler.submit(job), also=also)
+        except Overloaded:
+            with suppress(OSError):
+                self._parts.secrets.forget(job.job_id)
+            raise
+        self._parts.tenancy.accepted(job.tenant_id)
+        return self._scheduler.jobs[job.job_id]
+
+    def _wait_of(self, job: JobRecord) -> int:
+        """Seconds until a job is expected to start; 0 if it waits for nothing."""
+        if job.status not in WAITING:
+            return 0
+        try:
+            return self._scheduler.waits().get(job.job_id, 0)
+        except Exception as error:  # the job is there; an estimate is no reason to say it is not
+            _log.error("wait_not_estimated", job_id=job.job_id, exc_info=error)
+            return 0
+
+    def _apply(self, change: Callable[[], Step], *, also: Callable[[], None] | None = None) -> None:
+        """Change jobs by a call of the scheduler's. Raises Overloaded, and what that call does."""
+        try:
+            self._controller.apply(change, also=also)
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            raise Overloaded(f"the coordinator cannot store it: {error}") from None
+
+
+def _scoped(key: str, user_id: str, request: Message) -> str:
+    """An idempotency key as it is stored: each user has keys of their own, and so has each call.
+
+    No user id has a line break in it.
+    """
+    return f"{request.DESCRIPTOR.name}\n{user_id}\n{key}"
+
+
+_DEFAULT: Final = 20
+
+
+_MAX: Final = 100
+
+
+def page_size(asked: int) -> int:
+    """The size of a page. Raises InvalidArgument."""
+    if not 0 <= asked <= _MAX:
+        raise InvalidArgument("page_size", f"it is not from 1 to {_MAX}, or 0 for {_DEFAULT}")
+    return asked or _DEFAULT

@@ -1,0 +1,72 @@
+"""The calls about data: validation and the cache."""
+
+from typing import Final
+
+from app.coordinator.data.validation_pool import Question
+from app.coordinator.errors import InvalidArgument, NotFound
+from app.coordinator.jobs.messages import time_message
+from app.coordinator.service.base import Calls
+from app.coordinator.service.interceptor import Context, metadata_of, peer_of
+from generated.mindcoordinator.v1 import data_pb2
+
+_MAX_SOURCES: Final = 100
+
+
+class DataCalls(Calls):
+    """See the contract."""
+
+    async def ValidateData(
+        self, request: data_pb2.ValidateDataRequest, context: Context
+    ) -> data_pb2.ValidateDataResponse:
+        """See the contract."""
+        peer = peer_of(context)
+        access = await self._parts.admission.admit(peer, metadata_of(context))
+        if not 0 < len(request.data_sources) <= _MAX_SOURCES:
+            raise InvalidArgument("data_sources", f"there must be 1 to {_MAX_SOURCES}")
+        findings = await self._parts.examination.examine(
+            access,
+            [
+                Question(source.path, source.format, tuple(source.columns))
+                for source in request.data_sources
+            ],
+            within=context.time_remaining(),
+        )
+        return data_pb2.ValidateDataResponse(
+            valid=not any(finding.error_message for finding in findings),
+            validations=[
+                data_pb2.DataValidation(
+                    path=source.path,
+                    accessible=finding.accessible,
+                    size_bytes=finding.size_bytes,
+                    record_count=finding.record_count,
+                    format=finding.format,
+                    error_message=finding.error_message,
+                )
+                for source, finding in zip(request.data_sources, findings, strict=True)
+            ],
+        )
+
+    async def GetDataCache(
+        self, request: data_pb2.GetDataCacheRequest, context: Context
+    ) -> data_pb2.DataCache:
+        """See the contract."""
+        peer = peer_of(context)
+        access = await self._parts.admission.admit(peer, metadata_of(context))
+        if request.node_id and request.node_id not in self._scheduler.cluster.nodes:
+            raise NotFound("there is no such node")
+        own = self._parts.cache.entries(access.tenant_id, node_id=request.node_id)
+        return data_pb2.DataCache(
+            total_cache_size_bytes=self._parts.cache.limit_bytes,
+            # What others use is not this tenant's to know.
+            used_cache_size_bytes=sum(entry.size_bytes for entry in own),
+            datasets=[
+                data_pb2.CachedDataset(
+                    path=entry.url,
+                    size_bytes=entry.size_bytes,
+                    cached_at=time_message(entry.cached_at),
+                    last_accessed=time_message(entry.last_accessed),
+                    reference_count=len(entry.jobs),
+                )
+                for entry in own
+            ],
+        )

@@ -1,0 +1,146 @@
+"""What every call passes: the shared secret, the tenant, and errors in the contract's words."""
+
+import hmac
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import grpc
+import grpc.aio
+import structlog
+
+from app.coordinator.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    NotImplementedHere,
+    Overloaded,
+    PermissionDenied,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+)
+from app.coordinator.identity.peer import TENANT, Peer
+
+_CODES: Final[dict[type[Refused], grpc.StatusCode]] = {
+    InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    NotImplementedHere: grpc.StatusCode.UNIMPLEMENTED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+}
+#: Health and reflection tell nothing of any tenant.
+_OPEN: Final = ("/grpc.health.", "/grpc.reflection.")
+
+_log = structlog.get_logger("scaimind.coordinator")
+
+if TYPE_CHECKING:
+    # Generic in the stubs, not at run time.
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any] | None
+else:
+    Context = grpc.aio.ServicerContext
+    Handler = grpc.RpcMethodHandler | None
+
+
+def peer_of(context: Context) -> Peer:
+    """Who calls. Raises InvalidArgument."""
+    metadata = metadata_of(context)
+    tenant_id = metadata.get("x-tenant-id", "")
+    if not TENANT.fullmatch(tenant_id):
+        raise InvalidArgument(
+            "x-tenant-id", "this metadata must name the tenant: letters, digits, and any of @._+-"
+        )
+    return Peer(tenant_id, metadata.get("x-user-id", ""))
+
+
+def metadata_of(context: Context) -> dict[str, str]:
+    """The metadata of a call that is text."""
+    return _texts(context.invocation_metadata())
+
+
+def _texts(metadata: Any) -> dict[str, str]:
+    return {key: value for key, value in metadata or () if isinstance(value, str)}
+
+
+class Door(grpc.aio.ServerInterceptor):
+    """Lets in who knows the secret, and turns what is raised into a status."""
+
+    def __init__(self, *, api_secret: str) -> None:
+        self._secret = api_secret.encode()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """See grpc.aio.ServerInterceptor."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method or ""
+        if handler is None or method.startswith(_OPEN):
+            return handler
+        given = _texts(handler_call_details.invocation_metadata).get("x-api-secret", "")
+        admitted = hmac.compare_digest(given.encode(), self._secret)
+        name = method.rpartition("/")[2]
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                _stream(name, handler.unary_stream, admitted=admitted),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            _unary(name, handler.unary_unary, admitted=admitted),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+def _unary(name: str, behavior: Any, *, admitted: bool) -> Any:
+    async def call(request: Any, context: Context) -> Any:
+        if not admitted:
+            await _turn_away(context)
+        try:
+            return await behavior(request, context)
+        except Refused as refused:
+            await context.abort(_CODES[type(refused)], str(refused))
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # reported, then hidden
+            await _hide(name, error, context)
+
+    return call
+
+
+def _stream(name: str, behavior: Any, *, admitted: bool) -> Any:
+    async def call(request: Any, context: Context) -> None:
+        if not admitted:
+            await _turn_away(context)
+        try:
+            messages: AsyncGenerator[Any, None] = behavior(request, context)
+            # Closed here and now when the caller goes away, not when it is collected.
+            async with aclosing(messages):
+                async for message in messages:
+                    await context.write(message)
+        except Refused as refused:
+            await context.abort(_CODES[type(refused)], str(refused))
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # reported, then hidden
+            await _hide(name, error, context)
+
+    return call
+
+
+async def _turn_away(context: Context) -> NoReturn:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the API secret is not the coordinator's")
+
+
+async def _hide(name: str, error: Exception, context: Context) -> NoReturn:
+    """A defect: the operators get all of it, the caller nothing but the fact."""
+    _log.error("call_failed", method=name, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "the coordinator failed; see its log")

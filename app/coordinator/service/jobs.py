@@ -1,0 +1,177 @@
+"""The calls about jobs: submitting, reading, steering."""
+
+from typing import Final
+
+from app.coordinator.errors import FailedPrecondition, InvalidArgument, Overloaded
+from app.coordinator.jobs.listing import Order
+from app.coordinator.jobs.messages import checkpoint_message, job_message, status_message
+from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.states import RETRYABLE, Status
+from app.coordinator.service.base import Calls, page_size
+from app.coordinator.service.interceptor import Context, metadata_of, peer_of
+from app.coordinator.submission.training import Accepted, accept, accept_export, accept_retry
+from generated.mindcoordinator.v1 import jobs_pb2
+
+#: Labels that can be asked for at once; each is a part of the database's query.
+_MAX_LABELS: Final = 64
+
+
+class JobCalls(Calls):
+    """See the contract."""
+
+    async def SubmitJob(
+        self, request: jobs_pb2.SubmitJobRequest, context: Context
+    ) -> jobs_pb2.SubmitJobResponse:
+        """See the contract."""
+        peer = peer_of(context)
+        access = await self._parts.admission.admit(peer, metadata_of(context))
+        known = self._known_key(peer, request.idempotency_key, request)
+        job = known or self._take_up(
+            accept(
+                request,
+                access=access,
+                user_id=peer.user_id,
+                drive=self._parts.drive,
+                cluster=self._scheduler.cluster,
+                now=self._parts.clock(),
+            ),
+            request,
+            key=request.idempotency_key,
+        )
+        return jobs_pb2.SubmitJobResponse(
+            job_id=job.job_id,
+            status=status_message(job.status),
+            message=job.message,
+            estimated_wait_seconds=self._wait_of(job),
+        )
+
+    async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:
+        """See the contract."""
+        return job_message(self._job(peer_of(context), request.job_id))
+
+    async def ListJobs(
+        self, request: jobs_pb2.ListJobsRequest, context: Context
+    ) -> jobs_pb2.ListJobsResponse:
+        """See the contract."""
+        peer = peer_of(context)
+        statuses = []
+        for number in request.statuses:
+            try:
+                statuses.append(Status(number))
+            except ValueError:
+                raise InvalidArgument("statuses", f"{number} is not a job status") from None
+        if len(request.label_filter) > _MAX_LABELS:
+            raise InvalidArgument("label_filter", f"there are more than {_MAX_LABELS} labels")
+        page = self._store.list_jobs(
+            peer.tenant_id,
+            statuses=sorted(set(statuses)),
+            labels=request.label_filter,
+            order=Order.parse(request.order_by),
+            page_size=page_size(request.page_size),
+            page_token=request.page_token,
+        )
+        return jobs_pb2.ListJobsResponse(
+            jobs=[job_message(job) for job in page.jobs],
+            next_page_token=page.next_page_token,
+            total_count=page.total_count,
+        )
+
+    async def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.Job:
+        """See the contract."""
+        peer = peer_of(context)
+        job = self._unended(peer, request.job_id, "cancelled")
+        self._apply(lambda: self._scheduler.cancel(job.job_id, request.reason[:1000]))
+        return job_message(self._job(peer, job.job_id))
+
+    async def PauseJob(self, request: jobs_pb2.PauseJobRequest, context: Context) -> jobs_pb2.Job:
+        """See the contract."""
+        peer = peer_of(context)
+        job = self._unended(peer, request.job_id, "paused")
+        self._apply(
+            lambda: self._scheduler.pause(job.job_id, save_checkpoint=request.save_checkpoint)
+        )
+        return job_message(self._job(peer, job.job_id))
+
+    async def ResumeJob(self, request: jobs_pb2.ResumeJobRequest, context: Context) -> jobs_pb2.Job:
+        """See the contract."""
+        peer = peer_of(context)
+        job = self._unended(peer, request.job_id, "resumed")
+        checkpoint_id = request.checkpoint_id
+        if not checkpoint_id and job.checkpoints:
+            checkpoint_id = job.checkpoints[-1].checkpoint_id
+        resume_from = job.resume_from
+        if checkpoint_id:
+            resume_from = self._checkpoint_url(job, checkpoint_id)
+        self._apply(
+            lambda: self._scheduler.resume(
+                job.job_id, checkpoint_id=checkpoint_id, resume_from=resume_from
+            )
+        )
+        return job_message(self._job(peer, job.job_id))
+
+    async def RetryJob(self, request: jobs_pb2.RetryJobRequest, context: Context) -> jobs_pb2.Job:
+        """See the contract."""
+        peer = peer_of(context)
+        job = self._job(peer, request.job_id)
+        if job.status not in RETRYABLE:
+            raise FailedPrecondition(
+                f"the job is {job.status.name}, and only a FAILED or PREEMPTED job can be retried"
+            )
+        if request.modify_resources and not request.HasField("new_resource_config"):
+            raise InvalidArgument("new_resource_config", "modify_resources needs it")
+        if job.artefacts_of and not request.checkpoint_id and not request.modify_resources:
+            again = accept_export(
+                job, user_id=peer.user_id, secrets=self._secrets_of(job), now=self._parts.clock()
+            )
+            return job_message(self._take_up(again, request))
+        child = accept_retry(
+            job,
+            resources=request.new_resource_config if request.modify_resources else None,
+            resume_from=self._retry_from(job, request.checkpoint_id),
+            user_id=peer.user_id,
+            cluster=self._scheduler.cluster,
+            secrets=self._secrets_of(job),
+            now=self._parts.clock(),
+        )
+        return job_message(self._take_up(child, request))
+
+    async def ListCheckpoints(
+        self, request: jobs_pb2.ListCheckpointsRequest, context: Context
+    ) -> jobs_pb2.ListCheckpointsResponse:
+        """See the contract."""
+        job = self._job(peer_of(context), request.job_id)
+        page = self._store.list_checkpoints(
+            job.job_id,
+            page_size=page_size(request.page_size),
+            page_token=request.page_token,
+        )
+        return jobs_pb2.ListCheckpointsResponse(
+            checkpoints=[checkpoint_message(job, each) for each in page.checkpoints],
+            next_page_token=page.next_page_token,
+            total_count=page.total_count,
+        )
+
+    def _retry_from(self, job: JobRecord, checkpoint_id: str) -> str:
+        """Where a retry of the job begins; empty is the beginning. Raises FailedPrecondition."""
+        if checkpoint_id:
+            return self._checkpoint_url(job, checkpoint_id)
+        if job.status is Status.PREEMPTED and job.checkpoints:
+            return self._checkpoint_url(job, job.checkpoints[-1].checkpoint_id)
+        # What a failed job wrote may be why it failed.
+        return job.submission.training_config.resume_from_checkpoint
+
+    def _take_up(
+        self,
+        accepted: Accepted,
+        request: jobs_pb2.SubmitJobRequest | jobs_pb2.RetryJobRequest,
+        *,
+        key: str = "",
+    ) -> JobRecord:
+        return self._submit(accepted.job, request, key=key, secrets=accepted.secrets)
+
+    def _secrets_of(self, job: JobRecord) -> dict[str, str]:
+        """What is masked in a job's submission. Raises Overloaded."""
+        try:
+            return self._parts.secrets.of(job.job_id)
+        except OSError as error:
+            raise Overloaded(f"the job's variables cannot be read: {error.strerror}") from None

@@ -1,0 +1,55 @@
+"""The calls that tell how a job is doing: its metrics and its log."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from app.coordinator.jobs.states import TERMINAL
+from app.coordinator.metrics.downsampling import job_metrics
+from app.coordinator.service.base import Calls
+from app.coordinator.service.interceptor import Context, peer_of
+from app.coordinator.service.watch import list_logs, watch
+from generated.mindcoordinator.v1 import watch_pb2
+
+
+class MonitoringCalls(Calls):
+    """See the contract."""
+
+    async def GetJobMetrics(
+        self, request: watch_pb2.GetJobMetricsRequest, context: Context
+    ) -> watch_pb2.GetJobMetricsResponse:
+        """See the contract."""
+        job = self._job(peer_of(context), request.job_id)
+        return await asyncio.to_thread(
+            job_metrics,
+            self._parts.workspace.directory(job.job_id),
+            request,
+            ended=job.status in TERMINAL,
+        )
+
+    async def ListJobLogs(
+        self, request: watch_pb2.ListJobLogsRequest, context: Context
+    ) -> watch_pb2.ListJobLogsResponse:
+        """See the contract."""
+        job = self._job(peer_of(context), request.job_id)
+        return await asyncio.to_thread(
+            list_logs,
+            self._parts.workspace.directory(job.job_id),
+            request,
+            ended=job.status in TERMINAL,
+        )
+
+    async def WatchJob(
+        self, request: watch_pb2.WatchJobRequest, context: Context
+    ) -> AsyncIterator[watch_pb2.WatchJobResponse]:
+        """See the contract."""
+        peer = peer_of(context)
+        job = self._job(peer, request.job_id)
+        batches = watch(
+            self._parts.workspace.directory(job.job_id),
+            request,
+            board=self._parts.board,
+            current=lambda: self._job(peer, job.job_id),
+            job_id=job.job_id,
+        )
+        async for batch in batches:
+            yield batch

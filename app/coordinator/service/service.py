@@ -1,0 +1,22 @@
+"""The MindCoordinator service: requests in, the coordinator's state out."""
+
+from app.coordinator.service.base import Parts
+from app.coordinator.service.cluster import ClusterCalls
+from app.coordinator.service.data import DataCalls
+from app.coordinator.service.evaluations import EvaluationCalls
+from app.coordinator.service.jobs import JobCalls
+from app.coordinator.service.monitoring import MonitoringCalls
+from generated.mindcoordinator.v1 import coordinator_pb2_grpc
+
+__all__ = ["Parts", "Service"]
+
+
+class Service(
+    JobCalls,
+    MonitoringCalls,
+    ClusterCalls,
+    EvaluationCalls,
+    DataCalls,
+    coordinator_pb2_grpc.MindCoordinatorServicer,
+):
+    """One method per call of the contract."""

@@ -1,0 +1,208 @@
+"""A job's log and metrics for those who ask: WatchJob and ListJobLogs.
+
+A stream's files are read on the event loop: a batch is at most 256 KiB that
+was written a moment ago, and takes well under a millisecond. A page of the log
+is read in a thread: a rare level makes it look at many places.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from app.coordinator.errors import FailedPrecondition, InvalidArgument, Overloaded
+from app.coordinator.failures import Backoff, is_passing, reason_of
+from app.coordinator.jobs.events import Board, Subscription
+from app.coordinator.jobs.messages import status_message, time_message
+from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.states import TERMINAL
+from app.coordinator.logs import log as logs
+from app.coordinator.logs.log import LogReader, Page
+from app.coordinator.metrics import snapshots as metrics
+from app.coordinator.metrics.snapshots import MetricsReader
+from app.coordinator.storage.job_directory import JobDir
+from app.coordinator.storage.journal import Cursor
+from generated.mindcoordinator.v1.watch_pb2 import (
+    ListJobLogsRequest,
+    ListJobLogsResponse,
+    StatusChange,
+    WatchEnd,
+    WatchJobRequest,
+    WatchJobResponse,
+    WatchStart,
+)
+
+#: Most entries and bytes of one message.
+BATCH_ENTRIES: Final = 1000
+BATCH_BYTES: Final = 256 * 1024
+#: Most snapshots of one message; older ones are left out where newer ones replace them.
+BATCH_SNAPSHOTS: Final = 100
+#: Seconds that a batch waits for company when the one before it has just gone.
+COALESCE: Final = 0.004
+#: Seconds after which a watcher looks by itself: a notice may have been lost.
+LOOK_AGAIN: Final = 1.0
+
+_DEFAULT_PAGE: Final = 1000
+_MAX_PAGE: Final = 10_000
+_PAGE_BYTES: Final = 1024 * 1024
+
+
+def list_logs(
+    directory: JobDir, request: ListJobLogsRequest, *, ended: bool
+) -> ListJobLogsResponse:
+    """A page of a job's log. Blocks. Raises Refused."""
+    if request.page_size < 0 or request.page_size > _MAX_PAGE:
+        raise InvalidArgument("page_size", f"it is not from 0 to {_MAX_PAGE}")
+    for name in ("tail", "through_offset"):
+        if getattr(request, name) < 0:
+            raise InvalidArgument(name, "it is below 0")
+    if request.after.offset < 0:
+        raise InvalidArgument("after.offset", "it is below 0")
+    with LogReader(directory.log) as log:
+        last = log.last_offset()
+        through = min(request.through_offset or last, last)
+        if request.HasField("after"):
+            if request.after.epoch != log.epoch:
+                raise FailedPrecondition(
+                    "after.epoch: it is not the epoch of this log; read from the start or a tail"
+                )
+            start = log.locate(min(request.after.offset, last))
+        else:
+            start = log.tail(request.tail, min_level=request.min_level, through=through)
+        page = Page([], start)
+        if start.number < through:
+            page = log.select(
+                start,
+                limit=request.page_size or _DEFAULT_PAGE,
+                min_level=request.min_level,
+                through=through,
+                max_bytes=_PAGE_BYTES,
+            )
+        return ListJobLogsResponse(
+            epoch=log.epoch,
+            entries=page.entries,
+            next_after_offset=page.cursor.number,
+            first_offset=min(last, 1),
+            last_offset=last,
+            complete=ended,
+        )
+
+
+async def watch(
+    directory: JobDir,
+    request: WatchJobRequest,
+    *,
+    board: Board,
+    current: Callable[[], JobRecord],
+    job_id: str,
+) -> AsyncIterator[WatchJobResponse]:
+    """Everything new about a job, until it has ended and its log is drained. Raises Refused.
+
+    No file is open but while it is read, and then one at a time.
+    """
+    if request.tail < 0:
+        raise InvalidArgument("tail", "it is below 0")
+    with board.subscribe(job_id) as subscription:
+        try:
+            start, cursor = _begin(directory, request, current())
+            place = _Place(
+                logs.entries_path(directory.log),
+                metrics.snapshots_path(directory.metrics),
+                cursor,
+                _metrics_cursor(directory, request),
+            )
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            raise Overloaded(
+                f"the job cannot be watched at the moment: {reason_of(error)}"
+            ) from None
+        yield WatchJobResponse(start=start)
+        backoff = Backoff()
+        while True:
+            subscription.news.clear()
+            changes = subscription.take_changes()
+            try:
+                # Before what it wrote: what a job wrote last lies before its end.
+                job = current()
+                batch = _read(place)
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                # The watcher loses nothing but a moment.
+                subscription.put_back(changes)
+                await asyncio.sleep(backoff.after_failure())
+                continue
+            backoff = Backoff()
+            if batch.logs or batch.metrics or changes:
+                batch.status_changes.extend(_change(job) for job in changes)
+                full = len(batch.logs) == BATCH_ENTRIES
+                yield batch
+                if not full:
+                    await asyncio.sleep(COALESCE)
+            elif job.status in TERMINAL:
+                yield WatchJobResponse(
+                    end=WatchEnd(status=status_message(job.status), last_offset=place.log.number)
+                )
+                return
+            else:
+                await _news(subscription)
+
+
+@dataclass(slots=True)
+class _Place:
+    """Up to where a watcher has read, and in which files."""
+
+    log_path: str
+    metrics_path: str
+    log: Cursor
+    metrics: Cursor
+
+
+def _read(place: _Place) -> WatchJobResponse:
+    """What lies behind a place, which moves behind it. Raises OSError; then it has not moved."""
+    page = logs.read_behind(place.log_path, place.log, limit=BATCH_ENTRIES, max_bytes=BATCH_BYTES)
+    snapshots, at = metrics.read_behind(place.metrics_path, place.metrics)
+    place.log, place.metrics = page.cursor, at
+    # The newest: they replace those before them.
+    return WatchJobResponse(logs=page.entries, metrics=snapshots[-BATCH_SNAPSHOTS:])
+
+
+def _begin(
+    directory: JobDir, request: WatchJobRequest, job: JobRecord
+) -> tuple[WatchStart, Cursor]:
+    with LogReader(directory.log) as log:
+        last = log.last_offset()
+        after = request.after
+        known = request.HasField("after") and after.epoch == log.epoch and 0 <= after.offset <= last
+        offset = after.offset if known else max(last - request.tail, 0)
+        return WatchStart(
+            epoch=log.epoch,
+            after_offset=offset,
+            first_offset=min(last, 1),
+            last_offset=last,
+            status=status_message(job.status),
+        ), log.locate(offset)
+
+
+def _metrics_cursor(directory: JobDir, request: WatchJobRequest) -> Cursor:
+    after = request.after_metrics_sequence
+    with MetricsReader(directory.metrics) as reader:
+        last = reader.last()
+        return reader.locate(after if 0 < after <= last else max(last - 1, 0))
+
+
+def _change(job: JobRecord) -> StatusChange:
+    return StatusChange(
+        status=status_message(job.status),
+        message=job.message,
+        timestamp=time_message(job.updated_at),
+    )
+
+
+async def _news(subscription: Subscription) -> None:
+    try:
+        async with asyncio.timeout(LOOK_AGAIN):
+            await subscription.news.wait()
+    except TimeoutError:
+        return

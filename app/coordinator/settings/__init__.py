@@ -1,0 +1,1 @@
+"""The coordinator's settings: a TOML file and environment variables."""

@@ -1,0 +1,1 @@
+"""Where a job's files are, and the formats that they are kept in."""

@@ -1,0 +1,31 @@
+"""Identifies a process across reuse of its id: boot id and start time."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def process_mark(pid: int) -> dict[str, Any]:
+    """What tells a process from every other that had or will have its number.
+
+    Raises FileNotFoundError or ProcessLookupError if there is no such process.
+    """
+    ticks = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return {"pid": pid, "started": f"{boot}/{int(ticks)}"}
+
+
+def open_process(mark: dict[str, Any]) -> int | None:
+    """A pidfd of the process that `process_mark` told of; None if it is gone."""
+    try:
+        pidfd = os.pidfd_open(mark["pid"])
+    except ProcessLookupError:
+        return None
+    try:
+        same = process_mark(mark["pid"]).items() <= mark.items()
+    except (FileNotFoundError, ProcessLookupError):
+        same = False
+    if not same:
+        os.close(pidfd)
+        return None
+    return pidfd

@@ -1,0 +1,1 @@
+"""What a submission may be, and the job that it makes."""

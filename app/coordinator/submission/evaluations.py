@@ -1,0 +1,131 @@
+"""What an evaluation's submission may be, and the job that it makes."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from app.coordinator.data.drive import Drive
+from app.coordinator.errors import FailedPrecondition, InvalidArgument
+from app.coordinator.evaluations.benchmark_data import check_dataset
+from app.coordinator.evaluations.evaluator.benchmarks import BENCHMARKS, BadParameter
+from app.coordinator.evaluations.process import _MAX_REQUEST, FindCheckpoint
+from app.coordinator.identity.access import Access, Grant
+from app.coordinator.jobs.model import Demand, JobRecord, Kind
+from app.coordinator.jobs.states import Status
+from app.coordinator.submission.training import new_job_id
+from generated.mindcoordinator.v1.evaluations_pb2 import (
+    Benchmark,
+    SubmitEvaluationRequest,
+)
+from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
+
+_QUEUE: Final = "default"
+
+
+_MAX_BENCHMARKS: Final = 100
+
+
+def accept_evaluation(
+    request: SubmitEvaluationRequest,
+    *,
+    tenant_id: str,
+    user_id: str,
+    trained: JobRecord | None,
+    find_checkpoint: FindCheckpoint,
+    drive: Drive,
+    now: int,
+) -> JobRecord:
+    """The PENDING job that evaluates what `trained` made, or the model at a URI. Raises Refused."""
+    if (size := request.ByteSize()) > _MAX_REQUEST:
+        raise InvalidArgument(
+            "benchmarks", f"the evaluation has {size} bytes, and may have {_MAX_REQUEST}"
+        )
+    kept = SubmitEvaluationRequest()
+    kept.CopyFrom(request)
+    kept.idempotency_key = ""
+    _check_benchmarks(kept.benchmarks)
+    kept.model_uri = _model(request, trained, find_checkpoint)
+    # No tokens come with an evaluation: it may use what the gateway's caller may, and no more.
+    access = Access(tenant_id)
+    drive.require(access, "model_uri", kept.model_uri, kind="directory")
+    kept.model_uri = drive.pinned(access, kept.model_uri)
+    for at, benchmark in enumerate(kept.benchmarks):
+        check_dataset(drive, access, f"benchmarks.{at}.dataset", benchmark.dataset)
+    labels = {"type": "evaluation"}
+    if trained is not None:
+        labels["job_id"] = trained.job_id
+    name = trained.name if trained is not None else kept.model_uri
+    submission = SubmitJobRequest(name=f"Evaluation of {name}"[:256], labels=labels)
+    submission.scheduling_config.queue_name = _QUEUE
+    submission.resource_config.node_count = 1
+    submission.training_config.priority = 5
+    job_id = new_job_id("eval")
+    return JobRecord(
+        job_id=job_id,
+        grant=Grant.give(
+            tenant_id=tenant_id,
+            user_id=user_id,
+            job_id=job_id,
+            urls=[kept.model_uri, *(benchmark.dataset for benchmark in kept.benchmarks)],
+        ),
+        tenant_id=tenant_id,
+        user_id=user_id,
+        name=submission.name,
+        submission=submission,
+        evaluation=kept,
+        kind=Kind.EVALUATION,
+        demand=Demand(cpus=0),
+        created_at=now,
+        updated_at=now,
+        message="Accepted.",
+        queue_name=_QUEUE,
+    )
+
+
+def _check_benchmarks(benchmarks: Sequence[Benchmark]) -> None:
+    if not benchmarks:
+        raise InvalidArgument("benchmarks", "there is none")
+    if len(benchmarks) > _MAX_BENCHMARKS:
+        raise InvalidArgument("benchmarks", f"there are more than {_MAX_BENCHMARKS}")
+    for at, benchmark in enumerate(benchmarks):
+        where = f"benchmarks.{at}"
+        known = BENCHMARKS.get(benchmark.name)
+        if known is None:
+            raise InvalidArgument(
+                f"{where}.name",
+                f"{benchmark.name[:64]!r} is not known; there are: {', '.join(sorted(BENCHMARKS))}",
+            )
+        if benchmark.num_samples < 0:
+            raise InvalidArgument(f"{where}.num_samples", "it is below 0")
+        try:
+            known.read(benchmark.parameters)
+        except BadParameter as error:
+            raise InvalidArgument(f"{where}.parameters", str(error)) from None
+
+
+def _model(
+    request: SubmitEvaluationRequest, trained: JobRecord | None, find_checkpoint: FindCheckpoint
+) -> str:
+    """Where the model is that is to be evaluated. Raises Refused."""
+    if trained is None:
+        if not request.model_uri:
+            raise InvalidArgument("job_id", "give it, or model_uri")
+        if request.checkpoint_id:
+            raise InvalidArgument("checkpoint_id", "it needs the job_id")
+        return request.model_uri
+    if trained.kind is Kind.EVALUATION:
+        raise InvalidArgument("job_id", "it is an evaluation, not a training job")
+    if request.checkpoint_id:
+        url = find_checkpoint(trained, request.checkpoint_id)
+        if request.model_uri not in ("", url, trained.output_path):
+            raise InvalidArgument(
+                "model_uri", "it is not this job's; give either it or checkpoint_id"
+            )
+        return url
+    if request.model_uri:
+        return request.model_uri
+    if trained.status is not Status.COMPLETED:
+        raise FailedPrecondition(
+            f"the job is {trained.status.name}, and only a COMPLETED job has a model; give the"
+            " checkpoint_id of one of its checkpoints, or a model_uri"
+        )
+    return trained.output_path

@@ -1,0 +1,107 @@
+"""What a submission asks of the cluster, and whether the cluster could ever give it."""
+
+from typing import Final
+
+from app.coordinator.cluster.nodes import Cluster
+from app.coordinator.errors import FailedPrecondition, InvalidArgument
+from app.coordinator.jobs.model import Demand
+from generated.mindcoordinator.v1.jobs_pb2 import ResourceConfig, SchedulingConfig
+
+_GIB: Final = 1024**3
+#: What may be asked for at most: more than there is, and so little that sums of what is
+#: placed stay within 64 bits.
+_MOST: Final = {
+    "gpu_count": 1_000_000,
+    "cpu_count": 1_000_000,
+    "memory_bytes": 2**60,
+    "gpu_memory_bytes": 2**60,
+    "node_count": 10_000,
+}
+#: Ten years.
+_LONGEST_RUN: Final = 10 * 365 * 24 * 3600
+_SECOND: Final = 1_000_000
+
+
+def check_times(scheduling: SchedulingConfig, *, now: int) -> None:
+    """Raise InvalidArgument unless the times can be counted with; `now` is in microseconds."""
+    if not 0 <= scheduling.max_runtime_seconds <= _LONGEST_RUN:
+        raise InvalidArgument(
+            "scheduling_config.max_runtime_seconds",
+            f"it is not from 0 to {_LONGEST_RUN}; 0 sets no limit",
+        )
+    start = scheduling.not_before
+    if not 0 <= start.nanos < 1_000_000_000 or not (
+        0 <= start.seconds <= now // _SECOND + _LONGEST_RUN
+    ):
+        raise InvalidArgument(
+            "scheduling_config.not_before", "it is no time from 1970 to ten years from now"
+        )
+
+
+def bound_run_time(scheduling: SchedulingConfig) -> None:
+    """Bring what an earlier version accepted as `max_runtime_seconds` within its bounds."""
+    scheduling.max_runtime_seconds = min(max(scheduling.max_runtime_seconds, 0), _LONGEST_RUN)
+
+
+def demand_of(resources: ResourceConfig, scheduling: SchedulingConfig) -> Demand:
+    """What is asked of each node; what is 0 is not asked for. Raises InvalidArgument."""
+    nodes = resources.node_count or 1
+    amounts = {
+        "gpu_count": resources.gpu_count,
+        "cpu_count": resources.cpu_count,
+        "memory_bytes": resources.memory_bytes,
+        "gpu_memory_bytes": resources.gpu_memory_bytes,
+        "node_count": nodes,
+    }
+    for name, amount in amounts.items():
+        most = _MOST[name]
+        if not 0 <= amount <= most:
+            raise InvalidArgument(f"resource_config.{name}", f"it is not from 0 to {most}")
+    for name in ("gpu_count", "cpu_count"):
+        if amounts[name] % nodes:
+            raise InvalidArgument(
+                f"resource_config.{name}",
+                f"{amounts[name]} cannot be divided evenly among {nodes} nodes",
+            )
+    return Demand(
+        nodes=nodes,
+        gpus=resources.gpu_count // nodes,
+        gpu_type=resources.gpu_type if resources.gpu_count else "",
+        gpu_memory=resources.gpu_memory_bytes if resources.gpu_count else 0,
+        cpus=resources.cpu_count // nodes,
+        memory=-(-resources.memory_bytes // nodes),
+        node_ids=tuple(scheduling.node_ids),
+        selector=tuple(sorted(scheduling.node_selector.items())),
+    )
+
+
+def check_possible(demand: Demand, cluster: Cluster) -> None:
+    """Raise FailedPrecondition if the whole cluster, empty, could not give what is asked."""
+    if cluster.could_ever(demand):
+        return
+    wanted = f"{demand.gpus} GPUs" + (f" of type {demand.gpu_type}" if demand.gpu_type else "")
+    if demand.gpu_memory:
+        wanted += f" with {demand.gpu_memory / _GIB:.1f} GiB each"
+    if demand.cpus:
+        wanted += f", {demand.cpus} cores"
+    if demand.memory:
+        wanted += f", {demand.memory / _GIB:.1f} GiB"
+    chosen = f", among {', '.join(demand.node_ids)}" if demand.node_ids else ""
+    if demand.selector:
+        labels = ", ".join(f"{key}={value}" for key, value in demand.selector)
+        chosen += f", labelled {labels}"
+    there = "; ".join(_inventory(cluster))
+    raise FailedPrecondition(
+        f"resource_config: no node could ever give it: {demand.nodes} node(s) with"
+        f" {wanted} each{chosen} are asked for. There is: {there}"
+    )
+
+
+def _inventory(cluster: Cluster) -> list[str]:
+    lines = []
+    for node in cluster.nodes.values():
+        spec = node.spec
+        types = sorted({gpu.type for gpu in spec.gpus})
+        gpus = f"{len(spec.gpus)}x {'/'.join(types)}" if types else "no GPUs"
+        lines.append(f"{spec.node_id} ({gpus}, {spec.cpus} cores, {spec.memory / _GIB:.1f} GiB)")
+    return lines
