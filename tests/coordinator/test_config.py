@@ -48,6 +48,7 @@ def test_defaults_and_settings() -> None:
         ("STOP_GRACE", "soon"),
         ("STOP_GRACE", "nan"),
         ("MAX_MESSAGE_BYTES", "0"),
+        ("MAX_MESSAGE_BYTES", "7MiB"),
         ("CPUS", "-1"),
         ("NODE_ID", "a b"),
         ("VIRTUAL_NODES", "a100"),

@@ -113,7 +113,8 @@ def test_a_page_of_large_jobs_has_fewer_of_them(tmp_path: Path) -> None:
             replace(record(), job_id=f"j{at:02}", submission=large, created_at=at)
             for at in range(22)
         )
-        huge = SubmitJobRequest(name="x" * (PAGE_BYTES + 1))
+        huge = SubmitJobRequest()
+        huge.training_config.environment["HUGE"] = "x" * (PAGE_BYTES + 1)
         store.save_jobs([replace(record(), job_id="huge", submission=huge, created_at=100)])
     token, pages = "", []
     while True:
@@ -129,6 +130,26 @@ def test_a_page_of_large_jobs_has_fewer_of_them(tmp_path: Path) -> None:
     assert [job_id for page in pages[1:] for job_id in page] == [
         f"j{at:02}" for at in reversed(range(22))
     ]
+
+
+def test_checkpoints_count_in_a_page(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    checkpoints = tuple(
+        Checkpoint("step-" + "x" * 240 + f"{at:03}", at, 1, created_at=1, sequence=at)
+        for at in range(100)
+    )
+    with store.transaction():
+        for at in range(100):
+            job = replace(
+                record(), job_id=f"j{at:03}", tenant_id="t" * 128, checkpoints=checkpoints
+            )
+            store.save_jobs([job])
+            store.save_checkpoints(None, job)
+    page = store.list_jobs(
+        "t" * 128, statuses=(), labels={}, order=Order(), page_size=100, page_token=""
+    )
+    assert page.next_page_token
+    assert sum(job_message(job).ByteSize() for job in page.jobs) <= PAGE_BYTES
 
 
 @pytest.mark.parametrize("number", [2**63, 2**64 - 1, -(2**63) - 1])

@@ -13,13 +13,13 @@ from app.coordinator.data.atlas import Atlas
 from app.coordinator.data.conversion.conversion import Converter
 from app.coordinator.data.drive import Drive, Place
 from app.coordinator.execution.inputs import access_of
+from app.coordinator.execution.job_config import to_dict
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.storage.job_directory import JobDir
 from app.files.copying import Report, copy_tree
 from app.files.directory import Directory
 from app.files.staging import staged_directory
 from app.files.walking import Limits
-from generated.mindcoordinator.v1.jobs_pb2 import TrainingType
 
 #: Names of what was left out that a job's log has.
 _NAMED: Final = 20
@@ -122,9 +122,7 @@ class Artefacts:
             "user_id": job.user_id,
             "created_at": now.ToJsonString(),
             "base_model": training.base_model.model_id,
-            "training_type": TrainingType.Name(training.training_type).removeprefix(
-                "TRAINING_TYPE_"
-            ),
+            "training_type": to_dict(training)["training_type"],
             "format": job.submission.output_config.export_format,
             "steps": job.progress.step,
             "loss": job.progress.loss,

@@ -47,5 +47,7 @@ def _single(value: Any, field: Any) -> Any:
         return to_dict(value)
     if field.enum_type is not None:
         prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", field.enum_type.name).upper() + "_"
-        return field.enum_type.values_by_number[value].name.removeprefix(prefix)
+        known = field.enum_type.values_by_number.get(value)
+        # Earlier coordinators accepted any number.
+        return known.name.removeprefix(prefix) if known is not None else str(value)
     return value

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from app.coordinator.errors import InvalidArgument
 from app.coordinator.jobs.checkpoint_rows import TOLD, count_checkpoints, newest_checkpoints
+from app.coordinator.jobs.messages import job_message
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.rows import record_of
 from app.coordinator.jobs.states import Status
@@ -15,7 +16,8 @@ from app.coordinator.storage.page_tokens import make_token, read_token
 
 #: Columns that a list may be ordered by.
 ORDERS: Final = ("created_at", "updated_at", "name", "status", "priority")
-#: Bytes in one page, unless its first job alone is larger: a fourth of what a message may have.
+#: Bytes in one page, unless its first job alone is larger. The smallest `max_message_bytes` that
+#: can be set leaves room for as much again.
 PAGE_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -92,10 +94,11 @@ def list_jobs(
     token = ""
     with closing(rows):
         for row in rows:
-            size += _size(row)
+            job = told_record(db, row)
+            size += job_message(job).ByteSize()
             if jobs and (len(jobs) == page_size or size > PAGE_BYTES):
                 return JobsPage(jobs, token, total)
-            jobs.append(told_record(db, row))
+            jobs.append(job)
             token = make_token(asked, row[order.column], row["job_id"])
     return JobsPage(jobs, "", total)
 
@@ -105,8 +108,3 @@ def told_record(db: sqlite3.Connection, row: sqlite3.Row) -> JobRecord:
     newest = newest_checkpoints(db, row["job_id"], limit=TOLD)
     count = len(newest) if len(newest) < TOLD else count_checkpoints(db, row["job_id"])
     return record_of(row, newest, count)
-
-
-def _size(row: sqlite3.Row) -> int:
-    """About what a job has in an answer, in bytes; its checkpoints are bounded and not counted."""
-    return len(row["submission"]) + len(row["state"])

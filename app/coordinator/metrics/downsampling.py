@@ -26,7 +26,7 @@ FEW: Final = 32 * 1024
 DEFAULT_POINTS: Final = 1000
 MAX_POINTS: Final = 10_000
 #: Bytes of snapshots that are answered with at most; a message is bounded.
-MAX_BYTES: Final = 8 * 1024 * 1024
+MAX_BYTES: Final = 4 * 1024 * 1024
 
 
 def job_metrics(

@@ -1,4 +1,5 @@
-"""What every call passes: the shared secret, the tenant, and errors in the contract's words."""
+"""What every call passes: the shared secret, numbers of enums, the tenant, and errors in the
+contract's words."""
 
 import hmac
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -22,6 +23,7 @@ from app.coordinator.errors import (
     Unavailable,
 )
 from app.coordinator.identity.peer import TENANT, Peer
+from app.coordinator.service.enum_numbers import check_enum_numbers
 
 _CODES: Final[dict[type[Refused], grpc.StatusCode]] = {
     InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -105,6 +107,7 @@ def _unary(name: str, behavior: Any, *, admitted: bool) -> Any:
         if not admitted:
             await _turn_away(context)
         try:
+            check_enum_numbers(request)
             return await behavior(request, context)
         except Refused as refused:
             await context.abort(_CODES[type(refused)], str(refused))
@@ -121,6 +124,7 @@ def _stream(name: str, behavior: Any, *, admitted: bool) -> Any:
         if not admitted:
             await _turn_away(context)
         try:
+            check_enum_numbers(request)
             messages: AsyncGenerator[Any, None] = behavior(request, context)
             # Closed here and now when the caller goes away, not when it is collected.
             async with aclosing(messages):

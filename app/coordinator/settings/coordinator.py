@@ -14,6 +14,7 @@ from app.coordinator.settings.values import (
     parse_address,
     parse_count,
     parse_isolation,
+    parse_message_size,
     parse_network,
     parse_node_id,
     parse_path,
@@ -253,7 +254,8 @@ class CoordinatorConfig:
         ),
     )
     max_message_bytes: int = field(
-        default=16 * 1024 * 1024, metadata=_about("Largest request or answer.", parse_size)
+        default=16 * 1024 * 1024,
+        metadata=_about("Largest request or answer; 8 MiB at least.", parse_message_size),
     )
     max_watches: int = field(
         default=10_000,

@@ -125,6 +125,18 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+#: Room for the largest page, which is half of it.
+_SMALLEST_MESSAGE: Final = 8 * 1024**2
+
+
+def parse_message_size(text: str) -> int:
+    """A size that the coordinator's own answers fit in. Raises ValueError."""
+    size = parse_size(text)
+    if size < _SMALLEST_MESSAGE:
+        raise ValueError(f"{text!r} is below 8MiB, which the coordinator's own answers may need")
+    return size
+
+
 def parse_count(text: str) -> int:
     """A whole number over 0. Raises ValueError."""
     if not text.isdecimal() or int(text) == 0:
