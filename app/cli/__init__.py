@@ -1,1 +1,4 @@
-"""The server's commands, one module a subject. No logic of the services lives here."""
+"""The server's commands, one module for each subject.
+
+Not here: logic of the services, which the commands only start.
+"""

@@ -1,1 +1,4 @@
-"""The settings kit of all programs. Each room owns its section; none is defined here."""
+"""The settings kit of all programs: sections, parsing, the reference page.
+
+Not here: any setting. Each room owns its section.
+"""

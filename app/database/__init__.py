@@ -1,4 +1,4 @@
 """PostgreSQL: the pool, the schema and its migrations.
 
-What is kept there belongs to its own room.
+Not here: statements on tables, which belong to the rooms that own them.
 """

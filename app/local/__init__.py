@@ -1,1 +1,4 @@
-"""Everything on one machine: PostgreSQL, the coordinator and the gateway behind one command."""
+"""Everything on one machine behind one command: PostgreSQL, issuer, coordinator, gateway.
+
+Not here: what those programs do.
+"""

@@ -1,1 +1,4 @@
-"""What operators see: structured logs and Prometheus metrics."""
+"""What operators see: structured logs and Prometheus metrics.
+
+Not here: when something is logged or counted.
+"""
