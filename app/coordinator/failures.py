@@ -8,7 +8,6 @@ A job's task tells three classes of failure apart:
   and is tried again until it works or the job is no longer wanted.
 """
 
-import asyncio
 import errno
 import random
 import sqlite3
@@ -78,12 +77,3 @@ class Backoff:
     def worth_a_line(self) -> bool:
         """Whether the newest failure is to be logged: the 1st, 2nd, 4th, 8th and so on."""
         return self.failures & (self.failures - 1) == 0
-
-
-async def pause(seconds: float, *, unless: asyncio.Event) -> None:
-    """Wait for some seconds, or until `unless` is set."""
-    try:
-        async with asyncio.timeout(seconds):
-            await unless.wait()
-    except TimeoutError:
-        return

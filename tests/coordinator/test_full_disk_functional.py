@@ -17,8 +17,10 @@ import grpc
 import pytest
 
 from app.coordinator import BadConfig
+from app.coordinator.logs.log import LogReader
 from app.coordinator.storage.disk_reserve import SIZE, Reserve
 from app.coordinator.storage.job_directory import JobDir
+from app.files.json_files import read_json
 from generated.mindcoordinator.v1.cluster_pb2 import GetClusterStatusRequest
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from tests.coordinator.harness import (
@@ -99,12 +101,131 @@ async def test_a_full_disk_ends_the_job_and_not_the_coordinator(tmp_path: Path) 
             job_id = await client.submit(FILLS)
             job = await client.end(job_id)
             assert status_of(job) == "FAILED", job
+            assert "12.0 MiB allowed (job_disk_bytes)" in job.error_message
+            # What it wrote last had no room beside its own file.
             assert "No space left on device" in job.error_message
-            assert "log could not be written" in job.error_message
         job_id = await client.submit("print('room again')")
         assert status_of(await client.end(job_id)) == "COMPLETED"
         await process.stop(signal.SIGTERM)
         assert process.process.returncode == 0
+
+
+#: Writes numbered lines and numbers until it is told to leave, by a file on a disk that has room.
+COUNTS = """
+    import json, os, pathlib, time
+    beside = pathlib.Path(os.environ["SCAIMIND_CHECKPOINT_DIR"])
+    metrics = open(os.environ["SCAIMIND_METRICS_FILE"], "a")
+    # The file has its blocks: only the coordinator's own writing fails.
+    os.posix_fallocate(metrics.fileno(), 0, 1)
+    os.truncate(metrics.fileno(), 0)
+    n = 0
+    while not (beside / "leave").exists():
+        n += 1
+        print(n, "x" * 300)
+        try:
+            metrics.write(json.dumps({"step": n}) + "\\n")
+            metrics.flush()
+        except OSError:
+            pass
+        time.sleep(0.01)
+    print("the last line")
+    (beside / "left").touch()
+"""
+
+
+def beside(path: Path, job_id: str) -> Path:
+    """The job's checkpoint directory."""
+    return path / "drive/local/jobs" / job_id / "checkpoints"
+
+
+def last_offset(data: Path, job_id: str) -> int:
+    """The offset of the newest line of a job's log."""
+    with LogReader(JobDir(data / "jobs" / job_id).log) as reader:
+        return reader.last_offset()
+
+
+async def take_all_room(data: Path, job_id: str) -> Path:
+    """Fill the disk, and wait until no line of the job can be written. Returns what fills it."""
+    full = data / "fill"
+    before = -1
+    while before < (now := last_offset(data, job_id)):
+        before = now
+        await asyncio.to_thread(fill, full)
+        await asyncio.sleep(1)
+    return full
+
+
+async def until_written(data: Path, job_id: str, offset: int) -> None:
+    """Wait until a line behind `offset` is in a job's log."""
+    async with asyncio.timeout(60):
+        while last_offset(data, job_id) <= offset:  # noqa: ASYNC110  # a file
+            await asyncio.sleep(0.1)
+
+
+async def until_there(path: Path) -> None:
+    """Wait until a file is there."""
+    async with asyncio.timeout(120):
+        while not path.exists():  # noqa: ASYNC110, ASYNC240  # a file
+            await asyncio.sleep(0.1)
+
+
+def has_all_lines(messages: list[str]) -> bool:
+    """Whether each line that was written is there once, in order, up to the last."""
+    numbers = [int(text.split()[0]) for text in messages if text.endswith("xxx")]
+    return numbers == list(range(1, len(numbers) + 1)) and "the last line" in messages
+
+
+@needs_mounts
+async def test_jobs_wait_while_others_fill_the_disk_and_lose_no_line(tmp_path: Path) -> None:
+    async with on_small_disk(tmp_path) as (process, client):
+        data = Path(f"/proc/{process.process.pid}/root{tmp_path}/data")
+        job_id = await client.submit(COUNTS)
+        await client.until_line(job_id, "5 ")
+        for _ in range(2):
+            full = await take_all_room(data, job_id)
+            assert status_of(await client.job(job_id)) == "TRAINING"
+            await asyncio.to_thread(full.unlink)
+            await until_written(data, job_id, last_offset(data, job_id))
+        # It leaves while the disk is full: its last lines wait for room.
+        full = await take_all_room(data, job_id)
+        (beside(tmp_path, job_id) / "leave").touch()
+        await asyncio.sleep(2)
+        await asyncio.to_thread(full.unlink)
+        assert status_of(await client.end(job_id)) == "COMPLETED"
+        messages = [entry.message for entry in await client.log(job_id)]
+        assert has_all_lines(messages), messages[-20:]
+
+
+@needs_mounts
+async def test_a_run_can_be_asked_to_leave_while_it_waits_for_room(tmp_path: Path) -> None:
+    async with on_small_disk(tmp_path) as (process, client):
+        data = Path(f"/proc/{process.process.pid}/root{tmp_path}/data")
+        job_id = await client.submit(COUNTS)
+        await client.until_line(job_id, "5 ")
+        full = await take_all_room(data, job_id)
+        run = JobDir(data / "jobs" / job_id).run(1)
+        os.kill((read_json(run.runner) or {})["pid"], signal.SIGTERM)
+        await until_there(run.exit)
+        assert (read_json(run.exit) or {})["stopped"]
+        await asyncio.to_thread(full.unlink)
+        await client.end(job_id)
+
+
+@needs_mounts
+async def test_a_run_whose_last_lines_never_fit_is_tried_again(tmp_path: Path) -> None:
+    async with on_small_disk(tmp_path) as (process, client):
+        data = Path(f"/proc/{process.process.pid}/root{tmp_path}/data")
+        job_id = await client.submit(COUNTS, training_config={"max_retries": 1})
+        await client.until_line(job_id, "5 ")
+        full = await take_all_room(data, job_id)
+        (beside(tmp_path, job_id) / "leave").touch()
+        run = JobDir(data / "jobs" / job_id).run(1)
+        await until_there(run.exit)
+        await asyncio.to_thread(full.unlink)
+        assert status_of(await client.end(job_id)) == "COMPLETED"
+        messages = [entry.message for entry in await client.log(job_id)]
+        assert any("could not be written: No space left on device" in text for text in messages)
+        assert messages.count("the last line") == 1
 
 
 @needs_mounts
@@ -211,7 +332,7 @@ def test_the_reserve_gives_its_space_once(tmp_path: Path) -> None:
 
 def fill(path: Path) -> None:
     """Write to a file until nothing fits any more."""
-    with path.open("wb", buffering=0) as file:
+    with path.open("ab", buffering=0) as file:
         try:
             while file.write(b"x" * 4096):
                 pass

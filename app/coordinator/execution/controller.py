@@ -8,11 +8,11 @@ from typing import Final
 import structlog
 
 from app.coordinator.execution.coordinator_lines import OwnLines
-from app.coordinator.execution.job_tasks import JobTasks
+from app.coordinator.execution.job_tasks import JobTasks, pause
 from app.coordinator.execution.job_work import Hands, never
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
-from app.coordinator.failures import Backoff, CoordinatorStops, is_passing, pause
+from app.coordinator.failures import Backoff, CoordinatorStops, is_passing
 from app.coordinator.jobs.events import Board
 from app.coordinator.jobs.model import Intent, JobRecord
 from app.coordinator.jobs.secrets import JobSecrets

@@ -18,7 +18,7 @@ import structlog
 from app.coordinator.engines.local.launcher import RunnerHandle
 from app.coordinator.execution.coordinator_lines import OwnLines
 from app.coordinator.execution.observing import Observer
-from app.coordinator.failures import Backoff, CoordinatorStops, is_passing, pause, reason_of
+from app.coordinator.failures import Backoff, CoordinatorStops, is_passing, reason_of
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.scheduling.scheduler import Scheduler
@@ -315,3 +315,12 @@ class JobTasks:
             self._hands.release(job)
         except Exception as error:  # of the cache alone: it evicts what nobody holds at its start
             _log.error("inputs_not_released", job_id=job.job_id, exc_info=error)
+
+
+async def pause(seconds: float, *, unless: asyncio.Event) -> None:
+    """Wait for some seconds, or until `unless` is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await unless.wait()
+    except TimeoutError:
+        return

@@ -64,6 +64,11 @@ class LogWriter:
         """The offset of the last entry."""
         return self._journal.number
 
+    @property
+    def size_bytes(self) -> int:
+        """How long the log is."""
+        return self._journal.size_bytes
+
     def append(self, entries: list[LogEntry]) -> None:
         """Give the entries their offsets and append them: all of them, or none (OSError)."""
         for offset, entry in enumerate(entries, self._journal.number + 1):

@@ -62,6 +62,11 @@ class MetricsWriter:
         """The sequence number of the newest snapshot."""
         return self._journal.number
 
+    @property
+    def size_bytes(self) -> int:
+        """How long the metrics are, without what is told of their blocks."""
+        return self._journal.size_bytes
+
     def append(self, snapshots: list[MetricsSnapshot]) -> None:
         """Give the snapshots their numbers and append them: all of them, or none (OSError)."""
         for sequence, snapshot in enumerate(snapshots, self._journal.number + 1):

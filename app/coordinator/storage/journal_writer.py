@@ -48,6 +48,11 @@ class JournalWriter:
         """The number of the last record."""
         return self._end.number
 
+    @property
+    def size_bytes(self) -> int:
+        """How long the journal is, without its index."""
+        return self._end.position
+
     def append(self, records: Sequence[tuple[int, bytes]]) -> list[int]:
         """Append (class, payload) pairs. All are in the file afterwards, or none (OSError).
 

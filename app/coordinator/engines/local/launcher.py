@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 
+from app.coordinator.engines.local.recording import RecordBounds
 from app.coordinator.engines.local.runner_protocol import (
     RUN_VARIABLE,
     RUNNER_SIGNALS,
@@ -189,11 +190,14 @@ def _save_metrics(directory: RunDir) -> None:
     if spec is None:
         return
     moment = _last_written(directory)
+    bound = RecordBounds.of(spec.get("limits", {})).metrics
     writer = MetricsWriter(directory.job.metrics)
     try:
         taken = writer.last_sequence - spec["metrics_before"]
         file = MetricsFile(directory.metrics_file)
         for snapshots in file.batches(last=True, most=_MOST_METRICS):
+            if bound and writer.size_bytes >= bound:
+                return
             fresh = snapshots[max(taken, 0) :]
             taken -= len(snapshots)
             for snapshot in fresh:

@@ -1,7 +1,10 @@
 """One of a run's training processes: what it writes, and how it ended."""
 
+import fcntl
 import os
+import termios
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -33,6 +36,12 @@ class Pipe:
         if not data:
             return None
         return self._entries(self.splitter.feed(data))
+
+    def unread(self) -> bool:
+        """Whether something is in it that was not read."""
+        waiting = array("i", [0])
+        fcntl.ioctl(self.file, termios.FIONREAD, waiting)
+        return waiting[0] > 0
 
     def progress(self) -> list[LogEntry]:
         """The state of a progress bar, if it is time for one."""

@@ -14,10 +14,12 @@ one of several ranks fails, the others are killed: they would wait for it.
 
 import os
 import resource
+import select
 import selectors
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +27,9 @@ from typing import Any, Final
 from app.coordinator.cluster.gpus import GpuMeter
 from app.coordinator.engines.local.notifications import NoticeSender
 from app.coordinator.engines.local.process import Pipe, Rank, now, stamped
+from app.coordinator.engines.local.recording import OWN, RecordBounds, Recorder
 from app.coordinator.engines.local.runner_protocol import RUN_VARIABLE, RUNNER_SIGNALS, leave_exit
+from app.coordinator.failures import Backoff, is_disk_full, is_passing
 from app.coordinator.isolation.kernel import become_subreaper
 from app.coordinator.isolation.levels import BEFORE_LEVELS, Level
 from app.coordinator.isolation.ownership import give_to_job, open_to_job
@@ -33,9 +37,7 @@ from app.coordinator.isolation.processes import end_descendants
 from app.coordinator.isolation.sandbox import Report, Sandbox
 from app.coordinator.jobs.secrets import Concealer, put_in, read_secrets
 from app.coordinator.logs.lines import Line
-from app.coordinator.logs.log import LogWriter
 from app.coordinator.metrics.metrics_file import MetricsFile
-from app.coordinator.metrics.snapshots import MetricsWriter
 from app.coordinator.resources.resource_watch import Bounds, ResourceWatch
 from app.coordinator.storage.job_directory import RunDir
 from app.coordinator.storage.locks import locked
@@ -50,10 +52,15 @@ LOCK_PATIENCE: Final = 30
 DESCRIPTORS: Final = 4096
 #: Seconds between two looks at the metrics file.
 METRICS_INTERVAL: Final = 0.05
+#: Seconds between two tries to write down what was started, on a full disk.
+ROOM_INTERVAL: Final = 1.0
 #: Seconds that a batch of lines may be held back while lines keep coming.
 COALESCE: Final = 0.003
 #: Seconds to read on after the processes have gone, if somebody keeps their pipes open.
 LINGER: Final = 5.0
+#: Seconds that a full disk has to take the last lines of a run that left by itself; of one that was
+#: asked to leave or ended it has LINGER.
+ROOM_PATIENCE: Final = 30.0
 
 
 class Runner:
@@ -64,8 +71,9 @@ class Runner:
         self._spec = spec
         self._job_id: str = spec["job_id"]
         self._grace: float = spec["grace_seconds"]
-        self._log = resources.enter_context(closing(LogWriter(directory.job.log)))
-        self._metrics = resources.enter_context(closing(MetricsWriter(directory.job.metrics)))
+        self._recorder = resources.enter_context(
+            closing(Recorder(directory.job, RecordBounds.of(spec.get("limits", {}))))
+        )
         self._metrics_file = MetricsFile(directory.metrics_file)
         self._gpus = resources.enter_context(closing(GpuMeter(spec["gpus"])))
         self._watch = ResourceWatch(Bounds.of(spec.get("limits", {})))
@@ -88,6 +96,13 @@ class Runner:
         self._over = False
         self._ranks: list[Rank] = []
         self._pipes: list[Pipe] = []
+        #: Those that are not at their end.
+        self._open_pipes: list[Pipe] = []
+        #: None of them is read: what was read cannot be written.
+        self._holding = False
+        self._give_up_at: float | None = None
+        #: When `_remember` is tried again.
+        self._remember_at: float | None = None
         self._stopped = False
         self._failure = ""
         self._transient = False
@@ -105,6 +120,7 @@ class Runner:
             self._start()
         except OSError as error:
             self._failure = f"The training process could not be started: {error.strerror}."
+            self._transient = is_passing(error)
             self._end_all()
         else:
             self._gpus.start()
@@ -114,7 +130,7 @@ class Runner:
 
     def _start(self) -> None:
         # It must be there: the processes may write it, but make nothing beside it.
-        self._directory.metrics_file.touch()
+        self._with_room(self._directory.metrics_file.touch)
         secrets = read_secrets(self._spec.get("secrets", ""))
         conceal = Concealer(secrets.values())
         for spec in self._spec["ranks"]:
@@ -127,7 +143,7 @@ class Runner:
         if link := isolation.get("temporary_link"):
             os.symlink(isolation["temporary"], link)
             self._resources.callback(os.unlink, link)
-        self._remember()
+        self._with_room(self._remember)
         self._sandbox = self._resources.enter_context(
             closing(
                 Sandbox(
@@ -147,10 +163,48 @@ class Runner:
             for pipe in rank.pipes:
                 self._selector.register(pipe.file, selectors.EVENT_READ, pipe)
                 self._pipes.append(pipe)
+                self._open_pipes.append(pipe)
         # Before anything of the job runs: whoever buries this runner must find it.
-        self._remember()
+        self._with_room(self._remember)
         self._watch.enclose(self._sandbox.first_pid)
         self._sandbox.begin()
+
+    def _with_room(self, write: Callable[[], object]) -> None:
+        """Write something, again and again while the disk is full and no signal comes.
+
+        Raises OSError.
+        """
+        backoff = Backoff()
+        while True:
+            try:
+                write()
+            except OSError as error:
+                if not is_disk_full(error) or self._asked_within(backoff.after_failure()):
+                    raise
+            else:
+                return
+
+    def _asked_within(self, seconds: float) -> bool:
+        """Whether a signal asks the run to leave before it has begun; waits for one."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            select.select([self._wakeup], [], [], left)
+            with suppress(BlockingIOError):
+                if set(os.read(self._wakeup, 64)) & set(RUNNER_SIGNALS):
+                    self._stopped = True
+                    return True
+        return False
+
+    def _remember_again(self) -> None:
+        """Write down what was started by now, as soon as there is room for it."""
+        try:
+            self._remember()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self._remember_at = time.monotonic() + ROOM_INTERVAL
+        else:
+            self._remember_at = None
 
     def _remember(self) -> None:
         """Write down who this is, and what was started from here."""
@@ -181,8 +235,9 @@ class Runner:
         try:
             self._read_until_gone()
         except OSError as error:
-            # The log or the metrics cannot be written: a full disk, most likely.
+            # Not for a full disk: that is waited for.
             self._failure = f"The job's log could not be written: {error.strerror}."
+            self._transient = is_passing(error)
             self._end_all()
 
     def _end_all(self) -> None:
@@ -202,9 +257,11 @@ class Runner:
                     self._take_report()
                 else:
                     lines += self._read_pipe(key.data)
-            for pipe in self._pipes:
-                lines += pipe.progress()
+            if not self._holding:
+                for pipe in self._pipes:
+                    lines += pipe.progress()
             self._write(lines)
+            self._hold_pipes()
             moment = time.monotonic()
             if self._kill_at is not None and moment >= self._kill_at:
                 self._kill_at = None
@@ -213,14 +270,40 @@ class Runner:
             if moment - self._looked_at >= METRICS_INTERVAL:
                 self._look_at_metrics()
                 self._look_at_resources()
-            if over_at is None and self._over:
+            if self._remember_at is not None and moment >= self._remember_at:
+                self._remember_again()
+            if self._over and (over_at is None or self._holding):
                 over_at = moment + LINGER
-            if over_at is not None and (moment >= over_at or len(self._selector.get_map()) == 1):
+            if over_at is not None and self._is_read(over_at):
                 break
             if lines:
                 time.sleep(COALESCE)
         self._write([entry for pipe in self._pipes for entry in pipe.end()])
         self._look_at_metrics(last=True)
+
+    def _is_read(self, over_at: float) -> bool:
+        """Whether nothing more is to be read of a run that is over."""
+        if self._holding:
+            return not self._may_wait()
+        return time.monotonic() >= over_at or not self._open_pipes
+
+    def _may_wait(self) -> bool:
+        """Whether a run that is over still waits for room on the disk."""
+        if self._give_up_at is None:
+            patience = LINGER if self._failure or self._stopped else ROOM_PATIENCE
+            self._give_up_at = time.monotonic() + patience
+        return time.monotonic() < self._give_up_at
+
+    def _hold_pipes(self) -> None:
+        """Read nothing on while something waits to be written: who writes waits, too."""
+        if self._holding == self._recorder.waits:
+            return
+        self._holding = self._recorder.waits
+        for pipe in self._open_pipes:
+            if self._holding:
+                self._selector.unregister(pipe.file)
+            else:
+                self._selector.register(pipe.file, selectors.EVENT_READ, pipe)
 
     def _take_report(self) -> None:
         """Take note of what the first process tells."""
@@ -231,7 +314,7 @@ class Runner:
             self._selector.unregister(self._sandbox.reports)
             self._end_what_is_left()
         elif report.started:
-            self._remember()
+            self._remember_again()
         if not self._living:
             self._kill_at = None
         elif (self._failed is not None or self._failure) and not self._stopped:
@@ -274,7 +357,8 @@ class Runner:
     def _patience(self, over_at: float | None) -> float:
         """Seconds until something is due though nothing happens."""
         due = [self._looked_at + METRICS_INTERVAL]
-        due += [at for pipe in self._pipes if (at := pipe.splitter.due()) is not None]
+        if not self._holding:
+            due += [at for pipe in self._pipes if (at := pipe.splitter.due()) is not None]
         due += [at for at in (self._kill_at, over_at) if at is not None]
         return max(min(due) - time.monotonic(), 0.0)
 
@@ -295,32 +379,63 @@ class Runner:
         entries = pipe.read()
         if entries is None:
             self._selector.unregister(pipe.file)
+            self._open_pipes.remove(pipe)
             return []
         return entries
 
     def _say(self, text: str, *, warning: bool = False) -> None:
         level = LogLevel.LOG_LEVEL_WARNING if warning else LogLevel.LOG_LEVEL_INFO
         line = Line(level, text)
-        self._write([stamped("coordinator", line, node_id=self._spec["node_id"])])
+        self._recorder.add_own_line(stamped(OWN, line, node_id=self._spec["node_id"]))
+        self._notices.send(self._job_id)
 
     def _write(self, entries: list[LogEntry]) -> None:
-        if entries:
-            self._log.append(entries)
+        """Write lines of the run's processes, and what waited before."""
+        if entries or self._recorder.waits:
+            if problem := self._recorder.add_lines(entries):
+                self._say(problem, warning=True)
+            self._recorder.write()
             self._notices.send(self._job_id)
 
     def _look_at_metrics(self, *, last: bool = False) -> None:
         self._looked_at = time.monotonic()
+        if self._recorder.waits and not last:
+            return
         for snapshots in self._metrics_file.batches(last=last):
             if snapshots:
                 for snapshot in snapshots:
                     snapshot.timestamp.CopyFrom(now())
                     self._gpus.fill_in(snapshot)
-                self._metrics.append(snapshots)
+                if problem := self._recorder.add_snapshots(snapshots):
+                    self._say(problem, warning=True)
                 self._notices.send(self._job_id)
+                if self._recorder.waiting_snapshots:
+                    # The next look goes on behind them.
+                    break
         for problem in self._metrics_file.take_problems():
             self._say(problem, warning=True)
 
+    def _await_room(self) -> None:
+        """Have what was read written, for a bounded time: the run is over."""
+        while self._recorder.waits and self._may_wait():
+            due = self._recorder.retry_at or 0.0
+            select.select([self._wakeup], [], [], max(due - time.monotonic(), 0.0))
+            with suppress(BlockingIOError):
+                os.read(self._wakeup, 64)
+            self._write([])
+            if not self._recorder.waits:
+                self._look_at_metrics(last=True)
+
+    def _is_lost(self) -> bool:
+        """Whether something of the run could not be written in the end."""
+        if self._recorder.waiting_lines or self._recorder.waiting_snapshots:
+            return True
+        return self._holding and any(pipe.unread() for pipe in self._open_pipes)
+
     def _leave_behind(self) -> None:
+        with suppress(OSError):
+            for text in self._recorder.left_out():
+                self._say(text, warning=True)
         ended = self._failed or (self._ranks[0] if self._ranks else None)
         code = ended.exit_code if ended is not None else None
         if ended is not None and not self._failure:
@@ -333,6 +448,12 @@ class Runner:
                     self._say("All ranks left with status 0.")
                 else:
                     self._say(f"{who} left with status {code}.", warning=code != 0)
+        with suppress(OSError):
+            self._await_room()
+        if self._is_lost():
+            lost = f"The end of its log or metrics could not be written: {self._recorder.obstacle}."
+            self._transient = self._transient or not self._failure
+            self._failure = f"{self._failure} {lost}".lstrip()
         leave_exit(
             self._directory,
             {
@@ -362,19 +483,39 @@ def main() -> int:
     directory = RunDir(Path(os.environ[RUN_VARIABLE]))
     # Its default action ends the process: another runner holds the lock and lives.
     signal.alarm(LOCK_PATIENCE)
-    with locked(directory.job.lock, wait=True), ExitStack() as resources:
+    with locked(directory.job.lock, wait=True):
         signal.alarm(0)
         spec = read_json(directory.spec)
         if spec is None or directory.exit.exists():
             return 0
-        try:
-            runner = Runner(directory, spec, resources)
-        except OSError as error:
-            failure = f"The job's log could not be opened: {error.strerror}."
-            leave_exit(directory, {"exit_code": None, "failure": failure})
-        else:
-            runner.run()
+        _carry_out(directory, spec)
     return 0
+
+
+def _carry_out(directory: RunDir, spec: dict[str, Any]) -> None:
+    backoff = Backoff()
+    while True:
+        with ExitStack() as resources:
+            try:
+                runner = Runner(directory, spec, resources)
+            except OSError as error:
+                reason = error
+            else:
+                runner.run()
+                return
+        asked = None
+        if is_disk_full(reason):
+            asked = signal.sigtimedwait(RUNNER_SIGNALS, backoff.after_failure())
+            if asked is None:
+                continue
+        end = {
+            "exit_code": None,
+            "stopped": asked is not None,
+            "failure": f"The job's log could not be opened: {reason.strerror}.",
+            "transient": is_passing(reason),
+        }
+        leave_exit(directory, end)
+        return
 
 
 if __name__ == "__main__":

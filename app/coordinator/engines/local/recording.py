@@ -1,0 +1,145 @@
+"""Where a run's lines and numbers go: its job's log and metrics.
+
+On a full disk nothing is lost and nothing is written twice: what could not be
+written waits here, and the runner reads nothing on until it is written. What
+waits is therefore no more than what is read at once.
+
+A job's log and metrics have bounds. What comes behind them is counted and
+left out; the coordinator's own lines are not.
+"""
+
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from app.coordinator.failures import Backoff, is_disk_full
+from app.coordinator.logs.log import LogWriter
+from app.coordinator.metrics.snapshots import MetricsWriter
+from app.coordinator.resources.resource_watch import in_words
+from app.coordinator.storage.job_directory import JobDir
+from generated.mindcoordinator.v1.watch_pb2 import LogEntry, MetricsSnapshot
+
+#: The source of lines that no process of the run wrote.
+OWN: Final = "coordinator"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBounds:
+    """Bytes that a job's log and its metrics may have, all its runs together; 0 sets no bound."""
+
+    log: int = 0
+    metrics: int = 0
+
+    @classmethod
+    def of(cls, limits: dict[str, Any]) -> "RecordBounds":
+        """Those in the section `limits` of a run's specification."""
+        return cls(log=limits.get("log_bytes", 0), metrics=limits.get("metrics_bytes", 0))
+
+
+class Recorder:
+    """Writes a job's log and metrics, and keeps what a full disk does not take.
+
+    Raises OSError for every other failure to write.
+    """
+
+    def __init__(self, job: JobDir, bounds: RecordBounds) -> None:
+        with ExitStack() as resources:
+            self._log = resources.enter_context(closing(LogWriter(job.log)))
+            self._metrics = resources.enter_context(closing(MetricsWriter(job.metrics)))
+            self._resources = resources.pop_all()
+        self._bounds = bounds
+        self._lines: list[LogEntry] = []
+        self._snapshots: list[MetricsSnapshot] = []
+        self._backoff = Backoff()
+        #: When it is tried again, on the monotonic clock; None if nothing waits.
+        self.retry_at: float | None = None
+        #: Why something waits: what the system said last.
+        self.obstacle = ""
+        self._lines_left_out = 0
+        self._snapshots_left_out = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is kept that could not be written."""
+        return self.retry_at is not None
+
+    @property
+    def waiting_snapshots(self) -> bool:
+        """Whether snapshots are among what is kept."""
+        return bool(self._snapshots)
+
+    @property
+    def waiting_lines(self) -> bool:
+        """Whether lines of the run's processes are among what is kept."""
+        return any(entry.source != OWN for entry in self._lines)
+
+    def add_lines(self, entries: list[LogEntry]) -> str:
+        """Write lines of the run's processes. Returns what is to be said of it, once in a run."""
+        if not entries:
+            return ""
+        if self._bounds.log and self._log.size_bytes >= self._bounds.log:
+            first = not self._lines_left_out
+            self._lines_left_out += len(entries)
+            about = in_words(self._log.size_bytes, self._bounds.log)
+            text = f"The job's log has {about} allowed (job_log_bytes): later lines are left out."
+            return text if first else ""
+        self._lines += entries
+        self.write()
+        return ""
+
+    def add_own_line(self, entry: LogEntry) -> None:
+        """Write a line of the coordinator's."""
+        self._lines.append(entry)
+        self.write()
+
+    def add_snapshots(self, snapshots: list[MetricsSnapshot]) -> str:
+        """Write snapshots. Returns what is to be said of it, once in a run."""
+        if self._bounds.metrics and self._metrics.size_bytes >= self._bounds.metrics:
+            first = not self._snapshots_left_out
+            self._snapshots_left_out += len(snapshots)
+            about = in_words(self._metrics.size_bytes, self._bounds.metrics)
+            text = (
+                f"The job's metrics have {about} allowed (job_metrics_bytes): later snapshots are"
+                " left out."
+            )
+            return text if first else ""
+        self._snapshots += snapshots
+        self.write()
+        return ""
+
+    def left_out(self) -> list[str]:
+        """How much was left out behind the bounds, in sentences."""
+        counts = (
+            (self._lines_left_out, "lines", "log", "job_log_bytes"),
+            (self._snapshots_left_out, "snapshots", "metrics", "job_metrics_bytes"),
+        )
+        return [
+            f"{count} {what} of this run are left out of the job's {where} ({setting})."
+            for count, what, where, setting in counts
+            if count
+        ]
+
+    def write(self) -> None:
+        """Write what waits, unless that failed a moment ago."""
+        if self.retry_at is not None and time.monotonic() < self.retry_at:
+            return
+        try:
+            if self._lines:
+                self._log.append(self._lines)
+                self._lines = []
+            if self._snapshots:
+                self._metrics.append(self._snapshots)
+                self._snapshots = []
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self.obstacle = error.strerror or str(error)
+            self.retry_at = time.monotonic() + self._backoff.after_failure()
+        else:
+            self._backoff = Backoff()
+            self.retry_at = None
+
+    def close(self) -> None:
+        """Close the files. What waits is lost."""
+        self._resources.close()
