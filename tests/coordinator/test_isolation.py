@@ -2,6 +2,8 @@
 
 import base64
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,3 +174,35 @@ def test_what_was_refused_comes_with_what_helps(reason: str, remedy: str) -> Non
     told = remedies({Level.NAMESPACES: reason})
     assert remedy in told
     assert "as root" in told
+
+
+#: Tries to make threads whose open files are theirs alone, then one as libraries make it.
+_THREADS = """
+import base64, ctypes, os, subprocess, sys, threading
+from app.coordinator.isolation import kernel
+kernel.libc.prctl(38, 1, 0, 0, 0)
+kernel.install_filter(base64.b64decode(sys.argv[1]))
+libc = ctypes.CDLL(None, use_errno=True)
+def refused(*call):
+    return libc.syscall(*call) == -1 and os.strerror(ctypes.get_errno())
+CLONE, CLOSE_RANGE = {"x86_64": (56, 436), "aarch64": (220, 436)}[os.uname().machine]
+print(refused(CLONE, 0x10000 | 0x800 | 0x100, 0, 0, 0, 0))
+print(refused(CLOSE_RANGE, 900, 901, 2))
+os.closerange(900, 901)
+thread = threading.Thread(target=lambda: print(subprocess.run(["echo", "fine"]).returncode))
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_a_thread_has_no_open_files_of_its_own(namespaces: bool) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", _THREADS, make_filter(namespaces=namespaces)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert sorted(told.stdout.split("\n")) == sorted(
+        ["Operation not permitted", "Operation not permitted", "fine", "0", ""]
+    )

@@ -1,5 +1,6 @@
 """What processes use is read rightly, whatever they do meanwhile."""
 
+import mmap
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from app.coordinator.resources import resource_watch, usage
 from app.coordinator.resources.disk_use import disk_use
+from app.coordinator.resources.memory_readings import MemoryReader, MemoryReading
 from app.coordinator.resources.resource_watch import (
     READINGS,
     Bounds,
@@ -25,13 +27,53 @@ from app.coordinator.resources.resource_watch import (
 MIB = 1024**2
 MANY = 1 << 40
 
+#: Is the parent of all that a script leaves behind, as the first process of a namespace is.
+_FIRST = """
+import ctypes, os, subprocess, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+script = subprocess.Popen([sys.executable, "-c", sys.argv[1]]).pid
+while os.wait()[0] != script:
+    pass
+"""
+
+
+def _mapped_files_are_seen() -> bool:
+    with mmap.mmap(-1, mmap.PAGESIZE) as mapped:
+        mapped.write(b"x")
+        return usage.unnamed_memory([os.getpid()]).size >= mmap.PAGESIZE
+
+
+_MAPPED_FILES_ARE_SEEN = _mapped_files_are_seen()
+
+#: A file in memory without a name, in a process beside one with many open files.
+_BEHIND_MANY_FILES = """
+    import os, resource, sys
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    kept = os.memfd_create("kept")
+    os.write(kept, b"x" * (100 * 1024**2))
+    asks, answers = os.pipe()
+    for _ in range(25_000 // (most - 100) + 1):
+        if os.fork() == 0:
+            os.close(kept)
+            for _ in range(min(25_000, most - 100)):
+                os.dup(0)
+            os.write(answers, b"x")
+            sys.stdin.buffer.read()
+            os._exit(0)
+    for _ in range(25_000 // (most - 100) + 1):
+        os.read(asks, 1)
+    print("ready", flush=True)
+    sys.stdin.buffer.read()
+    os._exit(0)
+"""
+
 
 @contextmanager
 def below(script: str) -> Iterator[int]:
     """The pid of a process of whose child this is the script, once that has said `ready`."""
-    first = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
     with subprocess.Popen(
-        [sys.executable, "-c", first, textwrap.dedent(script)],
+        [sys.executable, "-c", _FIRST, textwrap.dedent(script)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:
@@ -83,16 +125,19 @@ def test_a_process_that_is_gone_has_nothing() -> None:
     process.wait()
     gone = [process.pid]
     assert usage.tasks_below(process.pid, most=10) == usage.Tasks([], 0)
-    assert usage.resident_bytes(gone) == 0
-    assert usage.proportional_share(gone) == usage.Share(0, 0)
+    assert usage.resident(gone) == usage.Resident(0, [], 1)
+    assert usage.proportional_share(gone) == usage.Share(0, 0, 1)
     assert usage.shared_memory_bytes(process.pid) == 0
-    assert usage.unnamed_memory_bytes(gone) == 0
+    assert usage.unnamed_memory(gone) == usage.Unnamed(0, "", 1)
+
+
+def _reading(pid: int) -> MemoryReading:
+    reader = MemoryReader(pid, limit=MIB, own_shared_memory=False)
+    return reader.take(usage.tasks_below(pid, most=1000), most=1000, thorough=False)
 
 
 def _used(pid: int) -> int:
-    readings = ProcessReadings(Bounds(memory=MIB), pid, own_shared_memory=False)
-    readings.take()
-    return readings._memory(usage.tasks_below(pid, most=1000).pids)
+    return _reading(pid).used
 
 
 @pytest.mark.parametrize(
@@ -115,6 +160,22 @@ for _ in range(4):
         ("kept = mmap.mmap(-1, 100 * MIB); kept.write(b'x' * 100 * MIB)", 100),
         # In a file without a name that is mapped nowhere.
         ("kept = os.memfd_create('kept'); os.write(kept, b'x' * 100 * MIB)", 100),
+        # In a process whose first thread has ended.
+        (
+            """
+import ctypes, threading, time
+kept = bytearray(os.urandom(1)) * (100 * MIB)
+def last():
+    while open(f"/proc/{os.getpid()}/statm").read().split()[0] != "0":
+        time.sleep(0.01)
+    print("ready", flush=True)
+    sys.stdin.buffer.read()
+    os._exit(0)
+threading.Thread(target=last).start()
+ctypes.CDLL(None).syscall(60, 0)
+""",
+            100,
+        ),
         # Pages of a file on a disk can be dropped at any time.
         (
             """
@@ -140,14 +201,119 @@ os._exit(0)
         assert mebibytes <= _used(pid) / MIB <= mebibytes + 25
 
 
-def test_the_reason_comes_with_the_third_reading_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not _MAPPED_FILES_ARE_SEEN, reason="map_files of proc(5) is not allowed here")
+def test_shared_memory_in_no_page_table_counts() -> None:
+    with below(
+        """
+        import mmap, os, sys
+        kept = mmap.mmap(-1, 100 * 1024**2)
+        kept.write(b"x" * len(kept))
+        kept.madvise(mmap.MADV_DONTNEED)
+        print("ready", flush=True)
+        sys.stdin.buffer.read()
+        os._exit(0)
+        """
+    ) as pid:
+        assert _used(pid) >= 100 * MIB
+
+
+@pytest.mark.skipif(not _MAPPED_FILES_ARE_SEEN, reason="map_files of proc(5) is not allowed here")
+def test_memory_of_a_process_that_forks_on_and_on_ends_its_run() -> None:
+    with below(
+        """
+        import mmap, os, select, sys
+        kept = mmap.mmap(-1, 100 * 1024**2)
+        kept.write(b"x" * len(kept))
+        if os.fork():
+            kept.close()
+            print("ready", flush=True)
+            sys.stdin.buffer.read()
+            os._exit(0)
+        while not select.select([sys.stdin], [], [], 0)[0]:
+            if os.fork():
+                os._exit(0)
+        os._exit(0)
+        """
+    ) as pid:
+        readings = ProcessReadings(Bounds(memory=64 * MIB), pid, own_shared_memory=False)
+        reason = next(reason for _ in range(1000) if (reason := readings.take()))
+        assert reason.endswith("of the 64.0 MiB asked")
+
+
+def test_memory_behind_many_open_files_is_found() -> None:
+    with below(_BEHIND_MANY_FILES) as pid:
+        assert _used(pid) >= 100 * MIB
+
+
+@pytest.mark.parametrize(
+    ("bound", "most", "what"),
+    [("MOST_FILES", 1000, "1,000 open files"), ("MOST_MAPPINGS", 10, "10 mappings")],
+)
+def test_a_run_with_more_than_can_be_looked_at_ends(
+    monkeypatch: pytest.MonkeyPatch, bound: str, most: int, what: str
+) -> None:
+    monkeypatch.setattr(usage, bound, most)
+    with below(_BEHIND_MANY_FILES) as pid:
+        readings = ProcessReadings(Bounds(memory=MANY), pid, own_shared_memory=False)
+        reasons = [readings.take() for _ in range(READINGS)]
+    assert reasons == ["", "", _unmeasured(what)]
+
+
+def _unmeasured(what: str) -> str:
+    return f"had more than {what}, so that its memory could not be measured"
+
+
+def _readings(
+    monkeypatch: pytest.MonkeyPatch, *taken: MemoryReading
+) -> tuple[ProcessReadings, list[str]]:
     readings = ProcessReadings(Bounds(memory=100 * MIB), 1, own_shared_memory=False)
-    used = iter([200, 200, 50, 200, 200, 200])
+    left = iter(taken)
     monkeypatch.setattr(usage, "tasks_below", lambda pid, most: usage.Tasks([], 0))
-    monkeypatch.setattr(readings, "_memory", lambda pids: next(used) * MIB)
-    assert [readings.take() for _ in range(6)] == [""] * 5 + [
-        "used 200.0 MiB of the 100.0 MiB asked"
-    ]
+    monkeypatch.setattr(MemoryReader, "take", lambda *args, **named: next(left))
+    return readings, [readings.take() for _ in taken]
+
+
+OVER = MemoryReading(200 * MIB, complete=True)
+BELOW = MemoryReading(50 * MIB, complete=True)
+MISSED = MemoryReading(0, complete=False)
+TOO_MANY = MemoryReading(0, complete=True, too_many="9 open files")
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        (OVER, OVER, OVER),
+        (OVER, BELOW, OVER, BELOW, OVER),
+        # One that missed a process is no sign that less is used.
+        (OVER, *[MISSED] * 50, OVER, *[MISSED] * 50, OVER),
+        (BELOW, BELOW, BELOW, BELOW, BELOW, OVER, OVER, BELOW, OVER),
+    ],
+)
+def test_three_of_five_readings_over_the_limit_end_a_run(
+    monkeypatch: pytest.MonkeyPatch, taken: tuple[MemoryReading, ...]
+) -> None:
+    readings, reasons = _readings(monkeypatch, *taken)
+    assert reasons == [""] * (len(taken) - 1) + ["used 200.0 MiB of the 100.0 MiB asked"]
+    assert readings.over == reasons[-1]
+
+
+def test_what_is_over_the_limit_for_a_moment_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = (OVER, OVER, BELOW, BELOW, BELOW) * 5
+    readings, reasons = _readings(monkeypatch, *moments, MISSED)
+    assert not any(reasons)
+    assert readings.over == ""
+
+
+def test_processes_that_come_and_go_within_the_limit_are_fine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not any(_readings(monkeypatch, *[MISSED] * 100)[1])
+
+
+def test_what_cannot_be_measured_counts_as_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings, reasons = _readings(monkeypatch, TOO_MANY, MISSED, TOO_MANY, BELOW, TOO_MANY)
+    assert reasons == [""] * 4 + [_unmeasured("9 open files")]
+    assert readings.over == ""
 
 
 def test_the_number_of_tasks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,12 @@ _CLONE_NEW: Final = (
     *(0x00020000, 0x02000000, 0x04000000, 0x08000000),
     *(0x10000000, 0x20000000, 0x40000000),
 )
+#: Bits of clone(2): CLONE_FILES, CLONE_THREAD; of close_range(2): CLOSE_RANGE_UNSHARE. A thread
+#: with open files of its own is none that libraries make, and could hide memory there: the
+#: watch looks at the files of a process's first thread.
+_SHARED_FILES: Final = 0x00000400
+_THREAD: Final = 0x00010000
+_CLOSE_APART: Final = 0x2
 #: Requests of ioctl(2) that write into a terminal's input: TIOCSTI, TIOCLINUX.
 _TERMINAL_INPUT: Final = (0x5412, 0x541C)
 
@@ -74,6 +80,12 @@ def make_filter(*, namespaces: bool) -> str:
             rules.add_rule(action, name)
     for bit in _CLONE_NEW:
         rules.add_rule(denied, "clone", library.Arg(0, library.MASKED_EQ, bit, bit))
+    either = _SHARED_FILES | _THREAD
+    rules.add_rule(denied, "clone", library.Arg(0, library.MASKED_EQ, either, _THREAD))
+    # Older libraries do not know it by name.
+    with suppress(OSError, ValueError):
+        apart = library.Arg(2, library.MASKED_EQ, _CLOSE_APART, _CLOSE_APART)
+        rules.add_rule(denied, "close_range", apart)
     for request in _TERMINAL_INPUT:
         rules.add_rule(denied, "ioctl", library.Arg(1, library.MASKED_EQ, 0xFFFFFFFF, request))
     if not namespaces:

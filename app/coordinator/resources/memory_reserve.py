@@ -82,9 +82,11 @@ class MemoryReserve:
                     "memory_short",
                     reason="all jobs that run have asked for memory_bytes, or none runs",
                     advice="See what else uses memory on this machine.",
+                    shared_memory=shared_memory(),
                 )
             return
-        _log.warning("memory_short", ended=victim.job_id)
+        # Memory that a job hides is of this kind (docs/security.md).
+        _log.warning("memory_short", ended=victim.job_id, shared_memory=shared_memory())
         self._end(
             victim.job_id,
             f"The machine had less than {self._reserve / _MIB:.0f} MiB of memory left"
@@ -125,10 +127,7 @@ def available_memory(cgroups: Path = _CGROUPS, proc: Path = Path("/proc")) -> in
     Of a container with a limit (cgroup v2), what is left of the limit; caches
     that can be dropped count as available.
     """
-    told = dict(
-        line.split(":", 1) for line in (proc / "meminfo").read_text(encoding="ascii").splitlines()
-    )
-    available = int(told["MemAvailable"].split()[0]) * 1024
+    available = _meminfo("MemAvailable", proc)
     for folder in _own_cgroups(cgroups, proc):
         try:
             limit = (folder / "memory.max").read_text(encoding="ascii").strip()
@@ -142,6 +141,18 @@ def available_memory(cgroups: Path = _CGROUPS, proc: Path = Path("/proc")) -> in
             used -= int(counts.get("inactive_file", 0))
             available = min(available, max(int(limit) - used, 0))
     return available
+
+
+def shared_memory(proc: Path = Path("/proc")) -> int:
+    """Bytes that files in memory and shared mappings take on this machine, whoever has them."""
+    return _meminfo("Shmem", proc)
+
+
+def _meminfo(name: str, proc: Path) -> int:
+    told = dict(
+        line.split(":", 1) for line in (proc / "meminfo").read_text(encoding="ascii").splitlines()
+    )
+    return int(told[name].split()[0]) * 1024
 
 
 def _own_cgroups(cgroups: Path, proc: Path) -> list[Path]:

@@ -1,7 +1,9 @@
 """Sees that a run uses no more than it asked for, where the kernel does not see to that."""
 
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +12,22 @@ from typing import Any, Final
 from app.coordinator.resources import usage
 from app.coordinator.resources.cgroups import RunGroup
 from app.coordinator.resources.disk_use import disk_use
+from app.coordinator.resources.memory_readings import MemoryReader
 
 #: Seconds between two readings.
 INTERVAL: Final = 1.0
 #: Seconds between two looks at what was written.
 DISK_INTERVAL: Final = 5.0
-#: Readings over a limit, one behind the other, that end a run.
+#: Readings over a limit that end a run, and of how many.
 READINGS: Final = 3
-#: A reading that takes long is followed by a pause of so many times that.
+OF_THE_LAST: Final = 5
+#: A reading that takes long is followed by a pause of so many times that; of processes, of no more
+#: seconds, and of fewer after one that was over.
 _LEISURE: Final = 20
-#: Readings between two looks for memory that is mapped nowhere.
-_SELDOM: Final = 5
+_LONGEST_PAUSE: Final = 10.0
+_HURRIED_PAUSE: Final = 2.0
+#: Tasks that are looked at where their number is not bounded.
+_MOST_TASKS: Final = 1_000_000
 _MIB: Final = 1024**2
 _GIB: Final = 1024**3
 
@@ -93,7 +100,12 @@ class ResourceWatch:
             self._processes = ProcessReadings(
                 bounds, first_pid, own_shared_memory=own_shared_memory
             )
-            self._run("resource watch", self._processes.take, INTERVAL)
+            self._run(
+                "resource watch",
+                self._processes.take,
+                INTERVAL,
+                lambda: _HURRIED_PAUSE if self.over() else _LONGEST_PAUSE,
+            )
         if bounds.directories and (bounds.disk_bytes or bounds.files):
             self._run("disk watch", DiskReadings(bounds).take, DISK_INTERVAL)
 
@@ -121,7 +133,13 @@ class ResourceWatch:
         if self._group is not None:
             self._group.remove()
 
-    def _run(self, name: str, take: Callable[[], str], interval: float) -> None:
+    def _run(
+        self,
+        name: str,
+        take: Callable[[], str],
+        interval: float,
+        longest: Callable[[], float] = lambda: math.inf,
+    ) -> None:
         def readings() -> None:
             pause = interval
             while not self._stop.wait(pause):
@@ -135,7 +153,7 @@ class ResourceWatch:
                 if reason:
                     self._reason = self._reason or reason
                     return
-                pause = max(interval, _LEISURE * (time.monotonic() - began))
+                pause = max(interval, min(_LEISURE * (time.monotonic() - began), longest()))
 
         thread = threading.Thread(target=readings, name=name, daemon=True)
         self._threads.append(thread)
@@ -148,46 +166,47 @@ class ProcessReadings:
     def __init__(self, bounds: Bounds, first_pid: int, *, own_shared_memory: bool) -> None:
         self._bounds = bounds
         self._first_pid = first_pid
-        self._own_shared_memory = own_shared_memory
+        self._memory = MemoryReader(
+            first_pid, limit=bounds.memory, own_shared_memory=own_shared_memory
+        )
         #: What the newest reading was over; empty if it was within the limits.
         self.over = ""
-        self._taken = 0
-        self._unnamed = 0
-        self._over_memory = 0
-        self._over_tasks = 0
+        #: What each of the last readings was over.
+        self._over_memory: deque[str] = deque(maxlen=OF_THE_LAST)
+        self._over_tasks: deque[str] = deque(maxlen=OF_THE_LAST)
 
     def take(self) -> str:
         """Take a reading; why the run has to end, or nothing."""
         bounds = self._bounds
-        tasks = usage.tasks_below(self._first_pid, most=bounds.tasks or 1_000_000)
+        most = bounds.tasks or _MOST_TASKS
+        tasks = usage.tasks_below(self._first_pid, most=most)
         if bounds.nice:
             usage.lower_sessions(tasks.pids, bounds.nice)
-        if bounds.tasks and tasks.count > bounds.tasks:
-            self._over_tasks += 1
-        else:
-            self._over_tasks = 0
-        used = self._memory(tasks.pids) if bounds.memory else 0
-        self._over_memory = self._over_memory + 1 if used > bounds.memory else 0
-        self._taken += 1
-        self.over = f"used {in_words(used, bounds.memory)} asked" if self._over_memory else ""
-        if self._over_memory >= READINGS:
-            return self.over
-        if self._over_tasks >= READINGS:
-            return f"ran more than the {bounds.tasks} processes and threads allowed (job_processes)"
-        return ""
+        self._over_tasks.append(
+            f"ran more than the {bounds.tasks} processes and threads allowed (job_processes)"
+            if bounds.tasks and tasks.count > bounds.tasks
+            else ""
+        )
+        if bounds.memory:
+            self._read_memory(tasks, most)
+        return _lasting(self._over_memory) or _lasting(self._over_tasks)
 
-    def _memory(self, pids: list[int]) -> int:
-        """Bytes in use; what could not be over the limit is only estimated from above."""
-        files = usage.shared_memory_bytes(self._first_pid) if self._own_shared_memory else 0
-        if self._taken % _SELDOM == 0 or self._over_memory:
-            self._unnamed = usage.unnamed_memory_bytes(pids)
-        files += self._unnamed
-        at_most = usage.resident_bytes(pids) + files
-        if at_most <= self._bounds.memory:
-            return at_most
-        share = usage.proportional_share(pids)
-        # Files in memory that are mapped are in both.
-        return share.anonymous + max(share.shared, files)
+    def _read_memory(self, tasks: usage.Tasks, most: int) -> None:
+        limit = self._bounds.memory
+        reading = self._memory.take(tasks, most=most, thorough=any(self._over_memory))
+        self.over = f"used {in_words(reading.used, limit)} asked" if reading.used > limit else ""
+        over = self.over
+        if not over and reading.too_many:
+            over = f"had more than {reading.too_many}, so that its memory could not be measured"
+        # One that missed a process and is within the limit proves nothing.
+        if over or reading.complete:
+            self._over_memory.append(over)
+
+
+def _lasting(over: deque[str]) -> str:
+    """What enough of the last readings were over, as the newest of them says; else nothing."""
+    found = [each for each in over if each]
+    return found[-1] if len(found) >= READINGS else ""
 
 
 class DiskReadings:
