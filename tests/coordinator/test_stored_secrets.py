@@ -75,6 +75,29 @@ def test_credentials_of_stored_jobs_move_apart(tmp_path: Path) -> None:
             assert (TOKEN.encode() in file.read_bytes()) == file.name.endswith(".v1"), file
 
 
+def test_the_copy_has_no_credentials_of_jobs_that_cannot_run_again(tmp_path: Path) -> None:
+    # Large ones have pages of their own in the database.
+    secrets = {status: f"hf_{status.name}-{'x' * 20_000}" for status in Status}
+    _old(
+        tmp_path,
+        *(
+            _job(status.name, status, HF_TOKEN=secret, EPOCHS="3")
+            for status, secret in secrets.items()
+        ),
+    )
+    Store(tmp_path / "coordinator.db").close()
+    assert not list(tmp_path.glob("*.copying*"))
+    copy = (tmp_path / "coordinator.db.v1").read_bytes()
+    told = {status for status in Status if f"hf_{status.name}-".encode() in copy}
+    assert set(Status) - told == {Status.COMPLETED, Status.CANCELLED}
+    # An earlier coordinator can read it.
+    with closing(sqlite3.connect(tmp_path / "coordinator.db.v1")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        (stored,) = db.execute("SELECT submission FROM jobs WHERE job_id = 'COMPLETED'").fetchone()
+    environment = SubmitJobRequest.FromString(stored).training_config.environment
+    assert environment == {"HF_TOKEN": "***", "EPOCHS": "3"}
+
+
 def test_credentials_in_files_of_stored_jobs_are_masked(tmp_path: Path) -> None:
     _old(tmp_path, _job("failed", Status.FAILED, **GIVEN), _job("broken", Status.FAILED, **GIVEN))
     directory = JobDir(tmp_path / "jobs" / "failed")

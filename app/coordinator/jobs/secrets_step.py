@@ -56,6 +56,26 @@ def move_secrets_apart(db: sqlite3.Connection) -> None:
             )
 
 
+def mask_ended(db: sqlite3.Connection) -> None:
+    """Mask the credentials of jobs that cannot run again, in a store from before the step.
+
+    An earlier coordinator takes them as variables with the value MASK. Raises
+    sqlite3.Error.
+    """
+    db.execute("PRAGMA secure_delete = ON")
+    ended = sorted(TERMINAL - RETRYABLE)
+    for (job_id,) in db.execute(
+        f"SELECT job_id FROM jobs WHERE status IN ({', '.join('?' * len(ended))})", ended
+    ).fetchall():
+        (stored,) = db.execute("SELECT submission FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        submission = SubmitJobRequest.FromString(stored)
+        if take_out(submission.training_config.environment):
+            db.execute(
+                "UPDATE jobs SET submission = ? WHERE job_id = ?",
+                (submission.SerializeToString(), job_id),
+            )
+
+
 def _mask_files(directory: JobDir) -> None:
     config = read_json(directory.config)
     if config is not None and _masked(config.get("training_config", {}).get("environment")):

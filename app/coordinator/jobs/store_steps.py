@@ -18,7 +18,7 @@ from typing import Final
 
 from app.coordinator.jobs.checkpoints_step import move_checkpoints_apart
 from app.coordinator.jobs.demands_step import ask_for_no_cores
-from app.coordinator.jobs.secrets_step import move_secrets_apart
+from app.coordinator.jobs.secrets_step import mask_ended, move_secrets_apart
 
 #: Copies of former versions that are kept.
 KEPT_COPIES: Final = 2
@@ -143,7 +143,10 @@ def bring_up(db: sqlite3.Connection, path: Path, steps: Sequence[StoreStep] = ST
 
 
 def _copy(db: sqlite3.Connection, path: Path, version: int) -> None:
-    """Copy the store to `<path>.v<version>`: it is there as a whole or not at all."""
+    """Copy the store to `<path>.v<version>`: it is there as a whole or not at all.
+
+    The copy has no credentials of jobs that cannot run again.
+    """
     pages = db.execute("PRAGMA page_count").fetchone()[0]
     needed = pages * db.execute("PRAGMA page_size").fetchone()[0] + _MARGIN
     free = shutil.disk_usage(path.parent).free
@@ -154,12 +157,16 @@ def _copy(db: sqlite3.Connection, path: Path, version: int) -> None:
             " then start again"
         )
     fresh = path.with_name(f"{path.name}.copying")
-    fresh.unlink(missing_ok=True)
+    for left in (fresh, *_beside(fresh)):
+        left.unlink(missing_ok=True)
     try:
         # It holds what all tenants submitted.
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(sqlite3.connect(fresh)) as copy:
             db.backup(copy)
+            if version <= STEPS.index(_secrets_apart):
+                mask_ended(copy)
+                copy.commit()
         _sync(fresh)
         fresh.replace(path.with_name(f"{path.name}.v{version}"))
         _sync(path.parent)
@@ -167,8 +174,14 @@ def _copy(db: sqlite3.Connection, path: Path, version: int) -> None:
         raise UnusableStore(f"{path.name} could not be copied: {error.strerror}") from None
     finally:
         # A file that is left does no harm: the next start removes it.
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
+        for left in (fresh, *_beside(fresh)):
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> list[Path]:
+    """What SQLite has beside a database that is written."""
+    return [path.with_name(f"{path.name}{end}") for end in ("-journal", "-wal", "-shm")]
 
 
 def _forget_copies(path: Path) -> None:
