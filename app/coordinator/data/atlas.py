@@ -14,8 +14,10 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -35,7 +37,9 @@ class Atlas:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._lock = threading.Lock()
+        #: One for each model that is being registered.
+        self._locks: WeakValueDictionary[Path, _Lock] = WeakValueDictionary()
+        self._locks_lock = threading.Lock()
 
     def register(
         self,
@@ -55,7 +59,7 @@ class Atlas:
         """
         folder = self._root / tenant_id / name
         folder.mkdir(parents=True, exist_ok=True)
-        with self._lock, Directory.open(folder) as model:
+        with self._lock(folder), Directory.open(folder) as model:
             version = _version_of(model, folder, job_id)
             if version is None:
                 version = max(_versions(model), default=0) + 1
@@ -75,6 +79,21 @@ class Atlas:
                         file.write(orjson.dumps(manifest))
             model.symlink(str(max(_versions(model))), NEWEST)
         return f"{ATLAS_SCHEME}{tenant_id}/{name}@{version}"
+
+    @contextmanager
+    def _lock(self, folder: Path) -> Iterator[None]:
+        """A model gets one version at a time; others do not wait for it."""
+        with self._locks_lock:
+            lock = self._locks.setdefault(folder, _Lock())
+        with lock.lock:
+            yield
+
+
+class _Lock:
+    """Is there as long as somebody holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
 
 
 def _versions(model: Directory) -> list[int]:

@@ -38,8 +38,11 @@ from app.files.copying import Abandoned
 OBSERVE_INTERVAL: Final = 0.5
 #: Seconds after which a run is looked at though nothing is new: directories tell nobody.
 LOOK_ANYWAY: Final = 10.0
-#: Preparations and exports at the same time; they may copy for hours.
-_COPYING: Final = 32
+#: Preparations at the same time; they may copy for hours.
+_PREPARING: Final = 32
+#: Exports at the same time, apart from those: how long one takes is up to its job, which may leave
+#: files of terabytes of holes behind.
+_EXPORTING: Final = 32
 
 _log = structlog.get_logger("scaimind.coordinator")
 _T = TypeVar("_T")
@@ -74,7 +77,8 @@ class Hands:
         self._stop_patience = stop_grace + STOP_MARGIN
         self._clock = clock
         self._event = event
-        self._copying = ThreadPoolExecutor(_COPYING, thread_name_prefix="copying")
+        self._preparing = ThreadPoolExecutor(_PREPARING, thread_name_prefix="preparing")
+        self._exporting = ThreadPoolExecutor(_EXPORTING, thread_name_prefix="exporting")
         # One for all jobs: looking is never urgent.
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="looking")
         # A checkpoint may have millions of files: no look must wait for that.
@@ -82,7 +86,8 @@ class Hands:
 
     def close(self) -> None:
         """Let the threads go; call when no task is left."""
-        self._copying.shutdown(wait=False)
+        self._preparing.shutdown(wait=False)
+        self._exporting.shutdown(wait=False)
         self._looking.shutdown(wait=False)
         self._removing.shutdown(wait=False, cancel_futures=True)
 
@@ -95,8 +100,8 @@ class Hands:
         if self._scheduler.jobs[job_id].status is Status.SCHEDULING:
             await self._event(lambda: self._scheduler.preparing(job_id), void)
         try:
-            await self._copy(bring_up, self._workspace.directory(job_id))
-            await self._copy(self._workspace.prepare, job, task.abandoned)
+            await _in(self._preparing, bring_up, self._workspace.directory(job_id))
+            await _in(self._preparing, self._workspace.prepare, job, task.abandoned)
         except Abandoned:
             return
         except (NewerFormat, Unprepared) as error:
@@ -271,7 +276,7 @@ class Hands:
         """Bring the job's artefacts to their destination. Raises OSError, and whatever its files
         bring about."""
         try:
-            made = await self._copy(self._workspace.export, job, task.abandoned)
+            made = await _in(self._exporting, self._workspace.export, job, task.abandoned)
         except Abandoned:
             if self._scheduler.jobs[job.job_id].intent is not Intent.CANCEL:
                 # The coordinator stops: it is done again at the next start.
@@ -302,5 +307,6 @@ class Hands:
     def _directory(self, job: JobRecord) -> RunDir:
         return self._workspace.directory(job.job_id).run(job.run_count)
 
-    async def _copy(self, do: Callable[..., _T], *given: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._copying, do, *given)
+
+async def _in(threads: ThreadPoolExecutor, do: Callable[..., _T], *given: Any) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(threads, do, *given)
