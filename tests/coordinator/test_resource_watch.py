@@ -15,6 +15,7 @@ import pytest
 from app.coordinator.resources import resource_watch, usage
 from app.coordinator.resources.disk_use import disk_use
 from app.coordinator.resources.memory_readings import MemoryReader, MemoryReading
+from app.coordinator.resources.open_files import TooManyFiles, devices_of, unlinked_bytes
 from app.coordinator.resources.resource_watch import (
     READINGS,
     Bounds,
@@ -375,11 +376,14 @@ def test_counting_ends_with_the_bound(tmp_path: Path) -> None:
     assert disk_use([str(tmp_path)], most_bytes=MANY, most_files=10).files == 11
     assert disk_use([str(tmp_path)], most_bytes=20_000, most_files=MANY).size_bytes < 60_000
     directories = (str(tmp_path),)
-    many = DiskReadings(Bounds(files=10, directories=directories))
+    many = DiskReadings(Bounds(files=10, directories=directories), os.getpid())
     assert many.take() == "made more than the 10 files allowed (job_files)"
-    large = DiskReadings(Bounds(disk_bytes=20_000, directories=directories))
+    large = DiskReadings(Bounds(disk_bytes=20_000, directories=directories), os.getpid())
     assert large.take() == "wrote 0.0 MiB of the 0.0 MiB allowed (job_disk_bytes)"
-    assert DiskReadings(Bounds(disk_bytes=MANY, files=51, directories=directories)).take() == ""
+    assert (
+        DiskReadings(Bounds(disk_bytes=MANY, files=51, directories=directories), os.getpid()).take()
+        == ""
+    )
 
 
 def test_a_tree_that_is_moved_while_it_is_counted_ends_nothing(tmp_path: Path) -> None:
@@ -438,3 +442,50 @@ def test_sessions_have_the_priority_too_where_the_kernel_groups_by_them() -> Non
         assert not Path(f"/proc/{pid}/autogroup").read_text().endswith("nice 7\n")
         ProcessReadings(Bounds(nice=9), pid, own_shared_memory=False).take()
         assert Path(f"/proc/{session}/autogroup").read_text().endswith("nice 7\n")
+
+
+def test_files_without_a_name_count_once_where_they_are_on_a_disk(tmp_path: Path) -> None:
+    devices = devices_of([str(tmp_path)])
+    before = unlinked_bytes([os.getpid()], devices)
+    with open(tmp_path / "kept", "wb+") as kept, open(tmp_path / "again", "wb") as named:
+        kept.write(b"x" * MIB)
+        kept.flush()
+        named.write(b"x" * MIB)
+        named.flush()
+        assert unlinked_bytes([os.getpid()], devices) == before
+        (tmp_path / "kept").unlink()
+        again = os.dup(kept.fileno())
+        memory = os.memfd_create("kept")
+        os.write(memory, b"x" * MIB)
+        try:
+            found = unlinked_bytes([os.getpid()], devices) - before
+            assert MIB <= found < 1.5 * MIB
+            with pytest.raises(TooManyFiles):
+                unlinked_bytes([os.getpid()], devices, most=2)
+        finally:
+            os.close(again)
+            os.close(memory)
+    assert unlinked_bytes([os.getpid()], devices) == before
+
+
+def test_a_metrics_file_and_checkpoints_have_their_bounds(tmp_path: Path) -> None:
+    for name in ("work", "checkpoints"):
+        (tmp_path / name).mkdir()
+    metrics = tmp_path / "metrics.jsonl"
+    bounds = Bounds(
+        disk_bytes=4 * MIB,
+        directories=(str(tmp_path / "work"),),
+        file=str(metrics),
+        checkpoint_bytes=2 * MIB,
+        checkpoints=str(tmp_path / "checkpoints"),
+    )
+    readings = DiskReadings(bounds, os.getpid())
+    (tmp_path / "checkpoints" / "a").write_bytes(b"x" * MIB)
+    assert readings.take() == ""
+    (tmp_path / "checkpoints" / "b").write_bytes(b"x" * 2 * MIB)
+    assert readings.take().endswith("of the 2.0 MiB allowed (job_checkpoint_bytes)")
+    metrics.write_bytes(b"x" * 5 * MIB)
+    assert readings.take().endswith("of the 4.0 MiB allowed (job_disk_bytes)")
+    metrics.unlink()
+    metrics.symlink_to(sys.executable)
+    assert "job_disk_bytes" not in readings.take()

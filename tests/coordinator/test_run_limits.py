@@ -7,6 +7,7 @@ from app.coordinator.jobs.model import Demand, JobRecord, Share
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 GIB = 1024**3
+PLACES = {"file": Path("/m"), "checkpoints": Path("/c")}
 #: Of this machine the coordinator may use cores 2, 3, 6 and 7.
 LIMITS = RunLimits(
     cores=[2, 3, 6, 7],
@@ -15,6 +16,9 @@ LIMITS = RunLimits(
     open_files=200,
     disk_bytes=300,
     files=400,
+    checkpoint_bytes=500,
+    log_bytes=600,
+    metrics_bytes=700,
     affinity_filter="the filter",
 )
 
@@ -36,7 +40,10 @@ def job(*placement: Share) -> JobRecord:
 
 def test_what_was_asked_for_is_the_limit() -> None:
     section = LIMITS.section(
-        job(Share("local", (), 2, GIB, (0, 2))), [Path("/a"), Path("/b")], own_processes=False
+        job(Share("local", (), 2, GIB, (0, 2))),
+        [Path("/a"), Path("/b")],
+        **PLACES,
+        own_processes=False,
     )
     assert section == {
         "rlimits": {"NOFILE": 200, "FSIZE": 8 * GIB, "CORE": 0},
@@ -50,11 +57,16 @@ def test_what_was_asked_for_is_the_limit() -> None:
         "disk_bytes": 300,
         "files": 400,
         "directories": ["/a", "/b"],
+        "file": "/m",
+        "checkpoint_bytes": 500,
+        "checkpoints": "/c",
+        "log_bytes": 600,
+        "metrics_bytes": 700,
     }
 
 
 def test_what_was_not_asked_for_is_not_limited_and_comes_last() -> None:
-    section = LIMITS.section(job(Share("local", (), 0, 0)), [], own_processes=True)
+    section = LIMITS.section(job(Share("local", (), 0, 0)), [], **PLACES, own_processes=True)
     assert (section["cores"], section["memory"]) == ([], 0)
     assert section["filter"] == ""
     assert section["rlimits"]["NPROC"] == 100
@@ -75,12 +87,12 @@ def test_what_was_not_asked_for_is_not_limited_and_comes_last() -> None:
     ],
 )
 def test_which_cores(placement: list[Share], cores: list[int]) -> None:
-    assert LIMITS.section(job(*placement), [], own_processes=False)["cores"] == cores
+    assert LIMITS.section(job(*placement), [], **PLACES, own_processes=False)["cores"] == cores
 
 
 def test_what_this_machine_lacks_is_not_enforced_and_told() -> None:
     virtual = job(Share("big", (0,), 64, 512 * GIB, tuple(range(64))))
-    section = LIMITS.section(virtual, [], own_processes=True)
+    section = LIMITS.section(virtual, [], **PLACES, own_processes=True)
     assert (section["cores"], section["memory"]) == ([], 0)
     assert LIMITS.lacking(virtual) == (
         "This machine does not have 64 cores and 512.0 GiB of memory: they are accounted on big,"

@@ -33,6 +33,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         job_open_files="256",
         job_disk_bytes="50MiB",
         job_files="500",
+        job_checkpoint_bytes="30MiB",
+        job_log_bytes="2MiB",
+        job_metrics_bytes="1MiB",
     ) as machine:
         yield machine
 
@@ -232,6 +235,92 @@ time.sleep(600)
     ) as (job, _):
         assert status_of(job) == "FAILED"
         assert "of the 50.0 MiB allowed (job_disk_bytes)" in job.error_message
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        # A file that has no name any more.
+        """
+import os, time
+kept = os.open("kept", os.O_RDWR | os.O_CREAT)
+os.unlink("kept")
+for _ in range(80):
+    os.write(kept, os.urandom(1024**2))
+time.sleep(600)
+""",
+        # Many of them, in children.
+        """
+import os, time
+for number in range(8):
+    kept = os.open("kept", os.O_RDWR | os.O_CREAT)
+    os.unlink("kept")
+    for _ in range(10):
+        os.write(kept, os.urandom(1024**2))
+    if os.fork() == 0:
+        time.sleep(600)
+    os.close(kept)
+time.sleep(600)
+""",
+        # The metrics file, behind a hole.
+        """
+import os, time
+kept = os.open(os.environ["SCAIMIND_METRICS_FILE"], os.O_WRONLY)
+os.lseek(kept, 1024**2, 0)
+for _ in range(80):
+    os.write(kept, os.urandom(1024**2))
+time.sleep(600)
+""",
+    ],
+    ids=["removed", "removed in children", "metrics file"],
+)
+async def test_bytes_that_no_directory_shows_are_bounded(machine: Machine, script: str) -> None:
+    async with _ended(machine, script) as (job, _):
+        assert status_of(job) == "FAILED"
+        assert "of the 50.0 MiB allowed (job_disk_bytes)" in job.error_message
+
+
+async def test_checkpoints_have_a_bound_of_their_own(machine: Machine) -> None:
+    async with _ended(
+        machine,
+        """
+import os, time
+with open(os.environ["SCAIMIND_CHECKPOINT_DIR"] + "/.large", "wb") as file:
+    file.write(os.urandom(1024**2) * 40)
+time.sleep(600)
+""",
+    ) as (job, _):
+        assert status_of(job) == "FAILED"
+        assert "of the 30.0 MiB allowed (job_checkpoint_bytes)" in job.error_message
+
+
+async def test_a_log_and_metrics_end_at_their_bounds_and_the_run_does_not(
+    machine: Machine,
+) -> None:
+    async with _ended(
+        machine,
+        """
+import json, os
+for _ in range(500):
+    os.write(1, b"x" * 65000 + b"\\n")
+with open(os.environ["SCAIMIND_METRICS_FILE"], "a") as file:
+    for step in range(20_000):
+        numbers = {f"metric{number}": step + 0.5 for number in range(20)}
+        file.write(json.dumps({"step": step, **numbers}) + "\\n")
+""",
+    ) as (job, answers):
+        assert status_of(job) == "COMPLETED"
+        kept = sum(line.startswith("xxx") for line in answers.messages)
+        assert 30 <= kept < 60
+        for name in ("log", "metrics"):
+            said = [line for line in answers.messages if f"allowed (job_{name}_bytes)" in line]
+            assert len(said) == 1
+        left_out = f"{500 - kept} lines of this run are left out of the job's log (job_log_bytes)."
+        assert left_out in answers.messages
+        assert any(
+            "snapshots of this run are left out of the job's metrics" in line
+            for line in answers.messages
+        )
 
 
 async def test_the_number_of_files_is_bounded(machine: Machine) -> None:

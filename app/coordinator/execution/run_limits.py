@@ -41,6 +41,9 @@ class RunLimits:
         open_files: int,
         disk_bytes: int,
         files: int,
+        checkpoint_bytes: int = 0,
+        log_bytes: int = 0,
+        metrics_bytes: int = 0,
         affinity_filter: str = "",
         groups: Path | None = None,
     ) -> None:
@@ -54,6 +57,9 @@ class RunLimits:
         self._open_files = open_files
         self._disk_bytes = disk_bytes
         self._files = files
+        self._checkpoint_bytes = checkpoint_bytes
+        self._log_bytes = log_bytes
+        self._metrics_bytes = metrics_bytes
         self._affinity_filter = affinity_filter
         self._groups = groups
 
@@ -78,16 +84,25 @@ class RunLimits:
             open_files=config.job_open_files,
             disk_bytes=config.job_disk_bytes or disk // 2,
             files=config.job_files,
+            checkpoint_bytes=config.job_checkpoint_bytes,
+            log_bytes=config.job_log_bytes,
+            metrics_bytes=config.job_metrics_bytes,
             affinity_filter=affinity_filter,
             groups=groups,
         )
 
     def section(
-        self, job: JobRecord, directories: Sequence[Path], *, own_processes: bool
+        self,
+        job: JobRecord,
+        directories: Sequence[Path],
+        *,
+        file: Path,
+        checkpoints: Path,
+        own_processes: bool,
     ) -> dict[str, Any]:
         """What the job's newest run may use.
 
-        `directories` are those that it may write, without its checkpoints.
+        `directories` and `file` are what it may write, beside its `checkpoints`.
         `own_processes` tells that RLIMIT_NPROC counts the run's processes and
         no others; else they are counted by the runner alone.
         """
@@ -110,6 +125,11 @@ class RunLimits:
             "disk_bytes": self._disk_bytes,
             "files": self._files,
             "directories": [str(path) for path in directories],
+            "file": str(file),
+            "checkpoint_bytes": self._checkpoint_bytes,
+            "checkpoints": str(checkpoints),
+            "log_bytes": self._log_bytes,
+            "metrics_bytes": self._metrics_bytes,
         }
 
     def lacking(self, job: JobRecord) -> str:

@@ -108,6 +108,8 @@ class RunSpecs:
             "limits": self._limits.section(
                 job,
                 [directory.work, directory.output, directory.temporary],
+                file=metrics_file,
+                checkpoints=checkpoints,
                 own_processes=_counted_apart(isolation),
             ),
             "secrets": self._secrets_file(job, environment),

@@ -13,6 +13,12 @@ from app.coordinator.resources import usage
 from app.coordinator.resources.cgroups import RunGroup
 from app.coordinator.resources.disk_use import disk_use
 from app.coordinator.resources.memory_readings import MemoryReader
+from app.coordinator.resources.open_files import (
+    TooManyFiles,
+    devices_of,
+    file_bytes,
+    unlinked_bytes,
+)
 
 #: Seconds between two readings.
 INTERVAL: Final = 1.0
@@ -28,6 +34,8 @@ _LONGEST_PAUSE: Final = 10.0
 _HURRIED_PAUSE: Final = 2.0
 #: Tasks that are looked at where their number is not bounded.
 _MOST_TASKS: Final = 1_000_000
+#: More than any disk has.
+_MANY: Final = 1 << 62
 _MIB: Final = 1024**2
 _GIB: Final = 1024**3
 
@@ -44,6 +52,11 @@ class Bounds:
     disk_bytes: int = 0
     files: int = 0
     directories: tuple[str, ...] = field(default=())
+    #: A single file that counts, too; empty if there is none.
+    file: str = ""
+    #: Bytes below `checkpoints`.
+    checkpoint_bytes: int = 0
+    checkpoints: str = ""
     #: How much lower the priority of its sessions is.
     nice: int = 0
     #: Where the group is made that limits the memory, too; empty where none can be.
@@ -58,6 +71,9 @@ class Bounds:
             disk_bytes=limits.get("disk_bytes", 0),
             files=limits.get("files", 0),
             directories=tuple(limits.get("directories", ())),
+            file=limits.get("file", ""),
+            checkpoint_bytes=limits.get("checkpoint_bytes", 0),
+            checkpoints=limits.get("checkpoints", ""),
             nice=limits.get("nice", 0),
             group=limits.get("group", ""),
         )
@@ -106,8 +122,8 @@ class ResourceWatch:
                 INTERVAL,
                 lambda: _HURRIED_PAUSE if self.over() else _LONGEST_PAUSE,
             )
-        if bounds.directories and (bounds.disk_bytes or bounds.files):
-            self._run("disk watch", DiskReadings(bounds).take, DISK_INTERVAL)
+        if bounds.directories and (bounds.disk_bytes or bounds.files or bounds.checkpoint_bytes):
+            self._run("disk watch", DiskReadings(bounds, first_pid).take, DISK_INTERVAL)
 
     def reason(self) -> str:
         """Why the run has to end; empty while it has not to."""
@@ -212,22 +228,45 @@ def _lasting(over: deque[str]) -> str:
 class DiskReadings:
     """Readings of what a run has written."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, first_pid: int) -> None:
         self._bounds = bounds
+        self._first_pid = first_pid
 
     def take(self) -> str:
         """Take a reading; why the run has to end, or nothing."""
+        return self._of_run() or self._of_checkpoints()
+
+    def _of_run(self) -> str:
         bounds = self._bounds
         use = disk_use(
             bounds.directories,
-            most_bytes=bounds.disk_bytes or 1 << 62,
-            most_files=bounds.files or 1 << 62,
+            most_bytes=bounds.disk_bytes or _MANY,
+            most_files=bounds.files or _MANY,
         )
+        if bounds.disk_bytes:
+            if bounds.file:
+                use.size_bytes += file_bytes(bounds.file)
+            tasks = usage.tasks_below(self._first_pid, most=bounds.tasks or _MOST_TASKS)
+            places = [*bounds.directories, bounds.file, bounds.checkpoints]
+            try:
+                use.size_bytes += unlinked_bytes(tasks.pids, devices_of(places))
+            except TooManyFiles as error:
+                return f"has more than {error.limit} files open: they cannot be counted"
         if bounds.disk_bytes and use.size_bytes > bounds.disk_bytes:
             return f"wrote {in_words(use.size_bytes, bounds.disk_bytes)} allowed (job_disk_bytes)"
         if bounds.files and use.files > bounds.files:
             return f"made more than the {bounds.files} files allowed (job_files)"
         return ""
+
+    def _of_checkpoints(self) -> str:
+        limit = self._bounds.checkpoint_bytes
+        if not limit or not self._bounds.checkpoints:
+            return ""
+        use = disk_use([self._bounds.checkpoints], most_bytes=limit, most_files=_MANY)
+        if use.size_bytes <= limit:
+            return ""
+        about = in_words(use.size_bytes, limit)
+        return f"has checkpoints of {about} allowed (job_checkpoint_bytes)"
 
 
 def in_words(used: int, limit: int) -> str:

@@ -233,10 +233,35 @@ class CoordinatorConfig:
     job_disk_bytes: int = field(
         default=0,
         metadata=_about(
-            "What a run may write to its working directory, its output and its /tmp together; half"
-            " of the disk that holds data_dir unless given. Checkpoints do not count.",
+            "What a run may write to its working directory, its output, its /tmp and its metrics"
+            " file together, files that it has open and removed included; half of the disk that"
+            " holds data_dir unless given. Checkpoints do not count.",
             parse_size,
             example="200GiB",
+        ),
+    )
+    job_checkpoint_bytes: int = field(
+        default=0,
+        metadata=_about(
+            "What a job's checkpoints may take together while it runs; 0 sets no bound.",
+            parse_size_or_none,
+            example="500GiB",
+        ),
+    )
+    job_log_bytes: int = field(
+        default=1024**3,
+        metadata=_about(
+            "What a job's log may take. Later lines are counted and left out, and the run goes on;"
+            " 0 sets no bound.",
+            parse_size_or_none,
+        ),
+    )
+    job_metrics_bytes: int = field(
+        default=1024**3,
+        metadata=_about(
+            "What a job's metrics may take. Later snapshots are counted and left out, and the run"
+            " goes on; 0 sets no bound.",
+            parse_size_or_none,
         ),
     )
     job_files: int = field(

@@ -395,7 +395,8 @@ class Runner:
             if problem := self._recorder.add_lines(entries):
                 self._say(problem, warning=True)
             self._recorder.write()
-            self._notices.send(self._job_id)
+            if not self._recorder.waits:
+                self._notices.send(self._job_id)
 
     def _look_at_metrics(self, *, last: bool = False) -> None:
         self._looked_at = time.monotonic()
