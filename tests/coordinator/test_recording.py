@@ -32,12 +32,13 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
 
     def write(file: int, data: bytes) -> None:
         nonlocal room
-        taken = data if room is None else data[:room]
-        os.write(file, taken)
-        if room is not None:
-            room -= len(taken)
-        if len(taken) < len(data):
+        if room is not None and len(data) > room:
+            # The writer cuts it off again.
+            os.write(file, data[:room])
             raise OSError(errno.ENOSPC, "No space left on device")
+        os.write(file, data)
+        if room is not None:
+            room -= len(data)
 
     def limit(count: int | None) -> None:
         nonlocal room
@@ -72,22 +73,24 @@ def test_what_a_full_disk_took_in_part_is_written_once(
     with closing(Recorder(job, RecordBounds())) as recorder:
         recorder.add_lines(lines("a"))
         disk(30)
-        recorder.add_lines(lines("b", "c" * 20))
+        # Room for the first of three, and a part of the next.
+        recorder.add_lines(lines("b", "c" * 20, "d"))
         assert recorder.waits
         assert recorder.waiting_lines
         assert recorder.obstacle == "No space left on device"
         for _ in range(3):
             disk(7)
             try_again(recorder)
-            assert messages(job) == [(1, "a")]
-        recorder.add_own_line(lines("d", source="coordinator")[0])
+            assert messages(job) == [(1, "a"), (2, "b")]
+        recorder.add_own_line(lines("e", source="coordinator")[0])
         recorder.add_snapshots([MetricsSnapshot(step=5)])
         disk(None)
         try_again(recorder)
         assert not recorder.waits
-        recorder.add_lines(lines("e"))
+        recorder.add_lines(lines("f"))
         recorder.add_snapshots([MetricsSnapshot(step=6)])
-        assert messages(job) == [(1, "a"), (2, "b"), (3, "c" * 20), (4, "d"), (5, "e")]
+        texts = ["a", "b", "c" * 20, "d", "e", "f"]
+        assert messages(job) == list(enumerate(texts, 1))
         assert steps(job) == [(1, 5), (2, 6)]
 
 

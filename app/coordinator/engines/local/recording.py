@@ -9,9 +9,10 @@ left out; the coordinator's own lines are not.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from app.coordinator.failures import Backoff, is_disk_full
 from app.coordinator.logs.log import LogWriter
@@ -22,6 +23,8 @@ from generated.mindcoordinator.v1.watch_pb2 import LogEntry, MetricsSnapshot
 
 #: The source of lines that no process of the run wrote.
 OWN: Final = "coordinator"
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +128,8 @@ class Recorder:
         if self.retry_at is not None and time.monotonic() < self.retry_at:
             return
         try:
-            if self._lines:
-                self._log.append(self._lines)
-                self._lines = []
-            if self._snapshots:
-                self._metrics.append(self._snapshots)
-                self._snapshots = []
+            _append_what_fits(self._log.append, self._lines)
+            _append_what_fits(self._metrics.append, self._snapshots)
         except OSError as error:
             if not is_disk_full(error):
                 raise
@@ -143,3 +142,20 @@ class Recorder:
     def close(self) -> None:
         """Close the files. What waits is lost."""
         self._resources.close()
+
+
+def _append_what_fits(append: Callable[[list[_T]], None], items: list[_T]) -> None:
+    """Append items and take them out of the list. `append` writes all that it is given, or none.
+
+    Raises OSError; on a full disk only once the first item alone does not fit.
+    """
+    count = len(items)
+    while items:
+        try:
+            append(items[:count])
+        except OSError as error:
+            if count == 1 or not is_disk_full(error):
+                raise
+            count = min(count, len(items)) // 2 or 1
+        else:
+            del items[:count]
