@@ -1,12 +1,21 @@
 """Runners, started and signalled without a coordinator."""
 
 import asyncio
+import errno
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from app.coordinator.engines.local import launcher
+import pytest
+
+from app.coordinator.engines.local import launcher, runner
+from app.coordinator.engines.local.runner_protocol import (
+    RUN_VARIABLE,
+    RUNNER_SIGNALS,
+    reserve_exit,
+)
 from app.coordinator.logs import log as logs
 from app.coordinator.storage.job_directory import JobDir, RunDir
 
@@ -60,3 +69,28 @@ async def test_of_two_runners_of_a_run_one_carries_it_out(tmp_path: Path) -> Non
     assert (directory.job.work / "trace").read_text() == "ran\n"
     end = launcher.read_end(directory)
     assert (end.exit_code, end.failure) == (0, "")
+
+
+def test_a_runner_that_cannot_end_what_is_left_does_not_say_that_its_run_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: int | None) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    directory, spec = run_of(tmp_path, "")
+    directory.path.mkdir(parents=True)
+    with ExitStack() as resources:
+        monkeypatch.setattr(runner, "end_descendants", refused)
+        monkeypatch.setattr(runner, "LEFT_PATIENCE", 0.0)
+        monkeypatch.setenv(RUN_VARIABLE, str(directory.path))
+        for number in (*RUNNER_SIGNALS, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
+            resources.callback(signal.signal, number, signal.getsignal(number))
+        resources.callback(signal.set_wakeup_fd, -1)
+        reserve_exit(directory)
+        run = runner.Runner(directory, spec, resources)
+        with pytest.raises(runner.NotEnded):
+            run.run()
+    assert not directory.exit.exists()
+    said = Path(logs.entries_path(directory.job.log)).read_bytes()
+    assert b"It begins" in said
+    assert b"could not be" not in said

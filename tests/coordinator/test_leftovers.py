@@ -56,8 +56,7 @@ def test_a_run_of_an_earlier_coordinator_is_buried_with_its_groups(tmp_path: Pat
         write_json(directory.runner, {**gone_mark(), "process_groups": [rank.pid]})
         end = launcher.read_end(directory)
         assert (end.exit_code, end.transient) == (None, True)
-        assert not psutil.pid_exists(rank.pid)
-        assert not psutil.pid_exists(escaped.pid)
+        assert (rank.wait(), escaped.wait()) == (-signal.SIGKILL, -signal.SIGKILL)
         assert foreign.poll() is None
 
 

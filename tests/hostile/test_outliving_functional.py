@@ -4,10 +4,12 @@ import asyncio
 import fcntl
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from app.files.json_files import read_json
 from generated.mindcoordinator.v1.jobs_pb2 import (
     CancelJobRequest,
     PauseJobRequest,
@@ -63,7 +65,7 @@ def checkpoints(client: Client, job_id: str) -> Path:
     return client.drive / HOSTILE / "jobs" / job_id / "checkpoints"
 
 
-async def nobody_is_left(client: Client, job_id: str) -> None:
+async def nobody_is_left(client: Client, job_id: str, *names: str) -> None:
     """Every process that the job left behind is gone: each held a lock while it lived."""
 
     def wait(path: Path) -> None:
@@ -73,7 +75,7 @@ async def nobody_is_left(client: Client, job_id: str) -> None:
         finally:
             os.close(file)
 
-    for name in _WAYS:
+    for name in names or _WAYS:
         await asyncio.to_thread(wait, checkpoints(client, job_id) / f"{name}.lock")
 
 
@@ -151,6 +153,43 @@ async def test_nothing_outlives_a_killed_coordinator_and_runner(isolated: Machin
         job = await client.end(job_id)
         await nobody_is_left(client, job_id)
     assert status_of(job) == "FAILED"
+    await all_is_well(isolated, job_id)
+
+
+#: Each process lives for two milliseconds, so that no list of `/proc` holds it for long. The lock
+#: goes from one to the next.
+_FORKS_ON = """
+import fcntl, time
+first = os.getppid()
+file = os.open(f"{C}/chain.lock", os.O_CREAT | os.O_RDWR)
+fcntl.flock(file, fcntl.LOCK_EX)
+if os.fork() == 0:
+    os.setsid()
+    while True:
+        if os.fork():
+            os._exit(0)
+        time.sleep(0.002)
+os.close(file)
+print("ready", flush=True)
+# Whoever stands still would be found.
+while os.getppid() == first:
+    time.sleep(0.001)
+"""
+
+
+async def test_what_forks_on_does_not_outlive_its_runner_and_first_process(
+    isolated: Machine,
+) -> None:
+    async with isolated.client() as client:
+        job_id = await client.submit(script(_FORKS_ON))
+        await client.until_line(job_id, "ready")
+        who = read_json(isolated.path / "jobs" / job_id / "runs/1/runner.json")
+        assert who is not None
+        for pid in (who["pid"], *(mark["pid"] for mark in who["sandbox"])):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await client.end(job_id)
+        await nobody_is_left(client, job_id, "chain")
     await all_is_well(isolated, job_id)
 
 

@@ -21,7 +21,7 @@ import sys
 import time
 from typing import Any, Final, NoReturn
 
-from app.coordinator.isolation import kernel, landlock, limits, processes
+from app.coordinator.isolation import kernel, landlock, limits, processes, user_processes
 
 #: Orders of the runner: start the ranks, SIGTERM to each of them, SIGKILL to everything.
 BEGIN: Final = b"B"
@@ -191,7 +191,7 @@ class FirstProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)
         elif self._uid is not None:
-            processes.kill_all_of(self._uid)
+            user_processes.kill_all_of(self._uid)
         else:
             processes.kill_descendants()
 

@@ -9,6 +9,7 @@ import sys
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_GET_DUMPABLE: Final = 3
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_SECCOMP: Final = 22
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -47,6 +48,30 @@ def keep_capabilities(mask: int) -> None:
     header = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0)
     sets = (ctypes.c_uint32 * 6)(mask, mask, 0, 0, 0, 0)
     checked(libc.capset(header, sets))
+
+
+def capabilities() -> tuple[int, ...]:
+    """Those of this thread, as `set_capabilities` takes them (capget(2))."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    checked(libc.capget(header, sets))
+    return tuple(sets)
+
+
+def set_capabilities(words: tuple[int, ...]) -> None:
+    """Set this thread's capabilities: effective, permitted and inheritable, in two words each."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0)
+    checked(libc.capset(header, (ctypes.c_uint32 * 6)(*words)))
+
+
+def as_register(number: int) -> ctypes.c_long:
+    """An argument of a system call."""
+    return ctypes.c_long(number)
+
+
+def is_dumpable() -> bool:
+    """Whether other processes of the same user may read this one's memory."""
+    return checked(libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)) == 1
 
 
 def make_undumpable() -> None:

@@ -3,15 +3,12 @@
 import os
 import select
 import signal
-import subprocess
-import time
 from contextlib import suppress
 from typing import Any, Final
 
-import psutil
-
-from app.coordinator.isolation import programs
 from app.coordinator.isolation.levels import Level
+from app.coordinator.isolation.marked_processes import end_marked
+from app.coordinator.isolation.user_processes import end_all_of
 from app.coordinator.storage.process_identity import open_process
 
 #: Seconds for the first process to see that the runner is gone, and to end everything itself.
@@ -44,9 +41,11 @@ def end_leftovers(who: dict[str, Any], isolation: dict[str, Any], *, marker: str
     if link := isolation.get("temporary_link"):
         with suppress(FileNotFoundError):
             os.unlink(link)
-    if isolation["uid"] is not None:
-        _end_all_of(isolation["uid"])
-    _end_marked(marker)
+    uid = isolation["uid"]
+    if uid is not None and not end_all_of(uid, patience=_KILLED):
+        raise StillThere
+    if not end_marked(f"{_MARKER}={marker}", patience=_KILLED):
+        raise StillThere
 
 
 def _end(mark: dict[str, Any]) -> None:
@@ -64,40 +63,3 @@ def _end(mark: dict[str, Any]) -> None:
             raise StillThere
     finally:
         os.close(pidfd)
-
-
-def _end_all_of(uid: int) -> None:
-    try:
-        subprocess.run(
-            programs.command("processes", str(uid)),
-            stdin=subprocess.DEVNULL,
-            env={"PATH": os.defpath},
-            timeout=_KILLED,
-            check=True,
-        )
-    except subprocess.TimeoutExpired:
-        raise StillThere from None
-    except subprocess.CalledProcessError as error:
-        raise OSError(1, f"the processes of user {uid} cannot be ended") from error
-
-
-def _end_marked(marker: str) -> None:
-    """End the processes that bear the run's mark, as long as there are any.
-
-    A process that took the mark off itself, and whose runner and first
-    process were both killed, is not found. With Linux 6.12 no job can do that.
-    """
-    deadline = time.monotonic() + _KILLED
-    while found := [process for process in psutil.process_iter() if _is_marked(process, marker)]:
-        if time.monotonic() > deadline:
-            raise StillThere
-        for process in found:
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(found, timeout=1)
-
-
-def _is_marked(process: psutil.Process, marker: str) -> bool:
-    with suppress(psutil.Error, ProcessLookupError):
-        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(_MARKER) == marker
-    return False

@@ -4,11 +4,12 @@ Who holds which is in a directory: a file for each id names the run's directory.
 It is free again when that run has left its end behind, and so nothing that runs.
 """
 
+import os
 import random
 import threading
 from pathlib import Path
 
-from app.coordinator.isolation.processes import pids_of
+from app.coordinator.isolation.user_processes import kill_all_of, pids_of
 from app.files.json_files import read_json, write_json
 
 
@@ -53,8 +54,7 @@ class JobUids:
             )
         )
         for uid in free:
-            # Another coordinator on this machine may have the same range.
-            if not pids_of(uid):
+            if _is_free(uid):
                 write_json(self._directory / str(uid), {"run": str(run)})
                 return uid
         raise NoUid
@@ -71,3 +71,14 @@ class JobUids:
 def _is_over(held: Path, run: Path) -> bool:
     """Whether nothing runs of the run `held`, which may be `run` itself."""
     return held == run or not held.exists() or (held / "exit.json").exists()
+
+
+def _is_free(uid: int) -> bool:
+    """Whether nothing runs under the id. Raises OSError."""
+    # Another coordinator on this machine may have the same range: its ranks stand still to be
+    # seen. What forks too fast for that belongs to nobody any more.
+    if pids_of(uid):
+        return False
+    if os.geteuid() == 0:
+        kill_all_of(uid)
+    return not pids_of(uid)

@@ -61,6 +61,12 @@ LINGER: Final = 5.0
 #: Seconds that a full disk has to take the last lines of a run that left by itself; of one that was
 #: asked to leave or ended it has LINGER.
 ROOM_PATIENCE: Final = 30.0
+#: Seconds to try to end what is left, after which the coordinator goes on.
+LEFT_PATIENCE: Final = 30.0
+
+
+class NotEnded(Exception):
+    """Something of the run lives and cannot be ended from here: the run is not over."""
 
 
 class Runner:
@@ -112,7 +118,7 @@ class Runner:
         self._looked_at = 0.0
 
     def run(self) -> None:
-        """Carry the run out."""
+        """Carry the run out. Raises NotEnded; then it leaves no `exit.json`."""
         try:
             self._say(self._spec["announce"])
             for warning in self._spec.get("warnings", ()):
@@ -341,9 +347,25 @@ class Runner:
                 self._transient = True
 
     def _end_what_is_left(self) -> None:
-        """Without namespaces, end what a first process that was killed could not."""
-        if self._isolation["level"] != Level.NAMESPACES:
-            end_descendants(self._isolation["uid"])
+        """Without namespaces, end what a first process that was killed could not.
+
+        Raises NotEnded.
+        """
+        if self._isolation["level"] == Level.NAMESPACES:
+            return
+        deadline = time.monotonic() + LEFT_PATIENCE
+        backoff = Backoff()
+        while True:
+            try:
+                end_descendants(self._isolation["uid"])
+            except OSError as error:
+                # It goes to `runner.err`.
+                sys.stderr.write(f"what is left of the run cannot be ended: {error}\n")
+                if time.monotonic() > deadline:
+                    raise NotEnded from error
+                time.sleep(backoff.after_failure())
+            else:
+                return
 
     @property
     def _living(self) -> bool:
@@ -489,11 +511,16 @@ def main() -> int:
         spec = read_json(directory.spec)
         if spec is None or directory.exit.exists():
             return 0
-        _carry_out(directory, spec)
+        try:
+            _carry_out(directory, spec)
+        except NotEnded:
+            # Without an `exit.json` the coordinator ends the run, and tells its operators.
+            return 1
     return 0
 
 
 def _carry_out(directory: RunDir, spec: dict[str, Any]) -> None:
+    """Raises NotEnded."""
     backoff = Backoff()
     while True:
         with ExitStack() as resources:
