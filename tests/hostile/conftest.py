@@ -44,7 +44,8 @@ async def machine(shared: Machine) -> AsyncIterator[Machine]:
 @pytest.fixture(scope="module")
 def shared_at_level(tmp_path_factory: pytest.TempPathFactory, level: str) -> Iterator[Machine]:
     """As `shared`, at a level of isolation."""
-    with _that_starts_again(tmp_path_factory, isolation=level) as machine:
+    # So many jobs run side by side: tests submit theirs together.
+    with _that_starts_again(tmp_path_factory, isolation=level, cpus="12") as machine:
         yield machine
 
 

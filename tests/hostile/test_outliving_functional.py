@@ -1,21 +1,16 @@
-"""Nothing outlives its job, at every level; and what jobs may do every day still works there."""
+"""Nothing outlives its job, at every level. What jobs may do every day is in `test_escapes`."""
 
 import asyncio
 import fcntl
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
 from app.files.json_files import read_json
-from generated.mindcoordinator.v1.jobs_pb2 import (
-    CancelJobRequest,
-    PauseJobRequest,
-    ResumeJobRequest,
-)
-from tests.coordinator.harness import PATIENCE, Client, status_of
+from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, PauseJobRequest
+from tests.coordinator.harness import Client, status_of
 from tests.hostile.cases import script
 from tests.hostile.machine import HOSTILE, Machine
 from tests.hostile.old_data import runner_of
@@ -79,67 +74,83 @@ async def nobody_is_left(client: Client, job_id: str, *names: str) -> None:
         await asyncio.to_thread(wait, checkpoints(client, job_id) / f"{name}.lock")
 
 
-async def test_nothing_outlives_success(isolated: Machine) -> None:
-    async with isolated.client() as client:
-        job_id = await client.submit(script(_LEAVES))
+async def _success(client: Client, machine: Machine) -> str:
+    job_id = await client.submit(script(_LEAVES))
+    assert status_of(await client.end(job_id)) == "COMPLETED"
+    return job_id
+
+
+async def _failure(client: Client, machine: Machine) -> str:
+    job_id = await client.submit(script(f"{_LEAVES}\nos._exit(3)"))
+    assert status_of(await client.end(job_id)) == "FAILED"
+    return job_id
+
+
+async def _crash(client: Client, machine: Machine) -> str:
+    job_id = await client.submit(script(f"{_LEAVES}\nos.kill(os.getpid(), 11)"))
+    assert status_of(await client.end(job_id)) == "FAILED"
+    return job_id
+
+
+async def _cancellation(client: Client, machine: Machine) -> str:
+    job_id = await _stays(client)
+    await client.call("CancelJob", CancelJobRequest(job_id=job_id))
+    assert status_of(await client.end(job_id)) == "CANCELLED"
+    return job_id
+
+
+async def _limit_of_time(client: Client, machine: Machine) -> str:
+    job_id = await client.submit(
+        script(f"{_LEAVES}\ntime.sleep(600)"), scheduling_config={"max_runtime_seconds": 3}
+    )
+    assert status_of(await client.end(job_id)) == "FAILED"
+    return job_id
+
+
+async def _pause(client: Client, machine: Machine) -> str:
+    job_id = await _stays(client)
+    await client.call("PauseJob", PauseJobRequest(job_id=job_id, save_checkpoint=False))
+    await client.until_status(job_id, "PAUSED")
+    await nobody_is_left(client, job_id)
+    await client.call("CancelJob", CancelJobRequest(job_id=job_id))
+    return job_id
+
+
+def _end_of_the_runner(number: signal.Signals) -> Callable[[Client, Machine], Awaitable[str]]:
+    async def end(client: Client, machine: Machine) -> str:
+        job_id = await _stays(client)
+        os.kill(runner_of(machine.path, job_id), number)
         job = await client.end(job_id)
+        assert status_of(job) == "FAILED"
+        assert "runner" in job.error_message
+        return job_id
+
+    return end
+
+
+async def _stays(client: Client) -> str:
+    """A job that has left its processes behind, and goes on."""
+    job_id = await client.submit(script(f"{_LEAVES}\ntime.sleep(600)"))
+    await client.until_line(job_id, "ready")
+    return job_id
+
+
+#: How jobs end; they do it side by side.
+_ENDS = (
+    *(_success, _failure, _crash, _cancellation, _limit_of_time, _pause),
+    *map(_end_of_the_runner, (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS)),
+)
+
+
+async def test_nothing_outlives_its_job_however_that_ends(isolated: Machine) -> None:
+    async def ends(client: Client, end: Callable[[Client, Machine], Awaitable[str]]) -> str:
+        job_id = await end(client, isolated)
         await nobody_is_left(client, job_id)
-    assert status_of(job) == "COMPLETED"
-    await all_is_well(isolated, job_id)
+        return job_id
 
-
-@pytest.mark.parametrize("how", ["os._exit(3)", "os.kill(os.getpid(), 11)"])
-async def test_nothing_outlives_failure(isolated: Machine, how: str) -> None:
     async with isolated.client() as client:
-        job_id = await client.submit(script(f"{_LEAVES}\n{how}"))
-        job = await client.end(job_id)
-        await nobody_is_left(client, job_id)
-    assert status_of(job) == "FAILED"
-    await all_is_well(isolated, job_id)
-
-
-async def test_nothing_outlives_cancellation(isolated: Machine) -> None:
-    async with isolated.client() as client:
-        job_id = await client.submit(script(f"{_LEAVES}\ntime.sleep(600)"))
-        await client.until_line(job_id, "ready")
-        await client.call("CancelJob", CancelJobRequest(job_id=job_id))
-        await client.end(job_id)
-        await nobody_is_left(client, job_id)
-    await all_is_well(isolated, job_id)
-
-
-async def test_nothing_outlives_the_limit_of_time(isolated: Machine) -> None:
-    async with isolated.client() as client:
-        job_id = await client.submit(
-            script(f"{_LEAVES}\ntime.sleep(600)"), scheduling_config={"max_runtime_seconds": 3}
-        )
-        await client.end(job_id)
-        await nobody_is_left(client, job_id)
-    await all_is_well(isolated, job_id)
-
-
-async def test_nothing_outlives_a_pause(isolated: Machine) -> None:
-    async with isolated.client() as client:
-        job_id = await client.submit(script(f"{_LEAVES}\ntime.sleep(600)"))
-        await client.until_line(job_id, "ready")
-        await client.call("PauseJob", PauseJobRequest(job_id=job_id, save_checkpoint=False))
-        await client.until_status(job_id, "PAUSED")
-        await nobody_is_left(client, job_id)
-        await client.call("CancelJob", CancelJobRequest(job_id=job_id))
-    await all_is_well(isolated, job_id)
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS])
-async def test_nothing_outlives_its_runner(isolated: Machine, number: signal.Signals) -> None:
-    async with isolated.client() as client:
-        job_id = await client.submit(script(f"{_LEAVES}\ntime.sleep(600)"))
-        await client.until_line(job_id, "ready")
-        os.kill(runner_of(isolated.path, job_id), number)
-        job = await client.end(job_id)
-        await nobody_is_left(client, job_id)
-    assert status_of(job) == "FAILED"
-    assert "runner" in job.error_message
-    await all_is_well(isolated, job_id)
+        job_ids = await asyncio.gather(*(ends(client, end) for end in _ENDS))
+    await all_is_well(isolated, *job_ids)
 
 
 async def test_nothing_outlives_a_killed_coordinator_and_runner(isolated: Machine) -> None:
@@ -190,83 +201,4 @@ async def test_what_forks_on_does_not_outlive_its_runner_and_first_process(
                 os.kill(pid, signal.SIGKILL)
         await client.end(job_id)
         await nobody_is_left(client, job_id, "chain")
-    await all_is_well(isolated, job_id)
-
-
-async def test_a_pause_saves_a_checkpoint(isolated: Machine) -> None:
-    async with isolated.client() as client:
-        job_id = await client.submit(
-            script(
-                """
-import signal, time
-def leave(*_):
-    os.mkdir(C + "/step-7.tmp")
-    os.rename(C + "/step-7.tmp", C + "/step-7")
-    print("saved", flush=True)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, leave)
-print("resumed" if os.environ["SCAIMIND_RESUME_FROM"].endswith("step-7") else "ready", flush=True)
-time.sleep(0 if os.environ["SCAIMIND_RESUME_FROM"] else 600)
-"""
-            )
-        )
-        await client.until_line(job_id, "ready")
-        await client.call("PauseJob", PauseJobRequest(job_id=job_id, save_checkpoint=True))
-        job = await client.until_status(job_id, "PAUSED")
-        assert [each.checkpoint_id for each in job.checkpoints] == ["step-7"]
-        await client.call("ResumeJob", ResumeJobRequest(job_id=job_id))
-    (told,) = await all_is_well(isolated, job_id)
-    assert status_of(told.job) == "COMPLETED"
-    assert "saved" in told.messages
-    assert "resumed" in told.messages
-
-
-async def test_a_segmentation_fault_is_told_and_retried(isolated: Machine) -> None:
-    async with isolated.client() as client:
-        job_id = await client.submit(
-            script("import ctypes; ctypes.string_at(0)"), training_config={"max_retries": 1}
-        )
-    (told,) = await all_is_well(isolated, job_id)
-    assert (status_of(told.job), told.job.run_count) == ("FAILED", 2)
-    assert told.job.exit_code == -11
-    assert "signal 11" in told.job.error_message
-
-
-async def test_two_ranks_share_a_file_in_shared_memory(isolated: Machine) -> None:
-    async with isolated.client() as client:
-        job_id = await client.submit(
-            script(
-                """
-import time
-path = f"/dev/shm/of-{os.environ['SCAIMIND_JOB_ID']}"
-if os.environ["RANK"] == "0":
-    open(path + ".new", "w").write("shared")
-    os.rename(path + ".new", path)
-    while os.path.exists(path):
-        time.sleep(0.01)
-else:
-    while not os.path.exists(path):
-        time.sleep(0.01)
-    print("it says", open(path).read(), flush=True)
-    os.unlink(path)
-"""
-            ),
-            training_config={"framework": {"distributed": {"world_size": 2}}},
-        )
-        async with asyncio.timeout(PATIENCE):
-            job = await client.end(job_id)
-    assert status_of(job) == "COMPLETED"
-    (told,) = await all_is_well(isolated, job_id)
-    assert "it says shared" in told.messages
-
-
-# Below, /dev/shm is the machine's.
-@pytest.mark.levels("namespaces")
-async def test_what_is_left_in_shared_memory_goes(isolated: Machine) -> None:
-    async with isolated.client() as client:
-        job_id = await client.submit(
-            script('open("/dev/shm/left-" + os.environ["SCAIMIND_JOB_ID"], "w").write("x")')
-        )
-        await client.end(job_id)
-    assert not [name for name in await asyncio.to_thread(os.listdir, "/dev/shm") if job_id in name]
     await all_is_well(isolated, job_id)
