@@ -1,5 +1,6 @@
 """Data sources that are damaged or made to do harm: each has its own finding, the others theirs."""
 
+import asyncio
 import gzip
 import io
 import os
@@ -13,6 +14,7 @@ from pyarrow import parquet
 from app.coordinator.data.drive import Drive
 from app.coordinator.data.validation import Finding
 from app.coordinator.data.validation_pool import Examination, Question
+from app.coordinator.errors import Overloaded
 from app.coordinator.identity.access import Access
 from app.coordinator.isolation.system_paths import system_paths
 from generated.mindcoordinator.v1.data_pb2 import ValidateDataRequest, ValidateDataResponse
@@ -150,3 +152,26 @@ async def test_a_source_that_takes_too_long_leaves_the_others_their_time(
     for finding in (second, fourth):
         assert "its check did not end within" in finding.error_message
         assert "name it alone" in finding.error_message
+
+
+async def test_a_tenant_whose_checks_fill_its_room_keeps_nobody_else_from_checking(
+    examination: Examination, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/good.jsonl").write_bytes(GOOD)
+    slow = [
+        asyncio.create_task(found(examination, "slow"), name=f"slow check {number}")
+        for number in range(60)
+    ]
+    question = Question("scaidrive://other/good.jsonl", "", ())
+    try:
+        # Those that find no room are refused before anybody else asks.
+        await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
+        refused = [task for task in slow if task.done()]
+        assert {type(task.exception()) for task in refused} == {Overloaded}
+        (finding,) = await examination.examine(Access("other"), [question])
+        assert (finding.record_count, finding.error_message) == (2, "")
+    finally:
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)

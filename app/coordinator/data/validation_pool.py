@@ -16,6 +16,7 @@ import structlog
 
 from app.coordinator.data.drive import Drive
 from app.coordinator.data.readers import format_of, needs_pyarrow
+from app.coordinator.data.turns import Full, Turns
 from app.coordinator.data.unpacking import NEEDS_PYARROW
 from app.coordinator.data.validation import Finding
 from app.coordinator.errors import FailedPrecondition, Overloaded
@@ -51,7 +52,10 @@ class Question:
 
 
 class Examination:
-    """Runs data checks; at most `workers` processes with at most `memory_bytes` each."""
+    """Runs data checks; at most `workers` processes with at most `memory_bytes` each.
+
+    Tenants have their turns one after the other, and none has all processes (`Turns`).
+    """
 
     def __init__(
         self, drive: Drive, *, workers: int, memory_bytes: int, readable: tuple[str, ...]
@@ -60,8 +64,7 @@ class Examination:
         self._drive = drive
         self._memory_bytes = memory_bytes
         self._readable = readable
-        self._room = workers * (1 + _WAITING)
-        self._turn = asyncio.Semaphore(workers)
+        self._turns = Turns(places=workers, room=workers * (1 + _WAITING))
 
     async def examine(
         self, access: Access, questions: Sequence[Question], *, within: float | None = None
@@ -79,14 +82,11 @@ class Examination:
                 known = question.format_name or format_of(question.url)
                 what = "Parquet" if known == "parquet" else "Zstandard"
                 raise FailedPrecondition(NEEDS_PYARROW.format(what))
-        if not self._room:
-            raise Overloaded("too many data checks are waiting; try again in a moment")
-        self._room -= 1
         try:
-            async with self._turn:
+            async with self._turns.turn(access.tenant_id):
                 return await self._check(access, questions, ends)
-        finally:
-            self._room += 1
+        except Full:
+            raise Overloaded("too many data checks are waiting; try again in a moment") from None
 
     async def _check(
         self, access: Access, questions: Sequence[Question], ends: float | None

@@ -160,7 +160,9 @@ class CoordinatorConfig:
     validation_workers: int = field(
         default=2,
         metadata=_about(
-            "Data checks that run at the same time, each in a process of its own.", parse_count
+            "Data checks that run at the same time, each in a process of its own. One tenant has"
+            " half of them at most, and one at least.",
+            parse_count,
         ),
     )
     validation_memory: int = field(
