@@ -143,7 +143,10 @@ class Coordinator:
         run_specs = RunSpecs(
             workspace=workspace,
             secrets=secrets,
-            limits=RunLimits.of_machine(config),
+            limits=RunLimits.of_machine(
+                config,
+                cluster_cores=sum(node.spec.cpus for node in scheduler.cluster.nodes.values()),
+            ),
             drive=drive,
             node_id=config.node_id,
             notify=notify,

@@ -4,6 +4,7 @@ import pytest
 
 from app.coordinator.execution.run_limits import RunLimits
 from app.coordinator.jobs.model import Demand, JobRecord, Share
+from app.coordinator.resources.process_room import ProcessRoom
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 GIB = 1024**3
@@ -99,3 +100,42 @@ def test_what_this_machine_lacks_is_not_enforced_and_told() -> None:
         " and the run is not limited to them."
     )
     assert LIMITS.lacking(job(Share("big", (0,), 4, 8 * GIB, (0, 1, 2, 3)))) == ""
+
+
+def _processes(limits: RunLimits, *placement: Share, own_processes: bool) -> tuple[int, int | None]:
+    """How many the watch allows a run, and how many the kernel."""
+    section = limits.section(job(*placement), [], **PLACES, own_processes=own_processes)
+    return section["tasks"], section["rlimits"].get("NPROC")
+
+
+def test_all_runs_together_have_no_more_processes_than_there_is_room_for() -> None:
+    limits = RunLimits(
+        cores=[0, 1, 2, 3],
+        memory=8 * GIB,
+        processes=4096,
+        open_files=200,
+        disk_bytes=300,
+        files=400,
+        process_room=ProcessRoom(left=800, source="pid_max", limit=1000),
+        cluster_cores=4,
+        user_processes=950,
+    )
+    idle = Share("local", (), 0, 0, ())
+    assert _processes(limits, idle, own_processes=True) == (100, 100)
+    assert _processes(limits, Share("local", (), 4, 0, ()), own_processes=True) == (400, 400)
+    assert _processes(limits, idle, idle, own_processes=True) == (200, 200)
+    # Where the kernel counts all of the user's processes, the coordinator's are among them.
+    assert _processes(limits, idle, own_processes=False) == (100, 950)
+
+
+def test_job_processes_holds_where_there_is_more_room() -> None:
+    limits = RunLimits(
+        cores=[0],
+        memory=8 * GIB,
+        processes=100,
+        open_files=200,
+        disk_bytes=300,
+        files=400,
+        process_room=ProcessRoom(left=30_000, source="pid_max", limit=32_768),
+    )
+    assert _processes(limits, Share("local", (), 0, 0, ()), own_processes=True) == (100, 100)

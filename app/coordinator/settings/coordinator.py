@@ -222,7 +222,14 @@ class CoordinatorConfig:
     )
     job_processes: int = field(
         default=4096,
-        metadata=_about("Processes and threads that a run may have at the same time.", parse_count),
+        metadata=_about(
+            "Processes and threads that a run may have at the same time. It has fewer where all"
+            " runs together could otherwise take what the system has (pid_max, threads-max,"
+            " pids.max of the coordinator's control groups, RLIMIT_NPROC): after a reserve, half"
+            " of that is divided by cores among runs with `cpu_count`, half among as many without."
+            " `processes_of_a_run` in the log at the start has the bounds.",
+            parse_count,
+        ),
     )
     job_open_files: int = field(
         default=65536,
