@@ -1,6 +1,8 @@
 """The parts of a sandbox, each by itself."""
 
 import base64
+import json
+import os
 import struct
 import subprocess
 import sys
@@ -206,3 +208,66 @@ def test_a_thread_has_no_open_files_of_its_own(namespaces: bool) -> None:
     assert sorted(told.stdout.split("\n")) == sorted(
         ["Operation not permitted", "Operation not permitted", "fine", "0", ""]
     )
+
+
+#: Tries to change how its parent is scheduled, then what is the process's own.
+_SCHEDULING = """
+import base64, ctypes, json, os, sys, threading
+from app.coordinator.isolation import kernel
+kernel.libc.prctl(38, 1, 0, 0, 0)
+kernel.install_filter(base64.b64decode(sys.argv[1]))
+libc = ctypes.CDLL(None, use_errno=True)
+other = os.getppid()
+IOPRIO_SET, SCHED_SETATTR = {"x86_64": (251, 314), "aarch64": (30, 274)}[os.uname().machine]
+def called(*call):
+    if libc.syscall(*map(ctypes.c_long, call)) == -1:
+        raise OSError(ctypes.get_errno(), "")
+def told(call, *arguments):
+    try:
+        call(*arguments)
+    except PermissionError:
+        return "refused"
+    return "done"
+attributes = ctypes.create_string_buffer(bytes([48, 0, 0, 0, 3]) + bytes(43))
+own = os.sched_getaffinity(0)
+print(json.dumps([
+    told(os.setpriority, os.PRIO_PROCESS, other, 1),
+    told(os.setpriority, os.PRIO_PGRP, os.getpgid(other), 1),
+    told(os.setpriority, os.PRIO_USER, os.getuid(), 1),
+    told(os.setpriority, os.PRIO_USER, 0, 1),
+    told(os.sched_setscheduler, other, os.SCHED_BATCH, os.sched_param(0)),
+    told(os.sched_setparam, other, os.sched_param(0)),
+    told(called, SCHED_SETATTR, other, ctypes.addressof(attributes), 0),
+    told(called, IOPRIO_SET, 1, other, 3 << 13),
+    told(called, IOPRIO_SET, 3, 0, 3 << 13),
+    told(called, IOPRIO_SET, 2**32 + 3, 0, 3 << 13),
+]))
+os.sched_setaffinity(other, {min(own)})
+thread = threading.Thread(target=lambda: os.sched_setaffinity(threading.get_native_id(), own))
+thread.start()
+thread.join()
+print(json.dumps([
+    told(os.nice, 1),
+    told(os.setpriority, os.PRIO_PROCESS, 0, 2),
+    told(os.sched_setaffinity, 0, own),
+    told(os.sched_setscheduler, 0, os.SCHED_BATCH, os.sched_param(0)),
+    told(called, IOPRIO_SET, 1, 0, 3 << 13),
+]))
+"""
+
+
+def test_a_process_schedules_itself_and_nobody_else() -> None:
+    nice, cores = os.nice(0), os.sched_getaffinity(0)
+    # A parent of its own: what is done to it if the filter does not hold stays there.
+    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    told = subprocess.run(
+        [sys.executable, "-c", parent, _SCHEDULING, make_filter(namespaces=False)],
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=True,
+    )
+    others, own = map(json.loads, told.stdout.splitlines())
+    assert others == ["refused"] * 10, told.stderr
+    assert own == ["done"] * 5
+    assert (os.nice(0), os.sched_getaffinity(0)) == (nice, cores)

@@ -87,7 +87,7 @@ def _try(
     root = os.geteuid() == 0
     gaps = []
     try:
-        program = make_filter(namespaces=level is Level.NAMESPACES)
+        program = make_filter(namespaces=level is Level.NAMESPACES, own_user=level is Level.USER)
     except NoFilter as error:
         program = ""
         gaps.append(str(error))

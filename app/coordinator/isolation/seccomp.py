@@ -43,6 +43,16 @@ _CLONE_NEW: Final = (
 _SHARED_FILES: Final = 0x00000400
 _THREAD: Final = 0x00010000
 _CLOSE_APART: Final = 0x2
+#: Priorities and schedulers: which argument tells whose they are; 0 is the caller.
+_SCHEDULING: Final = {
+    "setpriority": 1,
+    "ioprio_set": 1,
+    "sched_setscheduler": 0,
+    "sched_setparam": 0,
+    "sched_setattr": 0,
+}
+#: First arguments with which 0 is the caller's user: PRIO_USER, IOPRIO_WHO_USER.
+_OF_USER: Final = {"setpriority": 2, "ioprio_set": 3}
 #: Requests of ioctl(2) that write into a terminal's input: TIOCSTI, TIOCLINUX.
 _TERMINAL_INPUT: Final = (0x5412, 0x541C)
 
@@ -62,11 +72,12 @@ def make_affinity_filter() -> str:
     return _exported(rules)
 
 
-def make_filter(*, namespaces: bool) -> str:
+def make_filter(*, namespaces: bool, own_user: bool = False) -> str:
     """A filter's program in base64, for `kernel.install_filter`. Raises NoFilter.
 
     Without namespaces it forbids besides what those take away: limits of other
-    processes and System V objects. Calls of another architecture end the process.
+    processes and System V objects; without a user of the run's own, priorities
+    and cores of other processes, too. Calls of another architecture end the process.
     """
     library = _library()
     rules = library.SyscallFilter(defaction=library.ALLOW)
@@ -90,7 +101,23 @@ def make_filter(*, namespaces: bool) -> str:
         rules.add_rule(denied, "ioctl", library.Arg(1, library.MASKED_EQ, 0xFFFFFFFF, request))
     if not namespaces:
         rules.add_rule(denied, "prlimit64", library.Arg(0, library.NE, 0))
+    if not namespaces and not own_user:
+        _keep_scheduling(rules, denied)
     return _exported(rules)
+
+
+def _keep_scheduling(rules: Any, denied: int) -> None:
+    """Let a process change its own priority and cores, and nobody else's."""
+    library = _library()
+    for name, whose in _SCHEDULING.items():
+        rules.add_rule(denied, name, library.Arg(whose, library.NE, 0))
+    for name, user in _OF_USER.items():
+        # The kernel reads 32 bits of it.
+        rules.add_rule(denied, name, library.Arg(0, library.MASKED_EQ, 0xFFFFFFFF, user))
+    # Of its own threads, too, which a filter cannot tell from others: as for cores of its own,
+    # thread pools are told that it is done.
+    affinity = library.Arg(0, library.NE, 0)
+    rules.add_rule(library.ERRNO(0), "sched_setaffinity", affinity)
 
 
 def _library() -> Any:
