@@ -19,7 +19,8 @@ from tests.hostile.machine import HOSTILE, NEIGHBOUR, Machine, machine_on
 
 #: An ordinary user of every system.
 _NOBODY: Final = pwd.getpwnam("nobody").pw_uid
-_PASSABLE: Final = (sys.executable, passable.__file__)
+#: Makes this Python one that every user can start.
+PASSABLE: Final = (sys.executable, passable.__file__)
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,13 @@ def machine_at(place: Place) -> Iterator[Machine]:
         (broken / "bwrap").chmod(0o755)
         within = ["env", f"PATH={broken}:{os.environ['PATH']}"]
     if place.level is Level.USER:
-        within = list(_PASSABLE)
+        within = list(PASSABLE)
     for folder in (data, data / "drive", *(data / "drive" / who for who in (HOSTILE, NEIGHBOUR))):
         folder.mkdir()
         if place.ordinary:
             os.chown(folder, _NOBODY, _NOBODY)
     if place.ordinary:
-        within = [*_PASSABLE, "--user", str(_NOBODY)]
+        within = [*PASSABLE, "--user", str(_NOBODY)]
     try:
         with machine_on(data, within=within, isolation=place.level.value) as machine:
             assert f"isolation={place.level.value}" in machine.log().replace("'", "")

@@ -8,9 +8,13 @@ import os
 import random
 import threading
 from pathlib import Path
+from typing import Final
 
-from app.coordinator.isolation.user_processes import kill_all_of, pids_of
+from app.coordinator.isolation.user_processes import end_all_of, pids_of
 from app.files.json_files import read_json, write_json
+
+#: Seconds for the kernel to end what was killed.
+_KILLED: Final = 1.0
 
 
 class NoUid(OSError):
@@ -79,6 +83,4 @@ def _is_free(uid: int) -> bool:
     # seen. What forks too fast for that belongs to nobody any more.
     if pids_of(uid):
         return False
-    if os.geteuid() == 0:
-        kill_all_of(uid)
-    return not pids_of(uid)
+    return os.geteuid() != 0 or end_all_of(uid, patience=_KILLED)

@@ -88,10 +88,17 @@ def _kill_all() -> None:
 
 
 def _kill_by_program(uid: int) -> None:
+    """Kill the processes of a user id once, by a program that runs under it.
+
+    They may signal it, too: then it has killed none, or not all. Raises OSError.
+    """
     command = programs.command("user_processes", str(uid))
     pid = os.posix_spawn(command[0], command, {"PATH": os.defpath})
-    _, status = os.waitpid(pid, 0)
-    if status not in (0, signal.SIGKILL):
+    _, status = os.waitpid(pid, os.WUNTRACED)
+    if os.WIFSTOPPED(status):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    elif os.WIFEXITED(status) and status:
         raise PermissionError(errno.EPERM, f"the processes of user {uid} cannot be ended")
 
 
