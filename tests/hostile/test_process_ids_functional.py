@@ -69,8 +69,8 @@ async def test_a_job_that_took_all_process_ids_does_not_outlive_its_end(data: Pa
         # The shell stays: the coordinator is not process 1.
         *("sh", "-c", 'echo 400 > /proc/sys/kernel/pid_max && "$@"; exit $?', "sh"),
     )
-    settings = {"isolation": "user", "stop_grace": "1", "job_uids": f"{_IDS[0]}-{_IDS[-1]}"}
-    machine = Machine(data, within=within, **settings)
+    uids = f"{_IDS[0]}-{_IDS[-1]}"
+    machine = Machine(data, within=within, isolation="user", stop_grace="1", job_uids=uids)
     try:
         machine.start()
         async with machine.client() as client:
