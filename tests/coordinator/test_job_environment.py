@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from app.coordinator.errors import InvalidArgument
@@ -72,3 +74,14 @@ def test_what_is_concealed() -> None:
     assert conceal(b"a-secret") == conceal(b"of-two-lines") == b"***"
     assert conceal(b"short quoted") == b"short quoted"
     assert Concealer([])(b"anything") == b"anything"
+    assert Concealer([])(b"anything", 3) == b"any"
+
+
+def test_a_printed_environment_shows_no_credential() -> None:
+    value = 'it\'s "a" key\\of\tone\nand m\x7fre\nshort\n1\n'
+    environment = {"KEY": value, "OTHER": "x"}
+    conceal = Concealer([value])
+    for written in (repr(environment), str({"KEY": value.encode()}), json.dumps(environment)):
+        shown = conceal(written.encode())
+        for part in (b"key", b"short", b"re"):
+            assert part not in shown

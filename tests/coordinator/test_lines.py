@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.coordinator.engines.local.process import stamped
+from app.coordinator.jobs.secrets import Concealer
 from app.coordinator.logs.lines import Line, LineSplitter, parse_line
 from app.coordinator.logs.log import MAX_MESSAGE
 from app.coordinator.storage.journal import MAX_PAYLOAD
@@ -179,3 +180,54 @@ def test_any_line_can_be_stored(raw: bytes) -> None:
     line = parse_line(raw, default=INFO)
     entry = stamped("stdout", line, node_id="n", rank=line.rank)
     assert len(entry.SerializeToString()) < MAX_PAYLOAD
+
+
+TOKEN = b"hf_ABCDEFGHIJKLMNOPQRSTUVWXYZ0123"
+CONCEAL = Concealer([TOKEN.decode(), "first-line-of-key\nsecond-line-of-key"])
+
+
+@pytest.mark.parametrize("ahead", range(MAX_MESSAGE - len(TOKEN) - 1, MAX_MESSAGE + 2))
+@pytest.mark.parametrize("size", [4096, 10_007, 1_000_000])
+def test_a_credential_at_the_cut_is_not_shown(ahead: int, size: int) -> None:
+    splitter = LineSplitter(clock=Clock(), conceal=CONCEAL)
+    text = b"x" * ahead + TOKEN + b"y" * 50
+    for at in range(0, len(text), size):
+        assert splitter.feed(text[at : at + size]) == []
+    (line,) = splitter.feed(b"\n")
+    assert TOKEN[:4] not in line
+    assert line.startswith(b"x" * min(ahead, MAX_MESSAGE))
+
+
+def test_many_credentials_before_the_cut_bring_none_behind_it_into_view() -> None:
+    splitter = LineSplitter(clock=Clock(), conceal=CONCEAL)
+    (line,) = splitter.feed(TOKEN * 3000 + b"\n")
+    assert TOKEN[:4] not in line
+    assert line.startswith(b"***" * (MAX_MESSAGE // len(TOKEN)))
+
+
+def test_half_a_credential_in_a_progress_bar_is_not_shown() -> None:
+    clock = Clock()
+    splitter = LineSplitter(clock=clock, conceal=CONCEAL)
+    assert splitter.feed(b"\rtoken " + TOKEN[:20]) == []
+    assert splitter.progress() == [b"token ***"]
+    clock.now += 1
+    assert splitter.progress() == []
+    assert splitter.feed(TOKEN[20:] + b" 10%") == []
+    assert splitter.progress() == [b"token *** 10%"]
+    assert splitter.feed(b"\n") == []
+
+
+def test_lines_of_a_credential_are_not_shown() -> None:
+    splitter = LineSplitter(clock=Clock(), conceal=CONCEAL)
+    assert splitter.feed(b"a first-line-of-key\nsecond-line-of-key b\n") == [b"a ***", b"*** b"]
+
+
+def test_fields_of_structured_lines_show_no_credential_however_it_is_escaped() -> None:
+    escaped = "".join(f"\\u{byte:04x}" for byte in TOKEN)
+    raw = (
+        f'{{"level": "info", "message": "m {escaped}", "a": "{"x" * 1010}{escaped}",'
+        f' "b": ["{escaped}"], "k{escaped}": 1}}'
+    ).encode()
+    line = parse_line(CONCEAL(raw), default=INFO, conceal=CONCEAL)
+    assert line.message == "m ***"
+    assert line.fields == {"a": "x" * 1010 + "***", "b": '["***"]', "k***": "1"}

@@ -52,28 +52,68 @@ def unknown(environment: Mapping[str, str], values: Mapping[str, str]) -> list[s
 class Concealer:
     """Puts MASK in the place of credentials that a training process writes.
 
-    It knows them as they are, and as JSON has them; of several lines, each.
-    What is shorter than SHORTEST bytes would be found in lines that do not
-    mean it, and stays.
+    It knows them as they are, and as JSON and Python's `repr` have them; of
+    several lines, each, and all in one. What is shorter than SHORTEST bytes
+    would be found in lines that do not mean it, and stays.
     """
 
     #: Bytes.
     SHORTEST: Final = 8
+    #: Bytes of the beginning of one that are taken for it.
+    _BEGINNING: Final = 4
 
     def __init__(self, values: Iterable[str]) -> None:
-        lines = {line.strip() for value in values for line in value.splitlines()}
-        known = {
-            form.encode()
-            for line in lines
-            for form in (line, json.dumps(line)[1:-1], json.dumps(line, ensure_ascii=False)[1:-1])
-        }
+        texts = {text.strip() for value in values for text in (value, *value.splitlines())}
+        known = {form for text in texts for form in _forms(text)}
         # The longest first: one may be the beginning of another.
         found = sorted((form for form in known if len(form) >= self.SHORTEST), key=len)
-        self._known = re.compile(b"|".join(map(re.escape, reversed(found)))) if found else None
+        self._forms = tuple(reversed(found))
+        self._known = re.compile(b"|".join(map(re.escape, self._forms))) if found else None
+        #: Bytes of the longest form.
+        self.longest = len(found[-1]) if found else 0
 
-    def __call__(self, line: bytes) -> bytes:
-        """The line as it may be shown."""
-        return line if self._known is None else self._known.sub(MASK.encode(), line)
+    def __call__(self, line: bytes, most: int | None = None) -> bytes:
+        """The line as it may be shown, or what becomes of its first `most` bytes.
+
+        A credential that begins within these and ends behind them is found if
+        the line has `longest` bytes more.
+        """
+        most = len(line) if most is None else most
+        if self._known is None:
+            return line[:most]
+        pieces: list[bytes] = []
+        at = 0
+        for match in self._known.finditer(line):
+            if match.start() >= most:
+                break
+            pieces += (line[at : match.start()], MASK.encode())
+            at = match.end()
+        return b"".join((*pieces, line[at:most]))
+
+    def unfinished(self, line: bytes) -> bytes:
+        """A line of which more may follow as it may be shown: without a credential's beginning."""
+        shown = self(line)
+        ends = (
+            size
+            for form in self._forms
+            for size in range(min(len(form) - 1, len(shown)), self._BEGINNING - 1, -1)
+            if shown.endswith(form[:size])
+        )
+        if size := max(ends, default=0):
+            return shown[:-size] + MASK.encode()
+        return shown
+
+
+def _forms(text: str) -> set[bytes]:
+    """A text as programs write it."""
+    written = text.encode()
+    return {
+        written,
+        json.dumps(text)[1:-1].encode(),
+        json.dumps(text, ensure_ascii=False)[1:-1].encode(),
+        repr(text)[1:-1].encode(),
+        repr(written)[2:-1].encode(),
+    }
 
 
 def read_secrets(path: str) -> dict[str, str]:

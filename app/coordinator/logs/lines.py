@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
 
@@ -46,9 +46,40 @@ class Line:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-def parse_line(raw: bytes, *, default: LogLevel.ValueType) -> Line:
-    """A line without its break. Bytes that are not UTF-8 become replacement characters."""
-    if raw.startswith(b"{") and (line := _structured(raw)) is not None:
+class Concealer(Protocol):
+    """Takes out of lines what is not to be shown; see `app.coordinator.jobs.secrets`."""
+
+    #: Bytes of the longest text that it takes out.
+    longest: int
+
+    def __call__(self, line: bytes, most: int | None = None) -> bytes:
+        """What becomes of the first `most` bytes of a line; of the whole unless given."""
+
+    def unfinished(self, line: bytes) -> bytes:
+        """What becomes of a line of which more may follow."""
+
+
+class _NothingConcealed:
+    """The concealer of who has no secrets."""
+
+    longest = 0
+
+    def __call__(self, line: bytes, most: int | None = None) -> bytes:
+        return line[:most]
+
+    def unfinished(self, line: bytes) -> bytes:
+        return line
+
+
+NOTHING: Final = _NothingConcealed()
+
+
+def parse_line(raw: bytes, *, default: LogLevel.ValueType, conceal: Concealer = NOTHING) -> Line:
+    """A line without its break. Bytes that are not UTF-8 become replacement characters.
+
+    `conceal` is for what JSON's escapes hide in a structured line; `raw` has gone through it.
+    """
+    if raw.startswith(b"{") and (line := _structured(raw, conceal)) is not None:
         return line
     text = raw.decode("utf-8", "replace")
     if match := _LEADING.match(text):
@@ -56,7 +87,7 @@ def parse_line(raw: bytes, *, default: LogLevel.ValueType) -> Line:
     return Line(default, text)
 
 
-def _structured(raw: bytes) -> Line | None:
+def _structured(raw: bytes, conceal: Concealer) -> Line | None:
     """A line that is a JSON object with `level` and `message`; no bytes raise anything."""
     try:
         value = orjson.loads(raw)
@@ -71,11 +102,15 @@ def _structured(raw: bytes) -> Line | None:
     rank = value.pop("rank", 0)
     if not isinstance(rank, int) or not 0 <= rank < 2**31:
         rank = 0
+
+    def shown(text: str) -> str:
+        return conceal(text.encode()).decode()
+
     fields = {
-        key[:_MAX_FIELD]: _field_text(item)[:_MAX_FIELD]
+        shown(key)[:_MAX_FIELD]: shown(_field_text(item))[:_MAX_FIELD]
         for key, item in list(value.items())[:_MAX_FIELDS]
     }
-    return Line(known, message, int(rank), fields)
+    return Line(known, shown(message), int(rank), fields)
 
 
 def _field_text(value: object) -> str:
@@ -91,18 +126,23 @@ def _field_text(value: object) -> str:
 class LineSplitter:
     """Cuts a stream of bytes into lines, in bounded memory.
 
-    A line of more than MAX_MESSAGE bytes is cut, with a mark that tells its
-    length. What a carriage return overwrites is dropped: of a progress bar
-    the last state is kept, and meanwhile one state a second.
+    A line is concealed first; then one of more than MAX_MESSAGE bytes is cut,
+    with a mark that tells its length. What a carriage return overwrites is
+    dropped: of a progress bar the last state is kept, and meanwhile one state
+    a second.
     """
 
-    def __init__(self, *, clock: Callable[[], float]) -> None:
+    def __init__(self, *, clock: Callable[[], float], conceal: Concealer = NOTHING) -> None:
         self._clock = clock
+        self._conceal = conceal
+        #: Bytes of a line that are kept until it is complete.
+        self._kept = MAX_MESSAGE + conceal.longest
         self._line = bytearray()
         self._length = 0
         self._returned = False
         # The next byte starts the line anew.
         self._overwritten = False
+        #: The state that was shown last, before it was concealed.
         self._shown: bytes | None = None
         self._shown_at = -PROGRESS_INTERVAL
 
@@ -127,8 +167,8 @@ class LineSplitter:
         due = self.due()
         if due is None or self._clock() < due:
             return []
-        self._shown, self._shown_at = self._take(), self._clock()
-        return [self._shown]
+        self._shown, self._shown_at = bytes(self._line), self._clock()
+        return [self._take(complete=False)]
 
     def end(self) -> list[bytes]:
         """What is left when the stream has ended."""
@@ -147,18 +187,19 @@ class LineSplitter:
                     self._length = 0
                     self._overwritten = False
                 self._length += len(part)
-                self._line += part[: MAX_MESSAGE - len(self._line)]
+                self._line += part[: self._kept - len(self._line)]
 
     def _finish(self, lines: list[bytes]) -> None:
-        line = self._take()
-        if line != self._shown or not self._returned:
-            lines.append(line)
+        if not self._returned or bytes(self._line) != self._shown:
+            lines.append(self._take(complete=True))
         self._line.clear()
         self._length = 0
         self._returned = self._overwritten = False
         self._shown = None
 
-    def _take(self) -> bytes:
-        if self._length > len(self._line):
-            return bytes(self._line) + b" ... [cut: the line has %d bytes]" % self._length
-        return bytes(self._line)
+    def _take(self, *, complete: bool) -> bytes:
+        line = bytes(self._line)
+        if self._length > MAX_MESSAGE:
+            mark = b" ... [cut: the line has %d bytes]" % self._length
+            return self._conceal(line, MAX_MESSAGE) + mark
+        return self._conceal(line) if complete else self._conceal.unfinished(line)

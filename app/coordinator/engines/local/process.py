@@ -5,13 +5,12 @@ import os
 import termios
 import time
 from array import array
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from app.coordinator.logs.lines import Line, LineSplitter, parse_line
+from app.coordinator.logs.lines import Concealer, Line, LineSplitter, parse_line
 from app.coordinator.storage.untrusted_json import shown_text
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
@@ -64,7 +63,7 @@ class Rank:
         node_id: str,
         outputs: tuple[int, int],
         *,
-        conceal: Callable[[bytes], bytes],
+        conceal: Concealer,
     ) -> None:
         """`outputs` are the ends to read of its stdout and stderr; `close` closes them.
         `conceal` takes out of its lines what is not to be shown."""
@@ -75,7 +74,7 @@ class Rank:
         self._node_id = node_id
         self._conceal = conceal
         self.pipes = [
-            Pipe(self, source, file, LineSplitter(clock=time.monotonic))
+            Pipe(self, source, file, LineSplitter(clock=time.monotonic, conceal=conceal))
             for source, file in zip(("stdout", "stderr"), outputs, strict=True)
         ]
 
@@ -85,10 +84,10 @@ class Rank:
             os.close(pipe.file)
 
     def entry(self, source: str, raw: bytes) -> LogEntry:
-        """A line that it wrote."""
+        """A line that it wrote, as a pipe's splitter returns it."""
         stderr = source == "stderr"
         default = LogLevel.LOG_LEVEL_WARNING if stderr else LogLevel.LOG_LEVEL_INFO
-        line = parse_line(self._conceal(raw), default=default)
+        line = parse_line(raw, default=default, conceal=self._conceal)
         if stderr and line.message.strip():
             self.last_words = shown_text(line.message.strip(), most=_LAST_WORDS)
         return stamped(source, line, node_id=self._node_id, rank=line.rank or self.number)
