@@ -1,6 +1,8 @@
 """Identifies a process across reuse of its id: boot id and start time."""
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,15 @@ def process_mark(pid: int) -> dict[str, Any]:
     ticks = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return {"pid": pid, "started": f"{boot}/{int(ticks)}"}
+
+
+def living_marks(pids: Iterable[int]) -> list[dict[str, Any]]:
+    """Return the marks of those processes that are there; one may exit at any moment."""
+    found = []
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.append(process_mark(pid))
+    return found
 
 
 def open_process(mark: dict[str, Any]) -> int | None:

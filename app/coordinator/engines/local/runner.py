@@ -41,7 +41,7 @@ from app.coordinator.metrics.metrics_file import MetricsFile
 from app.coordinator.resources.resource_watch import Bounds, ResourceWatch
 from app.coordinator.storage.job_directory import RunDir
 from app.coordinator.storage.locks import locked
-from app.coordinator.storage.process_identity import process_mark
+from app.coordinator.storage.process_identity import living_marks, process_mark
 from app.files.json_files import read_json, write_json
 from app.undumpable import make_undumpable
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
@@ -216,7 +216,7 @@ class Runner:
         """Write down who this is, and what was started from here."""
         who = process_mark(os.getpid())
         if self._sandbox is not None:
-            who["sandbox"] = [process_mark(pid) for pid in self._sandbox.process_pids]
+            who["sandbox"] = living_marks(self._sandbox.process_pids)
             who["process_groups"] = self._sandbox.rank_pids()
         write_json(self._directory.runner, who)
 
