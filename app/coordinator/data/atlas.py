@@ -30,6 +30,8 @@ from app.files.staging import staged_directory
 from app.files.walking import Limits, walk
 
 _BLOCK: Final = 1024 * 1024
+#: Seconds between two looks at whether anybody still wants a version that waits for its turn.
+_LOOK: Final = 0.2
 
 
 class Atlas:
@@ -59,7 +61,7 @@ class Atlas:
         """
         folder = self._root / tenant_id / name
         folder.mkdir(parents=True, exist_ok=True)
-        with self._lock(folder), Directory.open(folder) as model:
+        with self._turn(folder, abandoned), Directory.open(folder) as model:
             version = _version_of(model, folder, job_id)
             if version is None:
                 version = max(_versions(model), default=0) + 1
@@ -81,12 +83,17 @@ class Atlas:
         return f"{ATLAS_SCHEME}{tenant_id}/{name}@{version}"
 
     @contextmanager
-    def _lock(self, folder: Path) -> Iterator[None]:
-        """A model gets one version at a time; others do not wait for it."""
+    def _turn(self, folder: Path, abandoned: threading.Event) -> Iterator[None]:
+        """A model gets one version at a time; others do not wait for it. Raises Abandoned."""
         with self._locks_lock:
             lock = self._locks.setdefault(folder, _Lock())
-        with lock.lock:
+        while not lock.lock.acquire(timeout=_LOOK):
+            if abandoned.is_set():
+                raise Abandoned
+        try:
             yield
+        finally:
+            lock.lock.release()
 
 
 class _Lock:

@@ -41,7 +41,8 @@ LOOK_ANYWAY: Final = 10.0
 #: Preparations at the same time; they may copy for hours.
 _PREPARING: Final = 32
 #: Exports at the same time, apart from those: how long one takes is up to its job, which may leave
-#: files of terabytes of holes behind.
+#: files of terabytes of holes behind. Where more jobs can be at once there are as many: none waits
+#: for those of others.
 _EXPORTING: Final = 32
 
 _log = structlog.get_logger("scaimind.coordinator")
@@ -78,7 +79,9 @@ class Hands:
         self._clock = clock
         self._event = event
         self._preparing = ThreadPoolExecutor(_PREPARING, thread_name_prefix="preparing")
-        self._exporting = ThreadPoolExecutor(_EXPORTING, thread_name_prefix="exporting")
+        most_jobs = 2 * sum(node.spec.cpus for node in scheduler.cluster.nodes.values())
+        exports = max(_EXPORTING, most_jobs)
+        self._exporting = ThreadPoolExecutor(exports, thread_name_prefix="exporting")
         # One for all jobs: looking is never urgent.
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="looking")
         # A checkpoint may have millions of files: no look must wait for that.
