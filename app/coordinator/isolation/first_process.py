@@ -109,7 +109,10 @@ class FirstProcess:
     def _hold(self, tell: int) -> NoReturn:
         started: list[int] = []
         try:
-            limits.apply_limits(self._spec["limits"])
+            rlimits = dict(self._spec["limits"].get("rlimits", {}))
+            # Not here: where all runs share a user, another could keep this one from its ranks.
+            processes = {name: rlimits.pop(name) for name in ("NPROC",) if name in rlimits}
+            limits.apply_limits({**self._spec["limits"], "rlimits": rlimits})
             with landlock.Confinement(**self._spec["confinement"]) as confinement:
                 confinement.restrict()
             signal.set_wakeup_fd(-1)
@@ -119,7 +122,7 @@ class FirstProcess:
             for number, rank in enumerate(self._spec["ranks"]):
                 pid = os.fork()
                 if pid == 0:
-                    self._become(number, rank)
+                    self._become(number, rank, processes)
                 started.append(pid)
             os.write(tell, b" ".join(b"%d" % pid for pid in started))
         except (OSError, ValueError) as error:
@@ -129,10 +132,11 @@ class FirstProcess:
         # What Python would do at its end belongs to the process that forked.
         os._exit(0)
 
-    def _become(self, number: int, rank: dict[str, Any]) -> NoReturn:
-        """Become a rank's program."""
+    def _become(self, number: int, rank: dict[str, Any], rlimits: dict[str, int]) -> NoReturn:
+        """Become a rank's program, which `rlimits` hold for besides those that hold already."""
         try:
             os.setsid()
+            limits.apply_limits({"rlimits": rlimits})
             if self._uid is not None:
                 os.setgroups([])
                 os.setresgid(self._uid, self._uid, self._uid)
