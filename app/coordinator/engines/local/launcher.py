@@ -79,8 +79,11 @@ class RunnerHandle:
                 os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it; a runner that lives goes on, and is found again by its directory."""
         os.close(self.pidfd)
+        if self.child is not None and self.child.poll() is None:
+            # Or its destructor would warn that nobody has waited for it.
+            self.child.returncode = 0
 
 
 def start(directory: RunDir, spec: dict[str, Any]) -> RunnerHandle:
