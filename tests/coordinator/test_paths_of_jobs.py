@@ -46,7 +46,8 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
         "/proc, and the kernel's own file system of control groups",
         {
             *("chmod", "exists", "is_dir", "iterdir", "mkdir", "open", "os.access", "os.getxattr"),
-            *("os.listdir", "os.open", "os.readlink", "os.scandir", "os.stat", "os.statvfs"),
+            *("os.listdir", "os.lstat", "os.open", "os.readlink", "os.scandir", "os.stat"),
+            "os.statvfs",
             *("read_text", "resolve", "rmdir"),
         },
     ),
