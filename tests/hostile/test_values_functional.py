@@ -30,7 +30,7 @@ async def outcome(machine: Machine, script: str) -> Answers:
     async with machine.client() as client:
         job_id = await client.submit(BEGIN + script)
     (told,) = await all_is_well(machine, job_id)
-    assert status_of(told.job) == "COMPLETED", told.job
+    assert status_of(told.job) == "COMPLETED", told.job.error_message
     return told
 
 
