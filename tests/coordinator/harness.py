@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
+from app.coordinator.isolation.levels import UidRange
 from app.coordinator.server import Coordinator, now_micros
 from app.coordinator.settings.coordinator import CoordinatorConfig
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
@@ -40,11 +41,25 @@ def status_of(job: Job) -> str:
     return JobStatus.Name(job.status).removeprefix("JOB_STATUS_")
 
 
+def own_uids() -> UidRange:
+    """The user ids for jobs of this test process: no two coordinators may share theirs."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = 478 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first = 60706 + worker * share
+    return UidRange(first, first + share - 1)
+
+
 def config_for(path: Path, **settings: Any) -> CoordinatorConfig:
     return CoordinatorConfig(
         data_dir=path,
         api_secret=SECRET,
-        **{"address": "127.0.0.1:0", "stop_grace": 5.0, "cpus": 4, **settings},
+        **{
+            "address": "127.0.0.1:0",
+            "stop_grace": 5.0,
+            "cpus": 4,
+            "job_uids": own_uids(),
+            **settings,
+        },
     )
 
 
@@ -215,6 +230,7 @@ async def coordinator_process(
             "SCAIMIND_COORDINATOR_API_SECRET": SECRET,
             "SCAIMIND_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "SCAIMIND_COORDINATOR_STOP_GRACE": "5",
+            "SCAIMIND_COORDINATOR_JOB_UIDS": str(own_uids()),
             "SCAIMIND_COORDINATOR_CPUS": "4",
         },
     )

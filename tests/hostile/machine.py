@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.coordinator.harness import SECRET, Client, client_of
+from tests.coordinator.harness import SECRET, Client, client_of, own_uids
 from tests.secrecy import written, written_files
 
 #: Who means harm.
@@ -53,7 +53,9 @@ class Machine:
         self.path = path
         self.code = code or Path.cwd()
         self.within = tuple(within)
-        self.settings = settings
+        # A program of before knows no such setting.
+        uids = {} if code else {"job_uids": str(own_uids())}
+        self.settings = {**uids, **settings}
         self.log_file = path.with_name(path.name + ".log")
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
