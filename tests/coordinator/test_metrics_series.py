@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from app.coordinator.errors import InvalidArgument
 from app.coordinator.metrics import blocks as metrics_blocks
 from app.coordinator.metrics import downsampling as metrics_series
-from app.coordinator.metrics.blocks import count_blocks, read_blocks
+from app.coordinator.metrics.blocks import count_blocks, read_blocks, series_of
 from app.coordinator.metrics.downsampling import downsample, job_metrics
 from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter
 from app.coordinator.storage import journal_writer
@@ -86,6 +86,13 @@ def check(points: Sequence[MetricsSnapshot], snapshots: Sequence[MetricsSnapshot
             values = [value for _, value in kept[name]]
             assert min(finite) in values, name
             assert max(finite) in values, name
+
+
+def test_the_order_of_series_does_not_depend_on_how_a_map_was_filled() -> None:
+    names = [f"series-{at:02}" for at in range(30)]
+    for filled in (names, names[::-1]):
+        snapshot = MetricsSnapshot(extra=dict.fromkeys(filled, 1.0))
+        assert [name for name, _ in series_of(snapshot)] == names
 
 
 def texts(snapshots: Iterable[MetricsSnapshot]) -> list[bytes]:

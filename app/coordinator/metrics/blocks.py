@@ -69,11 +69,15 @@ Part: TypeAlias = dict[str, Notable]
 
 
 def series_of(snapshot: MetricsSnapshot) -> Iterator[tuple[str, float]]:
-    """The numbers of a snapshot, by the name of their series."""
+    """The numbers of a snapshot, by the name of their series.
+
+    Those of a map come by name: a map's own order depends on how it was
+    filled, and of too many series those that appear first are kept.
+    """
     for descriptor, value in snapshot.ListFields():
         name = descriptor.name
         if name in _MAPS:
-            yield from value.items()
+            yield from sorted(value.items())
         elif name not in _NO_SERIES:
             yield name, value
 
