@@ -26,7 +26,7 @@ from app.coordinator.data.cache import DataCache
 from app.coordinator.data.conversion.conversion import Converter
 from app.coordinator.data.drive import Drive
 from app.coordinator.data.validation_pool import Examination
-from app.coordinator.engines.local.notifications import NoticeReceiver
+from app.coordinator.engines.local.notifications import NotificationReceiver
 from app.coordinator.engines.local.run_killing import kill_newest_run
 from app.coordinator.engines.local.sandbox_spec import SandboxSpecs
 from app.coordinator.execution.artefacts import Artefacts
@@ -46,7 +46,7 @@ from app.coordinator.isolation.system_paths import (
     system_paths,
 )
 from app.coordinator.isolation.uids import JobUids
-from app.coordinator.jobs.events import Board
+from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import HOLDING
 from app.coordinator.jobs.store import Store
@@ -55,7 +55,7 @@ from app.coordinator.ownership import _sole_owner
 from app.coordinator.resources.memory_reserve import MemoryReserve, available_memory
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.service.interceptor import Door
+from app.coordinator.service.interceptor import ApiSecretInterceptor
 from app.coordinator.service.listening import _SERVICE, listen
 from app.coordinator.service.service import Parts, Service
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
@@ -73,7 +73,7 @@ _DESCRIPTORS: Final = 16_384
 _STOP_PATIENCE: Final = 1.0
 _REMEMBERED_RUNS: Final = 500
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 def now_micros() -> int:
@@ -95,7 +95,7 @@ class Coordinator:
         self._stopped = False
         self._keys: KeySet | None = None
         self.port = 0
-        self.board = Board(limit=config.max_watches)
+        self.job_events = JobEvents(limit=config.max_watches)
 
     async def __aenter__(self) -> Self:
         """Start. Raises BadConfig."""
@@ -158,14 +158,14 @@ class Coordinator:
             scheduler=scheduler,
             store=store,
             workspace=workspace,
-            board=self.board,
+            job_events=self.job_events,
             run_specs=run_specs,
             reserve=Reserve(config.data_dir / "reserve"),
             secrets=secrets,
             stop_grace=config.stop_grace,
             clock=self._clock,
         )
-        receiver = NoticeReceiver(notify, self.controller.notice)
+        receiver = NotificationReceiver(notify, self.controller.notice)
         self._resources.callback(receiver.close)
         receiver.start(asyncio.get_running_loop())
         gpus = GpuMeter(range(len(scheduler.cluster.nodes[config.node_id].spec.gpus)))
@@ -176,7 +176,7 @@ class Coordinator:
             store=store,
             workspace=workspace,
             secrets=secrets,
-            board=self.board,
+            job_events=self.job_events,
             drive=drive,
             cache=cache,
             admission=self._make_admission(),
@@ -200,7 +200,7 @@ class Coordinator:
         await self._server.start()
         await self._health.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        _log.info(
+        log.info(
             "coordinator_started",
             port=self.port,
             tls=config.listen_tls_cert_file is not None,
@@ -240,12 +240,12 @@ class Coordinator:
         except NotIsolated as error:
             raise BadConfig(f"SCAIMIND_COORDINATOR_ISOLATION: {error}") from None
         refused = {level.value: reason for level, reason in isolation.refused.items()}
-        _log.info("isolation_chosen", isolation=isolation.describe(), refused=refused)
+        log.info("isolation_chosen", isolation=isolation.describe(), refused=refused)
         gaps = list(isolation.gaps)
         if not isolation.parts_tenants and (problem := missing_protection(landlock_version())):
             gaps.append(problem)
         if gaps:
-            _log.warning("jobs_not_confined", reason="; ".join(gaps))
+            log.warning("jobs_not_confined", reason="; ".join(gaps))
         return isolation
 
     def _sandboxes(self, isolation: Isolation) -> SandboxSpecs:
@@ -269,7 +269,7 @@ class Coordinator:
             try:
                 await asyncio.to_thread(kill_newest_run, directory)
             except OSError as error:  # the others must go on
-                _log.error("run_not_killed", job_id=job_id, exc_info=error)
+                log.error("run_not_killed", job_id=job_id, exc_info=error)
 
     def _make_scheduler(self, store: Store) -> Scheduler:
         config = self._config
@@ -291,7 +291,7 @@ class Coordinator:
     def _make_admission(self) -> Admission:
         config = self._config
         if not config.jwks_url:
-            _log.warning("tokens_not_demanded", reason="jwks_url is not set")
+            log.warning("tokens_not_demanded", reason="jwks_url is not set")
             return Admission(None)
         self._keys = KeySet(
             config.jwks_url,
@@ -311,7 +311,7 @@ class Coordinator:
     def _make_server(self, parts: Parts) -> grpc.aio.Server:
         config = self._config
         server = grpc.aio.server(
-            interceptors=[Door(api_secret=config.api_secret)],
+            interceptors=[ApiSecretInterceptor(api_secret=config.api_secret)],
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", config.max_message_bytes),
@@ -354,7 +354,7 @@ class Coordinator:
                 await self._keys.close()
         finally:
             self._resources.close()
-        _log.info("coordinator_stopped")
+        log.info("coordinator_stopped")
 
 
 async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | None = None) -> None:
@@ -363,7 +363,7 @@ async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | Non
     make_undumpable()
     limit = raise_limit(_DESCRIPTORS)
     if limit is not None and limit < _DESCRIPTORS:
-        _log.warning(
+        log.warning(
             "descriptor_limit_too_low",
             limit=limit,
             needed=_DESCRIPTORS,

@@ -15,7 +15,7 @@ from app.coordinator.data.cache import DataCache
 from app.coordinator.data.drive import BadUrl, Drive, DriveFileSystem
 from app.coordinator.execution.inputs import Inputs
 from app.coordinator.identity.access import Access, Grant
-from app.coordinator.jobs.model import Demand, JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.files.copying import Abandoned
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
@@ -251,7 +251,7 @@ def test_a_disk_without_room_for_copies_lets_the_job_read_the_original(
         user_id="u",
         name="n",
         submission=SubmitJobRequest(),
-        demand=Demand(),
+        resource_request=ResourceRequest(),
         created_at=1,
         updated_at=1,
         grant=Grant.give(tenant_id="t", user_id="u", job_id="j", urls=[url]),

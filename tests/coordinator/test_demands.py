@@ -1,7 +1,7 @@
 import pytest
 
 from app.coordinator.errors import InvalidArgument
-from app.coordinator.submission.resources import bound_run_time, check_times, demand_of
+from app.coordinator.submission.resources import bound_run_time, check_times, resource_request_of
 from generated.mindcoordinator.v1.jobs_pb2 import ResourceConfig, SchedulingConfig
 
 NOW = 1_800_000_000_000_000
@@ -9,8 +9,13 @@ MOST = 2**63 - 1
 
 
 def test_what_is_not_asked_for_is_not_counted() -> None:
-    demand = demand_of(ResourceConfig(), SchedulingConfig())
-    assert (demand.nodes, demand.gpus, demand.cpus, demand.memory) == (1, 0, 0, 0)
+    resource_request = resource_request_of(ResourceConfig(), SchedulingConfig())
+    assert (
+        resource_request.nodes,
+        resource_request.gpus,
+        resource_request.cpus,
+        resource_request.memory,
+    ) == (1, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +33,7 @@ def test_what_is_not_asked_for_is_not_counted() -> None:
 def test_amounts_that_no_cluster_has_are_refused_by_name(resources: ResourceConfig) -> None:
     ((field, _),) = resources.ListFields()
     with pytest.raises(InvalidArgument, match=rf"^resource_config.{field.name}: .* from 0 to"):
-        demand_of(resources, SchedulingConfig())
+        resource_request_of(resources, SchedulingConfig())
 
 
 @pytest.mark.parametrize("seconds", [-1, MOST, 10 * 365 * 24 * 3600 + 1])

@@ -16,7 +16,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from structlog.testing import capture_logs
 
-from app.coordinator.jobs.model import Demand, JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.store import Store
 from app.coordinator.logs import log as logs
@@ -75,7 +75,7 @@ def stored_jobs(path: Path, count: int) -> list[str]:
             user_id="u",
             name="n",
             submission=SubmitJobRequest(name="n"),
-            demand=Demand(),
+            resource_request=ResourceRequest(),
             created_at=1,
             updated_at=1,
         )
@@ -197,7 +197,7 @@ async def test_without_descriptors_jobs_wait_and_none_fails(tmp_path: Path) -> N
         due = await client.submit("print('here')", scheduling_config={"not_before": begins})
         with none_left():
             await client.call("CancelJob", CancelJobRequest(job_id=first))
-            with coordinator.board.subscribe(due) as told:
+            with coordinator.job_events.subscribe(due) as told:
                 async with asyncio.timeout(PATIENCE):
                     while status_of(await client.job(due)) != "PREPARING":
                         told.news.clear()

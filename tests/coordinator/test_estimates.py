@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.coordinator.cluster.nodes import Cluster, NodeSpec
-from app.coordinator.jobs.model import Demand, JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.states import Status
 from app.coordinator.scheduling.estimates import LONGEST, RunTimes, waits
 from app.coordinator.scheduling.scheduler import Scheduler
@@ -31,7 +31,7 @@ def record(job_id: str, *, max_runtime: int = 0, not_before: int = 0) -> JobReco
         user_id="u",
         name="job",
         submission=asked,
-        demand=Demand(),
+        resource_request=ResourceRequest(),
         created_at=1,
         updated_at=1,
         not_before=not_before,

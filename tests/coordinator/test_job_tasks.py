@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 from app.coordinator.engines.local import launcher
 from app.coordinator.engines.local.launcher import RunnerHandle
 from app.coordinator.execution.controller import Controller
-from app.coordinator.execution.coordinator_lines import OwnLines
-from app.coordinator.execution.job_work import Hands
+from app.coordinator.execution.coordinator_lines import CoordinatorLines
+from app.coordinator.execution.job_work import JobWork
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.failures import Backoff, is_passing
@@ -98,8 +98,8 @@ NEEDED = [
 ONLY_LOOKS = [
     pytest.param((MetricsReader, "newest"), id="metrics"),
     pytest.param((Workspace, "checkpoints"), id="checkpoints"),
-    pytest.param((OwnLines, "_write"), id="say"),
-    pytest.param((Hands, "release"), id="release"),
+    pytest.param((CoordinatorLines, "_write"), id="say"),
+    pytest.param((JobWork, "release"), id="release"),
 ]
 #: A coordinator that leaves a run as it is leaves a child behind, in these tests their own.
 STILL_RUNNING = "ignore:.*Popen:pytest.PytestUnraisableExceptionWarning"

@@ -17,7 +17,7 @@ from app.coordinator.engines.local import launcher
 from app.coordinator.isolation.ownership import give_to_job, open_to_job
 from app.coordinator.isolation.uids import JobUids, NoUid
 from app.coordinator.storage.job_directory import JobDir, RunDir
-from app.coordinator.storage.process_identity import process_mark
+from app.coordinator.storage.process_identity import process_identity
 from app.files.json_files import write_json
 from tests.coordinator.test_launcher import run_of
 
@@ -38,7 +38,7 @@ def process_of(directory: RunDir | None, **options: Any) -> Iterator[subprocess.
 def gone_mark() -> dict[str, Any]:
     """What tells of a process that has ended."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        mark = process_mark(process.pid)
+        mark = process_identity(process.pid)
         process.communicate(b"\n")
     return mark
 
@@ -83,7 +83,7 @@ def test_a_number_that_another_process_has_now_is_nobody_to_end(tmp_path: Path) 
     isolation = {"level": "namespaces", "uid": None}
     write_json(directory.spec, {**spec, "isolation": isolation})
     with process_of(None) as foreign:
-        mark = {**process_mark(foreign.pid), "started": "another"}
+        mark = {**process_identity(foreign.pid), "started": "another"}
         write_json(directory.runner, {**gone_mark(), "sandbox": [mark]})
         launcher.read_end(directory)
         assert foreign.poll() is None

@@ -15,7 +15,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from app.coordinator.jobs.model import Demand, Intent, JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.states import TERMINAL, Status
 from app.coordinator.jobs.store import Store
 from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
@@ -141,13 +141,13 @@ def record_in(status: Status) -> JobRecord:
         user_id="",
         name="",
         submission=SubmitJobRequest(),
-        demand=Demand(),
+        resource_request=ResourceRequest(),
         created_at=1,
         updated_at=1,
         status=status,
         ended_at=1 if status in TERMINAL else 0,
         # A run that is being stopped for another reason than a request to pause.
-        intent=Intent.PREEMPT if status is Status.CHECKPOINTING else Intent.NONE,
+        stop_reason=StopReason.PREEMPT if status is Status.CHECKPOINTING else StopReason.NONE,
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.jobs.model import Demand, Intent, JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.states import Status
 from app.coordinator.resources.memory_reserve import (
     READINGS,
@@ -28,7 +28,7 @@ def job(job_id: str, started: int, memory: int = 0, status: Status = Status.TRAI
         user_id="u",
         name="n",
         submission=SubmitJobRequest(),
-        demand=Demand(memory=memory),
+        resource_request=ResourceRequest(memory=memory),
         created_at=1,
         updated_at=1,
         status=status,
@@ -56,7 +56,7 @@ class Machine:
     def _end(self, job_id: str, reason: str) -> None:
         self.ended.append(job_id)
         self.reasons.append(reason)
-        self.jobs[job_id] = replace(self.jobs[job_id], intent=Intent.MEMORY)
+        self.jobs[job_id] = replace(self.jobs[job_id], stop_reason=StopReason.MEMORY)
 
     def look(self, times: int) -> None:
         for _ in range(times):
@@ -68,7 +68,7 @@ def test_who_goes_first() -> None:
     assert newest_without_memory([]) is None
     assert newest_without_memory([asked]) is None
     assert newest_without_memory([second, first, asked]) is second
-    leaving = replace(second, intent=Intent.PAUSE)
+    leaving = replace(second, stop_reason=StopReason.PAUSE)
     waiting = job("d", 9, status=Status.QUEUED)
     exporting = job("e", 9, status=Status.EXPORTING)
     assert newest_without_memory([leaving, first, waiting, exporting]) is first

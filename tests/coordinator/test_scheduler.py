@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 
 from app.coordinator.cluster.nodes import Cluster, GpuSpec, NodeSpec
 from app.coordinator.errors import FailedPrecondition
-from app.coordinator.jobs.model import Demand, Intent, JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.states import MOVES, TERMINAL, Status
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.scheduling.steps import (
+from app.coordinator.scheduling.transitions import (
     Abandon,
     Export,
     Instruction,
     Launch,
     Prepare,
     RunEnd,
-    Step,
     Stop,
+    Transition,
 )
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus, SubmitJobRequest
 
@@ -65,16 +65,16 @@ class Bench:
             user_id="u",
             name="job",
             submission=submission,
-            demand=Demand(gpus=gpus, nodes=nodes),
+            resource_request=ResourceRequest(gpus=gpus, nodes=nodes),
             created_at=self.now,
             updated_at=self.now,
             priority=priority,
             not_before=not_before,
         )
-        self.take(self.scheduler.submit(record))
+        self.allocate(self.scheduler.submit(record))
         return record.job_id
 
-    def take(self, step: Step) -> None:
+    def allocate(self, step: Transition) -> None:
         self.scheduler.stored(step)
         for job in step.changed:
             if job.status in TERMINAL:
@@ -96,26 +96,30 @@ class Bench:
         instruction = self.todo.pop(at)
         match instruction:
             case Prepare(job):
-                self.take(self.scheduler.preparing(job.job_id))
-                self.take(self.scheduler.prepared(job.job_id))
+                self.allocate(self.scheduler.preparing(job.job_id))
+                self.allocate(self.scheduler.prepared(job.job_id))
             case Launch(job):
                 self.launched.append((job.job_id, job.run_count))
             case Stop(job, _):
                 now = self.scheduler.jobs.get(job.job_id)
                 # A second request to stop the same run finds it gone.
-                if now and now.intent is not Intent.NONE and now.run_count == job.run_count:
-                    self.take(
+                if (
+                    now
+                    and now.stop_reason is not StopReason.NONE
+                    and now.run_count == job.run_count
+                ):
+                    self.allocate(
                         self.scheduler.run_ended(job.job_id, RunEnd(exit_code=0, stopped=True))
                     )
             case Export(job):
-                self.take(self.scheduler.exported(job.job_id, "scaidrive://t/out"))
+                self.allocate(self.scheduler.exported(job.job_id, "scaidrive://t/out"))
 
     def settle(self) -> None:
         while self.todo:
             self.carry_out()
 
     def end_run(self, job_id: str, *, code: int = 0) -> None:
-        self.take(self.scheduler.run_ended(job_id, RunEnd(exit_code=code)))
+        self.allocate(self.scheduler.run_ended(job_id, RunEnd(exit_code=code)))
         self.settle()
 
     def status(self, job_id: str) -> Status:
@@ -236,7 +240,7 @@ def test_a_step_that_is_undone_has_not_happened() -> None:
         user_id="",
         name="",
         submission=SubmitJobRequest(),
-        demand=Demand(gpus=1),
+        resource_request=ResourceRequest(gpus=1),
         created_at=1,
         updated_at=1,
     )
@@ -313,38 +317,42 @@ def test_whatever_happens_nothing_is_oversubscribed_or_lost(seed: int) -> None:
                         if not (isinstance(other, Stop) and other.job.job_id == job_id)
                     ]
                     end = RunEnd(exit_code=choose.choice([0, 0, 0, 1, -9]))
-                    bench.take(scheduler.run_ended(job_id, end))
+                    bench.allocate(scheduler.run_ended(job_id, end))
                 case 6 if alive:
                     job_id = choose.choice(alive)
                     match choose.randrange(3):
                         case 0:
-                            bench.take(scheduler.cancel(job_id, "why not"))
+                            bench.allocate(scheduler.cancel(job_id, "why not"))
                         case 1:
-                            bench.take(
+                            bench.allocate(
                                 scheduler.pause(job_id, save_checkpoint=choose.random() < 0.5)
                             )
                         case 2:
-                            bench.take(scheduler.resume(job_id, checkpoint_id="", resume_from=""))
+                            bench.allocate(
+                                scheduler.resume(job_id, checkpoint_id="", resume_from="")
+                            )
                 case 7:
                     node_id = f"n{choose.randrange(4)}"
                     if choose.random() < 0.5:
-                        bench.take(scheduler.drain(node_id, force=choose.random() < 0.5, reason=""))
+                        bench.allocate(
+                            scheduler.drain(node_id, force=choose.random() < 0.5, reason="")
+                        )
                     else:
-                        bench.take(scheduler.enable(node_id))
+                        bench.allocate(scheduler.enable(node_id))
                 case 8:
-                    bench.take(scheduler.tick())
+                    bench.allocate(scheduler.tick())
         except FailedPrecondition:
             pass
     assert set(scheduler.waits()) == {job.job_id for job in scheduler.queue()}
     for node_id in bench.cluster.nodes:
-        bench.take(scheduler.enable(node_id))
+        bench.allocate(scheduler.enable(node_id))
     bench.now += 100 * SECOND
-    bench.take(scheduler.tick())
+    bench.allocate(scheduler.tick())
     for _ in range(10 * len(submitted)):
         bench.settle()
         for job in list(scheduler.jobs.values()):
             if job.status is Status.PAUSED:
-                bench.take(scheduler.resume(job.job_id, checkpoint_id="", resume_from=""))
+                bench.allocate(scheduler.resume(job.job_id, checkpoint_id="", resume_from=""))
             elif bench.status(job.job_id) is Status.TRAINING:
                 bench.end_run(job.job_id)
         if not scheduler.jobs:
@@ -359,7 +367,7 @@ def _scheduler() -> Scheduler:
     return Scheduler(cluster=cluster, clock=lambda: SECOND, run_times=RunTimes())
 
 
-def _submitted(scheduler: Scheduler, job_id: str, demand: Demand) -> Status:
+def _submitted(scheduler: Scheduler, job_id: str, resource_request: ResourceRequest) -> Status:
     scheduler.submit(
         JobRecord(
             job_id=job_id,
@@ -367,7 +375,7 @@ def _submitted(scheduler: Scheduler, job_id: str, demand: Demand) -> Status:
             user_id="u",
             name="n",
             submission=SubmitJobRequest(),
-            demand=demand,
+            resource_request=resource_request,
             created_at=len(scheduler.jobs),
             updated_at=1,
         )
@@ -377,19 +385,19 @@ def _submitted(scheduler: Scheduler, job_id: str, demand: Demand) -> Status:
 
 def test_who_asks_for_nothing_keeps_nobody_waiting_who_asks_for_something() -> None:
     scheduler = _scheduler()
-    idler = Demand(cpus=0)
+    idler = ResourceRequest(cpus=0)
     statuses = [_submitted(scheduler, f"idler-{number}", idler) for number in range(3)]
     assert statuses == [Status.SCHEDULING, Status.SCHEDULING, Status.QUEUED]
-    assert _submitted(scheduler, "cores", Demand(cpus=2)) is Status.SCHEDULING
+    assert _submitted(scheduler, "cores", ResourceRequest(cpus=2)) is Status.SCHEDULING
     assert scheduler.queue()[0].job_id == "idler-2"
     scheduler.validate()
 
 
 def test_who_asks_for_something_keeps_nobody_waiting_who_asks_for_nothing() -> None:
     scheduler = _scheduler()
-    assert _submitted(scheduler, "first", Demand(cpus=2)) is Status.SCHEDULING
-    assert _submitted(scheduler, "second", Demand(cpus=1)) is Status.QUEUED
-    assert _submitted(scheduler, "idler", Demand(cpus=0)) is Status.SCHEDULING
+    assert _submitted(scheduler, "first", ResourceRequest(cpus=2)) is Status.SCHEDULING
+    assert _submitted(scheduler, "second", ResourceRequest(cpus=1)) is Status.QUEUED
+    assert _submitted(scheduler, "idler", ResourceRequest(cpus=0)) is Status.SCHEDULING
     # It has no cores of its own, but a GPU: whoever waits for the node goes first.
-    assert _submitted(scheduler, "gpu", Demand(cpus=0, gpus=1)) is Status.QUEUED
+    assert _submitted(scheduler, "gpu", ResourceRequest(cpus=0, gpus=1)) is Status.QUEUED
     scheduler.validate()

@@ -12,7 +12,14 @@ from app.coordinator.errors import InvalidArgument
 from app.coordinator.identity.access import Grant
 from app.coordinator.jobs.listing import PAGE_BYTES, JobsPage, Order
 from app.coordinator.jobs.messages import job_message
-from app.coordinator.jobs.model import Checkpoint, Demand, Intent, JobRecord, Progress, Share
+from app.coordinator.jobs.model import (
+    Allocation,
+    Checkpoint,
+    JobRecord,
+    Progress,
+    ResourceRequest,
+    StopReason,
+)
 from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.store import Store
 from app.coordinator.jobs.store_steps import UnusableStore
@@ -26,7 +33,7 @@ def record(job_id: str = "j") -> JobRecord:
         user_id="u",
         name="n",
         submission=SubmitJobRequest(name="n", labels={"a": "b"}),
-        demand=Demand(2, 3, "A100", 4, 5, 6, ("x", "y"), (("k", "v"),)),
+        resource_request=ResourceRequest(2, 3, "A100", 4, 5, 6, ("x", "y"), (("k", "v"),)),
         created_at=1,
         updated_at=2,
     )
@@ -36,8 +43,8 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     job = replace(
         record(),
         status=Status.CHECKPOINTING,
-        intent=Intent.PAUSE,
-        placement=(Share("x", (0, 2), 5, 6), Share("y", (), 5, 6)),
+        stop_reason=StopReason.PAUSE,
+        placement=(Allocation("x", (0, 2), 5, 6), Allocation("y", (), 5, 6)),
         node_ids=("x", "y"),
         checkpoints=(Checkpoint("step-1", 1, 10, 3, sequence=7, identity="1:2", measured=1),),
         checkpoint_count=1,

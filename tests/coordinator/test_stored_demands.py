@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.coordinator.jobs.demands_step import ask_for_no_cores
-from app.coordinator.jobs.model import Demand, JobRecord, Share
+from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest
 from app.coordinator.jobs.rows import values_of
 from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.store import Store
@@ -25,7 +25,7 @@ def _job(job_id: str, status: Status, cpu_count: int, ended: int = 0) -> JobReco
         user_id="ann",
         name=job_id,
         submission=submission,
-        demand=Demand(cpus=max(cpu_count, 1)),
+        resource_request=ResourceRequest(cpus=max(cpu_count, 1)),
         status=status,
         created_at=1,
         updated_at=2,
@@ -36,7 +36,7 @@ def _job(job_id: str, status: Status, cpu_count: int, ended: int = 0) -> JobReco
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     running = replace(
-        _job("running", Status.TRAINING, 0), placement=(Share("local", (), 1, 0),), run_count=1
+        _job("running", Status.TRAINING, 0), placement=(Allocation("local", (), 1, 0),), run_count=1
     )
     path = tmp_path / "coordinator.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -58,7 +58,7 @@ def test_who_asked_for_no_cores_asks_for_none(path: Path) -> None:
         for job_id in ("waiting", "asked", "ended", "running"):
             job = store.job("acme", job_id)
             assert job is not None
-            cpus[job_id] = job.demand.cpus
+            cpus[job_id] = job.resource_request.cpus
             if job_id == "running":
-                assert job.placement == (Share("local", (), 1, 0),)
+                assert job.placement == (Allocation("local", (), 1, 0),)
     assert cpus == {"waiting": 0, "asked": 1, "ended": 1, "running": 0}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.jobs.model import Demand, JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.rows import values_of
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import Status
@@ -30,7 +30,7 @@ def _job(job_id: str, status: Status, **environment: str) -> JobRecord:
         user_id="ann",
         name=job_id,
         submission=submission,
-        demand=Demand(),
+        resource_request=ResourceRequest(),
         status=status,
         created_at=1,
         updated_at=2,

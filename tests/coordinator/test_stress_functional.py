@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from app.coordinator.jobs.model import Intent
-from app.coordinator.scheduling.steps import Step
+from app.coordinator.jobs.model import StopReason
+from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from app.coordinator.storage.job_directory import JobDir
 from generated.mindcoordinator.v1.cluster_pb2 import DrainNodeRequest, EnableNodeRequest
@@ -177,12 +177,16 @@ async def test_no_job_is_lost_or_run_twice_and_nothing_is_oversubscribed(
         steps = 0
         evicted: set[str] = set()
 
-        def checked(change: Callable[[], Step], *, also: Callable[[], None] | None = None) -> Step:
+        def checked(
+            change: Callable[[], Transition], *, also: Callable[[], None] | None = None
+        ) -> Transition:
             nonlocal steps
             step = apply(change, also=also)
             scheduler.validate()
             steps += 1
-            evicted.update(job.job_id for job in step.changed if job.intent is Intent.EVICT)
+            evicted.update(
+                job.job_id for job in step.changed if job.stop_reason is StopReason.EVICT
+            )
             if not scheduler.jobs:
                 idle.set()
             return step

@@ -44,7 +44,7 @@ async def test_a_stream_from_start_to_end(tmp_path: Path) -> None:
             assert max(len(message.logs) for message in messages) <= 1000
         changes = [change for message in live for change in message.status_changes]
         assert changes[-1].status == live[-1].end.status
-        assert len(coordinator.board) == 0
+        assert len(coordinator.job_events) == 0
 
 
 async def test_going_on_behind_a_place(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ async def test_a_watcher_that_goes_away_leaves_nothing(tmp_path: Path) -> None:
         for watcher in watchers:
             await watcher.aclose()  # type: ignore[attr-defined]  # it is a generator
         async with asyncio.timeout(10):
-            while len(coordinator.board):  # noqa: ASYNC110  # the board tells nobody
+            while len(coordinator.job_events):  # noqa: ASYNC110  # the events tell nobody
                 await asyncio.sleep(0.01)
         await client.call("CancelJob", CancelJobRequest(job_id=job_id))
         await client.end(job_id)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from app.coordinator.jobs.model import Demand, Share
+from app.coordinator.jobs.model import Allocation, ResourceRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,59 +47,62 @@ class NodeState:
     idlers: int = 0
     job_ids: set[str] = field(default_factory=set)
 
-    def could(self, demand: Demand) -> bool:
+    def fits_empty(self, resource_request: ResourceRequest) -> bool:
         """Whether an empty node of this kind gives what `demand` asks of one node."""
         spec = self.spec
         return (
-            (not demand.node_ids or spec.node_id in demand.node_ids)
-            and all(spec.labels.get(key) == value for key, value in demand.selector)
-            and demand.cpus <= spec.cpus
-            and demand.memory <= spec.memory
-            and demand.gpus <= sum(1 for gpu in spec.gpus if _suits(gpu, demand))
+            (not resource_request.node_ids or spec.node_id in resource_request.node_ids)
+            and all(spec.labels.get(key) == value for key, value in resource_request.selector)
+            and resource_request.cpus <= spec.cpus
+            and resource_request.memory <= spec.memory
+            and resource_request.gpus
+            <= sum(1 for gpu in spec.gpus if _suits(gpu, resource_request))
         )
 
-    def free_gpus(self, demand: Demand) -> list[int]:
+    def free_gpus(self, resource_request: ResourceRequest) -> list[int]:
         """Indices of the free GPUs that suit `demand`."""
         return [
             index
             for index, gpu in enumerate(self.spec.gpus)
-            if index not in self.taken_gpus and _suits(gpu, demand)
+            if index not in self.taken_gpus and _suits(gpu, resource_request)
         ]
 
-    def offer(self, demand: Demand) -> Share | None:
+    def try_fit(self, resource_request: ResourceRequest) -> Allocation | None:
         """What this node gives `demand` now, or None. Takes nothing."""
-        if self.drain is not None or not self.could(demand):
+        if self.drain is not None or not self.fits_empty(resource_request):
             return None
         spec = self.spec
-        if self.taken_cpus + demand.cpus > spec.cpus:
+        if self.taken_cpus + resource_request.cpus > spec.cpus:
             return None
-        if not demand.cpus and self.idlers >= spec.cpus:
+        if not resource_request.cpus and self.idlers >= spec.cpus:
             return None
-        if self.taken_memory + demand.memory > spec.memory:
+        if self.taken_memory + resource_request.memory > spec.memory:
             return None
-        free = self.free_gpus(demand)
-        if len(free) < demand.gpus:
+        free = self.free_gpus(resource_request)
+        if len(free) < resource_request.gpus:
             return None
         cores = (core for core in range(spec.cpus) if core not in self.taken_cores)
-        return Share(
+        return Allocation(
             spec.node_id,
-            tuple(free[: demand.gpus]),
-            demand.cpus,
-            demand.memory,
-            tuple(islice(cores, demand.cpus)),
+            tuple(free[: resource_request.gpus]),
+            resource_request.cpus,
+            resource_request.memory,
+            tuple(islice(cores, resource_request.cpus)),
         )
 
 
-def _suits(gpu: GpuSpec, demand: Demand) -> bool:
-    return (not demand.gpu_type or gpu.type == demand.gpu_type) and gpu.memory >= demand.gpu_memory
+def _suits(gpu: GpuSpec, resource_request: ResourceRequest) -> bool:
+    return (
+        not resource_request.gpu_type or gpu.type == resource_request.gpu_type
+    ) and gpu.memory >= resource_request.gpu_memory
 
 
-def _spare(node: NodeState, demand: Demand) -> tuple[int, int]:
+def _spare(node: NodeState, resource_request: ResourceRequest) -> tuple[int, int]:
     """How much of a node is left: what is taken first is least."""
     free = node.spec.cpus - node.taken_cpus
     return (
         len(node.spec.gpus) - len(node.taken_gpus),
-        free if demand.cpus else node.idlers - free,
+        free if resource_request.cpus else node.idlers - free,
     )
 
 
@@ -127,59 +130,65 @@ class Cluster:
         }
         return twin
 
-    def could_ever(self, demand: Demand) -> bool:
+    def satisfiable(self, resource_request: ResourceRequest) -> bool:
         """Whether the whole cluster, empty and with every node enabled, has what is asked."""
-        return sum(1 for node in self.nodes.values() if node.could(demand)) >= demand.nodes
+        return (
+            sum(1 for node in self.nodes.values() if node.fits_empty(resource_request))
+            >= resource_request.nodes
+        )
 
     def place(
-        self, demand: Demand, *, without: Collection[str] = frozenset()
-    ) -> tuple[Share, ...] | None:
+        self, resource_request: ResourceRequest, *, without: Collection[str] = frozenset()
+    ) -> tuple[Allocation, ...] | None:
         """Where all of `demand` fits now, nodes in `without` left out; None if nowhere.
 
         Takes the nodes that have the least to spare, so that large jobs find
         room on the others; a job that uses idle cores goes where most are idle.
         """
         offers = [
-            (_spare(node, demand), node.spec.node_id, share)
+            (_spare(node, resource_request), node.spec.node_id, allocation)
             for node in self.nodes.values()
-            if node.spec.node_id not in without and (share := node.offer(demand)) is not None
+            if node.spec.node_id not in without
+            and (allocation := node.try_fit(resource_request)) is not None
         ]
-        if len(offers) < demand.nodes:
+        if len(offers) < resource_request.nodes:
             return None
         offers.sort(key=lambda offer: offer[:2])
-        return tuple(share for _, _, share in offers[: demand.nodes])
+        return tuple(allocation for _, _, allocation in offers[: resource_request.nodes])
 
-    def take(self, job_id: str, placement: Iterable[Share]) -> None:
+    def allocate(self, job_id: str, placement: Iterable[Allocation]) -> None:
         """Give `job_id` these shares; a node that is no longer configured is passed over.
 
         Raises ValueError if a share is not free; then none is taken.
         """
         pairs = [(self.nodes[s.node_id], s) for s in placement if s.node_id in self.nodes]
-        for number, (node, share) in enumerate(pairs):
-            taken_twice = node.taken_gpus & set(share.gpus) or node.taken_cores & set(share.cores)
+        for number, (node, allocation) in enumerate(pairs):
+            taken_twice = node.taken_gpus & set(allocation.gpus) or node.taken_cores & set(
+                allocation.cores
+            )
             named_twice = any(other is node for other, _ in pairs[:number])
             if job_id in node.job_ids or taken_twice or named_twice:
-                raise ValueError(f"node {share.node_id} gave the same thing twice")
-        for node, share in pairs:
+                raise ValueError(f"node {allocation.node_id} gave the same thing twice")
+        for node, allocation in pairs:
             node.job_ids.add(job_id)
-            node.taken_gpus.update(share.gpus)
-            node.taken_cores.update(share.cores)
-            node.taken_cpus += share.cpus
-            node.taken_memory += share.memory
-            node.idlers += not share.cpus
+            node.taken_gpus.update(allocation.gpus)
+            node.taken_cores.update(allocation.cores)
+            node.taken_cpus += allocation.cpus
+            node.taken_memory += allocation.memory
+            node.idlers += not allocation.cpus
 
-    def give_back(self, job_id: str, placement: Iterable[Share]) -> None:
+    def release(self, job_id: str, placement: Iterable[Allocation]) -> None:
         """Undo `take`."""
-        for share in placement:
-            node = self.nodes.get(share.node_id)
+        for allocation in placement:
+            node = self.nodes.get(allocation.node_id)
             if node is None:
                 continue
             node.job_ids.remove(job_id)
-            node.taken_gpus.difference_update(share.gpus)
-            node.taken_cores.difference_update(share.cores)
-            node.taken_cpus -= share.cpus
-            node.taken_memory -= share.memory
-            node.idlers -= not share.cpus
+            node.taken_gpus.difference_update(allocation.gpus)
+            node.taken_cores.difference_update(allocation.cores)
+            node.taken_cpus -= allocation.cpus
+            node.taken_memory -= allocation.memory
+            node.idlers -= not allocation.cpus
 
     def release_all(self) -> None:
         """Undo every `take`."""

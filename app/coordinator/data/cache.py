@@ -38,7 +38,7 @@ _LOOK: Final = 0.1
 #: Of an entry: its files and the directories that they are in.
 _LIMITS: Final = Limits(depth=MAX_DEPTH + 1, entries=MAX_FILES * (MAX_DEPTH + 1))
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -133,7 +133,7 @@ class DataCache:
             finally:
                 with self._lock:
                     self._promised -= size
-            _log.info("data_set_cached", tenant_id=tenant_id, url=url, size_bytes=size)
+            log.info("data_set_cached", tenant_id=tenant_id, url=url, size_bytes=size)
             return entry.local_path
 
     def release(self, job_id: str) -> None:
@@ -188,7 +188,7 @@ class DataCache:
                 excess -= entry.size_bytes
                 del self._entries[key]
                 doomed.append(self._withdraw(entry.path))
-                _log.info("data_set_evicted", tenant_id=entry.tenant_id, url=entry.url)
+                log.info("data_set_evicted", tenant_id=entry.tenant_id, url=entry.url)
             self._promised += size
         # Without the lock: others only look, and must not wait for the disk.
         for path in doomed:

@@ -37,7 +37,7 @@ _FAREWELL: Final = 5.0
 _MAX_FINDING: Final = 64 * 1024
 _KEPT_WORDS: Final = 2000
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ class _Examiner:
         await asyncio.gather(*self._tasks)
         if status == 0 and self._answered:
             return ""
-        _log.error(
+        log.error(
             "data_check_died",
             tenant_id=self._tenant_id,
             status=status,

@@ -7,38 +7,38 @@ from typing import Final
 
 import structlog
 
-from app.coordinator.execution.coordinator_lines import OwnLines
+from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.job_tasks import JobTasks, pause
-from app.coordinator.execution.job_work import Hands, never
+from app.coordinator.execution.job_work import JobWork, never
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.failures import Backoff, CoordinatorStops, is_passing
-from app.coordinator.jobs.events import Board
-from app.coordinator.jobs.model import Intent, JobRecord
+from app.coordinator.jobs.events import JobEvents
+from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import RETRYABLE, RUNNING, TERMINAL, Status
 from app.coordinator.jobs.store import Store
 from app.coordinator.scheduling.job_table import AT_ONCE
 from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.scheduling.steps import (
+from app.coordinator.scheduling.transitions import (
     Abandon,
     Export,
     Instruction,
     Launch,
     Prepare,
-    Step,
     Stop,
+    Transition,
 )
 from app.coordinator.storage.disk_reserve import Reserve
 
 #: Seconds that what cannot be stored may hold up the coordinator's end.
 _CLOSE_PATIENCE: Final = 10.0
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 class Controller:
-    """The scheduler with hands. Everything runs on one event loop."""
+    """Carries out what the scheduler decides. Everything runs on one event loop."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Controller:
         scheduler: Scheduler,
         store: Store,
         workspace: Workspace,
-        board: Board,
+        job_events: JobEvents,
         run_specs: RunSpecs,
         reserve: Reserve,
         secrets: JobSecrets,
@@ -56,14 +56,14 @@ class Controller:
         """`stop_grace` is what runners grant their processes, in seconds."""
         self.scheduler = scheduler
         self._store = store
-        self._board = board
+        self._job_events = job_events
         self._reserve = reserve
         self._secrets = secrets
         self._clock = clock
         #: Set when the coordinator's end may wait no longer.
         self._leave = asyncio.Event()
-        lines = OwnLines(workspace=workspace, board=board, clock=clock)
-        self._hands = Hands(
+        lines = CoordinatorLines(workspace=workspace, job_events=job_events, clock=clock)
+        self._work = JobWork(
             scheduler=scheduler,
             workspace=workspace,
             run_specs=run_specs,
@@ -75,7 +75,7 @@ class Controller:
         )
         self._tasks = JobTasks(
             scheduler=scheduler,
-            hands=self._hands,
+            actions=self._work,
             lines=lines,
             event=self._event,
             leave=self._leave,
@@ -100,8 +100,8 @@ class Controller:
                 self._tasks.prepare(job)
             elif job.status in RUNNING:
                 self._tasks.run(job)
-                if job.intent is not Intent.NONE:
-                    self._tasks.stop(job, at_once=job.intent in AT_ONCE)
+                if job.stop_reason is not StopReason.NONE:
+                    self._tasks.stop(job, at_once=job.stop_reason in AT_ONCE)
             elif job.status is Status.EXPORTING:
                 self._tasks.export(job)
         self._ring()
@@ -116,7 +116,7 @@ class Controller:
         try:
             await self._event(self.scheduler.close, never)
         except Exception as error:  # the coordinator ends all the same, and no job is lost
-            _log.error("runs_not_asked_to_leave", exc_info=error)
+            log.error("runs_not_asked_to_leave", exc_info=error)
             self._tasks.let_go()
         finally:
             timer.cancel()
@@ -126,11 +126,13 @@ class Controller:
         await self._tasks.close(patience=_CLOSE_PATIENCE)
         if self._alarm is not None:
             self._alarm.cancel()
-        self._hands.close()
+        self._work.close()
 
     # Steps
 
-    def apply(self, change: Callable[[], Step], *, also: Callable[[], None] | None = None) -> Step:
+    def apply(
+        self, change: Callable[[], Transition], *, also: Callable[[], None] | None = None
+    ) -> Transition:
         """Change jobs: the one way to do it. All of it is stored, with `also` in the same
         transaction, and then set going; or nothing has happened.
 
@@ -138,42 +140,42 @@ class Controller:
         `change` and `also` do, and sqlite3.Error.
         """
         try:
-            step = change()
+            transition = change()
         except BaseException:
-            self.scheduler.revert(self.scheduler.take_step())
+            self.scheduler.revert(self.scheduler.take_transition())
             raise
         try:
             try:
-                self._save(step, also)
+                self._save(transition, also)
             except sqlite3.OperationalError:
                 if not self._reserve.release():
                     raise
-                _log.warning("disk_reserve_released")
-                self._save(step, also)
+                log.warning("disk_reserve_released")
+                self._save(transition, also)
         except BaseException:
-            self.scheduler.revert(step)
+            self.scheduler.revert(transition)
             raise
-        self.scheduler.stored(step)
-        said = {job_id: _said(job) for job_id, job in step.before.items()}
-        if any(job.status in TERMINAL for job in step.changed):
+        self.scheduler.stored(transition)
+        said = {job_id: _said(job) for job_id, job in transition.before.items()}
+        if any(job.status in TERMINAL for job in transition.changed):
             self._reserve.fill()
-        for job in step.changed:
+        for job in transition.changed:
             if job.status in TERMINAL - RETRYABLE:
                 self._forget_secrets(job.job_id)
             if _said(job) != said.get(job.job_id):
                 said[job.job_id] = _said(job)
-                self._board.announce(job)
-                _log.info(
+                self._job_events.announce(job)
+                log.info(
                     "job_changed",
                     job_id=job.job_id,
                     tenant_id=job.tenant_id,
                     status=job.status.name,
                     message=job.message,
                 )
-        for instruction in step.instructions:
+        for instruction in transition.instructions:
             self._carry_out(instruction)
         self._set_alarm()
-        return step
+        return transition
 
     def end_for_memory(self, job_id: str, reason: str) -> None:
         """End a run at once, since the machine is short of memory. Raises sqlite3.Error."""
@@ -184,19 +186,19 @@ class Controller:
         try:
             self._secrets.forget(job_id)
         except OSError as error:
-            _log.error("secrets_not_removed", job_id=job_id, reason=error.strerror)
+            log.error("secrets_not_removed", job_id=job_id, reason=error.strerror)
 
-    def _save(self, step: Step, also: Callable[[], None] | None) -> None:
+    def _save(self, transition: Transition, also: Callable[[], None] | None) -> None:
         with self._store.transaction():
-            self._store.save_jobs(step.newest().values())
-            for job_id, job in step.newest().items():
-                self._store.save_checkpoints(step.before[job_id], job)
-            for node_id in step.drained:
+            self._store.save_jobs(transition.newest().values())
+            for job_id, job in transition.newest().items():
+                self._store.save_checkpoints(transition.before[job_id], job)
+            for node_id in transition.drained:
                 self._store.save_drain(node_id, self.scheduler.cluster.nodes[node_id].drain)
             if also is not None:
                 also()
 
-    async def _event(self, change: Callable[[], Step], void: Callable[[], bool]) -> None:
+    async def _event(self, change: Callable[[], Transition], void: Callable[[], bool]) -> None:
         """Apply a change that must come to pass, however long the disk is full, unless it is void
         by then. Raises CoordinatorStops, and what the change does."""
         backoff = Backoff()
@@ -208,7 +210,7 @@ class Controller:
                     raise
                 seconds = backoff.after_failure()
                 if backoff.worth_a_line:
-                    _log.error("state_not_stored", failures=backoff.failures, reason=str(error))
+                    log.error("state_not_stored", failures=backoff.failures, reason=str(error))
                 if self._leave.is_set():
                     raise CoordinatorStops from error
                 await pause(seconds, unless=self._leave)
@@ -231,7 +233,7 @@ class Controller:
         except Exception as error:  # time goes on for all jobs, whatever is wrong with one
             seconds = self._alarm_backoff.after_failure()
             if self._alarm_backoff.worth_a_line:
-                _log.error(
+                log.error(
                     "time_not_passed_on",
                     failures=self._alarm_backoff.failures,
                     exc_info=None if is_passing(error) else error,
@@ -245,7 +247,7 @@ class Controller:
 
     def notice(self, job_id: str) -> None:
         """A runner tells that a job's log or metrics have grown."""
-        self._board.wake(job_id)
+        self._job_events.wake(job_id)
         self._tasks.notice(job_id)
 
     def _carry_out(self, instruction: Instruction) -> None:

@@ -6,21 +6,23 @@ from collections.abc import Callable
 import structlog
 
 from app.coordinator.execution.workspace import Workspace
-from app.coordinator.jobs.events import Board
+from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.logs.log import LogWriter
 from app.coordinator.storage.locks import locked
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
-class OwnLines:
+class CoordinatorLines:
     """Writes lines of the coordinator's into jobs' logs."""
 
-    def __init__(self, *, workspace: Workspace, board: Board, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, *, workspace: Workspace, job_events: JobEvents, clock: Callable[[], int]
+    ) -> None:
         self._workspace = workspace
-        self._board = board
+        self._job_events = job_events
         self._clock = clock
 
     async def say(self, job: JobRecord, text: str) -> None:
@@ -32,8 +34,8 @@ class OwnLines:
         try:
             await asyncio.to_thread(self._write, job, text)
         except Exception as error:  # whatever state the log is in: it is only told of
-            _log.error("log_not_written", job_id=job.job_id, line=text, exc_info=error)
-        self._board.wake(job.job_id)
+            log.error("log_not_written", job_id=job.job_id, line=text, exc_info=error)
+        self._job_events.wake(job.job_id)
 
     def _write(self, job: JobRecord, text: str) -> None:
         directory = self._workspace.directory(job.job_id)

@@ -12,7 +12,7 @@ from app.coordinator.data.drive import SCHEME, BadUrl, Drive
 from app.coordinator.identity.access import Access
 from app.coordinator.jobs.model import JobRecord
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 class Inputs:
@@ -48,7 +48,7 @@ class Inputs:
                 cached = None
             if cached is not None:
                 return cached
-            _log.warning("data_set_not_cached", tenant_id=job.tenant_id, url=url)
+            log.warning("data_set_not_cached", tenant_id=job.tenant_id, url=url)
         return self._drive.find(access, url)
 
     def release(self, job_id: str) -> None:

@@ -16,15 +16,15 @@ from typing import Final, Protocol
 import structlog
 
 from app.coordinator.engines.local.launcher import RunnerHandle
-from app.coordinator.execution.coordinator_lines import OwnLines
+from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.observing import Observer
 from app.coordinator.failures import Backoff, CoordinatorStops, is_passing, reason_of
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.scheduling.steps import Step
+from app.coordinator.scheduling.transitions import Transition
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 #: Seconds that a runner may take beyond the grace of its processes, once it was asked to stop.
 STOP_MARGIN: Final = 60.0
@@ -64,7 +64,7 @@ class JobTask:
         try:
             self.handle.signal(self.wanted)
         except OSError as error:  # it is killed when it has not left in time
-            _log.error("runner_not_asked", task=self.task.get_name(), exc_info=error)
+            log.error("runner_not_asked", task=self.task.get_name(), exc_info=error)
 
     def abandon(self) -> None:
         """Give up what can be given up."""
@@ -78,14 +78,14 @@ class JobTask:
 
 #: Applies a change, however long it takes until it can be stored, unless it is void by then.
 #: Raises CoordinatorStops, and what the change does.
-Event = Callable[[Callable[[], Step], Callable[[], bool]], Awaitable[None]]
+Event = Callable[[Callable[[], Transition], Callable[[], bool]], Awaitable[None]]
 
 #: Does something for a job. What it raises is classified. It is called again after a failure that
 #: passes, and must go on from where things are.
 Do = Callable[[JobRecord, JobTask], Awaitable[None]]
 
 
-class Hands(Protocol):
+class JobActions(Protocol):
     """What is done for jobs."""
 
     async def prepare(self, job: JobRecord, task: JobTask) -> None:
@@ -111,14 +111,14 @@ class JobTasks:
         self,
         *,
         scheduler: Scheduler,
-        hands: Hands,
-        lines: OwnLines,
+        actions: JobActions,
+        lines: CoordinatorLines,
         event: Event,
         leave: asyncio.Event,
     ) -> None:
         """`leave` ends all pauses, with CoordinatorStops."""
         self._scheduler = scheduler
-        self._hands = hands
+        self._actions = actions
         self._lines = lines
         self._event = event
         self._leave = leave
@@ -128,15 +128,15 @@ class JobTasks:
 
     def prepare(self, job: JobRecord) -> JobTask:
         """Begin to set the job's directory up."""
-        return self._begin(job, "prepared", self._hands.prepare)
+        return self._begin(job, "prepared", self._actions.prepare)
 
     def run(self, job: JobRecord) -> JobTask:
         """Begin the job's newest run, or take it up again."""
-        return self._begin(job, "run", self._hands.run)
+        return self._begin(job, "run", self._actions.run)
 
     def export(self, job: JobRecord) -> JobTask:
         """Begin to bring the job's artefacts to their destination."""
-        return self._begin(job, "exported", self._hands.export)
+        return self._begin(job, "exported", self._actions.export)
 
     def give_up(self, job: JobRecord, problem: Exception) -> JobTask:
         """End a job that cannot be taken up again."""
@@ -209,7 +209,7 @@ class JobTasks:
                 await asyncio.wait([before.task])
             await self._carry_through(job, task, what, do)
         except CoordinatorStops:
-            _log.warning("job_left_as_it_is", job_id=job.job_id, doing=what)
+            log.warning("job_left_as_it_is", job_id=job.job_id, doing=what)
         finally:
             if task.handle is not None:
                 task.handle.close()
@@ -229,7 +229,7 @@ class JobTasks:
                 raise
             except Exception as error:  # each of the classes has its own way, and none is dropped
                 if not self._answers_for(job, task):
-                    _log.warning(
+                    log.warning(
                         "job_task_failed", job_id=job.job_id, doing=what, void=True, exc_info=error
                     )
                     return
@@ -246,7 +246,7 @@ class JobTasks:
         """Pause before another try. Raises CoordinatorStops."""
         seconds = backoff.after_failure()
         if backoff.worth_a_line:
-            _log.warning(
+            log.warning(
                 "job_has_to_wait",
                 job_id=job.job_id,
                 doing=what,
@@ -260,14 +260,14 @@ class JobTasks:
 
     async def _break_off(self, job: JobRecord, task: JobTask, what: str, error: Exception) -> None:
         """End a job that cannot go on. Raises CoordinatorStops."""
-        _log.error("job_task_failed", job_id=job.job_id, doing=what, exc_info=error)
+        log.error("job_task_failed", job_id=job.job_id, doing=what, exc_info=error)
         reason = f"The job could not be {what}: {reason_of(error)}."
         backoff = Backoff()
         killed = told = False
         while self._answers_for(job, task):
             try:
                 if not killed and self._scheduler.jobs[job.job_id].status in RUNNING:
-                    await self._hands.kill_run(job, task)
+                    await self._actions.kill_run(job, task)
                 killed = True
                 if not told:
                     await self._lines.say(job, reason)
@@ -281,7 +281,7 @@ class JobTasks:
             except Exception as again:  # its resources may not be given away while it may live
                 seconds = backoff.after_failure()
                 if backoff.worth_a_line:
-                    _log.error(
+                    log.error(
                         "job_not_ended",
                         job_id=job.job_id,
                         failures=backoff.failures,
@@ -312,9 +312,9 @@ class JobTasks:
 
     def _release(self, job: JobRecord) -> None:
         try:
-            self._hands.release(job)
+            self._actions.release(job)
         except Exception as error:  # of the cache alone: it evicts what nobody holds at its start
-            _log.error("inputs_not_released", job_id=job.job_id, exc_info=error)
+            log.error("inputs_not_released", job_id=job.job_id, exc_info=error)
 
 
 async def pause(seconds: float, *, unless: asyncio.Event) -> None:

@@ -18,17 +18,17 @@ from app.coordinator.engines.local import launcher
 from app.coordinator.engines.local.launcher import NeverStarted, RunnerHandle
 from app.coordinator.engines.local.run_killing import kill_run
 from app.coordinator.execution.checkpoints import CheckpointFinder
-from app.coordinator.execution.coordinator_lines import OwnLines
+from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.job_tasks import STOP_MARGIN, Event, JobTask
 from app.coordinator.execution.observing import Look, Observer
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Unprepared, Workspace
 from app.coordinator.failures import is_disk_full, is_passing
-from app.coordinator.jobs.model import Intent, JobRecord
+from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import Status
 from app.coordinator.metrics.snapshots import MetricsReader, progress_of
 from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.scheduling.steps import RunEnd, Step
+from app.coordinator.scheduling.transitions import RunEnd, Transition
 from app.coordinator.storage.disk_reserve import Reserve
 from app.coordinator.storage.job_directory import RunDir
 from app.coordinator.storage.job_directory_steps import NewerFormat, bring_up
@@ -45,7 +45,7 @@ _PREPARING: Final = 32
 #: for those of others.
 _EXPORTING: Final = 32
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 _T = TypeVar("_T")
 
 
@@ -54,7 +54,7 @@ def never() -> bool:
     return False
 
 
-class Hands:
+class JobWork:
     """Does for jobs what the scheduler decides, and tells it by `event` how that went."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Hands:
         scheduler: Scheduler,
         workspace: Workspace,
         run_specs: RunSpecs,
-        lines: OwnLines,
+        lines: CoordinatorLines,
         reserve: Reserve,
         stop_grace: float,
         clock: Callable[[], int],
@@ -179,7 +179,7 @@ class Hands:
                 if gone.done():
                     break
                 if self._has_overstayed(task):
-                    _log.error("runner_overstayed", job_id=job.job_id)
+                    log.error("runner_overstayed", job_id=job.job_id)
                     await asyncio.to_thread(kill_run, self._directory(job))
                 await observer.look()
                 await asyncio.wait([gone], timeout=OBSERVE_INTERVAL)
@@ -217,7 +217,7 @@ class Hands:
         )
 
     def _look_at_progress(self, job: JobRecord) -> Look:
-        def look(notes: list[str], *, last: bool) -> Callable[[], Step]:
+        def look(notes: list[str], *, last: bool) -> Callable[[], Transition]:
             progress = None
             current = self._scheduler.jobs[job.job_id]
             directory = self._workspace.directory(job.job_id)
@@ -235,7 +235,7 @@ class Hands:
 
         removal: Future[None] | None = None
 
-        def look(notes: list[str], *, last: bool) -> Callable[[], Step]:
+        def look(notes: list[str], *, last: bool) -> Callable[[], Transition]:
             nonlocal removal
             checkpoints = None
             # The tenant's own files: they may be in any state.
@@ -256,13 +256,13 @@ class Hands:
             self._workspace.remove_leftovers(job)
         except (BadUrl, OSError) as error:
             # The next look finds them again.
-            _log.warning("checkpoints_not_removed", job_id=job.job_id, reason=str(error))
+            log.warning("checkpoints_not_removed", job_id=job.job_id, reason=str(error))
 
     async def _clear_temporary(self, job: JobRecord) -> None:
         try:
             await asyncio.to_thread(self._workspace.clear_temporary, job)
         except Exception as error:  # what is left takes up space, until the job runs again
-            _log.warning("temporary_files_left", job_id=job.job_id, exc_info=error)
+            log.warning("temporary_files_left", job_id=job.job_id, exc_info=error)
 
     async def kill_run(self, job: JobRecord, task: JobTask) -> None:
         """End the job's newest run by force: nothing of it lives afterwards.
@@ -281,7 +281,7 @@ class Hands:
         try:
             made = await _in(self._exporting, self._workspace.export, job, task.abandoned)
         except Abandoned:
-            if self._scheduler.jobs[job.job_id].intent is not Intent.CANCEL:
+            if self._scheduler.jobs[job.job_id].stop_reason is not StopReason.CANCEL:
                 # The coordinator stops: it is done again at the next start.
                 return
             problem = "It was cancelled."

@@ -33,8 +33,8 @@ def places_of(job: JobRecord) -> list[RankPlace]:
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     return [
         RankPlace(
-            share.node_id,
-            share.gpus,
+            allocation.node_id,
+            allocation.gpus,
             {
                 "RANK": str(node_rank * local_size + local_rank),
                 "WORLD_SIZE": str(nodes * local_size),
@@ -44,7 +44,7 @@ def places_of(job: JobRecord) -> list[RankPlace]:
                 **meeting,
             },
         )
-        for node_rank, share in enumerate(job.placement)
+        for node_rank, allocation in enumerate(job.placement)
         for local_rank in range(local_size)
     ]
 

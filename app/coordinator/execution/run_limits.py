@@ -32,7 +32,7 @@ _NICE: Final = 10
 #: (proc(5), oom_score_adj): runs before all else, those that asked for no memory before others.
 _LAST_RESORT: Final = {True: 500, False: 800}
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 class RunLimits:
@@ -91,12 +91,12 @@ class RunLimits:
             affinity_filter = make_affinity_filter()
         except NoFilter as error:
             affinity_filter = ""
-            _log.warning("cores_can_be_left", reason=str(error))
+            log.warning("cores_can_be_left", reason=str(error))
         groups = None
         try:
             groups = find_parent()
         except NoGroups as error:
-            _log.info("memory_is_read", reason=str(error))
+            log.info("memory_is_read", reason=str(error))
         room = find_process_room(runs=2 * cluster_cores)
         limits = cls(
             cores=sorted(os.sched_getaffinity(0)),
@@ -127,9 +127,9 @@ class RunLimits:
             "bound": f"{room.source} = {room.limit}",
         }
         if room.left < SMALLEST_SHARE * self._process_parts:
-            _log.warning("processes_short", **about)
+            log.warning("processes_short", **about)
         else:
-            _log.info("processes_of_a_run", **about)
+            log.info("processes_of_a_run", **about)
 
     def section(
         self,
@@ -202,17 +202,21 @@ class RunLimits:
         A node of more cores than this machine has gives each of those several
         times.
         """
-        if not _cpus_of(job) or any(len(share.cores) < share.cpus for share in job.placement):
+        if not _cpus_of(job) or any(
+            len(allocation.cores) < allocation.cpus for allocation in job.placement
+        ):
             return []
         own = {
-            self._cores[core % len(self._cores)] for share in job.placement for core in share.cores
+            self._cores[core % len(self._cores)]
+            for allocation in job.placement
+            for core in allocation.cores
         }
         return sorted(own) if len(own) < len(self._cores) else []
 
 
 def _cpus_of(job: JobRecord) -> int:
-    return sum(share.cpus for share in job.placement)
+    return sum(allocation.cpus for allocation in job.placement)
 
 
 def _memory_of(job: JobRecord) -> int:
-    return sum(share.memory for share in job.placement)
+    return sum(allocation.memory for allocation in job.placement)

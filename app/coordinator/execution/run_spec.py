@@ -167,8 +167,10 @@ class RunSpecs:
 
     def _gpus_of(self, job: JobRecord) -> list[int]:
         """The GPUs of this machine that the job holds."""
-        shares = [share for share in job.placement if share.node_id == self._node_id]
-        return sorted({index for share in shares for index in share.gpus})
+        allocations = [
+            allocation for allocation in job.placement if allocation.node_id == self._node_id
+        ]
+        return sorted({index for allocation in allocations for index in allocation.gpus})
 
     def _visible_gpus(self, place: RankPlace) -> str:
         """GPUs of this machine; those of a virtual node are not there."""

@@ -14,7 +14,7 @@ from joserfc.jwk import RSAKey
 _PATIENCE: Final = 5.0
 _MAX_BYTES: Final = 256 * 1024
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 class KeysUnavailable(Exception):
@@ -73,7 +73,7 @@ class KeySet:
     def _fetched(self, task: asyncio.Task[None]) -> None:
         self._fetch = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("token_keys_fetch_failed", exc_info=error)
+            log.error("token_keys_fetch_failed", exc_info=error)
 
     async def _fetch_keys(self) -> None:
         try:
@@ -85,7 +85,7 @@ class KeySet:
                 body = await _read(answer.content)
             keys = _rsa_keys(body)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            _log.warning("token_keys_not_fetched", url=self._url, reason=str(error) or repr(error))
+            log.warning("token_keys_not_fetched", url=self._url, reason=str(error) or repr(error))
             return
         self._keys = keys
         self._fetched_at = self._clock()
@@ -116,5 +116,5 @@ def _rsa_keys(body: bytes) -> dict[str, RSAKey]:
                 try:
                     keys[kid] = RSAKey.import_key({k: entry[k] for k in ("kty", "n", "e")})
                 except (JoseError, KeyError, TypeError, ValueError) as error:
-                    _log.warning("token_key_unusable", kid=kid, reason=type(error).__name__)
+                    log.warning("token_key_unusable", kid=kid, reason=type(error).__name__)
     return keys

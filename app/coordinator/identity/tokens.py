@@ -22,7 +22,7 @@ from app.coordinator.identity.peer import Peer
 AUDIENCES: Final = {"x-scaidrive-token": "scaidrive", "x-scaiatlas-token": "scaiatlas"}
 _MAX_TOKEN: Final = 16 * 1024
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 class TokenChecker:
@@ -83,7 +83,7 @@ class TokenChecker:
 
 
 def _refused(audience: str, why: str, kind: str = "") -> Unauthenticated:
-    _log.info("token_refused", audience=audience, reason=why, kind=kind)
+    log.info("token_refused", audience=audience, reason=why, kind=kind)
     return Unauthenticated(f"the {audience} token cannot be used: {why}")
 
 

@@ -11,7 +11,7 @@ from app.coordinator.jobs.model import JobRecord
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """One watcher's place on the board."""
+    """One watcher's subscription."""
 
     news: asyncio.Event = field(default_factory=asyncio.Event)
     #: Versions of the job whose status or message is new, oldest first.
@@ -27,7 +27,7 @@ class Subscription:
         self.changes[:0] = changes
 
 
-class Board:
+class JobEvents:
     """The subscriptions by job, up to a number of them."""
 
     def __init__(self, *, limit: int) -> None:

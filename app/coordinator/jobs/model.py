@@ -27,7 +27,7 @@ class Kind(StrEnum):
     EVALUATION = "evaluation"
 
 
-class Intent(StrEnum):
+class StopReason(StrEnum):
     """Why a run is being stopped; decides what becomes of the job when it is over."""
 
     NONE = ""
@@ -50,7 +50,7 @@ class Intent(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class ResourceRequest:
     """What a job needs on each of `nodes` nodes, all at once."""
 
     nodes: int = 1
@@ -70,7 +70,7 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Allocation:
     """What a job holds of one node."""
 
     node_id: str
@@ -133,7 +133,7 @@ class JobRecord:
     name: str
     #: As it was submitted, with defaults filled in. Never changed.
     submission: SubmitJobRequest = field(repr=False)
-    demand: Demand
+    resource_request: ResourceRequest
     created_at: int
     updated_at: int
     kind: Kind = Kind.TRAINING
@@ -151,9 +151,9 @@ class JobRecord:
     run_count: int = 0
     #: Retries that the coordinator made by itself.
     retry_count: int = 0
-    intent: Intent = Intent.NONE
-    intent_reason: str = ""
-    placement: tuple[Share, ...] = ()
+    stop_reason: StopReason = StopReason.NONE
+    stop_message: str = ""
+    placement: tuple[Allocation, ...] = ()
     #: Where it runs or ran.
     node_ids: tuple[str, ...] = ()
     #: Directory of the checkpoint that the next run starts from, or empty.

@@ -7,7 +7,15 @@ import orjson
 from google.protobuf.message import DecodeError, Message
 
 from app.coordinator.identity.access import Grant
-from app.coordinator.jobs.model import Checkpoint, Demand, Intent, JobRecord, Kind, Progress, Share
+from app.coordinator.jobs.model import (
+    Allocation,
+    Checkpoint,
+    JobRecord,
+    Kind,
+    Progress,
+    ResourceRequest,
+    StopReason,
+)
 from app.coordinator.jobs.states import Status
 from generated.mindcoordinator.v1.evaluations_pb2 import SubmitEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
@@ -43,13 +51,13 @@ def _state(job: JobRecord) -> dict[str, Any]:
     return {
         "message": job.message,
         "error_message": job.error_message,
-        "demand": job.demand,
+        "demand": job.resource_request,
         "grant": job.grant,
         "parent_job_id": job.parent_job_id,
         "run_count": job.run_count,
         "retry_count": job.retry_count,
-        "intent": job.intent,
-        "intent_reason": job.intent_reason,
+        "intent": job.stop_reason,
+        "intent_reason": job.stop_message,
         "placement": job.placement,
         "node_ids": job.node_ids,
         "resume_from": job.resume_from,
@@ -69,7 +77,7 @@ def failed_record_of(row: sqlite3.Row, reason: str, now: int) -> JobRecord:
         user_id=row["user_id"],
         name=row["name"],
         submission=_parsed(SubmitJobRequest, row["submission"]) or SubmitJobRequest(),
-        demand=Demand(),
+        resource_request=ResourceRequest(),
         created_at=row["created_at"],
         updated_at=now,
         kind=Kind.EVALUATION if row["kind"] == Kind.EVALUATION else Kind.TRAINING,
@@ -101,7 +109,7 @@ def record_of(
 ) -> JobRecord:
     """The job of a row, and of rows of the table of checkpoints."""
     state = orjson.loads(row["state"])
-    demand = state.pop("demand")
+    resource_request = state.pop("demand")
     return JobRecord(
         job_id=row["job_id"],
         tenant_id=row["tenant_id"],
@@ -122,24 +130,26 @@ def record_of(
         evaluation=SubmitEvaluationRequest.FromString(row["evaluation"])
         if row["evaluation"] is not None
         else None,
-        demand=Demand(
+        resource_request=ResourceRequest(
             **{
-                **demand,
-                "node_ids": tuple(demand["node_ids"]),
-                "selector": tuple((key, value) for key, value in demand["selector"]),
+                **resource_request,
+                "node_ids": tuple(resource_request["node_ids"]),
+                "selector": tuple((key, value) for key, value in resource_request["selector"]),
             }
         ),
         grant=Grant.stored(state.pop("grant", None)),
-        intent=Intent(state.pop("intent")),
+        # Their names in the store are those of its first version.
+        stop_reason=StopReason(state.pop("intent")),
+        stop_message=state.pop("intent_reason"),
         placement=tuple(
-            Share(
-                share["node_id"],
-                tuple(share["gpus"]),
-                share["cpus"],
-                share["memory"],
-                tuple(share.get("cores", ())),
+            Allocation(
+                allocation["node_id"],
+                tuple(allocation["gpus"]),
+                allocation["cpus"],
+                allocation["memory"],
+                tuple(allocation.get("cores", ())),
             )
-            for share in state.pop("placement")
+            for allocation in state.pop("placement")
         ),
         node_ids=tuple(state.pop("node_ids")),
         progress=Progress.stored(state.pop("progress")),

@@ -13,7 +13,7 @@ from app.credentials import MASK, shown_value
 from app.files.json_files import read_json, write_json
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 def move_secrets_apart(db: sqlite3.Connection) -> None:
@@ -48,7 +48,7 @@ def move_secrets_apart(db: sqlite3.Connection) -> None:
         try:
             _mask_files(JobDir(data_dir / "jobs" / job_id))
         except (OSError, ValueError) as error:
-            _log.warning(
+            log.warning(
                 "credentials_left_in_files",
                 job_id=job_id,
                 reason=str(error),

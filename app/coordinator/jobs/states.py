@@ -71,7 +71,7 @@ MOVES: Final[dict[Status, frozenset[Status]]] = {
 }
 
 #: States that end a run for good.
-TERMINAL: Final = frozenset(status for status, moves in MOVES.items() if not moves)
+TERMINAL: Final = frozenset(status for status, table in MOVES.items() if not table)
 #: States that wait for their turn or for resources.
 WAITING: Final = frozenset({_S.PENDING, _S.QUEUED})
 #: States that hold resources on nodes.

@@ -30,7 +30,7 @@ from app.coordinator.jobs.rows import failed_record_of, record_of, values_of
 from app.coordinator.jobs.states import RETRYABLE, TERMINAL, Status
 from app.coordinator.jobs.store_steps import bring_up
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +160,8 @@ class Store:
             try:
                 self._record_of(row)
             except Exception as error:  # whatever is in the row
-                _log.error("job_not_readable", job_id=row["job_id"], row=repr(tuple(row))[:10_000])
-                _log.error("job_not_readable", job_id=row["job_id"], exc_info=error)
+                log.error("job_not_readable", job_id=row["job_id"], row=repr(tuple(row))[:10_000])
+                log.error("job_not_readable", job_id=row["job_id"], exc_info=error)
                 self._replace(failed_record_of(row, reason, now))
                 failed.append(row["job_id"])
         return failed

@@ -32,7 +32,7 @@ MAX_BYTES: Final = 4 * 1024 * 1024
 def job_metrics(
     directory: JobDir, request: GetJobMetricsRequest, *, ended: bool
 ) -> GetJobMetricsResponse:
-    """A job's metrics so far, downsampled. Blocks. Raises Refused."""
+    """A job's metrics so far, downsampled. Blocks. Raises RequestError."""
     if not 0 <= request.max_points <= MAX_POINTS:
         raise InvalidArgument("max_points", f"it is not from 0 to {MAX_POINTS}")
     if ended:

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from app.coordinator.jobs.model import Intent, JobRecord
+from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import RUNNING
 
 #: Seconds between two readings.
@@ -26,7 +26,7 @@ SETTLING: Final = 2.0
 _MIB: Final = 1024**2
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 class MemoryReserve:
@@ -61,7 +61,7 @@ class MemoryReserve:
             try:
                 self.look()
             except Exception as error:  # the next reading may do better, and jobs need none
-                _log.error("memory_not_looked_at", reason=str(error), exc_info=error)
+                log.error("memory_not_looked_at", reason=str(error), exc_info=error)
 
     def look(self) -> None:
         """Take a reading, and end a job if it is time. Raises what `end` and `available` do."""
@@ -78,7 +78,7 @@ class MemoryReserve:
         if victim is None:
             if not self._complained:
                 self._complained = True
-                _log.warning(
+                log.warning(
                     "memory_short",
                     reason="all jobs that run have asked for memory_bytes, or none runs",
                     advice="See what else uses memory on this machine.",
@@ -86,7 +86,7 @@ class MemoryReserve:
                 )
             return
         # Memory that a job hides is of this kind (docs/security.md).
-        _log.warning("memory_short", ended=victim.job_id, shared_memory=shared_memory())
+        log.warning("memory_short", ended=victim.job_id, shared_memory=shared_memory())
         self._end(
             victim.job_id,
             f"The machine had less than {self._reserve / _MIB:.0f} MiB of memory left"
@@ -100,7 +100,9 @@ class MemoryReserve:
         """Whether the job that was ended last is there, or was a moment ago."""
         if not self._ended:
             return False
-        if any(job.intent is Intent.MEMORY and job.status in RUNNING for job in self._jobs()):
+        if any(
+            job.stop_reason is StopReason.MEMORY and job.status in RUNNING for job in self._jobs()
+        ):
             return True
         if self._gone_at is None:
             self._gone_at = self._clock()
@@ -116,7 +118,9 @@ def newest_without_memory(jobs: Iterable[JobRecord]) -> JobRecord | None:
     able = [
         job
         for job in jobs
-        if job.status in RUNNING and job.intent is Intent.NONE and not job.demand.memory
+        if job.status in RUNNING
+        and job.stop_reason is StopReason.NONE
+        and not job.resource_request.memory
     ]
     return max(able, key=lambda job: (job.run_started_at, job.job_id), default=None)
 

@@ -66,15 +66,15 @@ def waits(
         start = max(clock, (job.not_before - now) / _SECOND)
         while ends and ends[0][0] <= start:
             _, over = heapq.heappop(ends)
-            trial.give_back(over, placements[over])
-        while (placement := trial.place(job.demand)) is None and ends:
+            trial.release(over, placements[over])
+        while (placement := trial.place(job.resource_request)) is None and ends:
             start, over = heapq.heappop(ends)
-            trial.give_back(over, placements[over])
+            trial.release(over, placements[over])
         if job.not_before <= now:
             clock = start
         answer[job.job_id] = max(0, round(min(start, LONGEST)))
         if placement is not None:
-            trial.take(job.job_id, placement)
+            trial.allocate(job.job_id, placement)
             placements[job.job_id] = placement
             heapq.heappush(ends, (start + run_times.expected(by_id[job.job_id]), job.job_id))
     return answer

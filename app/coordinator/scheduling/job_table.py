@@ -1,6 +1,6 @@
 """The jobs that have not ended, and every way in which one of them changes.
 
-What is changed is gathered into a `Step`, until it is taken.
+What is changed is gathered into a `Transition`, until it is taken.
 """
 
 from collections.abc import Callable, Iterable
@@ -8,20 +8,20 @@ from dataclasses import replace
 from typing import Any, Final
 
 from app.coordinator.cluster.nodes import Cluster
-from app.coordinator.jobs.model import Intent, JobRecord, checkpoint_url
+from app.coordinator.jobs.model import JobRecord, StopReason, checkpoint_url
 from app.coordinator.jobs.states import HOLDING, TERMINAL, Status, check_move
-from app.coordinator.scheduling.steps import Export, Step, Stop
+from app.coordinator.scheduling.transitions import Export, Stop, Transition
 
 #: What a run is told to do, by why it is being stopped.
 LEAVING: Final = {
-    Intent.PAUSE: "Saving a checkpoint before it is paused.",
-    Intent.PAUSE_NOW: "Being paused.",
-    Intent.PREEMPT: "Saving a checkpoint before it gives way to a job of higher priority.",
-    Intent.REQUEUE: "Saving a checkpoint: the coordinator stops.",
-    Intent.EVICT: "Saving a checkpoint: its node is being drained.",
-    Intent.TIMEOUT: "Saving a checkpoint: it has run for as long as it may.",
-    Intent.MEMORY: "Being ended: the machine is short of memory.",
-    Intent.CANCEL: "Being cancelled.",
+    StopReason.PAUSE: "Saving a checkpoint before it is paused.",
+    StopReason.PAUSE_NOW: "Being paused.",
+    StopReason.PREEMPT: "Saving a checkpoint before it gives way to a job of higher priority.",
+    StopReason.REQUEUE: "Saving a checkpoint: the coordinator stops.",
+    StopReason.EVICT: "Saving a checkpoint: its node is being drained.",
+    StopReason.TIMEOUT: "Saving a checkpoint: it has run for as long as it may.",
+    StopReason.MEMORY: "Being ended: the machine is short of memory.",
+    StopReason.CANCEL: "Being cancelled.",
 }
 #: What is to be done about an export that has failed.
 EXPORTED_BY_RETRY: Final = (
@@ -29,22 +29,22 @@ EXPORTED_BY_RETRY: Final = (
     " checkpoint_id or other resources runs it again."
 )
 #: A run that is stopped for one of these is not asked first.
-AT_ONCE: Final = frozenset({Intent.PAUSE_NOW, Intent.MEMORY})
+AT_ONCE: Final = frozenset({StopReason.PAUSE_NOW, StopReason.MEMORY})
 
 
-class Moves:
+class JobTable:
     """The jobs with the resources that they hold; the only place where a job's state changes."""
 
     def __init__(self, *, cluster: Cluster, clock: Callable[[], int]) -> None:
         self.cluster = cluster
         self.jobs: dict[str, JobRecord] = {}
         self.now = clock
-        self.step = Step()
+        self.transition = Transition()
 
-    def take_step(self) -> Step:
+    def take_transition(self) -> Transition:
         """What has changed since the last call."""
-        step, self.step = self.step, Step()
-        return step
+        transition, self.transition = self.transition, Transition()
+        return transition
 
     def restore(self, jobs: Iterable[JobRecord]) -> dict[str, ValueError]:
         """Take up what was stored. Returns why jobs do not have their resources, by id: those must
@@ -53,46 +53,46 @@ class Moves:
         for job in jobs:
             if job.status in HOLDING:
                 try:
-                    self.cluster.take(job.job_id, job.placement)
+                    self.cluster.allocate(job.job_id, job.placement)
                 except ValueError as error:
                     problems[job.job_id] = error
                     job = replace(job, placement=())
             self.jobs[job.job_id] = job
         return problems
 
-    def revert(self, step: Step) -> None:
+    def revert(self, transition: Transition) -> None:
         """Undo the newest step, which could not be stored; its instructions are void."""
-        for job_id, job in step.before.items():
+        for job_id, job in transition.before.items():
             if job is None:
                 self.jobs.pop(job_id, None)
             else:
                 self.jobs[job_id] = job
-        for node_id, drain in step.drained.items():
+        for node_id, drain in transition.drained.items():
             self.cluster.nodes[node_id].drain = drain
         self.cluster.release_all()
         for job in self.jobs.values():
             if job.status in HOLDING:
-                self.cluster.take(job.job_id, job.placement)
+                self.cluster.allocate(job.job_id, job.placement)
 
     def add(self, job: JobRecord) -> None:
         """A job that is new."""
         self.jobs[job.job_id] = job
-        self.step.before[job.job_id] = None
-        self.step.changed.append(job)
+        self.transition.before[job.job_id] = None
+        self.transition.changed.append(job)
 
     def change(self, job: JobRecord, **changes: Any) -> JobRecord:
         """The job's next version, in the same state."""
-        self.step.before.setdefault(job.job_id, job)
+        self.transition.before.setdefault(job.job_id, job)
         job = replace(job, updated_at=self.now(), revision=job.revision + 1, **changes)
         self.jobs[job.job_id] = job
-        self.step.changed.append(job)
+        self.transition.changed.append(job)
         return job
 
     def move(self, job: JobRecord, status: Status, message: str, **changes: Any) -> JobRecord:
         """The job's next version, in another state. Raises IllegalMove."""
         check_move(job.status, status)
         if job.status in HOLDING and status not in HOLDING:
-            self.cluster.give_back(job.job_id, job.placement)
+            self.cluster.release(job.job_id, job.placement)
             changes["placement"] = ()
         if status in TERMINAL:
             changes["ended_at"] = self.now()
@@ -108,8 +108,8 @@ class Moves:
             Status.QUEUED,
             message,
             queued_at=self.now(),
-            intent=Intent.NONE,
-            intent_reason="",
+            stop_reason=StopReason.NONE,
+            stop_message="",
             exit_code=None,
         )
 
@@ -121,7 +121,7 @@ class Moves:
 
     def end(self, job: JobRecord, status: Status, message: str) -> None:
         """The job has ended."""
-        self.move(job, status, message, intent=Intent.NONE, intent_reason="")
+        self.move(job, status, message, stop_reason=StopReason.NONE, stop_message="")
 
     def fail(self, job: JobRecord, reason: str, message: str = "Failed.") -> None:
         """The job has failed. What was to be exported then waits for a retry."""
@@ -133,8 +133,8 @@ class Moves:
             Status.FAILED,
             message,
             error_message=reason,
-            intent=Intent.NONE,
-            intent_reason="",
+            stop_reason=StopReason.NONE,
+            stop_message="",
         )
 
     def fail_or_retry(self, job: JobRecord, reason: str) -> None:
@@ -150,18 +150,18 @@ class Moves:
     def export(self, job: JobRecord) -> None:
         """The job's process has done its work."""
         job = self.move(job, Status.EXPORTING, "Writing artefacts to their destination.")
-        self.step.instructions.append(Export(job))
+        self.transition.instructions.append(Export(job))
 
-    def stop(self, job: JobRecord, intent: Intent, reason: str) -> None:
+    def stop(self, job: JobRecord, stop_reason: StopReason, reason: str) -> None:
         """Begin to stop a run; `outcomes` decides by the intent what becomes of the job."""
-        at_once = intent in AT_ONCE
-        saves = not at_once and intent is not Intent.CANCEL
-        changes: dict[str, Any] = {"intent": intent, "intent_reason": reason}
+        at_once = stop_reason in AT_ONCE
+        saves = not at_once and stop_reason is not StopReason.CANCEL
+        changes: dict[str, Any] = {"stop_reason": stop_reason, "stop_message": reason}
         if saves and job.status is Status.TRAINING:
-            job = self.move(job, Status.CHECKPOINTING, LEAVING[intent], **changes)
+            job = self.move(job, Status.CHECKPOINTING, LEAVING[stop_reason], **changes)
         else:
-            job = self.change(job, message=LEAVING[intent], **changes)
-        self.step.instructions.append(Stop(job, at_once))
+            job = self.change(job, message=LEAVING[stop_reason], **changes)
+        self.transition.instructions.append(Stop(job, at_once))
 
     def validate(self) -> None:
         """Raise AssertionError unless what is taken is what the jobs hold."""
@@ -170,19 +170,19 @@ class Moves:
         for job in self.jobs.values():
             assert job.status not in TERMINAL, job
             assert bool(job.placement) == (job.status in HOLDING), job
-            for share in job.placement:
-                if share.node_id in held:
-                    held[share.node_id].add(job.job_id)
+            for allocation in job.placement:
+                if allocation.node_id in held:
+                    held[allocation.node_id].add(job.job_id)
         for node in self.cluster.nodes.values():
             assert node.job_ids == held[node.spec.node_id], node
-            shares = [
-                share
+            allocations = [
+                allocation
                 for job_id in node.job_ids
-                for share in self.jobs[job_id].placement
-                if share.node_id == node.spec.node_id
+                for allocation in self.jobs[job_id].placement
+                if allocation.node_id == node.spec.node_id
             ]
-            assert node.taken_cpus == sum(share.cpus for share in shares), node
-            assert node.taken_memory == sum(share.memory for share in shares), node
+            assert node.taken_cpus == sum(allocation.cpus for allocation in allocations), node
+            assert node.taken_memory == sum(allocation.memory for allocation in allocations), node
             assert sorted(node.taken_gpus) == sorted(
-                index for share in shares for index in share.gpus
+                index for allocation in allocations for index in allocation.gpus
             ), node

@@ -3,10 +3,10 @@
 import signal
 from typing import Final
 
-from app.coordinator.jobs.model import Intent, JobRecord
+from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import Status
-from app.coordinator.scheduling.job_table import Moves
-from app.coordinator.scheduling.steps import RunEnd
+from app.coordinator.scheduling.job_table import JobTable
+from app.coordinator.scheduling.transitions import RunEnd
 
 #: Signals whose end of a program is nothing that the program decided.
 _FROM_OUTSIDE: Final = frozenset(
@@ -31,38 +31,38 @@ _FROM_OUTSIDE: Final = frozenset(
 _SHELL_SIGNAL: Final = 128
 
 
-def settle_run(moves: Moves, job: JobRecord, end: RunEnd) -> None:
+def apply_run_result(table: JobTable, job: JobRecord, end: RunEnd) -> None:
     """Move a job whose run is over to where it belongs."""
-    intent = job.intent
+    stop_reason = job.stop_reason
     finished = end.exit_code == 0 and not end.stopped and not end.failure
-    if intent is Intent.CANCEL:
-        moves.end(job, Status.CANCELLED, job.intent_reason)
+    if stop_reason is StopReason.CANCEL:
+        table.end(job, Status.CANCELLED, job.stop_message)
     elif end.failure and not end.transient:
-        moves.fail(job, end.failure)
+        table.fail(job, end.failure)
     elif finished:
-        moves.export(job)
-    elif intent in (Intent.PAUSE, Intent.PAUSE_NOW):
-        moves.move(job, Status.PAUSED, "Paused by request.", intent=Intent.NONE)
-    elif intent is Intent.PREEMPT:
-        moves.end(job, Status.PREEMPTED, job.intent_reason)
-    elif intent is Intent.REQUEUE:
-        moves.queue_again(job, "Goes on when the coordinator is back.")
-    elif intent is Intent.TIMEOUT:
-        moves.fail(job, job.intent_reason)
-    elif intent in (Intent.EVICT, Intent.MEMORY):
-        moves.fail_or_retry(job, job.intent_reason)
+        table.export(job)
+    elif stop_reason in (StopReason.PAUSE, StopReason.PAUSE_NOW):
+        table.move(job, Status.PAUSED, "Paused by request.", stop_reason=StopReason.NONE)
+    elif stop_reason is StopReason.PREEMPT:
+        table.end(job, Status.PREEMPTED, job.stop_message)
+    elif stop_reason is StopReason.REQUEUE:
+        table.queue_again(job, "Goes on when the coordinator is back.")
+    elif stop_reason is StopReason.TIMEOUT:
+        table.fail(job, job.stop_message)
+    elif stop_reason in (StopReason.EVICT, StopReason.MEMORY):
+        table.fail_or_retry(job, job.stop_message)
     elif end.transient:
-        moves.fail_or_retry(job, end.failure)
+        table.fail_or_retry(job, end.failure)
     elif signalled := _signal_of(end):
-        moves.fail_or_retry(job, signalled)
+        table.fail_or_retry(job, signalled)
     elif end.exit_code == 0:
         # It left because somebody else told it to.
-        moves.export(job)
+        table.export(job)
     else:
         reason = f"The training process left with status {end.exit_code}."
         if end.last_words:
             reason += f" Its last line on stderr: {end.last_words}"
-        moves.fail(job, reason)
+        table.fail(job, reason)
 
 
 def _signal_of(end: RunEnd) -> str:

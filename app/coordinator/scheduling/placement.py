@@ -3,22 +3,22 @@
 from collections.abc import Iterable, Sequence
 
 from app.coordinator.cluster.nodes import Cluster
-from app.coordinator.jobs.model import Demand, Intent, JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.states import HOLDING, WAITING, Status
-from app.coordinator.scheduling.job_table import Moves
-from app.coordinator.scheduling.steps import Prepare
+from app.coordinator.scheduling.job_table import JobTable
+from app.coordinator.scheduling.transitions import Prepare
 
 
-def waiting_in_order(moves: Moves) -> list[JobRecord]:
+def waiting_in_order(table: JobTable) -> list[JobRecord]:
     """The jobs that wait, of all tenants, in the order in which they are placed."""
-    now = moves.now()
+    now = table.now()
     return sorted(
-        (job for job in moves.jobs.values() if job.status in WAITING),
+        (job for job in table.jobs.values() if job.status in WAITING),
         key=lambda job: (job.not_before > now, -job.priority, job.created_at, job.job_id),
     )
 
 
-def place_waiting(moves: Moves) -> None:
+def place_waiting(table: JobTable) -> None:
     """Place what waits, by priority, then age.
 
     A job that finds no room keeps the nodes on which it could run from
@@ -26,73 +26,73 @@ def place_waiting(moves: Moves) -> None:
     for nothing, and those that ask for something, overtake each other: neither
     takes what the other waits for.
     """
-    cluster = moves.cluster
+    cluster = table.cluster
     all_kept: dict[bool, set[str]] = {True: set(), False: set()}
-    able: dict[Demand, frozenset[str]] = {}
-    for job in waiting_in_order(moves):
+    able: dict[ResourceRequest, frozenset[str]] = {}
+    for job in waiting_in_order(table):
         if job.status is not Status.QUEUED:
             continue
-        if job.demand not in able:
-            able[job.demand] = _able(cluster, job.demand)
-        usable = able[job.demand]
-        kept = all_kept[_takes(job.demand)]
-        if len(usable) < job.demand.nodes:
+        if job.resource_request not in able:
+            able[job.resource_request] = _able(cluster, job.resource_request)
+        usable = able[job.resource_request]
+        kept = all_kept[_takes(job.resource_request)]
+        if len(usable) < job.resource_request.nodes:
             # Only a drained node could help: nobody has to wait for that.
             continue
-        if len(usable - kept) < job.demand.nodes:
+        if len(usable - kept) < job.resource_request.nodes:
             kept |= usable
             continue
-        placement = cluster.place(job.demand, without=kept)
+        placement = cluster.place(job.resource_request, without=kept)
         if placement is None:
-            _make_room(moves, job, kept)
+            _make_room(table, job, kept)
             kept |= usable
             continue
-        cluster.take(job.job_id, placement)
-        nodes = tuple(share.node_id for share in placement)
-        job = moves.move(
+        cluster.allocate(job.job_id, placement)
+        nodes = tuple(allocation.node_id for allocation in placement)
+        job = table.move(
             job,
             Status.SCHEDULING,
             f"Placed on {', '.join(nodes)}.",
             placement=placement,
             node_ids=nodes,
         )
-        moves.step.instructions.append(Prepare(job))
+        table.transition.instructions.append(Prepare(job))
 
 
-def finds_room(moves: Moves, job: JobRecord, *, behind: Iterable[JobRecord]) -> bool:
+def finds_room(table: JobTable, job: JobRecord, *, behind: Iterable[JobRecord]) -> bool:
     """Whether a newcomer would be placed at once, behind jobs that wait."""
     kept: set[str] = set()
     for other in behind:
-        if _takes(other.demand) is not _takes(job.demand):
+        if _takes(other.resource_request) is not _takes(job.resource_request):
             continue
-        usable = _able(moves.cluster, other.demand)
-        if other.status is Status.QUEUED and len(usable) >= other.demand.nodes:
+        usable = _able(table.cluster, other.resource_request)
+        if other.status is Status.QUEUED and len(usable) >= other.resource_request.nodes:
             kept |= usable
-    return moves.cluster.place(job.demand, without=kept) is not None
+    return table.cluster.place(job.resource_request, without=kept) is not None
 
 
-def _takes(demand: Demand) -> bool:
+def _takes(resource_request: ResourceRequest) -> bool:
     """Whether somebody else has to do without what is asked for."""
-    return bool(demand.cpus or demand.memory or demand.gpus)
+    return bool(resource_request.cpus or resource_request.memory or resource_request.gpus)
 
 
-def _able(cluster: Cluster, demand: Demand) -> frozenset[str]:
+def _able(cluster: Cluster, resource_request: ResourceRequest) -> frozenset[str]:
     """The enabled nodes that could give what is asked of one node if they were empty."""
     return frozenset(
         node.spec.node_id
         for node in cluster.nodes.values()
-        if node.drain is None and node.could(demand)
+        if node.drain is None and node.fits_empty(resource_request)
     )
 
 
-def _make_room(moves: Moves, job: JobRecord, kept: set[str]) -> None:
+def _make_room(table: JobTable, job: JobRecord, kept: set[str]) -> None:
     """Preempt just enough of lower priority that `job` will fit, if that is possible."""
-    trial = moves.cluster.copy()
-    holding = [other for other in moves.jobs.values() if other.status in HOLDING]
+    trial = table.cluster.copy()
+    holding = [other for other in table.jobs.values() if other.status in HOLDING]
     for other in holding:
-        if other.intent is not Intent.NONE or other.status is Status.EXPORTING:
-            trial.give_back(other.job_id, other.placement)
-    if trial.place(job.demand, without=kept) is not None:
+        if other.stop_reason is not StopReason.NONE or other.status is Status.EXPORTING:
+            trial.release(other.job_id, other.placement)
+    if trial.place(job.resource_request, without=kept) is not None:
         return
     candidates = sorted(
         (
@@ -101,24 +101,24 @@ def _make_room(moves: Moves, job: JobRecord, kept: set[str]) -> None:
             if other.preemptible
             and other.priority < job.priority
             and other.status in (Status.TRAINING, Status.EVALUATING)
-            and other.intent is Intent.NONE
+            and other.stop_reason is StopReason.NONE
         ),
         key=lambda other: (other.priority, -other.run_started_at),
     )
     victims: list[JobRecord] = []
     for other in candidates:
-        trial.give_back(other.job_id, other.placement)
+        trial.release(other.job_id, other.placement)
         victims.append(other)
-        if trial.place(job.demand, without=kept) is not None:
+        if trial.place(job.resource_request, without=kept) is not None:
             break
     else:
         return
     for other in _spared(trial, job, victims, kept):
         victims.remove(other)
     for other in victims:
-        moves.stop(
+        table.stop(
             other,
-            Intent.PREEMPT,
+            StopReason.PREEMPT,
             f"Preempted by a job of priority {job.priority}; it can be retried.",
         )
 
@@ -129,9 +129,9 @@ def _spared(
     """Those of `victims` without whom `job` fits, too."""
     spared = []
     for other in victims:
-        trial.take(other.job_id, other.placement)
-        if trial.place(job.demand, without=kept) is not None:
+        trial.allocate(other.job_id, other.placement)
+        if trial.place(job.resource_request, without=kept) is not None:
             spared.append(other)
         else:
-            trial.give_back(other.job_id, other.placement)
+            trial.release(other.job_id, other.placement)
     return spared

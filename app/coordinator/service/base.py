@@ -26,18 +26,18 @@ from app.coordinator.failures import is_passing
 from app.coordinator.identity.access import Access
 from app.coordinator.identity.peer import Peer
 from app.coordinator.identity.tokens import Admission
-from app.coordinator.jobs.events import Board
+from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.model import JobRecord, checkpoint_url
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import TERMINAL, WAITING
 from app.coordinator.jobs.store import Store, UsedKey, digest_of
-from app.coordinator.scheduling.steps import Step
+from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.submission.tenancy import Tenancy
 
 _KEY_LIFE: Final = 24 * 3600 * 1_000_000
 _MAX_KEY: Final = 256
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Parts:
     store: Store
     workspace: Workspace
     secrets: JobSecrets
-    board: Board
+    job_events: JobEvents
     drive: Drive
     cache: DataCache
     admission: Admission
@@ -167,10 +167,12 @@ class Calls:
         try:
             return self._scheduler.waits().get(job.job_id, 0)
         except Exception as error:  # the job is there; an estimate is no reason to say it is not
-            _log.error("wait_not_estimated", job_id=job.job_id, exc_info=error)
+            log.error("wait_not_estimated", job_id=job.job_id, exc_info=error)
             return 0
 
-    def _apply(self, change: Callable[[], Step], *, also: Callable[[], None] | None = None) -> None:
+    def _apply(
+        self, change: Callable[[], Transition], *, also: Callable[[], None] | None = None
+    ) -> None:
         """Change jobs by a call of the scheduler's. Raises Overloaded, and what that call does."""
         try:
             self._controller.apply(change, also=also)

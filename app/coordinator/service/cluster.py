@@ -8,7 +8,7 @@ from app.coordinator.errors import NotFound
 from app.coordinator.identity.peer import Peer
 from app.coordinator.jobs.listing import PAGE_BYTES
 from app.coordinator.jobs.messages import time_message
-from app.coordinator.jobs.model import Demand, JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.states import HOLDING, WAITING
 from app.coordinator.service.base import Calls, page_size
 from app.coordinator.service.interceptor import Context, peer_of
@@ -154,7 +154,7 @@ def _newcomer(peer: Peer, queue_name: str, now: int) -> JobRecord:
         user_id="",
         name="",
         submission=jobs_pb2.SubmitJobRequest(),
-        demand=Demand(),
+        resource_request=ResourceRequest(),
         created_at=now,
         updated_at=now,
         queue_name=queue_name,

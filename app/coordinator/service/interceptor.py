@@ -18,14 +18,14 @@ from app.coordinator.errors import (
     NotImplementedHere,
     Overloaded,
     PermissionDenied,
-    Refused,
+    RequestError,
     Unauthenticated,
     Unavailable,
 )
 from app.coordinator.identity.peer import TENANT, Peer
 from app.coordinator.service.enum_numbers import check_enum_numbers
 
-_CODES: Final[dict[type[Refused], grpc.StatusCode]] = {
+_CODES: Final[dict[type[RequestError], grpc.StatusCode]] = {
     InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
     FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     NotFound: grpc.StatusCode.NOT_FOUND,
@@ -39,7 +39,7 @@ _CODES: Final[dict[type[Refused], grpc.StatusCode]] = {
 #: Health and reflection tell nothing of any tenant.
 _OPEN: Final = ("/grpc.health.", "/grpc.reflection.")
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 if TYPE_CHECKING:
     # Generic in the stubs, not at run time.
@@ -70,7 +70,7 @@ def _texts(metadata: Any) -> dict[str, str]:
     return {key: value for key, value in metadata or () if isinstance(value, str)}
 
 
-class Door(grpc.aio.ServerInterceptor):
+class ApiSecretInterceptor(grpc.aio.ServerInterceptor):
     """Lets in who knows the secret, and turns what is raised into a status."""
 
     def __init__(self, *, api_secret: str) -> None:
@@ -109,7 +109,7 @@ def _unary(name: str, behavior: Any, *, admitted: bool) -> Any:
         try:
             check_enum_numbers(request)
             return await behavior(request, context)
-        except Refused as refused:
+        except RequestError as refused:
             await context.abort(_CODES[type(refused)], str(refused))
         except grpc.aio.AbortError:
             raise
@@ -130,7 +130,7 @@ def _stream(name: str, behavior: Any, *, admitted: bool) -> Any:
             async with aclosing(messages):
                 async for message in messages:
                     await context.write(message)
-        except Refused as refused:
+        except RequestError as refused:
             await context.abort(_CODES[type(refused)], str(refused))
         except grpc.aio.AbortError:
             raise
@@ -146,5 +146,5 @@ async def _turn_away(context: Context) -> NoReturn:
 
 async def _hide(name: str, error: Exception, context: Context) -> NoReturn:
     """A defect: the operators get all of it, the caller nothing but the fact."""
-    _log.error("call_failed", method=name, exc_info=error)
+    log.error("call_failed", method=name, exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, "the coordinator failed; see its log")

@@ -12,7 +12,7 @@ import structlog
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 from generated.mindcoordinator.v1 import coordinator_pb2
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 def listen(server: grpc.aio.Server, config: CoordinatorConfig) -> int:
@@ -28,7 +28,7 @@ def listen(server: grpc.aio.Server, config: CoordinatorConfig) -> int:
             " it is in use or not this machine's"
         ) from None
     if not _is_loopback(config.address):
-        _log.warning(
+        log.warning(
             "listening_in_plain_text",
             address=config.address,
             reason="the API secret and all data can be read on the way;"

@@ -47,7 +47,7 @@ class MonitoringCalls(Calls):
         batches = watch(
             self._parts.workspace.directory(job.job_id),
             request,
-            board=self._parts.board,
+            job_events=self._parts.job_events,
             current=lambda: self._job(peer, job.job_id),
             job_id=job.job_id,
         )

@@ -12,7 +12,7 @@ from typing import Final
 
 from app.coordinator.errors import FailedPrecondition, InvalidArgument, Overloaded
 from app.coordinator.failures import Backoff, is_passing, reason_of
-from app.coordinator.jobs.events import Board, Subscription
+from app.coordinator.jobs.events import JobEvents, Subscription
 from app.coordinator.jobs.messages import status_message, time_message
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.states import TERMINAL
@@ -50,7 +50,7 @@ _PAGE_BYTES: Final = 1024 * 1024
 def list_logs(
     directory: JobDir, request: ListJobLogsRequest, *, ended: bool
 ) -> ListJobLogsResponse:
-    """A page of a job's log. Blocks. Raises Refused."""
+    """A page of a job's log. Blocks. Raises RequestError."""
     if request.page_size < 0 or request.page_size > _MAX_PAGE:
         raise InvalidArgument("page_size", f"it is not from 0 to {_MAX_PAGE}")
     for name in ("tail", "through_offset"):
@@ -92,17 +92,17 @@ async def watch(
     directory: JobDir,
     request: WatchJobRequest,
     *,
-    board: Board,
+    job_events: JobEvents,
     current: Callable[[], JobRecord],
     job_id: str,
 ) -> AsyncIterator[WatchJobResponse]:
-    """Everything new about a job, until it has ended and its log is drained. Raises Refused.
+    """Everything new about a job, until it has ended and its log is drained. Raises RequestError.
 
     No file is open but while it is read, and then one at a time.
     """
     if request.tail < 0:
         raise InvalidArgument("tail", "it is below 0")
-    with board.subscribe(job_id) as subscription:
+    with job_events.subscribe(job_id) as subscription:
         try:
             start, cursor = _begin(directory, request, current())
             place = _Place(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def process_mark(pid: int) -> dict[str, Any]:
+def process_identity(pid: int) -> dict[str, Any]:
     """What tells a process from every other that had or will have its number.
 
     Raises FileNotFoundError or ProcessLookupError if there is no such process.
@@ -22,18 +22,18 @@ def living_marks(pids: Iterable[int]) -> list[dict[str, Any]]:
     found = []
     for pid in pids:
         with suppress(FileNotFoundError, ProcessLookupError):
-            found.append(process_mark(pid))
+            found.append(process_identity(pid))
     return found
 
 
 def open_process(mark: dict[str, Any]) -> int | None:
-    """A pidfd of the process that `process_mark` told of; None if it is gone."""
+    """A pidfd of the process that `process_identity` told of; None if it is gone."""
     try:
         pidfd = os.pidfd_open(mark["pid"])
     except ProcessLookupError:
         return None
     try:
-        same = process_mark(mark["pid"]).items() <= mark.items()
+        same = process_identity(mark["pid"]).items() <= mark.items()
     except (FileNotFoundError, ProcessLookupError):
         same = False
     if not same:

@@ -9,7 +9,7 @@ from app.coordinator.evaluations.benchmark_data import check_dataset
 from app.coordinator.evaluations.evaluator.benchmarks import BENCHMARKS, BadParameter
 from app.coordinator.evaluations.process import _MAX_REQUEST, FindCheckpoint
 from app.coordinator.identity.access import Access, Grant
-from app.coordinator.jobs.model import Demand, JobRecord, Kind
+from app.coordinator.jobs.model import JobRecord, Kind, ResourceRequest
 from app.coordinator.jobs.states import Status
 from app.coordinator.submission.training import new_job_id
 from generated.mindcoordinator.v1.evaluations_pb2 import (
@@ -34,7 +34,10 @@ def accept_evaluation(
     drive: Drive,
     now: int,
 ) -> JobRecord:
-    """The PENDING job that evaluates what `trained` made, or the model at a URI. Raises Refused."""
+    """The PENDING job that evaluates what `trained` made, or a model at a URI.
+
+    Raises RequestError.
+    """
     if (size := request.ByteSize()) > _MAX_REQUEST:
         raise InvalidArgument(
             "benchmarks", f"the evaluation has {size} bytes, and may have {_MAX_REQUEST}"
@@ -73,7 +76,7 @@ def accept_evaluation(
         submission=submission,
         evaluation=kept,
         kind=Kind.EVALUATION,
-        demand=Demand(cpus=0),
+        resource_request=ResourceRequest(cpus=0),
         created_at=now,
         updated_at=now,
         message="Accepted.",
@@ -105,7 +108,7 @@ def _check_benchmarks(benchmarks: Sequence[Benchmark]) -> None:
 def _model(
     request: SubmitEvaluationRequest, trained: JobRecord | None, find_checkpoint: FindCheckpoint
 ) -> str:
-    """Where the model is that is to be evaluated. Raises Refused."""
+    """Where the model is that is to be evaluated. Raises RequestError."""
     if trained is None:
         if not request.model_uri:
             raise InvalidArgument("job_id", "give it, or model_uri")

@@ -4,7 +4,7 @@ from typing import Final
 
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.errors import FailedPrecondition, InvalidArgument
-from app.coordinator.jobs.model import Demand
+from app.coordinator.jobs.model import ResourceRequest
 from generated.mindcoordinator.v1.jobs_pb2 import ResourceConfig, SchedulingConfig
 
 _GIB: Final = 1024**3
@@ -43,7 +43,7 @@ def bound_run_time(scheduling: SchedulingConfig) -> None:
     scheduling.max_runtime_seconds = min(max(scheduling.max_runtime_seconds, 0), _LONGEST_RUN)
 
 
-def demand_of(resources: ResourceConfig, scheduling: SchedulingConfig) -> Demand:
+def resource_request_of(resources: ResourceConfig, scheduling: SchedulingConfig) -> ResourceRequest:
     """What is asked of each node; what is 0 is not asked for. Raises InvalidArgument."""
     nodes = resources.node_count or 1
     amounts = {
@@ -63,7 +63,7 @@ def demand_of(resources: ResourceConfig, scheduling: SchedulingConfig) -> Demand
                 f"resource_config.{name}",
                 f"{amounts[name]} cannot be divided evenly among {nodes} nodes",
             )
-    return Demand(
+    return ResourceRequest(
         nodes=nodes,
         gpus=resources.gpu_count // nodes,
         gpu_type=resources.gpu_type if resources.gpu_count else "",
@@ -75,24 +75,26 @@ def demand_of(resources: ResourceConfig, scheduling: SchedulingConfig) -> Demand
     )
 
 
-def check_possible(demand: Demand, cluster: Cluster) -> None:
+def check_possible(resource_request: ResourceRequest, cluster: Cluster) -> None:
     """Raise FailedPrecondition if the whole cluster, empty, could not give what is asked."""
-    if cluster.could_ever(demand):
+    if cluster.satisfiable(resource_request):
         return
-    wanted = f"{demand.gpus} GPUs" + (f" of type {demand.gpu_type}" if demand.gpu_type else "")
-    if demand.gpu_memory:
-        wanted += f" with {demand.gpu_memory / _GIB:.1f} GiB each"
-    if demand.cpus:
-        wanted += f", {demand.cpus} cores"
-    if demand.memory:
-        wanted += f", {demand.memory / _GIB:.1f} GiB"
-    chosen = f", among {', '.join(demand.node_ids)}" if demand.node_ids else ""
-    if demand.selector:
-        labels = ", ".join(f"{key}={value}" for key, value in demand.selector)
+    wanted = f"{resource_request.gpus} GPUs" + (
+        f" of type {resource_request.gpu_type}" if resource_request.gpu_type else ""
+    )
+    if resource_request.gpu_memory:
+        wanted += f" with {resource_request.gpu_memory / _GIB:.1f} GiB each"
+    if resource_request.cpus:
+        wanted += f", {resource_request.cpus} cores"
+    if resource_request.memory:
+        wanted += f", {resource_request.memory / _GIB:.1f} GiB"
+    chosen = f", among {', '.join(resource_request.node_ids)}" if resource_request.node_ids else ""
+    if resource_request.selector:
+        labels = ", ".join(f"{key}={value}" for key, value in resource_request.selector)
         chosen += f", labelled {labels}"
     there = "; ".join(_inventory(cluster))
     raise FailedPrecondition(
-        f"resource_config: no node could ever give it: {demand.nodes} node(s) with"
+        f"resource_config: no node could ever give it: {resource_request.nodes} node(s) with"
         f" {wanted} each{chosen} are asked for. There is: {there}"
     )
 

@@ -27,7 +27,7 @@ class Tenancy:
         told = "; ".join(f"{level.value}: {reason}" for level, reason in refused.items())
         raise FailedPrecondition(
             f"jobs here are isolated at the level {self._isolation.level.value} only, and so one"
-            f" tenant is served, which is another one. Refused were {told}."
+            f" tenant is served, which is another one. RequestError were {told}."
             f" {remedies(dict(refused))}; or accept the risk by setting"
             f" SCAIMIND_COORDINATOR_ISOLATION to {self._isolation.level.value}"
         )

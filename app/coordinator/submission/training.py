@@ -13,14 +13,14 @@ from app.coordinator.data.conversion.trees import FORMATS
 from app.coordinator.data.drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive
 from app.coordinator.errors import FailedPrecondition, InvalidArgument
 from app.coordinator.identity.access import Access, Grant
-from app.coordinator.jobs.model import Demand, JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.secrets import take_out, unknown
 from app.coordinator.submission.environment import check_environment
 from app.coordinator.submission.resources import (
     bound_run_time,
     check_possible,
     check_times,
-    demand_of,
+    resource_request_of,
 )
 from generated.mindcoordinator.v1.jobs_pb2 import (
     BaseModel,
@@ -64,7 +64,7 @@ def accept(
     cluster: Cluster,
     now: int,
 ) -> Accepted:
-    """The job of a submission. Raises Refused."""
+    """The job of a submission. Raises RequestError."""
     if request.ByteSize() > _MAX_SUBMISSION:
         raise InvalidArgument(
             "submission",
@@ -81,8 +81,8 @@ def accept(
     _check_output(kept, access, drive)
     check_world_size(kept)
     check_times(kept.scheduling_config, now=now)
-    demand = demand_of(kept.resource_config, kept.scheduling_config)
-    check_possible(demand, cluster)
+    resource_request = resource_request_of(kept.resource_config, kept.scheduling_config)
+    check_possible(resource_request, cluster)
     taken_out = take_out(kept.training_config.environment)
     scheduling = kept.scheduling_config
     job_id = new_job_id()
@@ -95,7 +95,7 @@ def accept(
         grant=Grant.give(
             tenant_id=access.tenant_id, user_id=user_id, job_id=job_id, urls=_named(kept)
         ),
-        demand=demand,
+        resource_request=resource_request,
         created_at=now,
         updated_at=now,
         message="Accepted.",
@@ -119,7 +119,7 @@ def accept_retry(
     secrets: Mapping[str, str],
     now: int,
 ) -> Accepted:
-    """The child of a job that is retried, perhaps with other resources. Raises Refused.
+    """The child of a job that is retried, perhaps with other resources. Raises RequestError.
 
     `secrets` is what was kept of the parent's masked variables; the child has the same. It
     begins at `resume_from`, and so do its own retries.
@@ -138,8 +138,8 @@ def accept_retry(
     bound_run_time(kept.scheduling_config)
     _fill_in(kept)
     check_world_size(kept)
-    demand = demand_of(kept.resource_config, kept.scheduling_config)
-    check_possible(demand, cluster)
+    resource_request = resource_request_of(kept.resource_config, kept.scheduling_config)
+    check_possible(resource_request, cluster)
     job_id = new_job_id()
     child = JobRecord(
         job_id=job_id,
@@ -153,7 +153,7 @@ def accept_retry(
             job_id=job_id,
             urls=[*(parent.grant.urls if parent.grant else ()), resume_from],
         ),
-        demand=demand,
+        resource_request=resource_request,
         created_at=now,
         updated_at=now,
         kind=parent.kind,
@@ -188,7 +188,7 @@ def accept_export(
             job_id=job_id,
             urls=parent.grant.urls if parent.grant else (),
         ),
-        demand=Demand(cpus=0),
+        resource_request=ResourceRequest(cpus=0),
         created_at=now,
         updated_at=now,
         kind=parent.kind,

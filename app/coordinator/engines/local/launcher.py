@@ -26,7 +26,7 @@ from app.coordinator.isolation.leftovers import end_leftovers
 from app.coordinator.isolation.levels import BEFORE_LEVELS
 from app.coordinator.metrics.metrics_file import Look, MetricsFile
 from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter
-from app.coordinator.scheduling.steps import RunEnd
+from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.storage.job_directory import RunDir
 from app.coordinator.storage.locks import Locked, locked
 from app.coordinator.storage.process_identity import open_process
@@ -42,7 +42,7 @@ RUNNER_MODULE: Final = "app.coordinator.engines.local.runner"
 FORMER_RUNNER_MODULES: Final = ("app.coordinator.runner",)
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[4]
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 @dataclass(slots=True, eq=False)
@@ -142,7 +142,7 @@ async def find(directory: RunDir) -> RunnerHandle | None:
                 if read_json(directory.runner) is None:
                     raise NeverStarted
                 # It was killed. From here on no runner may begin this run.
-                await asyncio.to_thread(bury, directory)
+                await asyncio.to_thread(finalize_lost_run, directory)
                 return None
         except Locked:
             pass
@@ -159,7 +159,7 @@ def _open(who: dict[str, Any] | None) -> RunnerHandle | None:
     return RunnerHandle(pidfd)
 
 
-def bury(directory: RunDir) -> None:
+def finalize_lost_run(directory: RunDir) -> None:
     """Write the end of a run whose runner was killed, after what it left is cleared away.
 
     Call with the job's lock held. Blocks. Raises OSError if something of the run will not end.
@@ -172,7 +172,7 @@ def bury(directory: RunDir) -> None:
     except Exception as error:  # the script's own file: it may be in any state, and is only shown
         if isinstance(error, OSError) and is_passing(error) and not is_disk_full(error):
             raise
-        _log.warning("metrics_not_saved", job_id=directory.job.path.name, exc_info=error)
+        log.warning("metrics_not_saved", job_id=directory.job.path.name, exc_info=error)
     # In the space that was taken for it: the run may have filled the disk.
     reserve_exit(directory)
     leave_exit(
@@ -235,7 +235,7 @@ def read_end(directory: RunDir) -> RunEnd:
     """How a run was over; buries it if its runner left no word. Raises OSError."""
     with locked(directory.job.lock, wait=True):
         if not directory.exit.exists():
-            bury(directory)
+            finalize_lost_run(directory)
     end = read_json(directory.exit) or {}
     return RunEnd(
         exit_code=end.get("exit_code"),

@@ -34,7 +34,7 @@ class _Address:
             os.close(self._directory)
 
 
-class NoticeSender:
+class NotificationSender:
     """The runner's end."""
 
     def __init__(self, path: Path) -> None:
@@ -52,7 +52,7 @@ class NoticeSender:
         self._address.close()
 
 
-class NoticeReceiver:
+class NotificationReceiver:
     """The coordinator's end: calls `tell` with the id of each job that has something new."""
 
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:

@@ -22,7 +22,7 @@ _LAST_WORDS: Final = 500
 class Pipe:
     """One of a rank's two outputs."""
 
-    rank: "Rank"
+    rank: "TrainingProcess"
     #: `stdout` or `stderr`.
     source: str
     #: The end to read, without blocking.
@@ -54,7 +54,7 @@ class Pipe:
         return [self.rank.entry(self.source, raw) for raw in lines]
 
 
-class Rank:
+class TrainingProcess:
     """A process of a run, which runs in the run's sandbox."""
 
     def __init__(

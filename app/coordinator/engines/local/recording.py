@@ -48,7 +48,7 @@ class Recorder:
 
     def __init__(self, job: JobDir, bounds: RecordBounds) -> None:
         with ExitStack() as resources:
-            self._log = resources.enter_context(closing(LogWriter(job.log)))
+            self.log = resources.enter_context(closing(LogWriter(job.log)))
             self._metrics = resources.enter_context(closing(MetricsWriter(job.metrics)))
             self._resources = resources.pop_all()
         self._bounds = bounds
@@ -81,10 +81,10 @@ class Recorder:
         """Write lines of the run's processes. Returns what is to be said of it, once in a run."""
         if not entries:
             return ""
-        if self._bounds.log and self._log.size_bytes >= self._bounds.log:
+        if self._bounds.log and self.log.size_bytes >= self._bounds.log:
             first = not self._lines_left_out
             self._lines_left_out += len(entries)
-            about = in_words(self._log.size_bytes, self._bounds.log)
+            about = in_words(self.log.size_bytes, self._bounds.log)
             text = f"The job's log has {about} allowed (job_log_bytes): later lines are left out."
             return text if first else ""
         self._lines += entries
@@ -128,7 +128,7 @@ class Recorder:
         if self.retry_at is not None and time.monotonic() < self.retry_at:
             return
         try:
-            _append_what_fits(self._log.append, self._lines)
+            _append_what_fits(self.log.append, self._lines)
             _append_what_fits(self._metrics.append, self._snapshots)
         except OSError as error:
             if not is_disk_full(error):

@@ -9,16 +9,20 @@ from typing import Final
 
 import structlog
 
-from app.coordinator.engines.local.launcher import FORMER_RUNNER_MODULES, RUNNER_MODULE, bury
+from app.coordinator.engines.local.launcher import (
+    FORMER_RUNNER_MODULES,
+    RUNNER_MODULE,
+    finalize_lost_run,
+)
 from app.coordinator.storage.job_directory import JobDir, RunDir
 from app.coordinator.storage.locks import Locked, locked
-from app.coordinator.storage.process_identity import process_mark
+from app.coordinator.storage.process_identity import process_identity
 from app.files.json_files import read_json
 
 #: Seconds: how long a process that was killed may take to go.
 _PATIENCE: Final = 10.0
 
-_log = structlog.get_logger("scaimind.coordinator")
+log = structlog.get_logger("scaimind.coordinator")
 
 
 def kill_run(directory: RunDir) -> None:
@@ -34,7 +38,7 @@ def kill_run(directory: RunDir) -> None:
         try:
             with locked(directory.job.lock, wait=False):
                 if directory.path.is_dir() and not directory.exit.exists():
-                    _bury(directory)
+                    _finalize(directory)
                 return
         except Locked:
             _kill_holder(directory)
@@ -48,13 +52,13 @@ def kill_newest_run(directory: JobDir) -> None:
         kill_run(directory.run(max(numbers, default=0)))
 
 
-def _bury(directory: RunDir) -> None:
+def _finalize(directory: RunDir) -> None:
     try:
-        bury(directory)
+        finalize_lost_run(directory)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # the runner is dead, and whatever state its files are in stays so
-        _log.error("run_not_buried", job_id=directory.job.path.name, exc_info=error)
+        log.error("run_not_buried", job_id=directory.job.path.name, exc_info=error)
 
 
 def _kill_holder(directory: RunDir) -> None:
@@ -72,7 +76,7 @@ def _kill_holder(directory: RunDir) -> None:
         # The number may be another process's by now; the descriptor stays with the one it names.
         if not _is_runner(pid):
             raise TimeoutError(0, "somebody else holds the job's lock")
-        _log.warning("runner_killed", job_id=directory.job.path.name, pid=pid)
+        log.warning("runner_killed", job_id=directory.job.path.name, pid=pid)
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(process, signal.SIGKILL)
         gone = select.poll()
@@ -102,7 +106,7 @@ def _named(directory: RunDir) -> int | None:
         return None
     pid = int(who["pid"])
     with suppress(FileNotFoundError, ProcessLookupError):
-        if process_mark(pid).items() <= who.items():
+        if process_identity(pid).items() <= who.items():
             return pid
     return None
 

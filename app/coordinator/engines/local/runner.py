@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.coordinator.cluster.gpus import GpuMeter
-from app.coordinator.engines.local.notifications import NoticeSender
-from app.coordinator.engines.local.process import Pipe, Rank, now, stamped
+from app.coordinator.engines.local.notifications import NotificationSender
+from app.coordinator.engines.local.process import Pipe, TrainingProcess, now, stamped
 from app.coordinator.engines.local.recording import OWN, RecordBounds, Recorder
 from app.coordinator.engines.local.runner_protocol import RUN_VARIABLE, RUNNER_SIGNALS, leave_exit
 from app.coordinator.failures import Backoff, is_disk_full, is_passing
@@ -41,7 +41,7 @@ from app.coordinator.metrics.metrics_file import MetricsFile
 from app.coordinator.resources.resource_watch import Bounds, ResourceWatch
 from app.coordinator.storage.job_directory import RunDir
 from app.coordinator.storage.locks import locked
-from app.coordinator.storage.process_identity import living_marks, process_mark
+from app.coordinator.storage.process_identity import living_marks, process_identity
 from app.files.json_files import read_json, write_json
 from app.undumpable import make_undumpable
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
@@ -84,7 +84,7 @@ class Runner:
         self._gpus = resources.enter_context(closing(GpuMeter(spec["gpus"])))
         self._watch = ResourceWatch(Bounds.of(spec.get("limits", {})))
         resources.enter_context(closing(self._watch))
-        self._notices = resources.enter_context(closing(NoticeSender(Path(spec["notify"]))))
+        self._notices = resources.enter_context(closing(NotificationSender(Path(spec["notify"]))))
         self._selector = resources.enter_context(selectors.DefaultSelector())
         self._wakeup, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
@@ -100,7 +100,7 @@ class Runner:
         self._sandbox: Sandbox | None = None
         #: The first process is gone, and all that was started.
         self._over = False
-        self._ranks: list[Rank] = []
+        self._ranks: list[TrainingProcess] = []
         self._pipes: list[Pipe] = []
         #: Those that are not at their end.
         self._open_pipes: list[Pipe] = []
@@ -113,7 +113,7 @@ class Runner:
         self._failure = ""
         self._transient = False
         #: The first rank that failed.
-        self._failed: Rank | None = None
+        self._failed: TrainingProcess | None = None
         self._kill_at: float | None = None
         self._looked_at = 0.0
 
@@ -163,7 +163,7 @@ class Runner:
         self._selector.register(self._sandbox.reports, selectors.EVENT_READ, self._sandbox)
         pairs = zip(self._spec["ranks"], self._sandbox.outputs, strict=True)
         for number, (spec, outputs) in enumerate(pairs):
-            rank = Rank(number, spec["node_id"], outputs, conceal=conceal)
+            rank = TrainingProcess(number, spec["node_id"], outputs, conceal=conceal)
             self._resources.callback(rank.close)
             self._ranks.append(rank)
             for pipe in rank.pipes:
@@ -214,7 +214,7 @@ class Runner:
 
     def _remember(self) -> None:
         """Write down who this is, and what was started from here."""
-        who = process_mark(os.getpid())
+        who = process_identity(os.getpid())
         if self._sandbox is not None:
             who["sandbox"] = living_marks(self._sandbox.process_pids)
             who["process_groups"] = self._sandbox.rank_pids()

@@ -57,8 +57,8 @@ class SandboxSpecs:
         return {
             **self._isolation.section(
                 uid=self._uids.take(run.path) if self._uids is not None else None,
-                network=self._share_network or job.demand.nodes > 1,
-                shared_memory=job.demand.memory or _half_of_memory(),
+                network=self._share_network or job.resource_request.nodes > 1,
+                shared_memory=job.resource_request.memory or _half_of_memory(),
             ),
             "temporary": str(temporary),
             # A short name for it, made for the run; empty without one.

@@ -61,7 +61,7 @@ class RunEnd:
 
 
 @dataclass(slots=True)
-class Step:
+class Transition:
     """What one event led to. `changed` has every version of a job, in order."""
 
     changed: list[JobRecord] = field(default_factory=list)
