@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import Final, Self
 
 import grpc.aio
@@ -35,7 +35,6 @@ from app.coordinator.execution.inputs import Inputs
 from app.coordinator.execution.run_limits import RunLimits
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
-from app.coordinator.identity.jwks import KeySet
 from app.coordinator.identity.tokens import Admission, TokenChecker
 from app.coordinator.isolation.devices import find_gpu_devices
 from app.coordinator.isolation.levels import AUTO, Isolation
@@ -64,6 +63,9 @@ from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.submission.tenancy import Tenancy
 from app.files.descriptors import raise_limit
 from app.files.walking import Limits
+from app.scaikey.http import open_session
+from app.scaikey.jwks import KeySetCache
+from app.scaikey.settings import JwksSettings
 from app.undumpable import make_undumpable
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc
 
@@ -72,6 +74,8 @@ _DESCRIPTORS: Final = 16_384
 #: Seconds that calls may still take once no run is left.
 _STOP_PATIENCE: Final = 1.0
 _REMEMBERED_RUNS: Final = 500
+#: Seconds that a fetch of the token issuer's keys may take.
+_JWKS_TIMEOUT: Final = 5.0
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -93,7 +97,7 @@ class Coordinator:
         self._clock = clock
         self._resources = ExitStack()
         self._stopped = False
-        self._keys: KeySet | None = None
+        self._issuer = AsyncExitStack()
         self.port = 0
         self.job_events = JobEvents(limit=config.max_watches)
 
@@ -103,6 +107,7 @@ class Coordinator:
             await self._start()
         except BaseException:
             self._resources.close()
+            await self._issuer.aclose()
             raise
         return self
 
@@ -179,7 +184,7 @@ class Coordinator:
             job_events=self.job_events,
             drive=drive,
             cache=cache,
-            admission=self._make_admission(),
+            admission=await self._make_admission(),
             examination=Examination(
                 drive,
                 workers=config.validation_workers,
@@ -288,20 +293,26 @@ class Coordinator:
             run_times.add_seconds(queue_name, seconds)
         return Scheduler(cluster=cluster, clock=self._clock, run_times=run_times)
 
-    def _make_admission(self) -> Admission:
+    async def _make_admission(self) -> Admission:
         config = self._config
         if not config.jwks_url:
             log.warning("tokens_not_demanded", reason="jwks_url is not set")
             return Admission(None)
-        self._keys = KeySet(
-            config.jwks_url,
-            max_age=config.jwks_max_age,
-            cooldown=config.jwks_cooldown,
+        session = await self._issuer.enter_async_context(open_session(timeout=_JWKS_TIMEOUT))
+        keys = KeySetCache(
+            settings=JwksSettings(
+                url=config.jwks_url,
+                ttl=config.jwks_max_age,
+                cooldown=config.jwks_cooldown,
+                stale_limit=config.jwks_stale_limit,
+            ),
+            session=session,
             clock=time.monotonic,
         )
+        self._issuer.push_async_callback(keys.close)
         return Admission(
             TokenChecker(
-                keys=self._keys,
+                keys=keys,
                 issuer=config.token_issuer,
                 leeway=config.token_leeway,
                 clock=lambda: self._clock() / 1e6,
@@ -350,8 +361,7 @@ class Coordinator:
             self._memory.cancel()
             await asyncio.wait([self._memory])
             await self._server.stop(_STOP_PATIENCE)
-            if self._keys is not None:
-                await self._keys.close()
+            await self._issuer.aclose()
         finally:
             self._resources.close()
         log.info("coordinator_stopped")

@@ -76,8 +76,9 @@ class KeySetCache:
         settings: JwksSettings,
         session: aiohttp.ClientSession,
         clock: Callable[[], float],
-        fetches: Counter,
+        fetches: Counter | None = None,
     ) -> None:
+        """`fetches` counts by `result`, `fetched` or `failed`, where a program has metrics."""
         self._settings = settings
         self._session = session
         self._clock = clock
@@ -143,14 +144,18 @@ class KeySetCache:
             keys = key_set(await self._document())
         except (aiohttp.ClientError, TimeoutError, AnswerTooLong, BadKeySet) as error:
             self._failed = True
-            self._fetches.labels(result="failed").inc()
+            self._count("failed")
             log.warning("jwks_fetch_failed", url=self._settings.url, reason=reason(error))
         else:
             self._failed = False
             self._fetched = _Fetched(keys, asked_at)
-            self._fetches.labels(result="fetched").inc()
+            self._count("fetched")
             for kid, why in keys.unusable.items():
                 log.debug("jwks_key_ignored", kid=kid, reason=why)
+
+    def _count(self, result: str) -> None:
+        if self._fetches is not None:
+            self._fetches.labels(result=result).inc()
 
     async def _document(self) -> bytes:
         async with self._session.get(

@@ -4,6 +4,7 @@ import base64
 import hmac
 import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,30 @@ async def test_keys_that_cannot_be_had(tmp_path: Path) -> None:
         issuer.broken = True
         code, _ = await refusal(client, issuer.pair())
         assert code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_weak_keys_and_keys_for_encryption_open_nothing(tmp_path: Path) -> None:
+    # The library warns of weak keys; an issuer may have one all the same.
+    with warnings.catch_warnings(action="ignore"):
+        weak, encryption = RSAKey.generate_key(1024), RSAKey.generate_key(2048)
+        served = [
+            RSAKey.import_key({**weak.as_dict(private=True), "kid": "weak"}),
+            RSAKey.import_key(
+                {**encryption.as_dict(private=True), "kid": "encryption", "use": "enc"}
+            ),
+        ]
+    async with issuing() as issuer:
+        issuer.keys += served
+        async with running(tmp_path, **checked(issuer)) as (_, client):
+            for kid, key, problem in (
+                ("encryption", encryption, "not for signatures"),
+                ("weak", weak, "fewer than 2048"),
+            ):
+                with warnings.catch_warnings(action="ignore"):
+                    tokens = issuer.pair(key=key, header={"kid": kid})
+                code, text = await refusal(client, tokens)
+                assert code is grpc.StatusCode.UNAUTHENTICATED
+                assert problem in text
 
 
 def written(folder: Path, token: str) -> list[Path]:

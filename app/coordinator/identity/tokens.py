@@ -15,8 +15,8 @@ from joserfc.jws import extract_compact
 
 from app.coordinator.errors import PermissionDenied, Unauthenticated, Unavailable
 from app.coordinator.identity.access import Access
-from app.coordinator.identity.jwks import KeySet, KeysUnavailable
 from app.coordinator.identity.peer import Peer
+from app.scaikey.jwks import KeySetCache, KeysUnavailable
 
 #: The metadata that carries a token, and the audience that the token must have.
 AUDIENCES: Final = {"x-scaidrive-token": "scaidrive", "x-scaiatlas-token": "scaiatlas"}
@@ -29,7 +29,7 @@ class TokenChecker:
     """Checks tokens of one issuer."""
 
     def __init__(
-        self, *, keys: KeySet, issuer: str, leeway: float, clock: Callable[[], float]
+        self, *, keys: KeySetCache, issuer: str, leeway: float, clock: Callable[[], float]
     ) -> None:
         self._keys = keys
         self._issuer = issuer
@@ -71,11 +71,11 @@ class TokenChecker:
         if header.get("alg") != "RS256" or not isinstance(kid, str):
             raise _refused(audience, "it is not signed with RS256 by a named key")
         try:
-            key = await self._keys.key(kid)
+            key = await self._keys.find(kid)
         except KeysUnavailable:
             raise Unavailable("the token issuer's keys cannot be fetched; try again") from None
-        if key is None:
-            raise _refused(audience, "it is signed by a key that its issuer does not have")
+        if isinstance(key, str):
+            raise _refused(audience, f"its signing key cannot be used: {key}")
         try:
             return dict(jwt.decode(token, key, algorithms=["RS256"]).claims)
         except (JoseError, ValueError) as error:

@@ -115,13 +115,21 @@ class CoordinatorConfig:
         ),
     )
     jwks_max_age: float = field(
-        default=300.0, metadata=_about("How long the issuer's keys are kept.", parse_seconds)
+        default=300.0, metadata=_about("Maximum age of the issuer's keys.", parse_seconds)
     )
     jwks_cooldown: float = field(
         default=10.0,
         metadata=_about(
-            "Shortest time between two fetches of the keys for tokens with an unknown key.",
+            "Minimum time between two fetches of the keys, for an unknown `kid` or after a"
+            " failure.",
             parse_seconds,
+        ),
+    )
+    jwks_stale_limit: float = field(
+        default=4 * 3600.0,
+        metadata=_about(
+            "How long the keys are used beyond that age while they cannot be fetched.",
+            parse_patience,
         ),
     )
     drive_dir: Path | None = field(
