@@ -15,7 +15,8 @@ COPY generated generated
 RUN venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash app generated
 
 FROM python:${PYTHON}-slim-trixie
-ARG VERSION=0.1.0
+# Given by the build: the version stands in app/__init__.py alone.
+ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="ScaiMind gateway" \
       org.opencontainers.image.description="REST and Server-Sent Events in front of MindCoordinator" \

@@ -32,19 +32,26 @@ def environ(data_dir: Path, **more: str) -> dict[str, str]:
     return {**ours, "SCAIMIND_DATA_DIR": str(data_dir), "SCAIMIND_PORT": "0", **more}
 
 
+#: The server's command, in this checkout.
+IN_CHECKOUT = (sys.executable, "-m", "app")
+
+
 def start(
-    data_dir: Path, *, within: Sequence[str] = (), **settings: str
+    data_dir: Path,
+    *,
+    within: Sequence[str] = (),
+    command: Sequence[str] = IN_CHECKOUT,
+    cwd: Path | str = PROJECT,
+    **settings: str,
 ) -> "subprocess.Popen[str]":
     """Start `up`, in a session of its own; what it says comes through a pipe.
 
-    `within` is a command that becomes the one behind it.
+    `within` is a command that becomes the one behind it; `command` is the server's.
     """
     return subprocess.Popen(
         # Tests that are killed leave nothing behind either.
-        dying_with_parent(
-            (*within, sys.executable, "-m", "app", "up"), signal_number=signal.SIGINT
-        ),
-        cwd=PROJECT,
+        dying_with_parent((*within, *command, "up"), signal_number=signal.SIGINT),
+        cwd=cwd,
         env=environ(data_dir, **settings),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -57,14 +64,22 @@ def start(
 class Stack:
     """One run of `up`; left as a context, it is stopped as by Ctrl-C."""
 
-    def __init__(self, data_dir: Path, *, within: Sequence[str] = (), **settings: str) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        within: Sequence[str] = (),
+        command: Sequence[str] = IN_CHECKOUT,
+        cwd: Path | str = PROJECT,
+        **settings: str,
+    ) -> None:
         self.data_dir = data_dir
         #: What it has said so far, without line ends.
         self.lines: list[str] = []
         self.url = ""
         self.port = ""
         self._said_more = threading.Condition()
-        self.process = start(data_dir, within=within, **settings)
+        self.process = start(data_dir, within=within, command=command, cwd=cwd, **settings)
         self._reader = threading.Thread(target=self._read, name="up's output")
         self._reader.start()
 
