@@ -47,3 +47,35 @@ def test_a_skip_that_is_not_listed_fails_the_run_in_ci(
     result = pytester.runpytest_subprocess("-p", "listed.skips", *workers)
     result.assert_outcomes(skipped=1, xfailed=1)
     assert (result.ret == pytest.ExitCode.OK) == (listed or not ci)
+
+
+SLOW = """
+    import pytest
+
+    @pytest.mark.slow
+    def test_slow(): ...
+
+    @pytest.mark.skip(reason="needs a GPU")
+    def test_on_a_gpu(): ...
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_what_is_slow_runs_when_all_is_asked_for_and_what_cannot_run_is_named(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
+) -> None:
+    folder = pytester.mkpydir("listed")
+    (folder / "skips.py").write_text(Path(LIST.with_name("skips.py")).read_text())
+    (folder / "skips.txt").write_text(
+        "test_it.py::test_slow | slow | scripts/test --all\n"
+        "test_it.py::test_on_a_gpu | no GPU | run it on a GPU\n"
+    )
+    pytester.makepyfile(test_it=SLOW)
+    monkeypatch.setenv("CI", "true")
+    arguments = ("-p", "listed.skips", "--strict-markers", *workers)
+    in_ci = pytester.runpytest_subprocess(*arguments)
+    in_ci.assert_outcomes(skipped=2)
+    assert in_ci.ret == pytest.ExitCode.OK
+    complete = pytester.runpytest_subprocess(*arguments, "--all")
+    complete.assert_outcomes(passed=1, skipped=1)
+    complete.stdout.fnmatch_lines(["test_it.py::test_on_a_gpu: *needs a GPU | run it on a GPU"])

@@ -1,14 +1,13 @@
-"""The manifests as kustomize renders them."""
+"""The manifests as kubectl renders them."""
 
 import functools
-import shutil
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -50,12 +49,10 @@ class Rendered:
 
 @functools.cache
 def render(overlay: str) -> Rendered:
-    """Render an overlay; skips the test where there is no kustomize (see scripts/debian)."""
-    kustomize = shutil.which("kustomize")
-    if kustomize is None:
-        pytest.skip("kustomize is not installed")
+    """Render an overlay, with the kubectl that the lock brings."""
+    kubectl = Path(sysconfig.get_path("scripts"), "kubectl")
     done = subprocess.run(
-        [kustomize, "build", DEPLOY / "overlays" / overlay],
+        [kubectl, "kustomize", DEPLOY / "overlays" / overlay],
         capture_output=True,
         text=True,
         timeout=60,

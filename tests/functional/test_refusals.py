@@ -130,7 +130,7 @@ def test_no_python_that_is_new_enough(tmp_path: Path, found: str | None) -> None
         python.chmod(0o755)
     done = subprocess.run(
         (PROJECT / "scripts" / "run",),
-        env={"PATH": str(programs), "VENV": str(tmp_path / "venv")},
+        env={"PATH": str(programs), "SCAIMIND_VENV": str(tmp_path / "venv")},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
