@@ -178,3 +178,25 @@ IDEMPOTENCY_KEY_REUSED = _kind(
     409,
     "The Idempotency-Key was already used for a different request. Use a new key.",
 )
+
+
+class BrokenContract(ApiError):
+    """A message of the coordinator that its contract (`proto/`) does not allow.
+
+    Raised by the bridge before anybody else sees the message; nothing of the
+    message is used. `breach` names the kind of fault out of a small fixed set,
+    for metrics; `problem` says what is wrong and in which field, without the
+    field's value. The bridge counts and logs the fault: callers do neither.
+
+    A request passes it on as it is. A stream treats it like any other break:
+    everything before the message has been delivered, so the stream is reopened
+    behind the last position, and the message does not count as progress. A page
+    of a log treats it like one that could not be read: ask again later, never
+    at once, and only until the outage limit. Where that is reached, watchers
+    are closed with `COORDINATOR_ERROR`.
+    """
+
+    def __init__(self, breach: str, problem: str) -> None:
+        self.breach = breach
+        self.problem = problem
+        super().__init__(COORDINATOR_ERROR)

@@ -83,6 +83,9 @@ _OWN: dict[StatusCode, dict[str, ErrorKind]] = {
     ),
 }
 
+#: What is aborted here can be had again, by the same call: nobody's precondition has failed.
+_RESUMABLE = frozenset({"ListJobLogs", "WatchJob"})
+
 #: gRPC itself says RESOURCE_EXHAUSTED of a message over the limit, where waiting never helps.
 _TOO_LARGE = re.compile(
     r"(?P<side>CLIENT|SERVER): (?P<way>Sent|Received) message larger than max|"
@@ -97,7 +100,7 @@ def to_api_error(error: grpc.aio.AioRpcError, *, method: str) -> ApiError:
     log event `scaimind_coordinator_error`.
     """
     code, detail = error.code(), error.details() or ""
-    row = _ROWS.get(code, _BROKEN)
+    row = _row(code, method)
     kind = _kind(code, row, method)
     if code is StatusCode.RESOURCE_EXHAUSTED and (limit := _TOO_LARGE.search(detail)):
         request = limit.group("side", "way") in (("CLIENT", "Sent"), ("SERVER", "Received"))
@@ -114,8 +117,14 @@ def kinds_of(method: str) -> frozenset[ErrorKind]:
     """Return every error that a failed call of `method` can become."""
     return frozenset(
         {errors.COORDINATOR_ERROR, errors.SHUTTING_DOWN}
-        | {_kind(code, row, method) for code, row in _ROWS.items()}
+        | {_kind(code, _row(code, method), method) for code in _ROWS}
     )
+
+
+def _row(code: StatusCode, method: str) -> _Row:
+    if code is StatusCode.ABORTED and method in _RESUMABLE:
+        code = StatusCode.UNAVAILABLE
+    return _ROWS.get(code, _BROKEN)
 
 
 def _kind(code: StatusCode, row: _Row, method: str) -> ErrorKind:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -16,6 +16,8 @@ from generated.mindcoordinator.v1 import coordinator_pb2_grpc, jobs_pb2, watch_p
 
 Context = grpc.aio.ServicerContext[Any, Any]
 JOB = "job-1"
+#: A status and its detail.
+Refusal: TypeAlias = tuple[grpc.StatusCode, str]
 
 
 @dataclass
@@ -49,9 +51,9 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         self.answering = asyncio.Event()
         self.answering.set()
         #: Aborts calls by method name.
-        self.refusals: dict[str, tuple[grpc.StatusCode, str]] = {}
-        #: Sent as they are by the next WatchJob in place of what it would send.
-        self.script: list[watch_pb2.WatchJobResponse] | None = None
+        self.refusals: dict[str, Refusal] = {}
+        #: Sent as they are by the next WatchJob in place of what it would send; a status ends it.
+        self.script: Sequence[watch_pb2.WatchJobResponse | Refusal] | None = None
         self.batch = 500
         #: Notified at every change.
         self.changed = asyncio.Condition()
@@ -178,6 +180,8 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
             if self.script is not None:
                 script, self.script = self.script, None
                 for message in script:
+                    if isinstance(message, tuple):
+                        await context.abort(*message)
                     yield message
                 return
             async for message in self._watch(request):

@@ -322,6 +322,19 @@ async def test_a_coordinator_that_comes_back_is_gone_on_with(
     assert gateway.seen.most_upstreams == 1
 
 
+async def test_a_stream_that_is_aborted_is_gone_on_with(
+    gateway: Gateway, coordinator: LogCoordinator
+) -> None:
+    coordinator.script = [
+        *scripted(1, 2),
+        (grpc.StatusCode.ABORTED, "the log was moved; read it again"),
+    ]
+    async with gateway.watch() as watching:
+        await coordinator.log(*numbers(1, 4))
+        assert await watching.logs(3) == numbers(1, 4)
+    assert coordinator.watches == 2
+
+
 async def test_an_outage_beyond_the_limit_ends_the_streams_as_retryable(
     make_gateway: GatewayMaker, coordinator: LogCoordinator
 ) -> None:
