@@ -23,7 +23,8 @@ present if waiting helps, and is also sent as the header `Retry-After`. `request
 the request in the gateway's log. A stream that ends with an error carries the `code` in \
 its `error` event.
 
-The OpenAPI document (`python -m app openapi`) lists the errors of each operation.
+The OpenAPI document (`python -m app openapi`) lists the errors of each operation: all have one \
+schema, and the extension `x-error-codes` of each answer has its codes.
 
 | code | status | retry | meaning |
 |---|---|---|---|

@@ -21,6 +21,7 @@ from app.gateway.routes import add_routes
 from app.hub import frames
 from app.hub.upstream import Position
 from app.openapi.document import build
+from app.openapi.responses import ERROR_CODES
 from app.schemas.loading import load_body
 from tests.api.endpoints import ENDPOINTS, PREFIX, STREAMS
 from tests.bridge.messages import messages
@@ -134,11 +135,39 @@ def test_each_operation_tells_how_its_call_can_fail(
         assert set(told) >= {"401", "403", "422", "429", "500", "501", "503", "504"}
         for kind in kinds_of(declared.rpc):
             name = told[str(kind.status)]["$ref"].rpartition("/")[2]
-            assert kind.code in name.split("."), (route, kind)
+            shared = document["components"]["responses"][name]
+            assert kind.code in shared[ERROR_CODES], (route, kind)
+
+
+def test_all_errors_are_one_schema(document: Json) -> None:
+    """A generator makes a type of each schema that is written out where it is used."""
+    named = {"$ref": "#/components/schemas/ErrorEnvelopeSchema"}
+    failed = [
+        (method, path, status)
+        for method, path, operation in operations(document)
+        for status, response in operation["responses"].items()
+        # What is written out at its operation is an answer, such as that of a gateway that is
+        # not ready (503).
+        if status >= "400" and set(response) != {"$ref"} and "data" not in str(response["content"])
+    ]
+    assert failed == []
+    for name, shared in document["components"]["responses"].items():
+        assert shared["content"] == {"application/json": {"schema": named}}, name
+
+
+def test_each_error_has_its_codes_for_people_and_programs(document: Json) -> None:
+    for shared in document["components"]["responses"].values():
+        assert shared[ERROR_CODES] == sorted(shared[ERROR_CODES])
+        for code in shared[ERROR_CODES]:
+            assert f"- `{code}`: " in shared["description"]
 
 
 def test_every_error_of_the_catalogue_is_somewhere(document: Json) -> None:
-    told = {code for name in document["components"]["responses"] for code in name.split(".")}
+    told = {
+        code
+        for shared in document["components"]["responses"].values()
+        for code in shared[ERROR_CODES]
+    }
     # No operation answers with these: they are said of requests that meet none, on streams that
     # have begun, and of calls that the contract gives no such answer.
     elsewhere = {"ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED", "AUTH_EXPIRED"}
