@@ -10,9 +10,7 @@ from app.bridge.tls import ChannelCredentials, server_name_options
 
 Channel: TypeAlias = grpc.aio.Channel
 
-#: The contract that the gateway speaks, with its version.
-CONTRACT = "mindcoordinator.v1"
-SERVICE = f"{CONTRACT}.MindCoordinator"
+SERVICE = "mindcoordinator.v1.MindCoordinator"
 
 #: Calls that may be repeated without a second effect, and that are over at once:
 #: WatchJob is neither, its reader resumes it at the right offset.
@@ -61,7 +59,11 @@ def channel_options(settings: UpstreamSettings) -> list[tuple[str, Any]]:
         ("grpc.http2.ping_timeout_ms", _ms(settings.keepalive_timeout)),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", _ms(settings.reconnect_min)),
-        ("grpc.min_reconnect_backoff_ms", _ms(settings.reconnect_min)),
+        # Whatever its name says, it bounds one attempt to connect, and delays none.
+        (
+            "grpc.min_reconnect_backoff_ms",
+            _ms(max(settings.connect_timeout, settings.reconnect_min)),
+        ),
         ("grpc.max_reconnect_backoff_ms", _ms(settings.reconnect_max)),
         # gRPC asks DNS again after 30 s at the earliest, longer than a
         # coordinator takes to come back at another address.

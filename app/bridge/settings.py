@@ -44,7 +44,18 @@ class UpstreamSettings(Section):
         10.0, "Idle time after which a keepalive ping is sent.", at_least=0.5
     )
     keepalive_timeout: float = setting(5.0, "Timeout of a keepalive ping.", at_least=0.5)
-    reconnect_min: float = setting(0.2, "Initial delay before a reconnection.", at_least=0.1)
+    connect_timeout: float = setting(
+        10.0,
+        "Timeout of one attempt to connect, TLS and HTTP/2 handshakes included.",
+        at_least=0.1,
+        at_most=300,
+    )
+    reconnect_min: float = setting(
+        0.2,
+        "Initial delay before a reconnection. An attempt to connect is given at least this long, "
+        "too.",
+        at_least=0.1,
+    )
     reconnect_max: float = setting(2.0, "Maximum delay before a reconnection.", at_least=0.1)
     max_message_bytes: int = setting(
         16 * MiB, "Maximum size of a message.", at_least=64 * KiB, at_most=1024 * MiB

@@ -25,11 +25,12 @@ class Relay:
     """Carries bytes between a client and a server until it is told to fall silent.
 
     A silent relay keeps its connections open and reads nothing, as a peer does
-    that hangs or whose machine is gone.
+    that hangs or whose machine is gone. What it carries arrives `delay` seconds late.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, delay: float = 0.0) -> None:
         self._upstream_port = port
+        self._delay = delay
         self._open = asyncio.Event()
         self._open.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,6 +67,7 @@ class Relay:
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(65536):
             await self._open.wait()
+            await asyncio.sleep(self._delay)
             sink.write(data)
             await sink.drain()
         sink.close()
@@ -131,6 +133,42 @@ async def test_a_peer_that_hangs_is_found_by_keepalive(caller: Caller) -> None:
     assert relay.connections == 1
 
 
+async def test_a_slow_link_connects_at_its_first_attempt(
+    caller: Caller, coordinator: ScriptedCoordinator
+) -> None:
+    async with Relay(coordinator.port, delay=1.5).running() as relay:
+        settings = UpstreamSettings(
+            address=relay.address,
+            api_secret=API_SECRET,
+            unary_timeout=60,
+            connect_timeout=60,
+            reconnect_min=0.1,
+            reconnect_max=0.1,
+        )
+        async with open_channel(settings) as channel:
+            client = CoordinatorClient(channel=channel, settings=settings)
+            await client.get_job(caller, "j")
+    assert relay.connections == 1
+
+
+async def test_an_attempt_has_the_reconnection_delay_at_least(
+    caller: Caller, coordinator: ScriptedCoordinator
+) -> None:
+    async with Relay(coordinator.port, delay=1.5).running() as relay:
+        settings = UpstreamSettings(
+            address=relay.address,
+            api_secret=API_SECRET,
+            unary_timeout=60,
+            connect_timeout=0.1,
+            reconnect_min=30,
+            reconnect_max=30,
+        )
+        async with open_channel(settings) as channel:
+            client = CoordinatorClient(channel=channel, settings=settings)
+            await client.get_job(caller, "j")
+    assert relay.connections == 1
+
+
 async def test_a_port_where_nobody_listens(caller: Caller) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -193,6 +231,7 @@ def test_settings_reach_the_channel() -> None:
         api_secret=API_SECRET,
         keepalive_time=7.5,
         keepalive_timeout=2.5,
+        connect_timeout=6.5,
         reconnect_min=0.25,
         reconnect_max=4.0,
         max_message_bytes=2**20,
@@ -205,7 +244,7 @@ def test_settings_reach_the_channel() -> None:
     assert options["grpc.http2.ping_timeout_ms"] == 2500
     assert options["grpc.http2.max_pings_without_data"] == 0
     assert options["grpc.initial_reconnect_backoff_ms"] == 250
-    assert options["grpc.min_reconnect_backoff_ms"] == 250
+    assert options["grpc.min_reconnect_backoff_ms"] == 6500
     assert options["grpc.max_reconnect_backoff_ms"] == 4000
     assert options["grpc.max_send_message_length"] == 2**20
     assert options["grpc.max_receive_message_length"] == 2**20
