@@ -113,6 +113,8 @@ class TokenExchange(Exchange):
             timer=clock,
         )
         self._requests = SingleFlight[_Key, str]()
+        #: Whether the last request was answered, if only by a refusal.
+        self.answered = True
 
     @override
     async def tokens_for(self, caller: Caller) -> DownstreamTokens:
@@ -144,7 +146,9 @@ class TokenExchange(Exchange):
         _, audience = key
         try:
             status, headers, body = await self._ask(caller.subject_token, audience)
+            self.answered = status < 500
         except (aiohttp.ClientError, TimeoutError) as error:
+            self.answered = False
             raise self._unavailable(audience, reason(error)) from None
         except AnswerTooLong as error:
             raise self._failure(TOKEN_EXCHANGE_INVALID, "invalid", audience, str(error)) from None

@@ -21,7 +21,7 @@ from app.api.app_keys import (
     REVOCATIONS,
     TICKETS,
 )
-from app.api.readiness import Readiness
+from app.api.readiness import Check, Dependency, Readiness
 from app.api.settings import LimitsSettings
 from app.auth.authenticator import ApiKeyVerifier, Authenticator, Verifier
 from app.auth.exchange import NoExchange, TokenExchange
@@ -53,6 +53,8 @@ log = structlog.get_logger()
 _POOL: web.AppKey[Pool] = web.AppKey("pool", Pool)
 CREDENTIALS: web.AppKey[ChannelCredentials | None] = web.AppKey("credentials")
 _KEYS: web.AppKey[KeyLookup] = web.AppKey("keys", KeyLookup)
+#: None where neither JWTs nor forwarded tokens are configured.
+_IDENTITY_PROVIDER: web.AppKey[Check | None] = web.AppKey("identity_provider")
 _JOB_WRITER: web.AppKey[JobWriter] = web.AppKey("job_writer", JobWriter)
 _CHANNEL: web.AppKey[Channel] = web.AppKey("channel", Channel)
 
@@ -80,6 +82,7 @@ async def identity_context(app: web.Application) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(keys.close)
         session = await stack.enter_async_context(open_session(timeout=settings.http_timeout))
+        key_set: KeySetCache | None = None
         if settings.jwks_url:
             key_set = KeySetCache(
                 settings=settings.jwks,
@@ -89,9 +92,9 @@ async def identity_context(app: web.Application) -> AsyncIterator[None]:
             )
             stack.push_async_callback(key_set.close)
             verifiers.append(JwtVerifier(settings=settings, keys=key_set, now=time.time))
-        app[EXCHANGE] = NoExchange()
+        exchange: TokenExchange | None = None
         if settings.token_url:
-            app[EXCHANGE] = exchange = TokenExchange(
+            exchange = TokenExchange(
                 settings=settings,
                 session=session,
                 now=_now,
@@ -99,6 +102,15 @@ async def identity_context(app: web.Application) -> AsyncIterator[None]:
                 exchanges=metrics.token_exchanges,
             )
             stack.push_async_callback(exchange.close)
+        else:
+            log.warning(
+                "tokens_not_forwarded",
+                reason="SCAIMIND_AUTH_TOKEN_URL is not set: POST /jobs, POST /data/validate and "
+                "GET /data/cache reach the coordinator without tokens for ScaiDrive and ScaiAtlas.",
+                advice="Set it, with the client id and secret, unless the coordinator needs none.",
+            )
+        app[EXCHANGE] = exchange or NoExchange()
+        app[_IDENTITY_PROVIDER] = _identity_provider_check(key_set, exchange)
         app[AUTHENTICATOR] = Authenticator(verifiers=verifiers)
         log.info(
             "identity_configured",
@@ -185,11 +197,40 @@ async def readiness_context(app: web.Application) -> AsyncIterator[None]:
     async def coordinator() -> str | None:
         return await coordinator_problem(channel, api_secret=api_secret, within=_CHECK_SECONDS)
 
-    app[READINESS] = Readiness(
-        checks={"database": database, "coordinator": coordinator}, clock=time.monotonic
+    app[READINESS] = readiness = Readiness(
+        (
+            Dependency("database", database),
+            Dependency("coordinator", coordinator),
+            # API keys, and JWTs of known keys, count without it.
+            Dependency("identity_provider", app[_IDENTITY_PROVIDER], required=False),
+        ),
+        clock=time.monotonic,
     )
     log.info("gateway_ready_to_serve")
     yield
+    await readiness.close()
+
+
+def _identity_provider_check(
+    keys: KeySetCache | None, exchange: TokenExchange | None
+) -> Check | None:
+    if keys is None and exchange is None:
+        return None
+
+    async def check() -> str | None:
+        if keys is not None:
+            try:
+                async with asyncio.timeout(_CHECK_SECONDS):
+                    problem = await keys.problem()
+            except TimeoutError:
+                problem = "it does not answer in time"
+            if problem is not None:
+                return problem
+        if exchange is not None and not exchange.answered:
+            return "it did not answer the last request for tokens"
+        return None
+
+    return check
 
 
 def rate_limit(settings: LimitsSettings) -> RateLimit | None:

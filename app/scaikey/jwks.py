@@ -107,6 +107,16 @@ class KeySetCache:
                 )
         return found
 
+    async def problem(self) -> str | None:
+        """Return why the keys cannot be fetched, in words that anyone may read; None if they can.
+
+        Asks the issuer only when a key would be looked up there: when the keys
+        are old, or after a failure, and never within the cool-down.
+        """
+        if self._failed or self._age() >= self._settings.ttl:
+            await _end_of(self._begin_fetch())
+        return "its keys cannot be fetched" if self._failed else None
+
     async def close(self) -> None:
         """Cancel a fetch that is in progress."""
         await self._fetching.close()

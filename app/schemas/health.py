@@ -12,8 +12,14 @@ class AliveAnswer(Schema):
 class DependencyAnswer(Schema):
     """State of a dependency."""
 
-    status = fields.String(required=True, validate=validate.OneOf(("ok", "failed")))
+    status = fields.String(
+        required=True, validate=validate.OneOf(("ok", "failed", "not_configured"))
+    )
     message = fields.String(metadata={"description": "The problem, if there is one."})
+    required = fields.Boolean(
+        required=True,
+        metadata={"description": "Whether the gateway is unready while this dependency fails."},
+    )
 
 
 class ReadyAnswer(Schema):

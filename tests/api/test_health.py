@@ -1,23 +1,28 @@
 """Health, readiness and metrics, and a start without what it depends on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import grpc
 import pytest
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no stubs
 
-from app.api.readiness import Readiness
+from app.api.readiness import Dependency, Readiness
+from app.auth.settings import AuthSettings
 from app.bridge.settings import UpstreamSettings
 from app.database.settings import DatabaseSettings
 from app.gateway.settings import Settings
 from tests.api.conftest import Gateway
 from tests.api.endpoints import PREFIX
+from tests.auth.scripted_issuer import ISSUER, ScriptedIssuer
+from tests.secrecy import secret
 
 Start = Callable[[Settings], Awaitable[Gateway]]
 
-WELL = {"status": "ok"}
+WELL = {"status": "ok", "required": True}
+NO_PROVIDER = {"status": "not_configured", "required": False}
 NO_DATABASE = DatabaseSettings(dsn="postgresql://someone:the-password@127.0.0.1:1/db")
 
 
@@ -25,7 +30,14 @@ async def test_ready_names_each_dependency(gateway: Gateway) -> None:
     answer = await gateway.ask("GET", "/health/ready")
     assert answer.status == 200
     assert answer.json == {
-        "data": {"status": "ready", "dependencies": {"database": WELL, "coordinator": WELL}}
+        "data": {
+            "status": "ready",
+            "dependencies": {
+                "database": WELL,
+                "coordinator": WELL,
+                "identity_provider": NO_PROVIDER,
+            },
+        }
     }
 
 
@@ -39,8 +51,13 @@ async def test_without_the_database_it_is_alive_and_unready(
     assert answer.json["data"] == {
         "status": "unready",
         "dependencies": {
-            "database": {"status": "failed", "message": "Connection refused"},
+            "database": {
+                "status": "failed",
+                "message": "Connection refused",
+                "required": True,
+            },
             "coordinator": WELL,
+            "identity_provider": NO_PROVIDER,
         },
     }
 
@@ -64,7 +81,8 @@ async def test_without_the_coordinator_it_is_alive_and_unready(
     assert answer.status == 503
     assert answer.json["data"]["dependencies"] == {
         "database": WELL,
-        "coordinator": {"status": "failed", "message": "it is unreachable"},
+        "coordinator": {"status": "failed", "message": "it is unreachable", "required": True},
+        "identity_provider": NO_PROVIDER,
     }
     answer = await gateway.ask("GET", f"{PREFIX}/jobs/job-1")
     assert (answer.status, answer.error["code"]) == (503, "COORDINATOR_UNAVAILABLE")
@@ -113,18 +131,25 @@ async def test_the_metrics_are_exposed(gateway: Gateway) -> None:
 
 
 class Checks:
-    """Two dependencies, of which one waits at a gate."""
+    """Three dependencies: `slow` waits at a gate that `other` opens, `spare` is not required."""
 
     def __init__(self) -> None:
         self.calls = 0
         self.problem: str | None = None
+        self.spare_problem: str | None = None
         self.gate = asyncio.Event()
         self.now = 100.0
         self.readiness = Readiness(
-            checks={"one": self.one, "other": self.other}, clock=lambda: self.now, max_age=1.0
+            (
+                Dependency("slow", self.slow),
+                Dependency("other", self.other),
+                Dependency("spare", self.spare, required=False),
+            ),
+            clock=lambda: self.now,
+            max_age=1.0,
         )
 
-    async def one(self) -> str | None:
+    async def slow(self) -> str | None:
         self.calls += 1
         await self.gate.wait()
         return self.problem
@@ -132,6 +157,13 @@ class Checks:
     async def other(self) -> str | None:
         self.gate.set()  # so they have to run side by side
         return None
+
+    async def spare(self) -> str | None:
+        return self.spare_problem
+
+    async def problems(self) -> dict[str, str | None]:
+        report = await self.readiness.report()
+        return {each.dependency.name: each.problem for each in report.findings}
 
 
 async def test_dependencies_are_checked_side_by_side_and_not_for_each_who_asks() -> None:
@@ -144,6 +176,99 @@ async def test_dependencies_are_checked_side_by_side_and_not_for_each_who_asks()
     checks.now += 0.99
     assert (await checks.readiness.report()).ready
     checks.now += 0.01
-    report = await checks.readiness.report()
-    assert not report.ready
-    assert report.problems == {"one": "broken", "other": None}
+    assert not (await checks.readiness.report()).ready
+    assert await checks.problems() == {"slow": "broken", "other": None, "spare": None}
+
+
+async def test_those_who_ask_during_a_slow_check_share_its_result() -> None:
+    checks = Checks()
+    checks.readiness = Readiness(
+        (Dependency("slow", checks.slow),), clock=lambda: checks.now, max_age=1.0
+    )
+    asking = [asyncio.create_task(checks.readiness.report())]
+    async with asyncio.timeout(10):
+        while not checks.calls:  # noqa: ASYNC110 - the check has begun when it has counted itself
+            await asyncio.sleep(0)
+    # Longer than a report counts: dated by its beginning, each would be followed by another.
+    checks.now += 2.0
+    asking += [asyncio.create_task(checks.readiness.report()) for _ in range(20)]
+    asking[0].cancel()  # who began it may leave
+    await asyncio.wait(asking[:1])
+    checks.gate.set()
+    async with asyncio.timeout(10):
+        assert all(report.ready for report in await asyncio.gather(*asking[1:]))
+    assert (await checks.readiness.report()).ready
+    assert checks.calls == 1
+
+
+async def test_what_is_not_required_is_named_and_keeps_nobody_from_being_ready() -> None:
+    checks = Checks()
+    checks.spare_problem = "away"
+    assert (await checks.readiness.report()).ready
+    assert (await checks.problems())["spare"] == "away"
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[ScriptedIssuer]:
+    async with ScriptedIssuer().running() as issuer:
+        yield issuer
+
+
+async def test_the_identity_provider_is_named_and_not_required(
+    start: Start, settings: Settings, issuer: ScriptedIssuer
+) -> None:
+    auth = AuthSettings(issuer=ISSUER, jwks_url=issuer.jwks_url)
+    gateway = await start(replace(settings, auth=auth))
+    answer = await gateway.ask("GET", "/health/ready")
+    assert answer.json["data"]["dependencies"]["identity_provider"] == {
+        "status": "ok",
+        "required": False,
+    }
+
+
+async def test_it_is_ready_without_the_identity_provider(start: Start, settings: Settings) -> None:
+    auth = AuthSettings(issuer=ISSUER, jwks_url="http://127.0.0.1:1/jwks")
+    gateway = await start(replace(settings, auth=auth))
+    answer = await gateway.ask("GET", "/health/ready")
+    assert (answer.status, answer.json["data"]["status"]) == (200, "ready")
+    assert answer.json["data"]["dependencies"]["identity_provider"] == {
+        "status": "failed",
+        "message": "its keys cannot be fetched",
+        "required": False,
+    }
+
+
+async def test_an_exchange_that_is_away_shows(
+    start: Start, settings: Settings, issuer: ScriptedIssuer
+) -> None:
+    auth = AuthSettings(
+        token_url="http://127.0.0.1:1/token",
+        client_id="gateway",
+        client_secret=secret("the-client-secret"),
+    )
+    gateway = await start(replace(settings, auth=auth))
+    assert (await gateway.ask("GET", f"{PREFIX}/data/cache")).status == 503
+    answer = await gateway.ask("GET", "/health/ready")
+    assert answer.status == 200
+    assert answer.json["data"]["dependencies"]["identity_provider"] == {
+        "status": "failed",
+        "message": "it did not answer the last request for tokens",
+        "required": False,
+    }
+
+
+@pytest.mark.parametrize("forwarded", [True, False])
+async def test_a_gateway_that_forwards_no_tokens_says_so_at_its_start(
+    start: Start, settings: Settings, issuer: ScriptedIssuer, forwarded: bool
+) -> None:
+    auth = AuthSettings()
+    if forwarded:
+        auth = AuthSettings(
+            token_url=issuer.token_url,
+            client_id="gateway",
+            client_secret=secret("the-client-secret"),
+        )
+    with structlog.testing.capture_logs() as events:
+        await start(replace(settings, auth=auth))
+    told = [event for event in events if event["event"] == "tokens_not_forwarded"]
+    assert [event["log_level"] for event in told] == ([] if forwarded else ["warning"])

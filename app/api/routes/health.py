@@ -1,11 +1,14 @@
 """For operators and their tools: `/health`, `/health/ready`, `/metrics`."""
 
+from typing import Any
+
 from aiohttp import hdrs, web
 
 from app.api.access import public
 from app.api.app_keys import METRICS, READINESS
 from app.api.endpoint import Operation
 from app.api.envelope import success
+from app.api.readiness import Finding
 from app.schemas.health import ALIVE_ANSWER, READY_ANSWER
 
 routes = web.RouteTableDef()
@@ -25,10 +28,7 @@ async def health(_request: web.Request) -> web.Response:
 async def ready(request: web.Request) -> web.Response:
     """Readiness: whether requests can be served, and the state of each dependency."""
     report = await request.app[READINESS].report()
-    dependencies = {
-        name: {"status": "ok"} if problem is None else {"status": "failed", "message": problem}
-        for name, problem in report.problems.items()
-    }
+    dependencies = {each.dependency.name: _told(each) for each in report.findings}
     return success(
         {"status": "ready" if report.ready else "unready", "dependencies": dependencies},
         status=200 if report.ready else 503,
@@ -42,3 +42,11 @@ async def metrics(request: web.Request) -> web.Response:
     """Return the metrics in the format that the scraper requests."""
     body, content_type = request.app[METRICS].render(request.headers.get(hdrs.ACCEPT, ""))
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+
+
+def _told(finding: Finding) -> dict[str, Any]:
+    dependency, problem = finding.dependency, finding.problem
+    required = {"required": dependency.required}
+    if problem is not None:
+        return {"status": "failed", "message": problem, **required}
+    return {"status": "not_configured" if dependency.check is None else "ok", **required}
