@@ -18,11 +18,16 @@ class Caller:
     permissions: frozenset[str] = frozenset()
     #: Which credential this is, so that it can be revoked; never the secret itself.
     credential_id: str = ""
-    #: When the credential ends; None if it does not end by itself.
+    #: From when on the credential does not count: for requests, streams and tickets alike, with
+    #: any tolerance for clocks that differ included. None if it does not end by itself.
     expires_at: datetime | None = None
     request_id: str = ""
     #: The bearer token as it came, to be exchanged (RFC 8693); never logged.
     subject_token: str = field(default="", repr=False)
+
+    def expired(self, now: datetime) -> bool:
+        """Return whether the credential has ended at `now`."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
 @dataclass(frozen=True, slots=True)

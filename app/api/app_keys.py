@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from app.telemetry.metrics import Metrics
 
 SERVER_SETTINGS: web.AppKey[ServerSettings] = web.AppKey("server_settings", ServerSettings)
-#: The commit that the gateway was built from; None if that is not known.
-COMMIT: "web.AppKey[str | None]" = web.AppKey("commit")
 METRICS: "web.AppKey[Metrics]" = web.AppKey("metrics")
 COORDINATOR: "web.AppKey[CoordinatorClient]" = web.AppKey("coordinator")
 HUB: "web.AppKey[Hub]" = web.AppKey("hub")

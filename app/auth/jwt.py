@@ -2,14 +2,15 @@
 
 Claims: `iss`, `aud`, `exp`, `sub` (the user) and `tenant_id` have to be there;
 `nbf` and `iat` are heeded; `roles` and `permissions` are lists of strings and
-may be missing; `jti` names the token.
+may be missing; `jti` names the token. A token ends `leeway` seconds after its
+`exp`.
 """
 
 import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -49,6 +50,8 @@ class JwtVerifier(Verifier):
         self, *, settings: AuthSettings, keys: KeySetCache, now: Callable[[], float]
     ) -> None:
         self._keys = keys
+        self._now = now
+        self._leeway = timedelta(seconds=settings.leeway)
         # What is unknown in a header is ignored (RFC 7515, 4); `crit` is refused below.
         self._registry = JWSRegistry(algorithms=[ALGORITHM], strict_check_header=False)
         self._claims = JWTClaimsRegistry(
@@ -96,7 +99,7 @@ class JwtVerifier(Verifier):
     def _caller(self, token: str, claims: dict[str, Any]) -> Caller:
         try:
             self._claims.validate(claims)
-            expires_at = datetime.fromtimestamp(claims["exp"], UTC)
+            expires_at = datetime.fromtimestamp(claims["exp"], UTC) + self._leeway
         except ClaimError as error:
             shown = _shown(claims.get(error.claim))
             raise Refused(f"a JWT with a bad claim: {error.claim} ({shown})") from None
@@ -108,7 +111,7 @@ class JwtVerifier(Verifier):
         if not _USER.fullmatch(user_id):
             raise Refused(f"a JWT with a bad claim: sub ({_shown(user_id)})")
         roles = _strings(claims, "roles")
-        return Caller(
+        caller = Caller(
             tenant_id=tenant_id,
             user_id=user_id,
             roles=roles,
@@ -116,6 +119,10 @@ class JwtVerifier(Verifier):
             credential_id=_credential_id(token, claims),
             expires_at=expires_at,
         )
+        # The library counts whole seconds: it lets a token pass that a stream would be closed for.
+        if caller.expired(datetime.fromtimestamp(self._now(), UTC)):
+            raise Refused("a JWT with a bad claim: exp has passed")
+        return caller
 
 
 def _key_id(header: Mapping[str, Any]) -> str:

@@ -41,7 +41,8 @@ class AuthSettings(Section):
     audience: str = setting("scaimind", "Required `aud` claim of JWTs.")
     leeway: int = setting(
         30,
-        "Tolerated clock difference when `exp` and `nbf` are checked.",
+        "Tolerated clock difference when `exp` and `nbf` are checked. A token counts until this "
+        "long after its `exp`: for requests, open streams and stream tickets alike.",
         at_least=0,
         at_most=300,
     )

@@ -12,7 +12,7 @@ task and no particular replica has to do it.
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -48,16 +48,15 @@ INSERT INTO mod_scaimind_stream_tickets (
 ) VALUES (%s, %s, %s, %s, %s, %s::text[], %s::text[], %s, %s, now() + make_interval(secs => %s))
 RETURNING expires_at
 """
-# The last column tells whether the credential behind the ticket still counts.
+# The last column tells whether an API key behind the ticket still counts.
 _REDEEM = """
 DELETE FROM mod_scaimind_stream_tickets AS ticket WHERE ticket_hash = %s
 RETURNING job_id, kind, expires_at > now(), tenant_id, user_id, roles, permissions,
     credential_id, credential_expires_at,
-    (credential_expires_at IS NULL OR credential_expires_at > now())
-    AND (credential_id !~ %s OR EXISTS (
+    credential_id !~ %s OR EXISTS (
         SELECT FROM mod_scaimind_api_keys AS key
         WHERE key.key_id = ticket.credential_id AND key.revoked_at IS NULL
-    ))
+    )
 """
 _IS_API_KEY = f"^{api_keys.KEY_ID.pattern}$"
 
@@ -85,10 +84,11 @@ class Database(Protocol):
 
 
 class Tickets:
-    """Makes tickets, and takes each of them once."""
+    """Makes tickets, and takes each of them once. `now` is the wall clock."""
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, now: Callable[[], datetime]) -> None:
         self._database = database
+        self._now = now
 
     async def issue(self, caller: Caller, *, job_id: str, kind: StreamKind) -> NewTicket:
         """Make a ticket for a caller who may see the job. Raises `ApiError`."""
@@ -121,8 +121,8 @@ class Tickets:
         if (its_job, its_kind) != (job_id, kind.value):
             raise _refusal("it is for another stream", credential_id)
         if not counts:
-            raise _refusal("the credential behind it has expired or was revoked", credential_id)
-        return Caller(
+            raise _refusal("the credential behind it was revoked", credential_id)
+        caller = Caller(
             tenant_id=tenant_id,
             user_id=user_id,
             roles=frozenset(roles),
@@ -131,6 +131,10 @@ class Tickets:
             expires_at=credential_expires_at,
             request_id=request_id,
         )
+        # By the clock that ends streams, not by the database's.
+        if caller.expired(self._now()):
+            raise _refusal("the credential behind it has expired", credential_id)
+        return caller
 
     async def _ask(self, statement: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
         try:

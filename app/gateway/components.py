@@ -77,7 +77,7 @@ async def identity_context(app: web.Application) -> AsyncIterator[None]:
         lookups=metrics.auth_lookups,
     )
     app[_KEYS] = keys
-    app[TICKETS] = Tickets(database=app[_POOL])
+    app[TICKETS] = Tickets(database=app[_POOL], now=_now)
     verifiers: list[Verifier] = [ApiKeyVerifier(keys=keys, now=_now)]
     async with AsyncExitStack() as stack:
         stack.push_async_callback(keys.close)

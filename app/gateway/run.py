@@ -5,14 +5,12 @@ import logging
 import socket
 import sys
 from ipaddress import IPv6Address, ip_address
-from pathlib import Path
 
 import structlog
 import uvloop
 
 from app import __version__
 from app.gateway.application import create_app
-from app.gateway.commit import running_commit
 from app.gateway.file_limits import raise_limit
 from app.gateway.http_server import serve
 from app.gateway.settings import Settings
@@ -40,9 +38,7 @@ def run(settings: Settings) -> None:
     for each in settings.renamed:
         log.warning("setting_renamed", variable=each.former, use=each.variable)
     raise_limit(settings.hub)
-    app = create_app(
-        settings, commit=running_commit(settings.server.commit, root=Path(__file__).parents[2])
-    )
+    app = create_app(settings)
     with _listen(settings) as listening:
         log.info(
             "gateway_starting",

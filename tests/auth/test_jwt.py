@@ -49,7 +49,7 @@ async def test_a_token_names_its_caller(authenticator: Authenticator, clock: Clo
         roles=frozenset({"tenant_viewer"}),
         permissions=frozenset({"scaimind:view", "scaimind:evaluate"}),
         credential_id="jwt:token-1",
-        expires_at=datetime.fromtimestamp(int(clock.now) + 3600, UTC),
+        expires_at=datetime.fromtimestamp(int(clock.now) + 3600 + 30, UTC),
         request_id="req_1",
         subject_token=token,
     )
@@ -95,6 +95,21 @@ async def test_clocks_may_differ_a_little(authenticator: Authenticator, clock: C
     clock.now += 1
     with pytest.raises(ApiError):
         await caller_of(authenticator, token)
+
+
+@pytest.mark.parametrize("exp", [1_800_000_000, 1_800_000_000.5])
+async def test_a_token_that_is_accepted_has_not_ended(
+    authenticator: Authenticator, clock: Clock, exp: float
+) -> None:
+    token = signed(claims(clock.now, exp=exp))
+    for part in range(40):
+        clock.now = exp + 29 + part / 20
+        now = datetime.fromtimestamp(clock.now, UTC)
+        if clock.now < exp + 30:
+            assert not (await caller_of(authenticator, token)).expired(now)
+        else:
+            with pytest.raises(ApiError):
+                await caller_of(authenticator, token)
 
 
 def b64(content: Any) -> str:
