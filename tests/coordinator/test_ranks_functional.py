@@ -88,7 +88,7 @@ async def test_a_rank_that_fails_ends_the_others(tmp_path: Path) -> None:
         job = await client.end(job_id)
         assert (status_of(job), job.exit_code, job.run_count) == ("FAILED", 1, 1)
         assert "lost my data" in job.error_message
-        assert "Rank 1 left with status 1." in [e.message for e in await client.log(job_id)]
+        assert "Rank 1 exited with status 1." in [e.message for e in await client.log(job_id)]
 
 
 async def test_all_ranks_are_asked_to_leave(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ async def test_slow_exports_hold_up_no_preparation(
     async with running(tmp_path) as (_, client):
         try:
             slow_one = await client.submit("print('ready')")
-            await client.until_line(slow_one, "left with status 0")
+            await client.until_line(slow_one, "exited with status 0")
             other = await client.submit(WAITS)
             await client.until_line(other, "ready")
             assert status_of(await client.job(slow_one)) not in ("COMPLETED", "FAILED")

@@ -59,7 +59,7 @@ def apply_run_result(table: JobTable, job: JobRecord, end: RunEnd) -> None:
         # It left because somebody else told it to.
         table.export(job)
     else:
-        reason = f"The training process left with status {end.exit_code}."
+        reason = f"The training process exited with status {end.exit_code}."
         if end.last_words:
             reason += f" Its last line on stderr: {end.last_words}"
         table.fail(job, reason)
@@ -77,6 +77,6 @@ def _signal_of(end: RunEnd) -> str:
     if number not in _FROM_OUTSIDE:
         return ""
     return (
-        f"The training process left with status {code}, which is how a shell reports that signal"
+        f"The training process exited with status {code}, which is how a shell reports that signal"
         f" {number} ({signal.strsignal(number)}) ended what it ran."
     )
