@@ -35,9 +35,25 @@ def setting(
     return value
 
 
-def required_secret(text: str) -> Any:
-    """Declare a required secret."""
-    return field(repr=False, metadata={"text": text, "secret": True})
+def parsed(
+    default: T, text: str, parse: Callable[[str], T], *, example: str = "", separator: str = ""
+) -> T:
+    """Declare a field that `parse` makes of the given text.
+
+    `parse` raises ValueError with a phrase that says what is wrong. An empty
+    text counts as not set. `example` is shown in documentation where the
+    default says nothing; `separator` joins the items of a list.
+    """
+    value: T = field(
+        default=default,
+        metadata={"text": text, "parse": parse, "example": example, "separator": separator},
+    )
+    return value
+
+
+def required_secret(text: str, parse: Callable[[str], str] | None = None) -> Any:
+    """Declare a required secret; `parse` as for `parsed`."""
+    return field(repr=False, metadata={"text": text, "secret": True, "parse": parse})
 
 
 def optional(text: str, *, url: bool = False) -> str:
@@ -80,6 +96,8 @@ class Section:
     ORDERED: ClassVar[tuple[tuple[str, str], ...]] = ()
     #: Groups of optional fields that must be set all or none.
     TOGETHER: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    #: Pairs of optional fields where the first needs the second.
+    REQUIRES: ClassVar[tuple[tuple[str, str], ...]] = ()
     #: The prefix of an earlier release. Its variables count where the new ones are not set.
     FORMER_PREFIX: ClassVar[str] = ""
     #: Fields whose former variable is now another program's: where both are set, the new one
@@ -154,12 +172,19 @@ class Section:
     @classmethod
     def _lone(cls, values: Mapping[str, Any]) -> Iterator[str]:
         for group in cls.TOGETHER:
-            missing = [name for name in group if values[name] == ""]
+            missing = [name for name in group if values[name] in _UNSET]
             if len(missing) < len(group):
                 others = ", ".join(cls.variable(name) for name in group if name not in missing)
                 yield from (
                     f"{cls.variable(name)}: required together with {others}." for name in missing
                 )
+        for name, needed in cls.REQUIRES:
+            if values[name] not in _UNSET and values[needed] in _UNSET:
+                yield f"{cls.variable(name)}: requires {cls.variable(needed)}."
+
+
+#: Values of optional fields that are not set.
+_UNSET = ("", None)
 
 
 class _Environment(Env):
@@ -172,9 +197,15 @@ class _Environment(Env):
 
     def read(self, variable: str, setting: "Field[Any]") -> Any:
         """Parse one variable; problems are collected for `problems`."""
+        parse = setting.metadata.get("parse")
         if setting.metadata.get("secret") and f"{variable}_FILE" in self._given:
-            return self._read_file(f"{variable}_FILE")
-        if setting.default is MISSING and variable not in self._given:
+            secret = self._read_file(f"{variable}_FILE")
+            return self._parse(f"{variable}_FILE", parse, secret) if parse and secret else secret
+        if parse and self._given.get(variable):
+            return self._parse(variable, parse, self._given[variable])
+        if parse and setting.default is not MISSING:
+            return setting.default
+        if setting.default is MISSING and (parse or variable not in self._given):
             self._found.append(f"{variable}: not set. {setting.metadata['text']}")
             return None
         parsers: Mapping[Any, Callable[..., Any]] = {
@@ -183,8 +214,14 @@ class _Environment(Env):
             str: self.str,
             tuple[str, ...]: self._read_names,
         }
-        parse = parsers[setting.type]
-        return parse(variable, setting.default, validate=_validators(setting))
+        return parsers[setting.type](variable, setting.default, validate=_validators(setting))
+
+    def _parse(self, variable: str, parse: Callable[[str], Any], text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            self._found.append(f"{variable}: {error}.")
+            return None
 
     def _read_names(
         self, variable: str, default: tuple[str, ...], *, validate: Sequence[Callable[[str], Any]]

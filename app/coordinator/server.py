@@ -65,7 +65,6 @@ from app.files.descriptors import raise_limit
 from app.files.walking import Limits
 from app.scaikey.http import open_session
 from app.scaikey.jwks import KeySetCache
-from app.scaikey.settings import JwksSettings
 from app.undumpable import make_undumpable
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc
 
@@ -300,12 +299,7 @@ class Coordinator:
             return Admission(None)
         session = await self._issuer.enter_async_context(open_session(timeout=_JWKS_TIMEOUT))
         keys = KeySetCache(
-            settings=JwksSettings(
-                url=config.jwks_url,
-                ttl=config.jwks_max_age,
-                cooldown=config.jwks_cooldown,
-                stale_limit=config.jwks_stale_limit,
-            ),
+            settings=config.jwks,
             session=session,
             clock=time.monotonic,
         )

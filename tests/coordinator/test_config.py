@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from app.configuration.values import parse_size
 from app.coordinator import BadConfig, CoordinatorConfig
 from app.coordinator.cluster.nodes import GpuSpec
 from app.coordinator.server import Coordinator
 from app.coordinator.settings import reference as config_text
-from app.coordinator.settings.values import parse_size
 from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from tests.coordinator.harness import config_for, running
 
@@ -140,18 +140,26 @@ def test_a_file_and_the_environment_that_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("adress = 1", "adress: there is no such setting; did you mean address?"),
+        ("adress = 1", "adress: there is no such setting. Did you mean address?"),
         ("cpus = 0", "cpus: '0' is not a count"),
-        ("cpus = true", "cpus: it is not a text or a number"),
-        ("cpus = [1]", "cpus: it is not a text or a number"),
-        ("allowed_paths = [1]", "allowed_paths: it is not a list of texts"),
+        ("cpus = true", "cpus: must be a string or a number"),
+        ("cpus = [1]", "cpus: must be a string or a number"),
+        ("allowed_paths = [1]", "allowed_paths: must be a list of strings"),
         ('allowed_paths = ["data"]', "allowed_paths: 'data' is not an absolute path"),
         ('jwks_url = "ftp://a"', "jwks_url: 'ftp://a' is not an http"),
-        ('jwks_url = "http://a/b"', "jwks_url and token_issuer: give both"),
-        ('listen_tls_key_file = "a"', "listen_tls_cert_file and listen_tls_key_file: give both"),
-        ('listen_tls_client_ca_file = "a"', "it needs listen_tls_cert_file"),
-        ('api_secret_file = "/missing"', "api_secret_file: the file cannot be read"),
-        ("cpus = ", "it is not TOML"),
+        (
+            'jwks_url = "http://a/b"',
+            "TOKEN_ISSUER: required together with ",
+        ),
+        (
+            'listen_tls_key_file = "a"',
+            "LISTEN_TLS_CERT_FILE: required together with ",
+        ),
+        (
+            'listen_tls_client_ca_file = "a"',
+            "listen_tls_client_ca_file: requires ",
+        ),
+        ("cpus = ", "not valid TOML"),
     ],
 )
 def test_a_bad_file_gets_one_line(tmp_path: Path, text: str, problem: str) -> None:
@@ -159,6 +167,41 @@ def test_a_bad_file_gets_one_line(tmp_path: Path, text: str, problem: str) -> No
         CoordinatorConfig.from_env(SECRET, file=toml(tmp_path, text))
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig) as caught:
+        CoordinatorConfig.from_env(
+            {"SCAIMIND_COORDINATOR_CPUS": "none"}, file=toml(tmp_path, 'address = "nowhere"')
+        )
+    assert {problem.partition(": ")[0] for problem in caught.value.problems} == {
+        f"{tmp_path}/coordinator.toml",
+        "SCAIMIND_COORDINATOR_API_SECRET",
+        "SCAIMIND_COORDINATOR_CPUS",
+    }
+
+
+def test_a_secret_s_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="api_secret_file: the file cannot be read"):
+        CoordinatorConfig.from_env({}, file=toml(tmp_path, 'api_secret_file = "/missing"'))
+
+
+def test_a_secret_of_the_environment_wins_over_the_file_s_however_each_is_set(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "secret").write_text("from a file")
+    by_file = {"SCAIMIND_COORDINATOR_API_SECRET_FILE": str(tmp_path / "secret")}
+    file = toml(tmp_path, f'api_secret_file = "{tmp_path}/missing"')
+    assert CoordinatorConfig.from_env(SECRET, file=file).api_secret == "hush"
+    file = toml(tmp_path, 'api_secret = "other"')
+    assert CoordinatorConfig.from_env(by_file, file=file).api_secret == "from a file"
+    assert CoordinatorConfig.from_env({}, file=file).api_secret == "other"
+
+
+def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
+    empty = {"SCAIMIND_COORDINATOR_CPUS": "", "SCAIMIND_COORDINATOR_STOP_GRACE": ""}
+    config = CoordinatorConfig.from_env({**SECRET, **empty}, file=toml(tmp_path, "cpus = 3"))
+    assert (config.cpus, config.stop_grace) == (3, 30.0)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

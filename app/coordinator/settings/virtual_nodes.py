@@ -1,21 +1,21 @@
-"""How virtual nodes are written in the configuration."""
+"""The notation of virtual nodes in the configuration."""
 
 import re
 from typing import Final
 
+from app.configuration.values import parse_count, parse_size
 from app.coordinator.cluster.nodes import GpuSpec, NodeSpec
-from app.coordinator.settings.values import _GIB, parse_count, parse_size
 
 _NODE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62}):(\d+)x([A-Za-z0-9][A-Za-z0-9._-]*)")
 _GPU_MEMORY: Final = re.compile(r"-(\d+)GB$")
 
 
 def parse_virtual_nodes(text: str) -> tuple[NodeSpec, ...]:
-    """Nodes such as `a100-1:8xA100-80GB,big:4xH100-80GB:cpus=64:memory=512GiB:zone=a`.
+    """Read nodes such as `a100-1:8xA100-80GB,big:4xH100-80GB:cpus=64:memory=512GiB:zone=a`.
 
     Each is `<name>:<count>x<GPU type>`, then any of `cpus=` (default 8 for
     each GPU), `memory=` (default 64 GiB for each GPU) and labels. A GPU type
-    that ends in `-<n>GB` tells its memory. Raises ValueError.
+    that ends in `-<n>GB` has that memory. Raises ValueError.
     """
     nodes = [_virtual_node(part) for part in text.split(",") if part.strip()]
     names = [node.node_id for node in nodes]
@@ -39,14 +39,14 @@ def _virtual_node(text: str) -> NodeSpec:
             raise ValueError(f"{text!r}: {setting!r} is not of the form <key>=<value>")
         settings[key] = value
     if rest and not rest.startswith(":"):
-        raise ValueError(f"{text!r}: {rest!r} is not understood")
+        raise ValueError(f"{text!r}: {rest!r} is not valid here")
     size = _GPU_MEMORY.search(gpu_type)
     return NodeSpec(
         node_id=name,
         hostname=name,
         cpus=parse_count(settings.pop("cpus", str(8 * count))),
         memory=parse_size(settings.pop("memory", f"{64 * count}GiB")),
-        gpus=(GpuSpec(gpu_type, int(size[1]) * _GIB if size else 0),) * count,
+        gpus=(GpuSpec(gpu_type, int(size[1]) * 1024**3 if size else 0),) * count,
         virtual=True,
         labels=settings,
     )
