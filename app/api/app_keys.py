@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from app.cache.jobs import JobCache
     from app.hub import Hub
     from app.telemetry.metrics import Metrics
+    from app.telemetry.tracing import Tracer
 
 SERVER_SETTINGS: web.AppKey[ServerSettings] = web.AppKey("server_settings", ServerSettings)
 METRICS: "web.AppKey[Metrics]" = web.AppKey("metrics")
+TRACER: "web.AppKey[Tracer]" = web.AppKey("tracer")
 COORDINATOR: "web.AppKey[CoordinatorClient]" = web.AppKey("coordinator")
 HUB: "web.AppKey[Hub]" = web.AppKey("hub")
 AUTHENTICATOR: "web.AppKey[Authenticator]" = web.AppKey("authenticator")

@@ -15,6 +15,7 @@ from marshmallow import Schema
 from app.api.bodies import read_object
 from app.errors import ErrorKind
 from app.schemas.loading import NO_QUERY, load_body, load_headers, load_query
+from app.telemetry.audit import Action
 
 JsonObject: TypeAlias = dict[str, Any]
 Handle: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -24,6 +25,7 @@ _HEADERS: web.RequestKey[JsonObject] = web.RequestKey("headers", dict)
 _BODY: web.RequestKey[JsonObject] = web.RequestKey("body", dict)
 
 _ATTRIBUTE = "operation"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Operation:
     body_optional: bool = False
     #: A page for people, that the API's document does not describe.
     page: bool = False
+    #: What it changes, for the audit trail; None if it only reads.
+    action: Action | None = None
 
     def __call__(self, handler: Handle) -> Handle:
         """Have the handler called once a request has been read; `ApiError` if it does not fit."""
@@ -88,6 +92,29 @@ def operation_of(handler: Any) -> Operation:
         name = getattr(handler, "__qualname__", repr(handler))
         raise LookupError(f"{name} declares no @Operation(...)")
     return declared
+
+
+def is_stream(handler: Any) -> bool:
+    """Whether a handler answers with events."""
+    declared = getattr(handler, _ATTRIBUTE, None)
+    return isinstance(declared, Operation) and bool(declared.events)
+
+
+def action_of(handler: Any) -> Action | None:
+    """Return what a handler changes; None if it only reads, or declares nothing."""
+    declared = getattr(handler, _ATTRIBUTE, None)
+    return declared.action if isinstance(declared, Operation) else None
+
+
+def method_of(request: web.BaseRequest) -> str:
+    """Name the method, so that there are only so many names."""
+    return request.method if request.method in _METHODS else "OTHER"
+
+
+def route_of(request: web.Request) -> str:
+    """Name the route as it is declared, so that there are only so many names."""
+    resource = request.match_info.route.resource
+    return "unknown" if resource is None else resource.canonical
 
 
 def query_of(request: web.Request) -> JsonObject:

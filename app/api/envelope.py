@@ -8,6 +8,9 @@ from aiohttp import hdrs, web
 
 from app.errors import AUTH_TOKEN_MISSING, ApiError
 
+#: The code of the error that an answer carries, for the log and the audit trail.
+ERROR_CODE: web.ResponseKey[str] = web.ResponseKey("error_code", str)
+
 _CHALLENGE = 'Bearer realm="scaimind"'
 
 
@@ -27,6 +30,7 @@ def failure(error: ApiError, *, request_id: str) -> web.Response:
         told["retry_after"] = error.retry_after
     body = {"status": "error", "error": told, "meta": {"request_id": request_id}}
     response = _json(body, error.kind.status)
+    response[ERROR_CODE] = error.kind.code
     if error.retry_after is not None:
         response.headers[hdrs.RETRY_AFTER] = str(error.retry_after)
     if error.kind.status == 401:

@@ -1,7 +1,7 @@
 """What every request goes through, from the outside in.
 
-`trace`, `answer_errors`, `authenticate`, `limit`, `authorize`: `install` puts
-them around an application in this order.
+`trace`, `continue_trace`, `audit`, `answer_errors`, `authenticate`, `limit`,
+`authorize`: `install` puts them around an application in this order.
 """
 
 import math
@@ -25,8 +25,11 @@ from app.api.app_keys import (
     SERVER_SETTINGS,
     TICKETS,
 )
-from app.api.envelope import failure
+from app.api.audit import audit
+from app.api.endpoint import method_of, route_of
+from app.api.envelope import ERROR_CODE, failure
 from app.api.headers import REQUEST_ID_HEADER
+from app.api.tracing import continue_trace
 from app.caller import Caller
 from app.errors import (
     AUTH_TICKET_INVALID,
@@ -48,12 +51,13 @@ _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _CLIENT_LEFT = 499
 
 _PREPARED: web.RequestKey[bool] = web.RequestKey("prepared", bool)
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def install(app: web.Application) -> None:
     """Put the middlewares around the application's routes."""
-    app.middlewares.extend((trace, answer_errors, authenticate, limit, authorize))
+    app.middlewares.extend(
+        (trace, continue_trace, audit, answer_errors, authenticate, limit, authorize)
+    )
     app.on_response_prepare.append(_complete_headers)
 
 
@@ -130,12 +134,6 @@ async def authorize(request: web.Request, handler: Handler) -> web.StreamRespons
     return await handler(request)
 
 
-def route_of(request: web.Request) -> str:
-    """Name the route as it is declared, so that there are only so many names."""
-    resource = request.match_info.route.resource
-    return "unknown" if resource is None else resource.canonical
-
-
 def _access(request: web.Request) -> Access:
     if request.match_info.http_exception is not None:
         return PUBLIC  # no such route, or not with this method: anyone may know
@@ -201,8 +199,7 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamR
 
 def _record(request: web.Request, response: web.StreamResponse | None, seconds: float) -> None:
     metrics = request.app[METRICS]
-    method = request.method if request.method in _METHODS else "OTHER"
-    route = route_of(request)
+    method, route = method_of(request), route_of(request)
     status = _CLIENT_LEFT if response is None else response.status
     metrics.requests.labels(method=method, route=route, status=str(status)).inc()
     if response is not None and isinstance(response, web.Response):
@@ -213,6 +210,7 @@ def _record(request: web.Request, response: web.StreamResponse | None, seconds: 
         route=route,
         path=request.path,
         status=status,
+        code=None if response is None else response.get(ERROR_CODE),
         seconds=round(seconds, 6),
         remote=request.remote,
     )

@@ -25,6 +25,7 @@ from app.bridge.requests import (
 )
 from app.bridge.settings import UpstreamSettings
 from app.caller import Caller, DownstreamTokens
+from app.telemetry.tracing import NoTracer, Tracer
 from generated.mindcoordinator.v1.cluster_pb2 import (
     DrainNodeRequest,
     EnableNodeRequest,
@@ -73,11 +74,13 @@ class CoordinatorClient:
         settings: UpstreamSettings,
         observe: Observe = nobody,
         record_job: RecordJob = _unseen,
+        tracer: Tracer | None = None,
     ) -> None:
         self._stub = MindCoordinatorStub(channel)
         self._settings = settings
         self._observe = observe
         self._record_job = record_job
+        self._tracer = tracer or NoTracer()
 
     # Jobs
 
@@ -345,8 +348,8 @@ class CoordinatorClient:
     ) -> JsonObject:
         metadata = call_metadata(caller, api_secret=self._settings.api_secret, tokens=tokens)
         timeout = deadline or self._settings.unary_timeout
-        with observed(method, self._observe):
-            response: R | None = await rpc(request, metadata=metadata, timeout=timeout)
+        with observed(method, self._observe, tracer=self._tracer) as traced:
+            response: R | None = await rpc(request, metadata=metadata + traced, timeout=timeout)
             if response is None:
                 raise broken_answer(method=method, problem="the answer is not the right message")
         return to_json(response)

@@ -1,4 +1,4 @@
-"""Wraps every call to the coordinator: translates its errors, reports its outcome."""
+"""Wraps every call to the coordinator: translates its errors, reports its outcome, traces it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,8 +7,12 @@ from typing import TypeAlias
 
 import grpc
 
+from app.bridge.channel import SERVICE
 from app.bridge.errors import translated_errors
 from app.errors import ApiError
+from app.telemetry import trace_context
+from app.telemetry.trace_context import TRACEPARENT
+from app.telemetry.tracing import SpanKind, Tracer
 
 #: Told of each call once it is over: method, name of the gRPC status, and the
 #: seconds that it took. They are None for a stream, which lasts as long as it is wanted.
@@ -20,24 +24,35 @@ def nobody(method: str, code: str, seconds: float | None) -> None:
 
 
 @contextmanager
-def observed(method: str, observe: Observe, *, stream: bool = False) -> Iterator[None]:
+def observed(
+    method: str, observe: Observe, *, tracer: Tracer, stream: bool = False
+) -> Iterator[tuple[tuple[str, str], ...]]:
     """Make a call within, under the conditions of `translated_errors`.
 
-    Raising an `ApiError` within says that the answer breaks the contract.
+    The value is what the call's metadata say of its trace. Raising an `ApiError` within
+    says that the answer breaks the contract.
     """
     started = perf_counter()
     # What it stays when the call is given up on this side.
     code = "CANCELLED"
-    try:
-        with translated_errors(method=method):
-            try:
-                yield
-            except grpc.aio.AioRpcError as error:
-                code = error.code().name
-                raise
-            except ApiError:
-                code = "DATA_LOSS"
-                raise
-        code = "OK"
-    finally:
-        observe(method, code, None if stream else perf_counter() - started)
+    name = f"{SERVICE}/{method}"
+    attributes = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": method}
+    with tracer.span(
+        name, SpanKind.CLIENT, parent=trace_context.current(), attributes=attributes
+    ) as span:
+        try:
+            with translated_errors(method=method):
+                try:
+                    yield ((TRACEPARENT, str(span.context)),)
+                except grpc.aio.AioRpcError as error:
+                    code = error.code().name
+                    raise
+                except ApiError:
+                    code = "DATA_LOSS"
+                    raise
+            code = "OK"
+        finally:
+            span.set({"rpc.grpc.status_code": grpc.StatusCode[code].value[0]})
+            if code not in ("OK", "CANCELLED"):
+                span.fail(code)
+            observe(method, code, None if stream else perf_counter() - started)

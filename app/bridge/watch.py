@@ -26,6 +26,7 @@ from app.hub.upstream import (
     StatusChange,
     Upstream,
 )
+from app.telemetry.tracing import NoTracer, Tracer
 from generated.mindcoordinator.v1 import watch_pb2
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus
@@ -65,11 +66,13 @@ class WatchClient(Upstream):
         client: CoordinatorClient,
         settings: UpstreamSettings,
         observe: Observe,
+        tracer: Tracer | None = None,
     ) -> None:
         self._stub: MindCoordinatorAsyncStub = MindCoordinatorStub(channel)
         self._client = client
         self._settings = settings
         self._observe = observe
+        self._tracer = tracer or NoTracer()
 
     @override
     async def authorize(self, caller: Caller, job_id: str) -> None:
@@ -85,9 +88,10 @@ class WatchClient(Upstream):
             tail=tail,
             after_metrics_sequence=after_sequence,
         )
-        with observed("WatchJob", self._observe, stream=True):
+        metadata = self._metadata(key)
+        with observed("WatchJob", self._observe, tracer=self._tracer, stream=True) as traced:
             # No deadline: it would bound the stream's whole life.
-            call = self._stub.WatchJob(request, metadata=self._metadata(key))
+            call = self._stub.WatchJob(request, metadata=metadata + traced)
             try:
                 async for message in call:
                     yield _batch(message)
@@ -125,9 +129,9 @@ class WatchClient(Upstream):
 
     async def _read(self, key: JobKey, request: ListJobLogsRequest) -> LogPage:
         metadata, timeout = self._metadata(key), self._settings.unary_timeout
-        with observed("ListJobLogs", self._observe):
+        with observed("ListJobLogs", self._observe, tracer=self._tracer) as traced:
             page: ListJobLogsResponse | None = await self._stub.ListJobLogs(
-                request, metadata=metadata, timeout=timeout
+                request, metadata=metadata + traced, timeout=timeout
             )
             if page is None:
                 raise broken_answer(method="ListJobLogs", problem="not the right message")

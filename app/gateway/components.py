@@ -20,6 +20,7 @@ from app.api.app_keys import (
     READINESS,
     REVOCATIONS,
     TICKETS,
+    TRACER,
 )
 from app.api.readiness import Check, Dependency, Readiness
 from app.api.settings import LimitsSettings
@@ -143,6 +144,7 @@ async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
         settings=settings,
         observe=app[METRICS].observe_coordinator_call,
         record_job=app[_JOB_WRITER].record_job,
+        tracer=app[TRACER],
     )
     yield
     await channel.close()
@@ -156,6 +158,7 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
         client=app[COORDINATOR],
         settings=settings.upstream,
         observe=app[METRICS].observe_coordinator_call,
+        tracer=app[TRACER],
     )
     reports = HubReports(app[METRICS], jobs=app[_JOB_WRITER])
     app[HUB] = Hub(upstream=upstream, settings=settings.hub, observer=reports)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import sys
+from contextlib import ExitStack
 from ipaddress import IPv6Address, ip_address
 
 import structlog
@@ -15,6 +16,7 @@ from app.gateway.file_limits import raise_limit
 from app.gateway.http_server import serve
 from app.gateway.settings import Settings
 from app.telemetry import logs
+from app.telemetry.tracing import open_tracer
 
 log = structlog.get_logger()
 
@@ -38,8 +40,11 @@ def run(settings: Settings) -> None:
     for each in settings.renamed:
         log.warning("setting_renamed", variable=each.former, use=each.variable)
     raise_limit(settings.hub)
-    app = create_app(settings)
-    with _listen(settings) as listening:
+    with ExitStack() as stack:
+        tracer = open_tracer(service_name="scaimind-gateway")
+        stack.callback(tracer.close)
+        app = create_app(settings, tracer=tracer)
+        listening = stack.enter_context(_listen(settings))
         log.info(
             "gateway_starting",
             version=__version__,

@@ -192,6 +192,7 @@ async def test_each_request_is_one_event_with_who_and_what(
     one, other = [event for event in events if event["event"] == "request"]
     seconds = one.pop("seconds")
     assert seconds > 0
+    assert len(one.pop("trace_id")) == 32
     assert one == {
         "event": "request",
         "log_level": "info",
@@ -202,6 +203,7 @@ async def test_each_request_is_one_event_with_who_and_what(
         "route": JOBS,
         "path": JOBS,
         "status": 200,
+        "code": None,
         "remote": "127.0.0.1",
     }
     assert other["request_id"] == "id-2"

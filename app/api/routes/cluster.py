@@ -10,6 +10,7 @@ from app.api.paths import NODE_ID
 from app.scaikey.permissions import Permission
 from app.schemas.cluster import DRAIN_NODE_BODY, LIST_NODES_QUERY
 from app.schemas.loading import NO_BODY
+from app.telemetry.audit import Action
 
 routes = web.RouteTableDef()
 
@@ -42,7 +43,7 @@ async def get_node(request: web.Request) -> web.Response:
 
 @routes.post("/cluster/nodes/{node_id}/drain")
 @requires(Permission.CLUSTER_ADMIN)
-@Operation(rpc="DrainNode", body=DRAIN_NODE_BODY, body_optional=True)
+@Operation(rpc="DrainNode", body=DRAIN_NODE_BODY, body_optional=True, action=Action.NODE_DRAIN)
 async def drain_node(request: web.Request) -> web.Response:
     """Stop scheduling new jobs on a node."""
     return success(
@@ -54,7 +55,7 @@ async def drain_node(request: web.Request) -> web.Response:
 
 @routes.post("/cluster/nodes/{node_id}/enable")
 @requires(Permission.CLUSTER_ADMIN)
-@Operation(rpc="EnableNode", body=NO_BODY, body_optional=True)
+@Operation(rpc="EnableNode", body=NO_BODY, body_optional=True, action=Action.NODE_ENABLE)
 async def enable_node(request: web.Request) -> web.Response:
     """Return a drained or disabled node to service."""
     return success(

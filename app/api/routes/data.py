@@ -9,13 +9,19 @@ from app.api.envelope import success
 from app.auth import exchange
 from app.scaikey.permissions import Permission
 from app.schemas.data import DATA_CACHE_QUERY, VALIDATE_DATA_BODY
+from app.telemetry.audit import Action
 
 routes = web.RouteTableDef()
 
 
 @routes.post("/data/validate")
 @requires(Permission.MANAGE)
-@Operation(rpc="ValidateData", body=VALIDATE_DATA_BODY, errors=exchange.ERRORS)
+@Operation(
+    rpc="ValidateData",
+    body=VALIDATE_DATA_BODY,
+    errors=exchange.ERRORS,
+    action=Action.DATA_VALIDATE,
+)
 async def validate_data(request: web.Request) -> web.Response:
     """Check that the coordinator can read and parse data sources."""
     caller = caller_of(request)

@@ -8,12 +8,14 @@ from aiohttp import web
 
 from app.api.access import requires
 from app.api.app_keys import COORDINATOR, caller_of
+from app.api.audit import acts_on
 from app.api.endpoint import Operation, body_of, headers_of, query_of
 from app.api.envelope import success
 from app.api.paths import EVALUATION_ID
 from app.scaikey.permissions import Permission
 from app.schemas.evaluations import LIST_EVALUATIONS_QUERY, SUBMIT_EVALUATION_BODY
 from app.schemas.headers import SUBMIT_HEADERS
+from app.telemetry.audit import Action
 
 routes = web.RouteTableDef()
 
@@ -36,13 +38,18 @@ async def list_evaluations(request: web.Request) -> web.Response:
 @routes.post("/evaluations")
 @requires(Permission.EVALUATE)
 @Operation(
-    rpc="SubmitEvaluation", headers=SUBMIT_HEADERS, body=SUBMIT_EVALUATION_BODY, statuses=(201,)
+    rpc="SubmitEvaluation",
+    headers=SUBMIT_HEADERS,
+    body=SUBMIT_EVALUATION_BODY,
+    statuses=(201,),
+    action=Action.EVALUATION_SUBMIT,
 )
 async def submit_evaluation(request: web.Request) -> web.Response:
     """Submit an evaluation."""
     answer = await request.app[COORDINATOR].submit_evaluation(
         caller_of(request), body_of(request), **headers_of(request)
     )
+    acts_on(request, "evaluation", answer["evaluation_id"])
     return success(answer, status=201)
 
 

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from app.api.access import requires
 from app.api.app_keys import COORDINATOR, EXCHANGE, JOB_CACHE, caller_of
+from app.api.audit import acts_on, has_created
 from app.api.endpoint import Operation, body_of, headers_of, query_of
 from app.api.envelope import success
 from app.api.paths import JOB_ID
@@ -22,6 +23,7 @@ from app.schemas.jobs import (
     RETRY_JOB_BODY,
     SUBMIT_JOB_BODY,
 )
+from app.telemetry.audit import Action
 
 routes = web.RouteTableDef()
 
@@ -54,6 +56,7 @@ async def list_jobs(request: web.Request) -> web.Response:
     body=SUBMIT_JOB_BODY,
     statuses=(201,),
     errors=exchange.ERRORS,
+    action=Action.JOB_SUBMIT,
 )
 async def submit_job(request: web.Request) -> web.Response:
     """Submit a training job."""
@@ -62,6 +65,7 @@ async def submit_job(request: web.Request) -> web.Response:
     answer = await request.app[COORDINATOR].submit_job(
         caller, body_of(request), tokens=tokens, **headers_of(request)
     )
+    acts_on(request, "job", answer["job_id"])
     return success(answer, status=201)
 
 
@@ -98,7 +102,12 @@ async def list_checkpoints(request: web.Request) -> web.Response:
 
 @routes.post("/jobs/{job_id}/cancel")
 @requires(Permission.MANAGE)
-@Operation(rpc="CancelJob", body=CANCEL_JOB_BODY, body_optional=True)
+@Operation(
+    rpc="CancelJob",
+    body=CANCEL_JOB_BODY,
+    body_optional=True,
+    action=Action.JOB_CANCEL,
+)
 async def cancel_job(request: web.Request) -> web.Response:
     """Cancel a job that has not ended."""
     return success(
@@ -110,7 +119,12 @@ async def cancel_job(request: web.Request) -> web.Response:
 
 @routes.post("/jobs/{job_id}/pause")
 @requires(Permission.MANAGE)
-@Operation(rpc="PauseJob", body=PAUSE_JOB_BODY, body_optional=True)
+@Operation(
+    rpc="PauseJob",
+    body=PAUSE_JOB_BODY,
+    body_optional=True,
+    action=Action.JOB_PAUSE,
+)
 async def pause_job(request: web.Request) -> web.Response:
     """Pause a running job."""
     return success(
@@ -122,7 +136,12 @@ async def pause_job(request: web.Request) -> web.Response:
 
 @routes.post("/jobs/{job_id}/resume")
 @requires(Permission.MANAGE)
-@Operation(rpc="ResumeJob", body=RESUME_JOB_BODY, body_optional=True)
+@Operation(
+    rpc="ResumeJob",
+    body=RESUME_JOB_BODY,
+    body_optional=True,
+    action=Action.JOB_RESUME,
+)
 async def resume_job(request: web.Request) -> web.Response:
     """Resume a paused job."""
     return success(
@@ -134,11 +153,16 @@ async def resume_job(request: web.Request) -> web.Response:
 
 @routes.post("/jobs/{job_id}/retry")
 @requires(Permission.MANAGE)
-@Operation(rpc="RetryJob", body=RETRY_JOB_BODY, body_optional=True)
+@Operation(
+    rpc="RetryJob",
+    body=RETRY_JOB_BODY,
+    body_optional=True,
+    action=Action.JOB_RETRY,
+)
 async def retry_job(request: web.Request) -> web.Response:
     """Retry a failed or preempted job as a new child job."""
-    return success(
-        await request.app[COORDINATOR].retry_job(
-            caller_of(request), JOB_ID.of(request), **body_of(request)
-        )
+    child = await request.app[COORDINATOR].retry_job(
+        caller_of(request), JOB_ID.of(request), **body_of(request)
     )
+    has_created(request, child["job_id"])
+    return success(child)

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from app.api.access import requires
 from app.api.app_keys import COORDINATOR, TICKETS, caller_of
+from app.api.audit import acts_on
 from app.api.endpoint import Operation, body_of
 from app.api.envelope import success
 from app.api.paths import JOB_ID
@@ -13,6 +14,7 @@ from app.auth.tickets import StreamKind
 from app.errors import AUTH_UNAVAILABLE
 from app.scaikey.permissions import Permission
 from app.schemas.tickets import STREAM_TICKET, STREAM_TICKET_BODY
+from app.telemetry.audit import Action
 
 routes = web.RouteTableDef()
 
@@ -25,10 +27,12 @@ routes = web.RouteTableDef()
     statuses=(201,),
     errors=(AUTH_UNAVAILABLE,),
     body=STREAM_TICKET_BODY,
+    action=Action.STREAM_TICKET_CREATE,
 )
 async def create_stream_ticket(request: web.Request) -> web.Response:
     """Create a single-use ticket that opens one stream of a job within a minute."""
     caller, body = caller_of(request), body_of(request)
+    acts_on(request, "job", body["job_id"])
     job_id, kind = JOB_ID.checked(body["job_id"]), StreamKind(body["kind"])
     await request.app[COORDINATOR].get_job(caller, job_id)  # raises unless the caller may see it
     ticket = await request.app[TICKETS].issue(caller, job_id=job_id, kind=kind)
