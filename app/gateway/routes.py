@@ -13,7 +13,6 @@ from app.api.routes import (
     jobs,
     monitoring,
     queue,
-    root,
     streams,
     summary,
     tickets,
@@ -41,8 +40,7 @@ def add_routes(app: web.Application) -> None:
     """Add all routes to an application; describing them needs nothing else."""
     for section in SECTIONS:
         _add_routes(app, section.routes, prefix=PREFIX)
-    for section in (health, root):
-        _add_routes(app, section.routes, prefix="")
+    _add_routes(app, health.routes, prefix="")
 
 
 def _add_routes(

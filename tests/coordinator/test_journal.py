@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.coordinator.logs import log as logs
 from app.coordinator.logs.log import LogReader, LogWriter
 from app.coordinator.storage import journal_writer
-from app.coordinator.storage.journal import Cursor
+from app.coordinator.storage.records import Cursor
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
 ENTRIES = st.lists(

@@ -10,7 +10,7 @@ from app.coordinator.engines.local.process import stamped
 from app.coordinator.jobs.secrets import Concealer
 from app.coordinator.logs.lines import Line, LineSplitter, parse_line
 from app.coordinator.logs.log import MAX_MESSAGE
-from app.coordinator.storage.journal import MAX_PAYLOAD
+from app.coordinator.storage.records import MAX_PAYLOAD
 from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 INFO, WARNING, ERROR, DEBUG = (

@@ -8,7 +8,7 @@ from app.coordinator.logs import log as logs
 from app.coordinator.logs.log import LogWriter
 from app.coordinator.service.watch import list_logs
 from app.coordinator.storage.job_directory import JobDir
-from app.coordinator.storage.journal import READ
+from app.coordinator.storage.records import READ
 from generated.mindcoordinator.v1.watch_pb2 import (
     ListJobLogsRequest,
     LogEntry,

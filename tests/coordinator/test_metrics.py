@@ -18,7 +18,7 @@ from app.coordinator.jobs.model import Progress
 from app.coordinator.metrics.line import MAX_LINE, BadLine, Fault, parse_snapshot
 from app.coordinator.metrics.metrics_file import LAST_LOOK, LOOK, MetricsFile
 from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter, progress_of
-from app.coordinator.storage.journal import MAX_PAYLOAD
+from app.coordinator.storage.records import MAX_PAYLOAD
 from generated.mindcoordinator.v1.jobs_pb2 import JobProgress
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot
 

@@ -14,7 +14,7 @@ from app.coordinator.logs.log import LogReader
 from app.coordinator.metrics.snapshots import MetricsReader
 from app.coordinator.storage import journal_writer
 from app.coordinator.storage.job_directory import JobDir
-from app.coordinator.storage.journal import Cursor
+from app.coordinator.storage.records import Cursor
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel, MetricsSnapshot
 
 

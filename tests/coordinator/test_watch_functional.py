@@ -6,6 +6,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from app.coordinator.logs import log as logs
+from app.coordinator.storage.job_directory import JobDir
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from generated.mindcoordinator.v1.watch_pb2 import (
     ListJobLogsRequest,
@@ -119,3 +121,34 @@ async def test_pages_of_a_log(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await page(after=LogPosition(epoch="unknown", offset=1))
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def damage(path: Path) -> None:
+    """Overwrite 300 bytes in the middle of a log, and its last 300."""
+    content = path.read_bytes()
+    for at in (content.index(b"1500"), len(content) - 300):
+        content = content[:at] + b"\xff" * 300 + content[at + 300 :]
+    path.write_bytes(content)
+
+
+async def test_a_damaged_log_is_watched_to_its_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(tmp_path) as (_, client):
+        job_id = await client.submit(PRINTS)
+        whole = await client.log(job_id)
+        path = Path(logs.entries_path(JobDir(tmp_path / "jobs" / job_id).log))
+        damage(path)
+        for _ in range(2):
+            messages = await all_of(client, job_id)
+            offsets = [entry.offset for message in messages for entry in message.logs]
+            assert offsets == sorted(set(offsets))
+            assert len(whole) - 40 < len(offsets) < len(whole) - 6
+            assert messages[-1].end.last_offset == len(whole)
+        # Who comes back behind the last good line learns that nothing follows it.
+        place = LogPosition(epoch=messages[0].start.epoch, offset=offsets[-1])
+        messages = await all_of(client, job_id, after=place)
+        assert messages[0].start.after_offset == len(whole)
+        assert messages[-1].end.last_offset == len(whole)
+        out, err = capsys.readouterr()
+        assert (out + err).count("journal_damaged") == 1

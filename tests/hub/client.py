@@ -37,8 +37,6 @@ class Watching:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
-        #: The bytes of the events, decoded from chunks.
-        self.received = b""
         #: Everything that was read so far, decoded from chunks.
         self.events: list[Event] = []
         self._ended = False
@@ -112,9 +110,7 @@ class Watching:
         if not data:
             assert self._parser.unfinished == b""
             return 0
-        decoded = self._unchunk(data) if self._chunked else data
-        self.received += decoded
-        for event in self._parser.feed(decoded):
+        for event in self._parser.feed(self._unchunk(data) if self._chunked else data):
             self.events.append(event)
             self._pending.append(event)
         return len(data)

@@ -18,7 +18,6 @@ from app.api.middlewares import answer_errors
 from app.api.routes import streams
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
-from app.bridge.contract.breaches import BreachReports
 from app.bridge.settings import UpstreamSettings
 from app.bridge.watch import WatchClient
 from app.caller import Caller
@@ -89,8 +88,6 @@ class Gateway:
     seen: Seen
     #: What the token of the next request is like.
     caller: Caller
-    #: What the coordinator broke of its contract, by kind.
-    breaches: list[str]
 
     def watch(
         self,
@@ -143,15 +140,9 @@ async def make_gateway(coordinator: LogCoordinator) -> AsyncIterator[GatewayMake
             reconnect_max=0.3,
         )
         channel = open_channel(settings)
-        breaches: list[str] = []
-        report = BreachReports(count=breaches.append)
-        client = CoordinatorClient(channel=channel, settings=settings, report=report)
+        client = CoordinatorClient(channel=channel, settings=settings)
         upstream = WatchClient(
-            channel=channel,
-            client=client,
-            settings=settings,
-            observe=lambda *_: None,
-            report=report,
+            channel=channel, client=client, settings=settings, observe=lambda *_: None
         )
         seen = Seen()
         hub = Hub(upstream=upstream, settings=replace(QUICK, **changes), observer=seen)
@@ -172,7 +163,7 @@ async def make_gateway(coordinator: LogCoordinator) -> AsyncIterator[GatewayMake
         app.on_shutdown.append(end_streams)
         server = TestServer(app)
         await server.start_server(shutdown_timeout=5)
-        made = Gateway(server, hub, seen, Caller(tenant_id="acme", user_id="ann"), breaches)
+        made = Gateway(server, hub, seen, Caller(tenant_id="acme", user_id="ann"))
         running.append((server, hub, channel, seen))
         return made
 

@@ -1,7 +1,14 @@
-"""A job's log: entries with offsets dense from 1 within an epoch, read by place, tail and level."""
+"""A job's log: entries with offsets dense from 1 within an epoch, read by place, tail and level.
 
+An entry that is damaged on the disk is told as such in its place, wherever the
+log is read. Where not even its frame can be read it is left out: the offsets
+of the others show the hole.
+"""
+
+import hashlib
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -10,18 +17,20 @@ from typing import Final, Self
 from google.protobuf.message import DecodeError
 
 from app.coordinator.storage import journal
-from app.coordinator.storage.journal import CLASSES, Cursor, JournalReader, Slice
+from app.coordinator.storage.journal import JournalReader
 from app.coordinator.storage.journal_writer import JournalWriter
+from app.coordinator.storage.records import CLASSES, Cursor, RecordKind, Slice
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel, WatchJobResponse
 
-#: The field `logs` of WatchJobResponse, length-delimited.
-TAG: Final = 0x12
 #: The journal of the entries within the log's directory.
 _ENTRIES: Final = "entries"
 #: Bytes of a message that are kept; what is longer is cut, with a mark.
 MAX_MESSAGE: Final = 64 * 1024
 #: Bytes in one page or batch, unless its first entry alone is larger.
 PAGE_BYTES: Final = 256 * 1024
+_EPOCH: Final = re.compile(rb"[a-z0-9]{1,32}")
+#: Timestamps are below it: the year 10000, in seconds since 1970.
+_END_OF_TIME: Final = 253_402_300_800
 
 
 def create(directory: Path) -> None:
@@ -36,16 +45,45 @@ def create(directory: Path) -> None:
 
 
 def read_epoch(directory: Path) -> str:
-    """The log's epoch: 1 to 32 characters of [a-z0-9]."""
-    return (directory / "epoch").read_text(encoding="ascii")
+    """The log's epoch: 1 to 32 characters of [a-z0-9].
+
+    Of a file that is damaged it is another one, the same each time.
+    """
+    content = (directory / "epoch").read_bytes()
+    if _EPOCH.fullmatch(content):
+        return content.decode()
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _decoded(payload: bytes) -> LogEntry | None:
+    """An entry as it was written; None if it is damaged."""
+    try:
+        entry = LogEntry.FromString(payload)
+    except DecodeError:
+        return None
+    return entry if _is_sound(entry) else None
+
+
+def _is_sound(entry: LogEntry) -> bool:
+    """Whether a writer can have written it."""
+    return (
+        entry.level in _LEVELS
+        and 0 <= entry.timestamp.seconds < _END_OF_TIME
+        and 0 <= entry.timestamp.nanos < 1_000_000_000
+    )
+
+
+_OF_DAMAGED: Final = LogLevel.LOG_LEVEL_WARNING
+_LEVELS: Final = frozenset(LogLevel.values())
+#: The records: the field `logs` of WatchJobResponse, each with its offset as its number.
+ENTRIES: Final = RecordKind(0x12, lambda payload: _decoded(payload) is not None)
 
 
 def _class_of(record: bytes) -> int:
     try:
         return class_of_level(WatchJobResponse.FromString(record).logs[0].level)
     except DecodeError:
-        # As `_entry` tells it.
-        return class_of_level(LogLevel.LOG_LEVEL_WARNING)
+        return class_of_level(_OF_DAMAGED)
 
 
 def class_of_level(level: int) -> int:
@@ -57,7 +95,7 @@ class LogWriter:
     """The one writer of a log: it gives the offsets."""
 
     def __init__(self, directory: Path) -> None:
-        self._journal = JournalWriter(directory / _ENTRIES, tag=TAG, class_of=_class_of)
+        self._journal = JournalWriter(directory / _ENTRIES, kind=ENTRIES, class_of=_class_of)
 
     @property
     def last_offset(self) -> int:
@@ -98,9 +136,9 @@ def entries_path(directory: Path) -> str:
 def read_behind(path: str, cursor: Cursor, *, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
     """All entries behind `cursor`, up to the limits, by one descriptor that is not kept.
 
-    Raises OSError.
+    They are dense; what is lost lies before or behind them. Raises OSError.
     """
-    piece = journal.read_behind(path, cursor, tag=TAG, limit=limit, max_bytes=max_bytes)
+    piece = journal.read_behind(path, cursor, kind=ENTRIES, limit=limit, max_bytes=max_bytes)
     return Page(_entries(piece), piece.cursor)
 
 
@@ -109,7 +147,7 @@ class LogReader:
 
     def __init__(self, directory: Path) -> None:
         self.epoch = read_epoch(directory)
-        self._journal = JournalReader(directory / _ENTRIES, tag=TAG)
+        self._journal = JournalReader(directory / _ENTRIES, kind=ENTRIES)
 
     def __enter__(self) -> Self:
         """Nothing more to open."""
@@ -133,20 +171,26 @@ class LogReader:
         return self._journal.locate(offset)
 
     def read(self, cursor: Cursor, *, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
-        """All entries behind `cursor`, up to the limits."""
+        """All entries behind `cursor`, up to the limits, as `read_behind` returns them."""
         piece = self._journal.read(cursor, limit=limit, max_bytes=max_bytes)
         return Page(_entries(piece), piece.cursor)
 
     def select(
         self, cursor: Cursor, *, limit: int, min_level: int, through: int, max_bytes: int
     ) -> Page:
-        """Entries of `min_level` and above behind `cursor`, none behind offset `through`."""
+        """Entries of `min_level` and above behind `cursor`, none behind offset `through`.
+
+        Without a level they are dense: a page ends before those that are lost.
+        """
+        dense = len(_passing(min_level)) == CLASSES
         chosen: list[LogEntry] = []
         size = 0
         for piece in self._pieces(cursor, min_level=min_level, limit=limit):
             for entry in _entries(piece):
                 if entry.offset > through:
                     return Page(chosen, self._journal.locate(through))
+                if dense and chosen and entry.offset != chosen[-1].offset + 1:
+                    return Page(chosen, self._journal.locate(chosen[-1].offset))
                 if entry.level >= min_level:
                     size += entry.ByteSize()
                     if len(chosen) == limit or (chosen and size > max_bytes):
@@ -162,6 +206,8 @@ class LogReader:
         left_out = self._count(through, min_level) - count
         if left_out < 0:
             return Cursor()
+        if not count:
+            return self._journal.locate(through)
         mark = self._journal.block_before(left_out, passing)
         seen = mark.count(passing)
         for piece in self._journal.blocks_with(mark.cursor, passing):
@@ -170,7 +216,8 @@ class LogReader:
                     if seen == left_out:
                         return self._journal.locate(entry.offset - 1)
                     seen += 1
-        return self._journal.locate(through)
+        # Some of those that the index counts are lost.
+        return mark.cursor
 
     def _pieces(self, cursor: Cursor, *, min_level: int, limit: int) -> Iterator[Slice]:
         """What has to be looked at for `limit` entries of a level behind `cursor`, and more."""
@@ -198,22 +245,24 @@ class LogReader:
 def _entries(piece: Slice) -> list[LogEntry]:
     """The entries of a slice. One that is damaged is told as such, in its place."""
     try:
-        return list(WatchJobResponse.FromString(piece.data).logs)
+        entries: Iterable[LogEntry | None] = WatchJobResponse.FromString(piece.data).logs
     except DecodeError:
-        first = piece.cursor.number - piece.count + 1
-        return [_entry(payload, offset) for offset, payload in enumerate(piece.payloads(), first)]
+        entries = map(_decoded, piece.payloads())
+    return [
+        entry
+        if entry is not None and entry.offset == offset and _is_sound(entry)
+        else _damaged(offset)
+        for offset, entry in enumerate(entries, piece.first)
+    ]
 
 
-def _entry(payload: bytes, offset: int) -> LogEntry:
-    try:
-        return LogEntry.FromString(payload)
-    except DecodeError:
-        return LogEntry(
-            offset=offset,
-            level=LogLevel.LOG_LEVEL_WARNING,
-            source="coordinator",
-            message="This line is damaged on the coordinator's disk.",
-        )
+def _damaged(offset: int) -> LogEntry:
+    return LogEntry(
+        offset=offset,
+        level=_OF_DAMAGED,
+        source="coordinator",
+        message="This line is damaged on the coordinator's disk.",
+    )
 
 
 def _passing(min_level: int) -> range:

@@ -10,7 +10,8 @@ read from them, and the next writer adds it.
 """
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,17 @@ from typing import Any, Final, Self, TypeAlias
 
 import orjson
 
-from app.coordinator.storage.journal import MAX_PAYLOAD, Cursor, JournalReader, index_path
+from app.coordinator.storage.journal import JournalReader
+from app.coordinator.storage.journal_index import index_path
 from app.coordinator.storage.journal_writer import JournalWriter
+from app.coordinator.storage.records import MAX_PAYLOAD, Cursor, RecordKind
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot
 
 BLOCK: Final = 128
 #: Series that are told of in one block, those that appear first.
 MAX_SERIES: Final = 288
-_TAG: Final = 0x0A
+#: They have no numbers of their own: behind one that is damaged they are made again.
+_KIND: Final = RecordKind(0x0A, lambda payload: _decode(payload) is not None, numbered=False)
 _MAPS: Final = ("eval_metrics", "extra")
 _NO_SERIES: Final = ("sequence", "step", "timestamp")
 
@@ -103,23 +107,33 @@ class BlockWriter:
             # The snapshots lost their end in a power cut: what is told of it is wrong.
             self._journal.close()
             (directory / "blocks").unlink()
-            index_path(directory / "blocks").unlink()
+            os.unlink(index_path(directory / "blocks"))
             self._journal = _open(directory / "blocks")
         self.number = self._journal.number * BLOCK
         self._part: Part = {}
         self._whole: list[tuple[int, bytes]] = []
 
     def add(self, snapshot: MetricsSnapshot, at: int) -> None:
-        """Take note of the next snapshot, which is at the place `at`."""
+        """Take note of the next snapshot, which is at the place `at`.
+
+        Those between it and the one before are lost.
+        """
+        while snapshot.sequence - 1 >= (self.number // BLOCK + 1) * BLOCK:
+            self._end_block()
         note(self._part, snapshot, at)
-        self.number += 1
+        self.number = snapshot.sequence
         if self.number % BLOCK == 0:
-            self._whole.append((0, _encode(self._part)))
-            self._part = {}
-            # On a full disk it is tried again with the next block.
-            with suppress(OSError):
-                self._journal.append(self._whole)
-                self._whole.clear()
+            self.number -= 1
+            self._end_block()
+
+    def _end_block(self) -> None:
+        self.number = (self.number // BLOCK + 1) * BLOCK
+        self._whole.append((0, _encode(self._part)))
+        self._part = {}
+        # On a full disk it is tried again with the next block.
+        with suppress(OSError):
+            self._journal.append(self._whole)
+            self._whole.clear()
 
     def close(self) -> None:
         """Close the files."""
@@ -129,10 +143,11 @@ class BlockWriter:
 def read_blocks(directory: Path, *, snapshots: int) -> Iterator[Part]:
     """The parts that are whole blocks of the first `snapshots` snapshots, from the start.
 
-    Blocks that have not been written yet are left out at the end.
+    Blocks that have not been written yet are left out at the end, and so are all
+    behind one that is damaged.
     """
     try:
-        journal = JournalReader(directory / "blocks", tag=_TAG)
+        journal = JournalReader(directory / "blocks", kind=_KIND)
     except FileNotFoundError:
         return
     with journal:
@@ -142,21 +157,23 @@ def read_blocks(directory: Path, *, snapshots: int) -> Iterator[Part]:
             if not piece.count:
                 return
             for payload in piece.payloads():
-                yield _decode(payload)
+                if (part := _decode(payload)) is None:
+                    return
+                yield part
             cursor = piece.cursor
 
 
 def count_blocks(directory: Path) -> int:
     """How many blocks have been written."""
     try:
-        with JournalReader(directory / "blocks", tag=_TAG) as journal:
+        with JournalReader(directory / "blocks", kind=_KIND) as journal:
             return journal.last()
     except FileNotFoundError:
         return 0
 
 
 def _open(path: Path) -> JournalWriter:
-    return JournalWriter(path, tag=_TAG, class_of=lambda _: 0)
+    return JournalWriter(path, kind=_KIND, class_of=lambda _: 0)
 
 
 def _encode(part: Part) -> bytes:
@@ -176,6 +193,19 @@ def _places(notable: Notable) -> list[float]:
     return places
 
 
-def _decode(payload: bytes) -> Part:
-    value: dict[str, list[Any]] = orjson.loads(payload)
-    return {name: Notable(*places) for name, places in value.items()}
+def _decode(payload: bytes) -> Part | None:
+    """The part that a record is about; None if the record is damaged."""
+    try:
+        value: dict[str, list[Any]] = orjson.loads(payload)
+        return {name: _notable(places) for name, places in value.items()}
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _notable(places: Sequence[Any]) -> Notable:
+    """What `_places` made a list of. Raises ValueError or TypeError if it is none such."""
+    first, last, *extremes = places
+    low, low_at, high, high_at = extremes or (math.inf, -1, -math.inf, -1)
+    if not all(type(at) is int and -1 <= at < 2**63 for at in (first, last, low_at, high_at)):
+        raise ValueError("a place is no number of bytes")
+    return Notable(first, last, float(low), low_at, float(high), high_at)

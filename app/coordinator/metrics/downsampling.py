@@ -89,7 +89,8 @@ def downsample(directory: Path, max_points: int) -> tuple[list[MetricsSnapshot],
             points = [snapshot for snapshot, _ in _first(reader, total)]
         else:
             chosen = _Curve(directory, reader, total).choose(max_points)
-            points = list(_fitting(reader.at(place) for place in chosen))
+            found = (reader.at(place) for place in chosen)
+            points = list(_fitting(point for point in found if point is not None))
     points.sort(key=lambda point: point.step)
     return points, total
 

@@ -1,8 +1,10 @@
-"""A job's metrics: what its process reports, as numbered snapshots."""
+"""A job's metrics: what its process reports, as numbered snapshots.
+
+Snapshots that are damaged on the disk are left out wherever they are read.
+"""
 
 import math
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,15 +14,26 @@ from app.coordinator.jobs.model import Progress, bounded
 from app.coordinator.metrics.blocks import BlockWriter
 from app.coordinator.metrics.line import count_of
 from app.coordinator.storage import journal
-from app.coordinator.storage.journal import Cursor, JournalReader, Slice
+from app.coordinator.storage.journal import JournalReader
 from app.coordinator.storage.journal_writer import JournalWriter
+from app.coordinator.storage.records import Cursor, RecordKind, Slice
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot, WatchJobResponse
 
-#: The field `metrics` of WatchJobResponse, length-delimited.
-TAG: Final = 0x1A
 #: The journal of the snapshots within the metrics' directory.
 SNAPSHOTS: Final = "snapshots"
 _PAGE: Final = 4096
+
+
+def _decoded(payload: bytes) -> MetricsSnapshot | None:
+    """A snapshot as it was written; None if it is damaged."""
+    try:
+        return MetricsSnapshot.FromString(payload)
+    except DecodeError:
+        return None
+
+
+#: The records: the field `metrics` of WatchJobResponse, each with its sequence as its number.
+_KIND: Final = RecordKind(0x1A, lambda payload: _decoded(payload) is not None)
 
 
 def progress_of(snapshot: MetricsSnapshot, before: Progress) -> Progress:
@@ -51,7 +64,7 @@ class MetricsWriter:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._journal = JournalWriter(directory / SNAPSHOTS, tag=TAG, class_of=lambda _: 0)
+        self._journal = JournalWriter(directory / SNAPSHOTS, kind=_KIND, class_of=lambda _: 0)
         self._blocks = BlockWriter(directory, snapshots=self._journal.number)
         with MetricsReader(directory) as reader:
             for snapshot, at in reader.places(after=self._blocks.number):
@@ -81,16 +94,22 @@ class MetricsWriter:
         self._blocks.close()
 
 
-def _snapshots(piece: Slice) -> list[MetricsSnapshot]:
-    """The snapshots of a slice, without those that are damaged."""
+def _placed(piece: Slice) -> Iterator[tuple[MetricsSnapshot, int]]:
+    """The snapshots of a slice, and how many bytes of the file lie before each."""
     try:
-        return list(WatchJobResponse.FromString(piece.data).metrics)
+        snapshots: Sequence[MetricsSnapshot | None] = WatchJobResponse.FromString(
+            piece.data
+        ).metrics
     except DecodeError:
-        snapshots = []
-        for payload in piece.payloads():
-            with suppress(DecodeError):
-                snapshots.append(MetricsSnapshot.FromString(payload))
-        return snapshots
+        snapshots = [_decoded(payload) for payload in piece.payloads()]
+    places = zip(snapshots, (0, *piece.ends), strict=False)
+    for sequence, (snapshot, start) in enumerate(places, piece.first):
+        if snapshot is not None and snapshot.sequence == sequence:
+            yield snapshot, piece.position + start
+
+
+def _snapshots(piece: Slice) -> list[MetricsSnapshot]:
+    return [snapshot for snapshot, _ in _placed(piece)]
 
 
 def snapshots_path(directory: Path) -> str:
@@ -105,7 +124,7 @@ def read_behind(
 
     Raises OSError.
     """
-    piece = journal.read_behind(path, cursor, tag=TAG, limit=limit)
+    piece = journal.read_behind(path, cursor, kind=_KIND, limit=limit)
     return _snapshots(piece), piece.cursor
 
 
@@ -113,7 +132,7 @@ class MetricsReader(JournalReader):
     """Reads a job's metrics while they are being written. A context manager."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory / SNAPSHOTS, tag=TAG)
+        super().__init__(directory / SNAPSHOTS, kind=_KIND)
 
     def after(self, cursor: Cursor, *, limit: int = _PAGE) -> tuple[list[MetricsSnapshot], Cursor]:
         """At most `limit` snapshots behind `cursor`."""
@@ -124,14 +143,17 @@ class MetricsReader(JournalReader):
         """The snapshots behind number `after`, and how many bytes lie before each."""
         cursor = self.locate(after)
         while (piece := self.read(cursor, limit=_PAGE)).count:
-            snapshots = WatchJobResponse.FromString(piece.data).metrics
-            for snapshot, start in zip(snapshots, (0, *piece.ends), strict=False):
-                yield snapshot, cursor.position + start
+            for snapshot, place in _placed(piece):
+                if snapshot.sequence > after:
+                    yield snapshot, place
             cursor = piece.cursor
 
-    def at(self, place: int) -> MetricsSnapshot:
-        """The snapshot before which `place` bytes lie."""
-        return WatchJobResponse.FromString(self.record(place)).metrics[0]
+    def at(self, place: int) -> MetricsSnapshot | None:
+        """The snapshot before which `place` bytes lie; None if it is damaged."""
+        try:
+            return WatchJobResponse.FromString(self.record(place)).metrics[0]
+        except (EOFError, DecodeError):
+            return None
 
     def newest(self) -> MetricsSnapshot | None:
         """The newest snapshot."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -31,6 +31,7 @@ from app.coordinator.jobs.model import JobRecord, checkpoint_url
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import TERMINAL, WAITING
 from app.coordinator.jobs.store import Store, UsedKey, digest_of
+from app.coordinator.logs.damage_log import DamageLog
 from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.submission.tenancy import Tenancy
 
@@ -59,6 +60,7 @@ class Parts:
     tenancy: Tenancy
     #: Microseconds since 1970.
     clock: Callable[[], int]
+    damage: DamageLog = field(default_factory=DamageLog)
 
 
 class Calls:

@@ -9,6 +9,7 @@ from app.coordinator.service.base import Calls
 from app.coordinator.service.interceptor import Context, peer_of
 from app.coordinator.service.watch import list_logs, watch
 from generated.mindcoordinator.v1 import watch_pb2
+from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 
 class MonitoringCalls(Calls):
@@ -31,12 +32,19 @@ class MonitoringCalls(Calls):
     ) -> watch_pb2.ListJobLogsResponse:
         """See the contract."""
         job = self._job(peer_of(context), request.job_id)
-        return await asyncio.to_thread(
+        page = await asyncio.to_thread(
             list_logs,
             self._parts.workspace.directory(job.job_id),
             request,
             ended=job.status in TERMINAL,
         )
+        if request.min_level == LogLevel.LOG_LEVEL_UNSPECIFIED and page.entries:
+            offsets = [entry.offset for entry in page.entries]
+            after = request.after.offset if request.HasField("after") else offsets[0] - 1
+            self._parts.damage.check(
+                job.job_id, "log", after=after, numbers=offsets, through=page.next_after_offset
+            )
+        return page
 
     async def WatchJob(
         self, request: watch_pb2.WatchJobRequest, context: Context
@@ -50,6 +58,7 @@ class MonitoringCalls(Calls):
             job_events=self._parts.job_events,
             current=lambda: self._job(peer, job.job_id),
             job_id=job.job_id,
+            damage=self._parts.damage,
         )
         async for batch in batches:
             yield batch

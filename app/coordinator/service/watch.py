@@ -17,14 +17,16 @@ from app.coordinator.jobs.messages import status_message, time_message
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.states import TERMINAL
 from app.coordinator.logs import log as logs
+from app.coordinator.logs.damage_log import DamageLog
 from app.coordinator.logs.log import LogReader, Page
 from app.coordinator.metrics import snapshots as metrics
 from app.coordinator.metrics.snapshots import MetricsReader
 from app.coordinator.storage.job_directory import JobDir
-from app.coordinator.storage.journal import Cursor
+from app.coordinator.storage.records import Cursor
 from generated.mindcoordinator.v1.watch_pb2 import (
     ListJobLogsRequest,
     ListJobLogsResponse,
+    MetricsSnapshot,
     StatusChange,
     WatchEnd,
     WatchJobRequest,
@@ -95,6 +97,7 @@ async def watch(
     job_events: JobEvents,
     current: Callable[[], JobRecord],
     job_id: str,
+    damage: DamageLog,
 ) -> AsyncIterator[WatchJobResponse]:
     """Everything new about a job, until it has ended and its log is drained. Raises RequestError.
 
@@ -125,7 +128,7 @@ async def watch(
             try:
                 # Before what it wrote: what a job wrote last lies before its end.
                 job = current()
-                batch = _read(place)
+                batch = _read(place, job_id, damage)
             except Exception as error:
                 if not is_passing(error):
                     raise
@@ -159,13 +162,38 @@ class _Place:
     metrics: Cursor
 
 
-def _read(place: _Place) -> WatchJobResponse:
+def _read(place: _Place, job_id: str, damage: DamageLog) -> WatchJobResponse:
     """What lies behind a place, which moves behind it. Raises OSError; then it has not moved."""
     page = logs.read_behind(place.log_path, place.log, limit=BATCH_ENTRIES, max_bytes=BATCH_BYTES)
     snapshots, at = metrics.read_behind(place.metrics_path, place.metrics)
+    _check(damage, job_id, place, page, snapshots, at)
     place.log, place.metrics = page.cursor, at
     # The newest: they replace those before them.
     return WatchJobResponse(logs=page.entries, metrics=snapshots[-BATCH_SNAPSHOTS:])
+
+
+def _check(
+    damage: DamageLog,
+    job_id: str,
+    place: _Place,
+    page: Page,
+    snapshots: list[MetricsSnapshot],
+    at: Cursor,
+) -> None:
+    damage.check(
+        job_id,
+        "log",
+        after=place.log.number,
+        numbers=[entry.offset for entry in page.entries],
+        through=page.cursor.number,
+    )
+    damage.check(
+        job_id,
+        "metrics",
+        after=place.metrics.number,
+        numbers=[snapshot.sequence for snapshot in snapshots],
+        through=at.number,
+    )
 
 
 def _begin(
@@ -175,14 +203,17 @@ def _begin(
         last = log.last_offset()
         after = request.after
         known = request.HasField("after") and after.epoch == log.epoch and 0 <= after.offset <= last
-        offset = after.offset if known else max(last - request.tail, 0)
+        cursor = log.locate(after.offset if known else max(last - request.tail, 0))
+        if not (page := log.read(cursor, limit=1)).entries:
+            # Behind what is lost at its end: nothing else of the stream would tell of it.
+            cursor = page.cursor
         return WatchStart(
             epoch=log.epoch,
-            after_offset=offset,
+            after_offset=cursor.number,
             first_offset=min(last, 1),
             last_offset=last,
             status=status_message(job.status),
-        ), log.locate(offset)
+        ), cursor
 
 
 def _metrics_cursor(directory: JobDir, request: WatchJobRequest) -> Cursor:

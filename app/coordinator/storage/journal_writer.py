@@ -5,15 +5,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from app.coordinator.storage.journal import (
-    ENTRY,
+from app.coordinator.storage.damage import next_record
+from app.coordinator.storage.journal_index import ENTRY, Index, index_path
+from app.coordinator.storage.records import (
     MAX_PAYLOAD,
+    MIN_RECORD,
     READ,
     START,
     Mark,
+    RecordKind,
+    Stop,
     frame,
-    index_path,
-    open_index,
     record_ends,
 )
 
@@ -25,11 +27,14 @@ BLOCK_BYTES: Final = 256 * 1024
 class JournalWriter:
     """The one writer of a journal. Opening it cuts off what a crash left half-written.
 
-    `class_of` tells the class of a record from its bytes, frame included.
+    Damaged bytes stay where they are, and new records follow them: no number is
+    given that a lost record may have had. `class_of` tells the class of a
+    record from its bytes, frame included. Lost records are of class 0.
     """
 
-    def __init__(self, path: Path, *, tag: int, class_of: Callable[[bytes], int]) -> None:
-        self._tag = tag
+    def __init__(self, path: Path, *, kind: RecordKind, class_of: Callable[[bytes], int]) -> None:
+        self._kind = kind
+        self._class_of = class_of
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._index = -1
         self._block = START
@@ -38,9 +43,9 @@ class JournalWriter:
             self._index = os.open(
                 index_path(path), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
             )
-            self._recover(class_of)
+            self._recover()
         except BaseException:
-            self.close()
+            self._close_files()
             raise
 
     @property
@@ -66,7 +71,7 @@ class JournalWriter:
         positions = []
         for kind, payload in records:
             positions.append(before.position + len(data))
-            data += frame(self._tag, payload)
+            data += frame(self._kind.tag, payload)
             marks.append(self._advance(kind, before.position + len(data)))
         try:
             _write(self._file, bytes(data))
@@ -74,58 +79,112 @@ class JournalWriter:
             self._end = before
             os.ftruncate(self._file, before.position)
             raise
-        self._write_index(marks)
+        self._mark_blocks(marks)
         return positions
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files. The last block ends there: its end is known, whatever becomes of it."""
+        if self._end.number > self._block.number:
+            self._write_marks([self._end])
+        self._close_files()
+
+    def _close_files(self) -> None:
         os.close(self._file)
         if self._index >= 0:
             os.close(self._index)
 
-    def _advance(self, kind: int, position: int) -> Mark:
+    def _advance(self, kind: int, position: int, *, count: int = 1) -> Mark:
         counts = list(self._end.counts)
-        counts[kind] += 1
+        counts[kind] += count
         self._end = Mark(position, tuple(counts))
         return self._end
 
-    def _write_index(self, marks: Sequence[Mark]) -> None:
-        data = bytearray()
+    def _mark_blocks(self, marks: Sequence[Mark]) -> None:
+        """Write those of the marks that end a block."""
+        block, ends = self._block, []
         for mark in marks:
-            block = self._block
             if (
                 mark.number - block.number >= BLOCK_RECORDS
                 or mark.position - block.position >= BLOCK_BYTES
             ):
-                data += ENTRY.pack(mark.position, *mark.counts)
-                self._block = mark
+                ends.append(mark)
+                block = mark
+        self._write_marks(ends)
+
+    def _write_marks(self, marks: Sequence[Mark]) -> None:
+        data = b"".join(ENTRY.pack(mark.position, *mark.counts) for mark in marks)
+        size = os.fstat(self._index).st_size
         try:
-            _write(self._index, bytes(data))
+            _write(self._index, data)
         except OSError:
             # The records are in the file. The index may lag behind it, but not be torn.
-            index = open_index(self._index, within=self._end.position)
-            os.ftruncate(self._index, len(index) * ENTRY.size)
-            self._block = index.before(len(index))
+            os.ftruncate(self._index, size)
+        else:
+            self._block = marks[-1] if marks else self._block
 
-    def _recover(self, class_of: Callable[[bytes], int]) -> None:
+    def _recover(self) -> None:
+        """Find the end. What the index knows of records that are lost counts."""
+        index = Index(self._index, self._file, self._kind)
+        known = index.last_known()
+        trusted = index.trusted()
+        os.ftruncate(self._index, trusted * ENTRY.size)
+        self._block = self._end = index.before(trusted)
+        stop = self._read_to_end()
         size = os.fstat(self._file).st_size
-        index = open_index(self._index, within=size)
-        os.ftruncate(self._index, len(index) * ENTRY.size)
-        self._block = index.before(len(index))
-        self._end = self._block
+        if not self._kind.numbered:
+            os.ftruncate(self._file, self._end.position)
+        elif known.number > self.number and known.position > self._end.position:
+            self._lose(_most(known, size), size)
+        elif stop is Stop.BROKEN:
+            self._lose(_most(self._end, size), size)
+        else:
+            os.ftruncate(self._file, self._end.position)
+
+    def _lose(self, number: int, position: int) -> None:
+        """Go on behind `position` and record `number`: what lies before and is not read is lost."""
+        end = self._advance(0, position, count=number - self.number)
+        # Twice, see `Index.last_known`.
+        self._write_marks([end, end])
+
+    def _read_to_end(self) -> Stop:
+        """Go on to the last good record. Returns what is behind it."""
         while True:
             start = self._end.position
-            data = os.pread(self._file, READ, start)
-            ends = record_ends(data, self._tag)
-            if not ends:
-                break
-            marks = []
-            before = 0
-            for end in ends:
-                marks.append(self._advance(class_of(data[before:end]), start + end))
-                before = end
-            self._write_index(marks)
-        os.ftruncate(self._file, self._end.position)
+            ends, stop = record_ends(
+                data := os.pread(self._file, READ, start), self._kind, self.number + 1
+            )
+            if ends:
+                self._take(data, ends, start)
+                continue
+            if stop is Stop.END or not self._kind.numbered:
+                return stop
+            # What a crash left half-written may look like records within, but not to its end.
+            found = next_record(
+                self._file,
+                self._kind,
+                self._end.cursor,
+                start=start + (stop is Stop.PARTIAL),
+                to_end=stop is Stop.PARTIAL,
+            )
+            if found is None:
+                return stop
+            self._advance(0, found.position, count=found.number - self.number)
+
+    def _take(self, data: bytes, ends: Sequence[int], start: int) -> None:
+        """Count records that are there."""
+        marks = []
+        before = 0
+        for end in ends:
+            marks.append(self._advance(self._class_of(data[before:end]), start + end))
+            before = end
+        self._mark_blocks(marks)
+
+
+def _most(mark: Mark, size: int) -> int:
+    """The highest number that a record can have had which ends at `size` or before."""
+    if mark.position >= size:
+        return mark.number
+    return mark.number + (size - mark.position) // MIN_RECORD + 1
 
 
 def _write(file: int, data: bytes) -> None:

@@ -80,7 +80,9 @@ class LogEntry(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
-    """Dense from 1 within an epoch: an entry's successor has the next number."""
+    """Dense from 1 within an epoch: an entry's successor has the next number,
+    unless it is lost.
+    """
     level: Global___LogLevel.ValueType
     message: _builtins.str
     source: _builtins.str
@@ -404,7 +406,10 @@ class ListJobLogsResponse(_message.Message):
     """The job has ended and `last_offset` is the end of its log."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
-        """By offset; dense unless `min_level` left some out."""
+        """By offset; dense unless `min_level` left some out. The first is not the one
+        behind `after`, or `next_after_offset` is behind the last, where entries are
+        lost.
+        """
 
     def __init__(
         self,
@@ -563,7 +568,9 @@ class WatchJobResponse(_message.Message):
 
     @_builtins.property
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
-        """Dense by offset, and without a hole to the message before."""
+        """Dense by offset. Between messages there is a hole only where entries are
+        lost: damaged on the coordinator's disk.
+        """
 
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricsSnapshot]:

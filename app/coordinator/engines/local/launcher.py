@@ -24,6 +24,7 @@ from app.coordinator.engines.local.runner_protocol import (
 from app.coordinator.failures import is_disk_full, is_passing
 from app.coordinator.isolation.leftovers import end_leftovers
 from app.coordinator.isolation.levels import BEFORE_LEVELS
+from app.coordinator.logs.log import LogWriter
 from app.coordinator.metrics.metrics_file import Look, MetricsFile
 from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter
 from app.coordinator.scheduling.transitions import RunEnd
@@ -167,12 +168,13 @@ def finalize_lost_run(directory: RunDir) -> None:
     who = read_json(directory.runner) or {}
     spec = read_json(directory.spec) or {}
     end_leftovers(who, spec.get("isolation", BEFORE_LEVELS), marker=str(directory.metrics_file))
-    try:
-        _save_metrics(directory)
-    except Exception as error:  # the script's own file: it may be in any state, and is only shown
-        if isinstance(error, OSError) and is_passing(error) and not is_disk_full(error):
-            raise
-        log.warning("metrics_not_saved", job_id=directory.job.path.name, exc_info=error)
+    for complete in (_complete_log, _save_metrics):
+        try:
+            complete(directory)
+        except Exception as error:  # the files may be in any state, and are only shown
+            if isinstance(error, OSError) and is_passing(error) and not is_disk_full(error):
+                raise
+            log.warning("records_not_completed", job_id=directory.job.path.name, exc_info=error)
     # In the space that was taken for it: the run may have filled the disk.
     reserve_exit(directory)
     leave_exit(
@@ -185,6 +187,11 @@ def finalize_lost_run(directory: RunDir) -> None:
             "last_words": "",
         },
     )
+
+
+def _complete_log(directory: RunDir) -> None:
+    """Cut off a line that the runner had half written, and have the log's end known."""
+    LogWriter(directory.job.log).close()
 
 
 def _save_metrics(directory: RunDir) -> None:
