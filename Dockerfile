@@ -27,6 +27,7 @@ WORKDIR /opt/scaimind
 ENV PATH=/opt/scaimind/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    SCAIMIND_COMMIT=${REVISION} \
     SCAIMIND_HOST=0.0.0.0 \
     SCAIMIND_PORT=8080
 # A number, so that Kubernetes can see that it is not root.

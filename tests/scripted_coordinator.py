@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from generated.mindcoordinator.v1 import coordinator_pb2
+from generated.mindcoordinator.v1.data_pb2 import DataValidation
 
 SERVICE = coordinator_pb2.DESCRIPTOR.services_by_name["MindCoordinator"]
 
@@ -72,8 +73,9 @@ Answer = (
 class ScriptedCoordinator:
     """A grpc.aio server on a port of 127.0.0.1 that the kernel chose.
 
-    A method that was told nothing answers with an empty response. Requests
-    are recorded in the order in which they arrive, retries included.
+    A method that was told nothing answers with next to nothing: what the
+    contract demands. Requests are recorded in the order in which they arrive,
+    retries included.
     """
 
     def __init__(
@@ -146,9 +148,14 @@ class ScriptedCoordinator:
             raise ValueError(f"no answer for {method}")
         self._answers[method] = list(answers)
 
-    def empty(self, method: str) -> Message:
-        """Make an empty response of `method`."""
-        return type_of(SERVICE.methods_by_name[method].output_type)()
+    def least(self, method: str) -> Answer:
+        """Make an answer of `method` that has no more in it than the contract demands."""
+        descriptor = SERVICE.methods_by_name[method]
+
+        async def answer(request: Any, _: Context) -> Message:
+            return least_answer(descriptor, request)
+
+        return answer
 
     def requests(self, method: str) -> list[Recorded]:
         """The requests of `method` so far."""
@@ -213,8 +220,26 @@ class ScriptedCoordinator:
             self._arrived.notify_all()
         answers = self._answers.get(method.name)
         if answers is None:
-            return type_of(method.output_type)()
+            return least_answer(method, request)
         return answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+def least_answer(method: MethodDescriptor, request: Any) -> Message:
+    """Make the answer to a request that has no more in it than the contract demands."""
+    answer: Any = type_of(method.output_type)()
+    for name in ("job_id", "node_id", "evaluation_id"):
+        if hasattr(answer, name) and hasattr(request, name):
+            setattr(answer, name, getattr(request, name))
+    match method.name:
+        case "SubmitJob":
+            answer.job_id = "job-new"
+        case "RetryJob":
+            answer.job_id, answer.parent_job_id = f"{request.job_id}-again", request.job_id
+        case "SubmitEvaluation":
+            answer.evaluation_id = "evaluation-new"
+        case "ValidateData":
+            answer.validations.extend(DataValidation() for _ in request.data_sources)
+    return cast(Message, answer)
 
 
 async def fail(context: Context, failure: Failure) -> None:

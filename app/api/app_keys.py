@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from app.telemetry.tracing import Tracer
 
 SERVER_SETTINGS: web.AppKey[ServerSettings] = web.AppKey("server_settings", ServerSettings)
+#: The commit that the gateway was built from; None if that is not known.
+COMMIT: "web.AppKey[str | None]" = web.AppKey("commit")
 METRICS: "web.AppKey[Metrics]" = web.AppKey("metrics")
 TRACER: "web.AppKey[Tracer]" = web.AppKey("tracer")
 COORDINATOR: "web.AppKey[CoordinatorClient]" = web.AppKey("coordinator")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from app.configuration.section import KiB, MiB, Section, optional_names, setting
+from app.configuration.section import KiB, MiB, Section, optional, optional_names, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,10 @@ class ServerSettings(Section):
         "max-age of the Strict-Transport-Security header, in seconds; 0 sends no such header. "
         "For gateways behind an ingress with TLS.",
         at_least=0,
+    )
+    commit: str = optional(
+        "Commit that the gateway was built from, which `GET /version` answers. By default that of "
+        "the checkout that it runs from."
     )
     shutdown_timeout: float = setting(
         5.0, "How long open requests may take to finish during shutdown.", at_least=0

@@ -10,7 +10,9 @@ from app.bridge.tls import ChannelCredentials, server_name_options
 
 Channel: TypeAlias = grpc.aio.Channel
 
-SERVICE = "mindcoordinator.v1.MindCoordinator"
+#: The contract that the gateway speaks, with its version.
+CONTRACT = "mindcoordinator.v1"
+SERVICE = f"{CONTRACT}.MindCoordinator"
 
 #: Calls that may be repeated without a second effect, and that are over at once:
 #: WatchJob is neither, its reader resumes it at the right offset.

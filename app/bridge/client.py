@@ -10,8 +10,9 @@ from typing import TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from app.bridge.contract.answers import check_answer
+from app.bridge.contract.breaches import Breach, ReportBreach, log_breach
 from app.bridge.converters import JsonObject, to_json
-from app.bridge.errors import broken_answer
 from app.bridge.metadata import call_metadata
 from app.bridge.observed_call import Observe, nobody, observed
 from app.bridge.partial_jobs import evaluating_job, submitted_job
@@ -25,6 +26,7 @@ from app.bridge.requests import (
 )
 from app.bridge.settings import UpstreamSettings
 from app.caller import Caller, DownstreamTokens
+from app.errors import BrokenContract
 from app.telemetry.tracing import NoTracer, Tracer
 from generated.mindcoordinator.v1.cluster_pb2 import (
     DrainNodeRequest,
@@ -63,8 +65,9 @@ class CoordinatorClient:
     """The coordinator, over a channel that somebody else owns and closes.
 
     A body is what its schema loads. `job_id` and its like are taken as they
-    are: the coordinator knows which exist. `record_job` receives every job that
-    an answer holds, or that it is about.
+    are: the coordinator knows which exist. Answers are checked by the contract:
+    `report` receives what breaks it, `record_job` every job that an answer
+    holds, or that it is about.
     """
 
     def __init__(
@@ -73,12 +76,14 @@ class CoordinatorClient:
         channel: grpc.aio.Channel,
         settings: UpstreamSettings,
         observe: Observe = nobody,
+        report: ReportBreach = log_breach,
         record_job: RecordJob = _unseen,
         tracer: Tracer | None = None,
     ) -> None:
         self._stub = MindCoordinatorStub(channel)
         self._settings = settings
         self._observe = observe
+        self._report = report
         self._record_job = record_job
         self._tracer = tracer or NoTracer()
 
@@ -348,8 +353,9 @@ class CoordinatorClient:
     ) -> JsonObject:
         metadata = call_metadata(caller, api_secret=self._settings.api_secret, tokens=tokens)
         timeout = deadline or self._settings.unary_timeout
-        with observed(method, self._observe, tracer=self._tracer) as traced:
+        with observed(method, self._observe, tracer=self._tracer, report=self._report) as traced:
             response: R | None = await rpc(request, metadata=metadata + traced, timeout=timeout)
             if response is None:
-                raise broken_answer(method=method, problem="the answer is not the right message")
+                raise BrokenContract(Breach.UNREADABLE, "the answer is not the right message")
+            check_answer(method, caller.tenant_id, request, response)
         return to_json(response)

@@ -14,8 +14,9 @@ import structlog
 from grpc import StatusCode
 
 from app import errors
+from app.bridge.contract.breaches import Breach
 from app.bridge.sanitise import loggable, presentable
-from app.errors import ApiError, ErrorKind
+from app.errors import ApiError, BrokenContract, ErrorKind
 
 log = structlog.get_logger()
 
@@ -89,7 +90,8 @@ _RESUMABLE = frozenset({"ListJobLogs", "WatchJob"})
 #: gRPC itself says RESOURCE_EXHAUSTED of a message over the limit, where waiting never helps.
 _TOO_LARGE = re.compile(
     r"(?P<side>CLIENT|SERVER): (?P<way>Sent|Received) message larger than max|"
-    r"(?P<meta>received (?:initial|trailing) metadata size exceeds)"
+    # The whole of it, or one value (over the hard limit); both are found while reading an answer.
+    r"(?P<meta>received (?:\w+ )?metadata size exceeds)"
 )
 
 
@@ -103,9 +105,10 @@ def to_api_error(error: grpc.aio.AioRpcError, *, method: str) -> ApiError:
     row = _row(code, method)
     kind = _kind(code, row, method)
     if code is StatusCode.RESOURCE_EXHAUSTED and (limit := _TOO_LARGE.search(detail)):
-        request = limit.group("side", "way") in (("CLIENT", "Sent"), ("SERVER", "Received"))
-        kind = errors.PAYLOAD_TOO_LARGE if request else errors.COORDINATOR_ERROR
-        row = _Row(kind, shown=False, failure=not request)
+        if limit.group("side", "way") not in (("CLIENT", "Sent"), ("SERVER", "Received")):
+            return BrokenContract(Breach.TOO_LARGE, loggable(detail))
+        kind = errors.PAYLOAD_TOO_LARGE
+        row = _Row(kind, shown=False)
 
     message = presentable(detail, from_failure=row.failure) if row.shown else None
     if row.failure or (detail and message != detail):
@@ -148,19 +151,13 @@ def translated_errors(*, method: str) -> Iterator[None]:
         _report(method, "UNAVAILABLE", str(error), error=False)
         raise ApiError(errors.SHUTTING_DOWN, retry_after=2) from None
     except grpc.aio.BaseError as error:
-        raise broken_answer(method=method, problem=f"grpc: {error}") from None
+        raise BrokenContract(Breach.UNREADABLE, loggable(f"grpc: {error}")) from None
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
         _report(method, "CANCELLED", "the call was cancelled on this side", error=False)
         raise ApiError(errors.SHUTTING_DOWN, retry_after=2) from None
-
-
-def broken_answer(*, method: str, problem: str) -> ApiError:
-    """Return the error for an answer that violates the contract; `problem` is only logged."""
-    _report(method, "INTERNAL", problem, error=True)
-    return ApiError(errors.COORDINATOR_ERROR)
 
 
 def _report(method: str, code: str, detail: str, *, error: bool) -> None:

@@ -8,8 +8,9 @@ from typing import TypeAlias
 import grpc
 
 from app.bridge.channel import SERVICE
+from app.bridge.contract.breaches import ReportBreach, log_breach
 from app.bridge.errors import translated_errors
-from app.errors import ApiError
+from app.errors import ApiError, BrokenContract
 from app.telemetry import trace_context
 from app.telemetry.trace_context import TRACEPARENT
 from app.telemetry.tracing import SpanKind, Tracer
@@ -25,12 +26,17 @@ def nobody(method: str, code: str, seconds: float | None) -> None:
 
 @contextmanager
 def observed(
-    method: str, observe: Observe, *, tracer: Tracer, stream: bool = False
+    method: str,
+    observe: Observe,
+    *,
+    tracer: Tracer,
+    report: ReportBreach = log_breach,
+    stream: bool = False,
 ) -> Iterator[tuple[tuple[str, str], ...]]:
     """Make a call within, under the conditions of `translated_errors`.
 
-    The value is what the call's metadata say of its trace. Raising an `ApiError` within
-    says that the answer breaks the contract.
+    The value is what the call's metadata say of its trace. Every `BrokenContract`,
+    raised within or translated, is reported here.
     """
     started = perf_counter()
     # What it stays when the call is given up on this side.
@@ -51,6 +57,10 @@ def observed(
                     code = "DATA_LOSS"
                     raise
             code = "OK"
+        except BrokenContract as breach:
+            code = "DATA_LOSS"
+            report(method, breach)
+            raise
         finally:
             span.set({"rpc.grpc.status_code": grpc.StatusCode[code].value[0]})
             if code not in ("OK", "CANCELLED"):

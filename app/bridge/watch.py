@@ -8,12 +8,14 @@ import orjson
 from typing_extensions import override
 
 from app.bridge.client import CoordinatorClient
-from app.bridge.converters import converter_of
-from app.bridge.errors import broken_answer
+from app.bridge.contract.breaches import Breach, ReportBreach, log_breach
+from app.bridge.contract.logs import StreamCheck, check_page
+from app.bridge.converters import JsonObject, converter_of
 from app.bridge.metadata import call_metadata
 from app.bridge.observed_call import Observe, observed
 from app.bridge.settings import UpstreamSettings
 from app.caller import Caller
+from app.errors import BrokenContract
 from app.hub.upstream import (
     Batch,
     End,
@@ -48,6 +50,13 @@ _entry = converter_of(LogEntry)
 _snapshot = converter_of(MetricsSnapshot)
 _change = converter_of(watch_pb2.StatusChange)
 
+#: U+0085, U+2028 and U+2029 in UTF-8, where JSON holds them within texts only.
+_LINE_BREAKS = (
+    (b"\xc2\x85", rb"\u0085"),
+    (b"\xe2\x80\xa8", rb"\u2028"),
+    (b"\xe2\x80\xa9", rb"\u2029"),
+)
+
 
 class WatchClient(Upstream):
     """`app.hub.Upstream` over a channel that somebody else owns and closes.
@@ -67,12 +76,14 @@ class WatchClient(Upstream):
         settings: UpstreamSettings,
         observe: Observe,
         tracer: Tracer | None = None,
+        report: ReportBreach = log_breach,
     ) -> None:
         self._stub: MindCoordinatorAsyncStub = MindCoordinatorStub(channel)
         self._client = client
         self._settings = settings
         self._observe = observe
         self._tracer = tracer or NoTracer()
+        self._report = report
 
     @override
     async def authorize(self, caller: Caller, job_id: str) -> None:
@@ -88,13 +99,15 @@ class WatchClient(Upstream):
             tail=tail,
             after_metrics_sequence=after_sequence,
         )
-        metadata = self._metadata(key)
-        with observed("WatchJob", self._observe, tracer=self._tracer, stream=True) as traced:
+        metadata, check = self._metadata(key), StreamCheck(request)
+        with observed(
+            "WatchJob", self._observe, tracer=self._tracer, report=self._report, stream=True
+        ) as traced:
             # No deadline: it would bound the stream's whole life.
             call = self._stub.WatchJob(request, metadata=metadata + traced)
             try:
                 async for message in call:
-                    yield _batch(message)
+                    yield _batch(message, check)
             finally:
                 # A call that is merely left goes on upstream for ever.
                 call.cancel()
@@ -129,12 +142,15 @@ class WatchClient(Upstream):
 
     async def _read(self, key: JobKey, request: ListJobLogsRequest) -> LogPage:
         metadata, timeout = self._metadata(key), self._settings.unary_timeout
-        with observed("ListJobLogs", self._observe, tracer=self._tracer) as traced:
+        with observed(
+            "ListJobLogs", self._observe, tracer=self._tracer, report=self._report
+        ) as traced:
             page: ListJobLogsResponse | None = await self._stub.ListJobLogs(
                 request, metadata=metadata + traced, timeout=timeout
             )
             if page is None:
-                raise broken_answer(method="ListJobLogs", problem="not the right message")
+                raise BrokenContract(Breach.UNREADABLE, "the page is not the right message")
+            check_page(request, page)
         return LogPage(
             epoch=page.epoch,
             records=[_record(entry) for entry in page.entries],
@@ -149,12 +165,26 @@ class WatchClient(Upstream):
 
 
 def _record(entry: LogEntry) -> LogRecord:
-    return LogRecord(entry.offset, entry.level, orjson.dumps(_entry(entry)))
+    return LogRecord(entry.offset, entry.level, _one_line(_entry(entry)))
 
 
-def _batch(message: WatchJobResponse | None) -> Batch:
+def _one_line(value: JsonObject) -> bytes:
+    """Write JSON of one line by any rule of what ends a line.
+
+    JSON escapes what ASCII has of line breaks. Unicode has three more, by
+    which some clients split a stream (Python's `str.splitlines`).
+    """
+    data = orjson.dumps(value)
+    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+        for line_break, escaped in _LINE_BREAKS:
+            data = data.replace(line_break, escaped)
+    return data
+
+
+def _batch(message: WatchJobResponse | None, check: StreamCheck) -> Batch:
     if message is None:
-        raise broken_answer(method="WatchJob", problem="not the right message")
+        raise BrokenContract(Breach.UNREADABLE, "the message is not the right one")
+    check.check(message)
     start = end = None
     if message.HasField("start"):
         start = Start(
@@ -169,9 +199,7 @@ def _batch(message: WatchJobResponse | None) -> Batch:
     return Batch(
         start=start,
         records=[_record(entry) for entry in message.logs],
-        snapshots=[
-            Snapshot(each.sequence, orjson.dumps(_snapshot(each))) for each in message.metrics
-        ],
+        snapshots=[Snapshot(each.sequence, _one_line(_snapshot(each))) for each in message.metrics],
         statuses=[
             StatusChange(_status(each.status), each.message, _change(each).get("timestamp") or "")
             for each in message.status_changes

@@ -1,15 +1,26 @@
 """Commands on the database: its schema, and the API keys."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from app.cli.one_line import one_line
+from app.scaikey.permissions import PRESETS
 
+if TYPE_CHECKING:
+    from app.scaikey.api_keys import ApiKey
+
+#: The columns of 'keys list'.
+_HEADER = (
+    *("KEY", "TENANT", "USER", "STATE", "ROLES AND PERMISSIONS"),
+    *("CREATED", "EXPIRES", "REVOKED", "NAME"),
+)
 #: What click accepts for a point in time; without an offset it is UTC.
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
@@ -47,6 +58,12 @@ def keys() -> None:
 @click.option(
     "--permission", "permissions", multiple=True, help="Permission, scaimind:view; repeatable."
 )
+@click.option(
+    "--preset",
+    type=click.Choice([*PRESETS]),
+    help="Permissions of a kind of user, each given by itself: an engineer gets "
+    "scaimind:view, scaimind:manage and scaimind:evaluate.",
+)
 @click.option("--name", default="", help="Description of the key, for people.")
 @click.option(
     "--expires",
@@ -58,12 +75,15 @@ def create(
     user: str,
     roles: tuple[str, ...],
     permissions: tuple[str, ...],
+    preset: str | None,
     name: str,
     expires: datetime | None,
 ) -> None:
     """Create a key and print it. It cannot be shown again: only its hash is stored."""
+    if preset is not None:
+        permissions = (*permissions, *PRESETS[preset])
     if not roles and not permissions:
-        raise click.ClickException("A key needs at least one --role or --permission.")
+        raise click.ClickException("A key needs at least one --role, --permission or --preset.")
     if expires is not None and expires.tzinfo is None:
         expires = expires.replace(tzinfo=UTC)
     from app.scaikey.api_keys import create_key
@@ -86,16 +106,18 @@ def create(
 @keys.command("list")
 @click.option("--tenant", help="Only keys of this tenant.")
 def list_(tenant: str | None) -> None:
-    """List the keys, oldest first: id, tenant, user, state, roles and permissions, name."""
+    """List the keys, oldest first. Times are UTC.
+
+    The columns are aligned on a terminal and separated by tabs elsewhere.
+    """
     from app.scaikey.api_keys import list_keys
 
     with _database_errors():
         found = list_keys(_dsn(), tenant_id=tenant)
     now = datetime.now(UTC)
-    for key in found:
-        grants = ",".join(sorted(key.roles | key.permissions))
-        state = key.refusal(now) or "valid"
-        click.echo("\t".join((key.key_id, key.tenant_id, key.user_id, state, grants, key.name)))
+    rows = [_HEADER, *(_row(key, now) for key in found)]
+    for line in columns(rows, aligned=sys.stdout.isatty()):
+        click.echo(line)
 
 
 @keys.command()
@@ -107,6 +129,35 @@ def revoke(key_id: str) -> None:
     with _database_errors():
         key = revoke_key(_dsn(), key_id)
     click.echo(f"{key.key_id} is revoked.")
+
+
+def _row(key: "ApiKey", now: datetime) -> Sequence[str]:
+    return (
+        key.key_id,
+        key.tenant_id,
+        key.user_id,
+        key.refusal(now) or "valid",
+        ",".join(sorted(key.roles | key.permissions)),
+        _time(key.created_at),
+        _time(key.expires_at) if key.expires_at else "never",
+        _time(key.revoked_at) if key.revoked_at else "-",
+        key.name,
+    )
+
+
+def _time(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def columns(rows: Sequence[Sequence[str]], *, aligned: bool) -> Iterator[str]:
+    """Write rows as lines: padded to columns, or separated by tabs."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        if aligned:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            yield "  ".join(cells).rstrip()
+        else:
+            yield "\t".join(row)
 
 
 def _dsn() -> str:

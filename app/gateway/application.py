@@ -4,7 +4,7 @@ from aiohttp import web
 
 from app.api import middlewares
 from app.api.access import check_declared
-from app.api.app_keys import ANSWER_HEADERS, METRICS, RATE_LIMIT, SERVER_SETTINGS, TRACER
+from app.api.app_keys import ANSWER_HEADERS, COMMIT, METRICS, RATE_LIMIT, SERVER_SETTINGS, TRACER
 from app.api.headers import AnswerHeaders
 from app.api.routes.documentation import DOCUMENT, Document
 from app.bridge.tls import channel_credentials
@@ -16,10 +16,13 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import NoTracer, Tracer
 
 
-def create_app(settings: Settings, *, tracer: Tracer | None = None) -> web.Application:
+def create_app(
+    settings: Settings, *, commit: str | None = None, tracer: Tracer | None = None
+) -> web.Application:
     """Build the gateway. It starts, and reports that, without PostgreSQL or coordinator.
 
-    The tracer stays the caller's, who closes it; without one, nothing is recorded.
+    `commit` is what it was built from, if that is known. The tracer stays the caller's, who
+    closes it; without one, nothing is recorded.
     Raises `SettingsError` if a file that the settings name cannot be used.
     """
     app = web.Application(client_max_size=settings.server.max_body_bytes)
@@ -27,6 +30,7 @@ def create_app(settings: Settings, *, tracer: Tracer | None = None) -> web.Appli
     app[SERVER_SETTINGS] = settings.server
     app[components.CREDENTIALS] = channel_credentials(settings.upstream)
     app[METRICS] = Metrics()
+    app[COMMIT] = commit
     app[TRACER] = tracer or NoTracer()
     app[ANSWER_HEADERS] = AnswerHeaders(server=settings.server, cors=settings.cors)
     app[RATE_LIMIT] = components.rate_limit(settings.limits)

@@ -32,6 +32,7 @@ from app.auth.revocations import Revocations
 from app.auth.tickets import Tickets
 from app.bridge.channel import Channel, open_channel
 from app.bridge.client import CoordinatorClient
+from app.bridge.contract.breaches import BreachReports
 from app.bridge.health import coordinator_problem
 from app.bridge.tls import ChannelCredentials
 from app.bridge.watch import WatchClient
@@ -57,6 +58,7 @@ _KEYS: web.AppKey[KeyLookup] = web.AppKey("keys", KeyLookup)
 #: None where neither JWTs nor forwarded tokens are configured.
 _IDENTITY_PROVIDER: web.AppKey[Check | None] = web.AppKey("identity_provider")
 _JOB_WRITER: web.AppKey[JobWriter] = web.AppKey("job_writer", JobWriter)
+_BREACHES: web.AppKey[BreachReports] = web.AppKey("breaches", BreachReports)
 _CHANNEL: web.AppKey[Channel] = web.AppKey("channel", Channel)
 
 
@@ -138,11 +140,13 @@ async def job_cache_context(app: web.Application) -> AsyncIterator[None]:
 async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
     """The channel to the coordinator, and the client on it."""
     settings = app[SETTINGS].upstream
+    app[_BREACHES] = BreachReports(count=app[METRICS].count_breach)
     app[_CHANNEL] = channel = open_channel(settings, credentials=app[CREDENTIALS])
     app[COORDINATOR] = CoordinatorClient(
         channel=channel,
         settings=settings,
         observe=app[METRICS].observe_coordinator_call,
+        report=app[_BREACHES],
         record_job=app[_JOB_WRITER].record_job,
         tracer=app[TRACER],
     )
@@ -159,6 +163,7 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
         settings=settings.upstream,
         observe=app[METRICS].observe_coordinator_call,
         tracer=app[TRACER],
+        report=app[_BREACHES],
     )
     reports = HubReports(app[METRICS], jobs=app[_JOB_WRITER])
     app[HUB] = Hub(upstream=upstream, settings=settings.hub, observer=reports)

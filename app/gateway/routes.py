@@ -13,6 +13,7 @@ from app.api.routes import (
     jobs,
     monitoring,
     queue,
+    root,
     streams,
     summary,
     tickets,
@@ -40,7 +41,8 @@ def add_routes(app: web.Application) -> None:
     """Add all routes to an application; describing them needs nothing else."""
     for section in SECTIONS:
         _add_routes(app, section.routes, prefix=PREFIX)
-    _add_routes(app, health.routes, prefix="")
+    for section in (health, root):
+        _add_routes(app, section.routes, prefix="")
 
 
 def _add_routes(

@@ -6,12 +6,14 @@ import socket
 import sys
 from contextlib import ExitStack
 from ipaddress import IPv6Address, ip_address
+from pathlib import Path
 
 import structlog
 import uvloop
 
 from app import __version__
 from app.gateway.application import create_app
+from app.gateway.commit import running_commit
 from app.gateway.file_limits import raise_limit
 from app.gateway.http_server import serve
 from app.gateway.settings import Settings
@@ -43,7 +45,8 @@ def run(settings: Settings) -> None:
     with ExitStack() as stack:
         tracer = open_tracer(service_name="scaimind-gateway")
         stack.callback(tracer.close)
-        app = create_app(settings, tracer=tracer)
+        commit = running_commit(settings.server.commit, root=Path(__file__).parents[2])
+        app = create_app(settings, commit=commit, tracer=tracer)
         listening = stack.enter_context(_listen(settings))
         log.info(
             "gateway_starting",

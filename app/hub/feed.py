@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import aclosing
 
 import structlog
@@ -23,6 +23,7 @@ from app.hub.flush_pacer import FlushPacer
 from app.hub.history_budget import HistoryBudget
 from app.hub.metrics_cohorts import MetricsCohorts
 from app.hub.observer import HubObserver
+from app.hub.outage import Outage
 from app.hub.settings import HubSettings
 from app.hub.subscribers import LogSubscriber
 from app.hub.upstream import Batch, JobKey, LogPage, Position, Upstream, is_final
@@ -74,8 +75,13 @@ class Feed:
         #: How long the last flush took, in seconds of the loop's clock.
         self._flush_took = 0.0
         self._reads = SingleFlight[Hashable, LogPage]()
-        #: When the upstream was lost; None while it is there.
+        self._outage = Outage(limit=settings.outage_limit, steady=settings.reconnect_max)
+        #: When the upstream was lost; None while a stream has delivered everything there is.
         self._lost_at: float | None = None
+        #: Whether the open stream has delivered everything that existed when it began.
+        self._caught_up = False
+        #: The newest entry that ever arrived. One that is behind it is progress.
+        self._newest = Position("", 0)
         self._backoff = Backoff(shortest=settings.reconnect_min, longest=settings.reconnect_max)
         #: Done when the upstream is good and the history is filled, or when it has failed.
         self._opened: asyncio.Future[None] = self.loop.create_future()
@@ -145,23 +151,25 @@ class Feed:
                 if is_final(error.kind) or not self._opened.done():
                     self._fail(error)
                     return
-                kind = error.kind
+                lost = error
             except Exception:
                 log.exception("hub_feed_crashed", job_id=self.key.job_id)
                 self._fail(ApiError(COORDINATOR_ERROR))
                 return
             else:
                 return
+            now = self.loop.time()
             if self._lost_at is None:
-                self._lost_at = self.loop.time()
-                log.warning("hub_upstream_lost", job_id=self.key.job_id, code=kind.code)
-            if self.loop.time() - self._lost_at >= self.settings.outage_limit:
-                self._fail(ApiError(COORDINATOR_UNAVAILABLE))
+                self._lost_at = now
+                log.warning("hub_upstream_lost", job_id=self.key.job_id, code=lost.kind.code)
+            if self._outage.broke_off(now, lost.kind):
+                self._fail(lost)
                 return
             await asyncio.sleep(self._backoff.pause())
 
     async def _follow(self) -> None:
         """Hold one upstream call until the job's log is complete. Raises if it breaks off."""
+        self._caught_up = False
         self.observer.upstream_opened()
         try:
             batches = self._upstream.watch(
@@ -171,7 +179,11 @@ class Feed:
                 after_sequence=self.metrics.sequence(self.core.epoch),
             )
             async with aclosing(batches):
-                async for batch in batches:
+                started = False
+                while (batch := await self._next(batches)) is not None:
+                    if started == (batch.start is not None):
+                        raise ApiError(COORDINATOR_ERROR)
+                    started = True
                     self._take(batch)
                     if self.ended:
                         return
@@ -179,18 +191,34 @@ class Feed:
             self.observer.upstream_closed()
         raise ApiError(COORDINATOR_UNAVAILABLE)
 
+    async def _next(self, batches: AsyncIterator[Batch]) -> Batch | None:
+        """Return the next batch; None at the end of the stream.
+
+        A quiet job may be silent for any time, but not before its stream has
+        delivered what there is: raises `ApiError` COORDINATOR_TIMEOUT.
+        """
+        limit = None if self._caught_up else self.settings.message_timeout
+        try:
+            async with asyncio.timeout(limit):
+                return await anext(batches, None)
+        except TimeoutError:
+            raise ApiError(COORDINATOR_TIMEOUT) from None
+
     def _take(self, batch: Batch) -> None:
         core = self.core
         if batch.start is not None:
             self._flush()
             core.start(batch.start)
             self.status = batch.start.status
-            self._upstream_recovered()
-        if not core.epoch:
-            raise ApiError(COORDINATOR_ERROR, "the stream did not begin with its start message")
+            if core.epoch != self._newest.epoch:
+                # What another log held already is no progress.
+                self._newest = Position(core.epoch, core.log_last)
         if batch.records:
-            self._backoff.reset()
             core.append(batch.records, self.loop.time())
+            if core.last > self._newest.offset:
+                self._newest = Position(core.epoch, core.last)
+                self._outage.progressed()
+                self._backoff.reset()
         if batch.snapshots:
             newest = batch.snapshots[-1]
             self.metrics.take(Position(core.epoch, newest.sequence), newest.data)
@@ -204,18 +232,26 @@ class Feed:
                 self.status = batch.end.status
                 self._finish()
         self._after_change()
-        if not self._opened.done() and core.last >= core.log_last:
+        if core.last >= core.log_last:
+            self._on_caught_up()
+        if batch.end is not None and not self.ended:
+            raise ApiError(COORDINATOR_ERROR)
+
+    def _on_caught_up(self) -> None:
+        """The stream has delivered everything that existed when it began."""
+        if self._caught_up:
+            return
+        self._caught_up = True
+        now = self.loop.time()
+        self._outage.caught_up(now)
+        if self._lost_at is not None:
+            outage = round(now - self._lost_at, 3)
+            log.info("hub_upstream_back", job_id=self.key.job_id, outage_seconds=outage)
+            self._lost_at = None
+        if not self._opened.done():
             # Only now is the history filled, and a tail what it should be.
             self._flush()
             self._opened.set_result(None)
-        if batch.end is not None and not self.ended:
-            raise ApiError(COORDINATOR_UNAVAILABLE)
-
-    def _upstream_recovered(self) -> None:
-        if self._lost_at is not None:
-            outage = self.loop.time() - self._lost_at
-            log.info("hub_upstream_back", job_id=self.key.job_id, outage_seconds=round(outage, 3))
-            self._lost_at = None
 
     def _after_change(self) -> None:
         """After any change of the core: what it asks for."""

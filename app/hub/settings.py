@@ -34,6 +34,13 @@ class HubSettings(Section):
     open_timeout: float = setting(
         10.0, "Maximum time for a job's upstream stream to start.", at_least=0.1
     )
+    message_timeout: float = setting(
+        10.0,
+        "Maximum time to wait for the first message of an upstream stream, and for each further "
+        "one until the stream has delivered the entries that existed when it began. After that "
+        "the stream is reopened.",
+        at_least=0.1,
+    )
     linger: float = setting(
         30.0, "How long a job's upstream stream stays open after its last watcher left.", at_least=0
     )
@@ -72,7 +79,10 @@ class HubSettings(Section):
         at_least=0.05,
     )
     outage_limit: float = setting(
-        120.0, "How long watchers stay connected while the coordinator is unavailable.", at_least=0
+        120.0,
+        "How long watchers stay connected while the coordinator is unavailable, or while its "
+        "stream breaks off again and again without a new entry.",
+        at_least=0,
     )
     reconnect_min: float = setting(
         0.2, "Initial delay before an upstream stream is reopened.", at_least=0.01

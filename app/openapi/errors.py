@@ -20,8 +20,11 @@ Every failed request is answered with
 Branch on `code`: it is stable. `message` is for people and often more specific than the text \
 below. `details` names each invalid field (`VALIDATION_ERROR`). `retry_after`, in seconds, is \
 present if waiting helps, and is also sent as the header `Retry-After`. `request_id` identifies \
-the request in the gateway's log. A stream that ends with an error carries the `code` in \
-its `error` event.
+the request in the gateway's log.
+
+A stream that breaks off carries the code of what was lost in its `error` event, and beside it \
+`retryable`: whether to come back with the last id. That is true for the codes with a `yes` \
+below and for `COORDINATOR_ERROR`, which may pass where a stream resumes ([streams.md](streams.md)).
 
 The OpenAPI document (`python -m app openapi`) lists the errors of each operation: all have one \
 schema, and the extension `x-error-codes` of each answer has its codes.

@@ -27,6 +27,12 @@ ROLES: Mapping[str, frozenset[Permission]] = MappingProxyType(
     }
 )
 
+#: Permissions that are often given together, by the name of who needs them. A key keeps the
+#: permissions, not the name: roles are the platform's.
+PRESETS: Mapping[str, frozenset[Permission]] = MappingProxyType(
+    {"engineer": frozenset({Permission.VIEW, Permission.MANAGE, Permission.EVALUATE})}
+)
+
 
 def granted(roles: Iterable[str], permissions: Iterable[str]) -> frozenset[str]:
     """Add what the roles grant to permission keys that were given one by one.

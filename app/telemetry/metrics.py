@@ -120,7 +120,7 @@ class Metrics:
         )
         self.upstream_anomalies = Counter(
             "scaimind_upstream_anomalies",
-            "Contract violations of the coordinator's streams, by kind.",
+            "Contract violations of the coordinator, by kind.",
             ("kind",),
             registry=registry,
         )
@@ -175,6 +175,10 @@ class Metrics:
         self.coordinator_calls.labels(method=method, code=code).inc()
         if seconds is not None:
             self.coordinator_call_seconds.labels(method=method).observe(seconds)
+
+    def count_breach(self, kind: str) -> None:
+        """Count a message of the coordinator that breaks its contract."""
+        self.upstream_anomalies.labels(kind=kind).inc()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type in the form that `accept` asks for."""

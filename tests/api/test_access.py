@@ -28,6 +28,8 @@ PUBLIC = {
     ("GET", "/health"),
     ("GET", "/health/ready"),
     ("GET", "/metrics"),
+    ("GET", "/"),
+    ("GET", "/version"),
     ("GET", f"{PREFIX}/openapi.json"),
     ("GET", f"{PREFIX}/docs"),
     ("GET", f"{PREFIX}/docs/{{asset}}"),

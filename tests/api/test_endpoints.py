@@ -54,6 +54,7 @@ def test_every_route_is_among_these(gateway: Gateway) -> None:
     known |= {("POST", PREFIX + TICKETS)}
     known |= {("GET", PREFIX + route) for route in ("/openapi.json", "/docs", "/docs/{asset}")}
     known |= {("GET", "/health"), ("GET", "/health/ready"), ("GET", "/metrics")}
+    known |= {("GET", "/"), ("GET", "/version")}
     assert routes == known
     assert len(ENDPOINTS) + len(STREAMS) == 22
 

@@ -68,7 +68,7 @@ async def test_downstream_tokens_are_forwarded(
         case "SubmitJob":
             await client.submit_job(caller, {"name": "n"}, tokens=tokens)
         case "ValidateData":
-            await client.validate_data(caller, {"data_sources": []}, tokens=tokens)
+            await client.validate_data(caller, {"data_sources": [{"path": "p"}]}, tokens=tokens)
         case _:
             await client.get_data_cache(caller, tokens=tokens)
 
@@ -105,8 +105,7 @@ async def test_reads_are_retried_while_unavailable(
     coordinator: ScriptedCoordinator,
     observed: Observed,
 ) -> None:
-    empty = coordinator.empty(method)
-    coordinator.answer(method, UNAVAILABLE, UNAVAILABLE, empty)
+    coordinator.answer(method, UNAVAILABLE, UNAVAILABLE, coordinator.least(method))
 
     await BY_METHOD[method].make(client, caller)
 
@@ -137,7 +136,7 @@ async def test_reads_are_given_up_after_the_attempts_that_are_set(
 async def test_what_changes_something_is_asked_once(
     method: str, client: CoordinatorClient, caller: Caller, coordinator: ScriptedCoordinator
 ) -> None:
-    coordinator.answer(method, UNAVAILABLE, coordinator.empty(method))
+    coordinator.answer(method, UNAVAILABLE, coordinator.least(method))
 
     with pytest.raises(ApiError) as failed:
         await BY_METHOD[method].make(client, caller)

@@ -14,13 +14,13 @@ from app.bridge.client import CoordinatorClient
 from app.bridge.errors import translated_errors
 from app.bridge.settings import UpstreamSettings
 from app.caller import Caller
-from app.errors import ApiError, ErrorKind
+from app.errors import ApiError, BrokenContract, ErrorKind
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
-from generated.mindcoordinator.v1.jobs_pb2 import Job, ListJobsResponse
+from generated.mindcoordinator.v1.jobs_pb2 import GetJobRequest, Job, ListJobsResponse
 from generated.mindcoordinator.v1.watch_pb2 import WatchJobRequest, WatchJobResponse, WatchStart
 from tests.bridge.calls import BY_METHOD
 from tests.bridge.conftest import API_SECRET
-from tests.scripted_coordinator import Failure, ScriptedCoordinator
+from tests.scripted_coordinator import Context, Failure, ScriptedCoordinator
 
 EVENT = "scaimind_coordinator_error"
 HONEST = "the data set has no record 17"
@@ -183,6 +183,38 @@ async def test_an_answer_over_the_limit_is_no_exhaustion(
 
     assert failed.value.kind is errors.COORDINATOR_ERROR
     assert failed.value.retry_after is None
+
+
+@pytest.mark.parametrize("size", [131_050, 140_000, 2_000_000])
+@pytest.mark.parametrize("where", ["detail", "trailers", "headers"])
+async def test_metadata_over_the_limit_is_no_exhaustion(
+    size: int, where: str, caller: Caller
+) -> None:
+    """gRPC refuses what is over 128 KiB in several texts, all of them RESOURCE_EXHAUSTED."""
+
+    async def answer(request: GetJobRequest, context: Context) -> Job:
+        long = "x" * size
+        match where:
+            case "detail":
+                await context.abort(StatusCode.INTERNAL, long)
+            case "trailers":
+                context.set_trailing_metadata((("long", long),))
+            case _:
+                await context.send_initial_metadata((("long", long),))
+        return Job(job_id=request.job_id)
+
+    limits = [("grpc.max_metadata_size", 2**24), ("grpc.absolute_max_metadata_size", 2**24)]
+    async with ScriptedCoordinator(options=limits) as coordinator:
+        coordinator.answer("GetJob", answer)
+        settings = UpstreamSettings(address=coordinator.address, api_secret=API_SECRET)
+        async with open_channel(settings) as channel:
+            client = CoordinatorClient(channel=channel, settings=settings)
+            with pytest.raises(BrokenContract) as failed:
+                await client.get_job(caller, "j")
+
+    assert failed.value.breach == "too_large"
+    assert failed.value.retry_after is None
+    assert failed.value.message == errors.COORDINATOR_ERROR.text
 
 
 @pytest.mark.parametrize("side", ["client", "server"])

@@ -230,8 +230,9 @@ async def test_submissions_control_and_evaluations_are_seen(gateway: Gateway) ->
     )
 
     assert (await gateway.post("/jobs", SUBMISSION))[0] == 201
-    for name in answers:
-        assert (await gateway.post(f"/jobs/old/{name.lower()}", {}))[0] == 200
+    for name, answer in answers.items():
+        job_id = answer.parent_job_id or answer.job_id
+        assert (await gateway.post(f"/jobs/{job_id}/{name.lower()}", {}))[0] == 200
     evaluation = {"job_id": "old", "benchmarks": [{"name": "perplexity"}]}
     assert (await gateway.post("/evaluations", evaluation))[0] == 201
     assert (await gateway.ask("/evaluations/e2"))[0] == 200

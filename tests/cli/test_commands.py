@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from app.cli.database import columns
 from app.cli.main import main
 
 
@@ -50,3 +51,17 @@ def test_a_key_that_may_do_nothing_is_not_made() -> None:
     result = CliRunner().invoke(main, ["keys", "create", "--tenant", "t", "--user", "u"])
     assert result.exit_code == 1
     assert result.output.startswith("Error: A key needs at least one --role")
+
+
+def test_a_preset_that_there_is_not_is_refused() -> None:
+    result = CliRunner().invoke(
+        main, ["keys", "create", "--tenant", "t", "--user", "u", "--preset", "boss"]
+    )
+    assert result.exit_code == 2
+    assert "'engineer'" in result.output
+
+
+def test_columns_are_aligned_or_separated_by_tabs() -> None:
+    rows = [("KEY", "NAME"), ("key_1", ""), ("k", "hers")]
+    assert [*columns(rows, aligned=True)] == ["KEY    NAME", "key_1", "k      hers"]
+    assert [*columns(rows, aligned=False)] == ["KEY\tNAME", "key_1\t", "k\thers"]

@@ -1,5 +1,6 @@
 """`keys` and `migrate` beside a stack that runs."""
 
+import re
 import subprocess
 import sys
 import urllib.error
@@ -45,8 +46,20 @@ def test_a_key_is_made_listed_and_revoked(stack: Stack) -> None:
     assert secret not in made.stderr
 
     listed = run(stack, "keys", "list", "--tenant", "local").stdout
-    (row,) = (line.split("\t") for line in listed.splitlines() if "alice" in line)
-    assert row[1:] == ["local", "alice", "valid", "tenant_viewer", "hers"]
+    header, *rows = (line.split("\t") for line in listed.splitlines())
+    (row,) = (each for each in rows if "alice" in each)
+    key = dict(zip(header, row, strict=True))
+    assert key.pop("KEY").startswith("key_")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", key.pop("CREATED"))
+    assert key == {
+        "TENANT": "local",
+        "USER": "alice",
+        "STATE": "valid",
+        "ROLES AND PERMISSIONS": "tenant_viewer",
+        "EXPIRES": "never",
+        "REVOKED": "-",
+        "NAME": "hers",
+    }
     assert secret not in listed
 
     revoked = run(stack, "keys", "revoke", row[0])
@@ -54,6 +67,20 @@ def test_a_key_is_made_listed_and_revoked(stack: Stack) -> None:
     assert f"{row[0]}\tlocal\talice\trevoked" in run(stack, "keys", "list").stdout
     assert status_of_jobs(stack, secret) == 401
     assert status_of_jobs(stack, stack.key) == 200
+
+
+def test_an_engineer_gets_permissions_one_by_one_and_an_expiry_is_listed(stack: Stack) -> None:
+    made = run(
+        stack,
+        *("keys", "create", "--tenant", "local", "--user", "eve", "--preset", "engineer"),
+        *("--permission", "scaimind:view", "--expires", "2099-12-31T10:00:00+0200"),
+    )
+    assert made.returncode == 0, made.stderr
+    assert status_of_jobs(stack, made.stdout.strip()) == 200
+    listed = run(stack, "keys", "list").stdout
+    (row,) = (line.split("\t") for line in listed.splitlines() if "\teve\t" in line)
+    assert row[4] == "scaimind:evaluate,scaimind:manage,scaimind:view"
+    assert row[6] == "2099-12-31T08:00:00Z"
 
 
 @pytest.mark.parametrize(

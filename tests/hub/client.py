@@ -37,6 +37,8 @@ class Watching:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
+        #: The bytes of the events, decoded from chunks.
+        self.received = b""
         #: Everything that was read so far, decoded from chunks.
         self.events: list[Event] = []
         self._ended = False
@@ -110,7 +112,9 @@ class Watching:
         if not data:
             assert self._parser.unfinished == b""
             return 0
-        for event in self._parser.feed(self._unchunk(data) if self._chunked else data):
+        decoded = self._unchunk(data) if self._chunked else data
+        self.received += decoded
+        for event in self._parser.feed(decoded):
             self.events.append(event)
             self._pending.append(event)
         return len(data)

@@ -18,6 +18,7 @@ from app.api.middlewares import answer_errors
 from app.api.routes import streams
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
+from app.bridge.contract.breaches import BreachReports
 from app.bridge.settings import UpstreamSettings
 from app.bridge.watch import WatchClient
 from app.caller import Caller
@@ -88,6 +89,8 @@ class Gateway:
     seen: Seen
     #: What the token of the next request is like.
     caller: Caller
+    #: What the coordinator broke of its contract, by kind.
+    breaches: list[str]
 
     def watch(
         self,
@@ -140,9 +143,15 @@ async def make_gateway(coordinator: LogCoordinator) -> AsyncIterator[GatewayMake
             reconnect_max=0.3,
         )
         channel = open_channel(settings)
-        client = CoordinatorClient(channel=channel, settings=settings)
+        breaches: list[str] = []
+        report = BreachReports(count=breaches.append)
+        client = CoordinatorClient(channel=channel, settings=settings, report=report)
         upstream = WatchClient(
-            channel=channel, client=client, settings=settings, observe=lambda *_: None
+            channel=channel,
+            client=client,
+            settings=settings,
+            observe=lambda *_: None,
+            report=report,
         )
         seen = Seen()
         hub = Hub(upstream=upstream, settings=replace(QUICK, **changes), observer=seen)
@@ -163,7 +172,7 @@ async def make_gateway(coordinator: LogCoordinator) -> AsyncIterator[GatewayMake
         app.on_shutdown.append(end_streams)
         server = TestServer(app)
         await server.start_server(shutdown_timeout=5)
-        made = Gateway(server, hub, seen, Caller(tenant_id="acme", user_id="ann"))
+        made = Gateway(server, hub, seen, Caller(tenant_id="acme", user_id="ann"), breaches)
         running.append((server, hub, channel, seen))
         return made
 

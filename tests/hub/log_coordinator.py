@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc, jobs_pb2, watch_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
+#: What a WatchJob of a coordinator with a fault does.
+StandIn = Callable[[watch_pb2.WatchJobRequest, Context], AsyncIterator[watch_pb2.WatchJobResponse]]
 JOB = "job-1"
 #: A status and its detail.
 Refusal: TypeAlias = tuple[grpc.StatusCode, str]
@@ -54,6 +56,8 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         self.refusals: dict[str, Refusal] = {}
         #: Sent as they are by the next WatchJob in place of what it would send; a status ends it.
         self.script: Sequence[watch_pb2.WatchJobResponse | Refusal] | None = None
+        #: Stands in for every WatchJob.
+        self.stand_in: StandIn | None = None
         self.batch = 500
         #: Notified at every change.
         self.changed = asyncio.Condition()
@@ -184,11 +188,12 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
                         await context.abort(*message)
                     yield message
                 return
-            async for message in self._watch(request):
+            watch = self._watch if self.stand_in is None else self.stand_in
+            async for message in watch(request, context):
                 yield message
 
     async def _watch(
-        self, request: watch_pb2.WatchJobRequest
+        self, request: watch_pb2.WatchJobRequest, context: Context
     ) -> AsyncIterator[watch_pb2.WatchJobResponse]:
         log = self.jobs[request.job_id]
         place = max(log.last - request.tail, log.first - 1)

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from app.hub import CloseReason
-from generated.mindcoordinator.v1 import watch_pb2
+from generated.mindcoordinator.v1 import jobs_pb2, watch_pb2
 from tests.hub.conftest import Gateway, GatewayMaker
 from tests.hub.log_coordinator import JOB, LogCoordinator
 
@@ -48,6 +48,20 @@ async def test_a_log_event_is_the_entry_as_json(
     assert event.data["level"] == "WARNING"
     assert event.data["message"] == "a\nb\r\n\n: c\u2028\x00"
     assert event.data["timestamp"].endswith("Z")
+
+
+async def test_no_event_has_a_line_break_of_unicode_in_it(
+    gateway: Gateway, coordinator: LogCoordinator
+) -> None:
+    """Clients that split a stream by `str.splitlines` would cut the JSON there."""
+    text = "one\u2028two\u2029three\x85four\x0b\x0c\x1c\x1d\x1efive\r\nsix \u2027 \xe2\x80"
+    await coordinator.log(text)
+    await coordinator.snapshot(1, extra={text: 1.0})
+    async with gateway.watch() as logs, gateway.watch("metrics") as metrics:
+        assert await logs.logs(1) == [text]
+        assert (await metrics.next_named("metrics")).data["extra"] == {text: 1.0}
+    for watching in (logs, metrics):
+        assert len(watching.received.decode().splitlines()) == watching.received.count(b"\n")
 
 
 async def test_many_watchers_of_every_kind_share_one_stream(
@@ -447,14 +461,16 @@ def scripted(*offsets: int, end: int | None = None) -> list[watch_pb2.WatchJobRe
         for offset in offsets
     ]
     if end is not None:
-        messages[-1].end.CopyFrom(watch_pb2.WatchEnd(last_offset=end))
+        messages[-1].end.CopyFrom(
+            watch_pb2.WatchEnd(status=jobs_pb2.JOB_STATUS_COMPLETED, last_offset=end)
+        )
     return messages
 
 
 @pytest.mark.parametrize(
     ("script", "anomaly"),
     [
-        (scripted(1, 2, 2, 1, 3), "repeated"),
+        (scripted(1, 2, 2, 1, 3), "order"),
         (scripted(1, 2, 6, 7), "skipped"),
         (scripted(1, 2, end=9), "early_end"),
         (scripted(1, 2), None),
@@ -473,7 +489,7 @@ async def test_a_coordinator_that_departs_from_its_contract_costs_no_line(
         assert await watching.logs(9) == numbers(1, 10)
         await coordinator.end()
         assert (await watching.next_named("end")).id == "e1:9"
-    assert set(gateway.seen.anomalies) == ({anomaly} - {None})
+    assert {*gateway.seen.anomalies, *gateway.breaches} == ({anomaly} - {None})
 
 
 async def test_a_stream_without_a_start_is_an_error_before_the_first_byte(

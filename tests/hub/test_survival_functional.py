@@ -102,7 +102,7 @@ async def test_two_hundred_watchers_miss_nothing_of_a_job_whose_coordinator_is_k
         await second.stop(signal.SIGKILL)
         await stack.enter_async_context(coordinator_process(tmp_path, port=first.port))
 
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             await reading
             await trickling
             await stalled.read_to_the_end()

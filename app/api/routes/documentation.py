@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 routes = web.RouteTableDef()
 
+#: The name of the route to the page.
+PAGE = "docs"
+
 _STATIC = Path(str(files("app.openapi").joinpath("static")))
 #: Swagger UI, as it was published, and what starts it; with their media types.
 _ASSETS = {
@@ -54,7 +57,7 @@ async def get_openapi(request: web.Request) -> web.Response:
     return response
 
 
-@routes.get("/docs")
+@routes.get("/docs", name=PAGE)
 @public
 @Operation(page=True, content=("text/html",), query=None)
 async def show_page(_request: web.Request) -> web.FileResponse:

@@ -1,0 +1,186 @@
+"""Unary answers, against what was asked and for whom.
+
+A resource has the id that was asked for. Where an answer only repeats something
+else of its request (the tenant, a parent, labels), it may leave it out.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from google.protobuf.message import Message
+
+from app.bridge.contract.breaches import Breach
+from app.bridge.contract.fields import check_fields
+from app.errors import BrokenContract
+from generated.mindcoordinator.v1.cluster_pb2 import ListNodesRequest, ListNodesResponse, Node
+from generated.mindcoordinator.v1.data_pb2 import ValidateDataRequest, ValidateDataResponse
+from generated.mindcoordinator.v1.evaluations_pb2 import (
+    Evaluation,
+    GetEvaluationRequest,
+    SubmitEvaluationRequest,
+)
+from generated.mindcoordinator.v1.jobs_pb2 import (
+    Job,
+    ListCheckpointsRequest,
+    ListCheckpointsResponse,
+    ListJobsRequest,
+    ListJobsResponse,
+    RetryJobRequest,
+    SubmitJobRequest,
+    SubmitJobResponse,
+)
+from generated.mindcoordinator.v1.queue_pb2 import GetQueueStatusRequest, GetQueueStatusResponse
+from generated.mindcoordinator.v1.watch_pb2 import GetJobMetricsRequest, GetJobMetricsResponse
+
+
+def check_answer(method: str, tenant_id: str, request: Message, answer: Message) -> None:
+    """Check the answer of a unary method to a request for a tenant. Raises `BrokenContract`."""
+    check_fields(answer)
+    own = _OWN.get(method)
+    if own is not None:
+        own(tenant_id, request, answer)
+
+
+def _same(name: str, asked: str, told: str) -> None:
+    """Check the id of the resource that was asked for."""
+    if told != asked:
+        raise BrokenContract(Breach.RESOURCE, f"{name}: must be the one that was asked for")
+
+
+def _repeated(name: str, asked: str, told: str) -> None:
+    """Check what an answer may leave out."""
+    if told not in ("", asked):
+        raise BrokenContract(Breach.RESOURCE, f"{name}: must be the one that was asked for")
+
+
+def _given(name: str, told: str) -> None:
+    if not told:
+        raise BrokenContract(Breach.IDENTIFIER, f"{name}: must not be empty")
+
+
+def _of_tenant(name: str, tenant_id: str, told: str) -> None:
+    if told not in ("", tenant_id):
+        raise BrokenContract(Breach.TENANT, f"{name}: must be the tenant that asked")
+
+
+def _page(ids: Sequence[str], *, size: int, token: str, asked_token: str) -> None:
+    if size and len(ids) > size:
+        raise BrokenContract(Breach.PAGE, "the page has more entries than page_size")
+    _once(ids)
+    if token and token == asked_token:
+        raise BrokenContract(Breach.PAGE, "next_page_token: must be another than page_token")
+
+
+def _once(ids: Sequence[str]) -> None:
+    if len(set(ids)) != len(ids):
+        raise BrokenContract(Breach.PAGE, "an entry is there twice")
+
+
+def _job(tenant_id: str, request: Any, job: Job) -> None:
+    _same("job_id", request.job_id, job.job_id)
+    _of_tenant("tenant_id", tenant_id, job.tenant_id)
+
+
+def _submitted(_: str, __: SubmitJobRequest, answer: SubmitJobResponse) -> None:
+    _given("job_id", answer.job_id)
+
+
+def _child(tenant_id: str, request: RetryJobRequest, job: Job) -> None:
+    _given("job_id", job.job_id)
+    _repeated("parent_job_id", request.job_id, job.parent_job_id)
+    if job.job_id == request.job_id:
+        raise BrokenContract(Breach.RESOURCE, "job_id: must be that of a child")
+    _of_tenant("tenant_id", tenant_id, job.tenant_id)
+
+
+def _jobs(tenant_id: str, request: ListJobsRequest, answer: ListJobsResponse) -> None:
+    _page(
+        [job.job_id for job in answer.jobs],
+        size=request.page_size,
+        token=answer.next_page_token,
+        asked_token=request.page_token,
+    )
+    statuses, labels = set(request.statuses), dict(request.label_filter).items()
+    for job in answer.jobs:
+        _of_tenant("jobs.tenant_id", tenant_id, job.tenant_id)
+        if statuses and job.status not in statuses:
+            raise BrokenContract(Breach.RESOURCE, "jobs.status: must be one that was asked for")
+        if job.labels and not labels <= dict(job.labels).items():
+            raise BrokenContract(Breach.RESOURCE, "jobs.labels: must be those that were asked for")
+
+
+def _checkpoints(_: str, request: ListCheckpointsRequest, answer: ListCheckpointsResponse) -> None:
+    _page(
+        [each.checkpoint_id for each in answer.checkpoints],
+        size=request.page_size,
+        token=answer.next_page_token,
+        asked_token=request.page_token,
+    )
+
+
+def _metrics(_: str, request: GetJobMetricsRequest, answer: GetJobMetricsResponse) -> None:
+    _repeated("job_id", request.job_id, answer.job_id)
+
+
+def _nodes(_: str, request: ListNodesRequest, answer: ListNodesResponse) -> None:
+    _page(
+        [node.node_id for node in answer.nodes],
+        size=request.page_size,
+        token=answer.next_page_token,
+        asked_token=request.page_token,
+    )
+
+
+def _node(_: str, request: Any, node: Node) -> None:
+    _same("node_id", request.node_id, node.node_id)
+
+
+def _queue(tenant_id: str, request: GetQueueStatusRequest, answer: GetQueueStatusResponse) -> None:
+    _once([job.job_id for job in answer.queued_jobs])
+    for job in answer.queued_jobs:
+        _of_tenant("queued_jobs.tenant_id", tenant_id, job.tenant_id)
+        if request.queue_name:
+            _repeated("queued_jobs.queue_name", request.queue_name, job.queue_name)
+
+
+def _submitted_evaluation(
+    tenant_id: str, request: SubmitEvaluationRequest, answer: Evaluation
+) -> None:
+    _given("evaluation_id", answer.evaluation_id)
+    _of_tenant("tenant_id", tenant_id, answer.tenant_id)
+    if request.job_id:
+        _repeated("job_id", request.job_id, answer.job_id)
+
+
+def _evaluation(tenant_id: str, request: GetEvaluationRequest, answer: Evaluation) -> None:
+    _same("evaluation_id", request.evaluation_id, answer.evaluation_id)
+    _of_tenant("tenant_id", tenant_id, answer.tenant_id)
+
+
+def _validations(_: str, request: ValidateDataRequest, answer: ValidateDataResponse) -> None:
+    if len(answer.validations) != len(request.data_sources):
+        raise BrokenContract(Breach.RESOURCE, "validations: must be one for each data source")
+
+
+_Own: TypeAlias = Callable[[str, Any, Any], None]
+
+#: By method; the rest answers about nothing that was named.
+_OWN: Final[dict[str, _Own]] = {
+    "SubmitJob": _submitted,
+    "GetJob": _job,
+    "ListJobs": _jobs,
+    "CancelJob": _job,
+    "PauseJob": _job,
+    "ResumeJob": _job,
+    "RetryJob": _child,
+    "ListCheckpoints": _checkpoints,
+    "GetJobMetrics": _metrics,
+    "ListNodes": _nodes,
+    "GetNode": _node,
+    "DrainNode": _node,
+    "EnableNode": _node,
+    "GetQueueStatus": _queue,
+    "SubmitEvaluation": _submitted_evaluation,
+    "GetEvaluation": _evaluation,
+    "ValidateData": _validations,
+}

@@ -1,0 +1,137 @@
+"""Streams and pages of a job's log, message by message, against what was asked."""
+
+import re
+from typing import Final
+
+from app.bridge.contract.breaches import Breach
+from app.bridge.contract.fields import check_fields
+from app.errors import BrokenContract
+from generated.mindcoordinator.v1.jobs_pb2 import (
+    JOB_STATUS_CANCELLED,
+    JOB_STATUS_COMPLETED,
+    JOB_STATUS_FAILED,
+    JOB_STATUS_PREEMPTED,
+    JOB_STATUS_UNSPECIFIED,
+)
+from generated.mindcoordinator.v1.watch_pb2 import (
+    ListJobLogsRequest,
+    ListJobLogsResponse,
+    WatchEnd,
+    WatchJobRequest,
+    WatchJobResponse,
+    WatchStart,
+)
+
+#: As `LogPosition` has it, and as an SSE id takes it.
+_EPOCH: Final = re.compile(r"[a-z0-9]{1,32}")
+_ENDS: Final = frozenset(
+    {
+        JOB_STATUS_COMPLETED,
+        JOB_STATUS_FAILED,
+        JOB_STATUS_CANCELLED,
+        JOB_STATUS_PREEMPTED,
+    }
+)
+
+
+class StreamCheck:
+    """Checks the messages of one WatchJob call, in their order.
+
+    Holes between offsets pass: they are the coordinator's damaged blocks, and
+    the hub fetches or announces what is missing.
+    """
+
+    def __init__(self, request: WatchJobRequest) -> None:
+        self._request = request
+        #: The offset and the sequence of the newest entry and snapshot; None before the start.
+        self._last: int | None = None
+        self._sequence = 0
+
+    def check(self, message: WatchJobResponse) -> None:
+        """Check the next message. Raises `BrokenContract`; the call is of no use then."""
+        check_fields(message)
+        if message.HasField("start"):
+            if self._last is not None:
+                raise BrokenContract(Breach.START, "start: must be in the first message only")
+            self._start(message.start)
+        last = self._last
+        if last is None:
+            raise BrokenContract(Breach.START, "start: must be in the first message")
+        for entry in message.logs:
+            if entry.offset <= last:
+                raise BrokenContract(Breach.ORDER, "logs.offset: must rise")
+            last = entry.offset
+        self._last = last
+        for snapshot in message.metrics:
+            if snapshot.sequence <= self._sequence:
+                raise BrokenContract(Breach.ORDER, "metrics.sequence: must rise")
+            self._sequence = snapshot.sequence
+        for change in message.status_changes:
+            if change.status == JOB_STATUS_UNSPECIFIED:
+                raise BrokenContract(Breach.VALUE, "status_changes.status: must be given")
+        if message.HasField("end"):
+            self._end(message.end, last)
+
+    def _start(self, start: WatchStart) -> None:
+        _check_epoch("start.epoch", start.epoch)
+        _check_extent(start.first_offset, start.last_offset)
+        if start.after_offset > start.last_offset:
+            raise BrokenContract(Breach.START, "start.after_offset: must be a place in the log")
+        after = self._request.after
+        if (
+            self._request.HasField("after")
+            and after.epoch == start.epoch
+            and start.after_offset < after.offset <= start.last_offset
+        ):
+            raise BrokenContract(Breach.START, "start.after_offset: must not be before `after`")
+        self._last = start.after_offset
+
+    @staticmethod
+    def _end(end: WatchEnd, last: int) -> None:
+        if end.status not in _ENDS:
+            raise BrokenContract(Breach.END, "end.status: must be one that ends a job")
+        if end.last_offset < last:
+            raise BrokenContract(Breach.END, "end.last_offset: must not be before the last entry")
+
+
+def check_page(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
+    """Check a page of a log against what was asked. Raises `BrokenContract`."""
+    check_fields(page)
+    _check_epoch("epoch", page.epoch)
+    _check_extent(page.first_offset, page.last_offset)
+    if request.page_size and len(page.entries) > request.page_size:
+        raise BrokenContract(Breach.PAGE, "the page has more entries than page_size")
+    if not request.HasField("after") and len(page.entries) > request.tail:
+        raise BrokenContract(Breach.PAGE, "the page has more entries than the tail")
+    after = 0
+    if request.HasField("after"):
+        after = request.after.offset
+        if page.epoch != request.after.epoch:
+            raise BrokenContract(Breach.EPOCH, "epoch: must be that of `after`")
+    last = after
+    for entry in page.entries:
+        if entry.offset <= last:
+            raise BrokenContract(Breach.ORDER, "entries.offset: must rise, from `after` on")
+        if entry.level < request.min_level:
+            raise BrokenContract(Breach.LEVEL, "entries.level: must not be below min_level")
+        last = entry.offset
+    through = min(request.through_offset or page.last_offset, page.last_offset)
+    if last > max(after, through):
+        raise BrokenContract(Breach.ORDER, "entries.offset: must not be behind through_offset")
+    if page.entries and page.next_after_offset < last:
+        raise BrokenContract(Breach.PAGE, "next_after_offset: must not be before the last entry")
+    if page.next_after_offset > max(after, through):
+        raise BrokenContract(Breach.PAGE, "next_after_offset: must be a place in the log")
+    if request.HasField("after") and after < through and page.next_after_offset <= after:
+        raise BrokenContract(Breach.PAGE, "next_after_offset: must be behind `after`")
+
+
+def _check_epoch(name: str, epoch: str) -> None:
+    if not _EPOCH.fullmatch(epoch):
+        raise BrokenContract(Breach.EPOCH, f"{name}: must be 1 to 32 characters of [a-z0-9]")
+
+
+def _check_extent(first: int, last: int) -> None:
+    # An empty log has 0 and 0, or begins behind what was dropped.
+    if first > last + 1:
+        raise BrokenContract(Breach.ORDER, "first_offset: must not be behind last_offset")
