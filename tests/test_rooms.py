@@ -53,6 +53,11 @@ def copy(tmp_path: Path) -> Path:
         ("app/api/bodies.py", "app.issuer.keys", "The gateway knows no other program"),
         ("app/api/bodies.py", "grpc", "Only the bridge and the coordinator speak gRPC"),
         ("app/hub/core.py", "aiohttp", "The hub knows no HTTP server"),
+        (
+            "app/coordinator/execution/job_work.py",
+            "app.coordinator.engines.local.launcher",
+            "Only the server knows which engine carries runs out",
+        ),
     ],
 )
 def test_an_import_that_breaks_a_contract_is_found(

@@ -20,31 +20,21 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from app.coordinator.cluster.gpus import GpuMeter
 from app.coordinator.cluster.nodes import Cluster
-from app.coordinator.cluster.this_machine import this_machine
 from app.coordinator.data.atlas import Atlas
 from app.coordinator.data.cache import DataCache
 from app.coordinator.data.conversion.conversion import Converter
 from app.coordinator.data.drive import Drive
 from app.coordinator.data.validation_pool import Examination
-from app.coordinator.engines.local.notifications import NotificationReceiver
-from app.coordinator.engines.local.run_killing import kill_newest_run
-from app.coordinator.engines.local.sandbox_spec import SandboxSpecs
+from app.coordinator.engines.engine import Engine
+from app.coordinator.engines.local.opening import open_local_engine
 from app.coordinator.execution.artefacts import Artefacts
 from app.coordinator.execution.controller import Controller
 from app.coordinator.execution.inputs import Inputs
-from app.coordinator.execution.run_limits import RunLimits
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.identity.tokens import Admission, TokenChecker
-from app.coordinator.isolation.devices import find_gpu_devices
-from app.coordinator.isolation.levels import AUTO, Isolation
-from app.coordinator.isolation.probe import NotIsolated, find_isolation
-from app.coordinator.isolation.system_paths import (
-    landlock_version,
-    missing_protection,
-    system_paths,
-)
-from app.coordinator.isolation.uids import JobUids
+from app.coordinator.isolation.levels import AUTO
+from app.coordinator.isolation.system_paths import system_paths
 from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import HOLDING
@@ -59,7 +49,6 @@ from app.coordinator.service.listening import _SERVICE, listen
 from app.coordinator.service.service import Parts, Service
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 from app.coordinator.storage.disk_reserve import Reserve
-from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.submission.tenancy import Tenancy
 from app.files.descriptors import raise_limit
 from app.files.walking import Limits
@@ -118,12 +107,14 @@ class Coordinator:
         config = self._config
         self._resources.enter_context(_sole_owner(config))
         store = self._open_store()
-        await self._end_unreadable(store)
-        scheduler = self._make_scheduler(store)
+        readable = system_paths([config.data_dir, config.drive_root, config.atlas_root])
+        engine = await open_local_engine(config, readable=readable)
+        self._resources.callback(engine.close)
+        await self._end_unreadable(store, engine)
+        scheduler = self._make_scheduler(store, engine)
         drive = Drive(config.drive_root, atlas=config.atlas_root, allowed=config.allowed_paths)
         cache = DataCache(config.data_dir / "cache", limit_bytes=config.cache_bytes)
         cache.open(running={job.job_id for job in store.unfinished() if job.status in HOLDING})
-        readable = system_paths([config.data_dir, config.drive_root, config.atlas_root])
         limits = Limits(entries=config.export_files, size_bytes=config.export_bytes)
         workspace = Workspace(
             jobs=config.data_dir / "jobs",
@@ -141,37 +132,19 @@ class Coordinator:
                 clock=self._clock,
             ),
         )
-        isolation = await self._find_isolation(readable)
-        notify = config.data_dir / "notify.sock"
         secrets = JobSecrets(config.data_dir / "secrets")
-        run_specs = RunSpecs(
-            workspace=workspace,
-            secrets=secrets,
-            limits=RunLimits.of_machine(
-                config,
-                cluster_cores=sum(node.spec.cpus for node in scheduler.cluster.nodes.values()),
-            ),
-            drive=drive,
-            node_id=config.node_id,
-            notify=notify,
-            grace=config.stop_grace,
-            readable=readable,
-            sandboxes=self._sandboxes(isolation),
-        )
         self.controller = Controller(
             scheduler=scheduler,
             store=store,
             workspace=workspace,
             job_events=self.job_events,
-            run_specs=run_specs,
+            run_specs=RunSpecs(workspace=workspace, secrets=secrets, drive=drive),
+            engine=engine,
             reserve=Reserve(config.data_dir / "reserve"),
             secrets=secrets,
-            stop_grace=config.stop_grace,
             clock=self._clock,
         )
-        receiver = NotificationReceiver(notify, self.controller.notice)
-        self._resources.callback(receiver.close)
-        receiver.start(asyncio.get_running_loop())
+        engine.listen(self.controller.notice)
         gpus = GpuMeter(range(len(scheduler.cluster.nodes[config.node_id].spec.gpus)))
         self._resources.callback(gpus.close)
         gpus.start()
@@ -192,7 +165,7 @@ class Coordinator:
             ),
             gpus=gpus,
             tenancy=Tenancy(
-                isolation,
+                engine.isolation,
                 chosen=config.isolation != AUTO,
                 tenant_id=store.newest_tenant(),
             ),
@@ -229,61 +202,17 @@ class Coordinator:
         self._resources.callback(store.close)
         return store
 
-    async def _find_isolation(self, readable: tuple[str, ...]) -> Isolation:
-        """What jobs are kept apart by. Raises BadConfig."""
-        config = self._config
-        try:
-            isolation = await asyncio.to_thread(
-                find_isolation,
-                config.isolation,
-                uids=config.job_uids.uids,
-                data_dir=config.data_dir,
-                readable=readable,
-                network=config.job_network == "shared",
-            )
-        except NotIsolated as error:
-            raise BadConfig(f"SCAIMIND_COORDINATOR_ISOLATION: {error}") from None
-        refused = {level.value: reason for level, reason in isolation.refused.items()}
-        log.info("isolation_chosen", isolation=isolation.describe(), refused=refused)
-        gaps = list(isolation.gaps)
-        if not isolation.parts_tenants and (problem := missing_protection(landlock_version())):
-            gaps.append(problem)
-        if gaps:
-            log.warning("jobs_not_confined", reason="; ".join(gaps))
-        return isolation
-
-    def _sandboxes(self, isolation: Isolation) -> SandboxSpecs:
-        config = self._config
-        uids = None
-        if isolation.uids:
-            uids = JobUids(config.data_dir / "uids", isolation.uids)
-        return SandboxSpecs(
-            isolation=isolation,
-            uids=uids,
-            share_network=config.job_network == "shared",
-            gpus=find_gpu_devices(),
-            roots=(config.data_dir, config.drive_root, config.atlas_root),
-        )
-
-    async def _end_unreadable(self, store: Store) -> None:
+    async def _end_unreadable(self, store: Store, engine: Engine) -> None:
         """End the jobs whose rows cannot be read, and what lives of them."""
         reason = "Its record in the coordinator's store could not be read."
         for job_id in store.fail_unreadable(reason, self._clock()):
-            directory = JobDir(self._config.data_dir / "jobs" / job_id)
             try:
-                await asyncio.to_thread(kill_newest_run, directory)
+                await engine.kill(job_id)
             except OSError as error:  # the others must go on
                 log.error("run_not_killed", job_id=job_id, exc_info=error)
 
-    def _make_scheduler(self, store: Store) -> Scheduler:
-        config = self._config
-        cluster = Cluster(
-            (this_machine(node_id=config.node_id, cpus=config.cpus), *config.virtual_nodes)
-        )
-        if len(cluster.nodes) <= len(config.virtual_nodes):
-            raise BadConfig(
-                f"SCAIMIND_COORDINATOR_VIRTUAL_NODES: {config.node_id!r} is this machine's name"
-            )
+    def _make_scheduler(self, store: Store, engine: Engine) -> Scheduler:
+        cluster = Cluster(tuple(engine.nodes()))
         for node_id, reason in store.drained_nodes().items():
             if node_id in cluster.nodes:
                 cluster.nodes[node_id].drain = reason

@@ -455,8 +455,7 @@ async def test_an_instruction_about_a_job_without_a_task_raises_nothing(tmp_path
 async def test_a_runner_that_no_signal_reaches_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.coordinator.execution.job_work.STOP_MARGIN", 0.5)
-    monkeypatch.setattr("app.coordinator.execution.job_work.LOOK_ANYWAY", 0.2)
+    monkeypatch.setattr("app.coordinator.engines.local.local_run.STOP_MARGIN", 0.5)
     async with running(tmp_path, stop_grace=0.5) as (_, client):
         job_id = await client.submit(WAITS)
         await client.until_line(job_id, "ready")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.execution.run_limits import RunLimits
+from app.coordinator.engines.local.run_limits import RunLimits
 from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest
 from app.coordinator.resources.process_room import ProcessRoom
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.coordinator.cluster.nodes import Cluster, GpuSpec, NodeSpec
+from app.coordinator.engines.local.exit_status import interruption_of
 from app.coordinator.errors import FailedPrecondition
 from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.states import MOVES, TERMINAL, Status
@@ -25,6 +26,11 @@ from app.coordinator.scheduling.transitions import (
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus, SubmitJobRequest
 
 SECOND = 1_000_000
+
+
+def ended(code: int) -> RunEnd:
+    """How a run ended, as the local engine reports it."""
+    return RunEnd(exit_code=code, interruption=interruption_of(code))
 
 
 class Bench:
@@ -119,7 +125,7 @@ class Bench:
             self.carry_out()
 
     def end_run(self, job_id: str, *, code: int = 0) -> None:
-        self.allocate(self.scheduler.run_ended(job_id, RunEnd(exit_code=code)))
+        self.allocate(self.scheduler.run_ended(job_id, ended(code)))
         self.settle()
 
     def status(self, job_id: str) -> Status:
@@ -316,7 +322,7 @@ def test_whatever_happens_nothing_is_oversubscribed_or_lost(seed: int) -> None:
                         for other in bench.todo
                         if not (isinstance(other, Stop) and other.job.job_id == job_id)
                     ]
-                    end = RunEnd(exit_code=choose.choice([0, 0, 0, 1, -9]))
+                    end = ended(choose.choice([0, 0, 0, 1, -9]))
                     bench.allocate(scheduler.run_ended(job_id, end))
                 case 6 if alive:
                     job_id = choose.choice(alive)

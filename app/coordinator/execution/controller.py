@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from app.coordinator.engines.engine import Engine
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.job_tasks import JobTasks, pause
 from app.coordinator.execution.job_work import JobWork, never
@@ -50,10 +51,9 @@ class Controller:
         run_specs: RunSpecs,
         reserve: Reserve,
         secrets: JobSecrets,
-        stop_grace: float,
+        engine: Engine,
         clock: Callable[[], int],
     ) -> None:
-        """`stop_grace` is what runners grant their processes, in seconds."""
         self.scheduler = scheduler
         self._store = store
         self._job_events = job_events
@@ -69,7 +69,7 @@ class Controller:
             run_specs=run_specs,
             lines=lines,
             reserve=reserve,
-            stop_grace=stop_grace,
+            engine=engine,
             clock=clock,
             event=self._event,
         )

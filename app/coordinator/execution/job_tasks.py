@@ -6,16 +6,14 @@ whatever a task raises, the job goes on, ends, or is tried again. See
 """
 
 import asyncio
-import signal
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 
-from app.coordinator.engines.local.launcher import RunnerHandle
+from app.coordinator.engines.engine import RunHandle
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.observing import Observer
 from app.coordinator.failures import Backoff, CoordinatorStops, is_passing, reason_of
@@ -26,9 +24,6 @@ from app.coordinator.scheduling.transitions import Transition
 
 log = structlog.get_logger("scaimind.coordinator")
 
-#: Seconds that a runner may take beyond the grace of its processes, once it was asked to stop.
-STOP_MARGIN: Final = 60.0
-
 
 @dataclass(slots=True, eq=False)
 class JobTask:
@@ -36,12 +31,10 @@ class JobTask:
 
     task: asyncio.Task[None] = field(init=False)
     abandoned: threading.Event = field(default_factory=threading.Event)
-    #: The run's living runner.
-    handle: RunnerHandle | None = None
-    #: What the runner was asked with, or is to be asked with once it is there.
-    wanted: signal.Signals | None = None
-    #: When `wanted` was first asked for, on the monotonic clock.
-    wanted_at: float | None = None
+    #: The run, once it was launched or recovered.
+    handle: RunHandle | None = None
+    #: The run is to stop; if true, at once.
+    stop_at_once: bool | None = None
     #: Looks at the run, from its first try on.
     observer: Observer | None = None
     #: Something new was reported or asked for.
@@ -49,22 +42,16 @@ class JobTask:
     #: Something was asked for: ends a pause between two tries.
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def stop(self, number: signal.Signals) -> None:
-        """Send the run's runner a signal, now or as soon as it is there."""
-        if self.wanted_at is None:
-            self.wanted_at = time.monotonic()
-        self.wanted = number
+    def stop(self, *, at_once: bool) -> None:
+        """Ask the run to stop, now or as soon as it is there."""
+        self.stop_at_once = at_once
         self.pass_on()
         self._wake()
 
     def pass_on(self) -> None:
-        """Send the living runner what was asked for."""
-        if self.handle is None or self.wanted is None:
-            return
-        try:
-            self.handle.signal(self.wanted)
-        except OSError as error:  # it is killed when it has not left in time
-            log.error("runner_not_asked", task=self.task.get_name(), exc_info=error)
+        """Ask the run to stop, if that was asked for."""
+        if self.handle is not None and self.stop_at_once is not None:
+            self.handle.stop(at_once=self.stop_at_once)
 
     def abandon(self) -> None:
         """Give up what can be given up."""
@@ -164,7 +151,7 @@ class JobTasks:
     def stop(self, job: JobRecord, *, at_once: bool) -> None:
         """Ask the job's run to leave; a run without a task is taken up for it."""
         task = self._tasks.get(job.job_id) or self.run(job)
-        task.stop(signal.SIGUSR1 if at_once else signal.SIGTERM)
+        task.stop(at_once=at_once)
 
     def abandon(self, job_id: str) -> None:
         """Give up preparing or exporting a job; an export without a task is taken up for it."""

@@ -5,7 +5,6 @@ after a failure that passes, and goes on from where things are.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -14,12 +13,10 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from app.coordinator.data.drive import BadUrl
-from app.coordinator.engines.local import launcher
-from app.coordinator.engines.local.launcher import NeverStarted, RunnerHandle
-from app.coordinator.engines.local.run_killing import kill_run
+from app.coordinator.engines.engine import CannotLaunch, Engine, NeverStarted, RunHandle
 from app.coordinator.execution.checkpoints import CheckpointFinder
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
-from app.coordinator.execution.job_tasks import STOP_MARGIN, Event, JobTask
+from app.coordinator.execution.job_tasks import Event, JobTask
 from app.coordinator.execution.observing import Look, Observer
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Unprepared, Workspace
@@ -30,7 +27,6 @@ from app.coordinator.metrics.snapshots import MetricsReader, progress_of
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import RunEnd, Transition
 from app.coordinator.storage.disk_reserve import Reserve
-from app.coordinator.storage.job_directory import RunDir
 from app.coordinator.storage.job_directory_steps import NewerFormat, bring_up
 from app.files.copying import Abandoned
 
@@ -65,17 +61,16 @@ class JobWork:
         run_specs: RunSpecs,
         lines: CoordinatorLines,
         reserve: Reserve,
-        stop_grace: float,
+        engine: Engine,
         clock: Callable[[], int],
         event: Event,
     ) -> None:
-        """`stop_grace` is what runners grant their processes, in seconds."""
         self._scheduler = scheduler
         self._workspace = workspace
         self._run_specs = run_specs
         self._lines = lines
         self._reserve = reserve
-        self._stop_patience = stop_grace + STOP_MARGIN
+        self._engine = engine
         self._clock = clock
         self._event = event
         self._preparing = ThreadPoolExecutor(_PREPARING, thread_name_prefix="preparing")
@@ -121,89 +116,67 @@ class JobWork:
 
         Raises OSError, and whatever its files bring about.
         """
-        directory = self._directory(job)
-        end = None
-        if task.handle is None:
-            try:
-                task.handle = await launcher.find(directory)
-            except NeverStarted:
-                end = await self._launch(job, task)
-        if end is None:
-            await self._see_through(job, task)
-            end = await asyncio.to_thread(launcher.read_end, directory)
-            await self._clear_temporary(job)
-        if end.transient:
+        try:
+            task.handle = task.handle or await self._begin_run(job, task)
+        except CannotLaunch as error:
+            end = RunEnd(exit_code=None, failure=f"The run could not be started: {error}.")
             await self._lines.say(job, end.failure)
+        else:
+            end = await self._follow(job, task)
+            if end.transient:
+                await self._lines.say(job, end.failure)
         await self._event(lambda: self._scheduler.run_ended(job.job_id, end), never)
 
-    async def _launch(self, job: JobRecord, task: JobTask) -> RunEnd | None:
-        """Start the run's runner; what became of the run instead, if it cannot be started."""
-        if task.wanted is not None:
-            # It was tried before, in vain, and nobody wants it any more.
-            return RunEnd(exit_code=None, stopped=True)
+    async def _begin_run(self, job: JobRecord, task: JobTask) -> RunHandle | None:
+        """Return the run, launched unless it was before; None if nobody wants it anymore.
+
+        Raises CannotLaunch, OSError.
+        """
+        with suppress(NeverStarted):
+            return await self._engine.recover(job)
+        if task.stop_at_once is not None:
+            # It was tried before, in vain.
+            return None
         try:
-            task.handle = await asyncio.to_thread(self._start, job)
+            spec = await asyncio.to_thread(self._run_specs.of, job)
         except BadUrl as error:
-            return RunEnd(exit_code=None, failure=f"The run could not be started: {error}.")
-        return None
+            raise CannotLaunch(str(error)) from None
+        return await self._engine.launch(job, spec)
 
-    def _start(self, job: JobRecord) -> RunnerHandle:
-        directory = self._directory(job)
-        spec = self._run_specs.of(job)
-        spec["metrics_before"] = launcher.metrics_before(directory)
-        return launcher.start(directory, spec)
-
-    async def _see_through(self, job: JobRecord, task: JobTask) -> None:
-        """Follow the run's runner until none of its lives."""
+    async def _follow(self, job: JobRecord, task: JobTask) -> RunEnd:
+        """Wait until the run has ended, and take note of what it reports meanwhile."""
+        if (handle := task.handle) is None:
+            return RunEnd(exit_code=None, stopped=True)
+        task.pass_on()
         observer = task.observer = task.observer or self._observer(job)
-        while task.handle is not None:
-            task.pass_on()
-            await self._follow(job, task, task.handle, observer)
-            task.handle.close()
-            task.handle = None
-            # It may have left because another runner of this run was there before it.
-            with suppress(NeverStarted):
-                task.handle = await launcher.find(self._directory(job))
+        ended = asyncio.create_task(handle.wait(), name=f"run of {job.job_id}")
+        try:
+            while not ended.done():
+                await self._news(task, ended)
+                if not ended.done():
+                    await observer.look()
+                    await asyncio.wait([ended], timeout=OBSERVE_INTERVAL)
+            end = await ended
+        finally:
+            ended.cancel()
+            # The run may be waited for again.
+            await asyncio.wait([ended])
         await observer.look(last=True)
         while observer.notes:
             await self._lines.say(job, observer.notes.pop(0))
+        await self._clear_temporary(job)
+        return end
 
-    async def _follow(
-        self, job: JobRecord, task: JobTask, handle: RunnerHandle, observer: Observer
-    ) -> None:
-        """Wait until a runner is gone, and take note of what it reports meanwhile."""
-        gone = asyncio.create_task(handle.gone(), name=f"runner of {job.job_id}")
-        try:
-            while not gone.done():
-                await self._news(task, gone)
-                if gone.done():
-                    break
-                if self._has_overstayed(task):
-                    log.error("runner_overstayed", job_id=job.job_id)
-                    await asyncio.to_thread(kill_run, self._directory(job))
-                await observer.look()
-                await asyncio.wait([gone], timeout=OBSERVE_INTERVAL)
-            await gone
-        finally:
-            gone.cancel()
-            # Its descriptor may be waited for again.
-            await asyncio.wait([gone])
-
-    async def _news(self, task: JobTask, gone: asyncio.Task[None]) -> None:
-        """Wait until something is new, the runner is gone, or it is time to look."""
+    async def _news(self, task: JobTask, ended: asyncio.Task[RunEnd]) -> None:
+        """Wait until something is new, the run has ended, or it is time to look."""
         news = asyncio.create_task(task.news.wait(), name=f"news of {task.task.get_name()}")
         try:
             await asyncio.wait(
-                [gone, news], timeout=LOOK_ANYWAY, return_when=asyncio.FIRST_COMPLETED
+                [ended, news], timeout=LOOK_ANYWAY, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             news.cancel()
         task.news.clear()
-
-    def _has_overstayed(self, task: JobTask) -> bool:
-        """Whether the runner was asked to leave long ago. A script may have stopped it."""
-        asked = task.wanted_at
-        return asked is not None and time.monotonic() > asked + self._stop_patience
 
     def _observer(self, job: JobRecord) -> Observer:
         return Observer(
@@ -269,9 +242,8 @@ class JobWork:
 
         Raises OSError, and whatever its files bring about.
         """
-        await asyncio.to_thread(kill_run, self._directory(job))
+        await self._engine.kill(job.job_id)
         if task.handle is not None:
-            await task.handle.gone()
             task.handle.close()
             task.handle = None
 
@@ -306,9 +278,6 @@ class JobWork:
     def release(self, job: JobRecord) -> None:
         """Let go of what was fetched for a job."""
         self._workspace.release(job.job_id)
-
-    def _directory(self, job: JobRecord) -> RunDir:
-        return self._workspace.directory(job.job_id).run(job.run_count)
 
 
 async def _in(threads: ThreadPoolExecutor, do: Callable[..., _T], *given: Any) -> _T:

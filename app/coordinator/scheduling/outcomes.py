@@ -1,34 +1,9 @@
 """What becomes of a job when its run is over."""
 
-import signal
-from typing import Final
-
 from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import Status
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.transitions import RunEnd
-
-#: Signals whose end of a program is nothing that the program decided.
-_FROM_OUTSIDE: Final = frozenset(
-    {
-        signal.SIGHUP,
-        signal.SIGINT,
-        signal.SIGQUIT,
-        signal.SIGILL,
-        signal.SIGTRAP,
-        signal.SIGABRT,
-        signal.SIGBUS,
-        signal.SIGFPE,
-        signal.SIGKILL,
-        signal.SIGSEGV,
-        signal.SIGTERM,
-        signal.SIGXCPU,
-        signal.SIGXFSZ,
-        signal.SIGSYS,
-    }
-)
-#: A shell's status of a program that a signal ended is this and the signal's number (POSIX 2.8.2).
-_SHELL_SIGNAL: Final = 128
 
 
 def apply_run_result(table: JobTable, job: JobRecord, end: RunEnd) -> None:
@@ -53,8 +28,8 @@ def apply_run_result(table: JobTable, job: JobRecord, end: RunEnd) -> None:
         table.fail_or_retry(job, job.stop_message)
     elif end.transient:
         table.fail_or_retry(job, end.failure)
-    elif signalled := _signal_of(end):
-        table.fail_or_retry(job, signalled)
+    elif end.interruption:
+        table.fail_or_retry(job, end.interruption)
     elif end.exit_code == 0:
         # It left because somebody else told it to.
         table.export(job)
@@ -63,20 +38,3 @@ def apply_run_result(table: JobTable, job: JobRecord, end: RunEnd) -> None:
         if end.last_words:
             reason += f" Its last line on stderr: {end.last_words}"
         table.fail(job, reason)
-
-
-def _signal_of(end: RunEnd) -> str:
-    """By which signal a run was ended, in a sentence; empty if it exited by itself."""
-    code = end.exit_code
-    if code is None:
-        return ""
-    if code < 0:
-        name = signal.strsignal(-code)
-        return f"The training process was ended by signal {-code} ({name})."
-    number = code - _SHELL_SIGNAL
-    if number not in _FROM_OUTSIDE:
-        return ""
-    return (
-        f"The training process exited with status {code}, which is how a shell reports that signal"
-        f" {number} ({signal.strsignal(number)}) ended what it ran."
-    )

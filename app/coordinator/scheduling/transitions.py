@@ -48,13 +48,15 @@ Instruction = Prepare | Abandon | Launch | Stop | Export
 class RunEnd:
     """How a run was over."""
 
-    #: Of the training process; minus the signal's number if a signal ended it. None if unknown.
+    #: Of the training process, as the engine reports it; None if unknown.
     exit_code: int | None
-    #: It was asked to leave before it ended.
+    #: Why the process ended, in a sentence, if that was not its own decision; empty otherwise.
+    interruption: str = ""
+    #: It was asked to stop before it ended.
     stopped: bool = False
     #: Why the run could not be carried out, whatever the process did; empty otherwise.
     failure: str = ""
-    #: The failure may not happen again: a signal, a lost runner.
+    #: The failure may not happen again.
     transient: bool = False
     #: What the process said last on stderr.
     last_words: str = ""

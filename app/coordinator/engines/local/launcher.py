@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import structlog
 
+from app.coordinator.engines.engine import NeverStarted
+from app.coordinator.engines.local.exit_status import interruption_of
 from app.coordinator.engines.local.recording import RecordBounds
 from app.coordinator.engines.local.runner_protocol import (
     RUN_VARIABLE,
@@ -71,18 +73,19 @@ class RunnerHandle:
         self._reap()
 
     def _reap(self) -> None:
-        """Let the process go; it has ended."""
+        """Let the process go if it has ended."""
         if self.child is not None:
-            self.child.wait()
+            self.child.poll()
         else:
             # A coordinator that found it again may be its parent all the same.
             with suppress(ChildProcessError):
                 os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
 
     def close(self) -> None:
-        """Let go of it; a runner that lives goes on, and is found again by its directory."""
+        """Let go of it. A runner that lives continues, and is found again by its directory."""
+        self._reap()
         os.close(self.pidfd)
-        if self.child is not None and self.child.poll() is None:
+        if self.child is not None and self.child.returncode is None:
             # Or its destructor would warn that nobody has waited for it.
             self.child.returncode = 0
 
@@ -125,10 +128,6 @@ def held_back(signals: Collection[signal.Signals]) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class NeverStarted(Exception):
-    """The run's process was never started: it can be begun as if for the first time."""
 
 
 async def find(directory: RunDir) -> RunnerHandle | None:
@@ -246,6 +245,7 @@ def read_end(directory: RunDir) -> RunEnd:
     end = read_json(directory.exit) or {}
     return RunEnd(
         exit_code=end.get("exit_code"),
+        interruption=interruption_of(end.get("exit_code")),
         stopped=end.get("stopped", False),
         failure=end.get("failure", ""),
         transient=end.get("transient", False),

@@ -45,7 +45,7 @@ def kill_run(directory: RunDir) -> None:
 
 
 def kill_newest_run(directory: JobDir) -> None:
-    """`kill_run` of the newest run of a job of which nothing else is known."""
+    """Do as `kill_run` for the newest run of a job of which nothing else is known."""
     runs = directory.run(0).path.parent
     with suppress(FileNotFoundError):
         numbers = [int(entry.name) for entry in runs.iterdir() if entry.name.isdecimal()]

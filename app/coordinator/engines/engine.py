@@ -1,0 +1,105 @@
+"""The boundary to whatever carries runs out.
+
+Above it nobody knows how a run is started, signalled or ended, or which
+processes it has. A run belongs to a job and has a number; a job has one run at
+a time. An engine keeps no state that it could not find again: the coordinator
+may be killed at any moment, and its successor recovers the runs that go on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from app.coordinator.cluster.nodes import NodeSpec
+from app.coordinator.jobs.model import JobRecord
+from app.coordinator.scheduling.transitions import RunEnd
+
+
+class CannotLaunch(Exception):
+    """The run cannot be started, now or later. The message is a phrase for the job's owner."""
+
+
+class NeverStarted(Exception):
+    """Nothing of the run was ever started: it can be launched as if for the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankSpec:
+    """One of a run's processes."""
+
+    node_id: str
+    #: GPUs of its node that the job holds. All ranks of a node share them.
+    gpus: tuple[int, ...]
+    #: Its place among the ranks, as `torch.distributed` reads it; empty for a single process.
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """What a run executes, whatever the engine. Everything that the engine adds is its own."""
+
+    #: The first line of the run in the job's log, and warnings behind it.
+    announcement: str
+    warnings: tuple[str, ...] = ()
+    #: Executed by Python with these options. No job can change it.
+    script: Path
+    options: tuple[str, ...] = ()
+    #: What the submission sets; credentials are masked.
+    environment: Mapping[str, str]
+    #: What the coordinator sets; takes precedence.
+    variables: Mapping[str, str]
+    #: A file with the values of masked variables.
+    secrets: Path | None = None
+    #: By rank.
+    ranks: tuple[RankSpec, ...]
+    #: The directory of the job's checkpoints, which the run may write.
+    checkpoints: Path
+    #: What the run may read besides its job's directory.
+    readable: tuple[Path, ...] = ()
+
+
+class RunHandle(Protocol):
+    """A run that was launched or recovered. For one owner, on one event loop."""
+
+    def stop(self, *, at_once: bool) -> None:
+        """Ask the run to save a checkpoint and exit, or end it at once.
+
+        Returns immediately and never raises. A run that has not ended in time
+        is ended by the engine; asking again does not grant more time.
+        """
+
+    async def wait(self) -> RunEnd:
+        """Return how the run ended, once nothing of it lives and its log is complete.
+
+        Can be called again after a failure or a cancellation. Raises OSError
+        if the run cannot be followed or ended.
+        """
+
+    def close(self) -> None:
+        """Let go of the run. One that lives continues, and can be recovered."""
+
+
+class Engine(Protocol):
+    """Carries runs out on the nodes that it has."""
+
+    def nodes(self) -> Sequence[NodeSpec]:
+        """Return the nodes, which do not change."""
+
+    async def launch(self, job: JobRecord, run: RunSpec) -> RunHandle:
+        """Start the job's run `job.run_count`.
+
+        Raises CannotLaunch, and OSError for what may pass; nothing was started then.
+        """
+
+    async def recover(self, job: JobRecord) -> RunHandle:
+        """Find the job's run `job.run_count` again, also if it has ended since.
+
+        Raises NeverStarted, OSError.
+        """
+
+    async def kill(self, job_id: str) -> None:
+        """End the newest run of a job, of which nothing else needs to be known.
+
+        Nothing of it lives afterwards. Raises OSError if it cannot be ended.
+        """

@@ -1,0 +1,87 @@
+"""Carries runs out on this machine, each owned by a runner process."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from typing_extensions import override
+
+from app.coordinator.cluster.nodes import NodeSpec
+from app.coordinator.engines.engine import CannotLaunch, Engine, RunHandle, RunSpec
+from app.coordinator.engines.local import launcher
+from app.coordinator.engines.local.launcher import RunnerHandle
+from app.coordinator.engines.local.local_run import LocalRun
+from app.coordinator.engines.local.notifications import NotificationReceiver
+from app.coordinator.engines.local.run_killing import kill_newest_run
+from app.coordinator.engines.local.runner_spec import RunnerSpecs
+from app.coordinator.failures import is_passing
+from app.coordinator.isolation.levels import Isolation
+from app.coordinator.jobs.model import JobRecord
+from app.coordinator.storage.job_directory import JobDir, RunDir
+
+
+class LocalEngine(Engine):
+    """Made by `opening.open_local_engine`. Everything runs on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        jobs: Path,
+        nodes: Sequence[NodeSpec],
+        isolation: Isolation,
+        specs: RunnerSpecs,
+        notify: Path,
+        grace: float,
+    ) -> None:
+        """`jobs` has the jobs' directories; runners send their notifications to `notify`, and
+        grant their processes `grace` seconds."""
+        #: What runs are kept apart by.
+        self.isolation = isolation
+        self._jobs = jobs
+        self._nodes = tuple(nodes)
+        self._specs = specs
+        self._grace = grace
+        self._notify = notify
+        self._receiver: NotificationReceiver | None = None
+
+    def listen(self, notified: Callable[[str], None]) -> None:
+        """Call `notified` with the id of each job whose log or metrics have grown."""
+        self._receiver = NotificationReceiver(self._notify, notified)
+        self._receiver.start(asyncio.get_running_loop())
+
+    def close(self) -> None:
+        """Stop to listen. Runs continue."""
+        if self._receiver is not None:
+            self._receiver.close()
+
+    @override
+    def nodes(self) -> Sequence[NodeSpec]:
+        return self._nodes
+
+    @override
+    async def launch(self, job: JobRecord, run: RunSpec) -> RunHandle:
+        directory = self._directory(job)
+        try:
+            runner = await asyncio.to_thread(self._start, directory, job, run)
+        except OSError as error:
+            if is_passing(error):
+                raise
+            raise CannotLaunch(error.strerror or str(error)) from error
+        return LocalRun(directory, runner, grace=self._grace)
+
+    @override
+    async def recover(self, job: JobRecord) -> RunHandle:
+        directory = self._directory(job)
+        return LocalRun(directory, await launcher.find(directory), grace=self._grace)
+
+    @override
+    async def kill(self, job_id: str) -> None:
+        await asyncio.to_thread(kill_newest_run, JobDir(self._jobs / job_id))
+
+    def _start(self, directory: RunDir, job: JobRecord, run: RunSpec) -> RunnerHandle:
+        spec = self._specs.of(job, directory, run)
+        spec["metrics_before"] = launcher.metrics_before(directory)
+        return launcher.start(directory, spec)
+
+    def _directory(self, job: JobRecord) -> RunDir:
+        return JobDir(self._jobs / job.job_id).run(job.run_count)

@@ -1,0 +1,90 @@
+"""The local engine put together from the settings and from what this machine offers."""
+
+import asyncio
+
+import structlog
+
+from app.coordinator.cluster.nodes import NodeSpec
+from app.coordinator.cluster.this_machine import this_machine
+from app.coordinator.engines.local.engine import LocalEngine
+from app.coordinator.engines.local.run_limits import RunLimits
+from app.coordinator.engines.local.runner_spec import RunnerSpecs
+from app.coordinator.engines.local.sandbox_spec import SandboxSpecs
+from app.coordinator.isolation.devices import find_gpu_devices
+from app.coordinator.isolation.levels import Isolation
+from app.coordinator.isolation.probe import NotIsolated, find_isolation
+from app.coordinator.isolation.system_paths import landlock_version, missing_protection
+from app.coordinator.isolation.uids import JobUids
+from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
+
+log = structlog.get_logger("scaimind.coordinator")
+
+
+async def open_local_engine(config: CoordinatorConfig, *, readable: tuple[str, ...]) -> LocalEngine:
+    """Return the engine of this machine, for the caller to close.
+
+    `readable` is what every process of a run may read. Raises BadConfig if the
+    machine does not offer what the settings demand.
+    """
+    nodes = _nodes(config)
+    isolation = await _find_isolation(config, readable)
+    notify = config.data_dir / "notify.sock"
+    specs = RunnerSpecs(
+        limits=RunLimits.of_machine(config, cluster_cores=sum(node.cpus for node in nodes)),
+        sandboxes=_sandboxes(config, isolation),
+        node_id=config.node_id,
+        notify=notify,
+        grace=config.stop_grace,
+        readable=readable,
+    )
+    return LocalEngine(
+        jobs=config.data_dir / "jobs",
+        nodes=nodes,
+        isolation=isolation,
+        specs=specs,
+        notify=notify,
+        grace=config.stop_grace,
+    )
+
+
+def _nodes(config: CoordinatorConfig) -> tuple[NodeSpec, ...]:
+    """Return this machine and the declared nodes. Raises BadConfig."""
+    if any(node.node_id == config.node_id for node in config.virtual_nodes):
+        raise BadConfig(
+            f"{config.variable('virtual_nodes')}: {config.node_id!r} is the name of this machine."
+        )
+    return (this_machine(node_id=config.node_id, cpus=config.cpus), *config.virtual_nodes)
+
+
+async def _find_isolation(config: CoordinatorConfig, readable: tuple[str, ...]) -> Isolation:
+    """Return what runs are kept apart by. Raises BadConfig."""
+    try:
+        isolation = await asyncio.to_thread(
+            find_isolation,
+            config.isolation,
+            uids=config.job_uids.uids,
+            data_dir=config.data_dir,
+            readable=readable,
+            network=config.job_network == "shared",
+        )
+    except NotIsolated as error:
+        raise BadConfig(f"{config.variable('isolation')}: {error}") from None
+    refused = {level.value: reason for level, reason in isolation.refused.items()}
+    log.info("isolation_chosen", isolation=isolation.describe(), refused=refused)
+    gaps = list(isolation.gaps)
+    if not isolation.parts_tenants and (problem := missing_protection(landlock_version())):
+        gaps.append(problem)
+    if gaps:
+        log.warning("jobs_not_confined", reason="; ".join(gaps))
+    return isolation
+
+
+def _sandboxes(config: CoordinatorConfig, isolation: Isolation) -> SandboxSpecs:
+    uids = JobUids(config.data_dir / "uids", isolation.uids) if isolation.uids else None
+    return SandboxSpecs(
+        isolation=isolation,
+        uids=uids,
+        share_network=config.job_network == "shared",
+        gpus=find_gpu_devices(),
+        roots=(config.data_dir, config.drive_root, config.atlas_root),
+    )

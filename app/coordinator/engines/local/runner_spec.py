@@ -1,0 +1,143 @@
+"""What the runner is to do, `run.json`: the processes, their variables, what they may touch."""
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from app.coordinator.engines.engine import RankSpec, RunSpec
+from app.coordinator.engines.local.run_limits import RunLimits
+from app.coordinator.engines.local.sandbox_spec import SandboxSpecs
+from app.coordinator.isolation.levels import Level
+from app.coordinator.jobs.model import JobRecord
+from app.coordinator.storage.job_directory import RunDir
+
+
+class RunnerSpecs:
+    """Makes the specifications of runs for their runners. Blocks shortly."""
+
+    def __init__(
+        self,
+        *,
+        limits: RunLimits,
+        sandboxes: SandboxSpecs,
+        node_id: str,
+        notify: Path,
+        grace: float,
+        readable: tuple[str, ...],
+    ) -> None:
+        """`readable` is what every process may read, besides what is its job's."""
+        self._limits = limits
+        self._sandboxes = sandboxes
+        self._node_id = node_id
+        self._notify = notify
+        self._grace = grace
+        self._readable = readable
+
+    def of(self, job: JobRecord, directory: RunDir, run: RunSpec) -> dict[str, Any]:
+        """Return the specification of a job's run. Raises OSError."""
+        own = directory.job
+        readable = [str(own.config), str(own.program), *map(str, run.readable)]
+        gpus = self._gpus_of(job)
+        isolation = self._sandboxes.of(job, directory, gpus=gpus, readable=readable)
+        lacking = self._limits.lacking(job)
+        meeting = _meeting_place() if len(run.ranks) > 1 else {}
+        return {
+            "job_id": job.job_id,
+            "node_id": job.node_ids[0],
+            "grace_seconds": self._grace,
+            "notify": str(self._notify),
+            # Of this machine, to be measured.
+            "gpus": gpus,
+            "announce": run.announcement,
+            "warnings": [*run.warnings, *([lacking] if lacking else [])],
+            "limits": self._limits.section(
+                job,
+                [own.work, own.output, own.temporary],
+                file=directory.metrics_file,
+                checkpoints=run.checkpoints,
+                own_processes=_counted_apart(isolation),
+            ),
+            "secrets": str(run.secrets or ""),
+            "ranks": [
+                {
+                    "node_id": rank.node_id,
+                    # Relative: arguments are open to all processes, and the path has the job's id.
+                    # With a slash: a script may be called `-c.py`.
+                    "argv": [
+                        sys.executable,
+                        *run.options,
+                        os.path.join(".", os.path.relpath(run.script, own.work)),
+                    ],
+                    "cwd": str(own.work),
+                    "env": self._environment(directory, run, rank, isolation, meeting),
+                }
+                for rank in run.ranks
+            ],
+            "isolation": isolation,
+            "confinement": {
+                "readable": [*self._readable, *readable],
+                "writable": [
+                    str(own.work),
+                    str(own.output),
+                    str(own.temporary),
+                    str(run.checkpoints),
+                    str(directory.metrics_file),
+                ],
+            },
+        }
+
+    def _environment(
+        self,
+        directory: RunDir,
+        run: RunSpec,
+        rank: RankSpec,
+        isolation: dict[str, Any],
+        meeting: Mapping[str, str],
+    ) -> dict[str, str]:
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": os.environ.get("LANG", "C.UTF-8"),
+            # Lines are to be seen when they are printed, not 8 KiB later.
+            "PYTHONUNBUFFERED": "1",
+            **run.environment,
+            "HOME": str(directory.job.work),
+            **self._sandboxes.variables(isolation),
+            # Indices are the driver's, not those of CUDA's own order, which is by speed.
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "CUDA_VISIBLE_DEVICES": self._visible_gpus(rank),
+            **rank.environment,
+            **meeting,
+            **run.variables,
+            "SCAIMIND_METRICS_FILE": str(directory.metrics_file),
+            "SCAIMIND_NODE_ID": rank.node_id,
+            "SCAIMIND_GPUS": ",".join(map(str, rank.gpus)),
+        }
+
+    def _gpus_of(self, job: JobRecord) -> list[int]:
+        """Return the GPUs of this machine that the job holds."""
+        allocations = [each for each in job.placement if each.node_id == self._node_id]
+        return sorted({index for each in allocations for index in each.gpus})
+
+    def _visible_gpus(self, rank: RankSpec) -> str:
+        """Return GPUs of this machine; those of a virtual node are not there."""
+        if rank.node_id != self._node_id:
+            return ""
+        return self._sandboxes.visible_gpus(rank.gpus)
+
+
+def _counted_apart(isolation: Mapping[str, Any]) -> bool:
+    """Whether the kernel counts a run's processes apart from all others: by their user, or by
+    their user namespace, which it does not do for root."""
+    if isolation["uid"] is not None:
+        return True
+    return isolation["level"] == Level.NAMESPACES and os.getuid() != 0
+
+
+def _meeting_place() -> dict[str, str]:
+    """Return where ranks find rank 0: a port of this machine that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(listener.getsockname()[1])}
