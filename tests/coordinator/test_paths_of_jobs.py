@@ -108,9 +108,12 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
     "jobs/secrets_step.py": ("a run's directory is the runner's", {"exists", "is_dir", "iterdir"}),
     "workers": ("/proc, and where this code is", {"open", "resolve"}),
     "execution/workspace.py": (
-        "a job's directory and its program are beside what it writes; this project's own code;"
-        " what is in the job's directory goes through Directory",
-        {"exists", "glob", "is_file", "mkdir", "open", "touch", "unlink"},
+        "a job's directory and its program are beside what it writes",
+        {"exists", "is_file", "mkdir", "touch"},
+    ),
+    "execution/preparation.py": (
+        "this project's own code; what is in the job's directory goes through Directory",
+        {"exists", "glob", "open", "unlink"},
     ),
 }
 #: Modules that run as a job's own process, and have no more rights than it.

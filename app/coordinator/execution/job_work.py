@@ -18,8 +18,9 @@ from app.coordinator.execution.checkpoints import CheckpointFinder
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.job_tasks import Event, JobTask
 from app.coordinator.execution.observing import Look, Observer
+from app.coordinator.execution.preparation import Unprepared
 from app.coordinator.execution.run_spec import RunSpecs
-from app.coordinator.execution.workspace import Unprepared, Workspace
+from app.coordinator.execution.workspace import Workspace
 from app.coordinator.failures import is_disk_full, is_passing
 from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import Status

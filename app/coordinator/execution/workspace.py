@@ -1,35 +1,26 @@
-"""What a run needs before it starts: its directory, scripts, data and environment."""
+"""The directories of jobs, and what is done in them: prepared, searched, exported, cleared.
 
-import os
-import stat
+What is done takes a directory and returns plain records (`preparation`,
+`checkpoints`, `artefacts`): it can be done wherever the directory is.
+"""
+
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final
 
 from app.coordinator.data.conversion.errors import CannotConvert
 from app.coordinator.data.drive import CHECKPOINTS, BadUrl, Drive
-from app.coordinator.evaluations.process import EVALUATOR, SCRIPT, process_config
 from app.coordinator.execution.artefacts import Artefacts, Exported
 from app.coordinator.execution.checkpoints import CheckpointFinder, remove_leftovers
 from app.coordinator.execution.inputs import Inputs, access_of
-from app.coordinator.execution.job_config import _training_config
+from app.coordinator.execution.preparation import Preparation, Unprepared, script_name
 from app.coordinator.jobs.model import Checkpoint, JobRecord
-from app.coordinator.jobs.model import Kind as JobKind
 from app.coordinator.logs import log as logs
 from app.coordinator.metrics.snapshots import MetricsWriter
 from app.coordinator.storage import job_directory_steps as jobdir_steps
-from app.coordinator.storage.job_directory import PROGRAM, JobDir
-from app.files.copying import copy_content
-from app.files.directory import Directory, LimitReached
-from app.files.json_files import write_json
+from app.coordinator.storage.job_directory import JobDir
+from app.files.directory import Directory
 from app.files.removing import remove_tree
-
-_MAX_SCRIPT: Final = 64 * 1024 * 1024
-
-
-class Unprepared(Exception):
-    """Something that the job needs cannot be had; the message is for the caller."""
 
 
 class Workspace:
@@ -40,6 +31,7 @@ class Workspace:
         self._drive = drive
         self._inputs = inputs
         self._artefacts = artefacts
+        self._preparation = Preparation(drive=drive, inputs=inputs)
 
     def directory(self, job_id: str) -> JobDir:
         """The directory of a job."""
@@ -79,40 +71,17 @@ class Workspace:
             return directory.make_directory(name, exist_ok=True)
 
     def prepare(self, job: JobRecord, abandoned: threading.Event) -> None:
-        """Fetch what the job names and write its configuration. Raises Unprepared, Abandoned,
-        OSError."""
-        directory = self.directory(job.job_id)
+        """Set up the job's directory. Raises Unprepared, Abandoned, OSError."""
         self.clear_temporary(job)
         self.release(job.job_id)
         if job.artefacts_of:
             self._require_artefacts(job)
             return
-
-        def fetch(url: str) -> str:
-            return str(self._inputs.fetch(job, url, abandoned))
-
         try:
-            access = access_of(job)
-            with Directory.open(directory.path) as own:
-                for path in (directory.work, directory.output, directory.temporary):
-                    _make_plain(own, path.name)
-                self.open_checkpoints(job).close()
-                if job.kind is JobKind.EVALUATION:
-                    with open(SCRIPT, "rb") as script:
-                        _place_script(own, script, self.script_name(job), abandoned)
-                    _place_evaluator(own, abandoned)
-                    config = process_config(job, fetch)
-                else:
-                    given = job.submission.training_config.framework.custom_script_path
-                    with self._drive.filesystem(access).open(given) as script:
-                        _place_script(own, script, self.script_name(job), abandoned)
-                    config = _training_config(job, fetch)
-            if job.resume_from:
-                self._drive.find(access, job.resume_from)
-        except (BadUrl, LimitReached) as error:
+            self.open_checkpoints(job).close()
+        except BadUrl as error:
             raise Unprepared(str(error)) from None
-        config["job_id"] = job.job_id
-        write_json(directory.config, config)
+        self._preparation.prepare(job, self.directory(job.job_id), abandoned)
 
     def output(self, job: JobRecord) -> Path:
         """Where the job's artefacts are, or those of the job that it only exports."""
@@ -127,12 +96,6 @@ class Workspace:
                 " checkpoint_id of one of its checkpoints, or submit it anew."
             ) from None
 
-    def script_name(self, job: JobRecord) -> str:
-        """The name of the job's script."""
-        if job.kind is JobKind.EVALUATION:
-            return SCRIPT.name
-        return job.submission.training_config.framework.custom_script_path.rsplit("/", 1)[-1]
-
     def script(self, job: JobRecord) -> Path:
         """The job's copy of its script, which it cannot write.
 
@@ -140,7 +103,7 @@ class Workspace:
         2, and never started, has it among its own files.
         """
         directory = self.directory(job.job_id)
-        script = directory.program / self.script_name(job)
+        script = directory.program / script_name(job)
         return script if script.is_file() else directory.work / script.name
 
     def checkpoints(
@@ -171,34 +134,3 @@ class Workspace:
     def release(self, job_id: str) -> None:
         """Let go of what was fetched for a job."""
         self._inputs.release(job_id)
-
-
-def _make_plain(own: Directory, name: str) -> None:
-    """Make a directory of the job's, in the place of anything else that is there."""
-    if own.exists(name) and not stat.S_ISDIR(own.stat(name).st_mode):
-        own.unlink(name)
-    own.make_directory(name, exist_ok=True).close()
-
-
-def _place_script(own: Directory, script: BinaryIO, name: str, abandoned: threading.Event) -> None:
-    """Copy the script to where the job's processes can read it and not write. Raises
-    LimitReached, Abandoned, OSError."""
-    remove_tree(own, PROGRAM)
-    with own.make_directory(PROGRAM) as program, program.create(name) as copy:
-        try:
-            copy_content(script.fileno(), copy.fileno(), abandoned, limit=_MAX_SCRIPT)
-        except LimitReached as error:
-            raise LimitReached(f"The script is too large: {error.strerror}.") from None
-        os.fchmod(copy.fileno(), 0o644)
-
-
-def _place_evaluator(own: Directory, abandoned: threading.Event) -> None:
-    """Copy what an evaluation's script needs beside it."""
-    with (
-        own.open_directory(PROGRAM) as program,
-        program.make_directory(EVALUATOR.name) as folder,
-    ):
-        for path in sorted(EVALUATOR.glob("*.py")):
-            with open(path, "rb") as module, folder.create(path.name) as copy:
-                copy_content(module.fileno(), copy.fileno(), abandoned)
-                os.fchmod(copy.fileno(), 0o644)
