@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from app.cli.audited import audited
 from app.cli.one_line import one_line
 from app.scaikey.permissions import PRESETS
 
@@ -87,8 +88,9 @@ def create(
     if expires is not None and expires.tzinfo is None:
         expires = expires.replace(tzinfo=UTC)
     from app.scaikey.api_keys import create_key
+    from app.telemetry.audit import Action, Target
 
-    with _database_errors():
+    with _database_errors(), audited(Action.KEY_CREATE) as change:
         made = create_key(
             _dsn(),
             tenant_id=tenant,
@@ -98,6 +100,12 @@ def create(
             name=name,
             expires_at=expires,
         )
+        change.target = Target("key", made.key.key_id, made.key.tenant_id)
+        change.details = {
+            "key_user_id": made.key.user_id,
+            "roles": ",".join(sorted(made.key.roles)),
+            "permissions": ",".join(sorted(made.key.permissions)),
+        }
     # Only the key on stdout, so that KEY=$(... keys create ...) works.
     click.echo(f"Created {made.key.key_id}. The key is not shown again:", err=True)
     click.echo(made.secret)
@@ -125,9 +133,11 @@ def list_(tenant: str | None) -> None:
 def revoke(key_id: str) -> None:
     """Revoke a key permanently, by the id that 'list' shows. Its open streams end."""
     from app.scaikey.api_keys import revoke_key
+    from app.telemetry.audit import Action, Target
 
-    with _database_errors():
+    with _database_errors(), audited(Action.KEY_REVOKE, Target("key", key_id)) as change:
         key = revoke_key(_dsn(), key_id)
+        change.target = Target("key", key.key_id, key.tenant_id)
     click.echo(f"{key.key_id} is revoked.")
 
 

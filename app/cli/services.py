@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from app.cli.audited import audited
 from app.cli.one_line import one_line
 from app.undumpable import make_undumpable
 
@@ -85,6 +86,7 @@ def issuer(rotate: bool) -> None:
     from app.database.settings import DatabaseSettings
     from app.issuer.keys import KeysUnusable, SigningKeys
     from app.issuer.settings import IssuerSettings, KeySettings
+    from app.telemetry.audit import Action, Target
     from app.telemetry.settings import TelemetrySettings
 
     environ = dict(os.environ)
@@ -93,7 +95,9 @@ def issuer(rotate: bool) -> None:
     with one_line(KeysUnusable, OSError, SettingsError):
         if rotate:
             folder = Path(KeySettings.from_env(environ).data_dir)
-            keys = SigningKeys.rotate(folder, now=datetime.now(UTC).timestamp())
+            with audited(Action.SIGNING_KEY_ROTATE) as change:
+                keys = SigningKeys.rotate(folder, now=datetime.now(UTC).timestamp())
+                change.target = Target("signing_key", keys.kid)
             click.echo(f"The next start will sign with the new key {keys.kid}.")
             return
         from app.issuer.server import run

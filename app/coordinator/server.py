@@ -47,6 +47,7 @@ from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.service.interceptor import ApiSecretInterceptor
 from app.coordinator.service.listening import _SERVICE, listen
 from app.coordinator.service.service import Parts, Service
+from app.coordinator.service.tracing import TraceInterceptor
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 from app.coordinator.storage.disk_reserve import Reserve
 from app.coordinator.submission.tenancy import Tenancy
@@ -54,6 +55,7 @@ from app.files.descriptors import raise_limit
 from app.files.walking import Limits
 from app.scaikey.http import open_session
 from app.scaikey.jwks import KeySetCache
+from app.telemetry.tracing import NoTracer, Tracer, open_tracer
 from app.undumpable import make_undumpable
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc
 
@@ -77,11 +79,19 @@ class Coordinator:
     """A running coordinator: an async context manager.
 
     Leaving it asks all runs to save a checkpoint and leave; they go on when
-    the next coordinator starts on the same data directory.
+    the next coordinator starts on the same data directory. The tracer stays the
+    caller's, who closes it; without one, nothing is recorded.
     """
 
-    def __init__(self, config: CoordinatorConfig, *, clock: Callable[[], int] = now_micros) -> None:
+    def __init__(
+        self,
+        config: CoordinatorConfig,
+        *,
+        clock: Callable[[], int] = now_micros,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._config = config
+        self._tracer = tracer or NoTracer()
         self._clock = clock
         self._resources = ExitStack()
         self._stopped = False
@@ -244,8 +254,9 @@ class Coordinator:
 
     def _make_server(self, parts: Parts) -> grpc.aio.Server:
         config = self._config
+        by_secret = ApiSecretInterceptor(api_secret=config.api_secret)
         server = grpc.aio.server(
-            interceptors=[ApiSecretInterceptor(api_secret=config.api_secret)],
+            interceptors=[TraceInterceptor(self._tracer), by_secret],
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", config.max_message_bytes),
@@ -303,14 +314,16 @@ async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | Non
             advice="Raise the hard limit (ulimit -Hn); below it, jobs and calls may have to wait.",
         )
     loop = asyncio.get_running_loop()
+    tracer = open_tracer(service_name="scaimind-coordinator")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with Coordinator(config) as coordinator:
+        async with Coordinator(config, tracer=tracer) as coordinator:
             if ready is not None:
                 ready(coordinator.port)
             await stop.wait()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+        await asyncio.to_thread(tracer.close)

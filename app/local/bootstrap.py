@@ -9,6 +9,8 @@ from app.database.migrate import migrate
 from app.local import example
 from app.local.data_dir import CannotStart, DataDir, write_secret
 from app.scaikey.api_keys import create_key, digest, found, lookup_statement
+from app.telemetry.audit import Action, Actor, Identity, Target, record
+from app.telemetry.logs import logger_to
 
 
 def prepare(dsn: str, data_dir: DataDir, tell: Callable[[str], None]) -> None:
@@ -41,6 +43,15 @@ def _make_key(dsn: str, data_dir: DataDir, tell: Callable[[str], None]) -> None:
         roles=("tenant_admin",),
         name="first start",
     )
+    with data_dir.logs.joinpath("audit.log").open("ab") as file:
+        record(
+            Action.KEY_CREATE,
+            by=Identity(Actor.OPERATOR),
+            on=Target("key", key.key.key_id, key.key.tenant_id),
+            log=logger_to(file),
+            key_user_id=key.key.user_id,
+            roles=",".join(sorted(key.key.roles)),
+        )
     write_secret(data_dir.api_key, key.secret)
     tell(
         f"API key of tenant {example.TENANT}, role tenant_admin: {key.secret} "

@@ -10,9 +10,10 @@ that somebody wrote.
 import logging
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 #: Of what was done; anything else is the code of the error, or `UNKNOWN`.
 OK: Final = "ok"
@@ -23,7 +24,7 @@ _MAX_TEXT: Final = 256
 _CUT: Final = "..."
 
 # Not `get_logger`: an audit trail must not depend on the level that operators want to read.
-_log: Any = structlog.wrap_logger(
+_log: FilteringBoundLogger = structlog.wrap_logger(
     None, wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG)
 )
 
@@ -93,9 +94,13 @@ def record(
     by: Identity,
     on: Target | None,
     outcome: str = OK,
+    log: FilteringBoundLogger | None = None,
     **details: str | int | None,
 ) -> None:
-    """Write one event. Texts are cut at 256 characters, and then end in three dots."""
+    """Write one event, to the process's log unless another one is given.
+
+    Texts are cut at 256 characters, and then end in three dots.
+    """
     fields: dict[str, str | int | None] = {
         "action": action.value,
         "outcome": outcome,
@@ -109,7 +114,7 @@ def record(
     if on is not None and on.tenant_id is not None:
         fields["target_tenant_id"] = on.tenant_id
     fields |= details
-    _log.info("audit", **{name: _bounded(value) for name, value in fields.items()})
+    (log or _log).info("audit", **{name: _bounded(value) for name, value in fields.items()})
 
 
 def _bounded(value: str | int | None) -> str | int | None:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from app.telemetry.redaction import Redaction
 from app.telemetry.settings import TelemetrySettings
@@ -33,14 +33,7 @@ def configure(
     """
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.StackInfoRenderer(),
-            structlog.processors.format_exc_info,
-            _Renderer(Redaction(known=known_secrets)),
-        ],
+        processors=_processors(known_secrets),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, _Output(out))),
         cache_logger_on_first_use=False,
@@ -52,6 +45,27 @@ def configure(
     root.setLevel(level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def logger_to(out: BinaryIO) -> FilteringBoundLogger:
+    """Make a logger whose lines have the same form, and go to `out` whatever is configured."""
+    made: FilteringBoundLogger = structlog.wrap_logger(
+        structlog.BytesLogger(cast(BinaryIO, _Output(out))),
+        processors=_processors(()),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+    )
+    return made
+
+
+def _processors(known_secrets: Iterable[str]) -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        _Renderer(Redaction(known=known_secrets)),
+    ]
 
 
 class _Output:

@@ -78,8 +78,9 @@ async def test_what_is_made_is_named(gateway: Gateway, events: list[Any]) -> Non
 async def test_a_retry_names_both_jobs(gateway: Gateway, events: list[Any]) -> None:
     (retry,) = [each for each in CHANGING if each.rpc == "RetryJob"]
     gateway.coordinator.answer("RetryJob", retry.response)
-    made = (await gateway.ask("POST", f"{JOBS}/parent/retry", json={})).json["data"]["job_id"]
-    assert (audited(events)["target_id"], audited(events)["created_id"]) == ("parent", made)
+    made = (await gateway.exchange(retry)).json["data"]
+    assert audited(events)["target_id"] == retry.path.split("/")[2] == made["parent_job_id"]
+    assert audited(events)["created_id"] == made["job_id"] != made["parent_job_id"]
 
 
 async def test_a_ticket_is_a_change_of_its_job(gateway: Gateway, events: list[Any]) -> None:

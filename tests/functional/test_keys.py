@@ -1,10 +1,12 @@
 """`keys` and `migrate` beside a stack that runs."""
 
+import json
 import re
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,14 @@ def run(stack: Stack, *arguments: str) -> "subprocess.CompletedProcess[str]":
         text=True,
         timeout=PATIENCE,
     )
+
+
+def audited(stderr: str) -> dict[str, Any]:
+    """The one audit event among what a command said."""
+    (line,) = (line for line in stderr.splitlines() if line.startswith("{"))
+    event: dict[str, Any] = json.loads(line)
+    assert event["event"] == "audit"
+    return event
 
 
 def status_of_jobs(stack: Stack, key: str) -> int:
@@ -44,6 +54,11 @@ def test_a_key_is_made_listed_and_revoked(stack: Stack) -> None:
     secret = made.stdout.strip()
     assert secret.startswith("sgk_")
     assert secret not in made.stderr
+    event = audited(made.stderr)
+    assert (event["action"], event["outcome"]) == ("key.create", "ok")
+    assert (event["actor"], event["target_tenant_id"]) == ("operator", "local")
+    assert (event["key_user_id"], event["roles"]) == ("alice", "tenant_viewer")
+    assert event["user_id"]
 
     listed = run(stack, "keys", "list", "--tenant", "local").stdout
     header, *rows = (line.split("\t") for line in listed.splitlines())
@@ -64,6 +79,8 @@ def test_a_key_is_made_listed_and_revoked(stack: Stack) -> None:
 
     revoked = run(stack, "keys", "revoke", row[0])
     assert revoked.returncode == 0, revoked.stderr
+    assert audited(revoked.stderr)["action"] == "key.revoke"
+    assert audited(revoked.stderr)["target_id"] == event["target_id"] == row[0]
     assert f"{row[0]}\tlocal\talice\trevoked" in run(stack, "keys", "list").stdout
     assert status_of_jobs(stack, secret) == 401
     assert status_of_jobs(stack, stack.key) == 200
@@ -84,19 +101,33 @@ def test_an_engineer_gets_permissions_one_by_one_and_an_expiry_is_listed(stack: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "says", "outcome"),
     [
-        (("revoke", "key_0"), "key_0"),
-        (("create", "--tenant", "t", "--user", "u"), "--role"),
-        (("create", "--tenant", "t", "--user", "u", "--role", "emperor"), "emperor"),
-        (("create", "--tenant", "a b", "--user", "u", "--role", "tenant_user"), "a b"),
+        (("revoke", "key_0"), "key_0", "UnknownKey"),
+        (("create", "--tenant", "t", "--user", "u"), "--role", None),
+        (("create", "--tenant", "t", "--user", "u", "--role", "emperor"), "emperor", "InvalidKey"),
+        (
+            ("create", "--tenant", "a b", "--user", "u", "--role", "tenant_user"),
+            "a b",
+            "InvalidKey",
+        ),
     ],
 )
-def test_what_cannot_be_done(stack: Stack, arguments: tuple[str, ...], says: str) -> None:
+def test_what_cannot_be_done(
+    stack: Stack, arguments: tuple[str, ...], says: str, outcome: str | None
+) -> None:
     done = run(stack, "keys", *arguments)
     assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    *events, line = done.stderr.splitlines()
     assert says in line
+    assert [json.loads(each)["outcome"] for each in events] == ([outcome] if outcome else [])
+
+
+def test_the_first_key_is_in_the_audit_trail(stack: Stack) -> None:
+    (line,) = (stack.data_dir / "logs" / "audit.log").read_text().splitlines()
+    event = audited(line)
+    assert (event["action"], event["roles"]) == ("key.create", "tenant_admin")
+    assert stack.key not in line
 
 
 def test_migrating_again_changes_nothing(stack: Stack) -> None:

@@ -1,6 +1,7 @@
 """Drives the scheduler: stores each step, tells the watchers, and carries its instructions out."""
 
 import asyncio
+import contextvars
 import sqlite3
 from collections.abc import Callable
 from typing import Final
@@ -9,6 +10,7 @@ import structlog
 
 from app.coordinator.engines.engine import Engine
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
+from app.coordinator.execution.decisions import decisions_in, recovered
 from app.coordinator.execution.job_tasks import JobTasks, pause
 from app.coordinator.execution.job_work import JobWork, never
 from app.coordinator.execution.run_spec import RunSpecs
@@ -17,7 +19,7 @@ from app.coordinator.failures import Backoff, CoordinatorStops, is_passing
 from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.secrets import JobSecrets
-from app.coordinator.jobs.states import RETRYABLE, RUNNING, TERMINAL, Status
+from app.coordinator.jobs.states import HOLDING, RETRYABLE, RUNNING, TERMINAL, Status
 from app.coordinator.jobs.store import Store
 from app.coordinator.scheduling.job_table import AT_ONCE
 from app.coordinator.scheduling.scheduler import Scheduler
@@ -94,6 +96,8 @@ class Controller:
         jobs = self._store.unfinished()
         problems = self.scheduler.restore(jobs)
         for job in jobs:
+            if job.status in HOLDING:
+                recovered(job).write()
             if problem := problems.get(job.job_id):
                 self._tasks.give_up(job, problem)
             elif job.status in (Status.SCHEDULING, Status.PREPARING):
@@ -172,10 +176,16 @@ class Controller:
                     status=job.status.name,
                     message=job.message,
                 )
+        for decision in decisions_in(transition):
+            decision.write()
+        # What a request sets going outlives it and may be another tenant's: not for its trace.
+        contextvars.Context().run(self._set_going, transition)
+        return transition
+
+    def _set_going(self, transition: Transition) -> None:
         for instruction in transition.instructions:
             self._carry_out(instruction)
         self._set_alarm()
-        return transition
 
     def end_for_memory(self, job_id: str, reason: str) -> None:
         """End a run at once, since the machine is short of memory. Raises sqlite3.Error."""

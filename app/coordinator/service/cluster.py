@@ -12,6 +12,7 @@ from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.states import HOLDING, WAITING
 from app.coordinator.service.base import Calls, page_size
 from app.coordinator.service.interceptor import Context, peer_of
+from app.telemetry.audit import Action, Actor, Identity, Target, record
 from generated.mindcoordinator.v1 import cluster_pb2, jobs_pb2, queue_pb2
 
 
@@ -77,6 +78,7 @@ class ClusterCalls(Calls):
                 request.node_id, force=request.force, reason=request.reason[:1000]
             )
         )
+        _record(Action.NODE_DRAIN, peer, request.node_id)
         return self._node_message(peer, request.node_id)
 
     async def EnableNode(
@@ -85,6 +87,7 @@ class ClusterCalls(Calls):
         """See the contract."""
         peer = peer_of(context)
         self._apply(lambda: self._scheduler.enable(request.node_id))
+        _record(Action.NODE_ENABLE, peer, request.node_id)
         return self._node_message(peer, request.node_id)
 
     async def GetQueueStatus(
@@ -159,3 +162,9 @@ def _newcomer(peer: Peer, queue_name: str, now: int) -> JobRecord:
         updated_at=now,
         queue_name=queue_name,
     )
+
+
+def _record(action: Action, peer: Peer, node_id: str) -> None:
+    """Write what was done to a node to the audit trail."""
+    who = Identity(Actor.USER, peer.tenant_id, peer.user_id or None)
+    record(action, by=who, on=Target("node", node_id))

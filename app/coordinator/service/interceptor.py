@@ -37,7 +37,7 @@ _CODES: Final[dict[type[RequestError], grpc.StatusCode]] = {
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 #: Health and reflection tell nothing of any tenant.
-_OPEN: Final = ("/grpc.health.", "/grpc.reflection.")
+OPEN: Final = ("/grpc.health.", "/grpc.reflection.")
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -63,10 +63,11 @@ def peer_of(context: Context) -> Peer:
 
 def metadata_of(context: Context) -> dict[str, str]:
     """The metadata of a call that is text."""
-    return _texts(context.invocation_metadata())
+    return texts_of(context.invocation_metadata())
 
 
-def _texts(metadata: Any) -> dict[str, str]:
+def texts_of(metadata: Any) -> dict[str, str]:
+    """The values of metadata that are text; of several under one key, the last."""
     return {key: value for key, value in metadata or () if isinstance(value, str)}
 
 
@@ -84,9 +85,9 @@ class ApiSecretInterceptor(grpc.aio.ServerInterceptor):
         """See grpc.aio.ServerInterceptor."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method or ""
-        if handler is None or method.startswith(_OPEN):
+        if handler is None or method.startswith(OPEN):
             return handler
-        given = _texts(handler_call_details.invocation_metadata).get("x-api-secret", "")
+        given = texts_of(handler_call_details.invocation_metadata).get("x-api-secret", "")
         admitted = hmac.compare_digest(given.encode(), self._secret)
         name = method.rpartition("/")[2]
         if handler.response_streaming:
