@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from aiohttp import hdrs, web
 
+from app.credentials import masked
 from app.errors import AUTH_TOKEN_MISSING, ApiError
 
 #: The code of the error that an answer carries, for the log and the audit trail.
@@ -20,11 +21,12 @@ def success(data: Any, *, status: int = 200, meta: Mapping[str, Any] | None = No
 
 
 def failure(error: ApiError, *, request_id: str) -> web.Response:
-    """Answer with what went wrong."""
-    told: dict[str, Any] = {"code": error.kind.code, "message": error.message}
+    """Answer with what went wrong, and with no credential, whoever wrote it into the request."""
+    told: dict[str, Any] = {"code": error.kind.code, "message": masked(error.message)}
     if error.details:
         told["details"] = [
-            {"field": problem.field, "message": problem.message} for problem in error.details
+            {"field": masked(problem.field), "message": masked(problem.message)}
+            for problem in error.details
         ]
     if error.retry_after is not None:
         told["retry_after"] = error.retry_after

@@ -24,6 +24,7 @@ from app.bridge.requests import (
     build_submit_job,
     build_validate_data,
 )
+from app.bridge.sent import Asked
 from app.bridge.settings import UpstreamSettings
 from app.caller import Caller, DownstreamTokens
 from app.errors import BrokenContract
@@ -353,7 +354,16 @@ class CoordinatorClient:
     ) -> JsonObject:
         metadata = call_metadata(caller, api_secret=self._settings.api_secret, tokens=tokens)
         timeout = deadline or self._settings.unary_timeout
-        with observed(method, self._observe, tracer=self._tracer, report=self._report) as traced:
+        secrets = [self._settings.api_secret, caller.subject_token]
+        if tokens is not None:
+            secrets += [tokens.scaidrive, tokens.scaiatlas]
+        with observed(
+            method,
+            self._observe,
+            tracer=self._tracer,
+            report=self._report,
+            asked=Asked(request, secrets),
+        ) as traced:
             response: R | None = await rpc(request, metadata=metadata + traced, timeout=timeout)
             if response is None:
                 raise BrokenContract(Breach.UNREADABLE, "the answer is not the right message")

@@ -16,6 +16,7 @@ from grpc import StatusCode
 from app import errors
 from app.bridge.contract.breaches import Breach
 from app.bridge.sanitise import loggable, presentable
+from app.bridge.sent import NOTHING_ASKED, Asked
 from app.errors import ApiError, BrokenContract, ErrorKind
 
 log = structlog.get_logger()
@@ -95,12 +96,19 @@ _TOO_LARGE = re.compile(
 )
 
 
-def to_api_error(error: grpc.aio.AioRpcError, *, method: str) -> ApiError:
+def to_api_error(
+    error: grpc.aio.AioRpcError,
+    *,
+    method: str,
+    asked: Asked = NOTHING_ASKED,
+) -> ApiError:
     """Turn the failure of a call of `method`, such as "GetJob", into the caller's error.
 
     Where that lacks anything of the coordinator's own words, they go to the
-    log event `scaimind_coordinator_error`.
+    log event `scaimind_coordinator_error`. What the caller sent may be repeated
+    to it; the credentials that went with the call are in neither.
     """
+    masker = asked.masker()
     code, detail = error.code(), error.details() or ""
     row = _row(code, method)
     kind = _kind(code, row, method)
@@ -110,9 +118,13 @@ def to_api_error(error: grpc.aio.AioRpcError, *, method: str) -> ApiError:
         kind = errors.PAYLOAD_TOO_LARGE
         row = _Row(kind, shown=False)
 
-    message = presentable(detail, from_failure=row.failure) if row.shown else None
+    message = (
+        presentable(detail, from_failure=row.failure, sent=asked.sent(), masker=masker)
+        if row.shown
+        else None
+    )
     if row.failure or (detail and message != detail):
-        _report(method, code.name, detail, error=row.failure)
+        _report(method, code.name, loggable(detail, masker=masker), error=row.failure)
     return ApiError(kind, message, retry_after=row.retry_after)
 
 
@@ -135,7 +147,7 @@ def _kind(code: StatusCode, row: _Row, method: str) -> ErrorKind:
 
 
 @contextmanager
-def translated_errors(*, method: str) -> Iterator[None]:
+def translated_errors(*, method: str, asked: Asked = NOTHING_ASKED) -> Iterator[None]:
     """Let nothing but `ApiError` and a real cancellation out of the calls made within.
 
     For a unary call, for opening a stream and for iterating over it. Await
@@ -145,10 +157,10 @@ def translated_errors(*, method: str) -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise to_api_error(error, method=method) from None
+        raise to_api_error(error, method=method, asked=asked) from None
     except grpc.aio.UsageError as error:
         # The channel is closed, or was while the call was being made.
-        _report(method, "UNAVAILABLE", str(error), error=False)
+        _report(method, "UNAVAILABLE", loggable(str(error)), error=False)
         raise ApiError(errors.SHUTTING_DOWN, retry_after=2) from None
     except grpc.aio.BaseError as error:
         raise BrokenContract(Breach.UNREADABLE, loggable(f"grpc: {error}")) from None
@@ -162,4 +174,4 @@ def translated_errors(*, method: str) -> Iterator[None]:
 
 def _report(method: str, code: str, detail: str, *, error: bool) -> None:
     emit = log.error if error else log.warning
-    emit("scaimind_coordinator_error", method=method, code=code, detail=loggable(detail))
+    emit("scaimind_coordinator_error", method=method, code=code, detail=detail)

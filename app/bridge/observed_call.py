@@ -10,6 +10,7 @@ import grpc
 from app.bridge.channel import SERVICE
 from app.bridge.contract.breaches import ReportBreach, log_breach
 from app.bridge.errors import translated_errors
+from app.bridge.sent import NOTHING_ASKED, Asked
 from app.errors import ApiError, BrokenContract
 from app.telemetry import trace_context
 from app.telemetry.trace_context import TRACEPARENT
@@ -31,6 +32,7 @@ def observed(
     *,
     tracer: Tracer,
     report: ReportBreach = log_breach,
+    asked: Asked = NOTHING_ASKED,
     stream: bool = False,
 ) -> Iterator[tuple[tuple[str, str], ...]]:
     """Make a call within, under the conditions of `translated_errors`.
@@ -47,7 +49,7 @@ def observed(
         name, SpanKind.CLIENT, parent=trace_context.current(), attributes=attributes
     ) as span:
         try:
-            with translated_errors(method=method):
+            with translated_errors(method=method, asked=asked):
                 try:
                     yield ((TRACEPARENT, str(span.context)),)
                 except grpc.aio.AioRpcError as error:

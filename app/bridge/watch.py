@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import orjson
+from google.protobuf.message import Message
 from typing_extensions import override
 
 from app.bridge.client import CoordinatorClient
@@ -13,6 +14,7 @@ from app.bridge.contract.logs import StreamCheck, check_page
 from app.bridge.converters import JsonObject, converter_of
 from app.bridge.metadata import call_metadata
 from app.bridge.observed_call import Observe, observed
+from app.bridge.sent import Asked
 from app.bridge.settings import UpstreamSettings
 from app.caller import Caller
 from app.errors import BrokenContract
@@ -101,7 +103,12 @@ class WatchClient(Upstream):
         )
         metadata, check = self._metadata(key), StreamCheck(request)
         with observed(
-            "WatchJob", self._observe, tracer=self._tracer, report=self._report, stream=True
+            "WatchJob",
+            self._observe,
+            tracer=self._tracer,
+            report=self._report,
+            asked=self._asked(request),
+            stream=True,
         ) as traced:
             # No deadline: it would bound the stream's whole life.
             call = self._stub.WatchJob(request, metadata=metadata + traced)
@@ -143,7 +150,11 @@ class WatchClient(Upstream):
     async def _read(self, key: JobKey, request: ListJobLogsRequest) -> LogPage:
         metadata, timeout = self._metadata(key), self._settings.unary_timeout
         with observed(
-            "ListJobLogs", self._observe, tracer=self._tracer, report=self._report
+            "ListJobLogs",
+            self._observe,
+            tracer=self._tracer,
+            report=self._report,
+            asked=self._asked(request),
         ) as traced:
             page: ListJobLogsResponse | None = await self._stub.ListJobLogs(
                 request, metadata=metadata + traced, timeout=timeout
@@ -158,6 +169,9 @@ class WatchClient(Upstream):
             first_offset=page.first_offset,
             last_offset=page.last_offset,
         )
+
+    def _asked(self, request: Message) -> Asked:
+        return Asked(request, (self._settings.api_secret,))
 
     def _metadata(self, key: JobKey) -> tuple[tuple[str, str], ...]:
         tenant = Caller(tenant_id=key.tenant_id, user_id=None)

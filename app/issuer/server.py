@@ -16,6 +16,7 @@ import orjson
 import structlog
 from aiohttp import hdrs, web
 
+from app.credentials import masked
 from app.database.errors import DatabaseError
 from app.database.pool import Pool
 from app.database.settings import DatabaseSettings
@@ -249,7 +250,7 @@ async def _answer_errors(request: web.Request, handler: Any) -> web.StreamRespon
         response: web.StreamResponse = await handler(request)
     except OAuthError as error:
         response = _json(
-            {"error": error.code, "error_description": error.description},
+            {"error": error.code, "error_description": masked(error.description)},
             status=error.status,
             headers=error.headers,
         )

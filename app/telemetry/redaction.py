@@ -1,59 +1,55 @@
-"""The last line of defence: no log line leaves with something that looks like a secret.
+"""The last line of defence: no log line leaves with a credential in it.
 
-No code should log a secret in the first place. This works on the finished
-JSON line, so that it reaches every field, nested ones and tracebacks included.
+No code should log one in the first place. This works on the finished JSON
+line, so that it reaches every field, nested ones and tracebacks included. What
+a credential is says `app.credentials`, for answers and logs alike.
 """
 
-import re
+import json
 from collections.abc import Iterable
+from typing import Any, Final
 
-MARK = b"[redacted]"
+import orjson
 
-# In a JSON string a quote is always escaped: an unescaped one ends the value.
-_IN_STRING = rb'(?:[^"\\]|\\.)'
+from app.credentials import MASK, Masker, is_value_of
+from app.shortening import shortened
 
-_SECRET_FORMS = re.compile(
-    rb"|".join(
-        (
-            # API keys of the platform, and stream tickets
-            rb"sg[kt]_[A-Za-z0-9_-]{8,}",
-            # JWS in compact form (RFC 7515): a header always begins with '{"', eyJ in base64url
-            rb"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*",
-            # Authorization headers (RFC 6750, RFC 7617)
-            rb"(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{8,}",
-            rb"(?<=[Bb]asic )[A-Za-z0-9+/=]{8,}",
-            # user:password@ of a URI (RFC 3986, 3.2.1)
-            rb'(?<=://)[^\s"\\/@:]*:(?:[^\s"\\@]|\\.)+(?=@)',
-            # password=... of a libpq connection string, quoted or plain
-            rb"(?<=password=)(?:'(?:[^'\"\\]|\\.)*'|(?:[^\s\"\\']|\\.)+)",
-        )
-    )
-)
-_SECRET_FIELDS = re.compile(
-    rb'("(?:[a-z_.-]*[_.-])?(?:authorization|password|passwd|secret|api_key|token|dsn|ticket)"'
-    rb'\s*:\s*")' + _IN_STRING + rb'+(?=")',
-    re.IGNORECASE,
-)
+#: What stands in a line for a credential.
+MARK: Final = MASK.encode()
+#: Characters of one text of a line. What is longer is cut.
+MAX_TEXT: Final = 32 * 1024
+#: Characters that are looked at behind it, so that no beginning of a credential stays.
+_BEYOND: Final = 4 * 1024
 
 
 class Redaction:
-    """Masks text that has the form of a secret, and given secrets.
-
-    Known secrets shorter than eight bytes are left to the forms: they would
-    match within ordinary words.
-    """
+    """Masks credentials by their names and forms, and given secrets; cuts long texts."""
 
     def __init__(self, *, known: Iterable[str] = ()) -> None:
-        encoded = sorted({value.encode() for value in known if len(value) >= 8}, key=len)
-        self._known = (
-            re.compile(b"|".join(re.escape(value) for value in reversed(encoded)))
-            if encoded
-            else None
-        )
+        self._masker = Masker(known)
 
     def __call__(self, line: bytes) -> bytes:
-        """Return the line, a JSON text, with every secret replaced by the mark."""
-        if self._known is not None:
-            line = self._known.sub(MARK, line)
-        line = _SECRET_FIELDS.sub(rb"\g<1>" + MARK, line)
-        return _SECRET_FORMS.sub(MARK, line)
+        """The line, a JSON object, as it may be logged."""
+        try:
+            event = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            # Lone surrogates and numbers that are none.
+            event = json.loads(line)
+        redacted = self._redacted(event)
+        if redacted == event:
+            return line
+        try:
+            return orjson.dumps(redacted)
+        except orjson.JSONEncodeError:
+            return json.dumps(redacted).encode()
+
+    def _redacted(self, value: Any, name: str = "") -> Any:
+        if isinstance(value, str):
+            if name and is_value_of(name, value):
+                return MASK
+            return shortened(self._masker(value[: MAX_TEXT + _BEYOND]), MAX_TEXT)
+        if isinstance(value, dict):
+            return {self._masker(key): self._redacted(item, key) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._redacted(item, name) for item in value]
+        return value
