@@ -54,7 +54,7 @@ async def what_it_did(machine: Machine, body: str) -> list[str]:
     async with machine.client() as client:
         job_id = await client.submit(script(_TRIES + body))
     (told,) = await all_is_well(machine, job_id)
-    assert status_of(told.job) == "COMPLETED", told.messages
+    assert status_of(told.job) == "COMPLETED", "\n".join(told.messages)
     assert not [line for line in told.messages if " DONE " in line and line[0] != "("], (
         told.messages
     )
