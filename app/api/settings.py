@@ -74,6 +74,8 @@ class CorsSettings(Section):
         "Allowed origins, separated by commas: `https://app.example.com`, in lower case, "
         "with the port if it is not the default; `*` allows all. By default none is allowed.",
         pattern=r"\*|https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?",
+        form="an origin as browsers send it: `https://` or `http://`, a host in lower case, a "
+        "port if it is not the default, and nothing behind that, not even a slash; or `*`",
     )
     max_age: int = setting(
         600,

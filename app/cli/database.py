@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.audited import audited
+from app.cli.invocation import stack_name
 from app.cli.one_line import one_line
 from app.scaikey.permissions import PRESETS
 
@@ -182,8 +183,8 @@ def _dsn() -> str:
         dsn = running_dsn(data_dir)
         if dsn is None:
             raise click.ClickException(
-                f"No database: 'up' is not running on {data_dir.root}. Start it, "
-                "or set SCAIMIND_DATABASE_DSN."
+                f"No database: {stack_name(os.environ)} is not running on {data_dir.root}. "
+                "Start it, or set SCAIMIND_DATABASE_DSN."
             )
         environ["SCAIMIND_DATABASE_DSN"] = dsn
     return DatabaseSettings.from_env(environ).dsn

@@ -4,15 +4,21 @@ Each command imports what it needs when it runs, so that `--help` and the
 small commands start at once. What went wrong is one line and a status of 1.
 """
 
+import os
 import sys
 
 import click
 
 from app.cli import checks, database, reference, services, stack
+from app.cli.variables import unknown_variables
+
+#: They name unknown variables in their own logs.
+_WITH_LOGS = frozenset({"serve", "coordinator", "issuer"})
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """ScaiMind's gateway: REST and Server-Sent Events in front of MindCoordinator.
 
     Settings come from SCAIMIND_* environment variables; 'settings' lists them.
@@ -24,6 +30,9 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger("warning"),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    if context.invoked_subcommand not in _WITH_LOGS:
+        for each in unknown_variables(os.environ):
+            click.echo(f"Warning: {each.text}", err=True)
 
 
 for _command in (

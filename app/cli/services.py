@@ -26,7 +26,7 @@ def serve() -> None:
     from app.gateway.settings import Settings
 
     with one_line(OSError, SettingsError):
-        run(Settings.from_env(os.environ))
+        run(Settings.from_env(os.environ), unknown=_unknown())
 
 
 @click.command()
@@ -48,6 +48,7 @@ def coordinator(config_file: Path | None) -> None:
     from app.coordinator import BadConfig, CoordinatorConfig, serve
     from app.telemetry import logs
     from app.telemetry.settings import TelemetrySettings
+    from app.telemetry.startup import log_unknown
 
     with one_line(BadConfig, SettingsError):
         config = CoordinatorConfig.from_env(os.environ, file=config_file)
@@ -56,6 +57,7 @@ def coordinator(config_file: Path | None) -> None:
             out=sys.stdout.buffer,
             known_secrets=(config.api_secret,),
         )
+        log_unknown(_unknown())
         asyncio.run(serve(config))
 
 
@@ -106,4 +108,12 @@ def issuer(rotate: bool) -> None:
             IssuerSettings.from_env(environ),
             database=DatabaseSettings.from_env(environ),
             telemetry=TelemetrySettings.from_env(environ),
+            unknown=_unknown(),
         )
+
+
+def _unknown() -> dict[str, str]:
+    """Return the variables that no program reads, each with the one that may be meant."""
+    from app.cli.variables import unknown_variables
+
+    return {each.variable: each.meant for each in unknown_variables(os.environ)}

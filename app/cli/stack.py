@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from app.cli.invocation import command_line, stack_name
 from app.cli.one_line import one_line
 from app.undumpable import make_undumpable
 
@@ -25,8 +26,9 @@ def up() -> None:
                                   any of them: use that identity provider
                                   instead of starting a token issuer
 
-    The first start creates an API key of tenant 'local', prints it and stores it
-    in <data dir>/api-key. Ctrl-C stops everything; running jobs resume later.
+    The first start creates an API key of tenant 'local' and stores it in
+    <data dir>/api-key; on a terminal it is printed, too. Ctrl-C stops everything; running
+    jobs resume later.
     """
     make_undumpable()
     from app.configuration.section import SettingsError
@@ -36,7 +38,14 @@ def up() -> None:
 
     with one_line(BadConfig, CannotStart, OSError, SettingsError):
         config = supervisor.Config.from_env(os.environ)
-        asyncio.run(supervisor.up(config, tell=_tell))
+        asyncio.run(
+            supervisor.up(
+                config,
+                tell=_tell,
+                show_key=sys.stdout.isatty(),
+                token_command=command_line(os.environ, "token", data_dir=config.data_dir),
+            )
+        )
 
 
 @click.command()
@@ -63,7 +72,8 @@ def token(audience: str) -> None:
         api_key = os.environ.get("SCAIMIND_API_KEY") or data_dir.api_key.read_text().strip()
     except OSError as error:
         raise click.ClickException(
-            f"{error.filename} cannot be read. Has 'up' been started on {data_dir.root}?"
+            f"{error.filename} cannot be read: {error.strerror}. "
+            f"Has {stack_name(os.environ)} been started on {data_dir.root}?"
         ) from None
     with one_line(NoToken, SettingsError):
         settings = IssuerSettings.from_env(environ)

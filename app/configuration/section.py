@@ -62,12 +62,14 @@ def optional(text: str, *, url: bool = False) -> str:
     return value
 
 
-def optional_names(text: str, *, pattern: str) -> tuple[str, ...]:
+def optional_names(text: str, *, pattern: str, form: str) -> tuple[str, ...]:
     """Declare a comma-separated list of names, empty by default.
 
-    `pattern` is a regular expression that each must match in full.
+    `pattern` is a regular expression that each must match in full; `form` says so to people.
     """
-    value: tuple[str, ...] = field(default=(), metadata={"text": text, "pattern": pattern})
+    value: tuple[str, ...] = field(
+        default=(), metadata={"text": text, "pattern": pattern, "form": form}
+    )
     return value
 
 
@@ -119,6 +121,14 @@ class Section:
     def variable(cls, name: str) -> str:
         """Return the environment variable of a field."""
         return cls.PREFIX + name.upper()
+
+    @classmethod
+    def variables(cls) -> Iterator[str]:
+        """Yield every variable that is read: those that name files, and former ones, too."""
+        for each in fields(cls):
+            suffixes = ("", "_FILE") if each.metadata.get("secret") else ("",)
+            for name in filter(None, (cls.variable(each.name), cls._former(each.name))):
+                yield from (name + suffix for suffix in suffixes)
 
     @classmethod
     def renamed(cls, environ: Mapping[str, str]) -> list[Renamed]:
@@ -228,12 +238,13 @@ class _Environment(Env):
     ) -> tuple[str, ...]:
         given = (name.strip() for name in self._given.get(variable, "").split(","))
         names = tuple(name for name in given if name)
-        for name in names:
+        for number, name in enumerate(names, start=1):
             try:
                 for check in validate:
                     check(name)
             except ValidationError as error:
-                self._found.append(f"{variable}: {' '.join(map(str, error.messages))}")
+                told = " ".join(map(str, error.messages))
+                self._found.append(f"{variable}: entry {number} {told}")
         return names or default
 
     def problems(self) -> list[str]:
@@ -269,7 +280,7 @@ def _validators(setting: "Field[Any]") -> list[Any]:
     if about.get("one_of"):
         found.append(validate.OneOf(about["one_of"]))
     if about.get("pattern"):
-        text = "Each must have the form described for this setting."
+        text = f"must be {about['form']}."
         found.append(validate.Regexp(rf"\A(?:{about['pattern']})\Z", error=text))
     if about.get("url"):
         found.append(_url_or_nothing)

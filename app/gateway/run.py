@@ -4,30 +4,35 @@ import asyncio
 import logging
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 import uvloop
 
 from app import __version__
+from app.configuration.listening import listening_socket
 from app.gateway.application import create_app
 from app.gateway.commit import running_commit
 from app.gateway.file_limits import raise_limit
 from app.gateway.http_server import serve
 from app.gateway.settings import Settings
 from app.telemetry import logs
+from app.telemetry.startup import log_unknown
 from app.telemetry.tracing import open_tracer
 
 log = structlog.get_logger()
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, *, unknown: Mapping[str, str] = MappingProxyType({})) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    Raises `OSError` if the address cannot be listened on, and `SettingsError`
-    if a file that the settings name cannot be used.
+    `unknown` are variables that no program reads, each with the one that may be meant. Raises
+    `SettingsError` if the address cannot be listened on, or a file that the settings name
+    cannot be used.
     """
     logs.configure(
         settings.telemetry,
@@ -41,6 +46,7 @@ def run(settings: Settings) -> None:
     logging.captureWarnings(True)
     for each in settings.renamed:
         log.warning("setting_renamed", variable=each.former, use=each.variable)
+    log_unknown(unknown)
     raise_limit(settings.hub)
     with ExitStack() as stack:
         tracer = open_tracer(service_name="scaimind-gateway")
@@ -61,11 +67,8 @@ def run(settings: Settings) -> None:
 
 def _listen(settings: Settings) -> socket.socket:
     """Bind the address first: a port in use is reported before anything starts."""
-    host, port = settings.server.host, settings.server.port
-    family, _, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    return socket.create_server(address[:2], family=family, backlog=1024)
+    server = settings.server
+    return listening_socket(server.host, server.port, prefix=server.PREFIX, backlog=1024)
 
 
 def _url(listening: socket.socket) -> str:

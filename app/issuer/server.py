@@ -3,12 +3,12 @@
 import base64
 import hmac
 import logging
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -16,6 +16,7 @@ import orjson
 import structlog
 from aiohttp import hdrs, web
 
+from app.configuration.listening import listening_socket
 from app.credentials import masked
 from app.database.errors import DatabaseError
 from app.database.pool import Pool
@@ -26,6 +27,7 @@ from app.issuer.tokens import AUDIENCES, Minted, Subject, SubjectRefused, TokenM
 from app.scaikey import api_keys
 from app.telemetry import logs
 from app.telemetry.settings import TelemetrySettings
+from app.telemetry.startup import log_unknown
 
 log = structlog.get_logger()
 
@@ -84,22 +86,33 @@ def create_issuer(
 
 
 def run(
-    settings: IssuerSettings, *, database: DatabaseSettings, telemetry: TelemetrySettings
+    settings: IssuerSettings,
+    *,
+    database: DatabaseSettings,
+    telemetry: TelemetrySettings,
+    unknown: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Raises `OSError` and `KeysUnusable`."""
+    """Serve until SIGINT or SIGTERM.
+
+    `unknown` are variables that no program reads, each with the one that may be meant. Raises
+    `OSError`, `KeysUnusable`, and `SettingsError` if the address cannot be listened on.
+    """
     logs.configure(
         telemetry,
         out=sys.stdout.buffer,
         known_secrets=(settings.client_secret, database.dsn),
     )
     logging.captureWarnings(True)
+    log_unknown(unknown)
     keys = SigningKeys.load(
         Path(settings.data_dir),
         now=time.time(),
         max_age=settings.key_max_age,
         longest_lifetime=settings.longest_lifetime,
     )
-    with closing(_listen(settings)) as listening:
+    with closing(
+        listening_socket(settings.host, settings.port, prefix=settings.PREFIX)
+    ) as listening:
         log.info("issuer_starting", port=listening.getsockname()[1], kid=keys.kid)
         web.run_app(
             create_issuer(settings, database=database, keys=keys),
@@ -267,10 +280,3 @@ def _json(
         # RFC 6749, 5.1
         headers={hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache", **(headers or {})},
     )
-
-
-def _listen(settings: IssuerSettings) -> socket.socket:
-    family, _, _, _, address = socket.getaddrinfo(
-        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    return socket.create_server(address[:2], family=family)

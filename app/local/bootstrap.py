@@ -13,14 +13,17 @@ from app.telemetry.audit import Action, Actor, Identity, Target, record
 from app.telemetry.logs import logger_to
 
 
-def prepare(dsn: str, data_dir: DataDir, tell: Callable[[str], None]) -> None:
-    """Migrate, and make sure of the key. Blocks. Raises `CannotStart`."""
+def prepare(dsn: str, data_dir: DataDir, tell: Callable[[str], None], *, show_key: bool) -> None:
+    """Migrate, and make sure of the key. Blocks. Raises `CannotStart`.
+
+    A new key is told itself only with `show_key`: what is no terminal may be kept.
+    """
     try:
         migration = migrate(dsn)
         if migration.changed:
             tell(f"Migrated the database's schema to revision {migration.after}")
         if not _key_is_known(dsn, data_dir):
-            _make_key(dsn, data_dir, tell)
+            _make_key(dsn, data_dir, tell, show_key=show_key)
     except DatabaseError as error:
         raise CannotStart(f"The database is not usable: {error}") from error
 
@@ -35,7 +38,7 @@ def _key_is_known(dsn: str, data_dir: DataDir) -> bool:
     return False
 
 
-def _make_key(dsn: str, data_dir: DataDir, tell: Callable[[str], None]) -> None:
+def _make_key(dsn: str, data_dir: DataDir, tell: Callable[[str], None], *, show_key: bool) -> None:
     key = create_key(
         dsn,
         tenant_id=example.TENANT,
@@ -53,7 +56,5 @@ def _make_key(dsn: str, data_dir: DataDir, tell: Callable[[str], None]) -> None:
             roles=",".join(sorted(key.key.roles)),
         )
     write_secret(data_dir.api_key, key.secret)
-    tell(
-        f"API key of tenant {example.TENANT}, role tenant_admin: {key.secret} "
-        f"(kept in {data_dir.api_key})"
-    )
+    told = f"{key.secret} (kept in {data_dir.api_key})" if show_key else f"in {data_dir.api_key}"
+    tell(f"API key of tenant {example.TENANT}, role tenant_admin: {told}")

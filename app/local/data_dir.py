@@ -1,5 +1,6 @@
 """The data directory: where everything lives that has to survive a restart."""
 
+import errno
 import fcntl
 import os
 import secrets
@@ -44,9 +45,13 @@ class DataDir:
             with tempfile.TemporaryFile(dir=self.root) as probe:
                 probe.write(b"0" * 4096)
         except OSError as error:
+            remedy = (
+                "Free some space, or set SCAIMIND_DATA_DIR to a directory elsewhere."
+                if error.errno in (errno.ENOSPC, errno.EDQUOT)
+                else "Set SCAIMIND_DATA_DIR to a directory that you can write to."
+            )
             raise CannotStart(
-                f"The data directory {self.root} is not usable: {error.strerror}. "
-                "Set SCAIMIND_DATA_DIR to a directory that you can write to."
+                f"The data directory {self.root} is not usable: {error.strerror}. {remedy}"
             ) from error
 
     @contextmanager

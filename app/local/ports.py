@@ -6,6 +6,7 @@ import socket
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from app.configuration.listening import cannot_listen
 from app.local.data_dir import CannotStart
 
 #: Where the coordinator and the issuer listen. Below the range from which
@@ -27,11 +28,8 @@ def free_port(host: str, port: int) -> int:
             probe.bind(address)
             probe.listen()
             return int(probe.getsockname()[1])
-    except OSError as error:
-        raise CannotStart(
-            f"Port {port} of {host} is not available: {error.strerror}. "
-            "Set SCAIMIND_PORT to another port, or stop the program that uses it."
-        ) from error
+    except (OSError, UnicodeError) as error:
+        raise CannotStart(cannot_listen(error, host=host, port=port)) from error
 
 
 def internal_port(whose: str, ports: range) -> int:

@@ -102,14 +102,22 @@ class Config:
         )
 
 
-async def up(config: Config, *, tell: Callable[[str], None]) -> None:
+async def up(
+    config: Config,
+    *,
+    tell: Callable[[str], None],
+    show_key: bool = False,
+    token_command: str = "python -m app token",
+) -> None:
     """Run everything until SIGINT, SIGTERM or SIGHUP.
 
-    `tell` is given lines for the terminal, and must not raise. Raises
-    `CannotStart`. Nothing that was started is left when this returns or
-    raises.
+    `tell` is given lines for the terminal, and must not raise. The API key of a first start
+    is among them only with `show_key`. `token_command` is what a person types for a token.
+    Raises `CannotStart`. Nothing that was started is left when this returns or raises.
     """
-    run = asyncio.ensure_future(_Run(config, tell).run())
+    run = asyncio.ensure_future(
+        _Run(config, tell, show_key=show_key, token_command=token_command).run()
+    )
     stopping = False
 
     def stop() -> None:
@@ -135,9 +143,13 @@ async def up(config: Config, *, tell: Callable[[str], None]) -> None:
 class _Run:
     """One life of the stack."""
 
-    def __init__(self, config: Config, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Config, tell: Callable[[str], None], *, show_key: bool, token_command: str
+    ) -> None:
         self.config = config
         self.tell = tell
+        self.show_key = show_key
+        self.token_command = token_command
         self.data_dir = DataDir(config.data_dir)
         self.environ = dict(config.environ)
         self.services: list[Service] = []
@@ -177,7 +189,7 @@ class _Run:
             await self._until_ready(f"{url_of(host, port)}/health/ready")
             if self.config.own_issuer:
                 await self._until_ready(f"{self.issuer_url}/health")
-                self.tell(f"Tokens: {self.issuer_url} ('python -m app token' prints one)")
+                self.tell(f"Tokens: {self.issuer_url} (to print one: {self.token_command})")
             self.tell(
                 f"Ready: {url_of(host, port)} (API key: {self.data_dir.api_key}, "
                 f"logs: {self.data_dir.logs})"
@@ -257,7 +269,7 @@ class _Run:
         from app.local.bootstrap import prepare
 
         dsn = DatabaseSettings.from_env(self.environ).dsn
-        await asyncio.to_thread(prepare, dsn, self.data_dir, self.tell)
+        await asyncio.to_thread(prepare, dsn, self.data_dir, self.tell, show_key=self.show_key)
 
     async def _start(
         self,

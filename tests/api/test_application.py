@@ -61,11 +61,11 @@ class Process:
 
 
 @asynccontextmanager
-async def serving(settings: Mapping[str, str]) -> AsyncIterator[Process]:
+async def serving(settings: Mapping[str, str], *, script: str = SERVE) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        SERVE,
+        script,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={"PATH": os.environ["PATH"], "GRPC_VERBOSITY": "NONE", **settings},
@@ -123,6 +123,17 @@ async def test_former_names_of_settings_are_logged_with_the_new_ones(
             line = await gateway.event("setting_renamed")
             assert line["variable"] == f"SCAIMIND_COORDINATOR_{name}"
             assert line["use"] == f"SCAIMIND_UPSTREAM_{name}"
+        await gateway.event("gateway_ready_to_serve")
+        assert await gateway.stop(signal.SIGTERM) == 0
+
+
+async def test_a_variable_that_no_program_reads_is_logged(environ: Mapping[str, str]) -> None:
+    command = "from app.cli.main import main; main(['serve'])"
+    async with serving({**environ, "SCAIMIND_HUB_LINGRE": "3"}, script=command) as gateway:
+        line = await gateway.event("setting_unknown")
+        assert line["level"] == "warning"
+        assert line["variable"] == "SCAIMIND_HUB_LINGRE"
+        assert line["did_you_mean"] == "SCAIMIND_HUB_LINGER"
         await gateway.event("gateway_ready_to_serve")
         assert await gateway.stop(signal.SIGTERM) == 0
 

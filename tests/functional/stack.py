@@ -42,9 +42,10 @@ def start(
     within: Sequence[str] = (),
     command: Sequence[str] = IN_CHECKOUT,
     cwd: Path | str = PROJECT,
+    stdout: int = subprocess.PIPE,
     **settings: str,
 ) -> "subprocess.Popen[str]":
-    """Start `up`, in a session of its own; what it says comes through a pipe.
+    """Start `up`, in a session of its own; what it says comes through a pipe, or goes to `stdout`.
 
     `within` is a command that becomes the one behind it; `command` is the server's.
     """
@@ -54,7 +55,7 @@ def start(
         cwd=cwd,
         env=environ(data_dir, **settings),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
@@ -79,7 +80,9 @@ class Stack:
         self.url = ""
         self.port = ""
         self._said_more = threading.Condition()
-        self.process = start(data_dir, within=within, command=command, cwd=cwd, **settings)
+        self.process = start(
+            data_dir, within=within, command=command, cwd=cwd, stdout=subprocess.PIPE, **settings
+        )
         self._reader = threading.Thread(target=self._read, name="up's output")
         self._reader.start()
 
@@ -199,8 +202,7 @@ class Stack:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if not line.startswith("API key of "):  # shown on purpose, once
-                written("up", line)
+            written("up", line)
             with self._said_more:
                 self.lines.append(line.rstrip("\n"))
                 self._said_more.notify_all()

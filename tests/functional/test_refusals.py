@@ -45,6 +45,33 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     assert not (tmp_path / "var").exists(), "something was started before the port was looked at"
 
 
+@pytest.mark.parametrize("command", ["up", "serve", "issuer"])
+@pytest.mark.parametrize(
+    "host", ["gateway.invalid", "http://0.0.0.0", "198.51.100.7", "127.0.0.1:8080", "a..b"]
+)
+def test_a_host_that_is_not_this_machine(tmp_path: Path, host: str, command: str) -> None:
+    variable = "SCAIMIND_ISSUER_HOST" if command == "issuer" else "SCAIMIND_HOST"
+    done = subprocess.run(
+        (sys.executable, "-m", "app", command),
+        cwd=PROJECT,
+        env=environ(
+            tmp_path / "var",
+            **{variable: host},
+            SCAIMIND_UPSTREAM_ADDRESS="127.0.0.1:1",
+            SCAIMIND_UPSTREAM_API_SECRET="the-api-secret",
+            SCAIMIND_DATABASE_DSN="postgresql://127.0.0.1:1/x",
+            SCAIMIND_ISSUER_CLIENT_SECRET="the-client-secret",
+        ),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: {variable}: {host!r}")
+    assert "127.0.0.1 to be reached from here alone" in line
+
+
 @pytest.mark.parametrize("port", ["http", "70000"])
 def test_a_port_that_is_none(tmp_path: Path, port: str) -> None:
     assert "SCAIMIND_PORT" in refused(tmp_path / "var", SCAIMIND_PORT=port)
@@ -140,6 +167,21 @@ def test_no_python_that_is_new_enough(tmp_path: Path, found: str | None) -> None
     assert line.startswith("Python 3.11 or newer is needed")
     assert (found or "none") in line
     assert not (tmp_path / "venv").exists()
+
+
+def test_a_python_without_the_packages() -> None:
+    # -S: as a Python into which nothing was installed.
+    done = subprocess.run(
+        (sys.executable, "-S", "-m", "app", "token"),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: {sys.executable} lacks the package ")
+    assert "scripts/run" in line
 
 
 def _which(name: str) -> Path:

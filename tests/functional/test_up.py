@@ -1,15 +1,20 @@
 """Start, stop, crash and start again: nothing is lost, and nothing is left behind."""
 
+import json
 import os
+import pty
+import re
 import signal
 import stat
+import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.functional.stack import PATIENCE, Stack, gone, start
+from tests.functional.stack import PATIENCE, PROJECT, Stack, gone, start
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -41,7 +46,9 @@ def test_the_second_start_knows_what_the_first_one_did(tmp_path: Path) -> None:
     script = data_dir / "drive" / "local" / "train.py"
     with Stack(data_dir) as first:
         key = first.key
-        assert sum(key in line for line in first.lines) == 1
+        assert not any(key in line for line in first.lines)
+        (told,) = (line for line in first.lines if line.startswith("API key of tenant local"))
+        assert told.endswith(f" in {data_dir / 'api-key'}")
         assert sum(first.url in line for line in first.lines) == 1
         job_id = first.submit(steps="50")
         first.await_status(job_id, "COMPLETED")
@@ -54,6 +61,47 @@ def test_the_second_start_knows_what_the_first_one_did(tmp_path: Path) -> None:
         assert second.get(f"/jobs/{job_id}")["status"] == "COMPLETED"
         assert second.log(job_id) == log
     assert script.read_text().endswith("# mine\n")
+
+
+def test_a_first_start_shows_the_key_on_a_terminal(tmp_path: Path) -> None:
+    data_dir = tmp_path / "var"
+    ours, theirs = pty.openpty()
+    with open(ours, encoding="utf-8", errors="replace", newline="\n") as said:
+        process = start(data_dir, stdout=theirs)
+        os.close(theirs)
+        lines = [said.readline()]
+        while "Ready: " not in lines[-1]:
+            assert process.poll() is None, lines
+            lines.append(said.readline())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+    key = (data_dir / "api-key").read_text().strip()
+    assert sum(key in line for line in lines) == 1
+
+
+def test_the_banners_command_prints_a_token(stack: Stack) -> None:
+    (line,) = (each for each in stack.lines if each.startswith("Tokens: "))
+    command = line.partition("(to print one: ")[2].removesuffix(")")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("SCAIMIND_")}
+    done = subprocess.run(
+        ("sh", "-c", command),
+        cwd=PROJECT,
+        env=ours,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(".") == 2
+
+
+def test_the_bare_address_and_the_version_are_for_browsers_and_tools(stack: Stack) -> None:
+    with urllib.request.urlopen(f"{stack.url}/", timeout=PATIENCE) as page:
+        assert page.url == f"{stack.url}/v1/modules/scaimind/docs"
+    with urllib.request.urlopen(f"{stack.url}/version", timeout=PATIENCE) as answer:
+        version = json.load(answer)["data"]
+    assert version["name"] == "scaimind-gateway"
+    assert version["commit"] is None or re.fullmatch(r"[0-9a-f]{40}", version["commit"])
 
 
 def test_secrets_are_for_their_owner_alone(stack: Stack) -> None:

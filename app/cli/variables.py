@@ -1,0 +1,82 @@
+"""The variables that the project's programs read, and those set that none of them does."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PREFIX = "SCAIMIND_"
+
+#: Read where there is no section: by the command line, by scripts/, by training scripts.
+_ALONE = frozenset(
+    {
+        "SCAIMIND_API_KEY",
+        "SCAIMIND_CHECKPOINT_DIR",
+        "SCAIMIND_DATA_DIR",
+        "SCAIMIND_GPUS",
+        "SCAIMIND_INVOKED_AS",
+        "SCAIMIND_JOB_CONFIG",
+        "SCAIMIND_JOB_ID",
+        "SCAIMIND_METRICS_FILE",
+        "SCAIMIND_NODE_ID",
+        "SCAIMIND_OUTPUT_DIR",
+        "SCAIMIND_RESUME_FROM",
+        "SCAIMIND_RUN_DIRECTORY",
+        "SCAIMIND_VENV",
+        "SCAIMIND_WORKER_RULES",
+    }
+)
+#: What Kubernetes sets for each service of a namespace, unless enableServiceLinks is false.
+_SERVICE_LINK = re.compile(
+    r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A variable that no program reads."""
+
+    variable: str
+    #: The known variable that is meant, perhaps; empty if none is like it.
+    meant: str
+
+    @property
+    def text(self) -> str:
+        """A line for people."""
+        hint = f" Did you mean {self.meant}?" if self.meant else ""
+        return f"{self.variable} is set, but no program reads it.{hint}"
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[Unknown]:
+    """Return the variables that begin with SCAIMIND_ and that no program reads, in order."""
+    ours = {each for each in environ if each.upper().startswith(PREFIX)} - _ALONE
+    if not ours:
+        return []  # Knowing all settings takes a while.
+    known = known_variables()
+    odd = sorted(each for each in ours - known if not _is_service_link(each, environ[each]))
+    return [Unknown(_printable(each), _closest(each, known)) for each in odd]
+
+
+def known_variables() -> frozenset[str]:
+    """Return every variable that one of the programs reads."""
+    from app.configuration.section import Section
+    from app.coordinator.settings.coordinator import FILE_VARIABLE, CoordinatorConfig
+    from app.gateway.settings import SECTIONS
+    from app.issuer.settings import IssuerSettings
+
+    sections: list[type[Section]] = [*SECTIONS.values(), IssuerSettings, CoordinatorConfig]
+    return _ALONE.union([FILE_VARIABLE], *(section.variables() for section in sections))
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    if not _SERVICE_LINK.fullmatch(variable):
+        return False
+    return "://" in value or variable.endswith("_ADDR") or "_SERVICE_" in variable
+
+
+def _closest(variable: str, known: frozenset[str]) -> str:
+    return next(iter(difflib.get_close_matches(variable.upper(), known, n=1, cutoff=0.8)), "")
+
+
+def _printable(variable: str) -> str:
+    return variable if variable.isprintable() else repr(variable)
