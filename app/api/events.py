@@ -11,16 +11,21 @@ _BOOKMARK = Event(
 _END = Event("end", "The last event: everything that was requested has been delivered.", EndEvent())
 _ERROR = Event("error", "The last event: the stream ended with an error.", ErrorEvent())
 
+_GAP = Event(
+    "gap", "Entries or snapshots that cannot be delivered, or whose id is unknown.", GapEvent()
+)
+
 LOG_EVENTS = (
     _BOOKMARK,
     Event("log", "A log entry. Entries arrive in order, each once.", "LogEntry"),
-    Event("gap", "Entries that cannot be delivered.", GapEvent()),
+    _GAP,
     _END,
     _ERROR,
 )
 METRICS_EVENTS = (
     _BOOKMARK,
     Event("metrics", "The newest snapshot, at most one per interval.", "MetricsSnapshot"),
+    _GAP,
     _END,
     _ERROR,
 )

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from typing_extensions import override
 
 from app.bridge.client import CoordinatorClient
+from app.bridge.contract.answers import check_answer
 from app.bridge.contract.breaches import Breach, ReportBreach, log_breach
 from app.bridge.contract.logs import StreamCheck, check_page
 from app.bridge.converters import JsonObject, converter_of
@@ -35,6 +36,8 @@ from generated.mindcoordinator.v1 import watch_pb2
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus
 from generated.mindcoordinator.v1.watch_pb2 import (
+    GetJobMetricsRequest,
+    GetJobMetricsResponse,
     ListJobLogsRequest,
     ListJobLogsResponse,
     LogEntry,
@@ -63,8 +66,8 @@ _LINE_BREAKS = (
 class WatchClient(Upstream):
     """`app.hub.Upstream` over a channel that somebody else owns and closes.
 
-    The streams are the tenant's, not a user's: who may watch is asked before,
-    with `authorize`.
+    The calls are the tenant's, not a user's: who may watch is asked before,
+    with `authorize`. They carry the request of the watcher that caused them.
     """
 
     #: Entries of a page; at 250 bytes a line, a page is about as long as a socket buffer.
@@ -93,7 +96,13 @@ class WatchClient(Upstream):
 
     @override
     async def watch(
-        self, key: JobKey, *, after: Position | None, tail: int, after_sequence: int
+        self,
+        key: JobKey,
+        *,
+        after: Position | None,
+        tail: int,
+        after_sequence: int,
+        request_id: str,
     ) -> AsyncGenerator[Batch, None]:
         request = WatchJobRequest(
             job_id=key.job_id,
@@ -101,7 +110,7 @@ class WatchClient(Upstream):
             tail=tail,
             after_metrics_sequence=after_sequence,
         )
-        metadata, check = self._metadata(key), StreamCheck(request)
+        metadata, check = self._metadata(key, request_id), StreamCheck(request)
         with observed(
             "WatchJob",
             self._observe,
@@ -121,10 +130,11 @@ class WatchClient(Upstream):
 
     @override
     async def read_after(
-        self, key: JobKey, after: Position, *, through: int, level: int
+        self, key: JobKey, after: Position, *, through: int, level: int, request_id: str
     ) -> LogPage:
         return await self._read(
             key,
+            request_id,
             ListJobLogsRequest(
                 job_id=key.job_id,
                 after=LogPosition(epoch=after.epoch, offset=after.offset),
@@ -135,9 +145,12 @@ class WatchClient(Upstream):
         )
 
     @override
-    async def read_tail(self, key: JobKey, *, tail: int, through: int, level: int) -> LogPage:
+    async def read_tail(
+        self, key: JobKey, *, tail: int, through: int, level: int, request_id: str
+    ) -> LogPage:
         return await self._read(
             key,
+            request_id,
             ListJobLogsRequest(
                 job_id=key.job_id,
                 tail=tail,
@@ -147,8 +160,28 @@ class WatchClient(Upstream):
             ),
         )
 
-    async def _read(self, key: JobKey, request: ListJobLogsRequest) -> LogPage:
-        metadata, timeout = self._metadata(key), self._settings.unary_timeout
+    @override
+    async def count_snapshots(self, key: JobKey, *, request_id: str) -> int:
+        request = GetJobMetricsRequest(job_id=key.job_id, max_points=1)
+        metadata, timeout = self._metadata(key, request_id), self._settings.unary_timeout
+        with observed(
+            "GetJobMetrics",
+            self._observe,
+            tracer=self._tracer,
+            report=self._report,
+            asked=self._asked(request),
+        ) as traced:
+            answer: GetJobMetricsResponse | None = await self._stub.GetJobMetrics(
+                request, metadata=metadata + traced, timeout=timeout
+            )
+            if answer is None:
+                raise BrokenContract(Breach.UNREADABLE, "the answer is not the right message")
+            check_answer("GetJobMetrics", key.tenant_id, request, answer)
+        # Sequences are dense from 1.
+        return answer.total_points
+
+    async def _read(self, key: JobKey, request_id: str, request: ListJobLogsRequest) -> LogPage:
+        metadata, timeout = self._metadata(key, request_id), self._settings.unary_timeout
         with observed(
             "ListJobLogs",
             self._observe,
@@ -168,13 +201,16 @@ class WatchClient(Upstream):
             next_after=page.next_after_offset,
             first_offset=page.first_offset,
             last_offset=page.last_offset,
+            level=request.min_level,
+            complete=page.complete,
+            missing=[(each.first, each.last) for each in page.missing],
         )
 
     def _asked(self, request: Message) -> Asked:
         return Asked(request, (self._settings.api_secret,))
 
-    def _metadata(self, key: JobKey) -> tuple[tuple[str, str], ...]:
-        tenant = Caller(tenant_id=key.tenant_id, user_id=None)
+    def _metadata(self, key: JobKey, request_id: str) -> tuple[tuple[str, str], ...]:
+        tenant = Caller(tenant_id=key.tenant_id, user_id=None, request_id=request_id)
         return call_metadata(tenant, api_secret=self._settings.api_secret)
 
 

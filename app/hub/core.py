@@ -15,6 +15,7 @@ itself is another one, `generation` grows, and each watcher of an older
 generation receives a `gap` before it continues.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic
@@ -22,6 +23,7 @@ from typing import Generic
 from app.hub import frames
 from app.hub.cursors import ALL, C, Cohort, Step
 from app.hub.history import History
+from app.hub.pages import PageWriter
 from app.hub.upstream import End, LogPage, LogRecord, Position, Start
 
 
@@ -39,6 +41,12 @@ class Rebase:
 
 class FeedCore(Generic[C]):
     """History, cursors and cohorts of one job."""
+
+    #: A page that ends within so many entries of the head is read without a
+    #: filter: then its offsets show what is missing, whatever the level.
+    NEAR = 5000
+    #: Holes of the stream that are remembered.
+    HOLES = 1000
 
     def __init__(self, *, history_bytes: int, slice_bytes: int) -> None:
         self.history = History()
@@ -59,6 +67,8 @@ class FeedCore(Generic[C]):
         self.woken: list[C] = []
         self._rebases: list[Rebase] = []
         self._tails: dict[tuple[int, int], tuple[int, int]] = {}
+        #: Where the stream of this epoch left entries out: the offset before, and the last.
+        self._holes: deque[tuple[int, int]] = deque(maxlen=self.HOLES)
         #: Departures of the upstream from its contract; the driver takes them out.
         self.anomalies: list[str] = []
 
@@ -99,7 +109,7 @@ class FeedCore(Generic[C]):
             self._note("rewound")
             self._change_log(start, "log_rewound", start.last_offset)
         elif start.after_offset > self.last:
-            self._skip_to(start.after_offset)
+            self.skip_to(start.after_offset)
 
     def append(self, records: Sequence[LogRecord], now: float) -> None:
         """Take entries. Repeated ones are dropped; behind a hole the history begins anew.
@@ -115,7 +125,7 @@ class FeedCore(Generic[C]):
                     self._note("repeated")
                     continue
                 self._note("skipped")
-                self._skip_to(record.offset - 1)
+                self.skip_to(record.offset - 1)
             history.append(record)
             expected = record.offset + 1
         history.mark(now)
@@ -134,6 +144,14 @@ class FeedCore(Generic[C]):
         self._all_behind()
         return True
 
+    def skip_to(self, base: int) -> None:
+        """Go on behind a hole of the stream: watchers fetch what is missing, and are told of
+        what is not there.
+        """
+        self._holes.append((self.last, base))
+        self._all_behind()
+        self._begin(base)
+
     def evict_oldest(self) -> None:
         """Drop the part of the history that arrived first; entries that are not flushed stay."""
         self._tails.clear()
@@ -144,15 +162,11 @@ class FeedCore(Generic[C]):
         self.flushed = base
         self._tails.clear()
 
-    def _skip_to(self, base: int) -> None:
-        """Go on behind a hole: who was live fetches what is missing from the coordinator."""
-        self._all_behind()
-        self._begin(base)
-
     def _change_log(self, start: Start, reason: str, shared: int) -> None:
         self._all_behind()
         self._rebases.append(Rebase(reason, Position(self.epoch, self.last), shared, start.epoch))
         self.epoch = start.epoch
+        self._holes.clear()
         self._begin(start.after_offset)
 
     def _all_behind(self) -> None:
@@ -234,43 +248,39 @@ class FeedCore(Generic[C]):
         """Return the offset at which a page for this watcher may end."""
         return self.flushed if cursor.until is None else min(cursor.until, self.flushed)
 
+    def page_level(self, cursor: C) -> int:
+        """Return the level from which on to read a page for this watcher; `ALL` shows holes."""
+        near = self.page_goal(cursor) - cursor.offset <= self.NEAR
+        return ALL if near or self._next_hole(cursor) == cursor.offset else cursor.level
+
+    def page_through(self, cursor: C) -> int:
+        """Return the offset behind which a page for this watcher must not reach."""
+        if self.page_level(cursor) == ALL:
+            return self.flushed
+        return min(self.flushed, self._next_hole(cursor))
+
+    def _next_hole(self, cursor: C) -> int:
+        """Return where the next hole of the stream begins; the cursor's own place within one."""
+        for before, last in self._holes:
+            if last > cursor.offset:
+                return max(before, cursor.offset)
+        return self.flushed + 1
+
     def take_page(self, cursor: C, page: LogPage) -> bytes:
         """Step a watcher by a page read behind its position; what to send to it.
 
-        Entries that the coordinator no longer has become gaps.
+        A page that is not of its log, or leads nowhere, leaves it where it is.
         """
         if cursor.generation != self.generation or page.epoch != self.epoch:
             return b""
         # From where the history begins, it is the better source: it may hold
         # what the coordinator has dropped since.
         wanted = min(self.history.base, self.page_goal(cursor))
-        before = cursor.offset
-        pieces: list[bytes] = []
-        prefix = frames.log_prefix(self.epoch)
-        kept_from = min(page.first_offset - 1, wanted)
-        if kept_from > cursor.offset:
-            pieces.append(self._gap(cursor, kept_from, "dropped"))
-        for record in page.records:
-            if record.offset > wanted:
-                break
-            if record.offset <= cursor.offset:
-                self._note("repeated")
-                continue
-            if cursor.level == ALL and record.offset > cursor.offset + 1:
-                pieces.append(self._gap(cursor, record.offset - 1, "missing"))
-            pieces.append(frames.log_frame(prefix, record.offset, record.data))
-            cursor.offset = record.offset
-        looked_at = min(page.next_after, wanted)
-        if looked_at > cursor.offset:
-            if cursor.level == ALL:
-                pieces.append(self._gap(cursor, looked_at, "missing"))
-            else:
-                # What is not there was below the level, for all that can be known.
-                cursor.offset = looked_at
-        elif cursor.offset == before < wanted:
-            # An answer that leads nowhere.
-            pieces.append(self._gap(cursor, wanted, "missing"))
-        return b"".join(pieces)
+        writer = PageWriter(cursor, epoch=self.epoch)
+        events = writer.write(page, through=wanted)
+        if writer.repeated:
+            self._note("repeated")
+        return events
 
     def flush(self) -> Iterator[tuple[Cohort[C], bytes]]:
         """Yield what is new for the live watchers, slice by slice, cohort by cohort.
@@ -335,12 +345,6 @@ class FeedCore(Generic[C]):
             reason=rebase.reason,
             position=Position(rebase.epoch, cursor.offset),
         )
-
-    def _gap(self, cursor: C, upto: int, reason: str) -> bytes:
-        start = Position(self.epoch, cursor.offset + 1)
-        cursor.offset = upto
-        end = Position(self.epoch, upto)
-        return frames.gap(start=start, end=end, reason=reason, position=end)
 
     def validate(self) -> None:
         """Check what must always hold; for tests."""

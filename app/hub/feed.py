@@ -1,39 +1,36 @@
-"""The driver of one job's feed: its upstream call, its flushes, its watchers' sockets."""
+"""One job's feed: what its upstream sends, its flushes, its watchers' sockets."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import aclosing
+from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
+from typing_extensions import override
 
-from app.errors import (
-    COORDINATOR_ERROR,
-    COORDINATOR_TIMEOUT,
-    COORDINATOR_UNAVAILABLE,
-    SHUTTING_DOWN,
-    ApiError,
-)
+from app.errors import COORDINATOR_ERROR, COORDINATOR_TIMEOUT, SHUTTING_DOWN, ApiError
 from app.hub import frames
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import Closing
 from app.hub.core import FeedCore
 from app.hub.cursors import Cohort
 from app.hub.flush_pacer import FlushPacer
+from app.hub.follower import Follower, Receiver
 from app.hub.history_budget import HistoryBudget
+from app.hub.job_reads import JobReads
+from app.hub.log_context import shared_context
 from app.hub.metrics_cohorts import MetricsCohorts
 from app.hub.observer import HubObserver
-from app.hub.outage import Outage
 from app.hub.settings import HubSettings
 from app.hub.subscribers import LogSubscriber
-from app.hub.upstream import Batch, JobKey, LogPage, Position, Upstream, is_final
-from app.tasks.backoff import Backoff
-from app.tasks.single_flight import SingleFlight
+from app.hub.upstream import Batch, End, JobKey, Position, Upstream, is_final
 
 log = structlog.get_logger()
 
+A = TypeVar("A")
 
-class Feed:
+
+class Feed(Receiver):
     """Everything that the watchers of one job share.
 
     Owned by the hub. Lives while it is held, and `linger` seconds longer;
@@ -50,6 +47,7 @@ class Feed:
         observer: HubObserver,
         on_gone: Callable[["Feed"], None],
         budget: HistoryBudget,
+        request_id: str,
     ) -> None:
         self.key = key
         self.settings = settings
@@ -59,7 +57,6 @@ class Feed:
         self.log_watchers: set[LogSubscriber] = set()
         self.status = ""
         self.failure: ApiError | None = None
-        self._upstream = upstream
         self._pacer = pacer
         self.observer = observer
         self._on_gone = on_gone
@@ -74,24 +71,31 @@ class Feed:
         self._flushed_at = float("-inf")
         #: How long the last flush took, in seconds of the loop's clock.
         self._flush_took = 0.0
-        self._reads = SingleFlight[Hashable, LogPage]()
-        self._outage = Outage(limit=settings.outage_limit, steady=settings.reconnect_max)
-        #: When the upstream was lost; None while a stream has delivered everything there is.
-        self._lost_at: float | None = None
-        #: Whether the open stream has delivered everything that existed when it began.
-        self._caught_up = False
-        #: The newest entry that ever arrived. One that is behind it is progress.
-        self._newest = Position("", 0)
-        self._backoff = Backoff(shortest=settings.reconnect_min, longest=settings.reconnect_max)
+        self.reads = JobReads(key, upstream=upstream)
         #: Done when the upstream is good and the history is filled, or when it has failed.
         self._opened: asyncio.Future[None] = self.loop.create_future()
-        self._task = self.loop.create_task(self._run(), name=f"hub-feed-{key.job_id}")
+        #: Set when the log has become another one, or the feed has failed; then a new event.
+        self._log_changed = asyncio.Event()
+        self._follower = Follower(
+            key,
+            core=self.core,
+            receiver=self,
+            upstream=upstream,
+            settings=settings,
+            observer=observer,
+            request_id=request_id,
+        )
+        self._task = self.loop.create_task(
+            self._run(),
+            name=f"hub-feed-{key.job_id}",
+            context=shared_context(tenant_id=key.tenant_id, request_id=request_id),
+        )
 
     # Life
 
     @property
+    @override
     def ended(self) -> bool:
-        """Whether the job has ended and this feed has all of its log."""
         return self.core.end is not None
 
     def hold(self) -> None:
@@ -126,10 +130,11 @@ class Feed:
         self.metrics.close()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        await self._reads.close()
+        await self.reads.close()
         if not self._opened.done():
             self.failure = ApiError(SHUTTING_DOWN, retry_after=1)
             self._opened.set_result(None)
+        self._announce_other_log()
         self._account(0)
         self._budget.forget(self)
 
@@ -143,82 +148,49 @@ class Feed:
     # Upstream
 
     async def _run(self) -> None:
-        """Follow the job to its end, through breaks."""
-        while True:
-            try:
-                await self._follow()
-            except ApiError as error:
-                if is_final(error.kind) or not self._opened.done():
-                    self._fail(error)
-                    return
-                lost = error
-            except Exception:
-                log.exception("hub_feed_crashed", job_id=self.key.job_id)
-                self._fail(ApiError(COORDINATOR_ERROR))
-                return
-            else:
-                return
-            now = self.loop.time()
-            if self._lost_at is None:
-                self._lost_at = now
-                log.warning("hub_upstream_lost", job_id=self.key.job_id, code=lost.kind.code)
-            if self._outage.broke_off(now, lost.kind):
-                self._fail(lost)
-                return
-            await asyncio.sleep(self._backoff.pause())
-
-    async def _follow(self) -> None:
-        """Hold one upstream call until the job's log is complete. Raises if it breaks off."""
-        self._caught_up = False
-        self.observer.upstream_opened()
         try:
-            batches = self._upstream.watch(
-                self.key,
-                after=self.core.position,
-                tail=self.settings.history_tail,
-                after_sequence=self.metrics.sequence(self.core.epoch),
-            )
-            async with aclosing(batches):
-                started = False
-                while (batch := await self._next(batches)) is not None:
-                    if started == (batch.start is not None):
-                        raise ApiError(COORDINATOR_ERROR)
-                    started = True
-                    self._take(batch)
-                    if self.ended:
-                        return
-        finally:
-            self.observer.upstream_closed()
-        raise ApiError(COORDINATOR_UNAVAILABLE)
+            error = await self._follower.run()
+        except Exception:
+            log.exception("hub_feed_crashed", job_id=self.key.job_id)
+            error = ApiError(COORDINATOR_ERROR)
+        if error is not None:
+            self._fail(error)
 
-    async def _next(self, batches: AsyncIterator[Batch]) -> Batch | None:
-        """Return the next batch; None at the end of the stream.
+    async def other_log(self) -> None:
+        """Wait until the log has another epoch: the coordinator says that it has.
 
-        A quiet job may be silent for any time, but not before its stream has
-        delivered what there is: raises `ApiError` COORDINATOR_TIMEOUT.
+        Raises `ApiError` if the feed does not learn of it within `open_timeout` seconds.
         """
-        limit = None if self._caught_up else self.settings.message_timeout
+        changed = self._log_changed
+        self._follower.urge()
         try:
-            async with asyncio.timeout(limit):
-                return await anext(batches, None)
+            async with asyncio.timeout(self.settings.open_timeout):
+                await changed.wait()
         except TimeoutError:
             raise ApiError(COORDINATOR_TIMEOUT) from None
+        if self.failure is not None:
+            raise self.failure
 
-    def _take(self, batch: Batch) -> None:
+    def _announce_other_log(self) -> None:
+        self._log_changed.set()
+        self._log_changed = asyncio.Event()
+
+    @override
+    def metrics_sequence(self) -> int:
+        return self.metrics.sequence(self.core.epoch)
+
+    @override
+    def take(self, batch: Batch) -> None:
         core = self.core
         if batch.start is not None:
             self._flush()
+            epoch = core.epoch
             core.start(batch.start)
             self.status = batch.start.status
-            if core.epoch != self._newest.epoch:
-                # What another log held already is no progress.
-                self._newest = Position(core.epoch, core.log_last)
+            if core.epoch != epoch:
+                self._announce_other_log()
         if batch.records:
             core.append(batch.records, self.loop.time())
-            if core.last > self._newest.offset:
-                self._newest = Position(core.epoch, core.last)
-                self._outage.progressed()
-                self._backoff.reset()
         if batch.snapshots:
             newest = batch.snapshots[-1]
             self.metrics.take(Position(core.epoch, newest.sequence), newest.data)
@@ -227,34 +199,27 @@ class Feed:
             self.observer.status_changed(self.key, change)
         if batch.end is not None:
             self._flush()
-            complete = core.finish(batch.end)
-            if complete:
-                self.status = batch.end.status
-                self._finish()
-        self._after_change()
-        if core.last >= core.log_last:
-            self._on_caught_up()
-        if batch.end is not None and not self.ended:
-            raise ApiError(COORDINATOR_ERROR)
+            self.take_end(batch.end)
+        self.on_change()
 
-    def _on_caught_up(self) -> None:
-        """The stream has delivered everything that existed when it began."""
-        if self._caught_up:
-            return
-        self._caught_up = True
-        now = self.loop.time()
-        self._outage.caught_up(now)
-        if self._lost_at is not None:
-            outage = round(now - self._lost_at, 3)
-            log.info("hub_upstream_back", job_id=self.key.job_id, outage_seconds=outage)
-            self._lost_at = None
+    @override
+    def take_end(self, end: End) -> None:
+        if self.core.finish(end):
+            # Log watchers step to the end by themselves.
+            self.status = end.status
+            for each in self.metrics.watchers():
+                each.pump()
+
+    @override
+    def on_caught_up(self) -> None:
         if not self._opened.done():
             # Only now is the history filled, and a tail what it should be.
             self._flush()
             self._opened.set_result(None)
 
-    def _after_change(self) -> None:
-        """After any change of the core: what it asks for."""
+    @override
+    def on_change(self) -> None:
+        """Do what a change of the core asks for."""
         core = self.core
         if core.anomalies:
             for kind in core.anomalies:
@@ -305,6 +270,7 @@ class Feed:
         self._closed = True
         if not self._opened.done():
             self._opened.set_result(None)
+        self._announce_other_log()
         self.close_all(Closing(CloseReason.UPSTREAM_FAILED, error.kind, not is_final(error.kind)))
         if self._linger_timer is not None:
             self._linger_timer.cancel()
@@ -344,26 +310,8 @@ class Feed:
         for watcher in full:
             self.core.fall_behind(watcher)
 
-    def read_after(self, after: Position, level: int) -> "asyncio.Task[LogPage]":
-        """Return the task that reads a page behind `after`, for all who ask meanwhile."""
-        through = self.core.flushed
-        return self._reads.start(
-            (after, level),
-            lambda: self._upstream.read_after(self.key, after, through=through, level=level),
-            name=f"hub-read-{self.key.job_id}",
-        )
-
-    def read_tail(self, count: int, level: int) -> "asyncio.Task[LogPage]":
-        """Return the task that reads the first page of a tail, for all who ask meanwhile."""
-        through = self.core.flushed
-        return self._reads.start(
-            (count, through, level),
-            lambda: self._upstream.read_tail(self.key, tail=count, through=through, level=level),
-            name=f"hub-read-{self.key.job_id}",
-        )
-
-    async def answer(self, read: "asyncio.Task[LogPage]") -> LogPage:
-        """Wait for a page. Raises `ApiError`, also when the feed is ended meanwhile."""
+    async def answer(self, read: "asyncio.Task[A]") -> A:
+        """Wait for one of `reads`. Raises `ApiError`, also when the feed is ended meanwhile."""
         try:
             return await asyncio.shield(read)
         except asyncio.CancelledError:
@@ -372,12 +320,7 @@ class Feed:
                 raise
             raise self.failure or ApiError(SHUTTING_DOWN, retry_after=1) from None
 
-    # The end, and the regular round
-
-    def _finish(self) -> None:
-        """The log is complete: log watchers step to its end by themselves."""
-        for each in self.metrics.watchers():
-            each.pump()
+    # The regular round
 
     def sweep(self, now: float, wall: float) -> None:
         """Check quiet streams: keepalives, bookmarks, stalled clients, expired tokens."""

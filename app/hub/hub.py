@@ -126,16 +126,20 @@ class Hub:
         """
         lease = await self._acquire(caller, job_id, "metrics")
         feed = lease.feed
-        newest = feed.metrics.newest
-        if feed.ended and newest is not None and after == newest[0]:
-            self._release(lease)
-            return None
         watcher = MetricsWatcher(
-            feed=feed, connect=self._connect(lease, chunked), interval=interval, seen=after
+            feed=feed, connect=self._connect(lease, chunked), interval=interval
         )
-        feed.metrics.join(watcher)
-        self._opened(lease, watcher.connection)
-        return watcher
+        joined = False
+        try:
+            if await watcher.join(after=after):
+                self._check_alive(feed)
+                self._opened(lease, watcher.connection)
+                joined = True
+        finally:
+            if not joined:
+                watcher.leave()
+                self._release(lease)
+        return watcher if joined else None
 
     def credentials(self) -> set[str]:
         """Return the ids of the credentials behind the open streams."""
@@ -184,7 +188,7 @@ class Hub:
         feed: Feed | None = None
         try:
             await self._authorize(caller, job_id)
-            feed = self._feed(JobKey(caller.tenant_id, job_id))
+            feed = self._feed(JobKey(caller.tenant_id, job_id), request_id=caller.request_id)
             feed.hold()
             await feed.opened()
             self._check_alive(feed)
@@ -255,7 +259,7 @@ class Hub:
             name=f"hub-authorize-{job_id}",
         )
 
-    def _feed(self, key: JobKey) -> Feed:
+    def _feed(self, key: JobKey, *, request_id: str) -> Feed:
         feed = self._feeds.get(key)
         if feed is None:
             if len(self._feeds) >= self._settings.max_feeds:
@@ -268,6 +272,7 @@ class Hub:
                 observer=self._observer,
                 on_gone=self._end,
                 budget=self._history,
+                request_id=request_id,
             )
         return feed
 

@@ -4,12 +4,13 @@ import asyncio
 
 import structlog
 
-from app.errors import FAILED_PRECONDITION, ApiError
+from app.errors import COORDINATOR_ERROR, FAILED_PRECONDITION, ApiError
 from app.hub import frames
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connect
 from app.hub.cursors import Cursor, Step
 from app.hub.feed import Feed
+from app.hub.resuming import why_not_in_log
 from app.hub.upstream import LogPage, Position, is_final
 from app.tasks.backoff import Backoff
 
@@ -57,7 +58,7 @@ class LogWatcher(Cursor):
             page = await self._join_tail(tail)
         elif core.end is not None and after == Position(core.epoch, core.end.last_offset):
             return False
-        elif (reason := await self._why_unknown(after)) is None:
+        elif (reason := await why_not_in_log(feed, after, request_id=self._request_id)) is None:
             core.join(self, after.offset)
         else:
             page = await self._join_tail(tail)
@@ -75,31 +76,44 @@ class LogWatcher(Cursor):
             self._prelude += core.take_page(self, page)
         return True
 
-    async def _why_unknown(self, after: Position) -> str | None:
-        """Return why a position is not in this log; None if it is."""
-        core = self.feed.core
-        if after.epoch != core.epoch:
-            return "unknown_epoch"
-        if after.offset > core.last:
-            # Another replica may have been ahead of this feed: the coordinator knows.
-            page = await self.feed.answer(self.feed.read_after(after, 0))
-            if after.offset > page.last_offset:
-                return "future_offset"
-        return None
-
     async def _join_tail(self, count: int) -> LogPage | None:
         """Join before the tail; the page with which it begins, if it had to be read."""
         core = self.feed.core
+        offset = core.find_tail(count, self.level)
+        if offset is not None:
+            core.join(self, offset)
+            return None
+        page = await self._read_tail(count)
+        begin = max(page.first_offset - 1, 0)
+        all_there_is = len(page.records) < count and page.next_after >= core.flushed
+        if page.records and not all_there_is:
+            begin = page.records[0].offset - 1
+        core.join(self, begin)
+        # Where the page may hide what is missing, it is read again without a filter.
+        return page if page.level == core.page_level(self) else None
+
+    async def _read_tail(self, count: int) -> LogPage:
+        """Read the first page of the tail, of the log that the feed has.
+
+        Where the coordinator has another log by now, the feed has to learn of it first.
+        """
+        feed = self.feed
         while True:
-            offset = core.find_tail(count, self.level)
-            if offset is not None:
-                core.join(self, offset)
-                return None
-            page = await self.feed.answer(self.feed.read_tail(count, self.level))
-            if page.epoch == core.epoch:
-                first = page.records[0].offset if page.records else page.next_after + 1
-                core.join(self, first - 1)
+            page = await feed.answer(
+                feed.reads.tail(
+                    count,
+                    through=feed.core.flushed,
+                    level=self.level,
+                    request_id=self._request_id,
+                )
+            )
+            if page.epoch == feed.core.epoch:
                 return page
+            await feed.other_log()
+
+    @property
+    def _request_id(self) -> str:
+        return self.connection.caller.request_id
 
     def start(self, fd: int) -> None:
         """Begin to write to the client's socket, which is the watcher's from now on."""
@@ -157,7 +171,13 @@ class LogWatcher(Cursor):
             self.feed.observer.delivered("logs", len(payload))
 
     def _ask_for_page(self) -> None:
-        read = self.feed.read_after(self.feed.core.position_of(self), self.level)
+        core = self.feed.core
+        read = self.feed.reads.after(
+            core.position_of(self),
+            through=core.page_through(self),
+            level=core.page_level(self),
+            request_id=self._request_id,
+        )
         self._fetch = read
         read.add_done_callback(self._take_page)
 
@@ -167,9 +187,7 @@ class LogWatcher(Cursor):
             return
         error = read.exception()
         if error is None:
-            self._backoff, self._failing_since = None, None
-            self._send(self.feed.core.take_page(self, read.result()))
-            self.pump_soon()
+            self._use(read.result())
         elif not isinstance(error, ApiError):
             log.error("hub_read_crashed", job_id=self.feed.key.job_id, exc_info=error)
             self.connection.close(BROKEN)
@@ -178,6 +196,17 @@ class LogWatcher(Cursor):
         else:
             # An unknown epoch is in here too: the feed will learn of the new one.
             self._ask_later(error)
+
+    def _use(self, page: LogPage) -> None:
+        """Step by a page. One that leads nowhere is as good as none: ask for it again later."""
+        core = self.feed.core
+        before, generation = self.offset, core.generation
+        self._send(core.take_page(self, page))
+        if self.offset == before and self.generation == generation:
+            self._ask_later(ApiError(COORDINATOR_ERROR))
+        else:
+            self._backoff, self._failing_since = None, None
+            self.pump_soon()
 
     def _ask_later(self, error: ApiError) -> None:
         """Ask again for the page that could not be read, unless that has failed for too long."""

@@ -46,8 +46,10 @@ class MetricsCohorts:
         self._cohorts.setdefault(watcher.interval, {})[watcher] = None
 
     def leave(self, watcher: MetricsSubscriber) -> None:
-        """Forget a watcher."""
-        cohort = self._cohorts[watcher.interval]
+        """Forget a watcher, if it has joined."""
+        cohort = self._cohorts.get(watcher.interval, {})
+        if watcher not in cohort:
+            return
         del cohort[watcher]
         if not cohort:
             del self._cohorts[watcher.interval]

@@ -3,31 +3,57 @@
 from app.hub import frames
 from app.hub.connection import ENDED, Connect
 from app.hub.feed import Feed
+from app.hub.resuming import why_no_snapshot
 from app.hub.upstream import Position
 
 
 class MetricsWatcher:
     """A watcher of a job's metric snapshots. Made by the hub, joined to its feed."""
 
-    __slots__ = ("_seen", "connection", "feed", "interval")
+    __slots__ = ("_missed", "_seen", "connection", "feed", "interval")
 
-    def __init__(
-        self, *, feed: Feed, connect: Connect, interval: int, seen: Position | None
-    ) -> None:
+    def __init__(self, *, feed: Feed, connect: Connect, interval: int) -> None:
         self.feed = feed
         self.connection = connect(self)
         self.interval = interval
-        self._seen = seen
+        self._seen: Position | None = None
+        self._missed = b""
+
+    async def join(self, *, after: Position | None) -> bool:
+        """Join the feed. False if the client has the last snapshot of a job that ended.
+
+        Raises `ApiError` if the coordinator has to be asked and cannot answer.
+        """
+        feed = self.feed
+        if after is not None:
+            reason = await why_no_snapshot(
+                feed, after, request_id=self.connection.caller.request_id
+            )
+            if reason is None:
+                self._seen = after
+                if feed.ended and after.offset >= feed.metrics.sequence(after.epoch):
+                    return False
+            else:
+                self._missed = frames.gap(
+                    start=Position(after.epoch, after.offset + 1),
+                    end=None,
+                    reason=reason,
+                    position=self._start,
+                )
+        feed.metrics.join(self)
+        return True
+
+    @property
+    def _start(self) -> Position:
+        return self._seen or Position(self.feed.core.epoch, 0)
 
     def start(self, fd: int) -> None:
         """Begin to write to the client's socket, which is the watcher's from now on."""
         connection, feed = self.connection, self.feed
         connection.open(fd)
         if connection.is_open:
-            position = self._seen or Position(feed.core.epoch, 0)
-            connection.send(
-                frames.bookmark(position, retry_ms=feed.settings.retry_ms), feed.loop.time()
-            )
+            bookmark = frames.bookmark(self._start, retry_ms=feed.settings.retry_ms)
+            connection.send(bookmark + self._missed, feed.loop.time())
             self.pump()
 
     def stop(self) -> None:
@@ -39,7 +65,7 @@ class MetricsWatcher:
 
     def final_position(self) -> tuple[Position, str]:
         """Return the id of the last snapshot that was sent, and the job's status."""
-        return self._seen or Position(self.feed.core.epoch, 0), self.feed.status
+        return self._start, self.feed.status
 
     def wants(self, position: Position) -> bool:
         """Whether this snapshot is new to it and its socket can take it."""

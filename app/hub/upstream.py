@@ -7,16 +7,10 @@ encoded. Failures arrive as `app.errors.ApiError`.
 import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from app.caller import Caller
-from app.errors import (
-    COORDINATOR_ERROR,
-    ErrorKind,
-)
-
-if TYPE_CHECKING:
-    pass
+from app.errors import COORDINATOR_ERROR, ErrorKind
 
 _ID = re.compile(r"([a-z0-9]{1,32}):(0|[1-9][0-9]{0,17})", re.ASCII)
 
@@ -109,7 +103,7 @@ class LogPage:
     """A piece of a log that was read back.
 
     Everything behind the place that was asked for, up to `next_after`, has been
-    looked at; `records` are those of it that pass the level that was asked for.
+    looked at; `records` are those of it of `level`, which was asked for, and above.
     """
 
     epoch: str
@@ -117,16 +111,31 @@ class LogPage:
     next_after: int
     first_offset: int
     last_offset: int
+    level: int = 0
+    #: The job has ended, and its log with `last_offset`.
+    complete: bool = False
+    #: Ranges of offsets, both ends included, that the log has lost; ascending.
+    missing: Sequence[tuple[int, int]] = ()
 
 
 class Upstream(Protocol):
-    """The coordinator, as the hub needs it. All methods raise `ApiError`."""
+    """The coordinator, as the hub needs it. All methods raise `ApiError`.
+
+    `request_id` goes along to the coordinator: the request of the watcher for
+    which a call was made first.
+    """
 
     async def authorize(self, caller: Caller, job_id: str) -> None:
         """Ask for the job as this caller; returns if the caller may see it."""
 
     def watch(
-        self, key: JobKey, *, after: Position | None, tail: int, after_sequence: int
+        self,
+        key: JobKey,
+        *,
+        after: Position | None,
+        tail: int,
+        after_sequence: int,
+        request_id: str,
     ) -> AsyncGenerator[Batch, None]:
         """Open the one stream of a job. Closing the generator cancels the call.
 
@@ -136,12 +145,20 @@ class Upstream(Protocol):
         """
 
     async def read_after(
-        self, key: JobKey, after: Position, *, through: int, level: int
+        self, key: JobKey, after: Position, *, through: int, level: int, request_id: str
     ) -> LogPage:
-        """Read entries of `level` and above behind `after`, none behind `through`."""
+        """Read entries of `level` and above behind `after`, none behind `through`.
 
-    async def read_tail(self, key: JobKey, *, tail: int, through: int, level: int) -> LogPage:
+        Raises FAILED_PRECONDITION if the log has another epoch.
+        """
+
+    async def read_tail(
+        self, key: JobKey, *, tail: int, through: int, level: int, request_id: str
+    ) -> LogPage:
         """Read the first page of the `tail` newest entries of `level` and above."""
+
+    async def count_snapshots(self, key: JobKey, *, request_id: str) -> int:
+        """Return the sequence of the job's newest metrics snapshot; 0 if there is none."""
 
 
 def is_final(kind: ErrorKind) -> bool:

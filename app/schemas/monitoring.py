@@ -18,6 +18,13 @@ class StreamQuery(Query):
     last_event_id = Text(
         "Same as the header Last-Event-ID, which takes precedence.", most=256, load_default=""
     )
+    last_event_id_of_polyfill = Text(
+        "Same as last_event_id, under the name that widespread EventSource polyfills send. "
+        "Both are accepted if they are equal.",
+        most=256,
+        data_key="lastEventId",
+        load_default="",
+    )
     ticket = Text("A stream ticket, in place of a token.", most=1024, load_default="")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 Q = TypeVar("Q", bound=Hashable)
@@ -24,15 +25,21 @@ class SingleFlight(Generic[Q, A]):
         return self._running.get(question)
 
     def start(
-        self, question: Q, work: Callable[[], Coroutine[Any, Any, A]], *, name: str
+        self,
+        question: Q,
+        work: Callable[[], Coroutine[Any, Any, A]],
+        *,
+        name: str,
+        context: Context | None = None,
     ) -> "asyncio.Task[A]":
         """Return the task that is at work on a question; start one if there is none.
 
-        Callers must not cancel it: await it through `asyncio.shield`.
+        Callers must not cancel it: await it through `asyncio.shield`. Unless
+        given, its context is a copy of that of whoever asked first.
         """
         task = self._running.get(question)
         if task is None:
-            task = asyncio.get_running_loop().create_task(work(), name=name)
+            task = asyncio.get_running_loop().create_task(work(), name=name, context=context)
             self._running[question] = task
             task.add_done_callback(lambda _: self._running.pop(question))
         return task

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from aiohttp.typedefs import Handler
@@ -159,7 +160,11 @@ async def make_gateway(coordinator: LogCoordinator) -> AsyncIterator[GatewayMake
         @web.middleware
         async def log_in(request: web.Request, handler: Handler) -> web.StreamResponse:
             request[REQUEST_ID] = "req_test"
-            request[CALLER] = made.caller
+            request[CALLER] = caller = made.caller
+            structlog.contextvars.clear_contextvars()
+            structlog.contextvars.bind_contextvars(
+                request_id=caller.request_id, tenant_id=caller.tenant_id, user_id=caller.user_id
+            )
             return await handler(request)
 
         app = web.Application(middlewares=[log_in, answer_errors])

@@ -31,7 +31,11 @@ class JobLog:
     first: int = 1
     status: jobs_pb2.JobStatus.ValueType = jobs_pb2.JOB_STATUS_TRAINING
     snapshot: watch_pb2.MetricsSnapshot | None = None
+    #: How many snapshots there were, if the newest does not tell.
+    points: int = 0
     ended: bool = False
+    #: Offsets of entries that are damaged.
+    lost: set[int] = field(default_factory=set)
 
     @property
     def last(self) -> int:
@@ -45,10 +49,14 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         self.jobs: dict[str, JobLog] = defaultdict(JobLog)
         self.tenants: dict[str, str] = {}
         self.address = ""
+        #: The metadata of each call, with its method.
+        self.metadata: list[tuple[str, dict[str, str]]] = []
         #: WatchJob calls that are open, and that were ever opened.
         self.open_watches = 0
         self.watches = 0
         self.reads: list[watch_pb2.ListJobLogsRequest] = []
+        #: Stands in for every page.
+        self.page: watch_pb2.ListJobLogsResponse | None = None
         #: Cleared, it holds back the answers of ListJobLogs.
         self.answering = asyncio.Event()
         self.answering.set()
@@ -146,6 +154,8 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         self.reads.append(request)
         await self._notify()
         await self.answering.wait()
+        if self.page is not None:
+            return self.page
         log = self.jobs[request.job_id]
         through = min(request.through_offset or log.last, log.last)
         size = request.page_size or 1000
@@ -157,7 +167,7 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
             passing = [
                 each.offset
                 for each in log.entries[log.first - 1 : through]
-                if each.level >= request.min_level
+                if each.level >= request.min_level and each.offset not in log.lost
             ][-request.tail :]
             after = passing[0] - 1 if request.tail and passing else through
         place = max(after, log.first - 1)
@@ -165,7 +175,7 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         while place < through and len(entries) < size:
             entry = log.entries[place]
             place += 1
-            if entry.level >= request.min_level:
+            if entry.level >= request.min_level and entry.offset not in log.lost:
                 entries.append(entry)
         return watch_pb2.ListJobLogsResponse(
             epoch=log.epoch,
@@ -174,6 +184,16 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
             first_offset=log.first if log.entries else 0,
             last_offset=log.last,
             complete=log.ended,
+        )
+
+    async def GetJobMetrics(
+        self, request: watch_pb2.GetJobMetricsRequest, context: Context
+    ) -> watch_pb2.GetJobMetricsResponse:
+        await self._admit("GetJobMetrics", request.job_id, context)
+        log = self.jobs[request.job_id]
+        newest = 0 if log.snapshot is None else log.snapshot.sequence
+        return watch_pb2.GetJobMetricsResponse(
+            job_id=request.job_id, total_points=max(newest, log.points)
         )
 
     async def WatchJob(
@@ -213,7 +233,8 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         while True:
             entries: Sequence[watch_pb2.LogEntry] = log.entries[place : place + self.batch]
             place += len(entries)
-            message = watch_pb2.WatchJobResponse(logs=entries)
+            sound = [entry for entry in entries if entry.offset not in log.lost]
+            message = watch_pb2.WatchJobResponse(logs=sound)
             snapshot = log.snapshot
             if snapshot is not None and snapshot.sequence > sequence:
                 sequence = snapshot.sequence
@@ -249,10 +270,12 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         self._notifications = task
 
     async def _admit(self, method: str, job_id: str, context: Context) -> None:
+        metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
+        self.metadata.append((method, metadata))
         if method in self.refusals:
             code, detail = self.refusals[method]
             await context.abort(code, detail)
-        tenant = dict(context.invocation_metadata() or ())["x-tenant-id"]
+        tenant = metadata["x-tenant-id"]
         if self.tenants.get(job_id, tenant) != tenant or job_id not in self.jobs:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such job")
 

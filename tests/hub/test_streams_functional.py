@@ -198,6 +198,26 @@ async def test_a_client_that_has_everything_of_an_ended_job_is_told_to_stop(
         assert [each.name for each in await watching.rest()] == ["bookmark", "log", "end"]
 
 
+async def test_the_polyfills_name_of_the_id_is_taken_and_a_contradiction_is_refused(
+    gateway: Gateway, coordinator: LogCoordinator
+) -> None:
+    await coordinator.log(*numbers(1, 6))
+    async with gateway.watch(lastEventId="e1:3") as watching:
+        assert await watching.logs(2) == numbers(4, 6)
+    async with gateway.watch(lastEventId="e1:3", last_event_id="e1:3") as watching:
+        assert await watching.logs(2) == numbers(4, 6)
+    async with gateway.watch("metrics", lastEventId="e0:3") as watching:
+        assert (await watching.next_named("gap")).data["from"] == "e0:4"
+    for kind in ("logs", "metrics"):
+        async with gateway.watch(kind, lastEventId="e1:3", last_event_id="e1:2") as watching:
+            assert watching.status == 400
+            assert watching.error["code"] == "MALFORMED_REQUEST"
+    # EventSource sends the header, and repeats the query that it was opened with.
+    headers = {"Last-Event-ID": "e1:4"}
+    async with gateway.watch(lastEventId="e1:1", headers=headers) as watching:
+        assert await watching.logs(1) == ["line 5"]
+
+
 @pytest.mark.parametrize(
     "garbage", ["x", "e1", "e1:", ":5", "e1:-1", "e1:5x", "E1:5", "e1:٣", "e1:" + "9" * 30]
 )

@@ -14,7 +14,7 @@ from app.schemas.monitoring import JOB_METRICS_QUERY, LOGS_QUERY, METRICS_STREAM
 from app.schemas.queue import QUEUE_QUERY
 
 PAGE = {"page_size": 20, "page_token": ""}
-STREAM = {"last_event_id": "", "ticket": ""}
+STREAM = {"last_event_id": "", "last_event_id_of_polyfill": "", "ticket": ""}
 
 DEFAULTS: list[tuple[Schema, dict[str, Any]]] = [
     (LIST_JOBS_QUERY, {**PAGE, "statuses": [], "order_by": ""}),
@@ -59,7 +59,11 @@ TEXTS: list[tuple[Schema, str, int]] = [
     (LIST_NODES_QUERY, "status_filter", 64),
     (QUEUE_QUERY, "queue_name", 256),
     (DATA_CACHE_QUERY, "node_id", 256),
-    *((schema, "last_event_id", 256) for schema in (LOGS_QUERY, METRICS_STREAM_QUERY)),
+    *(
+        (schema, name, 256)
+        for schema in (LOGS_QUERY, METRICS_STREAM_QUERY)
+        for name in ("last_event_id", "lastEventId")
+    ),
     *((schema, "ticket", 1024) for schema in (LOGS_QUERY, METRICS_STREAM_QUERY)),
 ]
 
@@ -79,6 +83,11 @@ def of(schema: Schema) -> str:
     return type(schema).__name__
 
 
+def arguments_of(schema: Schema) -> dict[str, str]:
+    """Each argument as it is sent, and its name in what is loaded."""
+    return {field.data_key or name: name for name, field in schema.fields.items()}
+
+
 @pytest.mark.parametrize(("schema", "loaded"), DEFAULTS, ids=[of(schema) for schema in SCHEMAS])
 def test_defaults(schema: Schema, loaded: dict[str, Any]) -> None:
     assert load(schema) == loaded
@@ -92,7 +101,7 @@ def test_an_argument_that_does_not_exist(schema: Schema) -> None:
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=of)
 def test_an_argument_that_is_given_twice(schema: Schema) -> None:
-    for name in schema.fields:
+    for name in arguments_of(schema):
         value = "TRAINING" if name == "status" else "INFO" if name == "level" else "1"
         if name == "status":
             load(schema, (name, value), (name, value))
@@ -111,7 +120,7 @@ def test_numbers(schema: Schema, name: str, least: int, most: int) -> None:
 @pytest.mark.parametrize(("schema", "name", "most"), TEXTS)
 def test_texts(schema: Schema, name: str, most: int) -> None:
     for value in ("", "x" * most, "ü"):
-        assert load(schema, (name, value))[name] == value
+        assert load(schema, (name, value))[arguments_of(schema)[name]] == value
     for wrong in ("x" * (most + 1), "a\0b", "\ud800"):
         assert problems(schema, (name, wrong)) == [name]
 
@@ -121,7 +130,7 @@ def test_every_argument_is_tested_above() -> None:
     tested |= {(of(schema), name) for schema, name, _ in TEXTS}
     tested |= {("ListJobsQuery", "status"), ("LogsQuery", "follow"), ("LogsQuery", "level")}
 
-    assert tested == {(of(schema), name) for schema in SCHEMAS for name in schema.fields}
+    assert tested == {(of(schema), name) for schema in SCHEMAS for name in arguments_of(schema)}
 
 
 def test_statuses() -> None:

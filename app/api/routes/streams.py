@@ -127,8 +127,18 @@ def _chunked(request: web.Request) -> bool:
 
 
 def _last_event_id(request: web.Request) -> Position | None:
-    """Read where the client left off: the header that EventSource sends, or the query."""
-    text = headers_of(request)["last_event_id"] or query_of(request)["last_event_id"]
+    """Read where the client left off: the header that EventSource sends, or the query.
+
+    The header comes first: EventSource repeats the query of its first
+    connection, with an id that is out of date by then.
+    """
+    query = query_of(request)
+    queried = {query["last_event_id"], query["last_event_id_of_polyfill"]} - {""}
+    if len(queried) > 1:
+        raise ApiError(
+            MALFORMED_REQUEST, "last_event_id and lastEventId are different. Send one of them."
+        )
+    text = headers_of(request)["last_event_id"] or "".join(queried)
     if not text:
         return None
     try:

@@ -97,6 +97,8 @@ _RANGES: Final[dict[str, tuple[float, float] | None]] = {
     **dict.fromkeys(_SHARES, (0, 1)),
     **dict.fromkeys(_PLACES, (0, MAX_OFFSET)),
     "LogEntry.offset": (1, MAX_OFFSET),
+    "LogRange.first": (1, MAX_OFFSET),
+    "LogRange.last": (1, MAX_OFFSET),
     "MetricsSnapshot.sequence": (1, MAX_OFFSET),
 }
 

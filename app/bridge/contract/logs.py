@@ -122,6 +122,11 @@ def check_page(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
         raise BrokenContract(Breach.PAGE, "next_after_offset: must not be before the last entry")
     if page.next_after_offset > max(after, through):
         raise BrokenContract(Breach.PAGE, "next_after_offset: must be a place in the log")
+    passed = after
+    for lost in page.missing:
+        if not passed < lost.first <= lost.last:
+            raise BrokenContract(Breach.ORDER, "missing: must rise, from `after` on")
+        passed = lost.last
     if request.HasField("after") and after < through and page.next_after_offset <= after:
         raise BrokenContract(Breach.PAGE, "next_after_offset: must be behind `after`")
 

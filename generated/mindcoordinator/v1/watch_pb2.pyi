@@ -383,6 +383,30 @@ class ListJobLogsRequest(_message.Message):
 Global___ListJobLogsRequest: _TypeAlias = ListJobLogsRequest  # noqa: Y015
 
 @_typing.final
+class LogRange(_message.Message):
+    """Entries from `first` to `last`, both included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    first: _builtins.int
+    last: _builtins.int
+    def __init__(
+        self,
+        *,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogRange: _TypeAlias = LogRange  # noqa: Y015
+
+@_typing.final
 class ListJobLogsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -392,6 +416,7 @@ class ListJobLogsResponse(_message.Message):
     FIRST_OFFSET_FIELD_NUMBER: _builtins.int
     LAST_OFFSET_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     next_after_offset: _builtins.int
     """Everything after the start and up to here has been looked at: the `after`
@@ -411,6 +436,12 @@ class ListJobLogsResponse(_message.Message):
         lost.
         """
 
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogRange]:
+        """By offset: what the log has lost of the part that was looked at and that may
+        have passed `min_level`. Without `min_level` the offsets show it, too.
+        """
+
     def __init__(
         self,
         *,
@@ -420,10 +451,11 @@ class ListJobLogsResponse(_message.Message):
         first_offset: _builtins.int = ...,
         last_offset: _builtins.int = ...,
         complete: _builtins.bool = ...,
+        missing: _abc.Iterable[Global___LogRange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "entries", b"entries", "epoch", b"epoch", "first_offset", b"first_offset", "last_offset", b"last_offset", "next_after_offset", b"next_after_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "entries", b"entries", "epoch", b"epoch", "first_offset", b"first_offset", "last_offset", b"last_offset", "missing", b"missing", "next_after_offset", b"next_after_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
