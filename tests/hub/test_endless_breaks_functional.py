@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import pytest
 
-from generated.mindcoordinator.v1 import watch_pb2
+from generated.mindcoordinator.v1 import jobs_pb2, watch_pb2
 from tests.hub.conftest import GatewayMaker
 from tests.hub.log_coordinator import JOB, Context, LogCoordinator, StandIn
 
@@ -45,16 +45,20 @@ def entry(offset: int, message: str) -> Response:
     )
 
 
+def end(last: int) -> Response:
+    return Response(end=watch_pb2.WatchEnd(status=jobs_pb2.JOB_STATUS_COMPLETED, last_offset=last))
+
+
 def early_ok(coordinator: LogCoordinator) -> StandIn:
     return breaking(coordinator, status=None)
 
 
 def wrong_end(coordinator: LogCoordinator) -> StandIn:
-    return breaking(coordinator, Response(end=watch_pb2.WatchEnd(last_offset=2)), status=None)
+    return breaking(coordinator, end(2), status=None)
 
 
 def end_beyond_the_log(coordinator: LogCoordinator) -> StandIn:
-    return breaking(coordinator, Response(end=watch_pb2.WatchEnd(last_offset=9)), status=None)
+    return breaking(coordinator, end(9), status=None)
 
 
 def too_large(coordinator: LogCoordinator) -> StandIn:
@@ -121,7 +125,7 @@ def silent_behind_its_start(coordinator: LogCoordinator) -> StandIn:
         (internal, "COORDINATOR_ERROR"),
         (exhausted, "RESOURCE_EXHAUSTED"),
         (late, "COORDINATOR_TIMEOUT"),
-        (repeating, "COORDINATOR_UNAVAILABLE"),
+        (repeating, "COORDINATOR_ERROR"),
         (without_start, "COORDINATOR_ERROR"),
         (silent, "COORDINATOR_TIMEOUT"),
         (silent_behind_its_start, "COORDINATOR_TIMEOUT"),
