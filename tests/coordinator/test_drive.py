@@ -1,5 +1,6 @@
 """What a caller may name: never anything outside of its own folder."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -192,3 +193,19 @@ def test_a_link_among_checkpoints_does_not_leave_them(drive: Drive) -> None:
             drive.find(access, path)
         with pytest.raises(BadUrl, match="out of a job's checkpoints"):
             drive.destination(access, path).open_destination()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_limit_of_the_machine_says_nothing_about_a_url(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("app.coordinator.data.drive.open_beneath", refused)
+    monkeypatch.setattr("app.coordinator.data.drive.reach_beneath", refused)
+    place = drive.destination(Access("t"), "scaidrive://t/folder")
+    for reach in (place.open, place.open_destination, place.check_destination):
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            reach()
+        assert caught.value.errno == number

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Final
 from fsspec import AbstractFileSystem
 
 from app.coordinator.errors import FailedPrecondition, InvalidArgument
+from app.coordinator.failures import is_passing
 from app.coordinator.identity.access import Access
 from app.files.beneath import LeadsOut, OpenedPath, open_beneath, reach_beneath
 from app.files.directory import Directory, NotARegularFile
@@ -49,7 +50,8 @@ class Place:
     parts: tuple[str, ...]
 
     def open(self) -> OpenedPath:
-        """Hold what is there. Raises BadUrl if nothing can be reached."""
+        """Hold what is there. Raises BadUrl if nothing can be reached; OSError for the machine's
+        own failures, such as too many open files, which say nothing about the URL."""
         try:
             return open_beneath(self.root, self.parts, closed=_holds_checkpoints)
         except LeadsOut:
@@ -57,13 +59,15 @@ class Place:
         except (FileNotFoundError, NotADirectoryError):
             raise BadUrl(f"{shown(self.url)} does not exist{self._hint()}") from None
         except OSError as error:
+            if is_passing(error):
+                raise
             raise BadUrl(f"{shown(self.url)} cannot be reached: {error.strerror}") from None
 
     def open_destination(self) -> tuple[Directory, str]:
         """Open the directory that is there; or the one above it, made if it is missing, with
         the name that is free in it.
 
-        The name is empty if the directory itself is there. Raises BadUrl.
+        The name is empty if the directory itself is there. Raises BadUrl, OSError.
         """
         opened, missing = self._reach()
         with opened, self._problems():
@@ -79,7 +83,7 @@ class Place:
         return here, missing[-1] if missing else ""
 
     def check_destination(self) -> None:
-        """Raise BadUrl if no directory could be written there."""
+        """Raise BadUrl if no directory could be written there. Raises OSError."""
         opened, missing = self._reach()
         with opened, self._problems():
             if not stat.S_ISDIR(opened.stat().st_mode):
@@ -103,6 +107,8 @@ class Place:
         except NotADirectoryError:
             raise BadUrl(f"{shown(self.url)} is not a directory, nor can one be there") from None
         except OSError as error:
+            if is_passing(error):
+                raise
             raise BadUrl(f"{shown(self.url)} cannot be reached: {error.strerror}") from None
 
     def _leads_out(self) -> BadUrl:

@@ -22,6 +22,7 @@ from app.coordinator.errors import (
     Unauthenticated,
     Unavailable,
 )
+from app.coordinator.failures import is_passing, reason_of
 from app.coordinator.identity.peer import TENANT, Peer
 from app.coordinator.service.enum_numbers import check_enum_numbers
 
@@ -146,6 +147,13 @@ async def _turn_away(context: Context) -> NoReturn:
 
 
 async def _hide(name: str, error: Exception, context: Context) -> NoReturn:
-    """A defect: the operators get all of it, the caller nothing but the fact."""
+    """End a call that failed. The operators see all of the error, the caller only its kind."""
+    if is_passing(error):
+        log.warning("call_not_possible", method=name, exc_info=error)
+        await context.abort(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            f"the coordinator has reached a limit of its machine: {reason_of(error)}; try again"
+            " later",
+        )
     log.error("call_failed", method=name, exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, "the coordinator failed; see its log")
