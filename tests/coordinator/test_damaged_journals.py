@@ -162,6 +162,29 @@ def test_a_damaged_log_is_read_to_its_end(what: list[tuple[float, bytes]], close
 
 
 @often
+@given(what=st.lists(DAMAGE, min_size=1, max_size=3), closed=st.booleans())
+@example(what=[(0.5, b"\xff" * 300)], closed=True)
+def test_what_is_lost_of_a_level_is_named(what: list[tuple[float, bytes]], closed: bool) -> None:
+    with job(closed=closed) as directory:
+        for each in what:
+            damage(directory.log / "entries", each)
+        there = {entry.offset for entry in watched(directory)}
+        epoch = logs.read_epoch(directory.log)
+        named: set[int] = set()
+        after, last = 0, 1
+        while after < last:
+            place = LogPosition(epoch=epoch, offset=after)
+            request = ListJobLogsRequest(after=place, page_size=2, min_level=ERROR)
+            answer = list_logs(directory, request, ended=True)
+            for lost in answer.missing:
+                assert after < lost.first <= lost.last <= answer.next_after_offset
+                named.update(range(lost.first, lost.last + 1))
+            after, last = answer.next_after_offset, answer.last_offset
+        assert not named & there
+        assert {n for n in range(5, last + 1, 5) if n not in there} <= named
+
+
+@often
 @given(at=st.integers(1, LINES), size=st.integers(1, 12))
 def test_few_bytes_cost_few_lines(at: int, size: int) -> None:
     with job() as directory:

@@ -9,7 +9,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,7 +20,12 @@ from app.coordinator.storage import journal
 from app.coordinator.storage.journal import JournalReader
 from app.coordinator.storage.journal_writer import JournalWriter
 from app.coordinator.storage.records import CLASSES, Cursor, RecordKind, Slice
-from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel, WatchJobResponse
+from generated.mindcoordinator.v1.watch_pb2 import (
+    LogEntry,
+    LogLevel,
+    LogRange,
+    WatchJobResponse,
+)
 
 #: The journal of the entries within the log's directory.
 _ENTRIES: Final = "entries"
@@ -126,6 +131,8 @@ class Page:
 
     entries: list[LogEntry]
     cursor: Cursor
+    #: What is lost of the part that was looked at by level, ascending.
+    missing: list[LogRange] = field(default_factory=list)
 
 
 def entries_path(directory: Path) -> str:
@@ -184,19 +191,23 @@ class LogReader:
         """
         dense = len(_passing(min_level)) == CLASSES
         chosen: list[LogEntry] = []
+        missing: list[LogRange] = []
         size = 0
         for piece in self._pieces(cursor, min_level=min_level, limit=limit):
+            last = min(piece.first - 1, through)
+            if piece.first - piece.lost <= last:
+                missing.append(LogRange(first=piece.first - piece.lost, last=last))
             for entry in _entries(piece):
                 if entry.offset > through:
-                    return Page(chosen, self._journal.locate(through))
+                    return Page(chosen, self._journal.locate(through), missing)
                 if dense and chosen and entry.offset != chosen[-1].offset + 1:
                     return Page(chosen, self._journal.locate(chosen[-1].offset))
                 if entry.level >= min_level:
                     size += entry.ByteSize()
                     if len(chosen) == limit or (chosen and size > max_bytes):
-                        return Page(chosen, self._journal.locate(entry.offset - 1))
+                        return Page(chosen, self._journal.locate(entry.offset - 1), missing)
                     chosen.append(entry)
-        return Page(chosen, self._journal.locate(through))
+        return Page(chosen, self._journal.locate(through), missing)
 
     def tail(self, count: int, *, min_level: int, through: int) -> Cursor:
         """The place from which `count` entries that pass are left up to offset `through`."""

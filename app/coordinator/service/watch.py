@@ -87,6 +87,7 @@ def list_logs(
             first_offset=min(last, 1),
             last_offset=last,
             complete=ended,
+            missing=page.missing,
         )
 
 

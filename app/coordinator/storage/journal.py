@@ -16,6 +16,7 @@ have no number of their own it ends there.
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -135,7 +136,10 @@ class JournalReader:
         )
 
     def blocks_with(self, cursor: Cursor, classes: range) -> Iterator[Slice]:
-        """What lies behind `cursor`, but for whole blocks that have no record of `classes`."""
+        """What lies behind `cursor`, but for whole blocks that have no record of `classes`.
+
+        Slices say what is lost before them; one without records says it of a block's end.
+        """
         index = self._marks()
         block = bisect_right(range(len(index)), cursor.position, key=lambda at: index[at].position)
         while (block := index.next_with(block, classes)) < len(index):
@@ -154,13 +158,16 @@ class JournalReader:
                     # A record that goes beyond its block is none.
                     start = cursor.position + (stop is Stop.PARTIAL)
                     found = next_record(self._file, self._kind, cursor, start=start)
-                cursor = found if found and found.position < end.position else end.cursor
+                behind = found if found and found.position < end.position else end.cursor
+                yield Slice(b"", [], behind, lost=behind.number - cursor.number)
+                cursor = behind
             block += 1
         if (end := index.before(len(index))).position > cursor.position:
             cursor = end.cursor
         while (piece := self.read(cursor, limit=READ)).count:
+            yield replace(piece, lost=piece.first - 1 - cursor.number)
             cursor = piece.cursor
-            yield piece
+        yield replace(piece, lost=piece.cursor.number - cursor.number)
 
     def _marks(self) -> Index:
         return Index(self._index, self._file, self._kind)

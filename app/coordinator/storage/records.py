@@ -94,6 +94,8 @@ class Slice:
     ends: list[int]
     #: Behind the last of them. Of a slice without records: behind those that are lost.
     cursor: Cursor
+    #: How many records right before the first are lost; counted only by `blocks_with`.
+    lost: int = 0
 
     @property
     def count(self) -> int:
