@@ -156,13 +156,7 @@ ENDPOINTS = (
         ),
         {
             "checkpoints": [
-                {
-                    "checkpoint_id": "step-7",
-                    "step": 7,
-                    "path": "",
-                    "size_bytes": 2**53,
-                    "created_at": None,
-                }
+                {"checkpoint_id": "step-7", "step": 7, "path": "", "size_bytes": 2**53}
             ],
             "next_page_token": "more",
             "total_count": 20_000,

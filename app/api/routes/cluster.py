@@ -19,10 +19,7 @@ routes = web.RouteTableDef()
 @requires(Permission.VIEW)
 @Operation(rpc="GetClusterStatus")
 async def get_cluster_status(request: web.Request) -> web.Response:
-    """Get cluster-wide totals.
-
-    The numbers of jobs are those of all tenants.
-    """
+    """Get cluster-wide totals."""
     return success(await request.app[COORDINATOR].get_cluster_status(caller_of(request)))
 
 

@@ -1,0 +1,144 @@
+"""Carries out the core's commands on an asyncio event loop."""
+
+import asyncio
+from asyncio import sleep as pause
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2
+
+from scaimind.core.commands import (
+    Answer,
+    Command,
+    Emit,
+    NewToken,
+    Open,
+    Pause,
+    Receive,
+    Request,
+    Send,
+)
+from scaimind.errors import ConnectionFailed
+from scaimind.tokens import Tokens
+from scaimind.urls import api_url
+
+_T = TypeVar("_T")
+
+
+class AsyncDriver:
+    """One gateway, over one pool of connections, for one event loop."""
+
+    def __init__(
+        self,
+        url: str,
+        tokens: Tokens,
+        *,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        verify: Any = True,
+    ) -> None:
+        self._root = api_url(url)
+        self._tokens = tokens
+        self._http = httpx2.AsyncClient(transport=transport, verify=verify, follow_redirects=False)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def result(self, steps: Generator[Command, Any, _T]) -> _T:
+        """Carry out all commands, and return what the generator returns."""
+        ending = _Ending()
+        async for _ in self.run(steps, ending):
+            pass
+        value: _T = ending.value
+        return value
+
+    async def run(
+        self, steps: Generator[Command, Any, Any], ending: "_Ending | None" = None
+    ) -> AsyncGenerator[Any, None]:
+        """Carry out the commands, and yield what is emitted."""
+        async with AsyncExitStack() as open_answer:
+            pieces: AsyncIterator[bytes] | None = None
+            told: Any = None
+            problem: ConnectionFailed | None = None
+            try:
+                while True:
+                    try:
+                        command = steps.send(told) if problem is None else steps.throw(problem)
+                    except StopIteration as stop:
+                        if ending is not None:
+                            ending.value = stop.value
+                        return
+                    told, problem = None, None
+                    try:
+                        match command:
+                            case Emit(item):
+                                yield item
+                            case Pause(seconds):
+                                await open_answer.aclose()
+                                await pause(seconds)
+                            case NewToken():
+                                told = await asyncio.to_thread(self._tokens.renew)
+                            case Send(request):
+                                told = await self._send(request)
+                            case Open(request):
+                                await open_answer.aclose()
+                                response = await open_answer.enter_async_context(
+                                    await self._stream(request)
+                                )
+                                told, pieces = await _opened(response)
+                            case Receive():
+                                told = b"" if pieces is None else await anext(pieces, b"")
+                    except (httpx2.TransportError, httpx2.StreamError) as error:
+                        problem = ConnectionFailed(
+                            f"No answer from {self._root}: {error or type(error).__name__}"
+                        )
+                        problem.__cause__ = error
+            finally:
+                steps.close()
+
+    async def _send(self, request: Request) -> Answer:
+        async with await self._stream(request) as response:
+            await response.aread()
+            return Answer(response.status_code, _headers(response), response.content)
+
+    async def _stream(self, request: Request) -> Any:
+        # A provider of tokens may ask a server.
+        header = await asyncio.to_thread(self._tokens.header)
+        return self._http.stream(
+            request.method,
+            self._root + request.path,
+            params=request.query,
+            json=request.body,
+            headers={**dict(request.headers), **header},
+            timeout=request.timeout,
+        )
+
+
+class _Ending:
+    """What the core returned."""
+
+    value: Any = None
+
+
+async def _opened(response: httpx2.Response) -> tuple[Answer, AsyncIterator[bytes] | None]:
+    if response.status_code != 200:
+        await response.aread()
+        return Answer(response.status_code, _headers(response), response.content), None
+    return Answer(200, _headers(response)), response.aiter_bytes()
+
+
+def _headers(response: httpx2.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
