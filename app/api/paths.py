@@ -1,4 +1,8 @@
-"""Ids in paths. One that no resource can have is answered like one that none has."""
+"""Ids in paths. One that no resource can have is answered like one that none has.
+
+What else exists is the coordinator's affair: only length and control characters are
+bounded here, so that an id may be `gpu@rack1`, or `rack1/node3` percent-encoded.
+"""
 
 import re
 from dataclasses import dataclass
@@ -12,9 +16,9 @@ from app.errors import (
     ApiError,
     ErrorKind,
 )
+from app.schemas.ids import ID_FORM
 
-#: What an id may be.
-FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_FORM = re.compile(ID_FORM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class PathId:
 
     def checked(self, value: str) -> str:
         """Return the id as it is. Raises `ApiError` like `of`."""
-        if not FORM.fullmatch(value):
+        if not _FORM.fullmatch(value):
             raise ApiError(self.missing)
         return value
 

@@ -3,8 +3,8 @@
 The result is that of protobuf's own JSON mapping with the proto's field names
 and all fields without presence printed, but for these: 64-bit integers are
 numbers, enum values lose their type's prefix (`TRAINING`), what JSON cannot
-express (NaN, infinities, a time outside the years 1 to 9999) is null, and
-credentials among a job's variables are masked.
+express (NaN, infinities, a time outside the years 1 to 9999) is null, and so is
+a time that is not set; credentials among a job's variables are masked.
 
 A compiled function is the source that one would write by hand for the type:
 one expression per field, nothing asked of the descriptors at run time.
@@ -91,6 +91,16 @@ def enum_prefix(enum: EnumDescriptor) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", enum.name).upper() + "_"
 
 
+def is_time(field: FieldDescriptor) -> bool:
+    """Whether a field is a single time, which is always there: null where it is not set."""
+    return (
+        field.message_type is not None
+        and field.message_type.full_name == _TIMESTAMP
+        and not field.is_repeated
+        and field.containing_oneof is None
+    )
+
+
 @lru_cache(maxsize=4096)
 def _second(seconds: int) -> str | None:
     try:
@@ -155,6 +165,10 @@ class _Compiler:
         lines = [f"def {name}(m):", "  o = {}"]
         for field in descriptor.fields:
             target = f"o[{field.name!r}] = "
+            if is_time(field):
+                value = f"{self._field(field)} if m.HasField({field.name!r}) else None"
+                lines.append(f"  {target}{value}")
+                continue
             if field.has_presence:
                 lines.append(f"  if m.HasField({field.name!r}):")
                 target = "  " + target

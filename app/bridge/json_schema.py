@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from app.bridge.converters import enum_prefix
+from app.bridge.converters import enum_prefix, is_time
 from generated.mindcoordinator.v1 import coordinator_pb2
 
 JsonSchema: TypeAlias = dict[str, Any]
@@ -78,7 +78,9 @@ def _message(message: Descriptor, reference: str) -> JsonSchema:
         "type": "object",
         "properties": {field.name: _field(field, reference) for field in message.fields},
     }
-    if always := [field.name for field in message.fields if not field.has_presence]:
+    if always := [
+        field.name for field in message.fields if is_time(field) or not field.has_presence
+    ]:
         schema["required"] = always
     return schema
 

@@ -10,9 +10,10 @@ from aiohttp import hdrs, web
 from app import __version__
 from app.api.access import Access, access_of
 from app.api.endpoint import Operation, operation_of
-from app.api.paths import FORM, PATH_IDS, PathId
+from app.api.paths import PATH_IDS, PathId
 from app.openapi.responses import HEADERS, Responses
 from app.openapi.schemas import JsonSchema, Schemas
+from app.schemas.ids import ID_FORM
 from app.schemas.loading import NO_QUERY
 
 _ABOUT = """\
@@ -117,7 +118,7 @@ def _path_parameter(path_id: PathId) -> JsonSchema:
         "in": "path",
         "name": path_id.name,
         "required": True,
-        "schema": {"type": "string", "pattern": f"^{FORM.pattern}$"},
+        "schema": {"type": "string", "pattern": f"^{ID_FORM}$"},
     }
 
 

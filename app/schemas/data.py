@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 from marshmallow import fields
 
 from app.schemas.configs import DataSourceSchema
-from app.schemas.fields import Many, Text
+from app.schemas.fields import Many
+from app.schemas.ids import Id
 from app.schemas.loading import Body, Query
 
 
@@ -24,7 +25,7 @@ class ValidateDataSchema(Body):
 class DataCacheQuery(Query):
     """`GET /data/cache`."""
 
-    node_id = Text("Empty means the whole cluster.", most=256, load_default="")
+    node_id = Id("Empty means the whole cluster.", load_default="")
 
 
 VALIDATE_DATA_BODY = ValidateDataSchema()

@@ -7,6 +7,7 @@ from marshmallow import ValidationError, fields, validates_schema
 
 from app.schemas.configs import PATH_LENGTH
 from app.schemas.fields import Many, StringMap, Text, Whole
+from app.schemas.ids import Id
 from app.schemas.jobs import PageQuery
 from app.schemas.loading import Body
 
@@ -32,11 +33,11 @@ class SubmitEvaluationSchema(Body):
         "benchmarks": [{"name": "perplexity", "dataset": "scaidrive://local/corpus.jsonl"}],
     }
 
-    job_id = Text("The training job whose model is evaluated.", most=256)
+    job_id = Id("The training job whose model is evaluated.")
     model_uri = Text(
         "Location of the model; empty means the artefacts of job_id.", most=PATH_LENGTH
     )
-    checkpoint_id = Text("Checkpoint of job_id to evaluate instead of its final model.", most=256)
+    checkpoint_id = Id("Checkpoint of job_id to evaluate instead of its final model.")
     benchmarks = Many(
         "Benchmarks to run.", fields.Nested(BenchmarkSchema), least=1, most=100, required=True
     )

@@ -14,6 +14,7 @@ from app.schemas.configs import (
     label_map,
 )
 from app.schemas.fields import Choice, Flag, Many, QueryWhole, Text
+from app.schemas.ids import Id
 from app.schemas.loading import Body, Query
 
 JOB_STATUSES = (
@@ -85,16 +86,15 @@ class PauseJobSchema(Body):
 class ResumeJobSchema(Body):
     """`POST /jobs/{job_id}/resume`."""
 
-    checkpoint_id = Text("Empty resumes from the newest checkpoint.", most=256, load_default="")
+    checkpoint_id = Id("Empty resumes from the newest checkpoint.", load_default="")
 
 
 class RetryJobSchema(Body):
     """`POST /jobs/{job_id}/retry`."""
 
-    checkpoint_id = Text(
+    checkpoint_id = Id(
         "Empty starts a preempted job from its newest checkpoint, else where the job itself was"
         " to start.",
-        most=256,
         load_default="",
     )
     modify_resources = Flag("Whether to run with new_resource_config.", load_default=False)

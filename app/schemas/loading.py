@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 from multidict import MultiMapping
+from typing_extensions import override
 
 from app import errors
 from app.errors import ApiError, FieldProblem
@@ -19,12 +20,30 @@ _QUERY_MESSAGES = {"unknown": "Unknown query argument."}
 
 
 class Body(Schema):
-    """A JSON object. Fields that it does not have are refused."""
+    """A JSON object. Fields that it does not have are refused; null says "not given".
+
+    Null stands for an optional field that is left out, in nested objects, too. For
+    a required field it is refused.
+    """
 
     #: One that is valid, for the API's document.
     EXAMPLE: ClassVar[dict[str, Any] | None] = None
 
     error_messages = _BODY_MESSAGES
+
+    @pre_load
+    def _without_nulls(self, data: Any, **_: Any) -> Any:
+        if not isinstance(data, Mapping) or None not in data.values():
+            return data
+        optional = {name for name, field in self.fields.items() if not field.required}
+        return {
+            name: value for name, value in data.items() if value is not None or name not in optional
+        }
+
+    @override
+    def on_bind_field(self, field_name: str, field_obj: "fields.Field[Any]") -> None:
+        # No null arrives: it is how the API's document learns of them.
+        field_obj.allow_none = not field_obj.required
 
 
 class Query(Schema):

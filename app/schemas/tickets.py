@@ -3,6 +3,7 @@
 from marshmallow import Schema
 
 from app.schemas.fields import Choice, Text, Time
+from app.schemas.ids import Id
 from app.schemas.loading import Body
 
 STREAM_KINDS = ("logs", "metrics")
@@ -11,7 +12,7 @@ STREAM_KINDS = ("logs", "metrics")
 class StreamTicketBody(Body):
     """`POST /stream-tickets`."""
 
-    job_id = Text("Job to watch.", most=128, required=True)
+    job_id = Id("Job to watch.", required=True)
     kind = Choice(
         "Kind of stream: `logs` is /jobs/{job_id}/logs, `metrics` is "
         "/jobs/{job_id}/metrics/stream.",

@@ -156,7 +156,13 @@ ENDPOINTS = (
         ),
         {
             "checkpoints": [
-                {"checkpoint_id": "step-7", "step": 7, "path": "", "size_bytes": 2**53}
+                {
+                    "checkpoint_id": "step-7",
+                    "step": 7,
+                    "path": "",
+                    "size_bytes": 2**53,
+                    "created_at": None,
+                }
             ],
             "next_page_token": "more",
             "total_count": 20_000,

@@ -215,8 +215,51 @@ async def test_each_row_of_the_error_table(
         assert response.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
-@pytest.mark.parametrize("endpoint", [each for each in ENDPOINTS if "{" in each.route], ids=str)
-@pytest.mark.parametrize("impossible", ["a b", "..%2fetc", "%00", "-", "x" * 129, "%e2%82%ac"])
+with_an_id = pytest.mark.parametrize(
+    "endpoint", [each for each in ENDPOINTS if "{" in each.route], ids=str
+)
+
+
+@with_an_id
+@pytest.mark.parametrize(
+    ("in_path", "asked"),
+    [
+        ("gpu@rack1", "gpu@rack1"),
+        ("rack1%2Fnode3", "rack1/node3"),
+        ("..%2fetc", "../etc"),
+        ("a=b", "a=b"),
+        ("_n", "_n"),
+        ("-", "-"),
+        ("a%20b+c", "a b+c"),
+        ("100%25%2541;x", "100%%41;x"),
+        ("%e2%82%ac", "\N{EURO SIGN}"),
+        ("x" * 256, "x" * 256),
+    ],
+    ids=lambda value: value[:20],
+)
+async def test_any_other_id_is_asked_for_as_it_is(
+    gateway: Gateway, endpoint: Endpoint, in_path: str, asked: str
+) -> None:
+    gateway.coordinator.answer(endpoint.rpc, Failure(StatusCode.NOT_FOUND, ""))
+    path = endpoint.url
+    for possible in ("job-1", "node-1", "eval-1"):
+        path = path.replace(possible, in_path)
+
+    response = await gateway.ask(
+        endpoint.method,
+        path,
+        params=endpoint.query,
+        json=endpoint.body,
+    )
+
+    assert response.status == 404
+    [request] = gateway.coordinator.requests(endpoint.rpc)
+    names = ("job_id", "node_id", "evaluation_id")
+    assert asked in [getattr(request.message, name, "") for name in names]
+
+
+@with_an_id
+@pytest.mark.parametrize("impossible", ["%00", "a%0Ab", "%7F", "%c2%85", "x" * 257])
 async def test_an_impossible_id_is_like_an_unknown_one(
     gateway: Gateway, endpoint: Endpoint, impossible: str
 ) -> None:

@@ -54,7 +54,15 @@ def ours(printed: dict[str, Any], descriptor: Any) -> dict[str, Any]:
             adapted[name] = [one(each, field) for each in value]
         else:
             adapted[name] = one(value, field)
-    return adapted
+    unset = {
+        field.name: None
+        for field in descriptor.fields
+        if field.message_type is not None
+        and field.message_type.full_name == "google.protobuf.Timestamp"
+        and not field.is_repeated
+        and field.containing_oneof is None
+    }
+    return {**unset, **adapted}
 
 
 def one(value: Any, field: Any) -> Any:
@@ -116,8 +124,10 @@ class TestAsDocumented:
         assert converted["node_ids"] == ["n1", "n2"]
         assert converted["error_message"] == ""
         assert converted["checkpoints"] == []
-        for unset in ("training_config", "started_at", "exit_code"):
+        for unset in ("training_config", "exit_code"):
             assert unset not in converted
+        for unset in ("started_at", "ended_at", "updated_at"):
+            assert converted[unset] is None
 
     def test_credentials_among_a_jobs_variables_are_masked(self) -> None:
         training = TrainingConfig(

@@ -57,7 +57,7 @@ def tell(gateway: Gateway, revision: int) -> None:
 
 async def requests_succeed(gateway: Gateway, revision: int, *, times: int = 20) -> None:
     for _ in range(times):
-        status, body = await gateway.ask("/jobs")
+        status, body = await gateway.ask("/jobs?page_size=30")
         assert (status, body["data"]["total_count"]) == (200, 30)
         assert {each["revision"] for each in body["data"]["jobs"]} == {revision}
         assert (await gateway.ask("/jobs/job-0"))[0] == 200

@@ -118,7 +118,7 @@ def test_credentials_in_cached_jobs_are_masked(postgres_dsn: str) -> None:
             orjson.dumps(job).decode(),
         )
 
-    migrate_to(postgres_dsn, "head")
+    migrate_to(postgres_dsn, "0004")
 
     found = dict(ask(postgres_dsn, "SELECT job_id, job FROM mod_scaimind_jobs"))
     shown = {**given, "a": {"HF_TOKEN": "***", "EPOCHS": "3"}, "c": {"URL": "***"}}
@@ -131,6 +131,41 @@ def test_credentials_in_cached_jobs_are_masked(postgres_dsn: str) -> None:
     assert ask(postgres_dsn, "SELECT jobs FROM mod_scaimind_job_counts") == [(5,)]
 
 
+def test_times_that_are_unset_become_null_in_cached_jobs(postgres_dsn: str) -> None:
+    migrate_to(postgres_dsn, "0004")
+    whole = {
+        "job_id": "a",
+        "created_at": "2026-05-01T12:00:00Z",
+        "scheduling_config": {"queue_name": "q"},
+        "checkpoints": [{"checkpoint_id": "c"}, {"checkpoint_id": "d", "created_at": "then"}],
+    }
+    for job in (whole, {"job_id": "b"}):
+        ask(
+            postgres_dsn,
+            "INSERT INTO mod_scaimind_jobs VALUES"
+            " ('acme', %s, 1, now(), 4, now(), '', '', 5, 0, now(), NULL, NULL, %s, now())",
+            job["job_id"],
+            orjson.dumps(job).decode(),
+        )
+
+    migrate_to(postgres_dsn, "head")
+
+    times = dict.fromkeys(("created_at", "started_at", "ended_at", "updated_at"))
+    assert dict(ask(postgres_dsn, "SELECT job_id, job FROM mod_scaimind_jobs")) == {
+        "a": {
+            **times,
+            **whole,
+            "scheduling_config": {"queue_name": "q", "not_before": None},
+            "checkpoints": [
+                {"checkpoint_id": "c", "created_at": None},
+                {"checkpoint_id": "d", "created_at": "then"},
+            ],
+        },
+        "b": {**times, "job_id": "b"},
+    }
+    assert ask(postgres_dsn, "SELECT jobs FROM mod_scaimind_job_counts") == [(2,)]
+
+
 async def test_new_replicas_serve_before_the_schema_is_migrated(
     postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +176,7 @@ async def test_new_replicas_serve_before_the_schema_is_migrated(
     async with gateway_on(postgres_dsn, buffer_jobs=5) as gateway:
         jobs = [Job(job_id=f"job-{n}", status=JOB_STATUS_TRAINING, revision=1) for n in range(8)]
         gateway.coordinator.answer("ListJobs", ListJobsResponse(jobs=jobs, total_count=8))
-        gateway.coordinator.answer("GetJob", jobs[0])
+        gateway.coordinator.answer("GetJob", jobs[7])
         registry = gateway.metrics.registry
 
         assert (await gateway.ask("/jobs"))[0] == 200

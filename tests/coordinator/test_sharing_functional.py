@@ -136,11 +136,13 @@ async def test_answers_about_all_tell_nothing_of_another_tenant(tmp_path: Path) 
         assert (listed.total_count, list(listed.jobs), listed.next_page_token) == (0, [], "")
         queue = await stranger.call("GetQueueStatus", GetQueueStatusRequest())
         assert (queue.total_queued, list(queue.queued_jobs)) == (0, [])
-        cluster = await stranger.call("GetClusterStatus", GetClusterStatusRequest())
-        assert (cluster.active_jobs, cluster.queued_jobs) == (0, 0)
-        # As against what its owner is told.
-        cluster = await theirs.owner.call("GetClusterStatus", GetClusterStatusRequest())
-        assert (cluster.active_jobs, cluster.queued_jobs) == (1, 1)
+
+
+async def test_the_cluster_counts_the_jobs_of_all_tenants(tmp_path: Path) -> None:
+    async with two_tenants(tmp_path) as theirs:
+        for who in (theirs.stranger, theirs.owner):
+            cluster = await who.call("GetClusterStatus", GetClusterStatusRequest())
+            assert (cluster.active_jobs, cluster.queued_jobs) == (1, 1)
 
 
 async def test_a_page_token_is_of_no_use_to_another_tenant(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ the schema that is under test.
 
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,24 +17,15 @@ from marshmallow import Schema, fields
 from app.bridge.converters import enum_prefix, to_json
 from app.bridge.requests import build
 from app.errors import ApiError
-from app.schemas.jobs import JOB_STATUSES
+from app.schemas.jobs import JOB_STATUSES, SUBMIT_JOB_BODY
 from app.schemas.loading import load_body
 from app.schemas.monitoring import LOG_LEVELS
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus
 from generated.mindcoordinator.v1.watch_pb2 import LogLevel
-from tests.schemas.bodies import CASES, Case
+from tests.schemas.bodies import CASES, SUBMISSION, Case
 
 Path = tuple[str | int, ...]
 
-#: Where null stands for "not given".
-NULLABLE = {
-    "output_config",
-    "scheduling_config",
-    "new_resource_config",
-    "preprocess",
-    "distributed",
-    "not_before",
-}
 #: Texts that must say something.
 NOT_EMPTY = {"name", "model_id", "path"}
 #: Whole numbers with a bound of their own; all others begin at 0.
@@ -56,6 +48,14 @@ class Place:
         for step in self.path[:-1]:
             node = node[step]
         node[self.path[-1]] = value
+        return body
+
+    def body_without(self) -> dict[str, Any]:
+        body = self.case.body()
+        node: Any = body
+        for step in self.path[:-1]:
+            node = node[step]
+        del node[self.path[-1]]
         return body
 
 
@@ -252,17 +252,38 @@ class TestTheWholeWay:
         assert {name: arrived[name] for name in expected} == expected
 
 
+class TestNull:
+    @pytest.mark.parametrize("place", PLACES, ids=str)
+    def test_null_is_the_same_as_leaving_a_field_out(self, place: Place) -> None:
+        try:
+            left_out: object = load_body(place.case.schema, place.body_without())
+        except ApiError:
+            # It is required, or another field requires it.
+            assert problems(place.case.schema, place.body_with(None)) == problems(
+                place.case.schema, place.body_without()
+            )
+        else:
+            assert load_body(place.case.schema, place.body_with(None)) == left_out
+
+    def test_null_is_no_field(self) -> None:
+        for case in CASES:
+            assert problems(case.schema, {**case.body(), "no_such_field": None}) == [
+                "no_such_field"
+            ]
+
+    def test_null_is_no_entry_of_a_map_or_a_list(self) -> None:
+        body = deepcopy(SUBMISSION)
+        body["labels"] = {"a": None}
+        body["data_config"]["sources"] = [None]
+        assert set(problems(SUBMIT_JOB_BODY, body)) == {"labels.a", "data_config.sources.0"}
+
+
 class TestWhatIsRefused:
     @pytest.mark.parametrize("place", PLACES, ids=str)
     def test_values_of_another_type(self, place: Place) -> None:
-        nullable = place.path[-1] in NULLABLE
-        for wrong in [*wrong_types(place.proto), *([] if nullable else [None])]:
+        for wrong in wrong_types(place.proto):
             found = problems(place.case.schema, place.body_with(wrong))
             assert dotted(place.path) in found, (wrong, found)
-        if nullable:
-            body = place.body_with(None)
-            body.pop("modify_resources", None)
-            load_body(place.case.schema, body)
 
     @pytest.mark.parametrize("place", [each for each in PLACES if any(bounds(each))], ids=str)
     def test_values_out_of_bounds(self, place: Place) -> None:

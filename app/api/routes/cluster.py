@@ -19,7 +19,10 @@ routes = web.RouteTableDef()
 @requires(Permission.VIEW)
 @Operation(rpc="GetClusterStatus")
 async def get_cluster_status(request: web.Request) -> web.Response:
-    """Get cluster-wide totals."""
+    """Get cluster-wide totals.
+
+    The numbers of jobs are those of all tenants.
+    """
     return success(await request.app[COORDINATOR].get_cluster_status(caller_of(request)))
 
 

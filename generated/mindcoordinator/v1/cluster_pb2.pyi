@@ -227,7 +227,7 @@ class ClusterStatus(_message.Message):
     available_gpus: _builtins.int
     """Of nodes that are online."""
     active_jobs: _builtins.int
-    """Of the caller's tenant, like `queued_jobs`."""
+    """Of all tenants, like `queued_jobs`: numbers alone."""
     queued_jobs: _builtins.int
     cluster_utilization: _builtins.float
     """Allocated share of the GPUs, or of the CPUs in a cluster without GPUs, 0.0 to 1.0."""

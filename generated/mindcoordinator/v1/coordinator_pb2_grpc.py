@@ -38,6 +38,13 @@ class MindCoordinatorStub:
     known. A resource of another tenant is NOT_FOUND, exactly like one that
     does not exist. Names follow Google's AIPs; resources are returned as they
     are after the call.
+
+    Bounds: ids have at most 256 characters and page tokens 4,096, neither with
+    control characters; other texts have at most 1,048,576. Enum values are 0 to
+    255, offsets and sequences have at most 18 digits, times are of the years 1 to
+    9999. Numbers are finite and not negative, but for what training measures
+    (metrics, progress, scores), steps, a seed and an exit code. A client refuses
+    a message that does not keep to them.
     """
 
     def __init__(self, channel):
@@ -161,6 +168,13 @@ class MindCoordinatorServicer:
     known. A resource of another tenant is NOT_FOUND, exactly like one that
     does not exist. Names follow Google's AIPs; resources are returned as they
     are after the call.
+
+    Bounds: ids have at most 256 characters and page tokens 4,096, neither with
+    control characters; other texts have at most 1,048,576. Enum values are 0 to
+    255, offsets and sequences have at most 18 digits, times are of the years 1 to
+    9999. Numbers are finite and not negative, but for what training measures
+    (metrics, progress, scores), steps, a seed and an exit code. A client refuses
+    a message that does not keep to them.
     """
 
     def SubmitJob(self, request, context):
@@ -437,6 +451,13 @@ class MindCoordinator:
     known. A resource of another tenant is NOT_FOUND, exactly like one that
     does not exist. Names follow Google's AIPs; resources are returned as they
     are after the call.
+
+    Bounds: ids have at most 256 characters and page tokens 4,096, neither with
+    control characters; other texts have at most 1,048,576. Enum values are 0 to
+    255, offsets and sequences have at most 18 digits, times are of the years 1 to
+    9999. Numbers are finite and not negative, but for what training measures
+    (metrics, progress, scores), steps, a seed and an exit code. A client refuses
+    a message that does not keep to them.
     """
 
     @staticmethod

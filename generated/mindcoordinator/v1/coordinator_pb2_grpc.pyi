@@ -39,6 +39,13 @@ class MindCoordinatorStub:
     known. A resource of another tenant is NOT_FOUND, exactly like one that
     does not exist. Names follow Google's AIPs; resources are returned as they
     are after the call.
+
+    Bounds: ids have at most 256 characters and page tokens 4,096, neither with
+    control characters; other texts have at most 1,048,576. Enum values are 0 to
+    255, offsets and sequences have at most 18 digits, times are of the years 1 to
+    9999. Numbers are finite and not negative, but for what training measures
+    (metrics, progress, scores), steps, a seed and an exit code. A client refuses
+    a message that does not keep to them.
     """
 
     @_typing.overload
@@ -103,6 +110,13 @@ class MindCoordinatorAsyncStub(MindCoordinatorStub):
     known. A resource of another tenant is NOT_FOUND, exactly like one that
     does not exist. Names follow Google's AIPs; resources are returned as they
     are after the call.
+
+    Bounds: ids have at most 256 characters and page tokens 4,096, neither with
+    control characters; other texts have at most 1,048,576. Enum values are 0 to
+    255, offsets and sequences have at most 18 digits, times are of the years 1 to
+    9999. Numbers are finite and not negative, but for what training measures
+    (metrics, progress, scores), steps, a seed and an exit code. A client refuses
+    a message that does not keep to them.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -163,6 +177,13 @@ class MindCoordinatorServicer(metaclass=_abc_1.ABCMeta):
     known. A resource of another tenant is NOT_FOUND, exactly like one that
     does not exist. Names follow Google's AIPs; resources are returned as they
     are after the call.
+
+    Bounds: ids have at most 256 characters and page tokens 4,096, neither with
+    control characters; other texts have at most 1,048,576. Enum values are 0 to
+    255, offsets and sequences have at most 18 digits, times are of the years 1 to
+    9999. Numbers are finite and not negative, but for what training measures
+    (metrics, progress, scores), steps, a seed and an exit code. A client refuses
+    a message that does not keep to them.
     """
 
     @_abc_1.abstractmethod
