@@ -14,6 +14,7 @@ import structlog
 from grpc import StatusCode
 
 from app import errors
+from app.bridge.bad_request import field_problems
 from app.bridge.contract.breaches import Breach
 from app.bridge.sanitise import loggable, presentable
 from app.bridge.sent import NOTHING_ASKED, Asked
@@ -108,7 +109,7 @@ def to_api_error(
     log event `scaimind_coordinator_error`. What the caller sent may be repeated
     to it; the credentials that went with the call are in neither.
     """
-    masker = asked.masker()
+    masker, sent = asked.masker(), asked.sent()
     code, detail = error.code(), error.details() or ""
     row = _row(code, method)
     kind = _kind(code, row, method)
@@ -119,13 +120,18 @@ def to_api_error(
         row = _Row(kind, shown=False)
 
     message = (
-        presentable(detail, from_failure=row.failure, sent=asked.sent(), masker=masker)
+        presentable(detail, from_failure=row.failure, sent=sent, masker=masker)
         if row.shown
         else None
     )
     if row.failure or (detail and message != detail):
         _report(method, code.name, loggable(detail, masker=masker), error=row.failure)
-    return ApiError(kind, message, retry_after=row.retry_after)
+    details = (
+        field_problems(error, sent=sent, masker=masker)
+        if code is StatusCode.INVALID_ARGUMENT
+        else ()
+    )
+    return ApiError(kind, message, details=details, retry_after=row.retry_after)
 
 
 def kinds_of(method: str) -> frozenset[ErrorKind]:

@@ -18,13 +18,21 @@ Every failed request is answered with
 ```
 
 Branch on `code`: it is stable. `message` is for people and often more specific than the text \
-below. `details` names each invalid field (`VALIDATION_ERROR`). `retry_after`, in seconds, is \
-present if waiting helps, and is also sent as the header `Retry-After`. `request_id` identifies \
-the request in the gateway's log.
+below. `details` names each field that is not valid, all at once, by its path such as \
+`data_config.sources.0.path`: with `VALIDATION_ERROR`, which the gateway says, and with \
+`INVALID_ARGUMENT`, which the coordinator says. The message of `FAILED_PRECONDITION` begins with \
+the path where a field is the reason. `retry_after`, in seconds, is present if waiting helps, \
+and is also sent as the header `Retry-After`. `request_id` identifies the request in the \
+gateway's log.
 
 A stream that breaks off carries the code of what was lost in its `error` event, and beside it \
 `retryable`: whether to come back with the last id. That is true for the codes with a `yes` \
 below and for `COORDINATOR_ERROR`, which may pass where a stream resumes ([streams.md](streams.md)).
+
+What the coordinator says reaches you as it is if it is about your request, and not at all if it \
+is about the coordinator's insides; what you sent yourself is never hidden from you, but \
+credentials are `***` to everybody. A message, or that of one field, has up to 1,000 \
+characters; what is cut ends in `…`.
 
 The OpenAPI document (`python -m app openapi`) lists the errors of each operation: all have one \
 schema, and the extension `x-error-codes` of each answer has its codes.

@@ -19,7 +19,8 @@ class ErrorBodySchema(Schema):
     code = fields.String(required=True, metadata={"description": "Stable code to branch on."})
     message = fields.String(required=True, metadata={"description": "For people."})
     details = fields.List(
-        fields.Nested(FieldProblemSchema), metadata={"description": "On VALIDATION_ERROR."}
+        fields.Nested(FieldProblemSchema),
+        metadata={"description": "On VALIDATION_ERROR and INVALID_ARGUMENT."},
     )
     retry_after = fields.Integer(
         metadata={"description": "Seconds to wait; present only if waiting helps."},

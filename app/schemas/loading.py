@@ -1,6 +1,6 @@
 """Applying a schema: all that is wrong with a request, at once, each with its path."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
@@ -9,14 +9,20 @@ from typing_extensions import override
 
 from app import errors
 from app.errors import ApiError, FieldProblem
+from app.shortening import CUT, shortened
+from app.suggestions import did_you_mean
 
 #: What a caller is shown of problems and of a name of its own choosing.
 _MAX_PROBLEMS = 100
 _MAX_NAME = 64
 
 
+#: Unknown names that a suggestion is looked for.
+_MAX_SUGGESTIONS = 10
+
 _BODY_MESSAGES = {"unknown": "Unknown field.", "type": "Must be a JSON object."}
 _QUERY_MESSAGES = {"unknown": "Unknown query argument."}
+_UNKNOWN = frozenset({_BODY_MESSAGES["unknown"], _QUERY_MESSAGES["unknown"]})
 
 
 class Body(Schema):
@@ -118,8 +124,38 @@ def _load(
             FieldProblem(problem.field or whole, problem.message)
             for problem in problems[:_MAX_PROBLEMS]
         ]
-        raise ApiError(errors.VALIDATION_ERROR, details=shown)
+        if len(problems) > _MAX_PROBLEMS:
+            left_out = len(problems) - _MAX_PROBLEMS + 1
+            shown[-1] = FieldProblem(whole, f"{CUT} and {left_out} more problems.")
+        raise ApiError(errors.VALIDATION_ERROR, details=list(_with_suggestions(shown, schema)))
     return loaded
+
+
+def _with_suggestions(problems: list[FieldProblem], schema: Schema) -> Iterator[FieldProblem]:
+    """Say of unknown names what may have been meant; of the first ones, since it takes a while."""
+    left = _MAX_SUGGESTIONS
+    for problem in problems:
+        if problem.message in _UNKNOWN and left:
+            left -= 1
+            above, _, name = problem.field.rpartition(".")
+            if meant := did_you_mean(name, _names(schema, above)):
+                meant = meant[0].upper() + meant[1:]
+                yield FieldProblem(problem.field, f"{problem.message} {meant}")
+                continue
+        yield problem
+
+
+def _names(schema: Schema, path: str) -> Iterable[str]:
+    """The names of the fields that an object at a path of a body has."""
+    inner: Schema | None = schema
+    field: Any = None
+    for part in path.split(".") if path else ():
+        if isinstance(field, fields.List) and inner is None:
+            field = field.inner
+        elif inner is not None:
+            field = inner.fields.get(part)
+        inner = field.schema if isinstance(field, fields.Nested) else None
+    return () if inner is None else inner.fields
 
 
 def _flat(messages: Any, path: tuple[str, ...]) -> Iterator[FieldProblem]:
@@ -128,7 +164,9 @@ def _flat(messages: Any, path: tuple[str, ...]) -> Iterator[FieldProblem]:
         yield FieldProblem(".".join(path), messages)
     elif isinstance(messages, Mapping):
         for key, nested in messages.items():
-            yield from _flat(nested, path if key == "_schema" else (*path, str(key)[:_MAX_NAME]))
+            yield from _flat(
+                nested, path if key == "_schema" else (*path, shortened(str(key), _MAX_NAME))
+            )
     else:
         for message in messages:
             yield from _flat(message, path)

@@ -176,7 +176,7 @@ def wrong_entries(field: Any) -> list[tuple[Any, str | int]]:
             ({"a.b": 1}, "a.b"),
             ({"": "v"}, ""),
             ({"a\0": "v"}, "a\0"),
-            ({"x" * 1000: "v"}, "x" * 64),
+            ({"x" * 1000: "v"}, "x" * 63 + "…"),
         ]
     if not field.is_repeated:
         return []

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from marshmallow import Schema
+from multidict import MultiDict
 
 from app.errors import VALIDATION_ERROR, ApiError, FieldProblem
 from app.schemas.cluster import DRAIN_NODE_BODY
@@ -12,12 +13,13 @@ from app.schemas.data import VALIDATE_DATA_BODY
 from app.schemas.evaluations import SUBMIT_EVALUATION_BODY
 from app.schemas.jobs import (
     CANCEL_JOB_BODY,
+    PAGE_QUERY,
     PAUSE_JOB_BODY,
     RESUME_JOB_BODY,
     RETRY_JOB_BODY,
     SUBMIT_JOB_BODY,
 )
-from app.schemas.loading import NO_BODY, load_body
+from app.schemas.loading import NO_BODY, load_body, load_query
 from tests.schemas.bodies import BY_NAME, RESOURCES
 
 CUSTOM = {"type": "CUSTOM", "custom_script_path": "scaidrive://acme/train.py"}
@@ -236,6 +238,7 @@ class TestSize:
             load_body(SUBMIT_JOB_BODY, body)
 
         assert len(refused.value.details) == 100
+        assert refused.value.details[-1] == FieldProblem("body", "… and 9901 more problems.")
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
@@ -291,5 +294,25 @@ def test_messages_say_what_to_do() -> None:
 
     assert refused.value.details == (
         FieldProblem("modify_resources", "Must be true or false, without quotes."),
-        FieldProblem("checkpoint", "Unknown field."),
+        FieldProblem("checkpoint", "Unknown field. Did you mean 'checkpoint_id'?"),
+    )
+
+
+def test_a_name_that_does_not_exist_may_have_been_meant_as_another() -> None:
+    body = least()
+    body["resource_config"] = {"gpu_cnt": 1, "quite_another": 1}
+    body["data_config"] = {"sources": [{"path": "a", "pth": "a"}]}
+    with pytest.raises(ApiError) as refused:
+        load_body(SUBMIT_JOB_BODY, {**body, "lables": {}})
+    with pytest.raises(ApiError) as asked:
+        load_query(PAGE_QUERY, MultiDict({"page": "1", "pagesize": "1"}))
+
+    assert {each.field: each.message for each in refused.value.details} == {
+        "data_config.sources.0.pth": "Unknown field. Did you mean 'path'?",
+        "resource_config.gpu_cnt": "Unknown field. Did you mean 'gpu_count'?",
+        "resource_config.quite_another": "Unknown field.",
+        "lables": "Unknown field. Did you mean 'labels'?",
+    }
+    assert {each.field: each.message for each in asked.value.details}["pagesize"] == (
+        "Unknown query argument. Did you mean 'page_size'?"
     )

@@ -5,7 +5,7 @@ from typing import Final
 
 from app.coordinator.cluster.messages import node_status
 from app.coordinator.cluster.nodes import Cluster
-from app.coordinator.errors import InvalidArgument
+from app.coordinator.errors import all_problems, not_known
 from generated.mindcoordinator.v1.cluster_pb2 import NodeStatus
 
 _PREFIX: Final = "NODE_STATUS_"
@@ -29,10 +29,11 @@ class NodePages:
     def page(self, *, status_filter: str, page_size: int, page_token: str) -> NodePage:
         """A page. Raises InvalidArgument."""
         names = [name.removeprefix(_PREFIX) for name in NodeStatus.keys()[1:]]
-        if status_filter and status_filter not in names:
-            raise InvalidArgument("status_filter", f"it is not one of {', '.join(names)}")
-        if page_token and page_token not in self._cluster.nodes:
-            raise InvalidArgument("page_token", "it is not from a response to this request")
+        with all_problems() as problems:
+            if status_filter and status_filter not in names:
+                problems.add("status_filter", not_known(status_filter, names))
+            if page_token and page_token not in self._cluster.nodes:
+                problems.add("page_token", "it is not from a response to this request")
         chosen = sorted(
             node_id
             for node_id, node in self._cluster.nodes.items()

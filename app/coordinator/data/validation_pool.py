@@ -77,11 +77,11 @@ class Examination:
         missing, Overloaded if too many checks wait.
         """
         ends = None if within is None else time.monotonic() + within - _WAY_BACK
-        for question in questions:
+        for at, question in enumerate(questions):
             if needs_pyarrow(question.url, question.format_name) and not _has_pyarrow():
                 known = question.format_name or format_of(question.url)
                 what = "Parquet" if known == "parquet" else "Zstandard"
-                raise FailedPrecondition(NEEDS_PYARROW.format(what))
+                raise FailedPrecondition(f"data_sources.{at}.format: {NEEDS_PYARROW.format(what)}")
         try:
             async with self._turns.turn(access.tenant_id):
                 return await self._check(access, questions, ends)

@@ -13,6 +13,7 @@ from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.rows import record_of
 from app.coordinator.jobs.states import Status
 from app.coordinator.storage.page_tokens import make_token, read_token
+from app.shortening import quoted
 
 #: Columns that a list may be ordered by.
 ORDERS: Final = ("created_at", "updated_at", "name", "status", "priority")
@@ -37,7 +38,7 @@ class Order:
         if words[0] not in ORDERS or len(words) > 2 or words[1:] not in ([], ["asc"], ["desc"]):
             raise InvalidArgument(
                 "order_by",
-                f"{text[:64]!r} is not one of {', '.join(ORDERS)}, optionally followed by ' desc'",
+                f"{quoted(text)} is not one of {', '.join(ORDERS)}, optionally followed by ' desc'",
             )
         return cls(words[0], words[1:] == ["desc"])
 

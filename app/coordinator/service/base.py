@@ -34,6 +34,7 @@ from app.coordinator.jobs.store import Store, UsedKey, digest_of
 from app.coordinator.logs.damage_log import DamageLog
 from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.submission.tenancy import Tenancy
+from app.shortening import quoted
 
 _KEY_LIFE: Final = 24 * 3600 * 1_000_000
 _MAX_KEY: Final = 256
@@ -103,7 +104,7 @@ class Calls:
             return url
         there = ", ".join(checkpoint.checkpoint_id for checkpoint in job.checkpoints[-5:])
         raise FailedPrecondition(
-            f"the job has no checkpoint {checkpoint_id[:128]!r}; "
+            f"checkpoint_id: the job has no checkpoint {quoted(checkpoint_id, 128)}; "
             + (f"its newest are {there}" if there else "it has none")
         )
 

@@ -10,25 +10,26 @@ from functools import cache
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from app.coordinator.errors import InvalidArgument
+from app.coordinator.errors import Problems, all_problems
 
 
 def check_enum_numbers(request: Message) -> None:
-    """Raise InvalidArgument, which names the field, unless every enum has a known number.
+    """Raise InvalidArgument, which names the fields, unless every enum has a known number.
 
     Looks into submessages at every depth and into lists of them.
     """
-    _check(request, "")
+    with all_problems() as problems:
+        _check(request, "", problems)
 
 
-def _check(message: Message, above: str) -> None:
+def _check(message: Message, above: str, problems: Problems) -> None:
     for field in _enums_within(message.DESCRIPTOR):
         for name, value in _values(message, field):
             where = f"{above}{name}"
             if isinstance(value, Message):
-                _check(value, f"{where}.")
+                _check(value, f"{where}.", problems)
             elif field.enum_type is not None and value not in field.enum_type.values_by_number:
-                raise InvalidArgument(where, f"{value} is not a {field.enum_type.name}")
+                problems.add(where, f"{value} is not a {field.enum_type.name}")
 
 
 def _values(message: Message, field: FieldDescriptor) -> Iterator[tuple[str, Message | int]]:

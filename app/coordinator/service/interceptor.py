@@ -24,7 +24,10 @@ from app.coordinator.errors import (
 )
 from app.coordinator.failures import is_passing, reason_of
 from app.coordinator.identity.peer import TENANT, Peer
+from app.coordinator.service.bad_request import bad_request
 from app.coordinator.service.enum_numbers import check_enum_numbers
+from app.credentials import masked
+from app.shortening import shortened
 
 _CODES: Final[dict[type[RequestError], grpc.StatusCode]] = {
     InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -37,6 +40,10 @@ _CODES: Final[dict[type[RequestError], grpc.StatusCode]] = {
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
+#: Characters of a refusal, and of one that is not ASCII, which gRPC writes several times as long:
+#: with the fields that it names it must fit into 8 KiB of metadata.
+_MAX_DETAIL: Final = 1500
+_MAX_DETAIL_ENCODED: Final = 450
 #: Health and reflection tell nothing of any tenant.
 OPEN: Final = ("/grpc.health.", "/grpc.reflection.")
 
@@ -112,7 +119,7 @@ def _unary(name: str, behavior: Any, *, admitted: bool) -> Any:
             check_enum_numbers(request)
             return await behavior(request, context)
         except RequestError as refused:
-            await context.abort(_CODES[type(refused)], str(refused))
+            await _refuse(context, refused)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # reported, then hidden
@@ -133,13 +140,22 @@ def _stream(name: str, behavior: Any, *, admitted: bool) -> Any:
                 async for message in messages:
                     await context.write(message)
         except RequestError as refused:
-            await context.abort(_CODES[type(refused)], str(refused))
+            await _refuse(context, refused)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # reported, then hidden
             await _hide(name, error, context)
 
     return call
+
+
+async def _refuse(context: Context, refused: RequestError) -> NoReturn:
+    """End a call with what was raised: the caller reads it, and no credential in it."""
+    code, detail = _CODES[type(refused)], masked(str(refused))
+    detail = shortened(detail, _MAX_DETAIL if detail.isascii() else _MAX_DETAIL_ENCODED)
+    if isinstance(refused, InvalidArgument):
+        await context.abort(code, detail, bad_request(detail, refused.problems))
+    await context.abort(code, detail)
 
 
 async def _turn_away(context: Context) -> NoReturn:

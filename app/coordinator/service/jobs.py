@@ -2,7 +2,12 @@
 
 from typing import Final
 
-from app.coordinator.errors import FailedPrecondition, InvalidArgument, Overloaded
+from app.coordinator.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    Overloaded,
+    all_problems,
+)
 from app.coordinator.jobs.listing import Order
 from app.coordinator.jobs.messages import checkpoint_message, job_message, status_message
 from app.coordinator.jobs.model import JobRecord
@@ -55,19 +60,24 @@ class JobCalls(Calls):
         """See the contract."""
         peer = peer_of(context)
         statuses = []
-        for number in request.statuses:
-            try:
-                statuses.append(Status(number))
-            except ValueError:
-                raise InvalidArgument("statuses", f"{number} is not a job status") from None
-        if len(request.label_filter) > _MAX_LABELS:
-            raise InvalidArgument("label_filter", f"there are more than {_MAX_LABELS} labels")
+        with all_problems() as problems:
+            for number in request.statuses:
+                try:
+                    statuses.append(Status(number))
+                except ValueError:
+                    problems.add("statuses", f"{number} is not a job status")
+            if len(request.label_filter) > _MAX_LABELS:
+                problems.add("label_filter", f"there are more than {_MAX_LABELS} labels")
+            with problems.collected():
+                order = Order.parse(request.order_by)
+            with problems.collected():
+                size = page_size(request.page_size)
         page = self._store.list_jobs(
             peer.tenant_id,
             statuses=sorted(set(statuses)),
             labels=request.label_filter,
-            order=Order.parse(request.order_by),
-            page_size=page_size(request.page_size),
+            order=order,
+            page_size=size,
             page_token=request.page_token,
         )
         return jobs_pb2.ListJobsResponse(

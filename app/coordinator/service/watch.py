@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from app.coordinator.errors import FailedPrecondition, InvalidArgument, Overloaded
+from app.coordinator.errors import FailedPrecondition, InvalidArgument, Overloaded, all_problems
 from app.coordinator.failures import Backoff, is_passing, reason_of
 from app.coordinator.jobs.events import JobEvents, Subscription
 from app.coordinator.jobs.messages import status_message, time_message
@@ -53,13 +53,14 @@ def list_logs(
     directory: JobDir, request: ListJobLogsRequest, *, ended: bool
 ) -> ListJobLogsResponse:
     """A page of a job's log. Blocks. Raises RequestError."""
-    if request.page_size < 0 or request.page_size > _MAX_PAGE:
-        raise InvalidArgument("page_size", f"it is not from 0 to {_MAX_PAGE}")
-    for name in ("tail", "through_offset"):
-        if getattr(request, name) < 0:
-            raise InvalidArgument(name, "it is below 0")
-    if request.after.offset < 0:
-        raise InvalidArgument("after.offset", "it is below 0")
+    with all_problems() as problems:
+        if request.page_size < 0 or request.page_size > _MAX_PAGE:
+            problems.add("page_size", f"it is not from 0 to {_MAX_PAGE}")
+        for name in ("tail", "through_offset"):
+            if getattr(request, name) < 0:
+                problems.add(name, "it is below 0")
+        if request.after.offset < 0:
+            problems.add("after.offset", "it is below 0")
     with LogReader(directory.log) as log:
         last = log.last_offset()
         through = min(request.through_offset or last, last)

@@ -1,11 +1,12 @@
 """The variables that a submission may give its training process."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from app.coordinator.errors import InvalidArgument
+from app.coordinator.errors import InvalidArgument, all_problems
 from app.credentials import MASK
+from app.shortening import quoted
 
 _WHERE: Final = "training_config.environment"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -58,32 +59,35 @@ def own_variables(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
-    """Raise InvalidArgument unless a process can be given these variables, with their values."""
+    """Raise InvalidArgument, with all that is wrong, unless a process can be given these
+    variables, with their values."""
     if len(environment) > MAX_VARIABLES:
         raise InvalidArgument(_WHERE, f"it has more than {MAX_VARIABLES} variables")
-    size = 0
-    for name, value in environment.items():
-        shown = repr(name[:64])
-        if len(name) > MAX_NAME:
-            raise InvalidArgument(_WHERE, f"{shown}... has more than {MAX_NAME} characters")
-        if not _NAME.fullmatch(name):
-            raise InvalidArgument(_WHERE, f"{shown} is not the name of a variable")
-        if reason := reason_reserved(name):
-            raise InvalidArgument(
-                _WHERE, f"{shown} is for the coordinator to set: {reason}; leave it out"
-            )
-        if "\0" in value:
-            raise InvalidArgument(_WHERE, f"the value of {shown} has a NUL character")
-        if value == MASK:
-            raise InvalidArgument(
+    with all_problems() as problems:
+        for name, value in environment.items():
+            for problem in _problems_of(name, value):
+                problems.add(_WHERE, problem)
+        size = sum(len(name) + len(value.encode()) for name, value in environment.items())
+        if size > MAX_BYTES:
+            problems.add(
                 _WHERE,
-                f"the value of {shown} is {MASK}, which only stands for a credential that is not"
-                " shown; give the credential itself, or leave the variable out",
+                f"it has {size} bytes; names and values may have {MAX_BYTES} bytes together."
+                " Put large values into a file on the drive",
             )
-        size += len(name) + len(value.encode())
-    if size > MAX_BYTES:
-        raise InvalidArgument(
-            _WHERE,
-            f"it has {size} bytes; names and values may have {MAX_BYTES} bytes together."
-            " Put large values into a file on the drive",
+
+
+def _problems_of(name: str, value: str) -> Iterator[str]:
+    shown = quoted(name)
+    if len(name) > MAX_NAME:
+        yield f"{shown} has more than {MAX_NAME} characters"
+    elif not _NAME.fullmatch(name):
+        yield f"{shown} is not the name of a variable"
+    elif reason := reason_reserved(name):
+        yield f"{shown} is for the coordinator to set: {reason}; leave it out"
+    if "\0" in value:
+        yield f"the value of {shown} has a NUL character"
+    if value == MASK:
+        yield (
+            f"the value of {shown} is {MASK}, which only stands for a credential that is not"
+            " shown; give the credential itself, or leave the variable out"
         )

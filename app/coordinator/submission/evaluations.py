@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from app.coordinator.data.drive import Drive
-from app.coordinator.errors import FailedPrecondition, InvalidArgument
+from app.coordinator.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    Problems,
+    all_problems,
+    not_known,
+)
 from app.coordinator.evaluations.benchmark_data import check_dataset
 from app.coordinator.evaluations.evaluator.benchmarks import BENCHMARKS, BadParameter
 from app.coordinator.evaluations.process import _MAX_REQUEST, FindCheckpoint
@@ -45,14 +51,14 @@ def accept_evaluation(
     kept = SubmitEvaluationRequest()
     kept.CopyFrom(request)
     kept.idempotency_key = ""
-    _check_benchmarks(kept.benchmarks)
-    kept.model_uri = _model(request, trained, find_checkpoint)
     # No tokens come with an evaluation: it may use what the gateway's caller may, and no more.
     access = Access(tenant_id)
-    drive.require(access, "model_uri", kept.model_uri, kind="directory")
-    kept.model_uri = drive.pinned(access, kept.model_uri)
-    for at, benchmark in enumerate(kept.benchmarks):
-        check_dataset(drive, access, f"benchmarks.{at}.dataset", benchmark.dataset)
+    with all_problems() as problems:
+        with problems.collected():
+            kept.model_uri = _model(request, trained, find_checkpoint)
+            drive.require(access, "model_uri", kept.model_uri, kind="directory")
+            kept.model_uri = drive.pinned(access, kept.model_uri)
+        _check_benchmarks(kept.benchmarks, access, drive, problems)
     labels = {"type": "evaluation"}
     if trained is not None:
         labels["job_id"] = trained.job_id
@@ -84,25 +90,27 @@ def accept_evaluation(
     )
 
 
-def _check_benchmarks(benchmarks: Sequence[Benchmark]) -> None:
+def _check_benchmarks(
+    benchmarks: Sequence[Benchmark], access: Access, drive: Drive, problems: Problems
+) -> None:
     if not benchmarks:
-        raise InvalidArgument("benchmarks", "there is none")
+        problems.add("benchmarks", "there is none")
     if len(benchmarks) > _MAX_BENCHMARKS:
-        raise InvalidArgument("benchmarks", f"there are more than {_MAX_BENCHMARKS}")
-    for at, benchmark in enumerate(benchmarks):
+        problems.add("benchmarks", f"there are more than {_MAX_BENCHMARKS}")
+    for at, benchmark in enumerate(benchmarks[:_MAX_BENCHMARKS]):
         where = f"benchmarks.{at}"
         known = BENCHMARKS.get(benchmark.name)
         if known is None:
-            raise InvalidArgument(
-                f"{where}.name",
-                f"{benchmark.name[:64]!r} is not known; there are: {', '.join(sorted(BENCHMARKS))}",
-            )
+            problems.add(f"{where}.name", not_known(benchmark.name, sorted(BENCHMARKS)))
+        else:
+            try:
+                known.read(benchmark.parameters)
+            except BadParameter as error:
+                problems.add(f"{where}.parameters", str(error))
         if benchmark.num_samples < 0:
-            raise InvalidArgument(f"{where}.num_samples", "it is below 0")
-        try:
-            known.read(benchmark.parameters)
-        except BadParameter as error:
-            raise InvalidArgument(f"{where}.parameters", str(error)) from None
+            problems.add(f"{where}.num_samples", "it is below 0")
+        with problems.collected():
+            check_dataset(drive, access, f"{where}.dataset", benchmark.dataset)
 
 
 def _model(
@@ -128,7 +136,7 @@ def _model(
         return request.model_uri
     if trained.status is not Status.COMPLETED:
         raise FailedPrecondition(
-            f"the job is {trained.status.name}, and only a COMPLETED job has a model; give the"
-            " checkpoint_id of one of its checkpoints, or a model_uri"
+            f"job_id: the job is {trained.status.name}, and only a COMPLETED job has a model; give"
+            " the checkpoint_id of one of its checkpoints, or a model_uri"
         )
     return trained.output_path

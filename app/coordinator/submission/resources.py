@@ -3,7 +3,7 @@
 from typing import Final
 
 from app.coordinator.cluster.nodes import Cluster
-from app.coordinator.errors import FailedPrecondition, InvalidArgument
+from app.coordinator.errors import FailedPrecondition, all_problems
 from app.coordinator.jobs.model import ResourceRequest
 from generated.mindcoordinator.v1.jobs_pb2 import ResourceConfig, SchedulingConfig
 
@@ -24,18 +24,19 @@ _SECOND: Final = 1_000_000
 
 def check_times(scheduling: SchedulingConfig, *, now: int) -> None:
     """Raise InvalidArgument unless the times can be counted with; `now` is in microseconds."""
-    if not 0 <= scheduling.max_runtime_seconds <= _LONGEST_RUN:
-        raise InvalidArgument(
-            "scheduling_config.max_runtime_seconds",
-            f"it is not from 0 to {_LONGEST_RUN}; 0 sets no limit",
-        )
-    start = scheduling.not_before
-    if not 0 <= start.nanos < 1_000_000_000 or not (
-        0 <= start.seconds <= now // _SECOND + _LONGEST_RUN
-    ):
-        raise InvalidArgument(
-            "scheduling_config.not_before", "it is no time from 1970 to ten years from now"
-        )
+    with all_problems() as problems:
+        if not 0 <= scheduling.max_runtime_seconds <= _LONGEST_RUN:
+            problems.add(
+                "scheduling_config.max_runtime_seconds",
+                f"it is not from 0 to {_LONGEST_RUN}; 0 sets no limit",
+            )
+        start = scheduling.not_before
+        if not 0 <= start.nanos < 1_000_000_000 or not (
+            0 <= start.seconds <= now // _SECOND + _LONGEST_RUN
+        ):
+            problems.add(
+                "scheduling_config.not_before", "it is no time from 1970 to ten years from now"
+            )
 
 
 def bound_run_time(scheduling: SchedulingConfig) -> None:
@@ -53,16 +54,16 @@ def resource_request_of(resources: ResourceConfig, scheduling: SchedulingConfig)
         "gpu_memory_bytes": resources.gpu_memory_bytes,
         "node_count": nodes,
     }
-    for name, amount in amounts.items():
-        most = _MOST[name]
-        if not 0 <= amount <= most:
-            raise InvalidArgument(f"resource_config.{name}", f"it is not from 0 to {most}")
-    for name in ("gpu_count", "cpu_count"):
-        if amounts[name] % nodes:
-            raise InvalidArgument(
-                f"resource_config.{name}",
-                f"{amounts[name]} cannot be divided evenly among {nodes} nodes",
-            )
+    with all_problems() as problems:
+        for name, amount in amounts.items():
+            most = _MOST[name]
+            if not 0 <= amount <= most:
+                problems.add(f"resource_config.{name}", f"it is not from 0 to {most}")
+            elif name in ("gpu_count", "cpu_count") and amount % nodes:
+                problems.add(
+                    f"resource_config.{name}",
+                    f"{amount} cannot be divided evenly among {nodes} nodes",
+                )
     return ResourceRequest(
         nodes=nodes,
         gpus=resources.gpu_count // nodes,

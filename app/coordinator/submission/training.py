@@ -1,21 +1,23 @@
 """What a submission may be, and the job that it makes."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Final
 
 from app.coordinator.cluster.nodes import Cluster
-from app.coordinator.data.atlas import is_model_name
-from app.coordinator.data.conversion.conversion import missing_packages
-from app.coordinator.data.conversion.trees import FORMATS
-from app.coordinator.data.drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive
-from app.coordinator.errors import FailedPrecondition, InvalidArgument
+from app.coordinator.data.drive import Drive
+from app.coordinator.errors import FailedPrecondition, InvalidArgument, all_problems
 from app.coordinator.identity.access import Access, Grant
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.secrets import take_out, unknown
-from app.coordinator.submission.environment import check_environment
+from app.coordinator.submission.checks import (
+    check_data,
+    check_output,
+    check_texts,
+    check_training,
+    check_world_size,
+)
 from app.coordinator.submission.resources import (
     bound_run_time,
     check_possible,
@@ -23,20 +25,10 @@ from app.coordinator.submission.resources import (
     resource_request_of,
 )
 from generated.mindcoordinator.v1.jobs_pb2 import (
-    BaseModel,
-    FrameworkType,
     ResourceConfig,
     SubmitJobRequest,
 )
 
-_QUEUE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_FORMATS: Final = ("", "jsonl", "json", "csv", "parquet")
-_MAX_NAME: Final = 256
-#: Each is mounted by itself for the job, and the time for that grows with its square.
-_MAX_SOURCES: Final = 256
-#: Of a label's value, in characters.
-_MAX_VALUE: Final = 1024
-_MAX_LABELS: Final = 64
 #: Bytes of a whole submission: a page of jobs, and each change of a job, tells it all.
 _MAX_SUBMISSION: Final = 256 * 1024
 
@@ -75,14 +67,18 @@ def accept(
     kept.CopyFrom(request)
     kept.idempotency_key = ""
     _fill_in(kept)
-    _check_texts(kept)
-    _check_training(kept, access, drive)
-    _check_data(kept, access, drive)
-    _check_output(kept, access, drive)
-    check_world_size(kept)
-    check_times(kept.scheduling_config, now=now)
-    resource_request = resource_request_of(kept.resource_config, kept.scheduling_config)
-    check_possible(resource_request, cluster)
+    with all_problems() as problems:
+        check_texts(kept, problems)
+        check_training(kept, access, drive, problems)
+        check_data(kept, access, drive, problems)
+        check_output(kept, access, drive, problems)
+        with problems.collected():
+            check_world_size(kept)
+        with problems.collected():
+            check_times(kept.scheduling_config, now=now)
+        with problems.collected():
+            resource_request = resource_request_of(kept.resource_config, kept.scheduling_config)
+            check_possible(resource_request, cluster)
     taken_out = take_out(kept.training_config.environment)
     scheduling = kept.scheduling_config
     job_id = new_job_id()
@@ -211,114 +207,6 @@ def _fill_in(request: SubmitJobRequest) -> None:
     data.gradient_accumulation_steps = data.gradient_accumulation_steps or 1
 
 
-def _check_texts(request: SubmitJobRequest) -> None:
-    if not request.name.strip():
-        raise InvalidArgument("name", "it is empty")
-    if len(request.name) > _MAX_NAME:
-        raise InvalidArgument("name", f"it has more than {_MAX_NAME} characters")
-    if len(request.labels) > _MAX_LABELS:
-        raise InvalidArgument("labels", f"there are more than {_MAX_LABELS}")
-    for key, value in request.labels.items():
-        if not key or len(key) > _MAX_NAME or len(value) > _MAX_VALUE:
-            raise InvalidArgument("labels", "a key is empty or too long, or a value too long")
-    if not _QUEUE.fullmatch(request.scheduling_config.queue_name):
-        raise InvalidArgument(
-            "scheduling_config.queue_name", "up to 64 letters, digits, '.', '_' and '-'"
-        )
-
-
-def _check_training(request: SubmitJobRequest, access: Access, drive: Drive) -> None:
-    training = request.training_config
-    framework = training.framework
-    if framework.type == FrameworkType.FRAMEWORK_TYPE_UNSPECIFIED:
-        raise InvalidArgument("training_config.framework.type", "it is not given")
-    if framework.type != FrameworkType.FRAMEWORK_TYPE_CUSTOM:
-        name = FrameworkType.Name(framework.type).removeprefix("FRAMEWORK_TYPE_")
-        raise FailedPrecondition(
-            f"this coordinator has no {name}: it runs framework type CUSTOM; put the training"
-            " into a script and give its scaidrive:// path as custom_script_path"
-        )
-    if not framework.custom_script_path:
-        raise InvalidArgument(
-            "training_config.framework.custom_script_path", "framework type CUSTOM needs it"
-        )
-    drive.require(
-        access,
-        "training_config.framework.custom_script_path",
-        framework.custom_script_path,
-        kind="file",
-    )
-    if training.resume_from_checkpoint:
-        drive.require(
-            access,
-            "training_config.resume_from_checkpoint",
-            training.resume_from_checkpoint,
-        )
-    if not 0 <= training.priority <= 10:
-        raise InvalidArgument("training_config.priority", "it is not from 0 to 10")
-    if not 0 <= training.max_retries <= 100:
-        raise InvalidArgument("training_config.max_retries", "it is not from 0 to 100")
-    check_environment(training.environment)
-    _check_model(training.base_model, access, drive)
-
-
-def _check_model(model: BaseModel, access: Access, drive: Drive) -> None:
-    """Refuse a model that is not there, and settle which version of one is meant."""
-    where = "training_config.base_model.model_id"
-    if not model.model_id.startswith((SCHEME, ATLAS_SCHEME, "/")):
-        return
-    if model.model_id.startswith(ATLAS_SCHEME) and model.revision:
-        if "@" in model.model_id.rpartition("/")[2]:
-            raise InvalidArgument(where, "give the version either in it or as the revision")
-        model.model_id += f"@{model.revision}"
-    drive.require(access, where, model.model_id)
-    model.model_id = drive.pinned(access, model.model_id)
-
-
-def _check_data(request: SubmitJobRequest, access: Access, drive: Drive) -> None:
-    if len(request.data_config.sources) > _MAX_SOURCES:
-        raise InvalidArgument(
-            "data_config.sources",
-            f"there are more than {_MAX_SOURCES}; put the files into a folder, and name that",
-        )
-    for at, source in enumerate(request.data_config.sources):
-        where = f"data_config.sources.{at}"
-        if source.format not in _FORMATS:
-            raise InvalidArgument(f"{where}.format", f"it is not one of {', '.join(_FORMATS[1:])}")
-        if not 0 <= source.sampling <= 1:
-            raise InvalidArgument(f"{where}.sampling", "it is not from 0 to 1")
-        drive.require(access, f"{where}.path", source.path)
-    if not 0 <= request.data_config.validation_split <= 1:
-        raise InvalidArgument("data_config.validation_split", "it is not from 0 to 1")
-
-
-def _check_output(request: SubmitJobRequest, access: Access, drive: Drive) -> None:
-    output = request.output_config
-    if output.path:
-        try:
-            drive.destination(access, output.path).check_destination()
-        except BadUrl as error:
-            raise InvalidArgument("output_config.path", str(error)) from None
-    if output.max_checkpoints < 0:
-        raise InvalidArgument("output_config.max_checkpoints", "it is below 0")
-    if output.export_format and output.export_format not in FORMATS:
-        raise InvalidArgument(
-            "output_config.export_format",
-            f"{output.export_format[:64]!r} is not known; there are: {', '.join(FORMATS)};"
-            " empty exports as the script wrote it",
-        )
-    if missing := missing_packages(output.export_format):
-        raise FailedPrecondition(
-            f"output_config.export_format: {output.export_format} needs {' and '.join(missing)},"
-            f" which this coordinator does not have; install: pip install {' '.join(missing)}"
-        )
-    if output.register_model and not is_model_name(output.model_name):
-        raise InvalidArgument(
-            "output_config.model_name",
-            "register_model needs one: up to 128 letters, digits, '.', '_' and '-'",
-        )
-
-
 def _named(request: SubmitJobRequest) -> list[str]:
     """What a submission names; a model's name at a hub is no file, and does no harm there."""
     training = request.training_config
@@ -329,19 +217,3 @@ def _named(request: SubmitJobRequest) -> list[str]:
         *(source.path for source in request.data_config.sources),
         request.output_config.path,
     ]
-
-
-_MAX_RANKS: Final = 256
-
-
-def check_world_size(request: SubmitJobRequest) -> None:
-    """Raise InvalidArgument unless the ranks can be spread evenly over the nodes."""
-    wanted = request.training_config.framework.distributed.world_size
-    nodes = request.resource_config.node_count or 1
-    where = "training_config.framework.distributed.world_size"
-    if not 0 <= wanted <= _MAX_RANKS:
-        raise InvalidArgument(where, f"it is not from 1 to {_MAX_RANKS}, or 0 for one a node")
-    if wanted % nodes:
-        raise InvalidArgument(
-            where, f"{wanted} processes cannot be divided evenly among {nodes} nodes"
-        )

@@ -1,0 +1,166 @@
+"""What a training submission must be: each check notes all that is wrong."""
+
+import re
+from typing import Final
+
+from app.coordinator.data.atlas import is_model_name
+from app.coordinator.data.conversion.conversion import missing_packages
+from app.coordinator.data.conversion.trees import FORMATS
+from app.coordinator.data.drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive
+from app.coordinator.errors import FailedPrecondition, InvalidArgument, Problems, not_known
+from app.coordinator.identity.access import Access
+from app.coordinator.submission.environment import check_environment
+from generated.mindcoordinator.v1.jobs_pb2 import (
+    BaseModel,
+    Framework,
+    FrameworkType,
+    SubmitJobRequest,
+)
+
+_QUEUE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_FORMATS: Final = ("", "jsonl", "json", "csv", "parquet")
+_MAX_NAME: Final = 256
+#: Each is mounted by itself for the job, and the time for that grows with its square.
+_MAX_SOURCES: Final = 256
+#: Of a label's value, in characters.
+_MAX_VALUE: Final = 1024
+_MAX_LABELS: Final = 64
+_MAX_RANKS: Final = 256
+
+
+def check_texts(request: SubmitJobRequest, problems: Problems) -> None:
+    """Note what is wrong with names, labels and the queue."""
+    if not request.name.strip():
+        problems.add("name", "it is empty")
+    if len(request.name) > _MAX_NAME:
+        problems.add("name", f"it has more than {_MAX_NAME} characters")
+    if len(request.labels) > _MAX_LABELS:
+        problems.add("labels", f"there are more than {_MAX_LABELS}")
+    for key, value in request.labels.items():
+        if not key or len(key) > _MAX_NAME:
+            problems.add("labels", f"a key is empty or has more than {_MAX_NAME} characters")
+            break
+        if len(value) > _MAX_VALUE:
+            problems.add(f"labels.{key}", f"it has more than {_MAX_VALUE} characters")
+    if not _QUEUE.fullmatch(request.scheduling_config.queue_name):
+        problems.add("scheduling_config.queue_name", "up to 64 letters, digits, '.', '_' and '-'")
+
+
+def check_training(
+    request: SubmitJobRequest, access: Access, drive: Drive, problems: Problems
+) -> None:
+    """Note what is wrong with the training, and settle which version of the model is meant."""
+    training = request.training_config
+    with problems.collected():
+        _check_framework(training.framework, access, drive)
+    if training.resume_from_checkpoint:
+        with problems.collected():
+            drive.require(
+                access,
+                "training_config.resume_from_checkpoint",
+                training.resume_from_checkpoint,
+            )
+    if not 0 <= training.priority <= 10:
+        problems.add("training_config.priority", "it is not from 0 to 10")
+    if not 0 <= training.max_retries <= 100:
+        problems.add("training_config.max_retries", "it is not from 0 to 100")
+    with problems.collected():
+        check_environment(training.environment)
+    with problems.collected():
+        _check_model(training.base_model, access, drive)
+
+
+def _check_framework(framework: Framework, access: Access, drive: Drive) -> None:
+    if framework.type == FrameworkType.FRAMEWORK_TYPE_UNSPECIFIED:
+        raise InvalidArgument("training_config.framework.type", "it is not given")
+    if framework.type != FrameworkType.FRAMEWORK_TYPE_CUSTOM:
+        name = FrameworkType.Name(framework.type).removeprefix("FRAMEWORK_TYPE_")
+        raise FailedPrecondition(
+            f"training_config.framework.type: this coordinator has no {name}: it runs framework"
+            " type CUSTOM; put the training into a script and give its scaidrive:// path as"
+            " custom_script_path"
+        )
+    where = "training_config.framework.custom_script_path"
+    if not framework.custom_script_path:
+        raise InvalidArgument(where, "framework type CUSTOM needs it")
+    drive.require(access, where, framework.custom_script_path, kind="file")
+
+
+def _check_model(model: BaseModel, access: Access, drive: Drive) -> None:
+    """Refuse a model that is not there, and settle which version of one is meant."""
+    where = "training_config.base_model.model_id"
+    if not model.model_id.startswith((SCHEME, ATLAS_SCHEME, "/")):
+        return
+    if model.model_id.startswith(ATLAS_SCHEME) and model.revision:
+        if "@" in model.model_id.rpartition("/")[2]:
+            raise InvalidArgument(where, "give the version either in it or as the revision")
+        model.model_id += f"@{model.revision}"
+    drive.require(access, where, model.model_id)
+    model.model_id = drive.pinned(access, model.model_id)
+
+
+def check_data(request: SubmitJobRequest, access: Access, drive: Drive, problems: Problems) -> None:
+    """Note what is wrong with the sources, and which of them are not there."""
+    if len(request.data_config.sources) > _MAX_SOURCES:
+        problems.add(
+            "data_config.sources",
+            f"there are more than {_MAX_SOURCES}; put the files into a folder, and name that",
+        )
+    for at, source in enumerate(request.data_config.sources[:_MAX_SOURCES]):
+        where = f"data_config.sources.{at}"
+        if source.format not in _FORMATS:
+            problems.add(f"{where}.format", not_known(source.format, _FORMATS[1:]))
+        if not 0 <= source.sampling <= 1:
+            problems.add(f"{where}.sampling", "it is not from 0 to 1")
+        with problems.collected():
+            drive.require(access, f"{where}.path", source.path)
+    if not 0 <= request.data_config.validation_split <= 1:
+        problems.add("data_config.validation_split", "it is not from 0 to 1")
+
+
+def check_output(
+    request: SubmitJobRequest, access: Access, drive: Drive, problems: Problems
+) -> None:
+    """Note what is wrong with the output."""
+    output = request.output_config
+    if output.path:
+        try:
+            drive.destination(access, output.path).check_destination()
+        except BadUrl as error:
+            problems.add("output_config.path", str(error))
+    if output.max_checkpoints < 0:
+        problems.add("output_config.max_checkpoints", "it is below 0")
+    with problems.collected():
+        _check_export(output.export_format)
+    if output.register_model and not is_model_name(output.model_name):
+        problems.add(
+            "output_config.model_name",
+            "register_model needs one: up to 128 letters, digits, '.', '_' and '-'",
+        )
+
+
+def _check_export(export_format: str) -> None:
+    where = "output_config.export_format"
+    if export_format and export_format not in FORMATS:
+        raise InvalidArgument(
+            where,
+            f"{not_known(export_format, FORMATS)}; empty exports as the script wrote it",
+        )
+    if missing := missing_packages(export_format):
+        raise FailedPrecondition(
+            f"{where}: {export_format} needs {' and '.join(missing)},"
+            f" which this coordinator does not have; install: pip install {' '.join(missing)}"
+        )
+
+
+def check_world_size(request: SubmitJobRequest) -> None:
+    """Raise InvalidArgument unless the ranks can be spread evenly over the nodes."""
+    wanted = request.training_config.framework.distributed.world_size
+    nodes = request.resource_config.node_count or 1
+    where = "training_config.framework.distributed.world_size"
+    if not 0 <= wanted <= _MAX_RANKS:
+        raise InvalidArgument(where, f"it is not from 1 to {_MAX_RANKS}, or 0 for one a node")
+    if wanted % nodes:
+        raise InvalidArgument(
+            where, f"{wanted} processes cannot be divided evenly among {nodes} nodes"
+        )
