@@ -46,6 +46,7 @@ from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.service.interceptor import ApiSecretInterceptor
 from app.coordinator.service.listening import _SERVICE, listen
+from app.coordinator.service.prometheus import registry_of, serve_metrics
 from app.coordinator.service.service import Parts, Service
 from app.coordinator.service.tracing import TraceInterceptor
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
@@ -95,8 +96,10 @@ class Coordinator:
         self._clock = clock
         self._resources = ExitStack()
         self._stopped = False
-        self._issuer = AsyncExitStack()
+        self._services = AsyncExitStack()
         self.port = 0
+        #: Where Prometheus reads; 0 where it does not.
+        self.metrics_port = 0
         self.job_events = JobEvents(limit=config.max_watches)
 
     async def __aenter__(self) -> Self:
@@ -105,7 +108,7 @@ class Coordinator:
             await self._start()
         except BaseException:
             self._resources.close()
-            await self._issuer.aclose()
+            await self._services.aclose()
             raise
         return self
 
@@ -182,6 +185,11 @@ class Coordinator:
             clock=self._clock,
         )
         self._server = self._make_server(parts)
+        if config.metrics_address:
+            registry = registry_of(scheduler, gpus, node_id=config.node_id, clock=self._clock)
+            self.metrics_port = await self._services.enter_async_context(
+                serve_metrics(config.metrics_address, registry)
+            )
         self.controller.start()
         self._watch_memory(scheduler)
         await self._server.start()
@@ -236,13 +244,13 @@ class Coordinator:
         if not config.jwks_url:
             log.warning("tokens_not_demanded", reason="jwks_url is not set")
             return Admission(None)
-        session = await self._issuer.enter_async_context(open_session(timeout=_JWKS_TIMEOUT))
+        session = await self._services.enter_async_context(open_session(timeout=_JWKS_TIMEOUT))
         keys = KeySetCache(
             settings=config.jwks,
             session=session,
             clock=time.monotonic,
         )
-        self._issuer.push_async_callback(keys.close)
+        self._services.push_async_callback(keys.close)
         return Admission(
             TokenChecker(
                 keys=keys,
@@ -295,7 +303,7 @@ class Coordinator:
             self._memory.cancel()
             await asyncio.wait([self._memory])
             await self._server.stop(_STOP_PATIENCE)
-            await self._issuer.aclose()
+            await self._services.aclose()
         finally:
             self._resources.close()
         log.info("coordinator_stopped")

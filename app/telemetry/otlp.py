@@ -14,6 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -52,7 +53,7 @@ class OtlpTracer(Tracer):
     def new_trace(self) -> TraceContext:
         begun = TraceContext.new()
         asked = self._provider.sampler.should_sample(None, int(begun.trace_id, 16), "trace")
-        sampled = TraceFlags.SAMPLED if asked.decision.is_sampled() else TraceFlags.DEFAULT
+        sampled = asked.decision is Decision.RECORD_AND_SAMPLE
         return TraceContext(begun.trace_id, begun.span_id, int(sampled))
 
     @contextmanager

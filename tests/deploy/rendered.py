@@ -1,8 +1,10 @@
 """The manifests as kubectl renders them."""
 
 import functools
+import os
 import subprocess
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,13 +52,29 @@ class Rendered:
 @functools.cache
 def render(overlay: str) -> Rendered:
     """Render an overlay, with the kubectl that the lock brings."""
+    return render_folder(DEPLOY / "overlays" / overlay)
+
+
+@functools.cache
+def render_with(overlay: str, *components: str) -> Rendered:
+    """Render an overlay with components beside its own, as an overlay of somebody's would."""
+    with tempfile.TemporaryDirectory() as folder:
+        # kustomize takes no absolute paths.
+        root = os.path.relpath(DEPLOY, Path(folder).resolve())
+        theirs = {
+            "namespace": "scaimind",
+            "resources": [f"{root}/overlays/{overlay}"],
+            "components": [f"{root}/components/{each}" for each in components],
+        }
+        Path(folder, "kustomization.yaml").write_text(yaml.safe_dump(theirs))
+        return render_folder(Path(folder).resolve())
+
+
+def render_folder(folder: Path) -> Rendered:
+    """Render any kustomization."""
     kubectl = Path(sysconfig.get_path("scripts"), "kubectl")
     done = subprocess.run(
-        [kubectl, "kustomize", DEPLOY / "overlays" / overlay],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        [kubectl, "kustomize", folder], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return Rendered(tuple(yaml.safe_load_all(done.stdout)))

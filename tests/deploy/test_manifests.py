@@ -1,7 +1,13 @@
 """The manifests: valid for Kubernetes, and true of the program that they run."""
 
+import re
+import shlex
+import shutil
 from copy import deepcopy
 from dataclasses import fields
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]  # no stubs
@@ -12,12 +18,13 @@ from kubernetes_validate.utils import all_versions  # type: ignore[import-untype
 
 from app.api.settings import ServerSettings
 from app.cli.main import main
+from app.configuration.section import Section
 from app.coordinator import CoordinatorConfig
 from app.gateway.routes import PREFIX, add_routes
 from app.gateway.settings import SECTIONS, Settings
 from app.hub.connection import Connection
 from tests.deploy.ingress import INGRESS
-from tests.deploy.rendered import OVERLAYS, Rendered, render
+from tests.deploy.rendered import DEPLOY, OVERLAYS, Rendered, render, render_folder, render_with
 
 #: The newest release whose schemas are known, and the two before it.
 RELEASES = sorted(set(all_versions()), key=lambda text: [*map(int, text.split("."))])[-3:]
@@ -33,6 +40,15 @@ NO_SCHEMA = {
 }
 GATEWAY = "scaimind-gateway"
 COORDINATOR = "scaimind-coordinator"
+DIGEST = re.compile(r"[a-z0-9./-]+@sha256:[0-9a-f]{64}")
+#: Where clouds hand out credentials of the machine.
+METADATA = [
+    ip_address(each)
+    for each in (
+        *("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+        *("fd00:ec2::254", "fd20:ce::254", "fe80::a9fe:a9fe"),
+    )
+]
 #: What giving each job a user of its own takes, of root's rights in the pod.
 CAPABILITIES = {
     *("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETFCAP", "SETGID", "SETUID", "SYS_PTRACE"),
@@ -54,6 +70,11 @@ def paths() -> set[str]:
 
 def gateway_container(overlay: Rendered) -> dict[str, Any]:
     (found,) = overlay.named("Deployment", GATEWAY)["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def coordinator_container(overlay: Rendered) -> dict[str, Any]:
+    (found,) = overlay.named("StatefulSet", COORDINATOR)["spec"]["template"]["spec"]["containers"]
     return dict(found)
 
 
@@ -101,14 +122,46 @@ def test_pods_have_no_rights_that_they_do_not_need(overlay: Rendered) -> None:
             }
             assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
             assert "memory" in container["resources"]["limits"]
-            image, _, tag = container["image"].rpartition(":")
-            assert image
-            assert tag not in ("", "latest")
+            assert DIGEST.fullmatch(container["image"])
+
+
+def test_volumes_have_limits(overlay: Rendered) -> None:
+    for _, pod in overlay.pods():
+        for volume in pod["spec"].get("volumes", ()):
+            assert "hostPath" not in volume
+            if "emptyDir" in volume:
+                assert volume["emptyDir"]["sizeLimit"]
+                for container in pod["spec"]["containers"]:
+                    assert "ephemeral-storage" in container["resources"]["limits"]
+
+
+def test_no_pod_reaches_the_clouds_metadata(overlay: Rendered) -> None:
+    policies = {
+        each["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/name"]: each["spec"]
+        for each in overlay.kind("NetworkPolicy")
+    }
+    assert {_labels(pod)["app.kubernetes.io/name"] for _, pod in overlay.pods()} == set(policies)
+    for policy in policies.values():
+        assert "Egress" in policy["policyTypes"]
+        for rule in policy["egress"]:
+            ports = {each["port"] for each in rule["ports"]}
+            blocks = [each["ipBlock"] for each in rule.get("to", ()) if "ipBlock" in each]
+            # Metadata are served on port 80.
+            assert "to" in rule or 80 not in ports
+            for address in METADATA:
+                assert not any(_allows(block, address) for block in blocks), address
+
+
+def _allows(block: dict[str, Any], address: IPv4Address | IPv6Address) -> bool:
+    return address in ip_network(block["cidr"]) and not any(
+        address in ip_network(each) for each in block.get("except", ())
+    )
 
 
 def test_their_commands_and_variables_are_those_of_the_program(overlay: Rendered) -> None:
-    known = {"SCAIMIND_COORDINATOR_" + each.name.upper() for each in fields(CoordinatorConfig)}
-    for section in SECTIONS.values():
+    known: set[str] = set()
+    sections: list[type[Section]] = [CoordinatorConfig, *SECTIONS.values()]
+    for section in sections:
         settings = {section.variable(each.name) for each in fields(section)}
         known |= settings | {f"{each}_FILE" for each in settings}
     for container in overlay.containers():
@@ -195,8 +248,9 @@ def test_the_ingress_leads_to_the_gateway() -> None:
     assert backend["port"]["name"] in {each["name"] for each in ports}
 
 
-def test_the_gateway_api_objects_refer_to_each_other() -> None:
-    overlay = render("gateway-api")
+@pytest.mark.parametrize("name", ["gateway-api", "one-machine"])
+def test_the_gateway_api_objects_refer_to_each_other(name: str) -> None:
+    overlay = render(name)
     route = overlay.named("HTTPRoute", GATEWAY)["spec"]
     (parent,) = route["parentRefs"]
     (listener,) = overlay.named("Gateway", parent["name"])["spec"]["listeners"]
@@ -234,3 +288,124 @@ def test_prometheus_finds_the_metrics(name: str, paths: set[str]) -> None:
     (endpoint,) = monitor["endpoints"]
     assert endpoint["port"] in {each["name"] for each in service["spec"]["ports"]}
     assert endpoint["path"] in paths
+
+
+def test_prometheus_finds_the_coordinators_metrics() -> None:
+    overlay = render_with("one-machine", "coordinator-monitoring")
+    monitor = overlay.named("ServiceMonitor", COORDINATOR)["spec"]
+    service = overlay.named("Service", COORDINATOR)
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (endpoint,) = monitor["endpoints"]
+    assert endpoint["port"] in {each["name"] for each in service["spec"]["ports"]}
+    (container,) = overlay.named("StatefulSet", COORDINATOR)["spec"]["template"]["spec"][
+        "containers"
+    ]
+    environ = overlay.environ(container)
+    del environ["SCAIMIND_COORDINATOR_API_SECRET_FILE"]
+    environ["SCAIMIND_COORDINATOR_API_SECRET"] = "a-secret-of-16-or-more"
+    config = CoordinatorConfig.from_env(environ)
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert config.metrics_address == f"0.0.0.0:{ports['metrics']}"
+
+
+def test_scaikeys_settings_are_taken_by_gateway_and_coordinator() -> None:
+    overlay = render_with("one-machine", "scaikey")
+    environ = overlay.environ(gateway_container(overlay))
+    for name in [each for each in environ if each.endswith("_FILE")]:
+        del environ[name]
+        environ[name.removesuffix("_FILE")] = "a-secret-of-16-or-more"
+    auth = Settings.from_env(environ).auth
+    assert auth.token_url
+    (container,) = overlay.named("StatefulSet", COORDINATOR)["spec"]["template"]["spec"][
+        "containers"
+    ]
+    coordinator = overlay.environ(container)
+    assert coordinator["SCAIMIND_COORDINATOR_JWKS_URL"] == auth.jwks_url
+    assert coordinator["SCAIMIND_COORDINATOR_TOKEN_ISSUER"] == auth.issuer
+    # Where there is no such coordinator, the gateway alone is patched.
+    assert not render_with("gateway-api", "scaikey").kind("StatefulSet")
+
+
+def blocks(language: str) -> list[str]:
+    """The code of docs/kubernetes.md that is marked with a language."""
+    text = (DEPLOY.parent / "docs/kubernetes.md").read_text()
+    parts = re.split(r"^```(\w*)\n", text, flags=re.MULTILINE)
+    return [code for mark, code in pairwise(parts) if mark == language]
+
+
+def documented() -> list[list[str]]:
+    """The shell commands of docs/kubernetes.md, as words."""
+    return [shlex.split(line) for code in blocks("sh") for line in code.splitlines() if line]
+
+
+@pytest.mark.parametrize("with_scaikey", [False, True])
+def test_the_documented_overlay_can_be_rendered(tmp_path: Path, with_scaikey: bool) -> None:
+    ours, *more = (yaml.safe_load(code) for code in blocks("yaml") if "overlays/ours" in code)
+    (scaikey,) = (each for each in more if "../../components/scaikey" in each["components"])
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    folder = tmp_path / "deploy/overlays/ours"
+    folder.mkdir()
+    if with_scaikey:
+        ours = {**ours, **scaikey, "patches": ours["patches"] + scaikey["patches"]}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(ours))
+    overlay = render_folder(folder)
+    images = {container["image"] for container in overlay.containers()}
+    assert {image.partition("@")[0].partition("/")[0] for image in images} == {
+        "registry.ours.example"
+    }
+    assert not [image for image in images if "0" * 64 in image]
+    texts = yaml.safe_dump_all(overlay.objects)
+    assert "scaimind.ours.example" in texts
+    assert "scaimind.example.com" not in texts
+    assert "scaikey.example.com" not in texts
+    assert ("scaikey.ours.example" in texts) is with_scaikey
+
+
+def test_the_way_to_the_first_request_makes_every_secret_that_is_mounted() -> None:
+    made: dict[str, set[str]] = {}
+    for words in documented():
+        if "create" in words and "secret" in words:
+            at = words.index("secret")
+            kind, name = words[at + 1 : at + 3]
+            keys = {
+                each.removeprefix("--from-file=").partition("=")[0]
+                for each in words
+                if each.startswith("--from-file=")
+            }
+            made.setdefault(name, set()).update({"tls"} if kind == "tls" else keys)
+    overlay = render_with("one-machine", "scaikey")
+    needed = {
+        name.removeprefix("/run/secrets/scaimind/")
+        for container in overlay.containers()
+        for variable, name in overlay.environ(container).items()
+        if variable.endswith("_FILE")
+    }
+    assert needed == made["scaimind-gateway"]
+    (listener,) = overlay.named("Gateway", "scaimind")["spec"]["listeners"]
+    (certificate,) = listener["tls"]["certificateRefs"]
+    assert made[certificate["name"]] == {"tls"}
+
+
+def test_the_commands_that_are_documented_exist() -> None:
+    asked = []
+    for words in documented():
+        if "app" in words and "-m" in words:
+            arguments = words[words.index("app") + 1 :]
+            name = arguments[0]
+            command = main.commands[name]
+            if name == "keys":
+                command, arguments = main.commands[name].commands[arguments[1]], arguments[1:]  # type: ignore[attr-defined]
+            known = {option for each in command.params for option in each.opts}
+            given = {each.partition("=")[0] for each in arguments[1:] if each.startswith("--")}
+            assert given <= known
+            asked.append(name)
+    assert "keys" in asked
+
+
+def test_everything_that_is_named_in_a_documented_command_is_there() -> None:
+    overlay = render("one-machine")
+    names = {f"{each['kind'].lower()}/{each['metadata']['name']}" for each in overlay.objects}
+    for words in documented():
+        for word in words:
+            if re.fullmatch(r"(deployment|statefulset|job|gateway)/[a-z-]+", word):
+                assert word in names, word

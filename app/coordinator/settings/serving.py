@@ -55,6 +55,13 @@ class ServingSettings(Section):
         parse_path,
         example="/etc/scaimind/clients-ca.crt",
     )
+    metrics_address: str = parsed(
+        "",
+        "Address where Prometheus reads /metrics, host:port, in plain HTTP and without a secret: "
+        "counts of jobs, nodes and GPUs. Off if not set.",
+        parse_address,
+        example="0.0.0.0:9090",
+    )
     max_message_bytes: int = parsed(
         16 * 1024**2, "Maximum size of a request or an answer, at least 8MiB.", parse_message_size
     )
