@@ -1,10 +1,12 @@
 """The example: what a job does with it, and what its first start lays down."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ PATIENCE = 60
 class Job:
     """A job's directory, and its process as a coordinator would start it."""
 
-    def __init__(self, folder: Path, corpus: Path, steps: int) -> None:
+    def __init__(self, folder: Path, corpus: Path, steps: int, **hyperparameters: str) -> None:
         self.folder = folder
         folder.mkdir()
         (folder / "job.json").write_text(
@@ -31,6 +33,7 @@ class Job:
                             "steps": str(steps),
                             "hidden": "32",
                             "log_interval": "5",
+                            **hyperparameters,
                         }
                     },
                     "data_config": {"sources": [{"local_path": str(corpus)}], "seed": 7},
@@ -131,6 +134,29 @@ def test_what_somebody_changed_is_left_alone(tmp_path: Path) -> None:
     assert script.read_text() == "mine"
     assert corpus.exists()
     assert not example.install(tmp_path)
+
+
+def test_an_unchanged_script_of_an_earlier_release_becomes_todays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = "print('as it was')\n"
+    monkeypatch.setattr(example, "_FORMER_SCRIPTS", {hashlib.sha256(former.encode()).hexdigest()})
+    example.install(tmp_path)
+    script = tmp_path / "local" / "train.py"
+    script.write_text(former)
+    assert example.install(tmp_path)
+    assert script.read_text() == SCRIPT.read_text()
+    script.write_text(former + "# mine\n")
+    assert not example.install(tmp_path)
+    assert script.read_text() == former + "# mine\n"
+
+
+def test_it_can_be_held_back(tmp_path: Path, corpus: Path) -> None:
+    job = Job(tmp_path / "job", corpus, steps=20, steps_per_second="10")
+    began = time.monotonic()
+    job.run()
+    # A lower bound alone: how much longer it takes is the machine's.
+    assert time.monotonic() - began >= 2
 
 
 def test_the_corpus_is_a_text_of_some_size() -> None:

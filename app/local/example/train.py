@@ -15,7 +15,8 @@ What a job gives its process, and what is done with it here:
     SIGTERM                  saves a checkpoint and leaves with status 0
 
 Hyperparameters (strings, in training_config.hyperparameters): steps, context,
-embedding, hidden, learning_rate, log_interval, eval_interval.
+embedding, hidden, learning_rate, log_interval, eval_interval, steps_per_second
+(which holds it back, so that there is time to watch; not set, it does not wait).
 """
 
 # ruff: noqa: T201  # what a training process prints is its log
@@ -60,6 +61,8 @@ class Plan:
     log_interval: int
     eval_interval: int
     checkpoint_interval: int
+    #: Steps of a run in a second, at most; 0 is as many as there can be.
+    steps_per_second: float
 
     @classmethod
     def of_job(cls, config: dict[str, Any]) -> "Plan":
@@ -80,6 +83,7 @@ class Plan:
             log_interval=int(hyper.get("log_interval", 50)),
             eval_interval=int(hyper.get("eval_interval", 1000)),
             checkpoint_interval=output.get("checkpoint_interval_steps") or 1000,
+            steps_per_second=float(hyper.get("steps_per_second", 0)),
         )
 
 
@@ -290,6 +294,9 @@ class Trainer:
                 losses.clear()
             if self.step % plan.checkpoint_interval == 0:
                 self.checkpoints.save(self.step, self.weights, self.adam)
+            if plan.steps_per_second:
+                due = began + (self.step - since) / plan.steps_per_second
+                time.sleep(max(0.0, due - time.perf_counter()))
         return True
 
     def report(self, **numbers: float) -> None:
