@@ -40,6 +40,7 @@ from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import HOLDING
 from app.coordinator.jobs.store import Store
 from app.coordinator.jobs.store_steps import UnusableStore
+from app.coordinator.jobs.times import Stopwatch, this_stopwatch
 from app.coordinator.ownership import _sole_owner
 from app.coordinator.resources.memory_reserve import MemoryReserve, available_memory
 from app.coordinator.scheduling.estimates import RunTimes
@@ -80,7 +81,8 @@ class Coordinator:
     """A running coordinator: an async context manager.
 
     Leaving it asks all runs to save a checkpoint and leave; they go on when
-    the next coordinator starts on the same data directory. The tracer stays the
+    the next coordinator starts on the same data directory. A clock that is given
+    also measures how long runs take. The tracer stays the
     caller's, who closes it; without one, nothing is recorded.
     """
 
@@ -88,12 +90,13 @@ class Coordinator:
         self,
         config: CoordinatorConfig,
         *,
-        clock: Callable[[], int] = now_micros,
+        clock: Callable[[], int] | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         self._config = config
         self._tracer = tracer or NoTracer()
-        self._clock = clock
+        self._clock = clock or now_micros
+        self._stopwatch = Stopwatch("", clock) if clock else this_stopwatch()
         self._resources = ExitStack()
         self._stopped = False
         self._services = AsyncExitStack()
@@ -237,7 +240,13 @@ class Coordinator:
         run_times = RunTimes()
         for queue_name, seconds in store.newest_run_times(_REMEMBERED_RUNS):
             run_times.add_seconds(queue_name, seconds)
-        return Scheduler(cluster=cluster, clock=self._clock, run_times=run_times)
+        return Scheduler(
+            cluster=cluster,
+            clock=self._clock,
+            run_times=run_times,
+            stopwatch=self._stopwatch,
+            newest_creation=store.newest_creation(),
+        )
 
     async def _make_admission(self) -> Admission:
         config = self._config

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from app.coordinator.isolation.levels import UidRange
-from app.coordinator.server import Coordinator, now_micros
+from app.coordinator.server import Coordinator
 from app.coordinator.settings.coordinator import CoordinatorConfig
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import (
@@ -175,7 +175,7 @@ async def client_of(port: int, drive: Path, tenant: str = "local") -> AsyncItera
 
 @asynccontextmanager
 async def running(
-    path: Path, *, clock: Callable[[], int] = now_micros, **settings: Any
+    path: Path, *, clock: Callable[[], int] | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Coordinator, Client]]:
     """A coordinator in this process, and a client of it."""
     config = config_for(path, **settings)

@@ -36,6 +36,8 @@ from app.coordinator.storage.disk_reserve import Reserve
 
 #: Seconds that what cannot be stored may hold up the coordinator's end.
 _CLOSE_PATIENCE: Final = 10.0
+#: Seconds between two looks at the clock while a job waits for a time of day: it may be set.
+_LOOK_AGAIN: Final = 30.0
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -61,7 +63,6 @@ class Controller:
         self._job_events = job_events
         self._reserve = reserve
         self._secrets = secrets
-        self._clock = clock
         #: Set when the coordinator's end may wait no longer.
         self._leave = asyncio.Event()
         lines = CoordinatorLines(workspace=workspace, job_events=job_events, clock=clock)
@@ -231,10 +232,10 @@ class Controller:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        deadline = self.scheduler.next_deadline()
-        if deadline is not None:
-            delay = max((deadline - self._clock()) / 1e6, 0.0)
-            self._alarm = asyncio.get_running_loop().call_later(delay, self._ring)
+        delay = self.scheduler.next_tick()
+        if delay is not None:
+            seconds = min(delay / 1e6, _LOOK_AGAIN)
+            self._alarm = asyncio.get_running_loop().call_later(seconds, self._ring)
 
     def _ring(self) -> None:
         self._alarm = None

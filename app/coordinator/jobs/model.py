@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from app.coordinator.identity.access import Grant
 from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.times import Moment
 from generated.mindcoordinator.v1.evaluations_pb2 import SubmitEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
@@ -174,6 +175,10 @@ class JobRecord:
     started_at: int = 0
     #: When the newest run began.
     run_started_at: int = 0
+    #: The same on the steady clock, by which it is measured; None before the first run.
+    run_began: Moment | None = None
+    #: Microseconds that the newest run took; 0 before it is over.
+    ran: int = 0
     ended_at: int = 0
 
     @property

@@ -17,6 +17,7 @@ from app.coordinator.jobs.model import (
     StopReason,
 )
 from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.times import Moment
 from generated.mindcoordinator.v1.evaluations_pb2 import SubmitEvaluationRequest
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
@@ -66,6 +67,8 @@ def _state(job: JobRecord) -> dict[str, Any]:
         "exit_code": job.exit_code,
         "progress": job.progress,
         "not_before": job.not_before,
+        "run_began": job.run_began,
+        "ran": job.ran,
     }
 
 
@@ -110,6 +113,7 @@ def record_of(
     """The job of a row, and of rows of the table of checkpoints."""
     state = orjson.loads(row["state"])
     resource_request = state.pop("demand")
+    began = state.pop("run_began", None)
     return JobRecord(
         job_id=row["job_id"],
         tenant_id=row["tenant_id"],
@@ -153,6 +157,7 @@ def record_of(
         ),
         node_ids=tuple(state.pop("node_ids")),
         progress=Progress.stored(state.pop("progress")),
+        run_began=Moment(**began) if began else None,
         checkpoints=checkpoints,
         checkpoint_count=checkpoint_count,
         **state,

@@ -140,6 +140,11 @@ class Store:
         ).fetchone()
         return row["tenant_id"] if row else None
 
+    def newest_creation(self) -> int:
+        """When the newest job was made, in microseconds since 1970; 0 without a job."""
+        row = self._db.execute("SELECT max(created_at) AS newest FROM jobs").fetchone()
+        return row["newest"] or 0
+
     def may_run_again(self, job_id: str) -> bool:
         """Whether a job, of whatever tenant, is there and runs, will run, or can be retried."""
         row = self._db.execute("SELECT status FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
@@ -207,8 +212,8 @@ class Store:
     def newest_run_times(self, limit: int) -> list[tuple[str, float]]:
         """Queue and seconds of the newest completed runs, the oldest of them first."""
         rows = self._db.execute(
-            "SELECT queue_name, (ended_at - run_started_at) / 1e6 AS seconds FROM jobs"
-            " WHERE status = ? AND run_started_at > 0 ORDER BY ended_at DESC LIMIT ?",
+            "SELECT queue_name, json_extract(state, '$.ran') / 1e6 AS seconds FROM jobs"
+            " WHERE status = ? AND seconds > 0 ORDER BY ended_at DESC LIMIT ?",
             (Status.COMPLETED, limit),
         ).fetchall()
         return [(row["queue_name"], row["seconds"]) for row in reversed(rows)]

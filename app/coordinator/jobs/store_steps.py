@@ -18,6 +18,7 @@ from typing import Final
 
 from app.coordinator.jobs.checkpoints_step import move_checkpoints_apart
 from app.coordinator.jobs.demands_step import ask_for_no_cores
+from app.coordinator.jobs.run_times_step import keep_run_times
 from app.coordinator.jobs.secrets_step import mask_ended, move_secrets_apart
 
 #: Copies of former versions that are kept.
@@ -107,6 +108,7 @@ STEPS: Final[tuple[StoreStep, ...]] = (
     _secrets_apart,
     move_checkpoints_apart,
     ask_for_no_cores,
+    keep_run_times,
 )
 
 

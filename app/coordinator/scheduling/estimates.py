@@ -2,7 +2,8 @@
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord
@@ -21,13 +22,8 @@ class RunTimes:
     def __init__(self) -> None:
         self._seconds: dict[str, deque[float]] = {}
 
-    def add(self, job: JobRecord, ended_at: int) -> None:
-        """Count a run that is over now."""
-        self.add_seconds(job.queue_name, (ended_at - job.run_started_at) / _SECOND)
-
     def add_seconds(self, queue_name: str, seconds: float) -> None:
         """Count a run time."""
-        # The machine's clock may have been set back meanwhile.
         bounded = min(max(seconds, 0.0), LONGEST)
         self._seconds.setdefault(queue_name, deque(maxlen=_REMEMBERED)).append(bounded)
 
@@ -47,9 +43,11 @@ def waits(
     holding: Sequence[JobRecord],
     run_times: RunTimes,
     now: int,
+    ran: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, int]:
     """Seconds until each of `waiting` starts, by job id: the queue played forward. At most LONGEST.
 
+    `ran` has the seconds that runs of `holding` have taken so far, by job id.
     `waiting` is in the order of placement. A job that no enabled node can
     take is given the time at which everything before it is over.
     """
@@ -58,8 +56,8 @@ def waits(
     placements = {job.job_id: job.placement for job in holding}
     ends: list[tuple[float, str]] = []
     for job in holding:
-        ran = (now - job.run_started_at) / _SECOND if job.run_started_at else 0.0
-        heapq.heappush(ends, (max(run_times.expected(job) - ran, 1.0), job.job_id))
+        left = run_times.expected(job) - ran.get(job.job_id, 0.0)
+        heapq.heappush(ends, (max(left, 1.0), job.job_id))
     clock = 0.0
     answer: dict[str, int] = {}
     for job in waiting:

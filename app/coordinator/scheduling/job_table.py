@@ -10,6 +10,7 @@ from typing import Any, Final
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord, StopReason, checkpoint_url
 from app.coordinator.jobs.states import HOLDING, TERMINAL, Status, check_move
+from app.coordinator.jobs.times import creation_time
 from app.coordinator.scheduling.transitions import Export, Stop, Transition
 
 #: What a run is told to do, by why it is being stopped.
@@ -35,8 +36,12 @@ AT_ONCE: Final = frozenset({StopReason.PAUSE_NOW, StopReason.MEMORY})
 class JobTable:
     """The jobs with the resources that they hold; the only place where a job's state changes."""
 
-    def __init__(self, *, cluster: Cluster, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, *, cluster: Cluster, clock: Callable[[], int], newest_creation: int = 0
+    ) -> None:
+        """`newest_creation` is when the newest job was made, of those that have ended, too."""
         self.cluster = cluster
+        self._newest_creation = newest_creation
         self.jobs: dict[str, JobRecord] = {}
         self.now = clock
         self.transition = Transition()
@@ -74,16 +79,24 @@ class JobTable:
             if job.status in HOLDING:
                 self.cluster.allocate(job.job_id, job.placement)
 
-    def add(self, job: JobRecord) -> None:
-        """A job that is new."""
+    def add(self, job: JobRecord) -> JobRecord:
+        """A job that is new. Returns it as made after all others."""
+        created = creation_time(job.created_at, self._newest_creation)
+        job = replace(job, created_at=created, updated_at=max(job.updated_at, created))
+        self._newest_creation = created
         self.jobs[job.job_id] = job
         self.transition.before[job.job_id] = None
         self.transition.changed.append(job)
+        return job
+
+    def stamp(self, job: JobRecord) -> int:
+        """This moment, as a time of a job's: they never go back, though the clock may."""
+        return max(self.now(), job.updated_at)
 
     def change(self, job: JobRecord, **changes: Any) -> JobRecord:
         """The job's next version, in the same state."""
         self.transition.before.setdefault(job.job_id, job)
-        job = replace(job, updated_at=self.now(), revision=job.revision + 1, **changes)
+        job = replace(job, updated_at=self.stamp(job), revision=job.revision + 1, **changes)
         self.jobs[job.job_id] = job
         self.transition.changed.append(job)
         return job
@@ -95,7 +108,7 @@ class JobTable:
             self.cluster.release(job.job_id, job.placement)
             changes["placement"] = ()
         if status in TERMINAL:
-            changes["ended_at"] = self.now()
+            changes["ended_at"] = self.stamp(job)
         job = self.change(job, status=status, message=message, **changes)
         if status in TERMINAL:
             del self.jobs[job.job_id]
@@ -107,7 +120,7 @@ class JobTable:
             job,
             Status.QUEUED,
             message,
-            queued_at=self.now(),
+            queued_at=self.stamp(job),
             stop_reason=StopReason.NONE,
             stop_message="",
             exit_code=None,

@@ -2,29 +2,44 @@
 
 It starts nothing and waits for nothing: a `Transition` says which jobs changed and
 what is to be done, and whoever drives it stores the changes first, then does
-it. Times are in microseconds and come from the clock that it is given.
+it. Times are in microseconds since 1970 and come from the clock that it is
+given; how long a run takes is measured by a stopwatch.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from app.coordinator.cluster.nodes import Cluster, NodeState
 from app.coordinator.errors import FailedPrecondition, NotFound
 from app.coordinator.jobs.model import Checkpoint, JobRecord, Kind, Progress, StopReason
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
+from app.coordinator.jobs.times import Stopwatch
 from app.coordinator.scheduling.estimates import RunTimes, waits
 from app.coordinator.scheduling.job_table import LEAVING, JobTable
 from app.coordinator.scheduling.outcomes import apply_run_result
 from app.coordinator.scheduling.placement import finds_room, place_waiting, waiting_in_order
 from app.coordinator.scheduling.transitions import Abandon, Launch, RunEnd, Transition
 
+_SECOND: Final = 1_000_000
+
 
 class Scheduler:
     """The jobs that have not ended, and the nodes they run on."""
 
-    def __init__(self, *, cluster: Cluster, clock: Callable[[], int], run_times: RunTimes) -> None:
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        clock: Callable[[], int],
+        run_times: RunTimes,
+        stopwatch: Stopwatch | None = None,
+        newest_creation: int = 0,
+    ) -> None:
+        """`stopwatch` goes by `clock` unless it is given; for `newest_creation` see `JobTable`."""
         self.cluster = cluster
-        self._table = JobTable(cluster=cluster, clock=clock)
+        self._table = JobTable(cluster=cluster, clock=clock, newest_creation=newest_creation)
+        self._stopwatch = stopwatch or Stopwatch("", clock)
         self._clock = clock
         self._run_times = run_times
         self._closing = False
@@ -41,7 +56,19 @@ class Scheduler:
 
         Returns why jobs do not have their resources, by id: those must end.
         """
-        return self._table.restore(jobs)
+        return self._table.restore(map(self._measured, jobs))
+
+    def _measured(self, job: JobRecord) -> JobRecord:
+        """A job whose run is measured from a moment of this start of the machine.
+
+        No run outlives the machine's start, and one that an earlier coordinator
+        began may still go on: it is taken to have run for as long as the clock
+        says, and no longer than the machine.
+        """
+        if job.status not in RUNNING or self._stopwatch.has(job.run_began):
+            return job
+        ran = self._table.now() - job.run_started_at
+        return replace(job, run_began=self._stopwatch.ago(ran))
 
     def revert(self, transition: Transition) -> None:
         """Undo the newest step, which could not be stored; its instructions are void."""
@@ -54,11 +81,11 @@ class Scheduler:
     def stored(self, transition: Transition) -> None:
         """The newest step was stored."""
         for job in transition.ran:
-            self._run_times.add(job, job.updated_at)
+            self._run_times.add_seconds(job.queue_name, job.ran / _SECOND)
 
     def submit(self, job: JobRecord) -> Transition:
         """A new job, PENDING. Waits for `not_before`, then queues."""
-        self._table.add(job)
+        job = self._table.add(job)
         if job.not_before <= self._clock():
             self._table.queue(job, "Waiting for its turn.")
         return self._finish()
@@ -76,7 +103,7 @@ class Scheduler:
         if job.artefacts_of:
             self._table.export(job)
             return self._finish()
-        now = self._clock()
+        now = self._table.stamp(job)
         status = Status.TRAINING if job.kind is Kind.TRAINING else Status.EVALUATING
         run = job.run_count + 1
         job = self._table.move(
@@ -86,6 +113,8 @@ class Scheduler:
             run_count=run,
             started_at=job.started_at or now,
             run_started_at=now,
+            run_began=self._stopwatch.now(),
+            ran=0,
         )
         self._table.transition.instructions.append(Launch(job))
         return self._finish()
@@ -124,7 +153,8 @@ class Scheduler:
 
     def run_ended(self, job_id: str, end: RunEnd) -> Transition:
         """The run is over, its processes are gone and its log is complete."""
-        job = self._table.change(self.jobs[job_id], exit_code=end.exit_code)
+        job = self.jobs[job_id]
+        job = self._table.change(job, exit_code=end.exit_code, ran=self._ran(job))
         self._table.transition.ran.append(job)
         apply_run_result(self._table, job, end)
         return self._finish()
@@ -159,28 +189,31 @@ class Scheduler:
         return self._finish()
 
     def tick(self) -> Transition:
-        """Time has passed, see `next_deadline`; and once after all that ran was found again."""
+        """Time has passed, see `next_tick`; and once after all that ran was found again."""
         now = self._clock()
         for job in list(self.jobs.values()):
             if job.status is Status.PENDING and job.not_before <= now:
                 self._table.queue(job, "Waiting for its turn.")
-            elif _overdue(job, now):
+            elif self._time_left(job) == 0:
                 limit = job.max_runtime // 1_000_000
                 self._table.stop(
                     job, StopReason.TIMEOUT, f"It ran for its max_runtime_seconds of {limit}."
                 )
         return self._finish()
 
-    def next_deadline(self) -> int | None:
-        """When `tick` has something to do, or None."""
-        deadlines = [
-            job.not_before for job in self.jobs.values() if job.status is Status.PENDING
-        ] + [
-            job.run_started_at + job.max_runtime
+    def next_tick(self) -> int | None:
+        """Microseconds until `tick` has something to do, as far as is known now, or None.
+
+        The clock may be set meanwhile: look again from time to time.
+        """
+        now = self._clock()
+        delays = [
+            max(job.not_before - now, 0)
             for job in self.jobs.values()
-            if job.status in RUNNING and job.max_runtime and job.stop_reason is StopReason.NONE
+            if job.status is Status.PENDING
         ]
-        return min(deadlines, default=None)
+        delays += [left for job in self.jobs.values() if (left := self._time_left(job)) is not None]
+        return min(delays, default=None)
 
     # Requests
 
@@ -289,7 +322,18 @@ class Scheduler:
 
     def _play(self, waiting: list[JobRecord]) -> dict[str, int]:
         holding = [job for job in self.jobs.values() if job.status in HOLDING]
-        return waits(self.cluster, waiting, holding, self._run_times, self._clock())
+        ran = {job.job_id: self._ran(job) / _SECOND for job in holding if job.status in RUNNING}
+        return waits(self.cluster, waiting, holding, self._run_times, self._clock(), ran)
+
+    def _ran(self, job: JobRecord) -> int:
+        """Microseconds that a job's run has gone on."""
+        return self._stopwatch.since(job.run_began) if job.run_began else 0
+
+    def _time_left(self, job: JobRecord) -> int | None:
+        """Microseconds until a run has gone on for as long as it may; None if nothing ends it."""
+        if job.status in RUNNING and job.max_runtime and job.stop_reason is StopReason.NONE:
+            return max(job.max_runtime - self._ran(job), 0)
+        return None
 
     def validate(self) -> None:
         """Raise AssertionError unless what is taken is what the jobs hold."""
@@ -305,12 +349,3 @@ class Scheduler:
         if not self._closing:
             place_waiting(self._table)
         return self._table.take_transition()
-
-
-def _overdue(job: JobRecord, now: int) -> bool:
-    return (
-        job.status in RUNNING
-        and job.max_runtime > 0
-        and job.stop_reason is StopReason.NONE
-        and job.run_started_at + job.max_runtime <= now
-    )

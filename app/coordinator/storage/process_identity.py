@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 
+def read_boot_id() -> str:
+    """What tells this start of the machine from every other."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
 def process_identity(pid: int) -> dict[str, Any]:
     """What tells a process from every other that had or will have its number.
 
     Raises FileNotFoundError or ProcessLookupError if there is no such process.
     """
     ticks = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return {"pid": pid, "started": f"{boot}/{int(ticks)}"}
+    return {"pid": pid, "started": f"{read_boot_id()}/{int(ticks)}"}
 
 
 def living_marks(pids: Iterable[int]) -> list[dict[str, Any]]:
