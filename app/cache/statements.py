@@ -4,9 +4,13 @@ How states are ordered, whichever replica writes last:
 
 - Of two copies of a job the one with the higher revision is the newer; of two
   with the same revision the one that was changed, then the one that was seen later.
-- A status that a feed told is newer than a copy that was changed before it. It
-  stays over such copies, and goes with the first one that is not older.
-- The same time twice: the status that comes later in a job's life wins.
+- A job's end is final: an ended copy, or a feed's status that ends the job, wins over
+  whatever does not, whatever their times. Clocks of coordinators are set back.
+- A status that a feed told is newer than a copy of the same revision that was changed
+  before it, and stays over it. A copy of a higher revision replaces it, unless it is
+  an end.
+- Of two statuses that feeds told, the later wins; of the same time twice, the one that
+  comes later in a job's life.
 
 Counts and run times are tallied by triggers in the transaction that changes the jobs;
 run times are in buckets 5 % wide, which bounds a percentile's error. A list is merged
@@ -21,15 +25,37 @@ from app.cache.write_buffer import ENDS, STATUSES
 _TABLE = "mod_scaimind_jobs"
 _FAILED = STATUSES.index("FAILED")
 
+
+def _ended(whose: str) -> str:
+    return f"{whose}.status BETWEEN {ENDS.start} AND {ENDS.stop - 1}"
+
+
 #: A status told by a feed, newer than the copy that arrives.
 _KEPT = (
-    "known.status_at > known.updated_at"
-    " AND (known.status_at, known.status) > (excluded.status_at, excluded.status)"
+    "known.status_at <> known.updated_at"
+    f" AND ({_ended('known')}, known.status_at, known.status)"
+    f" > ({_ended('excluded')}, excluded.status_at, excluded.status)"
+    f" AND (excluded.revision = known.revision OR ({_ended('known')} AND NOT {_ended('excluded')}))"
 )
 
 
 def _unless_kept(column: str) -> str:
-    return f"{column} = CASE WHEN {_KEPT} THEN known.{column} ELSE excluded.{column} END"
+    return f"{column} = CASE WHEN {_KEPT} THEN {_KEPT_VALUE[column]} ELSE excluded.{column} END"
+
+
+def _told_at(at: str, updated_at: str) -> str:
+    """The time of a told status: any but the copy's, by which the two are told apart."""
+    return (
+        f"{at} + CASE WHEN {at} = {updated_at} THEN interval '1 microsecond' ELSE interval '0' END"
+    )
+
+
+_KEPT_VALUE = {
+    "status": "known.status",
+    "status_at": _told_at("known.status_at", "excluded.updated_at"),
+    "message": "known.message",
+    "ended_at": "known.ended_at",
+}
 
 
 #: Arrays, one entry for each job, no job twice.
@@ -54,7 +80,7 @@ ON CONFLICT (tenant_id, job_id) DO UPDATE SET
     revision = excluded.revision, updated_at = excluded.updated_at, name = excluded.name,
     priority = excluded.priority, gpus = excluded.gpus, created_at = excluded.created_at,
     started_at = excluded.started_at, job = excluded.job, synced_at = excluded.synced_at,
-    {", ".join(map(_unless_kept, ("status", "status_at", "message", "ended_at")))}
+    {", ".join(map(_unless_kept, _KEPT_VALUE))}
 WHERE (excluded.revision, excluded.updated_at, excluded.synced_at)
     > (known.revision, known.updated_at, known.synced_at)
 """
@@ -66,19 +92,21 @@ WITH newer AS (
     FROM unnest(%s::text[], %s::text[], %s::int[], %s::timestamptz[], %s::text[])
         AS seen (tenant_id, job_id, status, at, message)
     JOIN {_TABLE} AS known USING (tenant_id, job_id)
-    WHERE (at, seen.status) > (known.status_at, known.status)
+    WHERE ({_ended("seen")}, at, seen.status) > ({_ended("known")}, known.status_at, known.status)
     ORDER BY tenant_id COLLATE "C", job_id COLLATE "C"
     FOR UPDATE OF known
 )
 UPDATE {_TABLE} AS known SET
-    status = newer.status, status_at = newer.at, message = newer.message,
+    status = newer.status, message = newer.message,
+    status_at = {_told_at("newer.at", "known.updated_at")},
     ended_at = CASE
-        WHEN newer.status BETWEEN {ENDS.start} AND {ENDS.stop - 1}
+        WHEN {_ended("newer")}
         THEN coalesce(known.ended_at, newer.at) ELSE known.ended_at
     END
 FROM newer
 WHERE (known.tenant_id, known.job_id) = (newer.tenant_id, newer.job_id)
-    AND (newer.at, newer.status) > (known.status_at, known.status)
+    AND ({_ended("newer")}, newer.at, newer.status)
+    > ({_ended("known")}, known.status_at, known.status)
 """
 
 #: Parameters: days, rows. Returns how many rows went. Locked rows are left for another time.
@@ -100,7 +128,7 @@ WHERE jobs = 0 AND day < (now() AT TIME ZONE 'UTC')::date - %s
 
 #: What is read of a job: the copy, what a feed may know better, and how old the copy is.
 _READ = """
-    jobs.job::text, jobs.status, jobs.status_at > jobs.updated_at, jobs.status_at, jobs.message,
+    jobs.job::text, jobs.status, jobs.status_at <> jobs.updated_at, jobs.status_at, jobs.message,
     jobs.ended_at, jobs.synced_at, extract(epoch FROM now() - jobs.synced_at)::float8
 """
 

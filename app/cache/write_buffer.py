@@ -79,9 +79,9 @@ class Change:
     message: str
 
     @property
-    def order(self) -> tuple[datetime, int]:
-        """Compare changes of one job by this."""
-        return (self.at, self.status)
+    def order(self) -> tuple[bool, datetime, int]:
+        """Compare changes of one job by this: an end is the last, whatever the clock says."""
+        return (self.status in ENDS, self.at, self.status)
 
 
 @dataclass(slots=True)

@@ -98,6 +98,38 @@ STORIES = {
         ],
         ("COMPLETED", 5, 2.5),
     ),
+    "an end told after a clock was set back": (
+        [
+            changed(50, "PREPARING"),
+            changed(60, "TRAINING"),
+            changed(5, "COMPLETED"),
+        ],
+        ("COMPLETED", 1, 5),
+    ),
+    "an ended copy after a clock was set back": (
+        [
+            saw(job(status="PREPARING", revision=2, updated=50)),
+            changed(60, "TRAINING"),
+            saw(job(status="COMPLETED", revision=4, updated=5, ended=5)),
+        ],
+        ("COMPLETED", 4, 5),
+    ),
+    "an end beyond a copy of a later time": (
+        [
+            saw(job(status="TRAINING", revision=3, updated=60)),
+            changed(5, "FAILED"),
+            changed(60, "EXPORTING"),
+        ],
+        ("FAILED", 3, 5),
+    ),
+    "an end at the time of the copy": (
+        [
+            saw(job(status="TRAINING", revision=3, updated=3)),
+            changed(3, "CANCELLED"),
+            changed(2, "PAUSED"),
+        ],
+        ("CANCELLED", 3, 3),
+    ),
     "parts of a job": (
         [
             saw(job(status="QUEUED", revision=0)),
@@ -123,6 +155,22 @@ async def test_every_order_of_arrival_ends_the_same(
         status, revision, ended = expected
         assert (stale.data["status"], stale.data["revision"]) == (status, revision)
         assert stale.data.get("ended_at") == (None if ended is None else rfc3339(ended))
+
+
+async def test_a_copy_of_a_higher_revision_replaces_a_status_with_a_later_time(
+    migrated_pool: Pool, cache: JobCache
+) -> None:
+    """The coordinator's clock was set back; the job goes on."""
+    told = [FIRST, changed(60, "TRAINING"), saw(job(status="PAUSED", revision=3, updated=5))]
+    await seen_by_replicas(migrated_pool, told)
+    stale = await cache.job("acme", "job-1")
+    assert stale is not None
+    assert (stale.data["status"], stale.data["revision"]) == ("PAUSED", 3)
+    # And of the same revision does not, whoever reads it again.
+    await seen_by_replicas(migrated_pool, [changed(70, "QUEUED"), told[-1]])
+    stale = await cache.job("acme", "job-1")
+    assert stale is not None
+    assert stale.data["status"] == "QUEUED"
 
 
 async def test_a_part_of_a_job_fills_in_until_there_is_a_copy(
