@@ -8,17 +8,16 @@ which forgets a server's failure at once, hence `max_fails=0`.
 
 import asyncio
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 import yaml
 
 from app.local.child import dying_with_parent
+from tests.programs import program
 
 INGRESS = Path(__file__).parents[2] / "deploy/components/ingress-nginx"
 PATIENCE = 30
@@ -116,15 +115,6 @@ def render(
     )
 
 
-def program() -> str:
-    """nginx's path; skips the test where it is not installed and cannot be."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
-    found = shutil.which("nginx", path=path)
-    if found is None:
-        pytest.skip("nginx is not installed: apt-get install nginx")
-    return found
-
-
 class Nginx:
     """A running nginx."""
 
@@ -148,7 +138,7 @@ class Nginx:
 @asynccontextmanager
 async def nginx(folder: Path, conf: str, port: int) -> AsyncIterator[Nginx]:
     """Run nginx with a configuration until the end of the context."""
-    binary = program()
+    binary = program("nginx")
     (folder / "nginx.conf").write_text(conf)
     command = (binary, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr")
     with (folder / "nginx.log").open("wb") as log:

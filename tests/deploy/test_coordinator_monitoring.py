@@ -2,13 +2,11 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.coordinator.test_prometheus_functional import Meter, registry
 from tests.deploy.rendered import DEPLOY, render_with
 from tests.deploy.test_monitoring import ADDED
+from tests.programs import program
 
 MONITORING = DEPLOY / "components/coordinator-monitoring"
 
@@ -93,9 +92,7 @@ BUSY = 'scaimind_gpu_utilization_ratio{node="n",gpu="0"}'
 
 
 def test_alerts_are_on_when_they_should_be_and_off_otherwise(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
+    promtool = program("promtool")
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules()))
     tests = {
         "rule_files": ["rules.yaml"],

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from app.scaikey.api_keys import create_key
 from tests.deploy.processes import Replica, free_ports, replicas
 from tests.deploy.rendered import DEPLOY, render, render_with
 from tests.hub.log_coordinator import JOB, LogCoordinator
+from tests.programs import program
 
 API = "/v1/modules/scaimind"
 MONITORING = DEPLOY / "components/monitoring"
@@ -153,9 +153,7 @@ def test_what_to_do_is_written_for_every_alert() -> None:
 
 
 def test_prometheus_can_read_the_rules(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
+    promtool = program("promtool")
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump(rules()))
     done = subprocess.run(

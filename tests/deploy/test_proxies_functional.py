@@ -1,7 +1,6 @@
 """Proxies that are set wrongly: what the gateway's headers make good, and what the check finds."""
 
 import asyncio
-import shutil
 import statistics
 import time
 import zlib
@@ -16,6 +15,7 @@ from app.scaikey.api_keys import create_key
 from tests.deploy.ingress import configuration, nginx, render
 from tests.deploy.processes import Replica, free_ports, replicas
 from tests.hub.log_coordinator import JOB, LogCoordinator, one_job
+from tests.programs import program
 
 PATIENCE = 30
 PATH = f"/v1/modules/scaimind/jobs/{JOB}/logs?tail=0"
@@ -156,9 +156,7 @@ async def test_the_check_says_why_it_cannot_check(gateway: Replica, key: str) ->
 async def test_over_http_2_a_browser_can_have_more_than_six_streams(
     coordinator: LogCoordinator, gateway: Replica, key: str, tmp_path: Path
 ) -> None:
-    curl = shutil.which("curl")
-    if curl is None:
-        pytest.skip("curl is not installed")
+    curl = program("curl")
     (port,) = free_ports(1)
     streams = 20
     # What it says of each stream, one a line, when all of them have ended.

@@ -3,7 +3,6 @@
 import json
 import os
 import queue
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
-
 from tests.functional.stack import PATIENCE
+from tests.programs import program
 
 _PAGE = """\
 <!doctype html>
@@ -57,7 +55,13 @@ class PageServer:
         self._page = (_PAGE % script).encode()
         with subprocess.Popen(
             (
-                *(program(), "--headless", "--disable-gpu", "--disable-quic", "--no-first-run"),
+                *(
+                    program("chromium", "chromium-browser", "google-chrome"),
+                    "--headless",
+                    "--disable-gpu",
+                    "--disable-quic",
+                    "--no-first-run",
+                ),
                 *("--disable-background-networking", "--disable-component-update"),
                 *("--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={profile}"),
                 # Chromium's own sandbox does not run as root.
@@ -98,11 +102,3 @@ class PageServer:
                 """Say nothing: the page is a test's."""
 
         return Handler
-
-
-def program() -> str:
-    """Chromium's path; skips the test where it is not installed."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    pytest.skip("chromium is not installed: apt-get install chromium")

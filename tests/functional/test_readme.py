@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from tests.functional.stack import PATIENCE, PROJECT, Event, Stack, environ, events
+from tests.programs import program
 
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", (PROJECT / "README.md").read_text(), re.M | re.S)
 
@@ -77,6 +78,7 @@ class Shell:
     """A terminal in the project's folder, into which the README's first lines were pasted."""
 
     def __init__(self, stack: Stack) -> None:
+        program("curl")
         self._environ = environ(stack.data_dir, SCAIMIND_PORT=stack.port)
         self._job = ""
         self._watches: list[Watch] = []

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.gateway.commit import running_commit
+from tests.programs import program
 
 
 @pytest.fixture
@@ -13,7 +14,8 @@ def checkout(tmp_path: Path) -> tuple[Path, str]:
     """A repository with one commit, and that commit."""
 
     def git(*arguments: str) -> str:
-        command = ("git", "-c", "user.name=t", "-c", "user.email=t@example.com", *arguments)
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.com")
+        command = (program("git"), *identity, *arguments)
         return subprocess.run(
             command, cwd=tmp_path, check=True, capture_output=True, text=True
         ).stdout.strip()
