@@ -96,17 +96,20 @@ class Revocations:
     async def _listen(self) -> None:
         backoff = Backoff(shortest=self.SHORTEST_PAUSE, longest=self.LONGEST_PAUSE)
         while not _stopping():
+            began = self._clock()
             try:
                 async with self._connect() as connection:
                     async with connection.cursor() as cursor:
                         await cursor.execute(f"LISTEN {api_keys.REVOCATIONS}")
                     log.info("revocations_listening")
-                    backoff.reset()
                     self._missed.set()
                     while not _stopping():
                         self._apply((await connection.notifies.get()).payload)
             except (*SERVER_FAILURES, psycopg2.ProgrammingError, TimeoutError) as error:
                 log.warning("revocations_not_listening", reason=reason(error))
+            if self._clock() - began > self.LONGEST_PAUSE:
+                # A connection that is made and lost at once, again and again, is no success.
+                backoff.reset()
             await asyncio.sleep(backoff.pause())
 
     def _connect(self) -> Any:

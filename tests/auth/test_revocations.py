@@ -4,15 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from unittest.mock import AsyncMock
 
+import psycopg2
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from app.auth import revocations
 from app.auth.revocations import Revocations
 from app.auth.settings import AuthSettings
 from app.database.errors import DatabaseError
 from app.database.settings import DatabaseSettings
 from app.scaikey.api_key_lookup import KeyLookup
+from app.tasks.backoff import Backoff
 from tests.auth.conftest import Clock
 
 ONE, OTHER = "key_" + "1" * 16, "key_" + "2" * 16
@@ -192,3 +196,39 @@ async def test_it_stops_although_its_cancellation_was_lost_in_a_query(clock: Clo
     database = Deaf()
     async with running(database, Streams(ONE), clock):
         await database.rounds(1)
+
+
+async def test_a_listener_that_is_lost_as_soon_as_it_listens_pauses_longer_and_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+    enough = asyncio.Event()
+
+    class Lost:
+        """A connection that is made, and breaks at its first notification."""
+
+        notifies = AsyncMock()
+
+        @asynccontextmanager
+        async def cursor(self) -> AsyncIterator[AsyncMock]:
+            yield AsyncMock()
+
+    @asynccontextmanager
+    async def connect(_: Revocations) -> AsyncIterator[Lost]:
+        yield Lost()
+
+    class Pauses(Backoff):
+        """None is waited for."""
+
+        def pause(self) -> float:
+            pauses.append(super().pause())
+            if len(pauses) == 8:
+                enough.set()
+            return 0
+
+    Lost.notifies.get.side_effect = psycopg2.OperationalError("server closed the connection")
+    monkeypatch.setattr(Revocations, "_connect", connect)
+    monkeypatch.setattr(revocations, "Backoff", Pauses)
+    async with running(Database(), Streams(), Clock()), asyncio.timeout(10):
+        await enough.wait()
+    assert pauses[7] > 2 * pauses[0]
