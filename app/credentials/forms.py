@@ -82,7 +82,7 @@ _PREFIXES: Final = (
     r"AT(?:ATT3|CTT3|BB)[A-Za-z0-9_=-]{12,}",
     r"sq0[a-z]{3}-[A-Za-z0-9_-]{16,}",
     r"HRKU-[A-Za-z0-9_-]{16,}",
-    r"\d{8,10}:AA[A-Za-z0-9_-]{32,}",
+    r"(?:bot)?\d{8,10}:AA[A-Za-z0-9_-]{32,}",
     # JWS and JWE in compact form (RFC 7515, RFC 7516): a header always begins with '{"'
     r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*",
     # What passwords are stored as
@@ -91,6 +91,11 @@ _PREFIXES: Final = (
     r"pbkdf2_sha\d+\$[A-Za-z0-9+/=$]{16,}",
 )
 
+#: Programs that take a password as `-p` or `-P`.
+_PROGRAMS: Final = (
+    "mysql|mysqldump|mysqladmin|mariadb|sshpass|docker|podman|buildah|skopeo|helm|oras|oc|az|mongo"
+    "|mongosh|mongodump|cqlsh|influx|rabbitmqadmin|sqlcmd|bcp|smbclient|rpcclient|kinit"
+)
 #: By what a text must have in it, in small letters, to be searched: each with groups that are the
 #: credential, of which one matches. What stands around it may be shown.
 _AROUND: Final = (
@@ -131,19 +136,37 @@ _AROUND: Final = (
         r"(?i:\bidentified\s{1,4}(?:with\s{1,4}\w{1,40}\s{1,4})?by\s{1,4}(?:password\s{1,4})?)"
         r"['\"](?P<identified>[^'\"\n]{1,256})['\"]",
     ),
-    # Arguments of programs that name no password
+    # Arguments of programs that name no password: `-p`, `-P` and `-w`, each with its value or
+    # before it, and a user's name with a password
     (
         " -p",
-        r"\b(?:mysql|mysqldump|mysqladmin|mariadb|sshpass)\b[^\n]{0,200}?\s-p\s?"
-        r"(?P<short>[^\s=-]\S{2,127})",
+        rf"\b(?:{_PROGRAMS})\b[^\n]{{0,200}}?\s-[pP]\s?(?P<short>[^\s=-]\S{{2,127}})",
     ),
+    (" -w", r"\bldap\w{0,20}\b[^\n]{0,200}?\s-w\s?(?P<ldap>[^\s=-]\S{2,127})"),
     (
         "curl",
-        r"\bcurl\b[^\n]{0,200}?\s(?:-u|--user)\s{0,4}['\"]?[\w.@-]{1,64}:"
-        r"(?P<curl>[^\s'\"]{1,128})",
+        r"\bcurl\b[^\n]{0,200}?\s-u\s{0,4}['\"]?[\w.@-]{1,64}:(?P<curl>[^\s'\"]{1,128})",
     ),
+    ("--user", r"\s--user[=\s]\s{0,4}['\"]?[\w.@-]{1,64}:(?P<user_flag>[^\s'\"]{1,128})"),
     ("redis-cli", r"\bredis-cli\b[^\n]{0,200}?\s-a\s{1,4}(?P<redis>\S{3,128})"),
     ("login", r"(?i:\blogin\s{1,4}\S{1,64}\s{1,4}password\s{1,4})(?P<netrc>\S{3,128})"),
+    (
+        "sql",
+        r"\b(?:sqlplus|sqlldr|sqlcl)\b[^\n]{0,100}?\s[\w.-]{1,64}/(?P<sqlplus>[^\s@/]{1,128}+)",
+    ),
+    # The last argument of a call that logs in, and a command that does
+    (
+        "(",
+        r"(?i:\b(?:bind|login|log_in|authenticate|auth|sign_?in|set_?password))\("
+        r"[^()\n]{0,200}?['\"](?P<argument>[^'\"\n]{3,128})['\"]\s?\)",
+    ),
+    ("auth ", r"\bAUTH\s(?:[\w-]{1,64}\s)?(?P<auth>[^\s'\"]{6,128})"),
+    # A line of .pgpass
+    (
+        ":",
+        r"(?<![\w.:/-])[\w.*-]{1,253}+:(?:\d{2,5}|\*):[\w*.-]{1,64}+:[\w.-]{1,64}+:"
+        r"(?P<pgpass>[^\s:]{3,128}+)",
+    ),
     # XML
     (
         "</",
@@ -205,7 +228,7 @@ def _is_basic(value: str) -> bool:
 
 
 #: What else must be true of a group's text.
-_CHECKS: Final = {"bearer": _is_no_word, "basic": _is_basic}
+_CHECKS: Final = {"bearer": _is_no_word, "basic": _is_basic, "auth": _is_no_word}
 
 
 def is_random(word: str) -> bool:

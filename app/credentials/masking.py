@@ -22,18 +22,32 @@ MASK: Final = "***"
 #: A name, perhaps quoted, and what separates it from its value.
 _NAMED: Final = re.compile(
     r"(?<![A-Za-z0-9_.-])(?P<flag>--?)?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*+)"
-    r"(?P<quote>\\{0,3}[\"'`]?\]?)(?P<sign>\s{0,4}(?:=>|:=|==?|:(?!:))\s{0,4})"
+    r"(?P<quote>\\{0,3}[\"'`]?\]?)(?P<sign>\s{0,4}(?:=>|->|:=|==?|:(?!:))\s{0,4}(?:[(\[](?=[\"']))?)"
 )
 #: The same for arguments, and for prose such as "with the password ...".
 _FLAG: Final = re.compile(r"(?<![\w-])--?(?P<name>[A-Za-z][A-Za-z0-9_-]*+)\s{1,4}(?=[^\s-])")
 _PROSE: Final = re.compile(
-    r"(?i)\b(?P<name>password|passwd|passphrase|secret|token|(?:api|access|secret|account|private)"
-    r"[ _-]?key)s?\s{1,4}(?:is\s{1,4}|was\s{1,4}|of\s{1,4}|provided:?\s{1,4}|for\s{1,4})?(?=\S)"
+    r"(?i)\b(?P<name>(?:api|access|secret|account|private|shared)[ _-]?key|password|passwd"
+    r"|passphrase|secret|token)s?\s{1,4}(?:is\s{1,4}|was\s{1,4}|of\s{1,4}|provided:?\s{1,4}|for\s{1,4})?(?=\S)"
 )
 #: Characters of a value that are looked at. What is longer is no word of a sentence.
 _ENOUGH: Final = 512
 #: Characters of a name's end that are looked at.
 _LONGEST_NAME: Final = 128
+
+#: As arguments in a list, and as a pair: `'--password', 'x'`, `('password', 'x')`.
+_LISTED: Final = re.compile(
+    r"(?:\(\s?b?[\"']|[\"']--?)(?P<name>[A-Za-z][A-Za-z0-9_-]*+)[\"'],\s{0,4}b?(?=[\"'])"
+)
+#: In fields of their own: `{"name": "DB_PASSWORD", "value": "x"}`.
+_APART: Final = re.compile(
+    r"(?i)\b(?:name|key)[\"']?\s?[:=]\s?[\"']?(?P<name>[A-Za-z][A-Za-z0-9_.-]*+)[\"']?[,;\s]{1,4}"
+    r"[\"']?value[\"']?\s?[:=]\s?(?=\S)"
+)
+#: "Password for user ann: x".
+_ASKED: Final = re.compile(
+    r"(?i)\b(?P<name>password|passwd|passphrase|passwort)\s[^\n:=]{1,60}+[:=]\s{0,4}(?=\S)"
+)
 
 #: Fields whose value goes to the end of the line.
 _WHOLE_LINE: Final = frozenset({"AUTHORIZATION", "COOKIE"})
@@ -165,16 +179,18 @@ def _find_named(text: str) -> Iterator[tuple[int, int]]:
                 end = rest.end() if rest else end
             at = end
             yield start, end
-    for match in _FLAG.finditer(text):
-        name = match["name"][-_LONGEST_NAME:]
-        if names_credential(name):
-            start, end = _value(text, match.end(), name)
-            if _is_value(name, text[start:end], within=start > match.end(), prose=False):
+    for pattern in (_FLAG, _LISTED, _APART):
+        for match in pattern.finditer(text):
+            name = match["name"][-_LONGEST_NAME:]
+            if names_credential(name):
+                start, end = _value(text, match.end(), name)
+                if _is_value(name, text[start:end], within=start > match.end(), prose=False):
+                    yield start, end
+    for pattern in (_PROSE, _ASKED):
+        for match in pattern.finditer(text):
+            start, end = _value(text, match.end(), match["name"])
+            if _looks_secret(text[start:end].rstrip(".:!?")):
                 yield start, end
-    for match in _PROSE.finditer(text):
-        start, end = _value(text, match.end(), match["name"])
-        if _looks_secret(text[start:end].rstrip(".:!?")):
-            yield start, end
 
 
 def _value(text: str, at: int, name: str) -> tuple[int, int]:

@@ -1,6 +1,10 @@
+from time import process_time
+
 import pytest
 
 from app.bridge.sanitise import MAX_SEARCHED, MAX_SHOWN, loggable, presentable
+from app.bridge.sent import Asked, Sent
+from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 NOISE = {
     "python": 'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\nKeyError: 1',
@@ -167,4 +171,113 @@ def test_the_log_gets_it_without_credentials(detail: str, logged: str) -> None:
 
 
 def test_the_log_gets_it_bounded() -> None:
-    assert len(loggable("x" * 100_000)) == MAX_SEARCHED + 1
+    assert loggable("x" * MAX_SEARCHED) == "x" * MAX_SEARCHED
+    assert loggable("x" * 100_000) == "x" * MAX_SEARCHED + "…"
+    assert loggable("x" * (MAX_SEARCHED + 1)) == "x" * (MAX_SEARCHED - 1) + "…"
+
+
+@pytest.mark.parametrize("size", [MAX_SEARCHED - 20, MAX_SEARCHED - 3, MAX_SEARCHED])
+def test_a_cut_leaves_no_beginning_of_a_credential(size: int) -> None:
+    text = "x" * (size - 9) + " password=" + "hunter2-Zebra" * 400
+    assert "hunter" not in loggable(text)
+
+
+#: Texts that make patterns with nested repetitions run for hours, one a line.
+ADVERSARIAL = r"""
+a
+a.
+a-
+a:1
+a/
+/a
+@
+a@b-
+1.
+1:
+::
+<
+\
+C:\a\
+db-
+a.b.C
+cn=a,
+x.py:1
+KeyError
+SELECT_
+select_a,
+select_a_from_b_where_
+insert_into_
+host=a_
+at_a(
+File_"
+__at_
+lookup_a_on_
+connection_to_a_
+goroutine_
+mysql_-p
+upstream_
+-----BEGIN_
+aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.
+""".replace("_", " ").split("\n")[1:-1]
+
+
+@pytest.mark.parametrize("piece", ADVERSARIAL)
+def test_no_text_costs_more_than_its_length(piece: str) -> None:
+    """Seconds on a core; a twentieth of the limit is usual."""
+    text = piece * (MAX_SEARCHED // len(piece))
+    began = process_time()
+    presentable(text, from_failure=True)
+    loggable(text * 8)
+    assert process_time() - began < 4
+
+
+class TestWhatTheCallerSent:
+    def test_is_never_hidden(self) -> None:
+        sent = Sent(["/srv/own/sets", "10.1.2.3:8080", "SELECT a FROM b", "it's\n10.9.8.7"])
+        for text in (
+            "/srv/own/sets is not a file",
+            "/srv/own/sets/part-1.jsonl, line 3: empty",
+            "no queue 10.1.2.3:8080 and no host 10.1.2.3",
+            "'SELECT a FROM b' is too long",
+            "'it\\'s\\n10.9.8.7' is not a name",
+        ):
+            assert presentable(text, sent=sent) == text
+
+    def test_may_have_been_cut(self) -> None:
+        long = "10.1.2.3 " * 40
+        text = f"{long[:64]!r}... is not a name"
+        assert presentable(text, sent=Sent([long])) == text
+        assert presentable(text) is None
+
+    def test_opens_nothing_beside_it(self) -> None:
+        pieces = Sent(["Traceback (most recent call last)", "SELECT ", "FROM", "10.0.0", "sets"])
+        for text in (
+            'Traceback (most recent call last):\n  File "/srv/c.py", line 1, in x',
+            "SELECT secret FROM jobs",
+            "10.0.0.7 is down",
+            "/var/lib/coordinator/sets is gone",
+        ):
+            assert presentable(text, sent=pieces) != text
+
+    def test_credentials_apart(self) -> None:
+        url = "https://ann:hunter2-Zebra@example.org/x"
+        assert presentable(f"{url} is not a path", sent=Sent([url])) == (
+            "https://ann:***@example.org/x is not a path"
+        )
+        assert presentable(f"{url} is not a path") is None
+
+    def test_of_a_request_are_texts_at_every_depth(self) -> None:
+        request = SubmitJobRequest(name="/a/name/x", labels={"/a/key/x": "/a/label/x"})
+        request.data_config.sources.add(path="/a/path/x", columns=["/a/column/x"])
+        sent = Sent.of(request)
+        for part in ("name", "key", "label", "path", "column"):
+            assert presentable(f"no /a/{part}/x", sent=sent) == f"no /a/{part}/x"
+
+
+def test_credentials_of_the_call_are_hidden_whatever_they_look_like() -> None:
+    request = SubmitJobRequest()
+    request.training_config.environment["WANDB_API_KEY"] = "plain words"
+    masker = Asked(request, ("the api secret",)).masker()
+    for text in ("it is not plain words", "not the api secret"):
+        assert presentable(text, masker=masker) is None
+        assert "***" in loggable(text, masker=masker)

@@ -47,6 +47,20 @@ WRITTEN = [
     "machine example.org login ann password {}",
     "CREATE USER ann IDENTIFIED BY '{}'",
     "a line\nclient_secret: {}\nanother",
+    "['prog', '--password', '{}', '-k']",
+    "('password', '{}')",
+    "{{'password': ['{}']}}",
+    '{{"name": "DB_PASSWORD", "value": "{}"}}',
+    "- name: DB_PASSWORD\n  value: {}",
+    "{{Name:DB_PASSWORD Value:{}}}",
+    "bind('uid=ann', '{}')",
+    "docker login -u ann -p {} registry",
+    "ldapsearch -D cn=ann -w {} -b dc=x",
+    "sqlplus ann/{}@//db/X",
+    "db:5432:jobs:ann:{}",
+    "AUTH default {}",
+    "Password for user ann: {}",
+    "password -> {}",
 ]
 
 #: What speaks of credentials and has none.
@@ -86,6 +100,11 @@ NONE = [
     "-----BEGIN CERTIFICATE-----",
     "eyJust.a.word",
     "std::token::Kind",
+    "there are: 'token', 'key'",
+    "token: [CLS], token=[MASK]",
+    "AUTH is needed",
+    "{'name': 'epochs', 'value': '3'}",
+    "the lock of step:10:a:b",
 ]
 
 

@@ -75,6 +75,8 @@ HOST_NAMED: Final = re.compile(
     r"|(?<=@)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63}){0,8}\.(?:gserviceaccount\.com|internal|local|lan|corp)\b"
     r"|(?i:\b(?:host|hostname|server|peer|upstream|backend|replica)\s(?:name\s)?[\"'`(]?)"
     r"(?P<after>[a-z][a-z0-9]{0,30}(?:-[a-z0-9]{1,30}){1,6})(?![\w-])"
+    r"|(?<![\w.@-])[a-z_][\w-]{0,31}@(?!v\d)[a-z][a-z0-9]{0,30}(?:-[a-z0-9]{1,30}){0,4}"
+    r"(?<=\d)(?![\w.@-])"
     r"|\blocalhost\b"
 )
 _DIGIT_OR_ROLE: Final = re.compile(rf"(?i)\d|(?:\A|-)(?:{_ROLE})(?:-|\Z)")

@@ -104,6 +104,15 @@ CLOUDS: Final = any_of(
     r"\bPermission denied \(publickey",
     r"\bHost key verification\b",
     r"\bsudo: ",
+    # Batch systems and parallel file systems
+    r"\bslurm\w*",
+    r"\b(?:srun|sbatch|salloc|qsub|bsub|mpirun|orted): ",
+    r"\braylet\b",
+    r"\b(?:Lustre|GPFS|mmfs|BeeGFS|Ceph|RADOS|GlusterFS)\w*",
+    r"\bHEALTH_(?:WARN|ERR)\b",
+    r"\b(?:GSSAPI|krb5\w*|KDC)\b",
+    # Calls of the system
+    r"\b(?:flock|fcntl|execve|openat|ioctl|accept4|futex|waitpid|prctl|setns|unshare|chroot)\b",
     # Whose process it is
     r"\buid=\d+",
     r"\bKUBERNETES_\w+",

@@ -29,7 +29,23 @@ TRACEBACKS: Final = any_of(
     r"\bis not a function\b(?: at\b|$)",
     r"\bundefined method [`'\"]",
     r"^PHP (?:Fatal|Warning|Notice|Parse)",
+    r"\bnode:internal/",
+    r"\bUnhandledPromiseRejection\w*",
+    r"\bsyscall: '",
+    r"\berrno: -\d+",
+    r":\d+:in [`'\"]",
+    r"\*\* \((?:exit|EXIT|stop|\w+Error)\)",
+    r"#PID<",
+    r"\{error,\s?\{?\w+",
+    r"\b(?:System|Microsoft|Npgsql|MySqlConnector|Dapper|StackExchange)\.[A-Z]\w+",
     # Go
+    (
+        r"\b(?:net|crypto|os|io|database|encoding|archive|compress|runtime|sync|go)"
+        r"/[a-z0-9/]{1,40}: "
+    ),
+    r"\bexec: \"[^\"\n]{1,200}\": ",
+    r"\bClient\.Timeout\b",
+    r"\brequest canceled\b",
     r"\bgoroutine \d+ \[",
     r"^panic: ",
     r"\bpanic: (?:runtime error|interface conversion|assignment to entry in nil map)",
@@ -48,6 +64,8 @@ TRACEBACKS: Final = any_of(
     r"^[ \t]*stack backtrace:",
     r"\bcalled `(?:Option|Result)::\w+\(\)` on ",
     r"\b(?:Os|Io|Database|Pool|Sqlx?) ?\{ (?:code|kind|message)",
+    r"\b(?:hyper|tokio|reqwest|tonic|sqlx|diesel|actix|axum|rustls)(?:::|\b: )\w*",
+    r"\berror sending request for url\b",
     # C and C++
     r"\bterminate called after throwing\b",
     r"(?:^|\s)#\d+\s+0x[0-9a-f]+",
