@@ -85,6 +85,9 @@ MALFORMED_REQUEST = _kind("MALFORMED_REQUEST", 400, "The request is malformed.")
 VALIDATION_ERROR = _kind("VALIDATION_ERROR", 422, "Some fields of the request are not valid.")
 ROUTE_NOT_FOUND = _kind("ROUTE_NOT_FOUND", 404, "This endpoint does not exist.")
 METHOD_NOT_ALLOWED = _kind("METHOD_NOT_ALLOWED", 405, "This endpoint does not support that method.")
+REQUEST_TIMEOUT = _kind(
+    "REQUEST_TIMEOUT", 408, "The request did not arrive in time.", retryable=True
+)
 PAYLOAD_TOO_LARGE = _kind("PAYLOAD_TOO_LARGE", 413, "The request body is too large.")
 URI_TOO_LONG = _kind("URI_TOO_LONG", 414, "The request line is too long.")
 HEADERS_TOO_LARGE = _kind("HEADERS_TOO_LARGE", 431, "The request's headers are too large.")
@@ -92,6 +95,11 @@ UNSUPPORTED_MEDIA_TYPE = _kind(
     "UNSUPPORTED_MEDIA_TYPE",
     415,
     "The request body must be JSON ('Content-Type: application/json').",
+)
+EXPECTATION_FAILED = _kind(
+    "EXPECTATION_FAILED",
+    417,
+    "The request expects something that is not supported. 'Expect' may only be 100-continue.",
 )
 RATE_LIMITED = _kind("RATE_LIMITED", 429, "Too many requests. Wait and try again.", retryable=True)
 

@@ -1,7 +1,8 @@
 """What every request goes through, from the outside in.
 
-`trace`, `continue_trace`, `audit`, `answer_errors`, `authenticate`, `limit`,
-`authorize`: `install` puts them around an application in this order.
+`deliver`, `trace`, `continue_trace`, `audit`, `answer_errors`, `heed_expectation`,
+`authenticate`, `limit`, `authorize`: `install` puts them around an application in
+this order. None of them looks at a request's body.
 """
 
 import math
@@ -26,8 +27,10 @@ from app.api.app_keys import (
     TICKETS,
 )
 from app.api.audit import audit
+from app.api.delivery import ClientLeft, deliver
 from app.api.endpoint import method_of, route_of
 from app.api.envelope import ERROR_CODE, failure
+from app.api.expectations import heed_expectation
 from app.api.headers import REQUEST_ID_HEADER
 from app.api.tracing import continue_trace
 from app.caller import Caller
@@ -56,7 +59,17 @@ _PREPARED: web.RequestKey[bool] = web.RequestKey("prepared", bool)
 def install(app: web.Application) -> None:
     """Put the middlewares around the application's routes."""
     app.middlewares.extend(
-        (trace, continue_trace, audit, answer_errors, authenticate, limit, authorize)
+        (
+            deliver,
+            trace,
+            continue_trace,
+            audit,
+            answer_errors,
+            heed_expectation,
+            authenticate,
+            limit,
+            authorize,
+        )
     )
     app.on_response_prepare.append(_complete_headers)
 
@@ -90,10 +103,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return failure(error, request_id=request[REQUEST_ID])
     except web.HTTPException as error:
         return _from_aiohttp(request, error)
-    except Exception:
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise  # nobody is left to be answered: aiohttp notes it and ends the connection
+    except Exception as error:
+        if _client_left(request, error):
+            raise ClientLeft("the client has gone") from None
         log.exception("request_failed", method=request.method, route=route_of(request))
         if request.get(_PREPARED):
             raise
@@ -132,6 +144,15 @@ async def authorize(request: web.Request, handler: Handler) -> web.StreamRespons
         needed = " or ".join(sorted(access.any_of))
         raise ApiError(AUTHZ_PERMISSION_DENIED, f"This endpoint requires the permission {needed}.")
     return await handler(request)
+
+
+def _client_left(request: web.Request, error: Exception) -> bool:
+    """Return whether a handler failed only since its client has gone."""
+    transport = request.transport
+    if transport is not None and not transport.is_closing():
+        return False
+    # A connection that is lost while a body is read fails with whatever the network said.
+    return isinstance(error, ConnectionError) or error is request.content.exception()
 
 
 def _access(request: web.Request) -> Access:

@@ -30,6 +30,45 @@ class ServerSettings(Section):
     max_headers: int = setting(
         128, "Maximum number of headers of a request.", at_least=16, at_most=1024
     )
+    max_connections: int = setting(
+        10_000,
+        "Maximum number of open connections without those of streams. Further ones are closed at "
+        "once, and so are those for which too few file descriptors are left.",
+        at_least=1,
+    )
+    head_timeout: float = setting(
+        15.0,
+        "How long a request's head may take: from the connection's opening for the first, from "
+        "their first byte for later ones.",
+        at_least=0.1,
+        at_most=300,
+    )
+    body_timeout: float = setting(
+        30.0,
+        "How long a request's body may take. Each SCAIMIND_MIN_RATE bytes of it give it a second "
+        "more.",
+        at_least=0.1,
+        at_most=3600,
+    )
+    answer_timeout: float = setting(
+        30.0,
+        "How long a client may take to receive an answer. Each SCAIMIND_MIN_RATE bytes of it give "
+        "it a second more. Streams have SCAIMIND_HUB_WRITE_TIMEOUT instead.",
+        at_least=0.1,
+        at_most=3600,
+    )
+    min_rate: int = setting(
+        1 * KiB,
+        "Bytes per second below which a body or an answer uses up its timeout.",
+        at_least=1,
+    )
+    idle_timeout: float = setting(
+        75.0,
+        "How long a connection may wait for its next request. Must be longer than a proxy in "
+        "front of the gateway keeps idle connections (nginx: 60 s).",
+        at_least=0.1,
+        at_most=7200,
+    )
     hsts_max_age: int = setting(
         0,
         "max-age of the Strict-Transport-Security header, in seconds; 0 sends no such header. "

@@ -12,5 +12,10 @@ def raise_limit(needed: int) -> int | None:
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-        soft = allowed
+    return limit()
+
+
+def limit() -> int | None:
+    """Return the soft limit, None if there is none."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else soft

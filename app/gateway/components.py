@@ -23,6 +23,7 @@ from app.api.app_keys import (
     TRACER,
 )
 from app.api.readiness import Check, Dependency, Readiness
+from app.api.routes.documentation import FILES, load_files
 from app.api.settings import LimitsSettings
 from app.auth.authenticator import ApiKeyVerifier, Authenticator, Verifier
 from app.auth.exchange import NoExchange, TokenExchange
@@ -60,6 +61,12 @@ _IDENTITY_PROVIDER: web.AppKey[Check | None] = web.AppKey("identity_provider")
 _JOB_WRITER: web.AppKey[JobWriter] = web.AppKey("job_writer", JobWriter)
 _BREACHES: web.AppKey[BreachReports] = web.AppKey("breaches", BreachReports)
 _CHANNEL: web.AppKey[Channel] = web.AppKey("channel", Channel)
+
+
+async def documentation_context(app: web.Application) -> AsyncIterator[None]:
+    """The files of the API reference, in memory."""
+    app[FILES] = await asyncio.to_thread(load_files)
+    yield
 
 
 async def database_context(app: web.Application) -> AsyncIterator[None]:

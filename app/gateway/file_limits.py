@@ -15,8 +15,8 @@ def raise_limit(hub: HubSettings) -> int | None:
     """Raise this process's limit to what its watchers may need, as far as it is allowed to.
 
     Returns the limit, None if there is none. Logs a warning if it is too low
-    for `max_watchers`: beyond it, connections are reset instead of refused
-    with a reason.
+    for `max_watchers`: beyond it, connections are closed at once instead of
+    answered with a reason.
     """
     needed = hub.max_watchers + hub.max_feeds + _RESERVE
     limit = descriptors.raise_limit(needed)

@@ -1,41 +1,33 @@
-"""The HTTP server: aiohttp's, but what it cannot parse gets our own answer and one log line.
+"""The HTTP server: aiohttp's, with connections of our own (`app.gateway.connection`).
 
-aiohttp would answer with a part of the request, and log it with a traceback:
-headers, and so tokens, included.
+aiohttp lets nobody choose the class of connections (aio-libs/aiohttp#3287), so
+that `_make_server` and `_kwargs` are used here; `tests/gateway/test_internals.py`
+fails when they are not needed any more.
 """
 
 import asyncio
-import secrets
 import signal
 import socket
+import time
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any
 
-import structlog
-from aiohttp import ClientPayloadError, web
-from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
+from aiohttp import hdrs, web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from app.api.app_keys import ANSWER_HEADERS, METRICS, SERVER_SETTINGS
-from app.api.envelope import failure
+from app.api.expectations import EXPECTATION
 from app.api.headers import AnswerHeaders
 from app.api.settings import ServerSettings
-from app.errors import (
-    HEADERS_TOO_LARGE,
-    INTERNAL_ERROR,
-    MALFORMED_REQUEST,
-    URI_TOO_LONG,
-    ApiError,
-    ErrorKind,
-)
-
-log = structlog.get_logger()
-
-#: Counts a request that could not be read, by the status that it was answered with.
-Count = Callable[[int], None]
+from app.files import descriptors
+from app.gateway.admission import Admission
+from app.gateway.connection import Connection, Count
 
 _BACKLOG = 1024
+#: What is kept of a body that nobody reads; twice as much may come before reading stops.
+_UNREAD_BYTES = 64 * 1024
 
 
 async def serve(app: web.Application, listening: socket.socket) -> None:
@@ -62,6 +54,7 @@ class Runner(web.AppRunner):
         settings: ServerSettings,
         headers: AnswerHeaders,
         count: Count,
+        admission: Admission,
     ) -> None:
         super().__init__(
             app,
@@ -70,43 +63,66 @@ class Runner(web.AppRunner):
             max_line_size=settings.max_line_bytes,
             max_field_size=settings.max_header_bytes,
             max_headers=settings.max_headers,
+            keepalive_timeout=settings.idle_timeout,
+            # `app.api.content` inflates bodies, once their callers are known.
+            auto_decompress=False,
+            # `app.api.delivery` reads away what is left of them.
+            lingering_time=0,
+            read_bufsize=_UNREAD_BYTES,
         )
         self._settings = settings
         self._headers = headers
         self._count = count
+        self._admission = admission
 
     @classmethod
     def of(cls, app: web.Application) -> "Runner":
         """Make the runner of an application that `create_app` has made."""
+        settings, metrics = app[SERVER_SETTINGS], app[METRICS]
 
         def count(status: int) -> None:
-            app[METRICS].requests.labels(
-                method="OTHER", route="unreadable", status=str(status)
-            ).inc()
+            metrics.requests.labels(method="OTHER", route="unreadable", status=str(status)).inc()
 
-        return cls(app, settings=app[SERVER_SETTINGS], headers=app[ANSWER_HEADERS], count=count)
+        admission = Admission(
+            most=settings.max_connections,
+            descriptors=descriptors.limit(),
+            refused=metrics.connections_refused,
+            clock=time.monotonic,
+        )
+        return cls(
+            app, settings=settings, headers=app[ANSWER_HEADERS], count=count, admission=admission
+        )
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         return _Server(
             made.request_handler,
-            request_factory=made.request_factory,
+            request_factory=_without_expectations(made.request_factory),
             options=made._kwargs,
             connection=self._connection,
         )
 
-    def _connection(self, server: web.Server, **options: Any) -> "_Connection":
-        return _Connection(server, self._settings, self._headers, self._count, **options)
+    def _connection(self, server: web.Server, **options: Any) -> Connection:
+        return Connection(
+            server,
+            settings=self._settings,
+            headers=self._headers,
+            count=self._count,
+            admission=self._admission,
+            **options,
+        )
 
 
 class _Server(web.Server):
+    """Makes the protocol of each connection; aiohttp has no hook for that."""
+
     def __init__(
         self,
         handler: Any,
         *,
         request_factory: Any,
         options: dict[str, Any],
-        connection: Callable[..., "_Connection"],
+        connection: Callable[..., Connection],
     ) -> None:
         super().__init__(handler, request_factory=request_factory, **options)
         self._connection = connection
@@ -115,79 +131,22 @@ class _Server(web.Server):
         return self._connection(self, loop=self._loop, **self._kwargs)
 
 
-class _Connection(RequestHandler):
-    __slots__ = ("_answer_headers", "_count", "_settings")
+def _without_expectations(
+    factory: Callable[..., web.BaseRequest],
+) -> Callable[..., web.BaseRequest]:
+    """Have requests made without their `Expect` header, which is kept beside them.
 
-    def __init__(
-        self,
-        server: web.Server,
-        settings: ServerSettings,
-        headers: AnswerHeaders,
-        count: Count,
-        **options: Any,
-    ) -> None:
-        super().__init__(server, **options)
-        self._settings = settings
-        self._answer_headers = headers
-        self._count = count
+    aiohttp would send `100 Continue`, or refuse other values, before the
+    middlewares run.
+    """
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what could not be parsed, or what failed outside of the middlewares."""
-        request_id = f"req_{secrets.token_hex(12)}"
-        if status == HTTPStatus.BAD_REQUEST:
-            error = self._told(exc)
-            log.info(
-                "request_unreadable",
-                request_id=request_id,
-                code=error.kind.code,
-                # Its text has parts of the request.
-                reason=type(exc).__name__,
-                remote=request.remote,
-            )
-        else:
-            error = ApiError(INTERNAL_ERROR)
-            log.error("request_failed", request_id=request_id, exc_info=exc)
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun already")
-        self._count(error.kind.status)
-        response = failure(error, request_id=request_id)
-        self._answer_headers.complete(
-            response.headers, asked=request.headers, request_id=request_id
-        )
-        response.force_close()
-        return response
+    def make(message: RawRequestMessage, *others: Any) -> web.BaseRequest:
+        if hdrs.EXPECT not in message.headers:
+            return factory(message, *others)
+        headers = CIMultiDict(message.headers)
+        expected = headers.popall(hdrs.EXPECT)
+        request = factory(message._replace(headers=CIMultiDictProxy(headers)), *others)
+        request[EXPECTATION] = ", ".join(expected)
+        return request
 
-    def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Log what fails beside a request: in a line if the client caused it."""
-        error = kw.get("exc_info")
-        if isinstance(error, HttpProcessingError | web.RequestPayloadError | ClientPayloadError):
-            log.info("request_unreadable", reason=type(error).__name__)
-        else:
-            super().log_exception(*args, **kw)
-
-    def _told(self, exc: BaseException | None) -> ApiError:
-        limits = self._settings
-        if isinstance(exc, LineTooLong):
-            # The message names only the limit, not the text that exceeded it.
-            if exc.args[1] == limits.max_line_bytes:
-                return _too_long(URI_TOO_LONG, "request line", limits.max_line_bytes)
-            return _too_long(
-                HEADERS_TOO_LARGE, "request has a header that", limits.max_header_bytes
-            )
-        if isinstance(exc, HttpProcessingError) and exc.message == "Too many headers received":
-            return ApiError(
-                HEADERS_TOO_LARGE, f"The request has more than {limits.max_headers} headers."
-            )
-        if isinstance(exc, BadHttpMethod):
-            return ApiError(MALFORMED_REQUEST, "The request is not HTTP/1.1.")
-        return ApiError(MALFORMED_REQUEST, "The request is not valid HTTP/1.1.")
-
-
-def _too_long(kind: ErrorKind, what: str, limit: int) -> ApiError:
-    return ApiError(kind, f"The {what} is longer than {limit} bytes.")
+    return make

@@ -18,7 +18,9 @@ from app.schemas.events import EVENT_ID
 #: What the HTTP server itself refuses is among them.
 _OF_ANY = (
     errors.MALFORMED_REQUEST,
+    errors.REQUEST_TIMEOUT,
     errors.URI_TOO_LONG,
+    errors.EXPECTATION_FAILED,
     errors.HEADERS_TOO_LARGE,
     errors.INTERNAL_ERROR,
 )

@@ -56,6 +56,12 @@ class Metrics:
             "Requests rejected by the rate limit.",
             registry=registry,
         )
+        self.connections_refused = Counter(
+            "scaimind_connections_refused",
+            "Connections closed at once for want of room: 'connections' or 'descriptors'.",
+            ("reason",),
+            registry=registry,
+        )
         self.jwks_fetches = Counter(
             "scaimind_jwks_fetches",
             "Fetches of the issuer's keys: 'fetched' or 'failed'.",
@@ -164,6 +170,8 @@ class Metrics:
         # Present from the start, so that a rate over them has a beginning.
         for reason in ("full", "refused", "too_large", "invalid", "shutdown"):
             self.cache_dropped.labels(reason=reason)
+        for reason in ("connections", "descriptors"):
+            self.connections_refused.labels(reason=reason)
         for result in ("ok", "failed"):
             self.cache_writes.labels(result=result)
         for kind in ("logs", "metrics"):

@@ -7,13 +7,14 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, TestServer
 from blockbuster import blockbuster_ctx
 
 from app.api.app_keys import METRICS
 from app.bridge.settings import UpstreamSettings
 from app.database.settings import DatabaseSettings
 from app.gateway.application import create_app
+from app.gateway.http_server import Runner
 from app.gateway.settings import Settings
 from app.hub.settings import HubSettings
 from app.scaikey.api_keys import create_key
@@ -25,7 +26,14 @@ from tests.secrecy import secret, written
 API_SECRET = secret("the-deployment-secret")
 
 Client = TestClient[web.Request, web.Application]
-MakeClient = Callable[[web.Application], Awaitable[Client]]
+MakeClient = Callable[[web.Application | TestServer], Awaitable[Client]]
+
+
+class GatewayServer(TestServer):
+    """Serves an application as the gateway does, not as aiohttp would by itself."""
+
+    async def _make_runner(self, **_: Any) -> web.BaseRunner:
+        return Runner.of(self.app)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +173,7 @@ async def start(
     async def start(settings: Settings) -> Gateway:
         app = create_app(settings)
         apps.append(app)
-        return Gateway(await aiohttp_client(app), app, coordinator, keys)
+        return Gateway(await aiohttp_client(GatewayServer(app)), app, coordinator, keys)
 
     yield start
     for app in apps:

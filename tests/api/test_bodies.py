@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import zlib
 from typing import Any
 
 import pytest
@@ -44,6 +45,10 @@ async def test_an_optional_body_may_be_empty(gateway: Gateway, body: bytes) -> N
         (b'{"reason": "a\nb"}', "not valid JSON"),
         (b'{"reason": "x", "reason": "y"}', "duplicate name 'reason'"),
         (b'{"a": [{"b": 1, "c": {}, "b": 2}]}', "duplicate name 'b'"),
+        (b'{"a": "\\u003a", "a": 2}', "duplicate name 'a'"),
+        (b'{"a": "\\u003A\\u003A", "a": 2}', "duplicate name 'a'"),
+        (b'{"a": ":", "\\u0061": ":::"}', "duplicate name 'a'"),
+        (b'{"reason": {"a": ' * 300 + b'{"b": 1, "b": 2}' + b"}}" * 300, "duplicate name 'b'"),
         (b"[" * 5000 + b"]" * 5000, ""),
         (b'{"a": ' * 1000 + b"1" + b"}" * 1000, ""),
         (b'{"reason": 1' + b"0" * 5000 + b"}", "line 1, column 12"),
@@ -73,6 +78,29 @@ async def test_another_kind_of_body(gateway: Gateway, kind: str) -> None:
     answer = await gateway.ask("POST", CANCEL, data=b"{}", headers={"Content-Type": kind})
     assert (answer.status, answer.error["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
     assert "JSON" in answer.error["message"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP", "deflate", "identity"])
+async def test_a_packed_body_is_read(gateway: Gateway, coding: str) -> None:
+    data = b'{"reason": "x"}'
+    if "gzip" in coding.lower():
+        data = gzip.compress(data)
+    elif coding == "deflate":
+        data = zlib.compress(data)
+    answer = await gateway.ask(
+        "POST", CANCEL, data=data, headers={**JSON, "Content-Encoding": coding}
+    )
+    assert answer.status == 200
+    assert gateway.coordinator.requests("CancelJob")[0].message.reason == "x"
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "foo", "gzip, gzip", "gzip, br"])
+async def test_another_coding_is_not_supported(gateway: Gateway, coding: str) -> None:
+    answer = await gateway.ask(
+        "POST", CANCEL, data=b"{}", headers={**JSON, "Content-Encoding": coding}
+    )
+    assert (answer.status, answer.error["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert "gzip" in answer.error["message"]
 
 
 async def chunks(size: int) -> Any:

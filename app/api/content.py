@@ -1,0 +1,68 @@
+"""Reading a request's content: once the caller is known, and bounded in size and time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import hdrs, web
+
+from app.api.app_keys import SERVER_SETTINGS
+from app.api.content_codings import BadContent, decoder
+from app.api.expectations import send_continue
+from app.api.settings import ServerSettings
+from app.errors import MALFORMED_REQUEST, PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, ApiError
+
+
+async def read_content(request: web.Request) -> bytes:
+    """Return the body without its content coding.
+
+    Both the body and its content have at most `max_body_bytes`. The body has
+    to arrive within `body_timeout` seconds and one more for each `min_rate`
+    bytes of it. Raises `ApiError`, and `ConnectionError` if the client leaves.
+    """
+    limits = request.app[SERVER_SETTINGS]
+    decode = decoder(request.headers.getall(hdrs.CONTENT_ENCODING, ()))
+    if (request.content_length or 0) > limits.max_body_bytes:
+        raise _too_large(limits)
+    await send_continue(request)
+    content = bytearray()
+    try:
+        async for data in _arriving(request, limits):
+            for piece in decode.feed(data):
+                content += piece
+                if len(content) > limits.max_body_bytes:
+                    raise _too_large(limits)
+                if piece is not data:
+                    await asyncio.sleep(0)  # what inflates has others wait for a piece at most
+        decode.finish()
+    except (web.RequestPayloadError, BadContent):
+        raise ApiError(
+            MALFORMED_REQUEST,
+            "The request body does not match its Transfer-Encoding or Content-Encoding.",
+        ) from None
+    return bytes(content)
+
+
+async def _arriving(request: web.Request, limits: ServerSettings) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives."""
+    loop, body, size = asyncio.get_running_loop(), request.content, 0
+    # Counted from the start: a byte more never buys more than its share.
+    latest = loop.time() + limits.body_timeout
+    while True:
+        timeout = asyncio.timeout_at(latest + size / limits.min_rate)
+        try:
+            async with timeout:
+                data = await body.readany()
+        except TimeoutError:
+            if not timeout.expired():
+                raise ConnectionResetError("the connection timed out") from None
+            raise ApiError(REQUEST_TIMEOUT, "The request body did not arrive in time.") from None
+        if not data:
+            return
+        size += len(data)
+        if size > limits.max_body_bytes:
+            raise _too_large(limits)
+        yield data
+
+
+def _too_large(limits: ServerSettings) -> ApiError:
+    return ApiError(PAYLOAD_TOO_LARGE, f"The request body exceeds {limits.max_body_bytes} bytes.")

@@ -1,0 +1,78 @@
+"""Sends answers, and decides what becomes of the connection that a request leaves behind.
+
+A request may be answered before its body has arrived: it was refused, or
+nobody wanted the body. A little of it is read away, since a connection that
+is closed with unread bytes is reset, and the answer may be lost with it.
+"""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from app.api.app_keys import SERVER_SETTINGS
+from app.api.expectations import awaits_continue
+
+log = structlog.get_logger()
+
+#: How much of an unwanted body is read, in bytes, and for how long, in seconds.
+LINGER_BYTES = 64 * 1024
+LINGER_SECONDS = 1.0
+
+
+class ClientLeft(ConnectionResetError):
+    """The client has gone, or takes nothing: nobody is left to be answered."""
+
+
+@web.middleware
+async def deliver(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Send the answer; a stream, which has begun, is passed on as it is.
+
+    The client has to take it within `answer_timeout` seconds and one more for
+    each `min_rate` bytes of it.
+    """
+    response = await handler(request)
+    if response.prepared:
+        return response
+    body = request.content
+    if not body.is_eof() and (response.status == 408 or not _soon_read(request)):
+        response.force_close()
+    limits = request.app[SERVER_SETTINGS]
+    size = response.content_length or 0
+    try:
+        async with asyncio.timeout(limits.answer_timeout + size / limits.min_rate):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        log.info("answer_not_taken", remote=request.remote)
+        raise ClientLeft("the client does not take its answer") from None
+    if not body.is_eof():
+        if not response.keep_alive and request.transport is not None:
+            # The end of the answer, even for a client that goes on sending and is reset.
+            request.transport.write_eof()
+        # A body that breaks off, or breaks its framing, is as unwanted as any other.
+        with suppress(TimeoutError, ConnectionError, web.RequestPayloadError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await _read_away(request)
+    return response
+
+
+def _soon_read(request: web.Request) -> bool:
+    """Return whether so little of the body is left that the connection can be used again."""
+    length = request.content_length
+    return length is not None and length <= LINGER_BYTES and not awaits_continue(request)
+
+
+async def _read_away(request: web.Request) -> None:
+    read = 0
+    while read < LINGER_BYTES:
+        data = await request.content.readany()
+        if not data:
+            return
+        read += len(data)
+    # Nothing more is read. Until the connection is closed, the client can find its answer.
+    await asyncio.Event().wait()
