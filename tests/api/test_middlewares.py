@@ -82,7 +82,7 @@ async def test_every_answer_has_an_id_and_the_security_headers(
     assert {name: answer.headers.get(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
 
 
-@pytest.mark.parametrize("path", ["/v1", f"{PREFIX}/job", f"{JOBS}/", f"{JOBS}/a/b", "//v1"])
+@pytest.mark.parametrize("path", ["/v1", f"{PREFIX}/job", f"{JOBS}/", f"{JOBS}/a/b"])
 async def test_no_such_route(gateway: Gateway, path: str) -> None:
     answer = await gateway.ask("GET", path)
     assert (answer.status, answer.error["code"]) == (404, "ROUTE_NOT_FOUND")
