@@ -80,6 +80,14 @@ AUTHZ_PERMISSION_DENIED = _kind(
     "The token does not have the permission that this endpoint requires.",
 )
 
+CLOCK_SKEW = _kind(
+    "CLOCK_SKEW",
+    503,
+    "The coordinator's clock differs from the identity provider's, so it rejects a token that was"
+    " only just issued. Operators can find the cause in the log.",
+    retryable=True,
+)
+
 # The request
 MALFORMED_REQUEST = _kind("MALFORMED_REQUEST", 400, "The request is malformed.")
 VALIDATION_ERROR = _kind("VALIDATION_ERROR", 422, "Some fields of the request are not valid.")

@@ -223,6 +223,9 @@ def _record(request: web.Request, response: web.StreamResponse | None, seconds: 
     method, route = method_of(request), route_of(request)
     status = _CLIENT_LEFT if response is None else response.status
     metrics.requests.labels(method=method, route=route, status=str(status)).inc()
+    code = None if response is None else response.get(ERROR_CODE)
+    if code is not None:
+        metrics.request_errors.labels(code=code).inc()
     if response is not None and isinstance(response, web.Response):
         metrics.request_seconds.labels(method=method, route=route).observe(seconds)
     log.info(
@@ -231,7 +234,7 @@ def _record(request: web.Request, response: web.StreamResponse | None, seconds: 
         route=route,
         path=request.path,
         status=status,
-        code=None if response is None else response.get(ERROR_CODE),
+        code=code,
         seconds=round(seconds, 6),
         remote=request.remote,
     )

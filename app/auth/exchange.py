@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
@@ -21,6 +22,7 @@ from app.auth.settings import AuthSettings
 from app.caller import Caller, DownstreamTokens
 from app.errors import (
     AUTH_TOKEN_INVALID,
+    CLOCK_SKEW,
     TOKEN_EXCHANGE_INVALID,
     TOKEN_EXCHANGE_REFUSED,
     TOKEN_EXCHANGE_UNAVAILABLE,
@@ -60,6 +62,9 @@ class Exchange(Protocol):
     async def tokens_for(self, caller: Caller) -> DownstreamTokens | None:
         """Return both tokens; None where none are forwarded. Raises `ApiError`."""
 
+    def forget(self, caller: Caller) -> None:
+        """Have new tokens made for the caller's next request."""
+
 
 class NoExchange(Exchange):
     """A deployment whose coordinator is sent no tokens."""
@@ -67,6 +72,26 @@ class NoExchange(Exchange):
     @override
     async def tokens_for(self, caller: Caller) -> None:
         return None
+
+    @override
+    def forget(self, caller: Caller) -> None:
+        return
+
+
+@asynccontextmanager
+async def lent_tokens(exchange: Exchange, caller: Caller) -> AsyncIterator[DownstreamTokens | None]:
+    """Have the caller's tokens for a call within. Raises `ApiError` if they cannot be had.
+
+    Tokens that the call's receiver has refused because of its clock are not used again: once the
+    clocks agree, the next request does not wait for the end of those.
+    """
+    tokens = await exchange.tokens_for(caller)
+    try:
+        yield tokens
+    except ApiError as error:
+        if error.kind is CLOCK_SKEW:
+            exchange.forget(caller)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +152,17 @@ class TokenExchange(Exchange):
         )
         return DownstreamTokens(scaidrive=drive, scaiatlas=atlas)
 
+    @override
+    def forget(self, caller: Caller) -> None:
+        for audience in (self._settings.drive_audience, self._settings.atlas_audience):
+            self._minted.pop(_key(caller, audience), None)
+
     async def close(self) -> None:
         """Cancel the requests that are in progress."""
         await self._requests.close()
 
     async def _token(self, caller: Caller, audience: str) -> str:
-        key = (hashlib.sha256(caller.subject_token.encode()).digest(), audience)
+        key = _key(caller, audience)
         minted = self._minted.get(key)
         if minted is not None:
             self._exchanges.labels(result="remembered").inc()
@@ -228,6 +258,10 @@ class TokenExchange(Exchange):
         self._exchanges.labels(result=result).inc()
         log.warning("token_exchange_failed", code=kind.code, audience=audience, reason=problem)
         return ApiError(kind)
+
+
+def _key(caller: Caller, audience: str) -> _Key:
+    return hashlib.sha256(caller.subject_token.encode()).digest(), audience
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from grpc import StatusCode
 from app import errors
 from app.bridge.bad_request import field_problems
 from app.bridge.contract.breaches import Breach
+from app.bridge.error_info import CLOCK_REASONS, reason_of
 from app.bridge.sanitise import loggable, presentable
 from app.bridge.sent import NOTHING_ASKED, Asked
 from app.errors import ApiError, BrokenContract, ErrorKind
@@ -86,6 +87,11 @@ _OWN: dict[StatusCode, dict[str, ErrorKind]] = {
     ),
 }
 
+#: The calls that carry tokens, which the issuer has made for this or a recent request.
+_WITH_TOKENS = frozenset({"SubmitJob", "ValidateData", "GetDataCache"})
+_CLOCK_SKEW = _Row(errors.CLOCK_SKEW, shown=False, retry_after=30)
+_CLOCK_ADVICE = "Compare the clocks of the coordinator's machine and of the identity provider."
+
 #: What is aborted here can be had again, by the same call: nobody's precondition has failed.
 _RESUMABLE = frozenset({"ListJobLogs", "WatchJob"})
 
@@ -119,6 +125,13 @@ def to_api_error(
         kind = errors.PAYLOAD_TOO_LARGE
         row = _Row(kind, shown=False)
 
+    if method in _WITH_TOKENS and code is StatusCode.UNAUTHENTICATED:
+        reason = reason_of(error)
+        if reason in CLOCK_REASONS:
+            # The gateway forwards no token that is past its time: it is nothing of the caller's.
+            kind, row = errors.CLOCK_SKEW, _CLOCK_SKEW
+            log.error("scaimind_clock_skew", method=method, reason=reason, advice=_CLOCK_ADVICE)
+
     message = (
         presentable(detail, from_failure=row.failure, sent=sent, masker=masker)
         if row.shown
@@ -139,6 +152,7 @@ def kinds_of(method: str) -> frozenset[ErrorKind]:
     return frozenset(
         {errors.COORDINATOR_ERROR, errors.SHUTTING_DOWN}
         | {_kind(code, _row(code, method), method) for code in _ROWS}
+        | ({errors.CLOCK_SKEW} if method in _WITH_TOKENS else set())
     )
 
 

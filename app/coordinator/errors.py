@@ -112,7 +112,14 @@ class Overloaded(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """A forwarded token is missing, or it is not good."""
+    """A forwarded token is missing, or it is not good.
+
+    `reason` is one of the contract's (errors.proto, ErrorInfo), or empty.
+    """
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class PermissionDenied(RequestError):

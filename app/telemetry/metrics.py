@@ -24,6 +24,12 @@ class Metrics:
             ("method", "route", "status"),
             registry=registry,
         )
+        self.request_errors = Counter(
+            "scaimind_request_errors",
+            "Requests answered with an error, by its code.",
+            ("code",),
+            registry=registry,
+        )
         self.request_seconds = Histogram(
             "scaimind_request_seconds",
             "Time from a request's head to the end of its answer, without streams.",
@@ -174,6 +180,7 @@ class Metrics:
             self.connections_refused.labels(reason=reason)
         for result in ("ok", "failed"):
             self.cache_writes.labels(result=result)
+        self.request_errors.labels(code="CLOCK_SKEW")
         for kind in ("logs", "metrics"):
             self.watchers.labels(kind=kind)
             self.delivered_bytes.labels(kind=kind)

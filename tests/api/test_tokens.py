@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from grpc import StatusCode
 
 from app.auth.settings import AuthSettings
 from app.gateway.settings import Settings
+from generated.mindcoordinator.v1.errors_pb2 import ErrorInfo, StatusDetail, StatusDetails
 from tests.api.conftest import Gateway
 from tests.api.endpoints import ENDPOINTS, PREFIX, Endpoint
 from tests.auth.scripted_issuer import ISSUER, ScriptedIssuer, claims, minted, refused, signed
+from tests.scripted_coordinator import Failure
 from tests.secrecy import secret
 
 FORWARDING = {"POST /jobs", "POST /data/validate", "GET /data/cache"}
@@ -137,3 +140,32 @@ async def test_a_body_that_does_not_fit_costs_no_exchange(
     answer = await trusting.ask("POST", f"{PREFIX}/jobs", json={"name": 5})
     assert answer.status == 422
     assert issuer.exchanges == []
+
+
+async def test_a_clock_fault_is_not_the_callers_and_heals_at_once(trusting: Gateway) -> None:
+    (submit,) = [each for each in ENDPOINTS if each.rpc == "SubmitJob"]
+    info = ErrorInfo(reason="TOKEN_EXPIRED", domain="mindcoordinator.v1")
+    detail = StatusDetail(
+        type_url="type.googleapis.com/google.rpc.ErrorInfo", value=info.SerializeToString()
+    )
+    status = StatusDetails(code=16, details=[detail]).SerializeToString()
+    trusting.coordinator.answer(
+        "SubmitJob",
+        Failure(
+            StatusCode.UNAUTHENTICATED,
+            "the scaidrive token has expired",
+            (("grpc-status-details-bin", status),),
+        ),
+        submit.response,
+    )
+    refused_, accepted = [await trusting.exchange(submit) for _ in range(2)]
+    assert (refused_.status, refused_.error["code"]) == (503, "CLOCK_SKEW")
+    assert refused_.headers["Retry-After"] == "30"
+    assert "WWW-Authenticate" not in refused_.headers
+    assert accepted.status == 201
+    one, other = trusting.coordinator.requests("SubmitJob")
+    # Tokens that a wrong clock has refused, or made, are not kept.
+    assert one.metadata["x-scaidrive-token"] != other.metadata["x-scaidrive-token"]
+    assert one.metadata["x-scaiatlas-token"] != other.metadata["x-scaiatlas-token"]
+    metrics = (await trusting.ask("GET", "/metrics")).body.decode()
+    assert 'scaimind_request_errors_total{code="CLOCK_SKEW"} 1.0' in metrics

@@ -10,10 +10,12 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 from joserfc.jwk import RSAKey
 
 from generated.mindcoordinator.v1.data_pb2 import GetDataCacheRequest, ValidateDataRequest
+from generated.mindcoordinator.v1.errors_pb2 import ErrorInfo, StatusDetails
 from generated.mindcoordinator.v1.jobs_pb2 import DataConfig, DataSource, RetryJobRequest
 from tests.coordinator.harness import Client, running, status_of, submission
 from tests.coordinator.issuing import ISSUER, Issuer, issuing
@@ -98,6 +100,59 @@ async def test_a_good_token_opens_and_everything_else_is_refused(tmp_path: Path)
         for claims in ({"without": "tenant_id"}, {"tenant_id": ["local"]}):
             code, _ = await refusal(client, issuer.pair(**claims))
             assert code is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def reason(client: Client, tokens: dict[str, str]) -> str:
+    """What programs are told of a refused token; empty if nothing."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.stub.GetDataCache(
+            GetDataCacheRequest(), metadata=(*client.metadata, *tokens.items()), timeout=30
+        )
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    trailers: Any = caught.value.trailing_metadata()
+    for key, value in trailers:
+        if key == "grpc-status-details-bin":
+            status = StatusDetails.FromString(value)
+            (detail,) = status.details
+            assert (status.code, status.message) == (16, caught.value.details())
+            assert detail.type_url == "type.googleapis.com/google.rpc.ErrorInfo"
+            info = ErrorInfo.FromString(detail.value)
+            assert info.domain == "mindcoordinator.v1"
+            return info.reason
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reason_of_it"), [(3600, "TOKEN_EXPIRED"), (-3600, "TOKEN_NOT_YET_VALID")]
+)
+async def test_a_good_token_is_refused_by_a_wrong_clock_alone(
+    tmp_path: Path, seconds: int, reason_of_it: str
+) -> None:
+    def wrong() -> int:
+        return time.time_ns() // 1000 + seconds * 1_000_000
+
+    async with (
+        issuing() as issuer,
+        running(tmp_path, clock=wrong, **checked(issuer)) as (_, client),
+    ):
+        with structlog.testing.capture_logs() as events:
+            assert await reason(client, issuer.pair()) == reason_of_it
+        (event,) = (each for each in events if each["event"] == "token_out_of_its_time")
+        assert abs(event["seconds_since_issued"] - seconds) < 30
+        for other in ({"iss": "https://other.example"}, {"key": RSAKey.generate_key(2048)}):
+            assert await reason(client, issuer.pair(**other)) == ""
+        for tokens in (issuer.pair(tenant="other"), issuer.pair(without="tenant_id")):
+            assert await reason(client, tokens) == ""
+        drive = issuer.token(["scaimind"])
+        assert await reason(client, {**issuer.pair(), "x-scaidrive-token": drive}) == ""
+
+
+async def test_a_token_that_never_counts_is_nothing_of_the_clocks(tmp_path: Path) -> None:
+    now = int(time.time())
+    async with issuing() as issuer, running(tmp_path, **checked(issuer)) as (_, client):
+        for claims in ({"nbf": now + 100, "exp": now + 50}, {"nbf": "soon"}, {"iat": [now]}):
+            assert await reason(client, issuer.pair(**claims)) == ""
+        assert await reason(client, issuer.pair(life=-1)) == ""
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from app.api.envelope import success
 from app.api.paths import JOB_ID
 from app.api.stale_if_error import answer_stale, check_page, may_be_stale
 from app.auth import exchange
+from app.auth.exchange import lent_tokens
 from app.errors import ApiError
 from app.scaikey.permissions import Permission
 from app.schemas.cache import STALE_HEADERS, STALE_META
@@ -61,10 +62,10 @@ async def list_jobs(request: web.Request) -> web.Response:
 async def submit_job(request: web.Request) -> web.Response:
     """Submit a training job."""
     caller = caller_of(request)
-    tokens = await request.app[EXCHANGE].tokens_for(caller)
-    answer = await request.app[COORDINATOR].submit_job(
-        caller, body_of(request), tokens=tokens, **headers_of(request)
-    )
+    async with lent_tokens(request.app[EXCHANGE], caller) as tokens:
+        answer = await request.app[COORDINATOR].submit_job(
+            caller, body_of(request), tokens=tokens, **headers_of(request)
+        )
     acts_on(request, "job", answer["job_id"])
     return success(answer, status=201)
 

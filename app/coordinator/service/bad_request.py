@@ -6,12 +6,11 @@ from typing import Final
 import grpc
 
 from app.coordinator.errors import FieldProblem
+from app.coordinator.service.status_details import Trailers, trailers_with
 from app.credentials import masked
 from app.shortening import CUT, shortened
-from generated.mindcoordinator.v1.errors_pb2 import BadRequest, StatusDetail, StatusDetails
+from generated.mindcoordinator.v1.errors_pb2 import BadRequest
 
-_KEY: Final = "grpc-status-details-bin"
-_TYPE: Final = "type.googleapis.com/google.rpc.BadRequest"
 #: Bytes of all violations. Clients of gRPC take 8 KiB of metadata unless they are told more, and
 #: these are sent in Base64.
 _MAX_BYTES: Final = 3 * 1024
@@ -20,7 +19,7 @@ _MAX_FIELD: Final = 256
 _MAX_DESCRIPTION: Final = 500
 
 
-def bad_request(detail: str, problems: Sequence[FieldProblem]) -> tuple[tuple[str, bytes], ...]:
+def bad_request(detail: str, problems: Sequence[FieldProblem]) -> Trailers:
     """Return the trailing metadata of a call that is refused because of these fields.
 
     What does not fit is left out, and a last violation of no field says how many those are.
@@ -35,9 +34,5 @@ def bad_request(detail: str, problems: Sequence[FieldProblem]) -> tuple[tuple[st
             del found.field_violations[-1]
             found.field_violations.add(description=f"{CUT} and {len(problems) - at} more")
             break
-    status = StatusDetails(
-        code=grpc.StatusCode.INVALID_ARGUMENT.value[0],
-        message=detail if len(problems) == 1 else "",
-        details=[StatusDetail(type_url=_TYPE, value=found.SerializeToString())],
-    )
-    return ((_KEY, status.SerializeToString()),)
+    message = detail if len(problems) == 1 else ""
+    return trailers_with(grpc.StatusCode.INVALID_ARGUMENT, message, found)

@@ -26,6 +26,7 @@ from app.coordinator.failures import is_passing, reason_of
 from app.coordinator.identity.peer import TENANT, Peer
 from app.coordinator.service.bad_request import bad_request
 from app.coordinator.service.enum_numbers import check_enum_numbers
+from app.coordinator.service.status_details import error_info
 from app.credentials import masked
 from app.shortening import shortened
 
@@ -155,6 +156,8 @@ async def _refuse(context: Context, refused: RequestError) -> NoReturn:
     detail = shortened(detail, _MAX_DETAIL if detail.isascii() else _MAX_DETAIL_ENCODED)
     if isinstance(refused, InvalidArgument):
         await context.abort(code, detail, bad_request(detail, refused.problems))
+    if isinstance(refused, Unauthenticated) and refused.reason:
+        await context.abort(code, detail, error_info(code, detail, refused.reason))
     await context.abort(code, detail)
 
 

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmindcoordinator/v1/errors.proto\x12\x12mindcoordinator.v1\"a\n\rStatusDetails\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x31\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32 .mindcoordinator.v1.StatusDetail\"/\n\x0cStatusDetail\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x8b\x01\n\nBadRequest\x12G\n\x10\x66ield_violations\x18\x01 \x03(\x0b\x32-.mindcoordinator.v1.BadRequest.FieldViolation\x1a\x34\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmindcoordinator/v1/errors.proto\x12\x12mindcoordinator.v1\"a\n\rStatusDetails\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x31\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32 .mindcoordinator.v1.StatusDetail\"/\n\x0cStatusDetail\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x8b\x01\n\nBadRequest\x12G\n\x10\x66ield_violations\x18\x01 \x03(\x0b\x32-.mindcoordinator.v1.BadRequest.FieldViolation\x1a\x34\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x9b\x01\n\tErrorInfo\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12=\n\x08metadata\x18\x03 \x03(\x0b\x32+.mindcoordinator.v1.ErrorInfo.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mindcoordinator.v1.errors_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ERRORINFO_METADATAENTRY']._loaded_options = None
+  _globals['_ERRORINFO_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_STATUSDETAILS']._serialized_start=55
   _globals['_STATUSDETAILS']._serialized_end=152
   _globals['_STATUSDETAIL']._serialized_start=154
@@ -39,4 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BADREQUEST']._serialized_end=343
   _globals['_BADREQUEST_FIELDVIOLATION']._serialized_start=291
   _globals['_BADREQUEST_FIELDVIOLATION']._serialized_end=343
+  _globals['_ERRORINFO']._serialized_start=346
+  _globals['_ERRORINFO']._serialized_end=501
+  _globals['_ERRORINFO_METADATAENTRY']._serialized_start=454
+  _globals['_ERRORINFO_METADATAENTRY']._serialized_end=501
 # @@protoc_insertion_point(module_scope)

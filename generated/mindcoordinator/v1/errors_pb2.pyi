@@ -21,8 +21,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class StatusDetails(_message.Message):
     """How a call that ends with INVALID_ARGUMENT names the fields: in the trailing metadata
-    `grpc-status-details-bin` it has a google.rpc.Status with a google.rpc.BadRequest, which clients
-    of gRPC decode by Google's own definitions
+    `grpc-status-details-bin` it has a google.rpc.Status with a google.rpc.BadRequest. One that ends
+    with UNAUTHENTICATED has a google.rpc.ErrorInfo there where a forwarded token is good but for the
+    coordinator's clock. Clients of gRPC decode both by Google's own definitions
     (https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto).
 
     The messages here have the same bytes. Their names are ours, since a process may load Google's
@@ -66,7 +67,7 @@ class StatusDetail(_message.Message):
     TYPE_URL_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     type_url: _builtins.str
-    """type.googleapis.com/google.rpc.BadRequest"""
+    """type.googleapis.com/google.rpc.BadRequest, or google.rpc.ErrorInfo"""
     value: _builtins.bytes
     def __init__(
         self,
@@ -125,3 +126,56 @@ class BadRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BadRequest: _TypeAlias = BadRequest  # noqa: Y015
+
+@_typing.final
+class ErrorInfo(_message.Message):
+    """google.rpc.ErrorInfo: why a call was refused, for programs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REASON_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """TOKEN_EXPIRED or TOKEN_NOT_YET_VALID: by the coordinator's clock a forwarded token is no longer,
+    or not yet, within its time, and nothing else is wrong with it. If the issuer has only just made
+    it, the clocks of issuer and coordinator differ.
+    """
+    domain: _builtins.str
+    """mindcoordinator.v1"""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        domain: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "metadata", b"metadata", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ErrorInfo: _TypeAlias = ErrorInfo  # noqa: Y015
