@@ -316,3 +316,31 @@ async def test_paths_that_lead_out_of_the_tenants_folder(tmp_path: Path) -> None
             details = str(caught.value.details())
             assert "data_config.sources.0.path" in details
             assert str(tmp_path) not in details
+
+
+async def test_an_unfinished_line_is_told_and_a_traceback_can_be_folded(tmp_path: Path) -> None:
+    script = """
+        import sys
+        print("Loading", end="", flush=True)
+        import os, time
+        while not os.path.exists(os.environ["SCAIMIND_CHECKPOINT_DIR"] + "/go"):
+            time.sleep(0.01)
+        print(" done")
+        raise ValueError("bad")
+    """
+    async with running(tmp_path) as (_, client):
+        job_id = await client.submit(script)
+        # Before its line is finished.
+        first = await client.until_line(job_id, "Loading")
+        assert dict(first.fields) == {"partial": "true"}
+        folder = tmp_path / "drive" / "local" / "jobs" / job_id / "checkpoints"
+        await asyncio.to_thread((folder / "go").touch)
+        log = await client.log(job_id)
+        (rest,) = (entry for entry in log if "continues" in entry.fields)
+        assert rest.fields["continues"] == str(first.offset)
+        assert first.message + rest.message == "Loading done"
+        block = [entry for entry in log if "block" in entry.fields]
+        assert block[0].message == "Traceback (most recent call last):"
+        assert block[-1].message == "ValueError: bad"
+        assert {entry.fields["block"] for entry in block} == {str(block[0].offset)}
+        assert {entry.level for entry in block} == {LogLevel.LOG_LEVEL_ERROR}

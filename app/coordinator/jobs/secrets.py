@@ -103,6 +103,21 @@ class Concealer:
             return shown[:-size] + MASK.encode()
         return shown
 
+    def settled(self, line: bytes) -> int:
+        """How many bytes of a line can be shown by themselves: no credential begins in them that
+        may end behind them."""
+        begins = [
+            len(line) - size
+            for form in self._forms
+            for size in range(min(len(form) - 1, len(line)), 0, -1)
+            if line.endswith(form[:size])
+        ]
+        settled = min(begins, default=len(line))
+        for match in self._known.finditer(line) if self._known else ():
+            if match.start() < settled < match.end():
+                return match.start()
+        return settled
+
 
 def _forms(text: str) -> set[bytes]:
     """A text as programs write it."""

@@ -96,7 +96,11 @@ class LogEntry(_message.Message):
 
     @_builtins.property
     def fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Further fields of a line that was structured."""
+        """Further fields of a line that was structured. Besides, `block`: the offset of
+        the first line of the traceback that this is a line of; `partial`: more of
+        the line may follow; `continues`: the offset of the first piece of the line
+        that this is a piece of.
+        """
 
     def __init__(
         self,

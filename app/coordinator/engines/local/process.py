@@ -5,12 +5,14 @@ import os
 import termios
 import time
 from array import array
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from app.coordinator.logs.lines import Concealer, Line, LineSplitter, parse_line
+from app.coordinator.logs.lines import Concealer, Line, LineSplitter, Text, parse_line
+from app.coordinator.logs.new_entry import NewEntry
+from app.coordinator.logs.tracebacks import Tracebacks
 from app.coordinator.storage.untrusted_json import shown_text
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
@@ -18,18 +20,28 @@ _READ: Final = 64 * 1024
 _LAST_WORDS: Final = 500
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Pipe:
     """One of a rank's two outputs."""
 
-    rank: "TrainingProcess"
-    #: `stdout` or `stderr`.
-    source: str
-    #: The end to read, without blocking.
-    file: int
-    splitter: LineSplitter
+    def __init__(
+        self,
+        rank: "TrainingProcess",
+        source: str,
+        file: int,
+        *,
+        conceal: Concealer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`source` is `stdout` or `stderr`; `file` is the end to read, without blocking."""
+        self.rank = rank
+        self.source = source
+        self.file = file
+        self.splitter = LineSplitter(clock=clock, conceal=conceal)
+        self._tracebacks = Tracebacks[NewEntry](clock=clock)
+        #: The first piece of the line that is not finished.
+        self._first: NewEntry | None = None
 
-    def read(self) -> list[LogEntry] | None:
+    def read(self) -> list[NewEntry] | None:
         """The lines that were written meanwhile; None at its end."""
         data = os.read(self.file, _READ)
         if not data:
@@ -42,16 +54,33 @@ class Pipe:
         fcntl.ioctl(self.file, termios.FIONREAD, waiting)
         return waiting[0] > 0
 
-    def progress(self) -> list[LogEntry]:
-        """The state of a progress bar, if it is time for one."""
+    def progress(self) -> list[NewEntry]:
+        """The state of a progress bar or what was added to an unfinished line, if it is time."""
         return self._entries(self.splitter.progress())
 
-    def end(self) -> list[LogEntry]:
+    def end(self) -> list[NewEntry]:
         """What is left of an unfinished line."""
         return self._entries(self.splitter.end())
 
-    def _entries(self, lines: list[bytes]) -> list[LogEntry]:
-        return [self.rank.entry(self.source, raw) for raw in lines]
+    def _entries(self, texts: list[Text]) -> list[NewEntry]:
+        return [self._entry(text) for text in texts]
+
+    def _entry(self, text: Text) -> NewEntry:
+        if text.continues and self._first is not None:
+            first = self._first
+            line = Line(first.entry.level, text.decode("utf-8", "replace"))
+            new = NewEntry(self.rank.entry(self.source, line), block=first.block, continues=first)
+        else:
+            new = NewEntry(self.rank.entry(self.source, self.rank.parse(self.source, text)))
+            new.block = self._tracebacks.take(new.entry.message, new)
+            if new.block is not None:
+                new.entry.level = LogLevel.LOG_LEVEL_ERROR
+            self._first = new
+        if text.partial:
+            new.entry.fields["partial"] = "true"
+        else:
+            self._first = None
+        return new
 
 
 class TrainingProcess:
@@ -74,7 +103,7 @@ class TrainingProcess:
         self._node_id = node_id
         self._conceal = conceal
         self.pipes = [
-            Pipe(self, source, file, LineSplitter(clock=time.monotonic, conceal=conceal))
+            Pipe(self, source, file, conceal=conceal)
             for source, file in zip(("stdout", "stderr"), outputs, strict=True)
         ]
 
@@ -83,12 +112,15 @@ class TrainingProcess:
         for pipe in self.pipes:
             os.close(pipe.file)
 
-    def entry(self, source: str, raw: bytes) -> LogEntry:
+    def parse(self, source: str, raw: bytes) -> Line:
         """A line that it wrote, as a pipe's splitter returns it."""
         stderr = source == "stderr"
         default = LogLevel.LOG_LEVEL_WARNING if stderr else LogLevel.LOG_LEVEL_INFO
-        line = parse_line(raw, default=default, conceal=self._conceal)
-        if stderr and line.message.strip():
+        return parse_line(raw, default=default, conceal=self._conceal)
+
+    def entry(self, source: str, line: Line) -> LogEntry:
+        """A line that it wrote, or a piece of one, as it goes into the log."""
+        if source == "stderr" and line.message.strip():
             self.last_words = shown_text(line.message.strip(), most=_LAST_WORDS)
         return stamped(source, line, node_id=self._node_id, rank=line.rank or self.number)
 

@@ -9,13 +9,14 @@ left out; the coordinator's own lines are not.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from app.coordinator.failures import Backoff, is_disk_full
 from app.coordinator.logs.log import LogWriter
+from app.coordinator.logs.new_entry import NewEntry, numbered
 from app.coordinator.metrics.snapshots import MetricsWriter
 from app.coordinator.resources.resource_watch import in_words
 from app.coordinator.storage.job_directory import JobDir
@@ -52,7 +53,7 @@ class Recorder:
             self._metrics = resources.enter_context(closing(MetricsWriter(job.metrics)))
             self._resources = resources.pop_all()
         self._bounds = bounds
-        self._lines: list[LogEntry] = []
+        self._lines: list[NewEntry] = []
         self._snapshots: list[MetricsSnapshot] = []
         self._backoff = Backoff()
         #: When it is tried again, on the monotonic clock; None if nothing waits.
@@ -75,9 +76,9 @@ class Recorder:
     @property
     def waiting_lines(self) -> bool:
         """Whether lines of the run's processes are among what is kept."""
-        return any(entry.source != OWN for entry in self._lines)
+        return any(new.entry.source != OWN for new in self._lines)
 
-    def add_lines(self, entries: list[LogEntry]) -> str:
+    def add_lines(self, entries: Sequence[LogEntry | NewEntry]) -> str:
         """Write lines of the run's processes. Returns what is to be said of it, once in a run."""
         if not entries:
             return ""
@@ -87,13 +88,15 @@ class Recorder:
             about = in_words(self.log.size_bytes, self._bounds.log)
             text = f"The job's log has {about} allowed (job_log_bytes): later lines are left out."
             return text if first else ""
-        self._lines += entries
+        self._lines += (
+            entry if isinstance(entry, NewEntry) else NewEntry(entry) for entry in entries
+        )
         self.write()
         return ""
 
     def add_own_line(self, entry: LogEntry) -> None:
         """Write a line of the coordinator's."""
-        self._lines.append(entry)
+        self._lines.append(NewEntry(entry))
         self.write()
 
     def add_snapshots(self, snapshots: list[MetricsSnapshot]) -> str:
@@ -128,7 +131,7 @@ class Recorder:
         if self.retry_at is not None and time.monotonic() < self.retry_at:
             return
         try:
-            _append_what_fits(self.log.append, self._lines)
+            _append_what_fits(self._append_lines, self._lines)
             _append_what_fits(self._metrics.append, self._snapshots)
         except OSError as error:
             if not is_disk_full(error):
@@ -138,6 +141,9 @@ class Recorder:
         else:
             self._backoff = Backoff()
             self.retry_at = None
+
+    def _append_lines(self, lines: list[NewEntry]) -> None:
+        self.log.append(numbered(lines, after=self.log.last_offset))
 
     def close(self) -> None:
         """Close the files. What waits is lost."""

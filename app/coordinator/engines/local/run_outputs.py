@@ -3,7 +3,7 @@
 import selectors
 
 from app.coordinator.engines.local.process import Pipe, TrainingProcess
-from generated.mindcoordinator.v1.watch_pb2 import LogEntry
+from app.coordinator.logs.new_entry import NewEntry
 
 
 class RunOutputs:
@@ -31,7 +31,7 @@ class RunOutputs:
             self._pipes.append(pipe)
             self._open.append(pipe)
 
-    def read(self, pipe: Pipe) -> list[LogEntry]:
+    def read(self, pipe: Pipe) -> list[NewEntry]:
         """Return the lines that a readable pipe has."""
         entries = pipe.read()
         if entries is None:
@@ -40,18 +40,18 @@ class RunOutputs:
             return []
         return entries
 
-    def progress(self) -> list[LogEntry]:
-        """Return the state of progress bars that are due; none while the pipes are held."""
+    def progress(self) -> list[NewEntry]:
+        """Return what is due of bars and unfinished lines; none while the pipes are held."""
         if self.held:
             return []
         return [entry for pipe in self._pipes for entry in pipe.progress()]
 
-    def rest(self) -> list[LogEntry]:
+    def rest(self) -> list[NewEntry]:
         """Return what is left of unfinished lines. Call once, at the end."""
         return [entry for pipe in self._pipes for entry in pipe.end()]
 
     def due(self) -> list[float]:
-        """Return when progress bars are due, on the monotonic clock."""
+        """Return when progress bars and unfinished lines are due, on the monotonic clock."""
         if self.held:
             return []
         return [at for pipe in self._pipes if (at := pipe.splitter.due()) is not None]

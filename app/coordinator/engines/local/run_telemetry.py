@@ -10,9 +10,10 @@ from app.coordinator.engines.local.notifications import NotificationSender
 from app.coordinator.engines.local.process import now, stamped
 from app.coordinator.engines.local.recording import OWN, RecordBounds, Recorder
 from app.coordinator.logs.lines import Line
+from app.coordinator.logs.new_entry import NewEntry
 from app.coordinator.metrics.metrics_file import MetricsFile
 from app.coordinator.storage.job_directory import RunDir
-from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
+from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 #: Seconds between two looks at the metrics file.
 METRICS_INTERVAL: Final = 0.05
@@ -70,7 +71,7 @@ class RunTelemetry:
         self._recorder.add_own_line(stamped(OWN, Line(level, text), node_id=self._node_id))
         self._notifications.send(self._job_id)
 
-    def write(self, entries: list[LogEntry]) -> None:
+    def write(self, entries: list[NewEntry]) -> None:
         """Write lines of the run's processes, and what waited before."""
         if entries or self._recorder.waits:
             if problem := self._recorder.add_lines(entries):

@@ -37,12 +37,12 @@ from app.coordinator.isolation.ownership import give_to_job, open_to_job
 from app.coordinator.isolation.processes import end_descendants
 from app.coordinator.isolation.sandbox import Sandbox
 from app.coordinator.jobs.secrets import Concealer, put_in, read_secrets
+from app.coordinator.logs.new_entry import NewEntry
 from app.coordinator.resources.resource_watch import Bounds, ResourceWatch
 from app.coordinator.storage.job_directory import RunDir
 from app.coordinator.storage.locks import locked
 from app.files.json_files import read_json
 from app.undumpable import make_undumpable
-from generated.mindcoordinator.v1.watch_pb2 import LogEntry
 
 #: Seconds to wait for the lock; its holder is about to let go of it.
 LOCK_PATIENCE: Final = 30
@@ -206,7 +206,7 @@ class Runner:
         over_at: float | None = None
         while True:
             ready = self._selector.select(self._patience(over_at))
-            lines: list[LogEntry] = []
+            lines: list[NewEntry] = []
             for key, _ in ready:
                 if key.data is None:
                     self._take_signals()
