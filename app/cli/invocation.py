@@ -23,21 +23,26 @@ def program_name(environ: Mapping[str, str], argv: Sequence[str]) -> str:
 def command_line(environ: Mapping[str, str], command: str, *, data_dir: Path) -> str:
     """Return a command of this program as a shell takes it, where this one was started.
 
-    It uses the same data directory as this process.
+    It uses the same folders as this process.
     """
+    usual = {"SCAIMIND_DATA_DIR": Path("var").absolute()}
+    used = {"SCAIMIND_DATA_DIR": data_dir.absolute()}
     if named := environ.get(VARIABLE):
         words = [named, command]
-        usual = Path(app.__file__).parents[1] / "var"
+        project = Path(app.__file__).parents[1]
+        usual = {"SCAIMIND_DATA_DIR": project / "var", "SCAIMIND_VENV": project / ".venv"}
+        if environment := environ.get("SCAIMIND_VENV"):
+            used["SCAIMIND_VENV"] = Path(environment)
     elif Path(sys.argv[0]).name == _MODULE:
         words = [sys.orig_argv[0], "-m", "app", command]
-        usual = Path("var")
     else:
         words = [sys.argv[0], command]
-        usual = Path("var")
-    same = data_dir.absolute() == usual.absolute()
-    return ("" if same else f"SCAIMIND_DATA_DIR={shlex.quote(str(data_dir.absolute()))} ") + (
-        shlex.join(words)
-    )
+    settings = [
+        f"{variable}={shlex.quote(str(folder))}"
+        for variable, folder in used.items()
+        if folder != usual[variable]
+    ]
+    return " ".join((*settings, shlex.join(words)))
 
 
 def stack_name(environ: Mapping[str, str]) -> str:

@@ -32,6 +32,10 @@ def test_a_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert command_line(by_script, "token", data_dir=Path("/my data")) == (
         "SCAIMIND_DATA_DIR='/my data' scripts/run token"
     )
+    elsewhere = {**by_script, "SCAIMIND_VENV": "/venv"}
+    assert command_line(elsewhere, "token", data_dir=usual) == (
+        "SCAIMIND_VENV=/venv scripts/run token"
+    )
     monkeypatch.setattr(sys, "argv", [str(PROJECT / "app" / "__main__.py")])
     monkeypatch.setattr(sys, "orig_argv", [".venv/bin/python", "-m", "app", "up"])
     monkeypatch.chdir(PROJECT)
