@@ -9,6 +9,7 @@ import structlog
 
 from app.coordinator.execution.decisions import decisions_in, recovered
 from app.coordinator.jobs.states import Status
+from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import RunEnd, Transition
 from app.telemetry.audit import Action
 from tests.coordinator.test_scheduler import SECOND, Bench
@@ -21,11 +22,11 @@ class Recorder(Bench):
         self.decisions: list[tuple[Action, str, str | None]] = []
         super().__init__(**options)
 
-    def allocate(self, step: Transition) -> None:
+    def follow(self, step: Transition) -> None:
         self.decisions += [
             (each.action, each.job.job_id, each.during) for each in decisions_in(step)
         ]
-        super().allocate(step)
+        super().follow(step)
 
 
 @pytest.fixture
@@ -44,11 +45,11 @@ def test_a_job_that_is_done_needs_none(bench: Recorder) -> None:
 def test_what_callers_ask_for_is_none(bench: Recorder) -> None:
     one, other = bench.job(), bench.job()
     bench.settle()
-    bench.allocate(bench.scheduler.cancel(one, "enough"))
-    bench.allocate(bench.scheduler.pause(other, save_checkpoint=True))
+    bench.apply(Scheduler.cancel, one, "enough")
+    bench.apply(Scheduler.pause, other, save_checkpoint=True)
     bench.settle()
     assert (bench.status(one), bench.status(other)) == (Status.CANCELLED, Status.PAUSED)
-    bench.allocate(bench.scheduler.resume(other, checkpoint_id="", resume_from=""))
+    bench.apply(Scheduler.resume, other, checkpoint_id="", resume_from="")
     assert bench.decisions == []
 
 
@@ -64,14 +65,14 @@ def test_a_preemption_is_one(bench: Recorder) -> None:
 def test_a_node_that_is_drained_by_force_evicts_and_restarts(bench: Recorder) -> None:
     job = bench.job(retries=1)
     bench.settle()
-    bench.allocate(bench.scheduler.drain("n0", force=True, reason="a fan"))
+    bench.apply(Scheduler.drain, "n0", force=True, reason="a fan")
     bench.settle()
     assert bench.decisions == [(Action.JOB_EVICT, job, None), (Action.JOB_RESTART, job, None)]
 
 
 def test_a_job_that_had_not_begun_goes_back_to_the_queue(bench: Recorder) -> None:
     job = bench.job()
-    bench.allocate(bench.scheduler.drain("n0", force=False, reason=""))
+    bench.apply(Scheduler.drain, "n0", force=False, reason="")
     assert bench.decisions == [(Action.JOB_REQUEUE, job, None)]
 
 
@@ -79,7 +80,7 @@ def test_a_job_that_had_not_begun_goes_back_to_the_queue(bench: Recorder) -> Non
     ("end", "action"),
     [
         (RunEnd(exit_code=1, last_words="a secret"), Action.JOB_FAIL),
-        (RunEnd(exit_code=-9), Action.JOB_RESTART),
+        (RunEnd(exit_code=-9, interruption="a signal"), Action.JOB_RESTART),
         (RunEnd(exit_code=None, failure="the runner is gone", transient=True), Action.JOB_RESTART),
     ],
 )
@@ -88,7 +89,7 @@ def test_a_run_that_breaks_fails_or_is_restarted(
 ) -> None:
     job = bench.job(retries=1)
     bench.settle()
-    bench.allocate(bench.scheduler.run_ended(job, end))
+    bench.apply(Scheduler.run_ended, job, end)
     assert [each[:2] for each in bench.decisions] == [(action, job)]
 
 
@@ -103,15 +104,15 @@ def test_a_failure_says_what_was_being_done(
     bench: Recorder, fail: Callable[..., Transition], during: str
 ) -> None:
     job = bench.job()
-    bench.allocate(bench.scheduler.preparing(job))
-    bench.allocate(fail(bench.scheduler, job))
+    bench.apply(Scheduler.preparing, job)
+    bench.apply(fail, job)
     assert bench.decisions == [(Action.JOB_FAIL, job, during)]
 
 
 def test_a_limit_of_time_and_the_end_of_memory_are_decisions(bench: Recorder) -> None:
     one, other = bench.job(), bench.job()
     bench.settle()
-    bench.allocate(bench.scheduler.short_of_memory(one, "short"))
+    bench.apply(Scheduler.short_of_memory, one, "short")
     bench.now += 10 * SECOND
     bench.settle()
     assert bench.decisions[0] == (Action.JOB_END_FOR_MEMORY, one, None)
@@ -122,7 +123,7 @@ def test_a_limit_of_time_and_the_end_of_memory_are_decisions(bench: Recorder) ->
 def test_the_coordinators_end_sends_runs_back_to_the_queue_once(bench: Recorder) -> None:
     running = bench.job(gpus=4)
     bench.settle()
-    bench.allocate(bench.scheduler.close())
+    bench.apply(Scheduler.close)
     bench.settle()
     assert bench.decisions == [(Action.JOB_REQUEUE, running, None)]
 
@@ -130,7 +131,9 @@ def test_the_coordinators_end_sends_runs_back_to_the_queue_once(bench: Recorder)
 def test_what_is_written_names_the_job_and_no_text_of_it(bench: Recorder) -> None:
     job = bench.job()
     bench.settle()
-    step = bench.scheduler.run_ended(job, RunEnd(exit_code=3, last_words="password=hunter22"))
+    with bench.scheduler.changing():
+        end = RunEnd(exit_code=3, last_words="password=hunter22")
+        step = bench.scheduler.run_ended(job, end)
     with structlog.testing.capture_logs() as events:
         for decision in decisions_in(step):
             decision.write()

@@ -70,7 +70,7 @@ async def test_a_stored_job_with_any_limit_of_time_breaks_no_call_of_others(
         for number in range(3):
             odd = record(f"odd-{number}", max_runtime=INT64)
             coordinator.controller.apply(
-                lambda odd=odd: coordinator.controller.scheduler.submit(odd)  # type: ignore[misc]
+                lambda scheduler, odd=odd: (scheduler.submit(odd), None)  # type: ignore[misc]
             )
         second.write("train.py", "pass")
         request = submission()

@@ -1,6 +1,8 @@
 """The scheduler, stepped by hand: no processes, no files, a clock of its own."""
 
 import random
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +28,8 @@ from app.coordinator.scheduling.transitions import (
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus, SubmitJobRequest
 
 SECOND = 1_000_000
+
+P = ParamSpec("P")
 
 
 def ended(code: int) -> RunEnd:
@@ -77,11 +81,20 @@ class Bench:
             priority=priority,
             not_before=not_before,
         )
-        self.allocate(self.scheduler.submit(record))
+        self.apply(Scheduler.submit, record)
         return record.job_id
 
-    def allocate(self, step: Transition) -> None:
-        self.scheduler.stored(step)
+    def apply(
+        self,
+        event: Callable[Concatenate[Scheduler, P], Transition],
+        *given: P.args,
+        **named: P.kwargs,
+    ) -> None:
+        with self.scheduler.changing():
+            step = event(self.scheduler, *given, **named)
+        self.follow(step)
+
+    def follow(self, step: Transition) -> None:
         for job in step.changed:
             if job.status in TERMINAL:
                 assert job.job_id not in self.ended, "it ended twice"
@@ -102,8 +115,8 @@ class Bench:
         instruction = self.todo.pop(at)
         match instruction:
             case Prepare(job):
-                self.allocate(self.scheduler.preparing(job.job_id))
-                self.allocate(self.scheduler.prepared(job.job_id))
+                self.apply(Scheduler.preparing, job.job_id)
+                self.apply(Scheduler.prepared, job.job_id)
             case Launch(job):
                 self.launched.append((job.job_id, job.run_count))
             case Stop(job, _):
@@ -114,18 +127,16 @@ class Bench:
                     and now.stop_reason is not StopReason.NONE
                     and now.run_count == job.run_count
                 ):
-                    self.allocate(
-                        self.scheduler.run_ended(job.job_id, RunEnd(exit_code=0, stopped=True))
-                    )
+                    self.apply(Scheduler.run_ended, job.job_id, RunEnd(exit_code=0, stopped=True))
             case Export(job):
-                self.allocate(self.scheduler.exported(job.job_id, "scaidrive://t/out"))
+                self.apply(Scheduler.exported, job.job_id, "scaidrive://t/out")
 
     def settle(self) -> None:
         while self.todo:
             self.carry_out()
 
     def end_run(self, job_id: str, *, code: int = 0) -> None:
-        self.allocate(self.scheduler.run_ended(job_id, ended(code)))
+        self.apply(Scheduler.run_ended, job_id, ended(code))
         self.settle()
 
     def status(self, job_id: str) -> Status:
@@ -250,14 +261,34 @@ def test_a_step_that_is_undone_has_not_happened() -> None:
         created_at=1,
         updated_at=1,
     )
-    step = bench.scheduler.submit(record)
-    assert bench.cluster.nodes["n0"].taken_gpus == {0}
-    bench.scheduler.revert(step)
+
+    def submit_and_fail() -> None:
+        with bench.scheduler.changing():
+            bench.scheduler.submit(record)
+            assert bench.cluster.nodes["n0"].taken_gpus == {0}
+            bench.scheduler.drain("n0", force=False, reason="r")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        submit_and_fail()
     assert bench.scheduler.jobs == before
     assert bench.cluster.nodes["n0"].taken_gpus == set()
-    step = bench.scheduler.drain("n0", force=False, reason="r")
-    bench.scheduler.revert(step)
     assert bench.cluster.nodes["n0"].drain is None
+    bench.scheduler.validate()
+
+
+def test_jobs_change_only_within_a_block_and_none_within_another() -> None:
+    bench = Bench()
+    job = bench.job()
+    with pytest.raises(RuntimeError, match="only within a block"):
+        bench.scheduler.cancel(job, "")
+    with (
+        pytest.raises(RuntimeError, match="cannot begin another"),
+        bench.scheduler.changing(),
+        bench.scheduler.changing(),
+    ):
+        pass
+    assert bench.status(job) is Status.SCHEDULING
     bench.scheduler.validate()
 
 
@@ -323,42 +354,40 @@ def test_whatever_happens_nothing_is_oversubscribed_or_lost(seed: int) -> None:
                         if not (isinstance(other, Stop) and other.job.job_id == job_id)
                     ]
                     end = ended(choose.choice([0, 0, 0, 1, -9]))
-                    bench.allocate(scheduler.run_ended(job_id, end))
+                    bench.apply(Scheduler.run_ended, job_id, end)
                 case 6 if alive:
                     job_id = choose.choice(alive)
                     match choose.randrange(3):
                         case 0:
-                            bench.allocate(scheduler.cancel(job_id, "why not"))
+                            bench.apply(Scheduler.cancel, job_id, "why not")
                         case 1:
-                            bench.allocate(
-                                scheduler.pause(job_id, save_checkpoint=choose.random() < 0.5)
+                            bench.apply(
+                                Scheduler.pause, job_id, save_checkpoint=choose.random() < 0.5
                             )
                         case 2:
-                            bench.allocate(
-                                scheduler.resume(job_id, checkpoint_id="", resume_from="")
-                            )
+                            bench.apply(Scheduler.resume, job_id, checkpoint_id="", resume_from="")
                 case 7:
                     node_id = f"n{choose.randrange(4)}"
                     if choose.random() < 0.5:
-                        bench.allocate(
-                            scheduler.drain(node_id, force=choose.random() < 0.5, reason="")
+                        bench.apply(
+                            Scheduler.drain, node_id, force=choose.random() < 0.5, reason=""
                         )
                     else:
-                        bench.allocate(scheduler.enable(node_id))
+                        bench.apply(Scheduler.enable, node_id)
                 case 8:
-                    bench.allocate(scheduler.tick())
+                    bench.apply(Scheduler.tick)
         except FailedPrecondition:
             pass
     assert set(scheduler.waits()) == {job.job_id for job in scheduler.queue()}
     for node_id in bench.cluster.nodes:
-        bench.allocate(scheduler.enable(node_id))
+        bench.apply(Scheduler.enable, node_id)
     bench.now += 100 * SECOND
-    bench.allocate(scheduler.tick())
+    bench.apply(Scheduler.tick)
     for _ in range(10 * len(submitted)):
         bench.settle()
         for job in list(scheduler.jobs.values()):
             if job.status is Status.PAUSED:
-                bench.allocate(scheduler.resume(job.job_id, checkpoint_id="", resume_from=""))
+                bench.apply(Scheduler.resume, job.job_id, checkpoint_id="", resume_from="")
             elif bench.status(job.job_id) is Status.TRAINING:
                 bench.end_run(job.job_id)
         if not scheduler.jobs:
@@ -374,18 +403,18 @@ def _scheduler() -> Scheduler:
 
 
 def _submitted(scheduler: Scheduler, job_id: str, resource_request: ResourceRequest) -> Status:
-    scheduler.submit(
-        JobRecord(
-            job_id=job_id,
-            tenant_id="t",
-            user_id="u",
-            name="n",
-            submission=SubmitJobRequest(),
-            resource_request=resource_request,
-            created_at=len(scheduler.jobs),
-            updated_at=1,
-        )
+    job = JobRecord(
+        job_id=job_id,
+        tenant_id="t",
+        user_id="u",
+        name="n",
+        submission=SubmitJobRequest(),
+        resource_request=resource_request,
+        created_at=len(scheduler.jobs),
+        updated_at=1,
     )
+    with scheduler.changing():
+        scheduler.submit(job)
     return scheduler.jobs[job_id].status
 
 

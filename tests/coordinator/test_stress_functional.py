@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
+from app.coordinator.execution.changes import Change
 from app.coordinator.jobs.model import StopReason
+from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from app.coordinator.storage.job_directory import JobDir
@@ -177,19 +180,22 @@ async def test_no_job_is_lost_or_run_twice_and_nothing_is_oversubscribed(
         steps = 0
         evicted: set[str] = set()
 
-        def checked(
-            change: Callable[[], Transition], *, also: Callable[[], None] | None = None
-        ) -> Transition:
+        def checked(change: Change[Any], *, also: Callable[[], None] | None = None) -> Any:
             nonlocal steps
-            step = apply(change, also=also)
+
+            def watched(scheduler: Scheduler) -> tuple[Transition, Any]:
+                transition, result = change(scheduler)
+                evicted.update(
+                    job.job_id for job in transition.changed if job.stop_reason is StopReason.EVICT
+                )
+                return transition, result
+
+            result = apply(watched, also=also)
             scheduler.validate()
             steps += 1
-            evicted.update(
-                job.job_id for job in step.changed if job.stop_reason is StopReason.EVICT
-            )
             if not scheduler.jobs:
                 idle.set()
-            return step
+            return result
 
         monkeypatch.setattr(controller, "apply", checked)
         script = client.write("traces.py", TRACES)

@@ -1,28 +1,27 @@
-"""Drives the scheduler: stores each step, tells the watchers, and carries its instructions out."""
+"""Drives the scheduler: applies changes, and carries out the instructions that follow from them."""
 
 import asyncio
-import contextvars
-import sqlite3
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from app.coordinator.engines.engine import Engine
+from app.coordinator.execution.changes import Change, JobChanges, T
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
-from app.coordinator.execution.decisions import decisions_in, recovered
+from app.coordinator.execution.decisions import recovered
 from app.coordinator.execution.job_tasks import JobTasks, pause
 from app.coordinator.execution.job_work import JobWork, never
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.failures import Backoff, CoordinatorStops, is_passing
 from app.coordinator.jobs.events import JobEvents
-from app.coordinator.jobs.model import JobRecord, StopReason
+from app.coordinator.jobs.model import StopReason
 from app.coordinator.jobs.secrets import JobSecrets
-from app.coordinator.jobs.states import HOLDING, RETRYABLE, RUNNING, TERMINAL, Status
+from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.jobs.store import Store
-from app.coordinator.scheduling.job_table import AT_ONCE
-from app.coordinator.scheduling.scheduler import Scheduler
+from app.coordinator.scheduling.job_changes import AT_ONCE
+from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
 from app.coordinator.scheduling.transitions import (
     Abandon,
     Export,
@@ -30,7 +29,6 @@ from app.coordinator.scheduling.transitions import (
     Launch,
     Prepare,
     Stop,
-    Transition,
 )
 from app.coordinator.storage.disk_reserve import Reserve
 
@@ -76,6 +74,15 @@ class Controller:
             clock=clock,
             event=self._event,
         )
+        self._changes = JobChanges(
+            scheduler=scheduler,
+            store=store,
+            reserve=reserve,
+            secrets=secrets,
+            job_events=job_events,
+            carry_out=self._carry_out,
+            hand_over=self._hand_over,
+        )
         self._tasks = JobTasks(
             scheduler=scheduler,
             actions=self._work,
@@ -93,7 +100,7 @@ class Controller:
         self._reserve.fill()
         for job_id in self._secrets.sweep():
             if not self._store.may_run_again(job_id):
-                self._forget_secrets(job_id)
+                self._changes.forget_secrets(job_id)
         jobs = self._store.unfinished()
         problems = self.scheduler.restore(jobs)
         for job in jobs:
@@ -119,7 +126,7 @@ class Controller:
         """
         timer = asyncio.get_running_loop().call_later(_CLOSE_PATIENCE, self._leave.set)
         try:
-            await self._event(self.scheduler.close, never)
+            await self._event(Scheduler.close, never)
         except Exception as error:  # the coordinator ends all the same, and no job is lost
             log.error("runs_not_asked_to_leave", exc_info=error)
             self._tasks.let_go()
@@ -135,87 +142,30 @@ class Controller:
 
     # Steps
 
-    def apply(
-        self, change: Callable[[], Transition], *, also: Callable[[], None] | None = None
-    ) -> Transition:
-        """Change jobs: the one way to do it. All of it is stored, with `also` in the same
-        transaction, and then set going; or nothing has happened.
+    def apply(self, change: Change[T], *, also: Callable[[], None] | None = None) -> T:
+        """Change jobs: the one way to do it. All of `change` happens, or nothing.
 
-        `change` is a call of the scheduler's. Returns its step. Raises what
-        `change` and `also` do, and sqlite3.Error.
+        `change` is given the scheduler, and returns the transition that its
+        events and requests have recorded, and a result, which this returns.
+        `also` joins the transaction in which the change is stored. Raises what
+        both raise, and sqlite3.Error; memory and disk are as before then.
+        Raises RuntimeError if either calls this. See `JobChanges.apply`.
         """
-        try:
-            transition = change()
-        except BaseException:
-            self.scheduler.revert(self.scheduler.take_transition())
-            raise
-        try:
-            try:
-                self._save(transition, also)
-            except sqlite3.OperationalError:
-                if not self._reserve.release():
-                    raise
-                log.warning("disk_reserve_released")
-                self._save(transition, also)
-        except BaseException:
-            self.scheduler.revert(transition)
-            raise
-        self.scheduler.stored(transition)
-        said = {job_id: _said(job) for job_id, job in transition.before.items()}
-        if any(job.status in TERMINAL for job in transition.changed):
-            self._reserve.fill()
-        for job in transition.changed:
-            if job.status in TERMINAL - RETRYABLE:
-                self._forget_secrets(job.job_id)
-            if _said(job) != said.get(job.job_id):
-                said[job.job_id] = _said(job)
-                self._job_events.announce(job)
-                log.info(
-                    "job_changed",
-                    job_id=job.job_id,
-                    tenant_id=job.tenant_id,
-                    status=job.status.name,
-                    message=job.message,
-                )
-        for decision in decisions_in(transition):
-            decision.write()
-        # What a request sets going outlives it and may be another tenant's: not for its trace.
-        contextvars.Context().run(self._set_going, transition)
-        return transition
-
-    def _set_going(self, transition: Transition) -> None:
-        for instruction in transition.instructions:
-            self._carry_out(instruction)
+        result = self._changes.apply(change, also=also)
         self._set_alarm()
+        return result
 
     def end_for_memory(self, job_id: str, reason: str) -> None:
         """End a run at once, since the machine is short of memory. Raises sqlite3.Error."""
-        self.apply(lambda: self.scheduler.short_of_memory(job_id, reason))
+        self.apply(lambda scheduler: (scheduler.short_of_memory(job_id, reason), None))
 
-    def _forget_secrets(self, job_id: str) -> None:
-        """Remove what a job was given that must not outlive it; the next start tries again."""
-        try:
-            self._secrets.forget(job_id)
-        except OSError as error:
-            log.error("secrets_not_removed", job_id=job_id, reason=error.strerror)
-
-    def _save(self, transition: Transition, also: Callable[[], None] | None) -> None:
-        with self._store.transaction():
-            self._store.save_jobs(transition.newest().values())
-            for job_id, job in transition.newest().items():
-                self._store.save_checkpoints(transition.before[job_id], job)
-            for node_id in transition.drained:
-                self._store.save_drain(node_id, self.scheduler.cluster.nodes[node_id].drain)
-            if also is not None:
-                also()
-
-    async def _event(self, change: Callable[[], Transition], void: Callable[[], bool]) -> None:
-        """Apply a change that must come to pass, however long the disk is full, unless it is void
-        by then. Raises CoordinatorStops, and what the change does."""
+    async def _event(self, event: SchedulerEvent, void: Callable[[], bool]) -> None:
+        """Apply what must come to pass, however long the disk is full, unless it is void by then.
+        Raises CoordinatorStops, and what the event does."""
         backoff = Backoff()
         while not void():
             try:
-                self.apply(change)
+                self.apply(lambda scheduler: (event(scheduler), None))
             except Exception as error:
                 if not is_passing(error):
                     raise
@@ -240,7 +190,7 @@ class Controller:
     def _ring(self) -> None:
         self._alarm = None
         try:
-            self.apply(self.scheduler.tick)
+            self.apply(lambda scheduler: (scheduler.tick(), None))
         except Exception as error:  # time goes on for all jobs, whatever is wrong with one
             seconds = self._alarm_backoff.after_failure()
             if self._alarm_backoff.worth_a_line:
@@ -274,6 +224,7 @@ class Controller:
             case Stop(job, at_once):
                 self._tasks.stop(job, at_once=at_once)
 
-
-def _said(job: JobRecord | None) -> tuple[Status, str] | None:
-    return (job.status, job.message) if job is not None else None
+    def _hand_over(self, instruction: Instruction, error: Exception) -> None:
+        """Leave what could not be carried out to the job's owner, if the job has not ended."""
+        if (job := self.scheduler.jobs.get(instruction.job_id)) is not None:
+            self._tasks.take_over(job, error, lambda: self._carry_out(instruction))

@@ -19,8 +19,7 @@ from app.coordinator.execution.observing import Observer
 from app.coordinator.failures import Backoff, CoordinatorStops, is_passing, reason_of
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
-from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.scheduling.transitions import Transition
+from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -63,9 +62,9 @@ class JobTask:
         self.asked.set()
 
 
-#: Applies a change, however long it takes until it can be stored, unless it is void by then.
-#: Raises CoordinatorStops, and what the change does.
-Event = Callable[[Callable[[], Transition], Callable[[], bool]], Awaitable[None]]
+#: Applies an event, however long it takes until it can be stored, unless it is void by then.
+#: Raises CoordinatorStops, and what the event does.
+Event = Callable[[SchedulerEvent, Callable[[], bool]], Awaitable[None]]
 
 #: Does something for a job. What it raises is classified. It is called again after a failure that
 #: passes, and must go on from where things are.
@@ -132,6 +131,20 @@ class JobTasks:
             raise problem
 
         return self._begin(job, "taken up again", fail)
+
+    def take_over(self, job: JobRecord, problem: Exception, again: Callable[[], None]) -> JobTask:
+        """Own a failure outside of the job's task as if it were the task's.
+
+        `again` tries what failed once more, after a pause, if it may pass.
+        """
+        problems = [problem]
+
+        async def do(job: JobRecord, task: JobTask) -> None:
+            if problems:
+                raise problems.pop()
+            again()
+
+        return self._begin(job, "continued", do)
 
     def _begin(self, job: JobRecord, what: str, do: Do) -> JobTask:
         before = self._tasks.get(job.job_id)
@@ -260,7 +273,7 @@ class JobTasks:
                     await self._lines.say(job, reason)
                 told = True
                 await self._event(
-                    lambda: self._scheduler.broken_off(job.job_id, reason),
+                    lambda scheduler: scheduler.broken_off(job.job_id, reason),
                     lambda: not self._answers_for(job, task),
                 )
             except CoordinatorStops:

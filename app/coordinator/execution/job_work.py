@@ -25,8 +25,8 @@ from app.coordinator.failures import is_disk_full, is_passing
 from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import Status
 from app.coordinator.metrics.snapshots import MetricsReader, progress_of
-from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.scheduling.transitions import RunEnd, Transition
+from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
+from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.storage.disk_reserve import Reserve
 from app.coordinator.storage.job_directory_steps import NewerFormat, bring_up
 from app.files.copying import Abandoned
@@ -97,7 +97,7 @@ class JobWork:
         if void():
             return
         if self._scheduler.jobs[job_id].status is Status.SCHEDULING:
-            await self._event(lambda: self._scheduler.preparing(job_id), void)
+            await self._event(lambda scheduler: scheduler.preparing(job_id), void)
         try:
             await _in(self._preparing, bring_up, self._workspace.directory(job_id))
             await _in(self._preparing, self._workspace.prepare, job, task.abandoned)
@@ -106,11 +106,11 @@ class JobWork:
         except (NewerFormat, Unprepared) as error:
             problem = str(error)
         else:
-            await self._event(lambda: self._scheduler.prepared(job_id), void)
+            await self._event(lambda scheduler: scheduler.prepared(job_id), void)
             return
         if not void():
             await self._lines.say(job, problem)
-        await self._event(lambda: self._scheduler.preparation_failed(job_id, problem), void)
+        await self._event(lambda scheduler: scheduler.preparation_failed(job_id, problem), void)
 
     async def run(self, job: JobRecord, task: JobTask) -> None:
         """Carry the job's newest run to its end, whether it was begun already or not.
@@ -126,7 +126,7 @@ class JobWork:
             end = await self._follow(job, task)
             if end.transient:
                 await self._lines.say(job, end.failure)
-        await self._event(lambda: self._scheduler.run_ended(job.job_id, end), never)
+        await self._event(lambda scheduler: scheduler.run_ended(job.job_id, end), never)
 
     async def _begin_run(self, job: JobRecord, task: JobTask) -> RunHandle | None:
         """Return the run, launched unless it was before; None if nobody wants it anymore.
@@ -191,14 +191,14 @@ class JobWork:
         )
 
     def _look_at_progress(self, job: JobRecord) -> Look:
-        def look(notes: list[str], *, last: bool) -> Callable[[], Transition]:
+        def look(notes: list[str], *, last: bool) -> SchedulerEvent:
             progress = None
             current = self._scheduler.jobs[job.job_id]
             directory = self._workspace.directory(job.job_id)
             with suppress(FileNotFoundError), MetricsReader(directory.metrics) as reader:
                 if (newest := reader.newest()) is not None:
                     progress = progress_of(newest, current.progress)
-            return lambda: self._scheduler.observed(job.job_id, progress=progress)
+            return lambda scheduler: scheduler.observed(job.job_id, progress=progress)
 
         return look
 
@@ -209,7 +209,7 @@ class JobWork:
 
         removal: Future[None] | None = None
 
-        def look(notes: list[str], *, last: bool) -> Callable[[], Transition]:
+        def look(notes: list[str], *, last: bool) -> SchedulerEvent:
             nonlocal removal
             checkpoints = None
             # The tenant's own files: they may be in any state.
@@ -221,7 +221,7 @@ class JobWork:
             finder.notes.clear()
             if finder.leftovers and (removal is None or removal.done()):
                 removal = self._removing.submit(self._remove_leftovers, job)
-            return lambda: self._scheduler.observed(job.job_id, checkpoints=checkpoints)
+            return lambda scheduler: scheduler.observed(job.job_id, checkpoints=checkpoints)
 
         return look
 
@@ -271,10 +271,10 @@ class JobWork:
             await self._lines.say(job, f"The artefacts are at {made.url}.")
             if made.model_url:
                 await self._lines.say(job, f"The model is registered as {made.model_url}.")
-            await self._event(lambda: self._scheduler.exported(job.job_id, made.url), never)
+            await self._event(lambda scheduler: scheduler.exported(job.job_id, made.url), never)
             return
         await self._lines.say(job, problem)
-        await self._event(lambda: self._scheduler.export_failed(job.job_id, problem), never)
+        await self._event(lambda scheduler: scheduler.export_failed(job.job_id, problem), never)
 
     def release(self, job: JobRecord) -> None:
         """Let go of what was fetched for a job."""

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import structlog
 
 from app.coordinator.failures import Backoff, is_passing, reason_of
-from app.coordinator.scheduling.transitions import Transition
+from app.coordinator.scheduling.scheduler import SchedulerEvent
 
 #: Seconds: the longest pause of a part that keeps failing.
 _LONGEST_PAUSE: Final = 60.0
@@ -25,7 +25,7 @@ log = structlog.get_logger("scaimind.coordinator")
 class Look(Protocol):
     """Looks at one part of a run. Runs in a thread, one look of a run at a time."""
 
-    def __call__(self, notes: list[str], *, last: bool) -> Callable[[], Transition]:
+    def __call__(self, notes: list[str], *, last: bool) -> SchedulerEvent:
         """Look, which may block. Returns the change that follows from what is there.
 
         What the job's log is to say is added to `notes`. `last` is the look
@@ -42,7 +42,7 @@ class Observer:
         *,
         parts: Mapping[str, Look],
         executor: Executor,
-        event: Callable[[Callable[[], Transition]], Awaitable[None]],
+        event: Callable[[SchedulerEvent], Awaitable[None]],
     ) -> None:
         """`parts` are named as they are called in the job's log, such as "Its checkpoints"."""
         self._job_id = job_id
@@ -61,7 +61,7 @@ class Observer:
             if last or time.monotonic() >= self._paused_until.get(name, 0.0):
                 await self._look_at(name, partial(look, self.notes, last=last))
 
-    async def _look_at(self, name: str, look: Callable[[], Callable[[], Transition]]) -> None:
+    async def _look_at(self, name: str, look: Callable[[], SchedulerEvent]) -> None:
         loop = asyncio.get_running_loop()
         try:
             await self._event(await loop.run_in_executor(self._executor, look))

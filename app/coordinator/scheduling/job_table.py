@@ -1,59 +1,111 @@
-"""The jobs that have not ended, and every way in which one of them changes.
+"""The jobs that have not ended, the resources that they hold, and the one way to change both."""
 
-What is changed is gathered into a `Transition`, until it is taken.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any
 
 from app.coordinator.cluster.nodes import Cluster
-from app.coordinator.jobs.model import JobRecord, StopReason, checkpoint_url
+from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.states import HOLDING, TERMINAL, Status, check_move
 from app.coordinator.jobs.times import creation_time
-from app.coordinator.scheduling.transitions import Export, Stop, Transition
-
-#: What a run is told to do, by why it is being stopped.
-LEAVING: Final = {
-    StopReason.PAUSE: "Saving a checkpoint before it is paused.",
-    StopReason.PAUSE_NOW: "Being paused.",
-    StopReason.PREEMPT: "Saving a checkpoint before it gives way to a job of higher priority.",
-    StopReason.REQUEUE: "Saving a checkpoint: the coordinator stops.",
-    StopReason.EVICT: "Saving a checkpoint: its node is being drained.",
-    StopReason.TIMEOUT: "Saving a checkpoint: it has run for as long as it may.",
-    StopReason.MEMORY: "Being ended: the machine is short of memory.",
-    StopReason.CANCEL: "Being cancelled.",
-}
-#: What is to be done about an export that has failed.
-EXPORTED_BY_RETRY: Final = (
-    "Retry the job to export its artefacts again, without another run; a retry with a"
-    " checkpoint_id or other resources runs it again."
-)
-#: A run that is stopped for one of these is not asked first.
-AT_ONCE: Final = frozenset({StopReason.PAUSE_NOW, StopReason.MEMORY})
+from app.coordinator.scheduling.transitions import Instruction, Transition
 
 
 class JobTable:
-    """The jobs with the resources that they hold; the only place where a job's state changes."""
+    """Changes by `transition`, `instruct` and `set_drain` alone, within a block of `changing`.
+
+    A block changes all that it changes, or nothing: what it did is recorded here, and undone if
+    it raises.
+    """
 
     def __init__(
         self, *, cluster: Cluster, clock: Callable[[], int], newest_creation: int = 0
     ) -> None:
         """`newest_creation` is when the newest job was made, of those that have ended, too."""
         self.cluster = cluster
-        self._newest_creation = newest_creation
-        self.jobs: dict[str, JobRecord] = {}
         self.now = clock
-        self.transition = Transition()
+        self._newest_creation = newest_creation
+        self._jobs: dict[str, JobRecord] = {}
+        #: The jobs by id, to be read.
+        self.jobs: Mapping[str, JobRecord] = MappingProxyType(self._jobs)
+        self._recording: Transition | None = None
 
-    def take_transition(self) -> Transition:
-        """What has changed since the last call."""
-        transition, self.transition = self.transition, Transition()
-        return transition
+    @property
+    def recorded(self) -> Transition:
+        """What the block has changed so far. Raises RuntimeError outside of one."""
+        if self._recording is None:
+            raise RuntimeError("jobs change only within a block of JobTable.changing")
+        return self._recording
+
+    @contextmanager
+    def changing(self) -> Iterator[Transition]:
+        """Record what the block changes, and undo all of it if the block raises.
+
+        Raises RuntimeError within another block.
+        """
+        if self._recording is not None:
+            raise RuntimeError("a change of jobs cannot begin another one")
+        self._recording = Transition()
+        newest_creation = self._newest_creation
+        try:
+            yield self._recording
+        except BaseException:
+            self._undo(self._recording)
+            self._newest_creation = newest_creation
+            raise
+        finally:
+            self._recording = None
+
+    def transition(
+        self,
+        job: JobRecord,
+        status: Status | None = None,
+        message: str | None = None,
+        **changes: Any,
+    ) -> JobRecord:
+        """Put the job's next version into the table and return it.
+
+        Without a status it stays in its state. Resources are taken and given
+        back as the state demands: `placement` comes with the state that begins
+        to hold them. A job that has ended leaves the table, one that was not
+        there is new and is taken as it is. Raises IllegalMove, and ValueError
+        for resources that others hold or for a version that is not the newest.
+        """
+        before = self._jobs.get(job.job_id)
+        recorded = self.recorded
+        if before is not None and before is not job:
+            raise ValueError(f"only the newest version of {job.job_id} can be changed")
+        recorded.before.setdefault(job.job_id, before)
+        if before is None:
+            job = self._created(job)
+        else:
+            status = job.status if status is None else status
+            if message is not None:
+                changes["message"] = message
+            job = self._next(job, status, changes)
+        self._jobs[job.job_id] = job
+        recorded.changed.append(job)
+        if job.status in TERMINAL:
+            del self._jobs[job.job_id]
+        return job
+
+    def instruct(self, instruction: Instruction) -> None:
+        """Have something done once the block's changes are stored."""
+        self.recorded.instructions.append(instruction)
+
+    def set_drain(self, node_id: str, reason: str | None) -> None:
+        """Drain a node for a reason, which may be empty, or enable it."""
+        node = self.cluster.nodes[node_id]
+        self.recorded.drained.setdefault(node_id, node.drain)
+        node.drain = reason
 
     def restore(self, jobs: Iterable[JobRecord]) -> dict[str, ValueError]:
-        """Take up what was stored. Returns why jobs do not have their resources, by id: those must
-        end."""
+        """Fill the table with what was stored. Call once, before any block.
+
+        Returns why jobs do not have their resources, by id: those must end.
+        """
         problems = {}
         for job in jobs:
             if job.status in HOLDING:
@@ -62,119 +114,43 @@ class JobTable:
                 except ValueError as error:
                     problems[job.job_id] = error
                     job = replace(job, placement=())
-            self.jobs[job.job_id] = job
+            self._jobs[job.job_id] = job
         return problems
 
-    def revert(self, transition: Transition) -> None:
-        """Undo the newest step, which could not be stored; its instructions are void."""
-        for job_id, job in transition.before.items():
-            if job is None:
-                self.jobs.pop(job_id, None)
-            else:
-                self.jobs[job_id] = job
-        for node_id, drain in transition.drained.items():
-            self.cluster.nodes[node_id].drain = drain
-        self.cluster.release_all()
-        for job in self.jobs.values():
-            if job.status in HOLDING:
-                self.cluster.allocate(job.job_id, job.placement)
-
-    def add(self, job: JobRecord) -> JobRecord:
-        """A job that is new. Returns it as made after all others."""
-        created = creation_time(job.created_at, self._newest_creation)
-        job = replace(job, created_at=created, updated_at=max(job.updated_at, created))
-        self._newest_creation = created
-        self.jobs[job.job_id] = job
-        self.transition.before[job.job_id] = None
-        self.transition.changed.append(job)
-        return job
-
     def stamp(self, job: JobRecord) -> int:
-        """This moment, as a time of a job's: they never go back, though the clock may."""
+        """Return this moment, as a time of a job's: they never go back, though the clock may."""
         return max(self.now(), job.updated_at)
 
-    def change(self, job: JobRecord, **changes: Any) -> JobRecord:
-        """The job's next version, in the same state."""
-        self.transition.before.setdefault(job.job_id, job)
-        job = replace(job, updated_at=self.stamp(job), revision=job.revision + 1, **changes)
-        self.jobs[job.job_id] = job
-        self.transition.changed.append(job)
-        return job
+    def _created(self, job: JobRecord) -> JobRecord:
+        created = creation_time(job.created_at, self._newest_creation)
+        self._newest_creation = created
+        return replace(job, created_at=created, updated_at=max(job.updated_at, created))
 
-    def move(self, job: JobRecord, status: Status, message: str, **changes: Any) -> JobRecord:
-        """The job's next version, in another state. Raises IllegalMove."""
-        check_move(job.status, status)
-        if job.status in HOLDING and status not in HOLDING:
-            self.cluster.release(job.job_id, job.placement)
-            changes["placement"] = ()
-        if status in TERMINAL:
-            changes["ended_at"] = self.stamp(job)
-        job = self.change(job, status=status, message=message, **changes)
-        if status in TERMINAL:
-            del self.jobs[job.job_id]
-        return job
+    def _next(self, job: JobRecord, status: Status, changes: dict[str, Any]) -> JobRecord:
+        now = self.stamp(job)
+        if status is not job.status:
+            check_move(job.status, status)
+            if job.status in HOLDING and status not in HOLDING:
+                self.cluster.release(job.job_id, job.placement)
+                changes["placement"] = ()
+            elif job.status not in HOLDING and status in HOLDING:
+                self.cluster.allocate(job.job_id, changes["placement"])
+            if status in TERMINAL:
+                changes["ended_at"] = now
+        return replace(job, status=status, updated_at=now, revision=job.revision + 1, **changes)
 
-    def queue(self, job: JobRecord, message: str) -> None:
-        """The job waits for its turn."""
-        self.move(
-            job,
-            Status.QUEUED,
-            message,
-            queued_at=self.stamp(job),
-            stop_reason=StopReason.NONE,
-            stop_message="",
-            exit_code=None,
-        )
-
-    def queue_again(self, job: JobRecord, message: str) -> None:
-        """Queue a job whose run was broken off; it goes on from its newest checkpoint."""
-        if job.checkpoints:
-            job = self.change(job, resume_from=checkpoint_url(job, job.checkpoints[-1]))
-        self.queue(job, message)
-
-    def end(self, job: JobRecord, status: Status, message: str) -> None:
-        """The job has ended."""
-        self.move(job, status, message, stop_reason=StopReason.NONE, stop_message="")
-
-    def fail(self, job: JobRecord, reason: str, message: str = "Failed.") -> None:
-        """The job has failed. What was to be exported then waits for a retry."""
-        if job.status is Status.EXPORTING:
-            reason = f"{reason.rstrip('.')}. {EXPORTED_BY_RETRY}"
-            job = self.change(job, artefacts_of=job.artefacts_of or job.job_id)
-        self.move(
-            job,
-            Status.FAILED,
-            message,
-            error_message=reason,
-            stop_reason=StopReason.NONE,
-            stop_message="",
-        )
-
-    def fail_or_retry(self, job: JobRecord, reason: str) -> None:
-        """The job's run has failed for a transient reason."""
-        allowed = job.submission.training_config.max_retries
-        if job.retry_count >= allowed:
-            self.fail(job, reason)
-            return
-        count = job.retry_count + 1
-        job = self.change(job, retry_count=count)
-        self.queue_again(job, f"Retry {count} of {allowed}: {reason}")
-
-    def export(self, job: JobRecord) -> None:
-        """The job's process has done its work."""
-        job = self.move(job, Status.EXPORTING, "Writing artefacts to their destination.")
-        self.transition.instructions.append(Export(job))
-
-    def stop(self, job: JobRecord, stop_reason: StopReason, reason: str) -> None:
-        """Begin to stop a run; `outcomes` decides by the intent what becomes of the job."""
-        at_once = stop_reason in AT_ONCE
-        saves = not at_once and stop_reason is not StopReason.CANCEL
-        changes: dict[str, Any] = {"stop_reason": stop_reason, "stop_message": reason}
-        if saves and job.status is Status.TRAINING:
-            job = self.move(job, Status.CHECKPOINTING, LEAVING[stop_reason], **changes)
-        else:
-            job = self.change(job, message=LEAVING[stop_reason], **changes)
-        self.transition.instructions.append(Stop(job, at_once))
+    def _undo(self, recorded: Transition) -> None:
+        for job_id, job in recorded.before.items():
+            if job is None:
+                self._jobs.pop(job_id, None)
+            else:
+                self._jobs[job_id] = job
+        for node_id, drain in recorded.drained.items():
+            self.cluster.nodes[node_id].drain = drain
+        self.cluster.release_all()
+        for job in self._jobs.values():
+            if job.status in HOLDING:
+                self.cluster.allocate(job.job_id, job.placement)
 
     def validate(self) -> None:
         """Raise AssertionError unless what is taken is what the jobs hold."""

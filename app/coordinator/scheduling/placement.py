@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.states import HOLDING, WAITING, Status
+from app.coordinator.scheduling.job_changes import stop_run
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.transitions import Prepare
 
@@ -47,16 +48,15 @@ def place_waiting(table: JobTable) -> None:
             _make_room(table, job, kept)
             kept |= usable
             continue
-        cluster.allocate(job.job_id, placement)
         nodes = tuple(allocation.node_id for allocation in placement)
-        job = table.move(
+        job = table.transition(
             job,
             Status.SCHEDULING,
             f"Placed on {', '.join(nodes)}.",
             placement=placement,
             node_ids=nodes,
         )
-        table.transition.instructions.append(Prepare(job))
+        table.instruct(Prepare(job))
 
 
 def finds_room(table: JobTable, job: JobRecord, *, behind: Iterable[JobRecord]) -> bool:
@@ -116,10 +116,11 @@ def _make_room(table: JobTable, job: JobRecord, kept: set[str]) -> None:
     for other in _spared(trial, job, victims, kept):
         victims.remove(other)
     for other in victims:
-        table.stop(
+        stop_run(
+            table,
             other,
             StopReason.PREEMPT,
-            f"Preempted by a job of priority {job.priority}; it can be retried.",
+            f"Preempted by a job with priority {job.priority}. Retry the job to run it again.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What happens to jobs: a synchronous core that takes events and returns steps.
+"""What happens to jobs: a synchronous core that takes events and records transitions.
 
 It starts nothing and waits for nothing: a `Transition` says which jobs changed and
 what is to be done, and whoever drives it stores the changes first, then does
@@ -6,9 +6,10 @@ it. Times are in microseconds since 1970 and come from the clock that it is
 given; how long a run takes is measured by a stopwatch.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from app.coordinator.cluster.nodes import Cluster, NodeState
 from app.coordinator.errors import FailedPrecondition, NotFound
@@ -16,7 +17,15 @@ from app.coordinator.jobs.model import Checkpoint, JobRecord, Kind, Progress, St
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.jobs.times import Stopwatch
 from app.coordinator.scheduling.estimates import RunTimes, waits
-from app.coordinator.scheduling.job_table import LEAVING, JobTable
+from app.coordinator.scheduling.job_changes import (
+    STOPPING,
+    end_job,
+    export_job,
+    fail_job,
+    queue_job,
+    stop_run,
+)
+from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.outcomes import apply_run_result
 from app.coordinator.scheduling.placement import finds_room, place_waiting, waiting_in_order
 from app.coordinator.scheduling.transitions import Abandon, Launch, RunEnd, Transition
@@ -45,14 +54,14 @@ class Scheduler:
         self._closing = False
 
     @property
-    def jobs(self) -> dict[str, JobRecord]:
+    def jobs(self) -> Mapping[str, JobRecord]:
         """The jobs that have not ended, by id."""
         return self._table.jobs
 
     # Events
 
     def restore(self, jobs: Iterable[JobRecord]) -> dict[str, ValueError]:
-        """Take up what was stored; told once, before any event.
+        """Take up what was stored. Call once, before any event.
 
         Returns why jobs do not have their resources, by id: those must end.
         """
@@ -70,43 +79,47 @@ class Scheduler:
         ran = self._table.now() - job.run_started_at
         return replace(job, run_began=self._stopwatch.ago(ran))
 
-    def revert(self, transition: Transition) -> None:
-        """Undo the newest step, which could not be stored; its instructions are void."""
-        self._table.revert(transition)
+    @contextmanager
+    def changing(self) -> Iterator[Transition]:
+        """Record what the block changes, and undo all of it if the block raises.
 
-    def take_transition(self) -> Transition:
-        """What a change that failed midway has changed, to be reverted."""
-        return self._table.take_transition()
-
-    def stored(self, transition: Transition) -> None:
-        """The newest step was stored."""
-        for job in transition.ran:
+        Every event and every request needs such a block, and returns what it
+        has recorded so far. Raises RuntimeError within another block.
+        """
+        closing = self._closing
+        try:
+            with self._table.changing() as transition:
+                yield transition
+        except BaseException:
+            self._closing = closing
+            raise
+        for job in transition.ended_runs():
             self._run_times.add_seconds(job.queue_name, job.ran / _SECOND)
 
     def submit(self, job: JobRecord) -> Transition:
-        """A new job, PENDING. Waits for `not_before`, then queues."""
-        job = self._table.add(job)
+        """Add a new job, PENDING. It waits for `not_before`, then in the queue."""
+        job = self._table.transition(job)
         if job.not_before <= self._clock():
-            self._table.queue(job, "Waiting for its turn.")
+            queue_job(self._table, job, "Waiting in the queue.")
         return self._finish()
 
     def preparing(self, job_id: str) -> Transition:
-        """The job's directory is being set up."""
+        """Record that the job's directory is being set up."""
         job = self.jobs[job_id]
         nodes = ", ".join(job.node_ids)
-        self._table.move(job, Status.PREPARING, f"Fetching data and scripts for {nodes}.")
+        self._table.transition(job, Status.PREPARING, f"Fetching data and scripts for {nodes}.")
         return self._finish()
 
     def prepared(self, job_id: str) -> Transition:
-        """The job's directory is ready: a run begins, or an export of what another job made."""
+        """Begin a run, or an export of what another job made: the job's directory is ready."""
         job = self.jobs[job_id]
         if job.artefacts_of:
-            self._table.export(job)
+            export_job(self._table, job)
             return self._finish()
         now = self._table.stamp(job)
         status = Status.TRAINING if job.kind is Kind.TRAINING else Status.EVALUATING
         run = job.run_count + 1
-        job = self._table.move(
+        job = self._table.transition(
             job,
             status,
             f"Run {run} on {', '.join(job.node_ids)}.",
@@ -116,12 +129,12 @@ class Scheduler:
             run_began=self._stopwatch.now(),
             ran=0,
         )
-        self._table.transition.instructions.append(Launch(job))
+        self._table.instruct(Launch(job))
         return self._finish()
 
     def preparation_failed(self, job_id: str, reason: str) -> Transition:
-        """The job's directory could not be set up; `reason` is for the caller."""
-        self._table.fail(self.jobs[job_id], reason, "It could not be prepared.")
+        """Fail a job whose directory could not be set up; `reason` is for its owner."""
+        fail_job(self._table, self.jobs[job_id], reason, "Preparation failed.")
         return self._finish()
 
     def observed(
@@ -131,7 +144,7 @@ class Scheduler:
         progress: Progress | None = None,
         checkpoints: tuple[Checkpoint, ...] | None = None,
     ) -> Transition:
-        """What a run reported by itself."""
+        """Record what a run reported by itself."""
         job = self.jobs[job_id]
         changes: dict[str, Any] = {}
         if progress is not None and progress != job.progress:
@@ -140,64 +153,69 @@ class Scheduler:
             changes["checkpoints"] = checkpoints
             changes["checkpoint_count"] = len(checkpoints)
         if changes:
-            self._table.change(job, **changes)
-        return self._table.take_transition()
+            self._table.transition(job, **changes)
+        return self._table.recorded
 
     def short_of_memory(self, job_id: str, reason: str) -> Transition:
-        """The machine is short of memory, and this job's run has to go, unless it goes already."""
+        """End a run since the machine is short of memory, unless it is being stopped already."""
         job = self.jobs.get(job_id)
         if job is None or job.status not in RUNNING or job.stop_reason is not StopReason.NONE:
-            return Transition()
-        self._table.stop(job, StopReason.MEMORY, reason)
+            return self._table.recorded
+        stop_run(self._table, job, StopReason.MEMORY, reason)
         return self._finish()
 
     def run_ended(self, job_id: str, end: RunEnd) -> Transition:
-        """The run is over, its processes are gone and its log is complete."""
+        """Record how a run ended; its processes are gone and its log is complete."""
         job = self.jobs[job_id]
-        job = self._table.change(job, exit_code=end.exit_code, ran=self._ran(job))
-        self._table.transition.ran.append(job)
+        job = self._table.transition(job, exit_code=end.exit_code, ran=self._ran(job))
         apply_run_result(self._table, job, end)
         return self._finish()
 
     def exported(self, job_id: str, output_path: str) -> Transition:
-        """The artefacts are at `output_path`."""
-        job = self._table.change(self.jobs[job_id], output_path=output_path)
+        """Complete a job whose artefacts are at `output_path`."""
+        job = self._table.transition(self.jobs[job_id], output_path=output_path)
         if job.stop_reason is StopReason.CANCEL:
-            self._table.end(job, Status.CANCELLED, job.stop_message)
+            end_job(self._table, job, Status.CANCELLED, job.stop_message)
         else:
-            self._table.end(
-                job, Status.COMPLETED, f"Completed; its artefacts are at {output_path}."
+            end_job(
+                self._table,
+                job,
+                Status.COMPLETED,
+                f"Completed. The artefacts are at {output_path}.",
             )
         return self._finish()
 
     def export_failed(self, job_id: str, reason: str) -> Transition:
-        """The artefacts could not be brought to their destination."""
+        """Fail a job whose artefacts could not be exported."""
         job = self.jobs[job_id]
         if job.stop_reason is StopReason.CANCEL:
-            self._table.end(job, Status.CANCELLED, job.stop_message)
+            end_job(self._table, job, Status.CANCELLED, job.stop_message)
         else:
-            self._table.fail(job, reason)
+            fail_job(self._table, job, reason)
         return self._finish()
 
     def broken_off(self, job_id: str, reason: str) -> Transition:
-        """What was being done for the job failed, and nothing of it lives any more."""
+        """Fail a job for which something failed; nothing of it lives anymore."""
         job = self.jobs[job_id]
         if job.stop_reason is StopReason.CANCEL:
-            self._table.end(job, Status.CANCELLED, job.stop_message)
+            end_job(self._table, job, Status.CANCELLED, job.stop_message)
         else:
-            self._table.fail(job, reason)
+            fail_job(self._table, job, reason)
         return self._finish()
 
     def tick(self) -> Transition:
-        """Time has passed, see `next_tick`; and once after all that ran was found again."""
+        """Act on the time that has passed; once also after all that ran was found again."""
         now = self._clock()
         for job in list(self.jobs.values()):
             if job.status is Status.PENDING and job.not_before <= now:
-                self._table.queue(job, "Waiting for its turn.")
+                queue_job(self._table, job, "Waiting in the queue.")
             elif self._time_left(job) == 0:
                 limit = job.max_runtime // 1_000_000
-                self._table.stop(
-                    job, StopReason.TIMEOUT, f"It ran for its max_runtime_seconds of {limit}."
+                stop_run(
+                    self._table,
+                    job,
+                    StopReason.TIMEOUT,
+                    f"The job reached its max_runtime_seconds of {limit}.",
                 )
         return self._finish()
 
@@ -218,38 +236,38 @@ class Scheduler:
     # Requests
 
     def cancel(self, job_id: str, reason: str) -> Transition:
-        """End a job that has not ended. Asking twice is no error while it is being stopped."""
+        """Cancel a job. Asking again while it is being stopped changes nothing."""
         job = self.jobs[job_id]
         text = f"Cancelled by request: {reason}" if reason else "Cancelled by request."
         if job.stop_reason is StopReason.CANCEL:
-            return Transition()
+            return self._table.recorded
         if job.status in RUNNING:
-            self._table.stop(job, StopReason.CANCEL, text)
+            stop_run(self._table, job, StopReason.CANCEL, text)
         elif job.status is Status.EXPORTING:
-            self._table.change(job, stop_reason=StopReason.CANCEL, stop_message=text)
-            self._table.transition.instructions.append(Abandon(job_id))
+            self._table.transition(job, stop_reason=StopReason.CANCEL, stop_message=text)
+            self._table.instruct(Abandon(job_id))
         else:
             if job.status in HOLDING:
-                self._table.transition.instructions.append(Abandon(job_id))
-            self._table.end(job, Status.CANCELLED, text)
+                self._table.instruct(Abandon(job_id))
+            end_job(self._table, job, Status.CANCELLED, text)
         return self._finish()
 
     def pause(self, job_id: str, *, save_checkpoint: bool) -> Transition:
         """Stop a running job so that it can be resumed."""
         job = self.jobs[job_id]
         if job.stop_reason in (StopReason.PAUSE, StopReason.PAUSE_NOW):
-            return Transition()
+            return self._table.recorded
         if job.stop_reason is not StopReason.NONE:
             raise FailedPrecondition(
                 f"the job is {job.status.name} and cannot be paused:"
-                f" {LEAVING[job.stop_reason].lower()}"
+                f" {STOPPING[job.stop_reason].lower()}"
             )
         if job.status in RUNNING:
             stop_reason = StopReason.PAUSE if save_checkpoint else StopReason.PAUSE_NOW
-            self._table.stop(job, stop_reason, "Paused by request.")
+            stop_run(self._table, job, stop_reason, "Paused by request.")
         elif job.status in (Status.SCHEDULING, Status.PREPARING):
-            self._table.transition.instructions.append(Abandon(job_id))
-            self._table.move(job, Status.PAUSED, "Paused by request, before it ran.")
+            self._table.instruct(Abandon(job_id))
+            self._table.transition(job, Status.PAUSED, "Paused by request before it ran.")
         else:
             raise FailedPrecondition(
                 f"the job is {job.status.name}, and only a running job can be paused"
@@ -257,64 +275,71 @@ class Scheduler:
         return self._finish()
 
     def resume(self, job_id: str, *, checkpoint_id: str, resume_from: str) -> Transition:
-        """Queue a paused job again; `resume_from` is where it goes on, empty is afresh."""
+        """Queue a paused job again; an empty `resume_from` starts from the beginning."""
         job = self.jobs[job_id]
         if job.status is not Status.PAUSED:
             raise FailedPrecondition(
                 f"the job is {job.status.name}, and only a PAUSED job can be resumed"
             )
-        where = f"from checkpoint {checkpoint_id}" if checkpoint_id else "afresh"
-        job = self._table.change(job, resume_from=resume_from)
-        self._table.queue(job, f"Waiting to go on {where}.")
+        where = (
+            f"resume from checkpoint {checkpoint_id}"
+            if checkpoint_id
+            else "start from the beginning"
+        )
+        job = self._table.transition(job, resume_from=resume_from)
+        queue_job(self._table, job, f"Waiting in the queue to {where}.")
         return self._finish()
 
     def drain(self, node_id: str, *, force: bool, reason: str) -> Transition:
-        """Take no new jobs on a node; with `force`, stop those that run there."""
+        """Place no more jobs on a node; with `force`, stop those that run there."""
         node = self._node(node_id)
-        self._table.transition.drained[node_id] = node.drain
-        node.drain = reason
+        self._table.set_drain(node_id, reason)
         for job_id in sorted(node.job_ids):
             job = self.jobs[job_id]
             if job.status in (Status.SCHEDULING, Status.PREPARING):
-                self._table.transition.instructions.append(Abandon(job_id))
-                self._table.queue(job, f"Node {node_id} is being drained; waiting for another.")
+                self._table.instruct(Abandon(job_id))
+                queue_job(
+                    self._table, job, f"Node {node_id} is being drained. Waiting for another node."
+                )
             elif force and job.status in RUNNING and job.stop_reason is StopReason.NONE:
                 because = f" ({reason})" if reason else ""
-                self._table.stop(
-                    job, StopReason.EVICT, f"Aborted: node {node_id} was drained by force{because}."
+                stop_run(
+                    self._table,
+                    job,
+                    StopReason.EVICT,
+                    f"Stopped because node {node_id} was drained by force{because}.",
                 )
         return self._finish()
 
     def enable(self, node_id: str) -> Transition:
-        """Take jobs on a node again."""
-        node = self._node(node_id)
-        self._table.transition.drained[node_id] = node.drain
-        node.drain = None
+        """Place jobs on a node again."""
+        self._node(node_id)
+        self._table.set_drain(node_id, None)
         return self._finish()
 
     def close(self) -> Transition:
-        """The coordinator stops: every run is asked to leave, and goes on at the next start."""
+        """Stop every run, to resume at the coordinator's next start; place no more jobs."""
         self._closing = True
         for job in list(self.jobs.values()):
             if job.status in (Status.SCHEDULING, Status.PREPARING):
-                self._table.transition.instructions.append(Abandon(job.job_id))
-                self._table.queue(job, "Waiting for the coordinator to be back.")
+                self._table.instruct(Abandon(job.job_id))
+                queue_job(self._table, job, "Will be scheduled when the coordinator restarts.")
             elif job.status in RUNNING and job.stop_reason is StopReason.NONE:
-                self._table.stop(job, StopReason.REQUEUE, "The coordinator stops.")
+                stop_run(self._table, job, StopReason.REQUEUE, "The coordinator is shutting down.")
         return self._finish()
 
     # Reading
 
     def queue(self) -> list[JobRecord]:
-        """The jobs that wait, of all tenants, in the order in which they are placed."""
+        """Return the waiting jobs of all tenants in the order in which they are placed."""
         return waiting_in_order(self._table)
 
     def waits(self) -> dict[str, int]:
-        """Seconds until each waiting job is expected to start, by job id."""
+        """Return the seconds until each waiting job is expected to start, by job id."""
         return self._play(self.queue())
 
     def wait_of_newcomer(self, job: JobRecord) -> int:
-        """Seconds until a job would be expected to start if it were submitted now."""
+        """Return the seconds until a job would start if it were submitted now."""
         ahead = [other for other in self.queue() if other.priority >= job.priority]
         if finds_room(self._table, job, behind=ahead):
             return 0
@@ -342,10 +367,14 @@ class Scheduler:
     def _node(self, node_id: str) -> NodeState:
         node = self.cluster.nodes.get(node_id)
         if node is None:
-            raise NotFound(f"there is no node {node_id[:128]!r}")
+            raise NotFound(f"node {node_id[:128]!r} does not exist")
         return node
 
     def _finish(self) -> Transition:
         if not self._closing:
             place_waiting(self._table)
-        return self._table.take_transition()
+        return self._table.recorded
+
+
+#: Something that happened to a job, as a call of the scheduler's.
+SchedulerEvent: TypeAlias = Callable[[Scheduler], Transition]

@@ -1,44 +1,65 @@
-"""What an event leads to: the jobs that it changed, and what is to be done."""
+"""What a change of jobs leads to: their next versions, and what is to be done."""
 
 from dataclasses import dataclass, field
 
 from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.states import RUNNING
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Set up the job's directory, then tell `preparing` and `prepared`."""
+    """Set up the job's directory, then report `preparing` and `prepared`."""
 
     job: JobRecord
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.job.job_id
 
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Give up preparing, of which nothing more is told, or exporting, of which the end is."""
+    """Cancel preparing, whose end is then not reported, or exporting, whose end is."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Start the run `job.run_count`, and tell `run_ended` when it is over."""
+    """Start the run `job.run_count`, and report `run_ended`."""
 
     job: JobRecord
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.job.job_id
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ask the run to save a checkpoint and leave; `at_once` kills it instead."""
+    """Ask the run to save a checkpoint and exit; `at_once` kills it instead."""
 
     job: JobRecord
     at_once: bool
 
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.job.job_id
+
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Bring the artefacts to their destination, then tell `exported`."""
+    """Export the artefacts to their destination, then report `exported` or `export_failed`."""
 
     job: JobRecord
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.job.job_id
 
 
 Instruction = Prepare | Abandon | Launch | Stop | Export
@@ -46,7 +67,7 @@ Instruction = Prepare | Abandon | Launch | Stop | Export
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a run was over."""
+    """How a run ended."""
 
     #: Of the training process, as the engine reports it; None if unknown.
     exit_code: int | None
@@ -64,17 +85,27 @@ class RunEnd:
 
 @dataclass(slots=True)
 class Transition:
-    """What one event led to. `changed` has every version of a job, in order."""
+    """What one change led to. Recorded by the job table."""
 
+    #: Every version of a job, in order.
     changed: list[JobRecord] = field(default_factory=list)
     #: What the changed jobs were before; None for one that is new.
     before: dict[str, JobRecord | None] = field(default_factory=dict)
     #: Nodes whose drain changed, with what it was before.
     drained: dict[str, str | None] = field(default_factory=dict)
     instructions: list[Instruction] = field(default_factory=list)
-    #: Jobs whose run is over, as they were then.
-    ran: list[JobRecord] = field(default_factory=list)
 
     def newest(self) -> dict[str, JobRecord]:
-        """The last version of each job that changed."""
+        """Return the last version of each job that changed."""
         return {job.job_id: job for job in self.changed}
+
+    def ended_runs(self) -> list[JobRecord]:
+        """Return the jobs whose run has ended."""
+        newest = self.newest()
+        return [
+            newest[job_id]
+            for job_id, before in self.before.items()
+            if before is not None
+            and before.status in RUNNING
+            and newest[job_id].status not in RUNNING
+        ]

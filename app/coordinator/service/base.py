@@ -20,9 +20,10 @@ from app.coordinator.errors import (
     NotFound,
     Overloaded,
 )
+from app.coordinator.execution.changes import Change, T
 from app.coordinator.execution.controller import Controller
 from app.coordinator.execution.workspace import Workspace
-from app.coordinator.failures import is_passing
+from app.coordinator.failures import is_passing, reason_of
 from app.coordinator.identity.access import Access
 from app.coordinator.identity.peer import Peer
 from app.coordinator.identity.tokens import Admission
@@ -32,6 +33,7 @@ from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import TERMINAL, WAITING
 from app.coordinator.jobs.store import Store, UsedKey, digest_of
 from app.coordinator.logs.damage_log import DamageLog
+from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.submission.tenancy import Tenancy
 from app.shortening import quoted
@@ -147,6 +149,10 @@ class Calls:
                 scoped = _scoped(key, job.user_id, request)
                 self._store.save_key(job.tenant_id, scoped, used, now=now, since=now - _KEY_LIFE)
 
+        def submit(scheduler: Scheduler) -> tuple[Transition, JobRecord]:
+            transition = scheduler.submit(job)
+            return transition, transition.newest()[job.job_id]
+
         try:
             self._parts.workspace.create(job.job_id)
             # Before the job is there: it may begin at once. The next start removes what is kept
@@ -155,13 +161,13 @@ class Calls:
         except OSError as error:
             raise Overloaded(f"the job's directory cannot be made: {error.strerror}") from None
         try:
-            self._apply(lambda: self._scheduler.submit(job), also=also)
+            taken_up = self._apply(submit, also=also)
         except Overloaded:
             with suppress(OSError):
                 self._parts.secrets.forget(job.job_id)
             raise
         self._parts.tenancy.accepted(job.tenant_id)
-        return self._scheduler.jobs[job.job_id]
+        return taken_up
 
     def _wait_of(self, job: JobRecord) -> int:
         """Seconds until a job is expected to start; 0 if it waits for nothing."""
@@ -173,16 +179,26 @@ class Calls:
             log.error("wait_not_estimated", job_id=job.job_id, exc_info=error)
             return 0
 
-    def _apply(
-        self, change: Callable[[], Transition], *, also: Callable[[], None] | None = None
-    ) -> None:
-        """Change jobs by a call of the scheduler's. Raises Overloaded, and what that call does."""
+    def _apply(self, change: Change[T], *, also: Callable[[], None] | None = None) -> T:
+        """Change jobs. Raises Overloaded, and what the change does."""
         try:
-            self._controller.apply(change, also=also)
+            return self._controller.apply(change, also=also)
         except Exception as error:
             if not is_passing(error):
                 raise
-            raise Overloaded(f"the coordinator cannot store it: {error}") from None
+            raise Overloaded(
+                f"the coordinator cannot store the change: {reason_of(error)}; try again later"
+            ) from None
+
+    def _change(self, job: JobRecord, request: Callable[[Scheduler], Transition]) -> JobRecord:
+        """Apply a request about one job, and return the job as it is then. Raises Overloaded, and
+        what the request does."""
+
+        def change(scheduler: Scheduler) -> tuple[Transition, JobRecord]:
+            transition = request(scheduler)
+            return transition, transition.newest().get(job.job_id, job)
+
+        return self._apply(change)
 
 
 def _scoped(key: str, user_id: str, request: Message) -> str:

@@ -72,9 +72,11 @@ class ClusterCalls(Calls):
     ) -> cluster_pb2.Node:
         """See the contract."""
         peer = peer_of(context)
+        reason = request.reason[:1000]
         self._apply(
-            lambda: self._scheduler.drain(
-                request.node_id, force=request.force, reason=request.reason[:1000]
+            lambda scheduler: (
+                scheduler.drain(request.node_id, force=request.force, reason=reason),
+                None,
             )
         )
         _record(Action.NODE_DRAIN, peer, request.node_id)
@@ -85,7 +87,7 @@ class ClusterCalls(Calls):
     ) -> cluster_pb2.Node:
         """See the contract."""
         peer = peer_of(context)
-        self._apply(lambda: self._scheduler.enable(request.node_id))
+        self._apply(lambda scheduler: (scheduler.enable(request.node_id), None))
         _record(Action.NODE_ENABLE, peer, request.node_id)
         return self._node_message(peer, request.node_id)
 

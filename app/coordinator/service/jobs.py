@@ -90,17 +90,19 @@ class JobCalls(Calls):
         """See the contract."""
         peer = peer_of(context)
         job = self._unended(peer, request.job_id, "cancelled")
-        self._apply(lambda: self._scheduler.cancel(job.job_id, request.reason[:1000]))
-        return job_message(self._job(peer, job.job_id))
+        reason = request.reason[:1000]
+        job = self._change(job, lambda scheduler: scheduler.cancel(request.job_id, reason))
+        return job_message(job)
 
     async def PauseJob(self, request: jobs_pb2.PauseJobRequest, context: Context) -> jobs_pb2.Job:
         """See the contract."""
         peer = peer_of(context)
         job = self._unended(peer, request.job_id, "paused")
-        self._apply(
-            lambda: self._scheduler.pause(job.job_id, save_checkpoint=request.save_checkpoint)
+        saves = request.save_checkpoint
+        job = self._change(
+            job, lambda scheduler: scheduler.pause(request.job_id, save_checkpoint=saves)
         )
-        return job_message(self._job(peer, job.job_id))
+        return job_message(job)
 
     async def ResumeJob(self, request: jobs_pb2.ResumeJobRequest, context: Context) -> jobs_pb2.Job:
         """See the contract."""
@@ -112,12 +114,13 @@ class JobCalls(Calls):
         resume_from = job.resume_from
         if checkpoint_id:
             resume_from = self._checkpoint_url(job, checkpoint_id)
-        self._apply(
-            lambda: self._scheduler.resume(
-                job.job_id, checkpoint_id=checkpoint_id, resume_from=resume_from
-            )
+        job = self._change(
+            job,
+            lambda scheduler: scheduler.resume(
+                request.job_id, checkpoint_id=checkpoint_id, resume_from=resume_from
+            ),
         )
-        return job_message(self._job(peer, job.job_id))
+        return job_message(job)
 
     async def RetryJob(self, request: jobs_pb2.RetryJobRequest, context: Context) -> jobs_pb2.Job:
         """See the contract."""
