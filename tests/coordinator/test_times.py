@@ -17,8 +17,8 @@ from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.store import Store
 from app.coordinator.jobs.times import MOST_AHEAD, Moment, Stopwatch, creation_time
 from app.coordinator.scheduling.estimates import RunTimes
-from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.scheduling.transitions import RunEnd
+from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
+from app.coordinator.scheduling.transitions import RunEnd, Transition
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 SECOND = 1_000_000
@@ -57,14 +57,19 @@ class Machine:
         return replace(job, **changes)
 
     def submit(self, job_id: str) -> JobRecord:
-        self.scheduler.submit(self.record(job_id))
+        self.apply(lambda scheduler: scheduler.submit(self.record(job_id)))
         return self.scheduler.jobs[job_id]
 
     def begin(self, job_id: str) -> JobRecord:
         self.submit(job_id)
-        self.scheduler.preparing(job_id)
-        self.scheduler.prepared(job_id)
+        self.apply(lambda scheduler: scheduler.preparing(job_id))
+        self.apply(lambda scheduler: scheduler.prepared(job_id))
         return self.scheduler.jobs[job_id]
+
+    def apply(self, event: SchedulerEvent) -> Transition:
+        with self.scheduler.changing() as transition:
+            event(self.scheduler)
+        return transition
 
     def passes(self, micros: int) -> None:
         self.now += micros
@@ -76,15 +81,15 @@ def test_a_clock_that_is_set_neither_ends_a_run_nor_keeps_it(step: int) -> None:
     machine = Machine()
     machine.begin("a")
     machine.now += step
-    machine.scheduler.tick()
+    machine.apply(Scheduler.tick)
     assert machine.scheduler.jobs["a"].status is Status.TRAINING
     assert machine.scheduler.next_tick() == 600 * SECOND
     machine.passes(599 * SECOND)
-    machine.scheduler.tick()
+    machine.apply(Scheduler.tick)
     assert machine.scheduler.jobs["a"].status is Status.TRAINING
     machine.passes(SECOND)
     assert machine.scheduler.next_tick() == 0
-    machine.scheduler.tick()
+    machine.apply(Scheduler.tick)
     assert "max_runtime_seconds of 600" in machine.scheduler.jobs["a"].stop_message
 
 
@@ -97,8 +102,7 @@ def test_run_times_are_what_passed(step: int) -> None:
     machine.submit("b")
     # Seen by nobody, its limit is what is expected of it.
     assert machine.scheduler.waits() == {"b": 540}
-    transition = machine.scheduler.run_ended("a", RunEnd(exit_code=0))
-    machine.scheduler.stored(transition)
+    transition = machine.apply(lambda scheduler: scheduler.run_ended("a", RunEnd(exit_code=0)))
     (ended,) = (job for job in transition.changed[-1:] if job.job_id == "a")
     assert ended.ran == 60 * SECOND
     assert machine.run_times.expected(machine.scheduler.jobs["b"]) == 60
