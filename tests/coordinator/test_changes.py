@@ -58,6 +58,16 @@ class Faults:
             raise self._error
         self._left -= 1
 
+    def none_within(self, owner: Any, name: str) -> None:
+        """Make what recovers from a failure no place."""
+        call = getattr(owner, name)
+
+        def wrapped(*given: Any) -> Any:
+            self._left = None
+            return call(*given)
+
+        setattr(owner, name, wrapped)
+
     def around(self, owner: Any, name: str) -> None:
         """Make places before and behind each call of a method."""
         call = getattr(owner, name)
@@ -125,6 +135,7 @@ class Machine:
         )
         for name in ("transition", "instruct", "set_drain"):
             self.faults.around(self.scheduler._table, name)
+        self.faults.none_within(self.scheduler._table, "_undo")
         for name in ("allocate", "release"):
             self.faults.around(self.cluster, name)
         self.store._db = FaultyDatabase(self.store._db, self.faults)  # type: ignore[assignment]
