@@ -8,6 +8,7 @@ from aiohttp import web
 
 from app.api.content import read_content
 from app.errors import MALFORMED_REQUEST, UNSUPPORTED_MEDIA_TYPE, ApiError
+from app.shortening import shortened
 
 JsonObject = dict[str, Any]
 
@@ -109,6 +110,6 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> JsonObject:
         names: set[str] = set()
         for name, _ in pairs:
             if name in names:
-                raise _Doubled(name[:100])
+                raise _Doubled(shortened(name, 100))
             names.add(name)
     return found

@@ -31,6 +31,7 @@ from app.errors import (
 )
 from app.scaikey import api_keys
 from app.scaikey.http import AnswerTooLong, read_bounded, reason
+from app.shortening import quoted
 from app.tasks.single_flight import SingleFlight
 
 log = structlog.get_logger()
@@ -242,7 +243,7 @@ class TokenExchange(Exchange):
                 TOKEN_EXCHANGE_INVALID, "invalid", audience, f"status {status}, no RFC 6749 error"
             )
         # What ScaiKey says of the error is for developers, and may hold anything.
-        problem = f"status {status}, {code[:64]!r}"
+        problem = f"status {status}, {quoted(code)}"
         if code in _SUBJECT_REFUSED:
             return self._failure(AUTH_TOKEN_INVALID, "subject_refused", audience, problem)
         return self._failure(TOKEN_EXCHANGE_REFUSED, "refused", audience, problem)

@@ -27,6 +27,7 @@ from app.caller import Caller
 from app.errors import AUTH_UNAVAILABLE, ApiError
 from app.scaikey.jwks import KeySetCache, KeysUnavailable
 from app.scaikey.permissions import granted
+from app.shortening import shortened
 
 log = structlog.get_logger()
 
@@ -169,4 +170,4 @@ def _credential_id(token: str, claims: Mapping[str, Any]) -> str:
 
 def _shown(value: object) -> str:
     """Show what a stranger sent, within bounds."""
-    return repr(value)[:100]
+    return shortened(repr(value), 100)

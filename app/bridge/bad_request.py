@@ -11,6 +11,7 @@ from app.bridge.sanitise import presentable
 from app.bridge.sent import Sent
 from app.credentials import Masker
 from app.errors import FieldProblem
+from app.shortening import CUT
 from generated.mindcoordinator.v1.errors_pb2 import BadRequest, StatusDetails
 
 _KEY: Final = "grpc-status-details-bin"
@@ -53,8 +54,10 @@ def _violations(error: grpc.aio.AioRpcError) -> Iterator[BadRequest.FieldViolati
             found = [BadRequest.FromString(e.value) for e in details if e.type_url.endswith(_TYPE)]
         except DecodeError:
             continue
-        for bad_request in found:
-            yield from bad_request.field_violations[:_MAX_PROBLEMS]
+        violations = [each for bad_request in found for each in bad_request.field_violations]
+        yield from violations[:_MAX_PROBLEMS]
+        if (more := len(violations) - _MAX_PROBLEMS) > 0:
+            yield BadRequest.FieldViolation(description=f"{CUT} and {more} more")
         return
 
 

@@ -24,6 +24,7 @@ from app.cache.write_buffer import (
     time_of,
 )
 from app.database.errors import DatabaseError
+from app.shortening import shortened
 from app.tasks.backoff import Backoff
 from app.telemetry.metrics import Metrics
 
@@ -192,7 +193,7 @@ class JobWriter:
             copy.status,
             copy.status_at,
             _text(job["message"]),
-            _text(job["name"])[:_MAX_NAME],
+            shortened(_text(job["name"]), _MAX_NAME),
             job.get("training_config", {}).get("priority", 0),
             job.get("resource_config", {}).get("gpu_count", 0),
             time_of(job.get("created_at")) or copy.updated_at,

@@ -5,6 +5,8 @@ import os
 import secrets
 from typing import Final
 
+from app.shortening import shortened
+
 #: Characters that `printable` keeps of a name; the rest is cut.
 _SHOWN: Final = 512
 
@@ -39,7 +41,7 @@ def printable(name: str) -> str:
             each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
             for each in text
         )
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return shortened(text, _SHOWN)
 
 
 def is_utf8(name: str) -> bool:

@@ -25,6 +25,7 @@ from app.issuer.keys import SigningKeys
 from app.issuer.settings import IssuerSettings
 from app.issuer.tokens import AUDIENCES, Minted, Subject, SubjectRefused, TokenMint
 from app.scaikey import api_keys
+from app.shortening import quoted
 from app.telemetry import logs
 from app.telemetry.settings import TelemetrySettings
 from app.telemetry.startup import log_unknown
@@ -214,7 +215,7 @@ async def _form(request: web.Request) -> Mapping[str, str]:
         raise OAuthError("invalid_request", "The body is malformed.") from None
     for name in form:
         if len(form.getall(name)) > 1 and name != "audience":
-            raise OAuthError("invalid_request", f"{name[:64]!r} is given more than once.")
+            raise OAuthError("invalid_request", f"{quoted(name)} is given more than once.")
     if form.get("grant_type") != GRANT_TYPE:
         raise OAuthError("unsupported_grant_type", f"grant_type must be {GRANT_TYPE}.")
     if form.get("requested_token_type", JWT_TYPE) not in (JWT_TYPE, ACCESS_TYPE):

@@ -27,6 +27,7 @@ from opentelemetry.trace import SpanKind as OtelSpanKind
 from typing_extensions import override
 
 from app import __version__
+from app.shortening import quoted
 from app.telemetry.trace_context import TraceContext
 from app.telemetry.tracing import Attributes, Span, SpanKind, Tracer
 
@@ -131,7 +132,7 @@ def _protocol(environ: Mapping[str, str]) -> str:
         name = "OTEL_EXPORTER_OTLP_PROTOCOL"
     protocol = environ.get(name, "").strip() or _HTTP
     if protocol not in (_HTTP, _GRPC):
-        raise ValueError(f"{name}={protocol[:64]!r} is neither {_HTTP} nor {_GRPC}")
+        raise ValueError(f"{name}={quoted(protocol)} is neither {_HTTP} nor {_GRPC}")
     return protocol
 
 

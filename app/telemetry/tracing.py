@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 import structlog
 from typing_extensions import override
 
+from app.shortening import shortened
 from app.telemetry.trace_context import TraceContext
 
 log = structlog.get_logger()
@@ -136,7 +137,7 @@ def _is_configured(environ: Mapping[str, str]) -> bool:
         if exporter not in ("otlp", "none"):
             log.warning(
                 "tracing_unavailable",
-                reason=f"OTEL_TRACES_EXPORTER={exporter[:64]} is not supported",
+                reason=f"OTEL_TRACES_EXPORTER={shortened(exporter, 64)} is not supported",
                 advice="Use otlp or none.",
             )
         return exporter == "otlp"

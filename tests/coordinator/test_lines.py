@@ -231,3 +231,11 @@ def test_fields_of_structured_lines_show_no_credential_however_it_is_escaped() -
     line = parse_line(CONCEAL(raw), default=INFO, conceal=CONCEAL)
     assert line.message == "m ***"
     assert line.fields == {"a": "x" * 1010 + "***", "b": '["***"]', "k***": "1"}
+
+
+def test_fields_that_are_too_long_or_too_many_end_in_a_mark() -> None:
+    fields = {f"f{at}": at for at in range(70)} | {"f0": "x" * 5_000}
+    raw = json.dumps({"level": "INFO", "message": "m", **fields}).encode()
+    line = parse_line(raw, default=LogLevel.LOG_LEVEL_ERROR)
+    assert line.fields["f0"] == "x" * 1023 + "…"
+    assert line.fields["…"] == "6 more fields are left out"

@@ -25,6 +25,7 @@ from app.coordinator.failures import is_passing
 from app.coordinator.identity.access import Access
 from app.files.beneath import LeadsOut, OpenedPath, open_beneath, reach_beneath
 from app.files.directory import Directory, NotARegularFile
+from app.shortening import quoted
 
 SCHEME: Final = "scaidrive://"
 ATLAS_SCHEME: Final = "scaiatlas://"
@@ -326,4 +327,4 @@ def _parts(url: str, path: str, problem: str) -> tuple[str, ...]:
 
 def shown(url: str) -> str:
     """A caller's text as it can be repeated."""
-    return url if len(url) <= 512 and url.isprintable() else repr(url[:512])
+    return url if len(url) <= 512 and url.isprintable() else quoted(url, 512)

@@ -25,6 +25,7 @@ from app.coordinator.data.unpacking import (
     Unpacked,
     unpacked_limit,
 )
+from app.shortening import shortened
 
 _PARQUET_ROWS: Final = 4096
 
@@ -246,9 +247,8 @@ def _parquet(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
         problem = str(error)
     else:
         return
-    raise BadData(
-        f"behind record {tally.records}: it is not Parquet ({' '.join(problem.split())[:300]})"
-    )
+    said = shortened(" ".join(problem.split()), 300)
+    raise BadData(f"behind record {tally.records}: it is not Parquet ({said})")
 
 
 READERS: Final[Mapping[str, Callable[[IO[bytes], Sequence[str], Tally], None]]] = {

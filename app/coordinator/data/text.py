@@ -3,6 +3,8 @@
 import io
 from typing import IO, Any, Final
 
+from app.shortening import quoted
+
 #: The longest record that is read, in bytes.
 MAX_RECORD: Final = 64 * 1024 * 1024
 #: What is read at once, in bytes.
@@ -24,7 +26,7 @@ class BadData(Exception):
 
 def shown_name(name: str) -> str:
     """A caller's or a file's name as a message repeats it: quoted, and not too long."""
-    return repr(name[:64])
+    return quoted(name)
 
 
 def begin(file: IO[bytes]) -> bytes:

@@ -9,6 +9,7 @@ from app.coordinator.data.drive import BadUrl, Drive, DriveFileSystem, shown
 from app.coordinator.data.readers import READERS, Tally, format_of, read
 from app.coordinator.data.text import BadData
 from app.coordinator.identity.access import Access
+from app.shortening import quoted, shortened
 
 #: What a size or a count can be in the contract (int64): holes in files make sizes of any sum.
 _MOST: Final = 2**63 - 1
@@ -41,7 +42,7 @@ def examine(
         found = data_files(files, url)
     except BadUrl as error:
         return Finding(
-            accessible=False, format=format_name[:32], error_message=in_words(str(error))
+            accessible=False, format=shortened(format_name, 32), error_message=in_words(str(error))
         )
     size = sum(file.size_bytes for file in found)
     tally = Tally()
@@ -53,7 +54,7 @@ def examine(
             raise BadData("the directory has no files")
         known = known or _format(found)
         if known not in READERS:
-            raise BadData(f"format {known[:32]!r} is not one of {', '.join(READERS)}")
+            raise BadData(f"format {quoted(known, 32)} is not one of {', '.join(READERS)}")
         for file in found:
             _read(files, file, known, columns, tally)
         if not tally.records:
@@ -63,13 +64,17 @@ def examine(
     except BadUrl as error:
         accessible, problem = False, str(error)
     return Finding(
-        accessible, min(size, _MOST), min(tally.records, _MOST), known[:32], in_words(problem)
+        accessible,
+        min(size, _MOST),
+        min(tally.records, _MOST),
+        shortened(known, 32),
+        in_words(problem),
     )
 
 
 def in_words(problem: str) -> str:
     """A problem as it can be told: of bounded length, in UTF-8 whatever a name in it is."""
-    return problem.encode(errors="backslashreplace").decode()[:_MAX_MESSAGE]
+    return shortened(problem.encode(errors="backslashreplace").decode(), _MAX_MESSAGE)
 
 
 def _read(

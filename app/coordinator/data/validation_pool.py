@@ -22,6 +22,7 @@ from app.coordinator.data.validation import Finding
 from app.coordinator.errors import FailedPrecondition, Overloaded
 from app.coordinator.identity.access import Access
 from app.coordinator.workers.rules import Rules, command
+from app.shortening import shortened
 
 #: The module of a worker that checks data.
 WORKER: Final = "app.coordinator.data.validation_worker"
@@ -265,7 +266,9 @@ def _part(ends: float | None, *, left: int, alone: bool) -> float:
 
 
 def _bad(question: Question, problem: str) -> Finding:
-    return Finding(accessible=True, format=question.format_name[:32], error_message=problem)
+    return Finding(
+        accessible=True, format=shortened(question.format_name, 32), error_message=problem
+    )
 
 
 def _has_pyarrow() -> bool:

@@ -19,6 +19,7 @@ from app.coordinator.data.drive import Drive
 from app.coordinator.data.unpacking import NoReader
 from app.coordinator.data.validation import Finding, examine, in_words
 from app.coordinator.identity.access import Access
+from app.shortening import shortened
 
 
 def work() -> int:
@@ -68,7 +69,9 @@ def _finding(drive: Drive, access: Access, source: dict[str, Any]) -> Finding:
 
 def _bad(source: dict[str, Any], problem: str) -> Finding:
     return Finding(
-        accessible=True, format=source["format_name"][:32], error_message=in_words(problem)
+        accessible=True,
+        format=shortened(source["format_name"], 32),
+        error_message=in_words(problem),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from app.coordinator.jobs.model import MAX_COUNT
 from app.coordinator.storage.untrusted_json import TOO_LARGE, is_number, parse, shown_text
 from app.files.directory import Directory
+from app.shortening import shortened
 from generated.mindcoordinator.v1.evaluations_pb2 import Benchmark, BenchmarkResult
 
 _MAX_FILE: Final = 4 * 1024 * 1024
@@ -53,7 +54,7 @@ def _result(benchmark: Benchmark, result: Any) -> BenchmarkResult:
     error = result.get("error_message")
     if isinstance(error, str):
         # It may have several lines.
-        text = error[:_MAX_ERROR].encode("utf-8", "replace").decode()
+        text = shortened(error.encode("utf-8", "replace").decode(), _MAX_ERROR)
         told.error_message = text.replace("\0", "")
     told.num_samples = int(_number(result.get("num_samples"), most=MAX_COUNT))
     told.duration_seconds = _number(result.get("duration_seconds"), most=MAX_COUNT)

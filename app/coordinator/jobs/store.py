@@ -29,6 +29,7 @@ from app.coordinator.jobs.model import Checkpoint, JobRecord
 from app.coordinator.jobs.rows import failed_record_of, record_of, values_of
 from app.coordinator.jobs.states import RETRYABLE, TERMINAL, Status
 from app.coordinator.jobs.store_steps import bring_up
+from app.shortening import shortened
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -165,7 +166,11 @@ class Store:
             try:
                 self._record_of(row)
             except Exception as error:  # whatever is in the row
-                log.error("job_not_readable", job_id=row["job_id"], row=repr(tuple(row))[:10_000])
+                log.error(
+                    "job_not_readable",
+                    job_id=row["job_id"],
+                    row=shortened(repr(tuple(row)), 10_000),
+                )
                 log.error("job_not_readable", job_id=row["job_id"], exc_info=error)
                 self._replace(failed_record_of(row, reason, now))
                 failed.append(row["job_id"])

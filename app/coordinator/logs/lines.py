@@ -12,6 +12,7 @@ from app.coordinator.logs.json_level import JsonLevel
 from app.coordinator.logs.levels import LEVELS, level_of
 from app.coordinator.logs.log import MAX_MESSAGE
 from app.coordinator.storage.untrusted_json import is_deep
+from app.shortening import CUT, shortened
 from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 #: Seconds between two states of a progress bar that are kept, and between two pieces of a line.
@@ -117,9 +118,11 @@ def _structured(raw: bytes, conceal: Concealer) -> Line | None:
         return conceal(text.encode()).decode()
 
     fields = {
-        shown(key)[:_MAX_FIELD]: shown(_field_text(item))[:_MAX_FIELD]
+        shortened(shown(key), _MAX_FIELD): shortened(shown(_field_text(item)), _MAX_FIELD)
         for key, item in list(value.items())[:_MAX_FIELDS]
     }
+    if len(value) > _MAX_FIELDS:
+        fields[CUT] = f"{len(value) - _MAX_FIELDS} more fields are left out"
     return Line(known, shown(message), int(rank), fields)
 
 

@@ -29,6 +29,7 @@ from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.outcomes import apply_run_result
 from app.coordinator.scheduling.placement import finds_room, place_waiting, waiting_in_order
 from app.coordinator.scheduling.transitions import Abandon, Launch, RunEnd, Transition
+from app.shortening import quoted
 
 _SECOND: Final = 1_000_000
 
@@ -367,7 +368,7 @@ class Scheduler:
     def _node(self, node_id: str) -> NodeState:
         node = self.cluster.nodes.get(node_id)
         if node is None:
-            raise NotFound(f"node {node_id[:128]!r} does not exist")
+            raise NotFound(f"node {quoted(node_id, 128)} does not exist")
         return node
 
     def _finish(self) -> Transition:

@@ -12,6 +12,7 @@ from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.states import HOLDING, WAITING
 from app.coordinator.service.base import Calls, page_size
 from app.coordinator.service.interceptor import Context, peer_of
+from app.shortening import shortened
 from app.telemetry.audit import Action, Actor, Identity, Target, record
 from generated.mindcoordinator.v1 import cluster_pb2, jobs_pb2, queue_pb2
 
@@ -72,7 +73,7 @@ class ClusterCalls(Calls):
     ) -> cluster_pb2.Node:
         """See the contract."""
         peer = peer_of(context)
-        reason = request.reason[:1000]
+        reason = shortened(request.reason, 1000)
         self._apply(
             lambda scheduler: (
                 scheduler.drain(request.node_id, force=request.force, reason=reason),

@@ -15,6 +15,7 @@ from app.coordinator.jobs.states import RETRYABLE, Status
 from app.coordinator.service.base import Calls, page_size
 from app.coordinator.service.interceptor import Context, metadata_of, peer_of
 from app.coordinator.submission.training import Accepted, accept, accept_export, accept_retry
+from app.shortening import shortened
 from generated.mindcoordinator.v1 import jobs_pb2
 
 #: Labels that can be asked for at once; each is a part of the database's query.
@@ -90,7 +91,7 @@ class JobCalls(Calls):
         """See the contract."""
         peer = peer_of(context)
         job = self._unended(peer, request.job_id, "cancelled")
-        reason = request.reason[:1000]
+        reason = shortened(request.reason, 1000)
         job = self._change(job, lambda scheduler: scheduler.cancel(request.job_id, reason))
         return job_message(job)
 

@@ -18,6 +18,7 @@ from app.coordinator.identity.access import Access, Grant
 from app.coordinator.jobs.model import JobRecord, Kind, ResourceRequest
 from app.coordinator.jobs.states import Status
 from app.coordinator.submission.training import new_job_id
+from app.shortening import shortened
 from generated.mindcoordinator.v1.evaluations_pb2 import (
     Benchmark,
     SubmitEvaluationRequest,
@@ -63,7 +64,7 @@ def accept_evaluation(
     if trained is not None:
         labels["job_id"] = trained.job_id
     name = trained.name if trained is not None else kept.model_uri
-    submission = SubmitJobRequest(name=f"Evaluation of {name}"[:256], labels=labels)
+    submission = SubmitJobRequest(name=shortened(f"Evaluation of {name}", 256), labels=labels)
     submission.scheduling_config.queue_name = _QUEUE
     submission.resource_config.node_count = 1
     submission.training_config.priority = 5

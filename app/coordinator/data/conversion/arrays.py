@@ -12,6 +12,7 @@ from app.coordinator.data.conversion.safetensors_files import (
     write_safetensors,
 )
 from app.coordinator.data.conversion.texts import array_of, text_of
+from app.shortening import quoted, shortened
 
 #: Bytes of the arrays of text of one file, four a character: they become one JSON header.
 _MAX_TEXT: Final = 64 * 1024 * 1024
@@ -37,7 +38,7 @@ def to_npz(source: IO[bytes], target: IO[bytes]) -> None:
     both = {tensor.name for tensor in file.tensors} & file.metadata.keys()
     if both:
         raise CannotConvert(
-            f"{min(both)[:64]!r} is both a tensor and metadata of it; rename one of them"
+            f"{quoted(min(both))} is both a tensor and metadata of it; rename one of them"
         )
     with NpzWriter(target) as writer:
         for tensor in file.tensors:
@@ -49,7 +50,7 @@ def to_npz(source: IO[bytes], target: IO[bytes]) -> None:
                 writer.add(tensor.name, np.dtype("<f4"), tensor.shape, wide)
             else:
                 raise CannotConvert(
-                    f"its tensor {tensor.name[:64]!r} has the dtype {tensor.dtype}, which npz"
+                    f"its tensor {quoted(tensor.name)} has the dtype {tensor.dtype}, which npz"
                     " cannot hold; save it as F8, BF16 or wider"
                 )
         for name, text in file.metadata.items():
@@ -82,8 +83,8 @@ def _dtype(array: Array) -> str:
     dtype = _BY_NUMPY.get(array.dtype.newbyteorder("<").str)
     if dtype is None:
         raise CannotConvert(
-            f"its array {array.name[:64]!r} is neither numbers that safetensors knows nor texts,"
-            f" but {str(array.dtype)[:64]}; save it as another dtype"
+            f"its array {quoted(array.name)} is neither numbers that safetensors knows nor texts,"
+            f" but {shortened(str(array.dtype), 64)}; save it as another dtype"
         )
     return dtype
 

@@ -4,6 +4,8 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from app.shortening import shortened
+
 #: Characters of what a library says of a file.
 _SHOWN = 300
 
@@ -39,5 +41,5 @@ def naming(name: str) -> Iterator[None]:
 
 
 def _damaged(error: Exception) -> str:
-    said = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
+    said = shortened(" ".join(str(error).split()), _SHOWN) or type(error).__name__
     return f"it is damaged, or not what its name says ({said}); write it anew"

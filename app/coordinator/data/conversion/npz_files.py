@@ -15,6 +15,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 from app.coordinator.data.conversion.errors import CannotConvert
 from app.coordinator.data.conversion.safetensors_files import BLOCK
 from app.coordinator.data.unpacking import ALWAYS, MAX_RATIO
+from app.shortening import quoted, shortened
 
 _SUFFIX: Final = ".npy"
 #: Arrays of one file.
@@ -70,7 +71,7 @@ class NpzFile:
 
         name = member.filename.removesuffix(_SUFFIX)
         if name == member.filename:
-            raise CannotConvert(f"its {name[:64]!r} is not an array; save arrays alone in it")
+            raise CannotConvert(f"its {quoted(name)} is not an array; save arrays alone in it")
         with self._archive.open(member) as file:
             version = npy.read_magic(file)
             if version == (1, 0):
@@ -78,19 +79,19 @@ class NpzFile:
             elif version == (2, 0):
                 about = npy.read_array_header_2_0(file, max_header_size=_MAX_HEADER)
             else:
-                raise CannotConvert(f"its array {name[:64]!r} has version {version} of .npy")
+                raise CannotConvert(f"its array {quoted(name)} has version {version} of .npy")
             shape, fortran_order, dtype = about
             offset = file.tell()
         if dtype.hasobject:
             raise CannotConvert(
-                f"its array {name[:64]!r} holds Python objects, which are never unpickled;"
+                f"its array {quoted(name)} holds Python objects, which are never unpickled;"
                 " save it as numbers or texts"
             )
         size = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or size != member.file_size - offset:
             raise CannotConvert(
-                f"its array {name[:64]!r} of shape {str(shape)[:64]} is to have {size} bytes,"
-                f" and has {member.file_size - offset}; write it anew"
+                f"its array {quoted(name)} of shape {shortened(str(shape), 64)} is to have"
+                f" {size} bytes, and has {member.file_size - offset}; write it anew"
             )
         return Array(name, dtype, shape, fortran_order, size, member, offset)
 
@@ -169,7 +170,7 @@ class NpzWriter:
 
         if len(shape) > MAX_DIMENSIONS:
             raise CannotConvert(
-                f"its tensor {name[:64]!r} has {len(shape)} dimensions, and an array has at most"
+                f"its tensor {quoted(name)} has {len(shape)} dimensions, and an array has at most"
                 f" {MAX_DIMENSIONS}"
             )
         member = ZipInfo(self._member(name), _DATE)
@@ -190,12 +191,12 @@ class NpzWriter:
         plain = name.isprintable() and not any(part in ("", ".", "..") for part in parts)
         if not plain or len(name.encode(errors="replace")) > _MAX_NAME:
             raise CannotConvert(
-                f"its tensor {name[:64]!r} cannot be the name of a file in an archive; rename it"
+                f"its tensor {quoted(name)} cannot be the name of a file in an archive; rename it"
             )
         # numpy.load finds an array `x.npy` under the name of `x`.
         if {name, name + _SUFFIX, name.removesuffix(_SUFFIX)} & self._names:
             raise CannotConvert(
-                f"its tensor {name[:64]!r} cannot be told from another one in npz; rename it"
+                f"its tensor {quoted(name)} cannot be told from another one in npz; rename it"
             )
         self._names.add(name)
         return name + _SUFFIX

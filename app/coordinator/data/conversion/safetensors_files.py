@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Final
 
 from app.coordinator.data.conversion.errors import CannotConvert
+from app.shortening import quoted
 
 #: Bytes of a header; the library's own limit.
 MAX_HEADER: Final = 100_000_000
@@ -109,7 +110,7 @@ def _tensors(header: Mapping[str, Any], size: int) -> list[Tensor]:
     for tensor in found:
         if tensor.start != at:
             raise CannotConvert(
-                f"its tensor {tensor.name[:64]!r} does not begin where the one before it ends;"
+                f"its tensor {quoted(tensor.name)} does not begin where the one before it ends;"
                 " write it anew"
             )
         at = tensor.end
@@ -128,15 +129,18 @@ def _tensor(name: str, about: Any) -> Tensor:
     except (LookupError, TypeError, ValueError):
         numbers = [None]
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-        raise CannotConvert(f"what it says of its tensor {name[:64]!r} is no tensor; write it anew")
+        raise CannotConvert(
+            f"what it says of its tensor {quoted(name)} is no tensor; write it anew"
+        )
     if dtype not in BITS:
         raise CannotConvert(
-            f"its tensor {name[:64]!r} has the dtype {str(dtype)[:32]!r}, which is not known here"
+            f"its tensor {quoted(name)} has the dtype {quoted(str(dtype), 32)},"
+            " which is not known here"
         )
     bits = math.prod(shape) * BITS[dtype]
     if end - start != -(-bits // 8) or bits % 8:
         raise CannotConvert(
-            f"its tensor {name[:64]!r} is to have {bits / 8:g} bytes, and has {end - start};"
+            f"its tensor {quoted(name)} is to have {bits / 8:g} bytes, and has {end - start};"
             " write it anew"
         )
     return Tensor(name, dtype, tuple(shape), start, end)

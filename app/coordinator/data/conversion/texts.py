@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from app.coordinator.data.conversion.errors import CannotConvert
+from app.shortening import quoted
 
 
 def text_of(array: Any) -> str:
@@ -38,7 +39,7 @@ def array_of(text: str) -> Any:
         value, shape = text, ()
     array = np.array(value, dtype=np.str_)
     if array.shape != shape or array.tolist() != value:
-        raise CannotConvert(f"its metadata {text[:64]!r} cannot be kept in an array of text")
+        raise CannotConvert(f"its metadata {quoted(text)} cannot be kept in an array of text")
     return array
 
 

@@ -152,7 +152,8 @@ class Benchmark:
         for name, text in given.items():
             if name not in self.parameters:
                 known = ", ".join(sorted(self.parameters)) or "none"
-                raise BadParameter(f"{name[:64]!r} is not known; there are: {known}")
+                shown = name if len(name) <= 64 else f"{name[:63]}…"
+                raise BadParameter(f"{shown!r} is not known; there are: {known}")
             try:
                 found[name] = self.parameters[name](text)
             except ValueError as error:
