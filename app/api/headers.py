@@ -20,7 +20,8 @@ _DEFAULTS = {
 
 #: Request headers of ours that a page may set beside those that it always may.
 _ALLOWED = (
-    "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID"
+    "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, Traceparent,"
+    " X-Request-ID"
 )
 #: Headers of answers that a page may read beside those that it always may.
 _EXPOSED = "Age, Retry-After, WWW-Authenticate, X-Request-ID"

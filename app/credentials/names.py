@@ -39,8 +39,8 @@ _IN_ONE_WORD: Final = re.compile(
     r".+(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIALS)"
     r"|(?:API|ACCESS|ACCOUNT|AUTH|DEPLOY|ENCRYPTION|LICENSE|PRIVATE|SECRET|SHARED|SIGNING|SSH)KEYS?"
 )
-#: The shell's own, which hold directories.
-_NEVER: Final = frozenset({"PWD", "OLDPWD"})
+#: The shell's own, which hold directories; and which credential it was, in the audit trail.
+_NEVER: Final = frozenset({"PWD", "OLDPWD", "CREDENTIAL_ID"})
 #: What stands before TOKEN or KEY where it is a word of a text, a place in a list or a column.
 _HARMLESS: Final = {
     "TOKEN": frozenset(
@@ -84,6 +84,8 @@ def names_credential(name: str) -> bool:
 @lru_cache(maxsize=1024)
 def names_secret(name: str) -> bool:
     """Whether what has this name is a credential, and is never called so for another reason."""
+    if name.upper() in _NEVER:
+        return False
     segments = segments_of(name)
     return (
         not _ANYWHERE.isdisjoint(segments)

@@ -154,6 +154,8 @@ async def test_requests_go_on_while_the_collector_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    # So that the thread that tries to send ends with this test.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     tracer = await asyncio.to_thread(open_tracer, service_name="scaimind-gateway")
     app = create_app(settings, tracer=tracer)
     gateway = Gateway(await aiohttp_client(app), app, coordinator, keys)
