@@ -29,7 +29,21 @@ async def read_object(request: web.Request, *, optional: bool = False) -> JsonOb
             return {}
         raise ApiError(MALFORMED_REQUEST, "The request has no body. Send one JSON object.")
     _check_media_type(request)
-    value = _parse(body)
+    return decode_object(body)
+
+
+def decode_object(body: bytes) -> JsonObject:
+    """Return the JSON object that a body is. Raises `ApiError`."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(
+            MALFORMED_REQUEST,
+            f"The request body is not valid JSON: line {error.lineno}, column {error.colno}: "
+            f"{error.msg.rstrip('.')}.",
+        ) from None
+    if _may_have_doubles(body, value):
+        _refuse_doubles(body)
     if not isinstance(value, dict):
         raise ApiError(MALFORMED_REQUEST, "The request body must be one JSON object: {...}.")
     return value
@@ -45,20 +59,6 @@ def _check_media_type(request: web.Request) -> None:
         raise ApiError(UNSUPPORTED_MEDIA_TYPE, "The request body must be JSON in UTF-8.")
 
 
-def _parse(body: bytes) -> Any:
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ApiError(
-            MALFORMED_REQUEST,
-            f"The request body is not valid JSON: line {error.lineno}, column {error.colno}: "
-            f"{error.msg.rstrip('.')}.",
-        ) from None
-    if _may_have_doubles(body, value):
-        _refuse_doubles(body)
-    return value
-
-
 def _may_have_doubles(body: bytes, value: Any) -> bool:
     """Return whether an object may have had a name twice, of which `value` has the last.
 
@@ -68,8 +68,9 @@ def _may_have_doubles(body: bytes, value: Any) -> bool:
     # A single byte is found much faster than several.
     if b"\\" in body and b"\\u003" in body:
         return True
+    members = _colons(body)
     try:
-        return _colons(body) != _colons(orjson.dumps(value))
+        return members > 1 and members != _colons(orjson.dumps(value))
     except orjson.JSONEncodeError:
         return True  # nested deeper than it encodes
 

@@ -1,5 +1,6 @@
 """The kinds of values that bodies and query strings are made of, strict and bounded."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,9 +11,16 @@ from marshmallow import ValidationError, fields, validate
 INT32_MAX = 2**31 - 1
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
+_BEYOND_INTEGERS = 2.0**63
 
 #: marshmallow's type for them, which admits structures as well.
 Messages: TypeAlias = "dict[str, str | list[Any] | dict[Any, Any]]"
+
+#: Problems of a request that are told. More are of no use to anyone, and are not looked for.
+MAX_PROBLEMS = 100
+
+#: Longer than any time that can be read.
+_LONGEST_TIME = 64
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -37,7 +45,10 @@ def not_blank(value: str) -> None:
 
 
 class Text(fields.String):
-    """Text of at most `most` characters; unless `blank`, with something in it."""
+    """Text of at most `most` characters; unless `blank`, with something in it.
+
+    Text that is too long is not looked at any further.
+    """
 
     default_error_messages = messages(invalid="Must be a string.")
 
@@ -48,6 +59,15 @@ class Text(fields.String):
         super().__init__(
             validate=[*limits, *kwargs.pop("also", ())], metadata={"description": text}, **kwargs
         )
+        self._length = limits[0]
+        self.most = most
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> str:
+        if isinstance(value, str) and len(value) > self.most:
+            self._length(value)
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
 class Choice(fields.String):
@@ -73,12 +93,16 @@ class Whole(fields.Integer):
     )
 
     def __init__(self, text: str, *, least: int = 0, most: int = INT32_MAX, **kwargs: Any) -> None:
+        self._bounds = _within(least, most)
         super().__init__(
-            strict=True,
-            validate=_within(least, most),
-            metadata={"description": text},
-            **kwargs,
+            strict=True, validate=self._bounds, metadata={"description": text}, **kwargs
         )
+
+    def _validated(self, value: Any) -> int:
+        # An integer beyond 64 bits is a float here, which may round to one that is within.
+        if isinstance(value, float) and _BEYOND_INTEGERS <= abs(value) < math.inf:
+            raise ValidationError(str(self._bounds.error))
+        return super()._validated(value)
 
 
 class Real(fields.Float):
@@ -144,13 +168,20 @@ class Time(fields.AwareDateTime):
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
     ) -> datetime:
-        if not isinstance(value, str) or not self._FORM.fullmatch(value):
+        if (
+            not isinstance(value, str)
+            or len(value) > _LONGEST_TIME
+            or not self._FORM.fullmatch(value)
+        ):
             raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE)
         return super()._deserialize(value.upper(), attr, data, **kwargs)
 
 
 class StringMap(fields.Dict):
-    """An object whose values are strings; a problem is reported under its key."""
+    """An object whose values are strings; a problem is reported under its key.
+
+    One with too many entries is not looked at any further.
+    """
 
     default_error_messages = messages(invalid="Must be an object with strings as values.")
 
@@ -175,8 +206,11 @@ class StringMap(fields.Dict):
             metadata={"description": text},
             **kwargs,
         )
+        self.most = most
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, Mapping) and len(value) > self.most:
+            raise ValidationError(f"Must have at most {self.most} entries.")
         try:
             return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call] # marshmallow's
         except ValidationError as error:
@@ -189,36 +223,54 @@ class StringMap(fields.Dict):
             raise ValidationError(problems, valid_data=error.valid_data) from error
 
 
-class TextList(fields.List[Any]):
-    """A list of strings."""
-
-    default_error_messages = messages(invalid="Must be a list of strings.")
-
-    def __init__(self, text: str, *, most: int = 1024, longest: int = 1024, **kwargs: Any) -> None:
-        super().__init__(
-            Text("", most=longest, blank=False),
-            validate=validate.Length(max=most, error=f"Must have at most {most} entries."),
-            metadata={"description": text},
-            **kwargs,
-        )
-
-
 class Many(fields.List[Any]):
-    """A list of objects of one schema, or of one kind of value."""
+    """A list of objects of one schema, or of one kind of value.
+
+    One that is too long is not looked at any further, nor is what follows more
+    than `MAX_PROBLEMS` entries with problems.
+    """
 
     default_error_messages = messages(invalid="Must be a list.")
 
     def __init__(
         self, text: str, item: fields.Field[Any], *, least: int = 0, most: int, **kwargs: Any
     ) -> None:
-        super().__init__(
-            item,
-            validate=validate.Length(
-                min=least, max=most, error=f"Must have {least} to {most} entries."
-            ),
-            metadata={"description": text},
-            **kwargs,
-        )
+        error = f"Must have {least} to {most} entries."
+        if not least:
+            error = f"Must have at most {most} entries."
+        self.most = most
+        self._length = validate.Length(min=least, max=most, error=error)
+        super().__init__(item, validate=self._length, metadata={"description": text}, **kwargs)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> list[Any]:
+        if not isinstance(value, list):
+            raise self.make_error("invalid")
+        self._length(value)
+        loaded: list[Any] = []
+        problems: dict[int, Any] = {}
+        for place, item in enumerate(value):
+            try:
+                loaded.append(self.inner.deserialize(item, **kwargs))
+            except ValidationError as error:
+                problems[place] = error.messages
+                if error.valid_data is not None:
+                    loaded.append(error.valid_data)
+                if len(problems) > MAX_PROBLEMS:
+                    break
+        if problems:
+            raise ValidationError(problems, valid_data=loaded)
+        return loaded
+
+
+class TextList(Many):
+    """A list of strings."""
+
+    default_error_messages = messages(invalid="Must be a list of strings.")
+
+    def __init__(self, text: str, *, most: int = 1024, longest: int = 1024, **kwargs: Any) -> None:
+        super().__init__(text, Text("", most=longest, blank=False), most=most, **kwargs)
 
 
 class QueryWhole(fields.Integer):

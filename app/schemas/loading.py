@@ -1,6 +1,7 @@
 """Applying a schema: all that is wrong with a request, at once, each with its path."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
@@ -9,14 +10,15 @@ from typing_extensions import override
 
 from app import errors
 from app.errors import ApiError, FieldProblem
+from app.schemas.fields import MAX_PROBLEMS
 from app.shortening import CUT, shortened
 from app.suggestions import did_you_mean
 
-#: What a caller is shown of problems and of a name of its own choosing.
-_MAX_PROBLEMS = 100
+#: What a caller is shown of a name of its own choosing.
 _MAX_NAME = 64
-
-
+#: Unknown names of an object that are looked at: one more than is told. marshmallow's time
+#: grows with their square.
+_MAX_UNKNOWN = MAX_PROBLEMS + 1
 #: Unknown names that a suggestion is looked for.
 _MAX_SUGGESTIONS = 10
 
@@ -25,7 +27,20 @@ _QUERY_MESSAGES = {"unknown": "Unknown query argument."}
 _UNKNOWN = frozenset({_BODY_MESSAGES["unknown"], _QUERY_MESSAGES["unknown"]})
 
 
-class Body(Schema):
+class _Strict(Schema):
+    """Refuses names that it does not have; of very many it looks at the first alone."""
+
+    @override
+    def load(self, data: Any, **options: Any) -> Any:
+        """Load an object, as marshmallow does."""
+        if isinstance(data, Mapping) and len(data) > len(self.fields) + _MAX_UNKNOWN:
+            known = {field.data_key or name for name, field in self.fields.items()}
+            unknown = islice((name for name in data if name not in known), _MAX_UNKNOWN)
+            data = {name: data[name] for name in (*known.intersection(data), *unknown)}
+        return super().load(data, **options)
+
+
+class Body(_Strict):
     """A JSON object. Fields that it does not have are refused; null says "not given".
 
     Null stands for an optional field that is left out, in nested objects, too. For
@@ -52,7 +67,7 @@ class Body(Schema):
         field_obj.allow_none = not field_obj.required
 
 
-class Query(Schema):
+class Query(_Strict):
     """A query string. Arguments that it does not have are refused."""
 
     error_messages = _QUERY_MESSAGES
@@ -122,11 +137,11 @@ def _load(
     if problems:
         shown = [
             FieldProblem(problem.field or whole, problem.message)
-            for problem in problems[:_MAX_PROBLEMS]
+            for problem in problems[:MAX_PROBLEMS]
         ]
-        if len(problems) > _MAX_PROBLEMS:
-            left_out = len(problems) - _MAX_PROBLEMS + 1
-            shown[-1] = FieldProblem(whole, f"{CUT} and {left_out} more problems.")
+        if len(problems) > MAX_PROBLEMS:
+            # How many is not known: nobody looks for them any further.
+            shown[-1] = FieldProblem(whole, f"{CUT} and more problems.")
         raise ApiError(errors.VALIDATION_ERROR, details=list(_with_suggestions(shown, schema)))
     return loaded
 

@@ -41,7 +41,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the body was touched")
 
     monkeypatch.setattr(content_codings.Inflater, "feed", fail)
-    monkeypatch.setattr(bodies, "_parse", fail)
+    monkeypatch.setattr(bodies, "decode_object", fail)
 
 
 def refused(keys: Keys) -> dict[str, tuple[bytes, int]]:
