@@ -4,7 +4,8 @@ The result is that of protobuf's own JSON mapping with the proto's field names
 and all fields without presence printed, but for these: 64-bit integers are
 numbers, enum values lose their type's prefix (`TRAINING`), what JSON cannot
 express (NaN, infinities, a time outside the years 1 to 9999) is null, and so is
-a time that is not set; credentials among a job's variables are masked.
+a time that is not set; credentials among a job's variables and in an
+`error_message` are masked.
 
 A compiled function is the source that one would write by hand for the type:
 one expression per field, nothing asked of the descriptors at run time.
@@ -23,7 +24,8 @@ from typing import Any, TypeAlias, cast
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from app.credentials import shown_value
+from app.credentials import masked, shown_value
+from app.shortening import shortened
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, MetricsSnapshot
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -34,6 +36,11 @@ _EPOCH = datetime(1970, 1, 1)
 _TIMESTAMP = "google.protobuf.Timestamp"
 #: Maps of a job's variables: a coordinator that shows credentials does not have us show them.
 _VARIABLES = "mindcoordinator.v1.TrainingConfig.environment"
+#: Why a job, an evaluation or a check failed: the script's own words, too, and so its credentials.
+_REASON = "error_message"
+#: Characters of one, and those that are looked at behind it for the end of a credential.
+_MAX_REASON = 64 * 1024
+_BEYOND = 4 * 1024
 
 
 def to_json(message: Message) -> JsonObject:
@@ -134,6 +141,11 @@ def _shortest(value: float) -> float | None:
     return float(f"{value:.9g}")
 
 
+def _reason(text: str) -> str:
+    """A reason as it may be shown: without credentials, and bounded."""
+    return shortened(masked(text[: _MAX_REASON + _BEYOND]), _MAX_REASON)
+
+
 class _Compiler:
     """Writes the functions of one type and of those that it holds, into one namespace.
 
@@ -145,6 +157,7 @@ class _Compiler:
         self._namespace: dict[str, Any] = {
             "b64encode": b64encode,
             "isfinite": isfinite,
+            "reason": _reason,
             "shortest": _shortest,
             "shown_value": shown_value,
             "time": _time,
@@ -192,6 +205,8 @@ class _Compiler:
             item = self._value(field, "x")
             items = "v[:]" if item == "x" else f"[{item} for x in v]"
             return f"{items} if (v := {value}) else []"
+        if field.name == _REASON and field.type == FieldDescriptor.TYPE_STRING:
+            return f"reason({value}) if {value} else ''"
         return self._value(field, value)
 
     def _key(self, field: FieldDescriptor) -> str:

@@ -216,3 +216,13 @@ def test_now_is_now() -> None:
     text = log_entry(LogEntry(timestamp=timestamp))["timestamp"]
 
     assert datetime.fromisoformat(text) == now
+
+
+def test_reasons_have_no_credentials_and_are_bounded() -> None:
+    job = Job(error_message="cannot reach postgresql://ann:hunter2-Zebra@db/x: KeyError: 'a'")
+    assert to_json(job)["error_message"] == (
+        "cannot reach postgresql://ann:***@db/x: KeyError: 'a'"
+    )
+    assert to_json(Job())["error_message"] == ""
+    long = to_json(Job(error_message="x" * 100_000))["error_message"]
+    assert long == "x" * (64 * 1024 - 1) + "…"
