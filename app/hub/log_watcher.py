@@ -8,7 +8,7 @@ from app.errors import COORDINATOR_ERROR, FAILED_PRECONDITION, ApiError
 from app.hub import frames
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connect
-from app.hub.cursors import Cursor, Step
+from app.hub.cursors import ALL, Cursor, Step
 from app.hub.feed import Feed
 from app.hub.resuming import why_not_in_log
 from app.hub.upstream import LogPage, Position, is_final
@@ -84,13 +84,28 @@ class LogWatcher(Cursor):
             core.join(self, offset)
             return None
         page = await self._read_tail(count)
-        begin = max(page.first_offset - 1, 0)
-        all_there_is = len(page.records) < count and page.next_after >= core.flushed
-        if page.records and not all_there_is:
-            begin = page.records[0].offset - 1
-        core.join(self, begin)
+        core.join(self, self._begin(page, count))
         # Where the page may hide what is missing, it is read again without a filter.
         return page if page.level == core.page_level(self) else None
+
+    def _begin(self, page: LogPage, count: int) -> int:
+        """Return the offset before a tail, given its first page.
+
+        What the log has lost right before the first entry belongs to the tail:
+        there may have been entries that pass.
+        """
+        flushed, oldest = self.feed.core.flushed, max(page.first_offset - 1, 0)
+        if len(page.records) < count and page.next_after >= flushed:
+            # That is all there is.
+            return oldest
+        begin = page.next_after
+        if page.records:
+            begin = page.records[0].offset - 1
+        if page.missing:
+            begin = min(begin, page.missing[0][0] - 1)
+        if self.level == ALL:
+            begin = min(begin, max(flushed - count, oldest))
+        return begin
 
     async def _read_tail(self, count: int) -> LogPage:
         """Read the first page of the tail, of the log that the feed has.

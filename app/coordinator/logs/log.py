@@ -78,7 +78,8 @@ def _is_sound(entry: LogEntry) -> bool:
     )
 
 
-_OF_DAMAGED: Final = LogLevel.LOG_LEVEL_WARNING
+#: Whatever level it had, every watcher is told of it.
+_OF_DAMAGED: Final = LogLevel.LOG_LEVEL_ERROR
 _LEVELS: Final = frozenset(LogLevel.values())
 #: The records: the field `logs` of WatchJobResponse, each with its offset as its number.
 ENTRIES: Final = RecordKind(0x12, lambda payload: _decoded(payload) is not None)
