@@ -102,12 +102,24 @@ def test_what_is_no_folder_is_refused(project: Path, tmp_path: Path) -> None:
     assert theirs.read_text() == "mine"
 
 
-def test_an_environment_of_somebody_that_works_is_used_and_never_emptied(
+def test_an_environment_of_somebody_that_works_is_refused_and_left_as_it_is(
+    project: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    venv.create(theirs, with_pip=True)
+    before = sorted(theirs.rglob("*"))
+    done = run(project / "scripts/run", cwd=tmp_path, VENV=str(theirs))
+    assert "is left as it is" in refusal(done)
+    assert sorted(theirs.rglob("*")) == before
+
+
+def test_an_environment_that_an_earlier_release_used_is_brought_up_to_date_and_never_emptied(
     project: Path, tmp_path: Path
 ) -> None:
     theirs = tmp_path / "theirs"
     venv.create(theirs, with_pip=True)
     (theirs / "notes").write_text("mine")
+    (theirs / ".holds-local").write_text("the digest of an earlier lock")
     for _ in range(2):
         done = run(project / "scripts/venv", "local", cwd=tmp_path, SCAIMIND_VENV=str(theirs))
         assert done.returncode == 0, done.stderr
