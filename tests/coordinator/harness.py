@@ -211,7 +211,7 @@ class Killable:
 
 @asynccontextmanager
 async def coordinator_process(
-    path: Path, *, port: int = 0, within: Sequence[str] = ()
+    path: Path, *, port: int = 0, within: Sequence[str] = (), uids: UidRange | None = None
 ) -> AsyncIterator[Killable]:
     """Run a coordinator in a process of its own; at the end it is stopped, and its jobs with it.
 
@@ -230,7 +230,7 @@ async def coordinator_process(
             "SCAIMIND_COORDINATOR_API_SECRET": SECRET,
             "SCAIMIND_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "SCAIMIND_COORDINATOR_STOP_GRACE": "5",
-            "SCAIMIND_COORDINATOR_JOB_UIDS": str(own_uids()),
+            "SCAIMIND_COORDINATOR_JOB_UIDS": str(uids or own_uids()),
             "SCAIMIND_COORDINATOR_CPUS": "4",
         },
     )

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,17 @@ def test_a_number_that_another_process_has_now_is_nobody_to_end(tmp_path: Path) 
 
 
 def test_a_user_id_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
-    uids = JobUids(tmp_path / "uids", range(60706, 60708))
+    ids = range(61708, 61710)
+    uids = JobUids(tmp_path / "uids", ids)
     first, second, third = (JobDir(tmp_path / f"jobs/{n}").run(1) for n in range(3))
     for run in (first, second, third):
         run.path.mkdir(parents=True)
     given = {uids.take(first.path), uids.take(second.path)}
-    assert given == {60706, 60707}
-    assert JobUids(tmp_path / "uids", range(60706, 60708)).take(first.path) in given
+    assert given == set(ids)
+    # A coordinator that starts anew finds them in the directory.
+    uids.close()
+    with closing(JobUids(tmp_path / "uids", ids)) as anew:
+        assert anew.take(first.path) in given
     with pytest.raises(NoUid, match="job_uids"):
         uids.take(third.path)
     write_json(second.exit, {})

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from app.coordinator.isolation.levels import Level
 from app.coordinator.isolation.marked_processes import end_marked
+from app.coordinator.isolation.uid_locks import hold
 from app.coordinator.isolation.user_processes import end_all_of
 from app.coordinator.storage.process_identity import open_process
 
@@ -41,11 +42,20 @@ def end_leftovers(who: dict[str, Any], isolation: dict[str, Any], *, marker: str
     if link := isolation.get("temporary_link"):
         with suppress(FileNotFoundError):
             os.unlink(link)
-    uid = isolation["uid"]
-    if uid is not None and not end_all_of(uid, patience=_KILLED):
-        raise StillThere
+    if isolation["uid"] is not None:
+        _end_user(isolation["uid"])
     if not end_marked(f"{_MARKER}={marker}", patience=_KILLED):
         raise StillThere
+
+
+def _end_user(uid: int) -> None:
+    lock = hold(uid)
+    if lock is None:
+        # Another run has the id by now. Who gave it to that has ended all that was left.
+        return
+    with lock:
+        if not end_all_of(uid, patience=_KILLED):
+            raise StillThere
 
 
 def _end(mark: dict[str, Any]) -> None:

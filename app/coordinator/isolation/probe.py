@@ -18,6 +18,9 @@ from app.coordinator.isolation.landlock import landlock_version
 from app.coordinator.isolation.levels import Isolation, Level, at_least
 from app.coordinator.isolation.sandbox import Sandbox
 from app.coordinator.isolation.seccomp import NoFilter, make_filter
+from app.coordinator.isolation.uid_locks import hold
+from app.coordinator.isolation.uids import NoUid
+from app.coordinator.isolation.user_processes import pids_of
 from app.files.directory import Directory
 from app.files.removing import remove_tree
 
@@ -130,7 +133,32 @@ def _bwraps() -> Iterator[str]:
 
 def _run(isolation: Isolation, data_dir: Path, readable: tuple[str, ...]) -> str:
     """Run the programs in a sandbox; what was refused, or nothing."""
-    uid = isolation.uids[0] if isolation.uids else None
+    try:
+        with _borrowed(isolation.uids) as uid:
+            return _run_as(uid, isolation, data_dir, readable)
+    except NoUid as error:
+        return str(error.strerror)
+
+
+@contextmanager
+def _borrowed(uids: range) -> Iterator[int | None]:
+    """A user id of the range that no run has; None if there are none."""
+    for uid in uids:
+        lock = hold(uid)
+        if lock is None:
+            continue
+        with lock:
+            if not pids_of(uid):
+                yield uid
+                return
+    if uids:
+        raise NoUid
+    yield None
+
+
+def _run_as(
+    uid: int | None, isolation: Isolation, data_dir: Path, readable: tuple[str, ...]
+) -> str:
     try:
         with _directory(data_dir, uid) as (work, temporary):
             sandbox = Sandbox(

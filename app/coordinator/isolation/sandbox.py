@@ -62,11 +62,13 @@ class Sandbox:
         confinement: dict[str, Any],
         limits: dict[str, Any],
         ranks: Sequence[dict[str, Any]],
+        held: Sequence[int] = (),
     ) -> None:
         """Build it, and wait until it could start the ranks: `begin` does that.
 
         `isolation` and `limits` are the sections of a run's specification.
-        Each of the ranks has `argv`, `cwd` and `env`. Raises OSError.
+        Each of the ranks has `argv`, `cwd` and `env`. `held` are descriptors of locks that
+        the first process holds, too, and the ranks do not. Raises OSError.
         """
         self._resources = ExitStack()
         #: The ends to read of each rank's stdout and stderr; whoever reads them closes them.
@@ -76,7 +78,7 @@ class Sandbox:
         self._namespace = isolation["level"] == Level.NAMESPACES
         with ExitStack() as theirs:
             try:
-                self._start(isolation, confinement, limits, ranks, theirs)
+                self._start(isolation, confinement, limits, ranks, theirs, held)
             except BaseException:
                 self._resources.close()
                 self.discard_outputs()
@@ -89,6 +91,7 @@ class Sandbox:
         limits: dict[str, Any],
         ranks: Sequence[dict[str, Any]],
         theirs: ExitStack,
+        held: Sequence[int],
     ) -> None:
         orders, self._orders = self._pipe(theirs, theirs_reads=True)
         reports, self._reports = self._pipe(theirs, theirs_reads=False)
@@ -119,7 +122,7 @@ class Sandbox:
                 }
             ).encode()
         )
-        inherited = [orders, reports, spec]
+        inherited = [orders, reports, spec, *held]
         inherited += [rank[name] for rank in started for name in ("stdout", "stderr")]
         command = programs.command("first_process", str(spec))
         information = -1

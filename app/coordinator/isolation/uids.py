@@ -2,14 +2,19 @@
 
 Who holds which is in a directory: a file for each id names the run's directory.
 It is free again when that run has left its end behind, and so nothing that runs.
+Coordinators on one machine may have the same range: an id is locked besides, see
+`uid_locks`, and nothing is done to the processes of one that another holds.
 """
 
 import os
 import random
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from app.coordinator.isolation.uid_locks import UidLock, hold
 from app.coordinator.isolation.user_processes import end_all_of, pids_of
 from app.files.json_files import read_json, write_json
 
@@ -33,15 +38,32 @@ class JobUids:
         self._directory = directory
         self._uids = uids
         self._lock = threading.Lock()
+        #: The ids that were taken and not passed on yet.
+        self._taken: dict[int, UidLock] = {}
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def take(self, run: Path) -> int:
         """An id for a run that has not begun: the job's last one, if that is free.
 
-        Raises NoUid, OSError.
+        It is held until `pass_on`. Raises NoUid, OSError.
         """
         with self._lock:
             return self._take(run)
+
+    @contextmanager
+    def pass_on(self, uid: int) -> Iterator[tuple[int, ...]]:
+        """The descriptors that hold an id that was taken, for the process that is to hold it from
+        then on."""
+        with self._lock:
+            lock = self._taken.pop(uid, None)
+        with lock or UidLock(None) as held:
+            yield held.files
+
+    def close(self) -> None:
+        """Let go of what was taken and not passed on."""
+        with self._lock:
+            while self._taken:
+                self._taken.popitem()[1].close()
 
     def _take(self, run: Path) -> int:
         held = self._held()
@@ -58,9 +80,14 @@ class JobUids:
             )
         )
         for uid in free:
+            lock = self._taken.get(uid) or hold(uid)
+            if lock is None:
+                continue
+            self._taken[uid] = lock
             if _is_free(uid):
                 write_json(self._directory / str(uid), {"run": str(run)})
                 return uid
+            self._taken.pop(uid).close()
         raise NoUid
 
     def _held(self) -> dict[int, tuple[Path, int]]:
@@ -78,9 +105,9 @@ def _is_over(held: Path, run: Path) -> bool:
 
 
 def _is_free(uid: int) -> bool:
-    """Whether nothing runs under the id. Raises OSError."""
-    # Another coordinator on this machine may have the same range: its ranks stand still to be
-    # seen. What forks too fast for that belongs to nobody any more.
+    """Whether nothing runs under the id. Call with its lock held. Raises OSError."""
+    # A run of a coordinator that had no locks stands still to be seen. What forks too fast for
+    # that belongs to nobody any more.
     if pids_of(uid):
         return False
     return os.geteuid() != 0 or end_all_of(uid, patience=_KILLED)

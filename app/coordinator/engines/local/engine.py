@@ -81,7 +81,8 @@ class LocalEngine(Engine):
     def _start(self, directory: RunDir, job: JobRecord, run: RunSpec) -> RunnerHandle:
         spec = self._specs.of(job, directory, run)
         spec["metrics_before"] = launcher.metrics_before(directory)
-        return launcher.start(directory, spec)
+        with self._specs.sandboxes.held_uid(spec["isolation"]) as lock:
+            return launcher.start(directory, spec, lock=lock)
 
     def _directory(self, job: JobRecord) -> RunDir:
         return JobDir(self._jobs / job.job_id).run(job.run_count)

@@ -18,6 +18,7 @@ from app.coordinator.engines.engine import NeverStarted
 from app.coordinator.engines.local.exit_status import interruption_of
 from app.coordinator.engines.local.recording import RecordBounds
 from app.coordinator.engines.local.runner_protocol import (
+    LOCK_VARIABLE,
     RUN_VARIABLE,
     RUNNER_SIGNALS,
     leave_exit,
@@ -90,8 +91,9 @@ class RunnerHandle:
             self.child.returncode = 0
 
 
-def start(directory: RunDir, spec: dict[str, Any]) -> RunnerHandle:
-    """Start a runner for the run. Blocks shortly. Raises OSError; then none was started."""
+def start(directory: RunDir, spec: dict[str, Any], *, lock: tuple[int, ...] = ()) -> RunnerHandle:
+    """Start a runner for the run, which holds the `lock` of its user id from then on, if it has
+    one. Blocks shortly. Raises OSError; then none was started."""
     directory.path.mkdir(parents=True, exist_ok=True)
     write_json(directory.spec, spec)
     reserve_exit(directory)
@@ -102,6 +104,8 @@ def start(directory: RunDir, spec: dict[str, Any]) -> RunnerHandle:
         "PYTHONPATH": str(_PACKAGE_ROOT),
         RUN_VARIABLE: str(directory.path),
     }
+    if lock:
+        environment[LOCK_VARIABLE] = str(lock[0])
     with open(directory.path / "runner.err", "ab") as errors, held_back(RUNNER_SIGNALS):
         child = subprocess.Popen(
             [sys.executable, "-m", RUNNER_MODULE],
@@ -111,6 +115,7 @@ def start(directory: RunDir, spec: dict[str, Any]) -> RunnerHandle:
             env=environment,
             cwd="/",
             start_new_session=True,
+            pass_fds=lock,
         )
     try:
         return RunnerHandle(os.pidfd_open(child.pid), child)

@@ -27,7 +27,12 @@ from app.coordinator.engines.local.process import TrainingProcess
 from app.coordinator.engines.local.run_outputs import RunOutputs
 from app.coordinator.engines.local.run_result import RunResult
 from app.coordinator.engines.local.run_telemetry import RunTelemetry
-from app.coordinator.engines.local.runner_protocol import RUN_VARIABLE, RUNNER_SIGNALS, leave_exit
+from app.coordinator.engines.local.runner_protocol import (
+    RUN_VARIABLE,
+    RUNNER_SIGNALS,
+    inherited_lock,
+    leave_exit,
+)
 from app.coordinator.engines.local.runner_record import RunnerRecord
 from app.coordinator.engines.local.runner_signals import RunnerSignals
 from app.coordinator.failures import Backoff, is_disk_full, is_passing
@@ -128,6 +133,7 @@ class Runner:
                     confinement=self._spec["confinement"],
                     limits=self._spec.get("limits", {}),
                     ranks=self._spec["ranks"],
+                    held=inherited_lock(),
                 )
             )
         )

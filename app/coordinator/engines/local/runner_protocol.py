@@ -35,5 +35,22 @@ def leave_exit(directory: RunDir, value: dict[str, Any]) -> None:
 RUN_VARIABLE: Final = "SCAIMIND_RUN_DIRECTORY"
 
 
+#: How a runner is told the descriptor that holds the lock of its run's user id; not set if the run
+#: has none.
+LOCK_VARIABLE: Final = "SCAIMIND_UID_LOCK"
+
+
+def inherited_lock() -> tuple[int, ...]:
+    """The descriptor that a runner was started with to hold its run's user id, if there is one.
+
+    From then on no process inherits it that is not given it.
+    """
+    number = os.environ.get(LOCK_VARIABLE)
+    if number is None:
+        return ()
+    os.set_inheritable(int(number), False)
+    return (int(number),)
+
+
 #: What a runner is asked with. They are blocked when it starts, until it can answer.
 RUNNER_SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1)

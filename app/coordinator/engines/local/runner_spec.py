@@ -30,7 +30,7 @@ class RunnerSpecs:
     ) -> None:
         """`readable` is what every process may read, besides what is its job's."""
         self._limits = limits
-        self._sandboxes = sandboxes
+        self.sandboxes = sandboxes
         self._node_id = node_id
         self._notify = notify
         self._grace = grace
@@ -41,7 +41,7 @@ class RunnerSpecs:
         own = directory.job
         readable = [str(own.config), str(own.program), *map(str, run.readable)]
         gpus = self._gpus_of(job)
-        isolation = self._sandboxes.of(job, directory, gpus=gpus, readable=readable)
+        isolation = self.sandboxes.of(job, directory, gpus=gpus, readable=readable)
         lacking = self._limits.lacking(job)
         meeting = _meeting_place() if len(run.ranks) > 1 else {}
         return {
@@ -104,7 +104,7 @@ class RunnerSpecs:
             "PYTHONUNBUFFERED": "1",
             **run.environment,
             "HOME": str(directory.job.work),
-            **self._sandboxes.variables(isolation),
+            **self.sandboxes.variables(isolation),
             # Indices are the driver's, not those of CUDA's own order, which is by speed.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "CUDA_VISIBLE_DEVICES": self._visible_gpus(rank),
@@ -125,7 +125,7 @@ class RunnerSpecs:
         """Return GPUs of this machine; those of a virtual node are not there."""
         if rank.node_id != self._node_id:
             return ""
-        return self._sandboxes.visible_gpus(rank.gpus)
+        return self.sandboxes.visible_gpus(rank.gpus)
 
 
 def _counted_apart(isolation: Mapping[str, Any]) -> bool:

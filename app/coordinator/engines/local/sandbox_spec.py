@@ -4,7 +4,8 @@ import os
 import pwd
 import secrets
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,6 +68,16 @@ class SandboxSpecs:
             "opened": list(readable),
             "roots": self._roots,
         }
+
+    @contextmanager
+    def held_uid(self, section: dict[str, Any]) -> Iterator[tuple[int, ...]]:
+        """The descriptor that holds the user id of a section which `of` has made, for the process
+        that holds it from then on; none if there is no such id."""
+        if self._uids is None:
+            yield ()
+            return
+        with self._uids.pass_on(section["uid"]) as files:
+            yield files
 
     def variables(self, section: dict[str, Any]) -> dict[str, str]:
         """What the sandbox adds to each rank's environment."""

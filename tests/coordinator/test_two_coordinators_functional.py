@@ -1,0 +1,60 @@
+"""Two coordinators on one machine, with the same range of user ids for jobs."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from app.coordinator.isolation.levels import UidRange
+from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
+from tests.coordinator.harness import client_of, coordinator_process, status_of
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives jobs user ids")
+
+#: It is never seen standing still: each of its processes lives for a moment.
+RESTLESS = """
+    import os, time
+    go = os.environ["SCAIMIND_CHECKPOINT_DIR"] + "/go"
+    if os.fork():
+        print("uid", os.getuid(), flush=True)
+        while not os.path.exists(go):
+            time.sleep(0.05)
+        raise SystemExit
+    while not os.path.exists(go):
+        if os.fork():
+            os._exit(0)
+        time.sleep(0.002)
+"""
+
+
+@pytest.mark.parametrize("level", ["namespaces", "user"])
+async def test_neither_ends_jobs_of_the_other(
+    tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCAIMIND_COORDINATOR_ISOLATION", level)
+    ids = UidRange(61720, 61723)
+    async with (
+        coordinator_process(tmp_path / "a", uids=ids) as first,
+        client_of(first.port, tmp_path / "a" / "drive") as one,
+    ):
+        async with (
+            coordinator_process(tmp_path / "b", uids=ids) as second,
+            client_of(second.port, tmp_path / "b" / "drive") as other,
+        ):
+            clients = (one, other, one, other)
+            jobs = await asyncio.gather(*(client.submit(RESTLESS) for client in clients))
+            started = zip(clients, jobs, strict=True)
+            lines = [await client.until_line(job, "uid") for client, job in started]
+            assert len({line.message for line in lines}) == 4
+            # No id is left: it waits, and nobody else's is taken for it.
+            waits = await other.submit("pass")
+            await other.call("CancelJob", CancelJobRequest(job_id=jobs[1]))
+            assert status_of(await other.end(waits)) == "COMPLETED"
+            assert status_of(await other.job(jobs[3])) == "TRAINING"
+        # With the other coordinator its jobs left. Those of this one go on.
+        for job in (jobs[0], jobs[2]):
+            go = tmp_path / "a" / "drive" / "local" / "jobs" / job / "checkpoints" / "go"
+            await asyncio.to_thread(go.touch)
+            ended = await one.end(job)
+            assert status_of(ended) == "COMPLETED", ended.error_message
