@@ -87,7 +87,7 @@ def names_secret(name: str) -> bool:
     if name.upper() in _NEVER:
         return False
     segments = segments_of(name)
-    return (
+    return name.upper() not in _NEVER and (
         not _ANYWHERE.isdisjoint(segments)
         or any(pair in _BEHIND_EACH_OTHER for pair in pairwise(segments))
         or any(_IN_ONE_WORD.fullmatch(segment) for segment in segments)

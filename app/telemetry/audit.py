@@ -15,13 +15,14 @@ from typing import Final
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from app.shortening import shortened
+
 #: Of what was done; anything else is the code of the error, or `UNKNOWN`.
 OK: Final = "ok"
 #: It was broken off: it may have been done or not.
 UNKNOWN: Final = "unknown"
 
 _MAX_TEXT: Final = 256
-_CUT: Final = "..."
 
 # Not `get_logger`: an audit trail must not depend on the level that operators want to read.
 _log: FilteringBoundLogger = structlog.wrap_logger(
@@ -99,7 +100,7 @@ def record(
 ) -> None:
     """Write one event, to the process's log unless another one is given.
 
-    Texts are cut at 256 characters, and then end in three dots.
+    Texts are cut at 256 characters, and then end in CUT.
     """
     fields: dict[str, str | int | None] = {
         "action": action.value,
@@ -118,6 +119,4 @@ def record(
 
 
 def _bounded(value: str | int | None) -> str | int | None:
-    if isinstance(value, str) and len(value) > _MAX_TEXT:
-        return value[: _MAX_TEXT - len(_CUT)] + _CUT
-    return value
+    return shortened(value, _MAX_TEXT) if isinstance(value, str) else value

@@ -53,7 +53,7 @@ def test_no_text_is_longer_than_its_bound(length: int) -> None:
     event = written(on=Target("job", "a" * length), by=Identity(Actor.USER, "t" * length))
     for text in (event["target_id"], event["tenant_id"]):
         assert len(text) == 256
-        assert text.endswith("...") is (length > 256)
+        assert text.endswith("…") is (length > 256)
 
 
 def test_published_actions_are_those_of_the_documentation() -> None:

@@ -1,13 +1,18 @@
 """Nothing that looks like a secret leaves in a log line, and nothing else is touched."""
 
 import json
+import re
+from pathlib import Path
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.telemetry.redaction import MARK, Redaction
+from app.credentials import is_value_of
+from app.telemetry.redaction import MARK, MAX_TEXT, Redaction
+
+APP = Path(__file__).parents[2] / "app"
 
 KEY = "sgk_" + "Ab-_9" * 9
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJlLW9mLWl0"
@@ -75,8 +80,30 @@ def test_known_secrets_are_blotted_out_whatever_they_look_like() -> None:
     ],
 )
 def test_what_does_not_stays(text: str) -> None:
-    line = orjson.dumps({"event": text, "tokens": 5, "status": "ok"})
+    line = orjson.dumps({"event": text, "tokens": 5, "status": "ok", "credential_id": "sgk_1"})
     assert redact(line) == line
+
+
+def test_a_text_that_is_too_long_ends_in_a_mark() -> None:
+    line = redact(orjson.dumps({"event": "e", "x": "x" * 100_000, "y": ["y" * MAX_TEXT]}))
+    assert json.loads(line) == {
+        "event": "e",
+        "x": "x" * (MAX_TEXT - 1) + "…",
+        "y": ["y" * MAX_TEXT],
+    }
+
+
+def test_no_event_that_is_logged_is_called_a_credential() -> None:
+    """A field of a log event that has a credential's name is masked: choose another name."""
+    call = re.compile(r"\blog\.[a-z]+\((?:[^()]|\([^()]*\))*\)")
+    named = {
+        name
+        for path in APP.rglob("*.py")
+        for found in call.findall(path.read_text(encoding="utf-8"))
+        for name in re.findall(r"\b(\w+)=", found)
+    }
+    assert "credential_id" in named
+    assert {name for name in named if is_value_of(name, "x" * 20)} == set()
 
 
 @given(st.text(), st.text())
