@@ -154,7 +154,9 @@ async def _follow(
     """Have clients follow a job while it is disturbed, to its end; then judge what they got."""
     async with AsyncExitStack() as stack:
         tasks = [asyncio.create_task(each.run(), name="watcher") for each in watchers]
-        stack.push_async_callback(_cancel, tasks)
+        asker = world.asker(workload)
+        asking = asyncio.create_task(asker.run(), name="asker")
+        stack.push_async_callback(_cancel, (*tasks, asking))
         try:
             await disturb()
         except TimeoutError:
@@ -167,6 +169,9 @@ async def _follow(
             except TimeoutError:
                 tally.wrong.append("the job does not end")
                 return
+    await asker.check_end(RECOVERY)
+    tally.answers += asker.answers
+    tally.wrong += asker.wrong
     tally.judge_log(workload, log)
     for each in watchers:
         tally.judge(each, log)

@@ -20,6 +20,8 @@ class Tally:
     lines: int = 0
     lost: int = 0
     doubled: int = 0
+    #: Answers to questions for the job.
+    answers: int = 0
     #: Lines that are missing, of which the client was told.
     told: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -78,23 +80,36 @@ class Tally:
 def table(tallies: Sequence[Tally]) -> str:
     """Write the outcomes for people."""
     rows: list[tuple[str, ...]] = [
-        ("experiment", "clients", "lines", "lost", "doubled", "told", "wrong", "recovery, s")
+        (
+            "experiment",
+            "clients",
+            "lines",
+            "answers",
+            "lost",
+            "doubled",
+            "told",
+            "wrong",
+            "recovery, s",
+        )
     ]
     for each in tallies:
         if each.skipped:
-            rows.append((each.name, "-", "-", "-", "-", "-", "-", f"not run: {each.skipped}"))
+            rows.append((each.name, *["-"] * 7, f"not run: {each.skipped}"))
             continue
-        counts = (each.clients, each.lines, each.lost, each.doubled, each.told, len(each.wrong))
+        counts = (
+            *(each.clients, each.lines, each.answers),
+            *(each.lost, each.doubled, each.told, len(each.wrong)),
+        )
         times = [seconds for found in each.recoveries.values() for seconds in found]
         recovery = f"median {median(times):.1f}, max {max(times):.1f}" if times else "-"
         rows.append((each.name, *(f"{count:,}" for count in counts), recovery))
         for fault, found in each.recoveries.items():
             spread = f"median {median(found):.1f}, max {max(found):.1f}"
-            rows.append((f"  {fault}, {len(found)} x", "", "", "", "", "", "", spread))
+            rows.append((f"  {fault}, {len(found)} x", *[""] * 7, spread))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
-            cell.ljust(width) if column in (0, 7) else cell.rjust(width)
+            cell.ljust(width) if column in (0, 8) else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

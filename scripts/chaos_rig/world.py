@@ -15,6 +15,7 @@ from app.local.data_dir import DataDir
 from app.local.ports import COORDINATOR_PORTS, internal_port
 from app.local.postgres import Postgres, socket_folder
 from app.scaikey.api_keys import create_key
+from scripts.chaos_rig.asking import Asker
 from scripts.chaos_rig.link import Link
 from scripts.chaos_rig.programs import PATIENCE, Program, accepts
 from scripts.chaos_rig.watching import Watcher
@@ -78,8 +79,14 @@ class World:
 
     def watcher(self, workload: Workload, level: str = "DEBUG", *, pause: float = 0) -> Watcher:
         """Make a client of the job's log."""
-        url = f"http://127.0.0.1:{self.downstream.port}{PREFIX}/jobs/{workload.job_id}/logs"
-        return Watcher(url, self.key, level=level, pause=pause)
+        return Watcher(f"{self._url(workload)}/logs", self.key, level=level, pause=pause)
+
+    def asker(self, workload: Workload) -> Asker:
+        """Make a client that asks for the job."""
+        return Asker(self._url(workload), self.key)
+
+    def _url(self, workload: Workload) -> str:
+        return f"http://127.0.0.1:{self.downstream.port}{PREFIX}/jobs/{workload.job_id}"
 
     async def restart_postgres(self) -> None:
         """Stop PostgreSQL and start it again."""
