@@ -84,8 +84,6 @@ def names_credential(name: str) -> bool:
 @lru_cache(maxsize=1024)
 def names_secret(name: str) -> bool:
     """Whether what has this name is a credential, and is never called so for another reason."""
-    if name.upper() in _NEVER:
-        return False
     segments = segments_of(name)
     return name.upper() not in _NEVER and (
         not _ANYWHERE.isdisjoint(segments)

@@ -13,6 +13,7 @@ from grpc import StatusCode
 from app.api.endpoint import action_of
 from app.api.settings import LimitsSettings
 from app.gateway.settings import Settings
+from app.shortening import CUT
 from app.telemetry.audit import Action
 from tests.api.conftest import Gateway
 from tests.api.endpoints import ENDPOINTS, PREFIX, SUBMISSION, TICKETS, Endpoint
@@ -164,7 +165,7 @@ async def test_an_id_of_any_length_is_cut(gateway: Gateway, events: list[Any]) -
     await gateway.ask("POST", f"{JOBS}/{'a' * 4000}/cancel")
     target = audited(events)["target_id"]
     assert len(target) == 256
-    assert target.endswith("a...")
+    assert target.endswith(f"a{CUT}")
 
 
 async def test_a_defect_is_written(
