@@ -160,7 +160,12 @@ _AROUND: Final = (
         r"(?i:\b(?:bind|login|log_in|authenticate|auth|sign_?in|set_?password))\("
         r"[^()\n]{0,200}?['\"](?P<argument>[^'\"\n]{3,128})['\"]\s?\)",
     ),
-    ("auth ", r"\bAUTH\s(?:[\w-]{1,64}\s)?(?P<auth>[^\s'\"]{6,128})"),
+    ("auth ", r"\bAUTH\s(?P<auth>[^\s'\"]{6,128})"),
+    ("auth ", r"\bAUTH\s[\w-]{1,64}\s(?P<auth_of_user>[^\s'\"]{6,128})"),
+    ("login", r"(?i:\blogin\s{1,4})(?P<login>[A-Za-z0-9_.=-]{16,128})"),
+    ("pass ", r"\brequirepass\s{1,4}(?P<requirepass>[^\s'\"]{3,128})"),
+    ("masterauth", r"\bmasterauth\s{1,4}(?P<masterauth>[^\s'\"]{3,128})"),
+    ("user ", r"(?i:\buser\s{1,4})[\w.-]{1,64}/(?P<user_and>[^\s@/]{6,128})"),
     # A line of .pgpass
     (
         ":",
@@ -228,7 +233,10 @@ def _is_basic(value: str) -> bool:
 
 
 #: What else must be true of a group's text.
-_CHECKS: Final = {"bearer": _is_no_word, "basic": _is_basic, "auth": _is_no_word}
+_CHECKS: Final = {
+    "basic": _is_basic,
+    **dict.fromkeys(("bearer", "auth", "auth_of_user", "login", "user_and"), _is_no_word),
+}
 
 
 def is_random(word: str) -> bool:

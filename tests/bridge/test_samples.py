@@ -11,7 +11,7 @@ from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 from tests.bridge.sample_texts import Honest, Leak, honest, leaks
 
 #: The first was written before the rules; each other one after them, and not by them.
-SETS = ("first", "second", "third")
+SETS = ("first", "second", "third", "fourth")
 LEAKS = [
     pytest.param(each, id=f"{name}-{at}") for name in SETS for at, each in enumerate(leaks(name))
 ]

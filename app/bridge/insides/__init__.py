@@ -11,7 +11,11 @@ from typing import Final
 
 from app.bridge.insides.classes import Class, any_of
 from app.bridge.insides.databases import DATABASES
-from app.bridge.insides.exceptions import EXCEPTION, is_programs_exception
+from app.bridge.insides.exceptions import (
+    EXCEPTION,
+    is_programs_exception,
+    is_programs_mistake,
+)
 from app.bridge.insides.hosts import (
     ADDRESS_V4,
     ADDRESS_V6,
@@ -27,7 +31,7 @@ from app.bridge.insides.hosts import (
 from app.bridge.insides.machines import CLOUDS
 from app.bridge.insides.networks import CONNECTIONS
 from app.bridge.insides.positions import POSITION, is_position
-from app.bridge.insides.programs import OBJECTS, SQL, TRACEBACKS
+from app.bridge.insides.programs import MISTAKES, OBJECTS, SQL, TRACEBACKS
 
 #: In every detail that is shown.
 CLASSES: Final = (
@@ -38,6 +42,7 @@ CLASSES: Final = (
     CONNECTIONS,
     CLOUDS,
     Class("exception", EXCEPTION, is_programs_exception),
+    Class("mistake", MISTAKES.pattern, is_programs_mistake),
     Class("position", POSITION, is_position, names_thing=True),
     Class("address", ADDRESS_V4, is_address_v4, names_thing=True),
     Class("address", ADDRESS_V6, is_address_v6, names_thing=True),

@@ -16,6 +16,9 @@ DATABASES: Final = any_of(
     r"\bpgbouncer\b",
     r"\bQueuePool\b",
     r"\bconnection pool (?:is )?(?:exhausted|timeout)",
+    # By their names
+    r"\b[Pp]ostgre(?:s|SQL|sql)\b",
+    r"\b(?:etcd|[Mm]in[Ii][Oo]|Cassandra|Elasticsearch|OpenSearch|DynamoDB|CockroachDB|ClickHouse)\b",
     # PostgreSQL and its drivers
     r"\b(?:FATAL|PANIC|DETAIL|HINT|CONTEXT|ERROR):  \S",
     r"(?i)\bsyntax error at or near\b",

@@ -73,3 +73,11 @@ def is_programs_exception(match: re.Match[str], *, mentioned: bool = False) -> b
     if mentioned:
         return True
     return _ABOUT.search(text, match.end(), match.end() + 240) is None
+
+
+def is_programs_mistake(match: re.Match[str]) -> bool:
+    """Whether what Python says of a mistake is said of the coordinator."""
+    text, start, end = match.string, match.start(), match.end()
+    return not (
+        _BEFORE.search(text, max(0, start - 120), start) or _ABOUT.search(text, start, end + 120)
+    )

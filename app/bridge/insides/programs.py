@@ -80,6 +80,14 @@ OBJECTS: Final = any_of(
     r"<class '",
     r"<(?:bound method|function|coroutine object|module|Task|Future)\b",
     r"\b0x[0-9a-fA-F]{8,16}\b",
+    r"\bEvent loop is closed\b",
+    r"\bcannot schedule new futures\b",
+    r"\bgot Future\b",
+)
+
+#: What Python says of any program's mistake, a job's script included.
+MISTAKES: Final = any_of(
+    "mistake",
     r"'[\w.]{1,100}' object (?:has no attribute|is not|does not|cannot|doesn't)",
     r"\bNoneType\b",
     r"\b(?:list|tuple|string|pop from an empty|deque) index out of range\b",
@@ -88,9 +96,6 @@ OBJECTS: Final = any_of(
     r"\bunhashable type\b",
     r"\bmaximum recursion depth\b",
     r"\bchanged size during iteration\b",
-    r"\bEvent loop is closed\b",
-    r"\bcannot schedule new futures\b",
-    r"\bgot Future\b",
     r"\bcannot unpack non-iterable\b",
     r"\bnot enough values to unpack\b",
     r"\btoo many values to unpack\b",
