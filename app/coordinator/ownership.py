@@ -29,7 +29,7 @@ def _sole_owner(config: CoordinatorConfig) -> Iterator[None]:
     try:
         if not _locked(file):
             raise BadConfig(
-                f"SCAIMIND_COORDINATOR_DATA_DIR: another coordinator uses {config.data_dir}"
+                f"SCAIMIND_COORDINATOR_DATA_DIR: another coordinator is using {config.data_dir}"
             )
         yield
     finally:

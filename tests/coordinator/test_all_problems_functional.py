@@ -69,7 +69,7 @@ async def test_a_submission_is_told_all_of_it_at_once(tmp_path: Path) -> None:
     }
     assert "did you mean 'safetensors'?" in told["output_config.export_format"]
     assert "did you mean 'parquet'?" in told["data_config.sources.0.format"]
-    assert str(error.details()).startswith("name: it is empty; scheduling_config.")
+    assert str(error.details()).startswith("name: must not be empty; scheduling_config.")
 
 
 async def test_what_is_not_possible_begins_with_its_field_and_has_no_details(

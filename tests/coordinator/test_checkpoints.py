@@ -270,7 +270,7 @@ def test_of_very_many_entries_only_some_are_looked_at(
     shutil.rmtree(looks.path / "step-15")
     assert looks.look() == [f"step-{at}" for at in (9, 10, 11, 12, 13, 14, 16, 17, 18, 19)]
     assert looks.finder.notes == [
-        "The checkpoint directory has more than 10 entries: not all of them are looked at."
+        "The checkpoint directory has more than 10 entries. Not all of them are looked at."
     ]
 
 

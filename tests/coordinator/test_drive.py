@@ -42,7 +42,7 @@ def test_links_that_stay_inside_are_followed(drive: Drive) -> None:
 def test_links_that_lead_out_are_refused(drive: Drive, target: str) -> None:
     os.symlink(target, drive.tenant_root("t") / "link")
     for url in ("scaidrive://t/link", "scaidrive://t/link/file"):
-        with pytest.raises(BadUrl, match="leads out of your tenant's folder") as caught:
+        with pytest.raises(BadUrl, match="leads outside your tenant's folder") as caught:
             drive.find(Access("t"), url)
         assert str(drive.root) not in str(caught.value)
         with pytest.raises(BadUrl, match="leads out"):
@@ -163,7 +163,7 @@ def test_a_destination_is_a_directory_that_is_there_or_a_free_name(drive: Drive)
     for path in ("file", "file/below", "folder/pipe", "folder/pipe/below"):
         place = drive.destination(access, f"scaidrive://t/{path}")
         for look in (place.check_destination, place.open_destination):
-            with pytest.raises(BadUrl, match="is not a directory, nor can one be there"):
+            with pytest.raises(BadUrl, match="is not a directory and cannot become one"):
                 look()
 
 

@@ -139,7 +139,7 @@ async def test_parameters_are_checked_before_anything_runs(tmp_path: Path) -> No
         data = client.write("text.jsonl", jsonl({"text": "ab"}))
         for name, parameters, problem in (
             ("exact_match", {"temperature": "1"}, "'temperature' is not known; there are: max_tok"),
-            ("exact_match", {"max_tokens": "0"}, "max_tokens: it is not a number from 1 to 65536"),
+            ("exact_match", {"max_tokens": "0"}, "max_tokens: must be a number from 1 to 65536"),
             ("exact_match", {"max_tokens": "many"}, "max_tokens: it is not a number"),
             ("multiple_choice", {"field": "text"}, "'field' is not known; there are: none"),
         ):

@@ -233,7 +233,7 @@ async def test_another_tenants_job_is_not_there(tmp_path: Path) -> None:
                 async with asyncio.timeout(10):
                     await anext(other.watch(asked))
             answers.add((caught.value.code(), caught.value.details()))
-        assert answers == {(grpc.StatusCode.NOT_FOUND, "there is no such job")}
+        assert answers == {(grpc.StatusCode.NOT_FOUND, "the job does not exist")}
         listed = await other.call("ListJobs", ListJobsRequest())
         assert (listed.total_count, list(listed.jobs)) == (0, [])
         await client.end(job_id)

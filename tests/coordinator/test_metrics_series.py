@@ -262,7 +262,7 @@ def test_an_answer_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("wanted", [-1, 10_001])
 def test_more_points_than_may_be_asked_for(tmp_path: Path, wanted: int) -> None:
-    with pytest.raises(InvalidArgument, match="max_points: it is not from 0 to 10000"):
+    with pytest.raises(InvalidArgument, match="max_points: must be from 0 to 10000"):
         job_metrics(JobDir(tmp_path), GetJobMetricsRequest(max_points=wanted), ended=False)
 
 

@@ -134,7 +134,7 @@ def test_what_is_behind_a_bound_is_counted_and_said_once(job: JobDir) -> None:
         # The coordinator still tells of the run.
         recorder.add_own_line(lines("over", source="coordinator")[0])
         assert recorder.left_out() == [
-            "3 lines of this run are left out of the job's log (job_log_bytes).",
-            "10 snapshots of this run are left out of the job's metrics (job_metrics_bytes).",
+            "3 lines of this run were left out of the job's log (job_log_bytes).",
+            "10 snapshots of this run were left out of the job's metrics (job_metrics_bytes).",
         ]
     assert [text for _, text in messages(job)] == ["x" * 30] * 2 + ["over"]

@@ -51,8 +51,8 @@ async def test_a_bad_source_does_not_spoil_the_others(tmp_path: Path) -> None:
     bit = bytearray(gzip.compress(os.urandom(5000).hex().encode()))
     bit[len(bit) // 2] ^= 1
     hostile = {
-        "flipped.jsonl.gz": (bytes(bit), "it cannot be unpacked any further"),
-        "short.jsonl.gz": (gzip.compress(GOOD * 100)[:-9], "it cannot be unpacked any further"),
+        "flipped.jsonl.gz": (bytes(bit), "it cannot be unpacked further"),
+        "short.jsonl.gz": (gzip.compress(GOOD * 100)[:-9], "it cannot be unpacked further"),
         "digits.json": (b'[{"n": ' + b"7" * 5000 + b"}]", "a number has more than"),
         "digits.jsonl": (b'{"n": ' + b"7" * 5000 + b"}\n", "line 1: it is not JSON"),
         "deep.json": (b"[" * 100_000, "nested too deeply"),

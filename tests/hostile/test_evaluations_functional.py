@@ -144,10 +144,10 @@ async def test_a_model_cannot_say_what_its_scores_are(tmp_path: Path) -> None:
 
 async def test_what_is_no_score_is_told(tmp_path: Path) -> None:
     answers = {
-        "float('nan'), 1": "the model gave nan for 1 tokens",
-        "float('inf'), 1": "the model gave inf for 1 tokens",
-        "float('-inf'), 1": "the model gave -inf, and perplexity is infinite then",
-        "-1.0, -1": "the model gave -1.0 for -1 tokens",
+        "float('nan'), 1": "the model returned nan for 1 tokens",
+        "float('inf'), 1": "the model returned inf for 1 tokens",
+        "float('-inf'), 1": "the model returned -inf, and perplexity is infinite then",
+        "-1.0, -1": "the model returned -1.0 for -1 tokens",
         "-1.0, 10 ** 400": "tokens",
         "10 ** 400, 1": "OverflowError",
         "'x', 1": "ValueError",

@@ -104,7 +104,7 @@ async def test_artefacts_that_are_gone_are_said_to_be(tmp_path: Path) -> None:
         (tmp_path / "jobs" / job.job_id / "output").rename(tmp_path / "elsewhere")
         again = await retry(client, job.job_id)
         assert status_of(again) == "FAILED"
-        assert f"The artefacts of {job.job_id} are not there any more" in again.error_message
+        assert f"The artefacts of {job.job_id} no longer exist" in again.error_message
 
 
 async def test_an_export_again_outlives_the_coordinator(tmp_path: Path) -> None:

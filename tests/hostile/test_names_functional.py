@@ -64,11 +64,11 @@ async def test_a_directory_is_no_script(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("a-file", "is not a directory, nor can one be there"),
-        ("a-file/below", "is not a directory, nor can one be there"),
-        ("a-file/far/below", "is not a directory, nor can one be there"),
-        ("leads-out", "leads out of your tenant's folder"),
-        ("leads-out/below", "leads out of your tenant's folder"),
+        ("a-file", "is not a directory and cannot become one"),
+        ("a-file/below", "is not a directory and cannot become one"),
+        ("a-file/far/below", "is not a directory and cannot become one"),
+        ("leads-out", "leads outside your tenant's folder"),
+        ("leads-out/below", "leads outside your tenant's folder"),
         ("leads-round", "cannot be reached"),
         ("x" * (LONGEST + 1), "File name too long"),
         ("new/" + "x" * (LONGEST + 1) + "/deep", "File name too long"),

@@ -315,10 +315,10 @@ with open(os.environ["SCAIMIND_METRICS_FILE"], "a") as file:
         for name in ("log", "metrics"):
             said = [line for line in answers.messages if f"allowed (job_{name}_bytes)" in line]
             assert len(said) == 1
-        left_out = f"{500 - kept} lines of this run are left out of the job's log (job_log_bytes)."
+        left_out = f"{500 - kept} lines of this run were left out of the job's log (job_log_bytes)."
         assert left_out in answers.messages
         assert any(
-            "snapshots of this run are left out of the job's metrics" in line
+            "snapshots of this run were left out of the job's metrics" in line
             for line in answers.messages
         )
 

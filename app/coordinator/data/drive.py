@@ -106,7 +106,7 @@ class Place:
         except LeadsOut:
             raise self._leads_out() from None
         except NotADirectoryError:
-            raise BadUrl(f"{shown(self.url)} is not a directory, nor can one be there") from None
+            raise BadUrl(f"{shown(self.url)} is not a directory and cannot become one") from None
         except OSError as error:
             if is_passing(error):
                 raise
@@ -115,7 +115,8 @@ class Place:
     def _leads_out(self) -> BadUrl:
         owner = "your tenant's folder" if self.url.startswith(SCHEME) else "the allowed folder"
         return BadUrl(
-            f"{shown(self.url)} leads out of {owner}, or by a link out of a job's checkpoints"
+            f"{shown(self.url)} leads outside {owner}, or through a link outside a job's"
+            " checkpoints"
         )
 
     def _hint(self) -> str:
@@ -216,7 +217,7 @@ class Drive:
         else:
             place = self._allowed(url)
         if not access.covers(url):
-            raise BadUrl(f"{shown(url)} is not among what the job was granted")
+            raise BadUrl(f"{shown(url)} is not covered by the job's grant")
         return place
 
     def destination(self, access: Access, url: str) -> Place:

@@ -40,7 +40,7 @@ class Elements:
                 self._next()
         self._at += 1
         if self._next():
-            self._fail("there is something behind the end of the array")
+            self._fail("there is content after the end of the array")
 
     def _element(self) -> Any:
         while True:
@@ -56,7 +56,7 @@ class Elements:
             except ValueError:
                 # The only other one that the decoder raises (sys.set_int_max_str_digits).
                 limit = sys.get_int_max_str_digits()
-                self._fail(f"a number has more than {limit} digits, which is more than is read")
+                self._fail(f"a number has more than the {limit} digits that are read")
             except RecursionError:
                 self._fail("it is nested too deeply")
             else:
@@ -86,7 +86,7 @@ class Elements:
             block = self._text.read(max(BLOCK, len(rest)))
         except UnicodeDecodeError:
             self._at, self._buffer = 0, rest
-            self._fail("behind it there is something that is not UTF-8")
+            self._fail("the content after it is not UTF-8")
         self._over = not block
         self._at, self._buffer = 0, rest + block
 

@@ -78,7 +78,7 @@ def read(
         unpacked: Any = Unpacked(file, packing) if packing else file
         READERS[format_name](unpacked, columns, tally)
     except CannotUnpack as error:
-        raise BadData(f"behind record {tally.records}: {error}") from None
+        raise BadData(f"after record {tally.records}: {error}") from None
 
 
 def _check_columns(columns: Sequence[str], there: Mapping[str, Any], number: int) -> None:
@@ -181,7 +181,7 @@ def _csv(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
     except csv.Error as error:
         raise BadData(f"line {line}: it is not CSV ({error})") from None
     except UnicodeDecodeError:
-        raise BadData(f"behind line {lines.number}: it is not UTF-8") from None
+        raise BadData(f"after line {lines.number}: it is not UTF-8") from None
 
 
 class _CsvLines:
@@ -205,7 +205,7 @@ class _CsvLines:
             raise StopIteration
         self.number += 1
         if "\0" in line:
-            raise BadData(f"line {self.number}: it has a NUL character; write it anew as UTF-8")
+            raise BadData(f"line {self.number}: it has a NUL character; write it again as UTF-8")
         if len(line) == MAX_RECORD:
             raise BadData(f"line {self.number} is longer than {MAX_RECORD} characters")
         return line
@@ -229,7 +229,7 @@ def _parquet(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
             unpacked += batch.nbytes
             if unpacked > limit:
                 raise BadData(
-                    f"behind record {tally.records}: it unpacks to more than {limit} bytes and"
+                    f"after record {tally.records}: it unpacks to more than {limit} bytes and"
                     f" {MAX_RATIO} times its size; check that its values are meant"
                 )
             tally.records += batch.num_rows
@@ -248,7 +248,7 @@ def _parquet(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
     else:
         return
     said = shortened(" ".join(problem.split()), 300)
-    raise BadData(f"behind record {tally.records}: it is not Parquet ({said})")
+    raise BadData(f"after record {tally.records}: it is not Parquet ({said})")
 
 
 READERS: Final[Mapping[str, Callable[[IO[bytes], Sequence[str], Tally], None]]] = {

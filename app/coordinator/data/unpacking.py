@@ -82,7 +82,7 @@ class Unpacked(io.RawIOBase):
         except (EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
             reason = str(error)
         raise CannotUnpack(
-            f"it cannot be unpacked any further ({' '.join(reason.split())}); pack it anew"
+            f"it cannot be unpacked further ({' '.join(reason.split())}); pack it again"
         )
 
 

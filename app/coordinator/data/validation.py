@@ -99,7 +99,7 @@ def _format(found: Sequence[DataFile]) -> str:
     if "" in named:
         of = f" of {shown(named[''])}" if named[""] else ""
         raise BadData(
-            f"the format{of} cannot be told from its name; give one of {', '.join(READERS)}"
+            f"the format{of} cannot be determined from its name; set one of {', '.join(READERS)}"
         )
     if len(named) > 1:
         raise BadData(

@@ -248,12 +248,12 @@ class _Examiner:
 
 #: What is told of a source whose check ends badly.
 _DIED: Final = (
-    "its check ended {} before it was through: the file is damaged or made to do harm;"
-    " write it anew, and check it file by file if it is a directory"
+    "its check ended {} before it was complete: the file is damaged or malicious;"
+    " write it again, and check a directory file by file"
 )
 _TOO_SLOW: Final = (
-    "its check did not end within {:.1f} seconds, what the call leaves for it; name it alone,"
-    " or split it into smaller sources"
+    "its check did not finish within {:.1f} seconds, its share of the call; check it alone, or"
+    " split it into smaller sources"
 )
 
 

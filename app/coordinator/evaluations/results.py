@@ -66,7 +66,7 @@ def _result(benchmark: Benchmark, result: Any) -> BenchmarkResult:
         else:
             left_out = True
     if left_out and not told.error_message:
-        told.error_message = "Scores are left out that are no numbers, or too many."
+        told.error_message = "Scores that are not numbers, or too many, are left out."
     return told
 
 

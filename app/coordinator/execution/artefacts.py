@@ -136,6 +136,6 @@ def _told(report: Report) -> str:
     named = [f"{each.path} ({each.what})" for each in report.left_out[:_NAMED]]
     more = report.left_out_count - len(named)
     return (
-        f"Left out of the artefacts, which are regular files and directories only:"
+        f"Left out of the artefacts, which contain only regular files and directories:"
         f" {', '.join(named)}{f' and {more} more' if more else ''}."
     )

@@ -133,7 +133,7 @@ class CheckpointFinder:
             names = [entry.name for entry in islice(entries, MAX_ENTRIES)]
             if next(entries, None) is not None:
                 self._say(
-                    f"The checkpoint directory has more than {MAX_ENTRIES} entries: not all of"
+                    f"The checkpoint directory has more than {MAX_ENTRIES} entries. Not all of"
                     " them are looked at."
                 )
                 # What is known already is not lost for that.
@@ -153,9 +153,9 @@ class CheckpointFinder:
     def _is_tellable(self, name: str) -> bool:
         """Whether a name can be a checkpoint's id."""
         if not is_utf8(name):
-            self._say("Checkpoints are left out whose names are not UTF-8", name)
+            self._say("Checkpoints whose names are not UTF-8 are left out", name)
         elif not name.isprintable():
-            self._say("Checkpoints are left out whose names cannot be printed", name)
+            self._say("Checkpoints whose names cannot be printed are left out", name)
         else:
             return True
         return False

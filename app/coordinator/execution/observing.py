@@ -85,6 +85,6 @@ class Observer:
         if name not in self._told and not is_passing(error):
             self._told.add(name)
             self.notes.append(
-                f"{name} could not be read for some of the time ({reason_of(error)})."
+                f"{name} could not be read for part of the time ({reason_of(error)})."
                 " The run was not affected."
             )

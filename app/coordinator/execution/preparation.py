@@ -88,7 +88,7 @@ def _place_script(own: Directory, script: BinaryIO, name: str, abandoned: thread
         try:
             copy_content(script.fileno(), copy.fileno(), abandoned, limit=_MAX_SCRIPT)
         except LimitReached as error:
-            raise LimitReached(f"The script is too large: {error.strerror}.") from None
+            raise LimitReached(f"The script exceeds the limit: {error.strerror}.") from None
         os.fchmod(copy.fileno(), 0o644)
 
 

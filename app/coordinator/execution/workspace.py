@@ -92,8 +92,8 @@ class Workspace:
             Directory.open(self.output(job)).close()
         except (FileNotFoundError, NotADirectoryError):
             raise Unprepared(
-                f"The artefacts of {job.artefacts_of} are not there any more. Retry it with the"
-                " checkpoint_id of one of its checkpoints, or submit it anew."
+                f"The artefacts of {job.artefacts_of} no longer exist. Retry it with the"
+                " checkpoint_id of one of its checkpoints, or submit it again."
             ) from None
 
     def script(self, job: JobRecord) -> Path:

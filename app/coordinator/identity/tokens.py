@@ -59,7 +59,7 @@ class TokenChecker:
         except JoseError as error:
             raise _refused(audience, error.description or error.error) from None
         if claims.get("tenant_id") != tenant_id:
-            raise PermissionDenied(f"the {audience} token is another tenant's")
+            raise PermissionDenied(f"the {audience} token belongs to another tenant")
 
     def _registry(self, audience: str, now: int) -> jwt.JWTClaimsRegistry:
         return jwt.JWTClaimsRegistry(
@@ -110,7 +110,7 @@ class TokenChecker:
         try:
             return dict(jwt.decode(token, key, algorithms=["RS256"]).claims)
         except (JoseError, ValueError) as error:
-            raise _refused(audience, "its signature is not good", type(error).__name__) from None
+            raise _refused(audience, "its signature is invalid", type(error).__name__) from None
 
 
 def _refused(audience: str, why: str, kind: str = "", *, reason: str = "") -> Unauthenticated:
@@ -132,6 +132,6 @@ class Admission:
         if self._checker is not None:
             for name, audience in AUDIENCES.items():
                 if not (token := metadata.get(name, "")):
-                    raise Unauthenticated(f"the call forwards no {audience} token ({name})")
+                    raise Unauthenticated(f"the call has no {audience} token ({name})")
                 await self._checker.check(token, audience=audience, tenant_id=peer.tenant_id)
         return Access(peer.tenant_id)

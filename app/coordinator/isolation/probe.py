@@ -47,7 +47,7 @@ def find_isolation(
     refused: dict[Level, str] = {}
     for level in at_least(wanted):
         if not network and level is not Level.NAMESPACES:
-            refused[level] = "it cannot part jobs from the network (job_network = none)"
+            refused[level] = "it cannot separate jobs from the network (job_network = none)"
             continue
         found = _try(level, refused, uids=uids, data_dir=data_dir, readable=readable)
         if found is not None:

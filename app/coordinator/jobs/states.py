@@ -97,4 +97,4 @@ class IllegalMove(Exception):
 def check_move(before: Status, after: Status) -> None:
     """Raise IllegalMove unless a job may go from `before` to `after`."""
     if after not in MOVES[before]:
-        raise IllegalMove(f"a job cannot go from {before.name} to {after.name}")
+        raise IllegalMove(f"a job cannot change from {before.name} to {after.name}")

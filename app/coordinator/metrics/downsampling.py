@@ -34,7 +34,7 @@ def job_metrics(
 ) -> GetJobMetricsResponse:
     """A job's metrics so far, downsampled. Blocks. Raises RequestError."""
     if not 0 <= request.max_points <= MAX_POINTS:
-        raise InvalidArgument("max_points", f"it is not from 0 to {MAX_POINTS}")
+        raise InvalidArgument("max_points", f"must be from 0 to {MAX_POINTS}")
     if ended:
         _complete_blocks(directory)
     points, total = downsample(directory.metrics, request.max_points or DEFAULT_POINTS)

@@ -80,8 +80,8 @@ class MemoryReserve:
                 self._complained = True
                 log.warning(
                     "memory_short",
-                    reason="all jobs that run have asked for memory_bytes, or none runs",
-                    advice="See what else uses memory on this machine.",
+                    reason="all running jobs have memory_bytes, or none is running",
+                    advice="Check what else uses memory on this machine.",
                     shared_memory=shared_memory(),
                 )
             return
@@ -90,8 +90,8 @@ class MemoryReserve:
         self._end(
             victim.job_id,
             f"The machine had less than {self._reserve / _MIB:.0f} MiB of memory left"
-            " (memory_reserve), and of the jobs that asked for no memory_bytes this was the newest"
-            " one. Ask for memory_bytes to keep the next one.",
+            " (memory_reserve), and this was the newest job without memory_bytes. Set"
+            " memory_bytes to protect the next run.",
         )
         self._short = 0
         self._ended, self._gone_at = True, None

@@ -80,7 +80,7 @@ class Calls:
         """A job of the caller's tenant. Raises NotFound."""
         job = self._scheduler.jobs.get(job_id) or self._store.job(peer.tenant_id, job_id)
         if job is None or job.tenant_id != peer.tenant_id:
-            raise NotFound("there is no such job")
+            raise NotFound("the job does not exist")
         return job
 
     def _unended(self, peer: Peer, job_id: str, done: str) -> JobRecord:
@@ -101,7 +101,7 @@ class Calls:
                 self._parts.drive.find(Access(job.tenant_id), url)
             except BadUrl as error:
                 raise FailedPrecondition(
-                    f"checkpoint_id: {error}; name another one of the job's checkpoints"
+                    f"checkpoint_id: {error}; name another of the job's checkpoints"
                 ) from None
             return url
         there = ", ".join(checkpoint.checkpoint_id for checkpoint in job.checkpoints[-5:])
@@ -116,14 +116,15 @@ class Calls:
         if not key:
             return None
         if len(key) > _MAX_KEY:
-            raise InvalidArgument("idempotency_key", f"it has more than {_MAX_KEY} characters")
+            raise InvalidArgument("idempotency_key", f"must have at most {_MAX_KEY} characters")
         scoped = _scoped(key, peer.user_id, request)
         used = self._store.find_key(peer.tenant_id, scoped, since=self._parts.clock() - _KEY_LIFE)
         if used is None:
             return None
         if used.request_digest != digest_of(request):
             raise AlreadyExists(
-                "idempotency_key: it was used for another request within the last 24 hours"
+                "idempotency_key: it was used for a different request in the last 24 hours; use a"
+                " new key"
             )
         return self._job(peer, used.job_id)
 
@@ -159,7 +160,7 @@ class Calls:
             # of a job that is not there.
             self._parts.secrets.keep(job.job_id, secrets)
         except OSError as error:
-            raise Overloaded(f"the job's directory cannot be made: {error.strerror}") from None
+            raise Overloaded(f"the job's directory cannot be created: {error.strerror}") from None
         try:
             taken_up = self._apply(submit, also=also)
         except Overloaded:
@@ -218,5 +219,5 @@ _MAX: Final = 100
 def page_size(asked: int) -> int:
     """The size of a page. Raises InvalidArgument."""
     if not 0 <= asked <= _MAX:
-        raise InvalidArgument("page_size", f"it is not from 1 to {_MAX}, or 0 for {_DEFAULT}")
+        raise InvalidArgument("page_size", f"must be from 1 to {_MAX}, or 0 for {_DEFAULT}")
     return asked or _DEFAULT

@@ -131,7 +131,7 @@ class ClusterCalls(Calls):
     def _node_message(self, peer: Peer, node_id: str) -> cluster_pb2.Node:
         node = self._scheduler.cluster.nodes.get(node_id)
         if node is None:
-            raise NotFound("there is no such node")
+            raise NotFound("the node does not exist")
         own = sorted(
             job_id
             for job_id in node.job_ids

@@ -22,7 +22,7 @@ class DataCalls(Calls):
         peer = peer_of(context)
         access = await self._parts.admission.admit(peer, metadata_of(context))
         if not 0 < len(request.data_sources) <= _MAX_SOURCES:
-            raise InvalidArgument("data_sources", f"there must be 1 to {_MAX_SOURCES}")
+            raise InvalidArgument("data_sources", f"must have 1 to {_MAX_SOURCES} sources")
         findings = await self._parts.examination.examine(
             access,
             [
@@ -53,7 +53,7 @@ class DataCalls(Calls):
         peer = peer_of(context)
         access = await self._parts.admission.admit(peer, metadata_of(context))
         if request.node_id and request.node_id not in self._scheduler.cluster.nodes:
-            raise NotFound("there is no such node")
+            raise NotFound("the node does not exist")
         own = self._parts.cache.entries(access.tenant_id, node_id=request.node_id)
         return data_pb2.DataCache(
             total_cache_size_bytes=self._parts.cache.limit_bytes,

@@ -49,7 +49,7 @@ class EvaluationCalls(Calls):
         peer = peer_of(context)
         job = self._parts.store.job(peer.tenant_id, request.evaluation_id)
         if job is None or job.evaluation is None:
-            raise NotFound("there is no such evaluation")
+            raise NotFound("the evaluation does not exist")
         return await self._evaluation_message(job)
 
     async def _evaluation_message(self, job: JobRecord) -> evaluations_pb2.Evaluation:

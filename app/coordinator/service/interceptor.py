@@ -162,7 +162,7 @@ async def _refuse(context: Context, refused: RequestError) -> NoReturn:
 
 
 async def _turn_away(context: Context) -> NoReturn:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the API secret is not the coordinator's")
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the API secret is wrong")
 
 
 async def _hide(name: str, error: Exception, context: Context) -> NoReturn:
@@ -175,4 +175,6 @@ async def _hide(name: str, error: Exception, context: Context) -> NoReturn:
             " later",
         )
     log.error("call_failed", method=name, exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "the coordinator failed; see its log")
+    await context.abort(
+        grpc.StatusCode.INTERNAL, "internal error; the coordinator's log has the details"
+    )

@@ -68,7 +68,7 @@ class JobCalls(Calls):
                 except ValueError:
                     problems.add("statuses", f"{number} is not a job status")
             if len(request.label_filter) > _MAX_LABELS:
-                problems.add("label_filter", f"there are more than {_MAX_LABELS} labels")
+                problems.add("label_filter", f"must have at most {_MAX_LABELS} labels")
             with problems.collected():
                 order = Order.parse(request.order_by)
             with problems.collected():
@@ -132,7 +132,7 @@ class JobCalls(Calls):
                 f"the job is {job.status.name}, and only a FAILED or PREEMPTED job can be retried"
             )
         if request.modify_resources and not request.HasField("new_resource_config"):
-            raise InvalidArgument("new_resource_config", "modify_resources needs it")
+            raise InvalidArgument("new_resource_config", "is required with modify_resources")
         if job.artefacts_of and not request.checkpoint_id and not request.modify_resources:
             again = accept_export(
                 job, user_id=peer.user_id, secrets=self._secrets_of(job), now=self._parts.clock()

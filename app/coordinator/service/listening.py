@@ -25,7 +25,7 @@ def listen(server: grpc.aio.Server, config: CoordinatorConfig) -> int:
     except RuntimeError:
         raise BadConfig(
             f"SCAIMIND_COORDINATOR_ADDRESS: cannot listen on {config.address};"
-            " it is in use or not this machine's"
+            " it is in use, or is not an address of this machine"
         ) from None
     if not _is_loopback(config.address):
         log.warning(

@@ -55,19 +55,19 @@ def list_logs(
     """A page of a job's log. Blocks. Raises RequestError."""
     with all_problems() as problems:
         if request.page_size < 0 or request.page_size > _MAX_PAGE:
-            problems.add("page_size", f"it is not from 0 to {_MAX_PAGE}")
+            problems.add("page_size", f"must be from 0 to {_MAX_PAGE}")
         for name in ("tail", "through_offset"):
             if getattr(request, name) < 0:
-                problems.add(name, "it is below 0")
+                problems.add(name, "must be 0 or more")
         if request.after.offset < 0:
-            problems.add("after.offset", "it is below 0")
+            problems.add("after.offset", "must be 0 or more")
     with LogReader(directory.log) as log:
         last = log.last_offset()
         through = min(request.through_offset or last, last)
         if request.HasField("after"):
             if request.after.epoch != log.epoch:
                 raise FailedPrecondition(
-                    "after.epoch: it is not the epoch of this log; read from the start or a tail"
+                    "after.epoch: is not the epoch of this log; read from the start, or a tail"
                 )
             start = log.locate(min(request.after.offset, last))
         else:
@@ -106,7 +106,7 @@ async def watch(
     No file is open but while it is read, and then one at a time.
     """
     if request.tail < 0:
-        raise InvalidArgument("tail", "it is below 0")
+        raise InvalidArgument("tail", "must be 0 or more")
     with job_events.subscribe(job_id) as subscription:
         try:
             start, cursor = _begin(directory, request, current())

@@ -70,6 +70,6 @@ def _format_of(directory: JobDir, steps: Sequence[JobDirStep]) -> int:
     if number > known:
         raise NewerFormat(
             f"The job's directory has format {number}, and this coordinator can use up to format"
-            f" {known}. Start the newer coordinator again, or submit the job anew."
+            f" {known}. Start the newer coordinator again, or submit the job again."
         )
     return number

@@ -107,7 +107,7 @@ class JournalReader:
         return max(piece.cursor.number, self._lost_end(piece.cursor, index).number)
 
     def locate(self, number: int) -> Cursor:
-        """The place behind record `number`, be it lost, or the end where there are fewer."""
+        """The place after record `number`, be it lost, or the end where there are fewer."""
         index = self._marks()
         block = bisect_right(range(len(index)), number, key=lambda at: index[at].number)
         cursor = index.before(block).cursor
@@ -122,7 +122,7 @@ class JournalReader:
         return cursor
 
     def block_of(self, number: int) -> Mark:
-        """The last mark of the index at or before the place behind record `number`."""
+        """The last mark of the index at or before the place after record `number`."""
         index = self._marks()
         return index.before(
             bisect_right(range(len(index)), number, key=lambda at: index[at].number)

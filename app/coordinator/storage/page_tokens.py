@@ -40,7 +40,8 @@ def read_token(token: str, asked: Sequence[Any], *kinds: type) -> list[Any]:
             raise ValueError
     except (ValueError, TypeError):
         raise InvalidArgument(
-            "page_token", "it is not from a response to this request; start without one"
+            "page_token",
+            "it is not from a response to this request; omit it to start at the first page",
         ) from None
     return place
 

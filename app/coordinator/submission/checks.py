@@ -31,19 +31,21 @@ _MAX_RANKS: Final = 256
 def check_texts(request: SubmitJobRequest, problems: Problems) -> None:
     """Note what is wrong with names, labels and the queue."""
     if not request.name.strip():
-        problems.add("name", "it is empty")
+        problems.add("name", "must not be empty")
     if len(request.name) > _MAX_NAME:
-        problems.add("name", f"it has more than {_MAX_NAME} characters")
+        problems.add("name", f"must have at most {_MAX_NAME} characters")
     if len(request.labels) > _MAX_LABELS:
-        problems.add("labels", f"there are more than {_MAX_LABELS}")
+        problems.add("labels", f"must have at most {_MAX_LABELS} labels")
     for key, value in request.labels.items():
         if not key or len(key) > _MAX_NAME:
-            problems.add("labels", f"a key is empty or has more than {_MAX_NAME} characters")
+            problems.add("labels", f"keys must have 1 to {_MAX_NAME} characters")
             break
         if len(value) > _MAX_VALUE:
-            problems.add(f"labels.{key}", f"it has more than {_MAX_VALUE} characters")
+            problems.add(f"labels.{key}", f"must have at most {_MAX_VALUE} characters")
     if not _QUEUE.fullmatch(request.scheduling_config.queue_name):
-        problems.add("scheduling_config.queue_name", "up to 64 letters, digits, '.', '_' and '-'")
+        problems.add(
+            "scheduling_config.queue_name", "must be up to 64 letters, digits, '.', '_' and '-'"
+        )
 
 
 def check_training(
@@ -61,9 +63,9 @@ def check_training(
                 training.resume_from_checkpoint,
             )
     if not 0 <= training.priority <= 10:
-        problems.add("training_config.priority", "it is not from 0 to 10")
+        problems.add("training_config.priority", "must be from 0 to 10")
     if not 0 <= training.max_retries <= 100:
-        problems.add("training_config.max_retries", "it is not from 0 to 100")
+        problems.add("training_config.max_retries", "must be from 0 to 100")
     with problems.collected():
         check_environment(training.environment)
     with problems.collected():
@@ -72,17 +74,17 @@ def check_training(
 
 def _check_framework(framework: Framework, access: Access, drive: Drive) -> None:
     if framework.type == FrameworkType.FRAMEWORK_TYPE_UNSPECIFIED:
-        raise InvalidArgument("training_config.framework.type", "it is not given")
+        raise InvalidArgument("training_config.framework.type", "is required")
     if framework.type != FrameworkType.FRAMEWORK_TYPE_CUSTOM:
         name = FrameworkType.Name(framework.type).removeprefix("FRAMEWORK_TYPE_")
         raise FailedPrecondition(
-            f"training_config.framework.type: this coordinator has no {name}: it runs framework"
-            " type CUSTOM; put the training into a script and give its scaidrive:// path as"
-            " custom_script_path"
+            f"training_config.framework.type: {name} is not supported; this coordinator runs"
+            " framework type CUSTOM. Put the training into a script and give its scaidrive:// path"
+            " as custom_script_path"
         )
     where = "training_config.framework.custom_script_path"
     if not framework.custom_script_path:
-        raise InvalidArgument(where, "framework type CUSTOM needs it")
+        raise InvalidArgument(where, "is required for framework type CUSTOM")
     drive.require(access, where, framework.custom_script_path, kind="file")
 
 
@@ -93,7 +95,7 @@ def _check_model(model: BaseModel, access: Access, drive: Drive) -> None:
         return
     if model.model_id.startswith(ATLAS_SCHEME) and model.revision:
         if "@" in model.model_id.rpartition("/")[2]:
-            raise InvalidArgument(where, "give the version either in it or as the revision")
+            raise InvalidArgument(where, "set the version either here or as the revision, not both")
         model.model_id += f"@{model.revision}"
     drive.require(access, where, model.model_id)
     model.model_id = drive.pinned(access, model.model_id)
@@ -104,18 +106,18 @@ def check_data(request: SubmitJobRequest, access: Access, drive: Drive, problems
     if len(request.data_config.sources) > _MAX_SOURCES:
         problems.add(
             "data_config.sources",
-            f"there are more than {_MAX_SOURCES}; put the files into a folder, and name that",
+            f"must have at most {_MAX_SOURCES} sources; put the files into a directory and name it",
         )
     for at, source in enumerate(request.data_config.sources[:_MAX_SOURCES]):
         where = f"data_config.sources.{at}"
         if source.format not in _FORMATS:
             problems.add(f"{where}.format", not_known(source.format, _FORMATS[1:]))
         if not 0 <= source.sampling <= 1:
-            problems.add(f"{where}.sampling", "it is not from 0 to 1")
+            problems.add(f"{where}.sampling", "must be from 0 to 1")
         with problems.collected():
             drive.require(access, f"{where}.path", source.path)
     if not 0 <= request.data_config.validation_split <= 1:
-        problems.add("data_config.validation_split", "it is not from 0 to 1")
+        problems.add("data_config.validation_split", "must be from 0 to 1")
 
 
 def check_output(
@@ -129,13 +131,13 @@ def check_output(
         except BadUrl as error:
             problems.add("output_config.path", str(error))
     if output.max_checkpoints < 0:
-        problems.add("output_config.max_checkpoints", "it is below 0")
+        problems.add("output_config.max_checkpoints", "must be 0 or more")
     with problems.collected():
         _check_export(output.export_format)
     if output.register_model and not is_model_name(output.model_name):
         problems.add(
             "output_config.model_name",
-            "register_model needs one: up to 128 letters, digits, '.', '_' and '-'",
+            "register_model requires a name of up to 128 letters, digits, '.', '_' and '-'",
         )
 
 
@@ -144,7 +146,8 @@ def _check_export(export_format: str) -> None:
     if export_format and export_format not in FORMATS:
         raise InvalidArgument(
             where,
-            f"{not_known(export_format, FORMATS)}; empty exports as the script wrote it",
+            f"{not_known(export_format, FORMATS)}; leave it empty to export files as the script"
+            " wrote them",
         )
     if missing := missing_packages(export_format):
         raise FailedPrecondition(
@@ -159,7 +162,7 @@ def check_world_size(request: SubmitJobRequest) -> None:
     nodes = request.resource_config.node_count or 1
     where = "training_config.framework.distributed.world_size"
     if not 0 <= wanted <= _MAX_RANKS:
-        raise InvalidArgument(where, f"it is not from 1 to {_MAX_RANKS}, or 0 for one a node")
+        raise InvalidArgument(where, f"must be from 1 to {_MAX_RANKS}, or 0 for one on each node")
     if wanted % nodes:
         raise InvalidArgument(
             where, f"{wanted} processes cannot be divided evenly among {nodes} nodes"

@@ -39,13 +39,13 @@ _RANKS: Final = frozenset(
 def reason_reserved(name: str) -> str:
     """Why a variable is the coordinator's to set; empty if it is the job's."""
     if name in _ALLOCATION:
-        return "it follows from the devices that the job is given (resource_config.gpu_count)"
+        return "it depends on the job's devices (resource_config.gpu_count)"
     if name in _DIRECTORIES:
-        return "it is a directory of the job's own"
+        return "it is a directory of the job"
     if name in _RANKS:
-        return "it follows from framework.distributed.world_size and resource_config.node_count"
+        return "it depends on framework.distributed.world_size and resource_config.node_count"
     if name.startswith("SCAIMIND_"):
-        return "SCAIMIND_* tells the process of its job"
+        return "SCAIMIND_* variables describe the job"
     return ""
 
 
@@ -62,7 +62,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
     """Raise InvalidArgument, with all that is wrong, unless a process can be given these
     variables, with their values."""
     if len(environment) > MAX_VARIABLES:
-        raise InvalidArgument(_WHERE, f"it has more than {MAX_VARIABLES} variables")
+        raise InvalidArgument(_WHERE, f"must have at most {MAX_VARIABLES} variables")
     with all_problems() as problems:
         for name, value in environment.items():
             for problem in _problems_of(name, value):
@@ -71,7 +71,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
         if size > MAX_BYTES:
             problems.add(
                 _WHERE,
-                f"it has {size} bytes; names and values may have {MAX_BYTES} bytes together."
+                f"names and values have {size} bytes together; the limit is {MAX_BYTES}."
                 " Put large values into a file on the drive",
             )
 
@@ -83,11 +83,11 @@ def _problems_of(name: str, value: str) -> Iterator[str]:
     elif not _NAME.fullmatch(name):
         yield f"{shown} is not the name of a variable"
     elif reason := reason_reserved(name):
-        yield f"{shown} is for the coordinator to set: {reason}; leave it out"
+        yield f"{shown} is set by the coordinator: {reason}; remove it"
     if "\0" in value:
         yield f"the value of {shown} has a NUL character"
     if value == MASK:
         yield (
-            f"the value of {shown} is {MASK}, which only stands for a credential that is not"
-            " shown; give the credential itself, or leave the variable out"
+            f"the value of {shown} is {MASK}, the placeholder of a credential that is not shown;"
+            " give the credential itself, or remove the variable"
         )

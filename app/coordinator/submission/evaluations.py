@@ -47,7 +47,7 @@ def accept_evaluation(
     """
     if (size := request.ByteSize()) > _MAX_REQUEST:
         raise InvalidArgument(
-            "benchmarks", f"the evaluation has {size} bytes, and may have {_MAX_REQUEST}"
+            "benchmarks", f"the evaluation has {size} bytes; the limit is {_MAX_REQUEST}"
         )
     kept = SubmitEvaluationRequest()
     kept.CopyFrom(request)
@@ -95,9 +95,9 @@ def _check_benchmarks(
     benchmarks: Sequence[Benchmark], access: Access, drive: Drive, problems: Problems
 ) -> None:
     if not benchmarks:
-        problems.add("benchmarks", "there is none")
+        problems.add("benchmarks", "must not be empty")
     if len(benchmarks) > _MAX_BENCHMARKS:
-        problems.add("benchmarks", f"there are more than {_MAX_BENCHMARKS}")
+        problems.add("benchmarks", f"must have at most {_MAX_BENCHMARKS} benchmarks")
     for at, benchmark in enumerate(benchmarks[:_MAX_BENCHMARKS]):
         where = f"benchmarks.{at}"
         known = BENCHMARKS.get(benchmark.name)
@@ -109,7 +109,7 @@ def _check_benchmarks(
             except BadParameter as error:
                 problems.add(f"{where}.parameters", str(error))
         if benchmark.num_samples < 0:
-            problems.add(f"{where}.num_samples", "it is below 0")
+            problems.add(f"{where}.num_samples", "must be 0 or more")
         with problems.collected():
             check_dataset(drive, access, f"{where}.dataset", benchmark.dataset)
 
@@ -120,17 +120,17 @@ def _model(
     """Where the model is that is to be evaluated. Raises RequestError."""
     if trained is None:
         if not request.model_uri:
-            raise InvalidArgument("job_id", "give it, or model_uri")
+            raise InvalidArgument("job_id", "either job_id or model_uri is required")
         if request.checkpoint_id:
-            raise InvalidArgument("checkpoint_id", "it needs the job_id")
+            raise InvalidArgument("checkpoint_id", "requires job_id")
         return request.model_uri
     if trained.kind is Kind.EVALUATION:
-        raise InvalidArgument("job_id", "it is an evaluation, not a training job")
+        raise InvalidArgument("job_id", "must be a training job, not an evaluation")
     if request.checkpoint_id:
         url = find_checkpoint(trained, request.checkpoint_id)
         if request.model_uri not in ("", url, trained.output_path):
             raise InvalidArgument(
-                "model_uri", "it is not this job's; give either it or checkpoint_id"
+                "model_uri", "belongs to another job; give either model_uri or checkpoint_id"
             )
         return url
     if request.model_uri:

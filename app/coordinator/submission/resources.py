@@ -28,14 +28,14 @@ def check_times(scheduling: SchedulingConfig, *, now: int) -> None:
         if not 0 <= scheduling.max_runtime_seconds <= _LONGEST_RUN:
             problems.add(
                 "scheduling_config.max_runtime_seconds",
-                f"it is not from 0 to {_LONGEST_RUN}; 0 sets no limit",
+                f"must be from 0 to {_LONGEST_RUN}; 0 sets no limit",
             )
         start = scheduling.not_before
         if not 0 <= start.nanos < 1_000_000_000 or not (
             0 <= start.seconds <= now // _SECOND + _LONGEST_RUN
         ):
             problems.add(
-                "scheduling_config.not_before", "it is no time from 1970 to ten years from now"
+                "scheduling_config.not_before", "must be a time from 1970 to ten years from now"
             )
 
 
@@ -58,7 +58,7 @@ def resource_request_of(resources: ResourceConfig, scheduling: SchedulingConfig)
         for name, amount in amounts.items():
             most = _MOST[name]
             if not 0 <= amount <= most:
-                problems.add(f"resource_config.{name}", f"it is not from 0 to {most}")
+                problems.add(f"resource_config.{name}", f"must be from 0 to {most}")
             elif name in ("gpu_count", "cpu_count") and amount % nodes:
                 problems.add(
                     f"resource_config.{name}",
@@ -95,8 +95,8 @@ def check_possible(resource_request: ResourceRequest, cluster: Cluster) -> None:
         chosen += f", labelled {labels}"
     there = "; ".join(_inventory(cluster))
     raise FailedPrecondition(
-        f"resource_config: no node could ever give it: {resource_request.nodes} node(s) with"
-        f" {wanted} each{chosen} are asked for. There is: {there}"
+        f"resource_config: no node can satisfy the request for {resource_request.nodes} node(s)"
+        f" with {wanted} each{chosen}. Available: {there}"
     )
 
 

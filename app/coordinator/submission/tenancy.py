@@ -26,9 +26,9 @@ class Tenancy:
         refused = self._isolation.refused
         told = "; ".join(f"{level.value}: {reason}" for level, reason in refused.items())
         raise FailedPrecondition(
-            f"jobs here are isolated at the level {self._isolation.level.value} only, and so one"
-            f" tenant is served, which is another one. RequestError were {told}."
-            f" {remedies(dict(refused))}; or accept the risk by setting"
+            f"this coordinator isolates jobs only at the level {self._isolation.level.value}, so it"
+            f" serves one tenant, and that is another one. This machine refused {told}."
+            f" {remedies(dict(refused))}; or accept the risk and set"
             f" SCAIMIND_COORDINATOR_ISOLATION to {self._isolation.level.value}"
         )
 

@@ -60,8 +60,8 @@ def accept(
     if request.ByteSize() > _MAX_SUBMISSION:
         raise InvalidArgument(
             "submission",
-            f"it has {request.ByteSize()} bytes, and a submission may have {_MAX_SUBMISSION};"
-            " put large texts into a file on the drive",
+            f"the submission has {request.ByteSize()} bytes; the limit is {_MAX_SUBMISSION}."
+            " Put large texts into a file on the drive",
         )
     kept = SubmitJobRequest()
     kept.CopyFrom(request)
@@ -125,8 +125,8 @@ def accept_retry(
     kept.training_config.resume_from_checkpoint = resume_from
     if lost := unknown(kept.training_config.environment, secrets):
         raise FailedPrecondition(
-            f"training_config.environment: what the job was given as {', '.join(lost)} is not"
-            " kept any more; submit it as a new job"
+            f"training_config.environment: the values of {', '.join(lost)} are no longer stored;"
+            " submit a new job"
         )
     if resources is not None:
         kept.resource_config.CopyFrom(resources)
@@ -189,7 +189,7 @@ def accept_export(
         updated_at=now,
         kind=parent.kind,
         evaluation=parent.evaluation,
-        message=f"Accepted: it exports the artefacts of {parent.artefacts_of}, without a run.",
+        message=f"Accepted. It exports the artefacts of {parent.artefacts_of} without another run.",
         priority=parent.priority,
         queue_name=parent.queue_name,
         parent_job_id=parent.job_id,

@@ -68,7 +68,7 @@ def to_safetensors(source: IO[bytes], target: IO[bytes]) -> None:
     texts = [array for array in file.arrays if array.dtype.kind == "U"]
     if (size := sum(array.size for array in texts)) > _MAX_TEXT:
         raise CannotConvert(
-            f"its texts have {size} bytes, and safetensors takes {_MAX_TEXT};"
+            f"its texts have {size} bytes, but safetensors takes at most {_MAX_TEXT};"
             " save them in a file of their own"
         )
     tensors = [

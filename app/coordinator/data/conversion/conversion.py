@@ -146,7 +146,7 @@ def _answer(outcome: Outcome) -> tuple[str, Report]:
         problem = printable(answer["problem"])
     except (ValueError, LookupError, TypeError, AttributeError):
         last = outcome.last_words.strip().rpartition("\n")[2]
-        return f"the conversion broke off ({printable(last) or outcome.status})", Report()
+        return f"the conversion failed ({printable(last) or outcome.status})", Report()
     if outcome.status and not problem:
-        problem = f"the conversion broke off ({outcome.status})"
+        problem = f"the conversion failed ({outcome.status})"
     return problem, report

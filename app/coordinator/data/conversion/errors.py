@@ -42,4 +42,4 @@ def naming(name: str) -> Iterator[None]:
 
 def _damaged(error: Exception) -> str:
     said = shortened(" ".join(str(error).split()), _SHOWN) or type(error).__name__
-    return f"it is damaged, or not what its name says ({said}); write it anew"
+    return f"it is damaged, or not what its name says ({said}); write it again"

@@ -64,7 +64,7 @@ class NpzFile:
         self.arrays = [self._look(member) for member in members]
         names = {array.name for array in self.arrays}
         if len(names) < len(self.arrays):
-            raise CannotConvert("two of its arrays have the same name; write it anew")
+            raise CannotConvert("two of its arrays have the same name; write it again")
 
     def _look(self, member: ZipInfo) -> Array:
         from numpy.lib import format as npy
@@ -91,7 +91,7 @@ class NpzFile:
         if min(shape, default=0) < 0 or size != member.file_size - offset:
             raise CannotConvert(
                 f"its array {quoted(name)} of shape {shortened(str(shape), 64)} is to have"
-                f" {size} bytes, and has {member.file_size - offset}; write it anew"
+                f" {size} bytes, and has {member.file_size - offset}; write it again"
             )
         return Array(name, dtype, shape, fortran_order, size, member, offset)
 
@@ -143,7 +143,7 @@ def _exactly(file: IO[bytes], size: int) -> bytes:
     while size:
         piece = file.read(size)
         if not piece:
-            raise CannotConvert("it is cut off; write it anew")
+            raise CannotConvert("it is truncated; write it again")
         size -= len(piece)
         pieces.append(piece)
     return b"".join(pieces)

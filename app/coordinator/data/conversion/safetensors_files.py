@@ -54,7 +54,7 @@ class SafetensorsFile:
         if not isinstance(metadata, dict) or not all(
             isinstance(text, str) for text in metadata.values()
         ):
-            raise CannotConvert(f"its {METADATA} is not a map of texts; write it anew")
+            raise CannotConvert(f"its {METADATA} is not a map of texts; write it again")
         #: What else the file says.
         self.metadata: dict[str, str] = metadata
         #: In the order of their places.
@@ -79,25 +79,25 @@ def _header(file: IO[bytes], size: int) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(prefix, "little")
     if len(prefix) < 8 or length > size - 8:
         raise CannotConvert(
-            f"it is cut off or no safetensors file: its header ends behind its {size} bytes;"
-            " write it anew"
+            f"it is truncated, or not a safetensors file: its header ends after its {size} bytes;"
+            " write it again"
         )
     if length > MAX_HEADER:
         raise CannotConvert(f"its header has {length} bytes, more than {MAX_HEADER}")
     text = file.read(length)
     if not text.startswith(b"{"):
-        raise CannotConvert("it is no safetensors file: its header is no JSON object")
+        raise CannotConvert("it is not a safetensors file: its header is not a JSON object")
     try:
         header = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise CannotConvert(f"its header is not JSON ({error}); write it anew") from None
+        raise CannotConvert(f"its header is not JSON ({error}); write it again") from None
     return header, 8 + length
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise CannotConvert("its header names something twice; write it anew")
+        raise CannotConvert("its header names something twice; write it again")
     return found
 
 
@@ -111,12 +111,12 @@ def _tensors(header: Mapping[str, Any], size: int) -> list[Tensor]:
         if tensor.start != at:
             raise CannotConvert(
                 f"its tensor {quoted(tensor.name)} does not begin where the one before it ends;"
-                " write it anew"
+                " write it again"
             )
         at = tensor.end
     if at != size:
         raise CannotConvert(
-            f"its tensors have {at} bytes, and the file has {size} for them; write it anew"
+            f"its tensors have {at} bytes, and the file has {size} for them; write it again"
         )
     return found
 
@@ -130,18 +130,18 @@ def _tensor(name: str, about: Any) -> Tensor:
         numbers = [None]
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise CannotConvert(
-            f"what it says of its tensor {quoted(name)} is no tensor; write it anew"
+            f"its entry for the tensor {quoted(name)} does not describe a tensor; write it again"
         )
     if dtype not in BITS:
         raise CannotConvert(
             f"its tensor {quoted(name)} has the dtype {quoted(str(dtype), 32)},"
-            " which is not known here"
+            " which is not supported"
         )
     bits = math.prod(shape) * BITS[dtype]
     if end - start != -(-bits // 8) or bits % 8:
         raise CannotConvert(
-            f"its tensor {quoted(name)} is to have {bits / 8:g} bytes, and has {end - start};"
-            " write it anew"
+            f"its tensor {quoted(name)} should have {bits / 8:g} bytes, and has {end - start};"
+            " write it again"
         )
     return Tensor(name, dtype, tuple(shape), start, end)
 

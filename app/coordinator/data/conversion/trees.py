@@ -154,7 +154,7 @@ def _opened(visit: Visit, report: Report) -> BinaryIO | None:
     try:
         return visit.directory.open_file(visit.entry.name)
     except NotARegularFile:
-        report.leave_out(visit.path, "no file any more when it was opened")
+        report.leave_out(visit.path, "no longer a file when it was opened")
     except FileNotFoundError:
         report.leave_out(visit.path, "removed before it was opened")
     return None

@@ -121,7 +121,7 @@ class Recorder:
             (self._snapshots_left_out, "snapshots", "metrics", "job_metrics_bytes"),
         )
         return [
-            f"{count} {what} of this run are left out of the job's {where} ({setting})."
+            f"{count} {what} of this run were left out of the job's {where} ({setting})."
             for count, what, where, setting in counts
             if count
         ]

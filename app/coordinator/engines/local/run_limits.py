@@ -187,7 +187,7 @@ class RunLimits:
         if not missing:
             return ""
         return (
-            f"This machine does not have {' and '.join(missing)}: they are accounted on"
+            f"This machine does not have {' and '.join(missing)}. They are accounted for on"
             f" {', '.join(job.node_ids)}, and the run is not limited to them."
         )
 

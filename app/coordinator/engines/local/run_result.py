@@ -62,12 +62,12 @@ class RunResult:
                     self.fail(f"The run {over}.")
                 else:
                     # For memory, most likely; nothing of the run is left.
-                    self.fail("The first process of its sandbox was killed.", transient=True)
+                    self.fail("The first process of the run's sandbox was killed.", transient=True)
 
     def add_loss(self, obstacle: str) -> None:
         """Record that the end of the log or of the metrics could not be written."""
         self.transient = self.transient or not self.failure
-        lost = f"The end of its log or metrics could not be written: {obstacle}."
+        lost = f"The end of the log or metrics could not be written: {obstacle}."
         self.failure = f"{self.failure} {lost}".lstrip()
 
     def exit_line(self) -> tuple[str, bool] | None:

@@ -189,7 +189,7 @@ class Runner:
         if not result.living or result.failure or not (reason := self._watch.reason()):
             return
         result.fail(f"The run {reason}.")
-        self._telemetry.say(f"{result.failure} It is ended.", warning=True)
+        self._telemetry.say(f"{result.failure} Ending it.", warning=True)
         self._kill()
 
     def _supervise(self) -> None:
@@ -228,7 +228,7 @@ class Runner:
             if self._kill_at is not None and moment >= self._kill_at:
                 self._kill_at = None
                 self._telemetry.say(
-                    f"It did not leave within {self._grace:g} s: killed.", warning=True
+                    f"The run did not stop within {self._grace:g} s and was killed.", warning=True
                 )
                 self._kill()
             if moment >= self._telemetry.due:

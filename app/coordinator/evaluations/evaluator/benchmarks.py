@@ -80,7 +80,7 @@ def _score(model: Model, prompt: str, text: str, where: str) -> tuple[float, int
     score, tokens = model.score(prompt, text)
     # Minus infinity is a probability of 0; a probability over 1 is none.
     if math.isnan(score) or score == math.inf or not 0 <= tokens < 2**53:
-        raise BadData(f"{where}: the model gave {score} for {tokens} tokens")
+        raise BadData(f"{where}: the model returned {score} for {tokens} tokens")
     return score, tokens
 
 
@@ -90,7 +90,7 @@ def perplexity(model: Model, data: Path, limit: int, *, field: str = "text") -> 
     for where, record in records(data, limit):
         score, count = _score(model, "", _text(record, field, where), where)
         if not math.isfinite(total + score):
-            raise BadData(f"{where}: the model gave {score}, and perplexity is infinite then")
+            raise BadData(f"{where}: the model returned {score}, and perplexity is infinite then")
         total, tokens, samples = total + score, tokens + count, samples + 1
     if not tokens:
         raise BadData("there is no text to score")
@@ -124,7 +124,7 @@ def multiple_choice(model: Model, data: Path, limit: int) -> Scores:
         answer = record.get("answer")
         right = choices.index(answer) if answer in choices else answer
         if type(right) is not int or not 0 <= right < len(choices):
-            raise BadData(f"{where}: its 'answer' is none of the choices")
+            raise BadData(f"{where}: its 'answer' is not one of the choices")
         scored = [_score(model, question, choice, where) for choice in choices]
         means = [score / max(tokens, 1) for score, tokens in scored]
         hits += means.index(max(means)) == right
@@ -135,7 +135,7 @@ def multiple_choice(model: Model, data: Path, limit: int) -> Scores:
 def _count(text: str) -> int:
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
     if not 0 < number <= 65_536:
-        raise ValueError("it is not a number from 1 to 65536")
+        raise ValueError("must be a number from 1 to 65536")
     return number
 
 

@@ -87,7 +87,7 @@ class ModelProcess:
     def _ask(self, *request: Any) -> Any:
         self.load()
         self._send(json.dumps(request).encode() + b"\n", request[0])
-        said = self._receive(f"it was to {request[0]}")
+        said = self._receive(f"it was asked to {request[0]}")
         if "error" in said:
             raise NoAnswer(f"the model failed with {in_words(said['error'])}")
         return said.get("value")
@@ -97,13 +97,13 @@ class ModelProcess:
         while rest:
             _, writable, _ = select.select([self._pid], [self._connection.fileno()], [])
             if not writable:
-                raise self._gone(f"it was to {doing}")
+                raise self._gone(f"it was asked to {doing}")
             try:
                 rest = rest[self._connection.send(rest) :]
             except BlockingIOError:
                 continue
             except ConnectionError:
-                raise self._gone(f"it was to {doing}") from None
+                raise self._gone(f"it was asked to {doing}") from None
 
     def _receive(self, doing: str) -> dict[str, Any]:
         """What the model's process says next, a line of JSON. Raises NoAnswer.

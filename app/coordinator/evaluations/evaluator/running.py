@@ -48,7 +48,7 @@ def evaluate(model: ModelProcess, asked: Mapping[str, Any]) -> dict[str, Any]:
         problem = str(error)
     except Exception as error:  # one benchmark that breaks off does not end the others
         traceback.print_exception(error)
-        problem = f"it broke off with {type(error).__name__}: {error}"
+        problem = f"it failed with {type(error).__name__}: {error}"
     if problem:
         problem = in_words(f"{asked['dataset']}: {problem}")
     return {
@@ -113,7 +113,7 @@ def main() -> int:
     end_descendants()
     if not any(result["scores"] for result in results):
         problem = f"{benchmarks[0]['name']}: {results[0]['error_message']}"
-        print(f"No benchmark gave scores. {problem}", file=sys.stderr)
+        print(f"No benchmark returned scores. {problem}", file=sys.stderr)
         return 1
     try:
         write_results(output, results)
