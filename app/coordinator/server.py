@@ -116,7 +116,7 @@ class Coordinator:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop, see `close`."""
+        """Stop."""
         await self.close()
 
     async def _start(self) -> None:
@@ -319,7 +319,7 @@ class Coordinator:
 
 
 async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | None = None) -> None:
-    """See `app.coordinator.serve`."""
+    """Run the coordinator as `app.coordinator.serve` says."""
     # Its environment and memory hold the API secret.
     make_undumpable()
     limit = raise_limit(_DESCRIPTORS)

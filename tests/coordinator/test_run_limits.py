@@ -96,8 +96,8 @@ def test_what_this_machine_lacks_is_not_enforced_and_told() -> None:
     section = LIMITS.section(virtual, [], **PLACES, own_processes=True)
     assert (section["cores"], section["memory"]) == ([], 0)
     assert LIMITS.lacking(virtual) == (
-        "This machine does not have 64 cores and 512.0 GiB of memory. They are accounted for on big,"
-        " and the run is not limited to them."
+        "This machine does not have 64 cores and 512.0 GiB of memory. They are accounted for on"
+        " big, and the run is not limited to them."
     )
     assert LIMITS.lacking(job(Allocation("big", (0,), 4, 8 * GIB, (0, 1, 2, 3)))) == ""
 

@@ -157,7 +157,7 @@ class Cluster:
         return tuple(allocation for _, _, allocation in offers[: resource_request.nodes])
 
     def allocate(self, job_id: str, placement: Iterable[Allocation]) -> None:
-        """Give `job_id` these shares; a node that is no longer configured is passed over.
+        """Take these shares for a job; a node that is no longer configured is skipped.
 
         Raises ValueError if a share is not free; then none is taken.
         """

@@ -11,7 +11,7 @@ class Full(Exception):
 
 
 class Turns:
-    """Gives places to tenants in turn; a tenant's own come in the order of their requests.
+    """Assigns places to tenants in turn; within a tenant in the order of its requests.
 
     A tenant has at most half of the places, and at most half of the room to
     wait, but one at least. Belongs to one event loop.
@@ -66,7 +66,7 @@ class Turns:
         self._give()
 
     def _give(self) -> None:
-        """Give free places to those who may have them."""
+        """Assign free places to those who may have them."""
         while self._free and (tenant_id := self._next()) is not None:
             queue = self._waiting.pop(tenant_id)
             place = queue.popleft()

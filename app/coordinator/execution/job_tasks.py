@@ -53,7 +53,7 @@ class JobTask:
             self.handle.stop(at_once=self.stop_at_once)
 
     def abandon(self) -> None:
-        """Give up what can be given up."""
+        """Cancel what can be cancelled."""
         self.abandoned.set()
         self._wake()
 
@@ -167,7 +167,7 @@ class JobTasks:
         task.stop(at_once=at_once)
 
     def abandon(self, job_id: str) -> None:
-        """Give up preparing or exporting a job; an export without a task is taken up for it."""
+        """Cancel preparing or exporting a job; an export without a task is begun for it."""
         task = self._tasks.get(job_id)
         if task is None:
             job = self._scheduler.jobs.get(job_id)

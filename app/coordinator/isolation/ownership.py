@@ -1,4 +1,4 @@
-"""Gives a job's directories to the job's user id, and opens what it reads to that.
+"""Hands a job's directories to the job's user id, and opens to it what it reads.
 
 Done by the runner, as root, while nothing of the job runs. No link is followed.
 """

@@ -8,7 +8,7 @@ _LONGEST: Final = 10 * 365 * 24 * 3600 * 1_000_000
 
 
 def keep_run_times(db: sqlite3.Connection) -> None:
-    """Give jobs that have ended the time that their newest run took, as the clock had it.
+    """Store how long the newest run of jobs that have ended took, as the clock had it.
 
     It may have been set meanwhile: no time is negative, and none above ten
     years. Call within a transaction. Raises sqlite3.Error.

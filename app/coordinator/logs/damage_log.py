@@ -1,4 +1,4 @@
-"""Tells the operators of records that are lost, once for each job's log and each job's metrics."""
+"""Logs records that are lost for the operators, once for each job's log and each job's metrics."""
 
 from collections import OrderedDict
 from collections.abc import Sequence

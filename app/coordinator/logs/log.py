@@ -114,7 +114,7 @@ class LogWriter:
         return self._journal.size_bytes
 
     def append(self, entries: list[LogEntry]) -> None:
-        """Give the entries their offsets and append them: all of them, or none (OSError)."""
+        """Number the entries and append them: all of them, or none (OSError)."""
         for offset, entry in enumerate(entries, self._journal.number + 1):
             entry.offset = offset
         self._journal.append(

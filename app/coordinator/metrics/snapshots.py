@@ -81,7 +81,7 @@ class MetricsWriter:
         return self._journal.size_bytes
 
     def append(self, snapshots: list[MetricsSnapshot]) -> None:
-        """Give the snapshots their numbers and append them: all of them, or none (OSError)."""
+        """Number the snapshots and append them: all of them, or none (OSError)."""
         for sequence, snapshot in enumerate(snapshots, self._journal.number + 1):
             snapshot.sequence = sequence
         places = self._journal.append([(0, each.SerializeToString()) for each in snapshots])

@@ -95,7 +95,7 @@ def _is_delegated(group: Path) -> bool:
 
 
 def _try(parent: Path) -> None:
-    """See whether a process is ended that takes more than its group may. Raises NoGroups,
+    """Check that a process is ended that takes more than its group may. Raises NoGroups,
     OSError."""
     # A coordinator that was killed may have left it.
     with suppress(OSError):

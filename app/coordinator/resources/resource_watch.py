@@ -1,4 +1,4 @@
-"""Sees that a run uses no more than it asked for, where the kernel does not see to that."""
+"""Ends a run that uses more than it asked for, where the kernel does not."""
 
 import math
 import threading

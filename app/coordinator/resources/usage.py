@@ -158,7 +158,7 @@ def _kilobytes(text: bytes) -> int:
 
 
 def lower_sessions(pids: Iterable[int], nice: int) -> None:
-    """Give the sessions of processes the priority that `nice` gives a process.
+    """Set the priority of the sessions of processes to that which `nice` gives a process.
 
     Where the kernel groups processes by session (sched_autogroup), `nice`
     counts within one alone. A new session has 0 again.

@@ -37,6 +37,7 @@ from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.submission.tenancy import Tenancy
 from app.shortening import quoted
+from generated.mindcoordinator.v1 import coordinator_pb2_grpc
 
 _KEY_LIFE: Final = 24 * 3600 * 1_000_000
 _MAX_KEY: Final = 256
@@ -66,9 +67,9 @@ class Parts:
     damage: DamageLog = field(default_factory=DamageLog)
 
 
-class Calls:
-    """A group of the service's calls. Who calls, and what becomes of what is raised, is `doors`'
-    matter."""
+class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
+    """A group of the service's calls. The interceptor checks the secret and turns what is raised
+    into a status."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts

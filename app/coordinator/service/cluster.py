@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
+from typing_extensions import override
+
 from app.coordinator.cluster.listing import NodePages
 from app.coordinator.cluster.messages import node_message
 from app.coordinator.errors import NotFound
@@ -18,12 +20,12 @@ from generated.mindcoordinator.v1 import cluster_pb2, jobs_pb2, queue_pb2
 
 
 class ClusterCalls(Calls):
-    """See the contract."""
+    """The calls about nodes and the queue."""
 
+    @override
     async def GetClusterStatus(
         self, request: cluster_pb2.GetClusterStatusRequest, context: Context
     ) -> cluster_pb2.ClusterStatus:
-        """See the contract."""
         nodes = list(self._scheduler.cluster.nodes.values())
         online = [node for node in nodes if node.drain is None]
         total = sum(len(node.spec.gpus) for node in nodes)
@@ -46,10 +48,10 @@ class ClusterCalls(Calls):
             cluster_utilization=used,
         )
 
+    @override
     async def ListNodes(
         self, request: cluster_pb2.ListNodesRequest, context: Context
     ) -> cluster_pb2.ListNodesResponse:
-        """See the contract."""
         peer = peer_of(context)
         page = NodePages(self._scheduler.cluster).page(
             status_filter=request.status_filter,
@@ -62,16 +64,16 @@ class ClusterCalls(Calls):
             total_count=page.total_count,
         )
 
+    @override
     async def GetNode(
         self, request: cluster_pb2.GetNodeRequest, context: Context
     ) -> cluster_pb2.Node:
-        """See the contract."""
         return self._node_message(peer_of(context), request.node_id)
 
+    @override
     async def DrainNode(
         self, request: cluster_pb2.DrainNodeRequest, context: Context
     ) -> cluster_pb2.Node:
-        """See the contract."""
         peer = peer_of(context)
         reason = shortened(request.reason, 1000)
         self._apply(
@@ -83,19 +85,19 @@ class ClusterCalls(Calls):
         _record(Action.NODE_DRAIN, peer, request.node_id)
         return self._node_message(peer, request.node_id)
 
+    @override
     async def EnableNode(
         self, request: cluster_pb2.EnableNodeRequest, context: Context
     ) -> cluster_pb2.Node:
-        """See the contract."""
         peer = peer_of(context)
         self._apply(lambda scheduler: (scheduler.enable(request.node_id), None))
         _record(Action.NODE_ENABLE, peer, request.node_id)
         return self._node_message(peer, request.node_id)
 
+    @override
     async def GetQueueStatus(
         self, request: queue_pb2.GetQueueStatusRequest, context: Context
     ) -> queue_pb2.GetQueueStatusResponse:
-        """See the contract."""
         peer = peer_of(context)
         now = self._parts.clock()
         newcomer = _newcomer(peer, request.queue_name or "default", now)

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from typing_extensions import override
+
 from app.coordinator.data.validation_pool import Question
 from app.coordinator.errors import InvalidArgument, NotFound
 from app.coordinator.jobs.messages import time_message
@@ -13,12 +15,12 @@ _MAX_SOURCES: Final = 100
 
 
 class DataCalls(Calls):
-    """See the contract."""
+    """The calls about data."""
 
+    @override
     async def ValidateData(
         self, request: data_pb2.ValidateDataRequest, context: Context
     ) -> data_pb2.ValidateDataResponse:
-        """See the contract."""
         peer = peer_of(context)
         access = await self._parts.admission.admit(peer, metadata_of(context))
         if not 0 < len(request.data_sources) <= _MAX_SOURCES:
@@ -46,10 +48,10 @@ class DataCalls(Calls):
             ],
         )
 
+    @override
     async def GetDataCache(
         self, request: data_pb2.GetDataCacheRequest, context: Context
     ) -> data_pb2.DataCache:
-        """See the contract."""
         peer = peer_of(context)
         access = await self._parts.admission.admit(peer, metadata_of(context))
         if request.node_id and request.node_id not in self._scheduler.cluster.nodes:

@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+from typing_extensions import override
+
 from app.coordinator.errors import NotFound
 from app.coordinator.evaluations.evaluator.running import RESULTS
 from app.coordinator.evaluations.results import BadResults, read_results
@@ -19,12 +21,12 @@ from generated.mindcoordinator.v1.evaluations_pb2 import (
 
 
 class EvaluationCalls(Calls):
-    """See the contract."""
+    """The calls about evaluations."""
 
+    @override
     async def SubmitEvaluation(
         self, request: evaluations_pb2.SubmitEvaluationRequest, context: Context
     ) -> evaluations_pb2.Evaluation:
-        """See the contract."""
         peer = peer_of(context)
         known = self._known_key(peer, request.idempotency_key, request)
         job = known or self._submit(
@@ -42,10 +44,10 @@ class EvaluationCalls(Calls):
         )
         return await self._evaluation_message(job)
 
+    @override
     async def GetEvaluation(
         self, request: evaluations_pb2.GetEvaluationRequest, context: Context
     ) -> evaluations_pb2.Evaluation:
-        """See the contract."""
         peer = peer_of(context)
         job = self._parts.store.job(peer.tenant_id, request.evaluation_id)
         if job is None or job.evaluation is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import grpc
 import grpc.aio
 import structlog
+from typing_extensions import override
 
 from app.coordinator.errors import (
     AlreadyExists,
@@ -86,12 +87,12 @@ class ApiSecretInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, *, api_secret: str) -> None:
         self._secret = api_secret.encode()
 
+    @override
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """See grpc.aio.ServerInterceptor."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method or ""
         if handler is None or method.startswith(OPEN):

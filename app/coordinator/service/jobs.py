@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from typing_extensions import override
+
 from app.coordinator.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -23,12 +25,12 @@ _MAX_LABELS: Final = 64
 
 
 class JobCalls(Calls):
-    """See the contract."""
+    """The calls about jobs."""
 
+    @override
     async def SubmitJob(
         self, request: jobs_pb2.SubmitJobRequest, context: Context
     ) -> jobs_pb2.SubmitJobResponse:
-        """See the contract."""
         peer = peer_of(context)
         access = await self._parts.admission.admit(peer, metadata_of(context))
         known = self._known_key(peer, request.idempotency_key, request)
@@ -51,14 +53,14 @@ class JobCalls(Calls):
             estimated_wait_seconds=self._wait_of(job),
         )
 
+    @override
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:
-        """See the contract."""
         return job_message(self._job(peer_of(context), request.job_id))
 
+    @override
     async def ListJobs(
         self, request: jobs_pb2.ListJobsRequest, context: Context
     ) -> jobs_pb2.ListJobsResponse:
-        """See the contract."""
         peer = peer_of(context)
         statuses = []
         with all_problems() as problems:
@@ -87,16 +89,16 @@ class JobCalls(Calls):
             total_count=page.total_count,
         )
 
+    @override
     async def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.Job:
-        """See the contract."""
         peer = peer_of(context)
         job = self._unended(peer, request.job_id, "cancelled")
         reason = shortened(request.reason, 1000)
         job = self._change(job, lambda scheduler: scheduler.cancel(request.job_id, reason))
         return job_message(job)
 
+    @override
     async def PauseJob(self, request: jobs_pb2.PauseJobRequest, context: Context) -> jobs_pb2.Job:
-        """See the contract."""
         peer = peer_of(context)
         job = self._unended(peer, request.job_id, "paused")
         saves = request.save_checkpoint
@@ -105,8 +107,8 @@ class JobCalls(Calls):
         )
         return job_message(job)
 
+    @override
     async def ResumeJob(self, request: jobs_pb2.ResumeJobRequest, context: Context) -> jobs_pb2.Job:
-        """See the contract."""
         peer = peer_of(context)
         job = self._unended(peer, request.job_id, "resumed")
         checkpoint_id = request.checkpoint_id
@@ -123,8 +125,8 @@ class JobCalls(Calls):
         )
         return job_message(job)
 
+    @override
     async def RetryJob(self, request: jobs_pb2.RetryJobRequest, context: Context) -> jobs_pb2.Job:
-        """See the contract."""
         peer = peer_of(context)
         job = self._job(peer, request.job_id)
         if job.status not in RETRYABLE:
@@ -149,10 +151,10 @@ class JobCalls(Calls):
         )
         return job_message(self._take_up(child, request))
 
+    @override
     async def ListCheckpoints(
         self, request: jobs_pb2.ListCheckpointsRequest, context: Context
     ) -> jobs_pb2.ListCheckpointsResponse:
-        """See the contract."""
         job = self._job(peer_of(context), request.job_id)
         page = self._store.list_checkpoints(
             job.job_id,

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from typing_extensions import override
+
 from app.coordinator.jobs.states import TERMINAL
 from app.coordinator.metrics.downsampling import job_metrics
 from app.coordinator.service.base import Calls
@@ -13,12 +15,12 @@ from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 
 class MonitoringCalls(Calls):
-    """See the contract."""
+    """The calls that watch jobs."""
 
+    @override
     async def GetJobMetrics(
         self, request: watch_pb2.GetJobMetricsRequest, context: Context
     ) -> watch_pb2.GetJobMetricsResponse:
-        """See the contract."""
         job = self._job(peer_of(context), request.job_id)
         return await asyncio.to_thread(
             job_metrics,
@@ -27,10 +29,10 @@ class MonitoringCalls(Calls):
             ended=job.status in TERMINAL,
         )
 
+    @override
     async def ListJobLogs(
         self, request: watch_pb2.ListJobLogsRequest, context: Context
     ) -> watch_pb2.ListJobLogsResponse:
-        """See the contract."""
         job = self._job(peer_of(context), request.job_id)
         page = await asyncio.to_thread(
             list_logs,
@@ -46,10 +48,10 @@ class MonitoringCalls(Calls):
             )
         return page
 
+    @override
     async def WatchJob(
         self, request: watch_pb2.WatchJobRequest, context: Context
     ) -> AsyncIterator[watch_pb2.WatchJobResponse]:
-        """See the contract."""
         peer = peer_of(context)
         job = self._job(peer, request.job_id)
         batches = watch(

@@ -6,7 +6,6 @@ from app.coordinator.service.data import DataCalls
 from app.coordinator.service.evaluations import EvaluationCalls
 from app.coordinator.service.jobs import JobCalls
 from app.coordinator.service.monitoring import MonitoringCalls
-from generated.mindcoordinator.v1 import coordinator_pb2_grpc
 
 __all__ = ["Parts", "Service"]
 
@@ -17,6 +16,5 @@ class Service(
     ClusterCalls,
     EvaluationCalls,
     DataCalls,
-    coordinator_pb2_grpc.MindCoordinatorServicer,
 ):
     """One method per call of the contract."""

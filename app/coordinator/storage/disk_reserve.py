@@ -35,7 +35,7 @@ class Reserve:
         return shutil.disk_usage(self._path.parent).free > SIZE
 
     def release(self) -> bool:
-        """Give the space back to the disk; False if there is none to give."""
+        """Return the space to the disk; False if none is taken."""
         with suppress(OSError):
             if self._path.stat().st_size:
                 os.truncate(self._path, 0)

@@ -42,7 +42,7 @@ class NotificationSender:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     def send(self, job_id: str) -> None:
-        """Tell of a job; never waits."""
+        """Notify the coordinator about a job; never waits."""
         with suppress(FileNotFoundError, ConnectionRefusedError, BlockingIOError):
             self._socket.sendto(job_id.encode(), self._address.text)
 
