@@ -12,7 +12,7 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
-from app.coordinator import server
+from app.coordinator.engines.local import opening
 from app.coordinator.isolation import probe
 from app.coordinator.isolation import system_paths as confinement
 from app.coordinator.isolation.system_paths import (
@@ -244,7 +244,7 @@ async def test_a_kernel_that_cannot_do_it_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "landlock_version", lambda: 0)
-    monkeypatch.setattr(server, "landlock_version", lambda: 0)
+    monkeypatch.setattr(opening, "landlock_version", lambda: 0)
     with capture_logs() as logs:
         async with running(tmp_path, isolation="none") as (_, client):
             job_id = await client.submit("print('runs')")

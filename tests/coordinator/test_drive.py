@@ -137,7 +137,7 @@ def test_a_grant_covers_what_it_names_and_all_below(drive: Drive) -> None:
     assert read(drive, "folder/inside", access) == "inside"
     assert drive.destination(access, "scaidrive://t/jobs/j/output")
     for path in ("file", "folder-2", "jobs/other/output"):
-        with pytest.raises(BadUrl, match="not among what the job was granted"):
+        with pytest.raises(BadUrl, match="not covered by the job's grant"):
             drive.destination(access, f"scaidrive://t/{path}")
     with pytest.raises(ValueError, match="not for k"):
         grant.access("k")
@@ -189,9 +189,9 @@ def test_a_link_among_checkpoints_does_not_leave_them(drive: Drive) -> None:
     assert read(drive, f"{url.removeprefix('scaidrive://t/')}/latest/file") == "of a checkpoint"
     assert read(drive, "mine/latest/file") == "of a checkpoint"
     for path in (f"{url}/out", f"{url}/step-1/up", f"{url}/out/new", "scaidrive://t/mine/out"):
-        with pytest.raises(BadUrl, match="out of a job's checkpoints"):
+        with pytest.raises(BadUrl, match="outside a job's checkpoints"):
             drive.find(access, path)
-        with pytest.raises(BadUrl, match="out of a job's checkpoints"):
+        with pytest.raises(BadUrl, match="outside a job's checkpoints"):
             drive.destination(access, path).open_destination()
 
 

@@ -22,7 +22,7 @@ RESERVED = [
 
 @pytest.mark.parametrize("name", RESERVED)
 def test_what_the_coordinator_sets_is_refused_by_name(name: str) -> None:
-    with pytest.raises(InvalidArgument, match=rf"training_config.environment: '{name}' is for"):
+    with pytest.raises(InvalidArgument, match=rf"training_config.environment: '{name}' is set by"):
         check_environment({"A": "1", name: "0"})
 
 
@@ -43,7 +43,7 @@ def test_what_may_be_said_is_bounded() -> None:
     check_environment({"V": "x" * (MAX_BYTES - 1)})
     check_environment({"V" * MAX_NAME: ""})
     for environment, says in (
-        ({f"V{at}": "" for at in range(MAX_VARIABLES + 1)}, "more than 256 variables"),
+        ({f"V{at}": "" for at in range(MAX_VARIABLES + 1)}, "at most 256 variables"),
         ({"V": "x" * MAX_BYTES}, "65537 bytes"),
         ({"V": "é" * (MAX_BYTES // 2)}, "65537 bytes"),
         ({"V" * (MAX_NAME + 1): ""}, "more than 256 characters"),

@@ -25,7 +25,7 @@ async def test_what_the_coordinator_sets_is_refused(tmp_path: Path) -> None:
                 await client.submit(TOLD, training_config={"environment": {name: "0"}})
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             details = str(refused.value.details())
-            assert details.startswith(f"training_config.environment: '{name}' is for the")
+            assert details.startswith(f"training_config.environment: '{name}' is set by the")
 
 
 async def test_of_a_job_that_was_accepted_before_it_is_overridden_and_told(tmp_path: Path) -> None:

@@ -132,4 +132,4 @@ async def test_more_data_sources_than_can_be_mounted_are_refused(tmp_path: Path)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await client.call("SubmitJob", request)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "put the files into a folder" in str(caught.value.details())
+        assert "put the files into a directory" in str(caught.value.details())

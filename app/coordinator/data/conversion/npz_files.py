@@ -90,7 +90,7 @@ class NpzFile:
         size = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or size != member.file_size - offset:
             raise CannotConvert(
-                f"its array {quoted(name)} of shape {shortened(str(shape), 64)} is to have"
+                f"its array {quoted(name)} of shape {shortened(str(shape), 64)} should have"
                 f" {size} bytes, and has {member.file_size - offset}; write it again"
             )
         return Array(name, dtype, shape, fortran_order, size, member, offset)
