@@ -61,6 +61,7 @@ from generated.mindcoordinator.v1.watch_pb2 import (
     LogEntry,
     LogLevel,
     LogPosition,
+    LogRange,
     MetricsSnapshot,
     StatusChange,
     WatchEnd,
@@ -446,6 +447,11 @@ def page(*offsets: int, after: int, **fields: Any) -> ListJobLogsResponse:
         (asked(3), page(9, 10, after=10), Breach.ORDER),
         (asked(3), page(4, after=4, first_offset=20), Breach.ORDER),
         (asked(3, min_level=LogLevel.LOG_LEVEL_ERROR), page(4, after=4), Breach.LEVEL),
+        (asked(3), page(4, after=6, missing=[LogRange(first=6, last=5)]), Breach.ORDER),
+        (asked(3), page(4, after=6, missing=[LogRange(first=3, last=5)]), Breach.ORDER),
+        (asked(3), page(4, after=6, missing=[LogRange(first=5, last=5)] * 2), Breach.ORDER),
+        (asked(3), page(5, after=6, missing=[LogRange(first=4, last=6)]), Breach.ORDER),
+        (asked(3), page(5, after=6, missing=[LogRange(first=0, last=6)]), Breach.VALUE),
         (asked(3), page(4, after=-1), Breach.VALUE),
         (asked(3), page(4, after=4, first_offset=-1), Breach.VALUE),
     ],
@@ -465,6 +471,10 @@ def test_a_page_that_breaks_it(
         # What did not pass, a hole, and what was dropped.
         (asked(3), page(7, after=9)),
         (asked(3), page(after=9)),
+        (
+            asked(3),
+            page(5, 8, after=8, missing=[LogRange(first=4, last=4), LogRange(first=6, last=7)]),
+        ),
         (asked(3), page(8, after=8, first_offset=8)),
         (asked(None, tail=3), page(7, 8, 9, after=9)),
         # A place that only the coordinator can know.

@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import grpc
 import pytest
 import structlog
 from aiohttp import web
@@ -131,19 +131,15 @@ async def coordinator() -> AsyncIterator[LogCoordinator]:
         yield running
 
 
-@pytest.fixture
-async def make_gateway(coordinator: LogCoordinator) -> AsyncIterator[GatewayMaker]:
-    """Starts gateways in front of a coordinator, with hub settings as given."""
-    running: list[tuple[TestServer, Hub, grpc.aio.Channel, Seen]] = []
-
-    async def make(*, address: str = "", api_secret: str = "secret", **changes: Any) -> Gateway:
-        settings = UpstreamSettings(
-            address=address or coordinator.address,
-            api_secret=api_secret,
-            unary_timeout=5.0,
-            reconnect_max=0.3,
-        )
-        channel = open_channel(settings)
+@asynccontextmanager
+async def gateway_to(
+    address: str, *, api_secret: str = "secret", **changes: Any
+) -> AsyncIterator[Gateway]:
+    """A gateway in front of the coordinator at `address`, with hub settings as given."""
+    settings = UpstreamSettings(
+        address=address, api_secret=api_secret, unary_timeout=5.0, reconnect_max=0.3
+    )
+    async with open_channel(settings) as channel:
         breaches: list[str] = []
         report = BreachReports(count=breaches.append)
         client = CoordinatorClient(channel=channel, settings=settings, report=report)
@@ -178,16 +174,26 @@ async def make_gateway(coordinator: LogCoordinator) -> AsyncIterator[GatewayMake
         server = TestServer(app)
         await server.start_server(shutdown_timeout=5)
         made = Gateway(server, hub, seen, Caller(tenant_id="acme", user_id="ann"), breaches)
-        running.append((server, hub, channel, seen))
-        return made
+        try:
+            yield made
+        finally:
+            await server.close()
+    assert seen.upstreams == 0
+    assert seen.watchers == {"logs": 0, "metrics": 0}
+    assert seen.history == 0
 
-    yield make
-    for server, _, channel, seen in running:
-        await server.close()
-        await channel.close()
-        assert seen.upstreams == 0
-        assert seen.watchers == {"logs": 0, "metrics": 0}
-        assert seen.history == 0
+
+@pytest.fixture
+async def make_gateway(coordinator: LogCoordinator) -> AsyncIterator[GatewayMaker]:
+    """Starts gateways in front of a coordinator, with hub settings as given."""
+    async with AsyncExitStack() as running:
+
+        async def make(*, address: str = "", **changes: Any) -> Gateway:
+            return await running.enter_async_context(
+                gateway_to(address or coordinator.address, **changes)
+            )
+
+        yield make
 
 
 @pytest.fixture

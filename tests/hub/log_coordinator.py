@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc, jobs_pb2, watch_pb2
@@ -20,6 +21,7 @@ StandIn = Callable[[watch_pb2.WatchJobRequest, Context], AsyncIterator[watch_pb2
 JOB = "job-1"
 #: A status and its detail.
 Refusal: TypeAlias = tuple[grpc.StatusCode, str]
+M = TypeVar("M", bound=Message)
 
 
 @dataclass
@@ -40,6 +42,17 @@ class JobLog:
     @property
     def last(self) -> int:
         return len(self.entries)
+
+
+class Lie(Protocol):
+    """Changes a message before it is sent, or not."""
+
+    def __call__(self, method: str, number: int, message: M) -> M: ...
+
+
+def honest(method: str, number: int, message: M) -> M:
+    """Leave it as it is."""
+    return message
 
 
 class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
@@ -66,6 +79,8 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         self.script: Sequence[watch_pb2.WatchJobResponse | Refusal] | None = None
         #: Stands in for every WatchJob.
         self.stand_in: StandIn | None = None
+        #: Changes what is answered: the method, how many messages the call has sent, the message.
+        self.lie: Lie = honest
         self.batch = 500
         #: Notified at every change.
         self.changed = asyncio.Condition()
@@ -145,7 +160,8 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
 
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:
         await self._admit("GetJob", request.job_id, context)
-        return jobs_pb2.Job(job_id=request.job_id, status=self.jobs[request.job_id].status)
+        job = jobs_pb2.Job(job_id=request.job_id, status=self.jobs[request.job_id].status)
+        return self.lie("GetJob", 0, job)
 
     async def ListJobLogs(
         self, request: watch_pb2.ListJobLogsRequest, context: Context
@@ -177,7 +193,7 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
             place += 1
             if entry.level >= request.min_level and entry.offset not in log.lost:
                 entries.append(entry)
-        return watch_pb2.ListJobLogsResponse(
+        page = watch_pb2.ListJobLogsResponse(
             epoch=log.epoch,
             entries=entries,
             next_after_offset=place,
@@ -185,6 +201,7 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
             last_offset=log.last,
             complete=log.ended,
         )
+        return self.lie("ListJobLogs", 0, page)
 
     async def GetJobMetrics(
         self, request: watch_pb2.GetJobMetricsRequest, context: Context
@@ -192,9 +209,10 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         await self._admit("GetJobMetrics", request.job_id, context)
         log = self.jobs[request.job_id]
         newest = 0 if log.snapshot is None else log.snapshot.sequence
-        return watch_pb2.GetJobMetricsResponse(
+        answer = watch_pb2.GetJobMetricsResponse(
             job_id=request.job_id, total_points=max(newest, log.points)
         )
+        return self.lie("GetJobMetrics", 0, answer)
 
     async def WatchJob(
         self, request: watch_pb2.WatchJobRequest, context: Context
@@ -209,8 +227,10 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
                     yield message
                 return
             watch = self._watch if self.stand_in is None else self.stand_in
+            number = 0
             async for message in watch(request, context):
-                yield message
+                yield self.lie("WatchJob", number, message)
+                number += 1
 
     async def _watch(
         self, request: watch_pb2.WatchJobRequest, context: Context

@@ -89,6 +89,8 @@ _PLACES: Final = (
     "ListJobLogsResponse.next_after_offset",
     "ListJobLogsResponse.first_offset",
     "ListJobLogsResponse.last_offset",
+    # The newest sequence, in other words.
+    "GetJobMetricsResponse.total_points",
 )
 
 #: Bounds of numbers; None has none.

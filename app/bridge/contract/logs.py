@@ -1,6 +1,7 @@
 """Streams and pages of a job's log, message by message, against what was asked."""
 
 import re
+from bisect import bisect_left
 from typing import Final
 
 from app.bridge.contract.breaches import Breach
@@ -118,17 +119,24 @@ def check_page(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
     through = min(request.through_offset or page.last_offset, page.last_offset)
     if last > max(after, through):
         raise BrokenContract(Breach.ORDER, "entries.offset: must not be behind through_offset")
+    _check_missing(page, after)
     if page.entries and page.next_after_offset < last:
         raise BrokenContract(Breach.PAGE, "next_after_offset: must not be before the last entry")
     if page.next_after_offset > max(after, through):
         raise BrokenContract(Breach.PAGE, "next_after_offset: must be a place in the log")
-    passed = after
-    for lost in page.missing:
-        if not passed < lost.first <= lost.last:
-            raise BrokenContract(Breach.ORDER, "missing: must rise, from `after` on")
-        passed = lost.last
     if request.HasField("after") and after < through and page.next_after_offset <= after:
         raise BrokenContract(Breach.PAGE, "next_after_offset: must be behind `after`")
+
+
+def _check_missing(page: ListJobLogsResponse, after: int) -> None:
+    last, there = after, [entry.offset for entry in page.entries]
+    for lost in page.missing:
+        if not last < lost.first <= lost.last:
+            raise BrokenContract(Breach.ORDER, "missing: must rise, from `after` on")
+        last = lost.last
+        behind = bisect_left(there, lost.first)
+        if behind < len(there) and there[behind] <= lost.last:
+            raise BrokenContract(Breach.ORDER, "missing: must not hold entries of the page")
 
 
 def _check_epoch(name: str, epoch: str) -> None:

@@ -1,0 +1,99 @@
+"""Lies about single fields: where they are, what they say, and how they are told."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from hypothesis import strategies as st
+
+from tests.hub.log_coordinator import M
+
+_WHOLE = [-(2**63), -(2**31), -1, 0, 1, 2, 7, 9, 13, 255, 256, 2**31 - 1]
+_LARGE = [10**18 - 1, 10**18, 2**63 - 1]
+_REAL = [float("nan"), float("inf"), -float("inf"), -1.0, 0.0, 0.5, 1e308]
+_TEXTS = [
+    *("", "e1", "e2", "E1", "e1:5", "x" * 32, "x" * 33, "x" * 257, "ü", "a\0b"),
+    *("e1\nevent: end\ndata: {}\n\n", "\r", "\u2028\u2029\x85", "other", "job-2"),
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A field that can be lied about: of which method, and the way to it."""
+
+    method: str
+    way: tuple[FieldDescriptor, ...]
+
+    def __str__(self) -> str:
+        return ".".join((self.method, *(each.name for each in self.way)))
+
+
+def places(method: str, descriptor: Descriptor) -> Iterator[Place]:
+    """Every field of a message and of those that it holds; maps as a whole."""
+
+    def walk(held: Descriptor, way: tuple[FieldDescriptor, ...]) -> Iterator[Place]:
+        for each in held.fields:
+            nested = each.message_type
+            if nested is None or nested.GetOptions().map_entry:
+                yield Place(method, (*way, each))
+            else:
+                yield from walk(nested, (*way, each))
+
+    return walk(descriptor, ())
+
+
+def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    """What is said of a field: at its bounds, beyond them, and what would be right elsewhere."""
+    if field.message_type is not None:
+        entry = field.message_type.fields_by_name
+        return st.fixed_dictionaries({}).flatmap(
+            lambda _: st.tuples(st.sampled_from(_TEXTS), values(entry["value"]))
+        )
+    match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_STRING:
+            return st.sampled_from(_TEXTS)
+        case FieldDescriptor.CPPTYPE_DOUBLE:
+            return st.sampled_from(_REAL)
+        case FieldDescriptor.CPPTYPE_BOOL:
+            return st.booleans()
+        case FieldDescriptor.CPPTYPE_INT64:
+            return st.sampled_from([*_WHOLE, *_LARGE])
+    return st.sampled_from([each for each in _WHOLE if -(2**31) <= each < 2**31])
+
+
+@dataclass
+class FieldLie:
+    """Says something else of one field, in one message of a call; once, or of every call."""
+
+    place: Place
+    value: Any
+    #: Which message of a call.
+    number: int
+    always: bool
+    told: int = field(default=0, init=False)
+
+    def __call__(self, method: str, number: int, message: M) -> M:
+        if method != self.place.method or number != self.number or (self.told and not self.always):
+            return message
+        self.told += 1
+        *way, last = self.place.way
+        held: Any = message
+        for each in way:
+            inner = getattr(held, each.name)
+            if each.is_repeated:
+                inner = inner[-1] if inner else inner.add()
+            held = inner
+            held.SetInParent()
+        self._say(held, last)
+        return message
+
+    def _say(self, held: Message, last: FieldDescriptor) -> None:
+        if last.message_type is not None:
+            key, value = self.value
+            getattr(held, last.name)[key] = value
+        elif last.is_repeated:
+            getattr(held, last.name).append(self.value)
+        else:
+            setattr(held, last.name, self.value)
