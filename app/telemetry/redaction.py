@@ -7,11 +7,12 @@ a credential is says `app.credentials`, for answers and logs alike.
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
 
-from app.credentials import MASK, Masker, is_value_of
+from app.credentials import MASK, Masker, is_value_of, masked
 from app.shortening import shortened
 
 #: What stands in a line for a credential.
@@ -49,7 +50,16 @@ class Redaction:
                 return MASK
             return shortened(self._masker(value[: MAX_TEXT + _BEYOND]), MAX_TEXT)
         if isinstance(value, dict):
-            return {self._masker(key): self._redacted(item, key) for key, item in value.items()}
+            return {
+                MASK if self._masker.knows(key) else _name(key): self._redacted(item, key)
+                for key, item in value.items()
+            }
         if isinstance(value, list):
             return [self._redacted(item, name) for item in value]
         return value
+
+
+@lru_cache(maxsize=1024)
+def _name(key: str) -> str:
+    """A field's name as it may be logged; there are only so many, but for nested ones."""
+    return shortened(masked(key[:MAX_TEXT]), MAX_TEXT)

@@ -62,6 +62,7 @@ def test_what_is_called_a_secret_is_blotted_out(name: str) -> None:
 
 def test_known_secrets_are_blotted_out_whatever_they_look_like() -> None:
     known = Redaction(known=("plain words!", "plain words! and more", "short"))
+    assert known(b'{"event":"e","x":{"plain words!":1}}') == b'{"event":"e","x":{"***":1}}'
     assert known(b'{"event":"plain words! and more, plain words!, short"}') == (
         b'{"event":"***, ***, short"}'
     )
