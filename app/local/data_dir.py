@@ -6,7 +6,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -45,14 +45,37 @@ class DataDir:
             with tempfile.TemporaryFile(dir=self.root) as probe:
                 probe.write(b"0" * 4096)
         except OSError as error:
+            raise self.not_usable(error) from error
+
+    def not_usable(self, error: OSError) -> CannotStart:
+        """Return what to say of an error with something in this directory."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "Free some space, or set SCAIMIND_DATA_DIR to a directory elsewhere."
+        elif (foreign := self._of_another_user(error.filename)) is not None:
             remedy = (
-                "Free some space, or set SCAIMIND_DATA_DIR to a directory elsewhere."
-                if error.errno in (errno.ENOSPC, errno.EDQUOT)
-                else "Set SCAIMIND_DATA_DIR to a directory that you can write to."
+                f"{foreign} belongs to another user. "
+                "Run as that user, or set SCAIMIND_DATA_DIR to another directory."
             )
-            raise CannotStart(
-                f"The data directory {self.root} is not usable: {error.strerror}. {remedy}"
-            ) from error
+        else:
+            remedy = "Set SCAIMIND_DATA_DIR to a directory that you can write to."
+        return CannotStart(
+            f"The data directory {self.root} is not usable: {error.strerror}. {remedy}"
+        )
+
+    def holds(self, name: object) -> bool:
+        """Return whether a file's name, as an `OSError` has it, is in this directory."""
+        return isinstance(name, str) and Path(name).is_relative_to(self.root)
+
+    def _of_another_user(self, name: object) -> Path | None:
+        """Return what on the way from this directory to a path belongs to another user."""
+        if not isinstance(name, str) or not self.holds(name):
+            return None
+        path = Path(name)
+        for each in (*reversed(path.relative_to(self.root).parents), path.relative_to(self.root)):
+            with suppress(OSError):
+                if (self.root / each).stat().st_uid != os.geteuid():
+                    return self.root / each
+        return None
 
     @contextmanager
     def taken(self) -> Iterator[None]:

@@ -138,6 +138,11 @@ async def up(
         if not stopping:
             raise
         tell("Stopped")
+    except OSError as error:
+        data_dir = DataDir(config.data_dir)
+        if not data_dir.holds(error.filename):
+            raise
+        raise data_dir.not_usable(error) from error
 
 
 class _Run:

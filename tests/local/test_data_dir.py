@@ -1,5 +1,6 @@
 """Locks and secrets of a data directory."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -64,3 +65,25 @@ def test_the_database_of_a_run_is_found(tmp_path: Path) -> None:
     expected = dsn(Path("/a b/run"), password="word")
     assert running_dsn(data_dir) == expected
     assert "host=%2Fa%20b%2Frun" in expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("foreign", ["api-key", "logs", "logs/gateway.log", "."])
+def test_what_belongs_to_another_user_is_named(tmp_path: Path, foreign: str) -> None:
+    data_dir = DataDir(tmp_path)
+    data_dir.prepare()
+    for path in (data_dir.api_key, data_dir.logs / "gateway.log"):
+        path.touch()
+    os.chown(tmp_path / foreign, 65534, 65534)
+    name = data_dir.api_key if foreign == "api-key" else data_dir.logs / "gateway.log"
+    error = PermissionError(errno.EACCES, "Permission denied", str(name))
+    assert data_dir.holds(error.filename)
+    said = str(data_dir.not_usable(error))
+    assert f"{tmp_path / foreign} belongs to another user. Run as that user" in said
+    assert "SCAIMIND_DATA_DIR" in said
+
+
+def test_a_full_disk_has_its_own_remedy(tmp_path: Path) -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "lock"))
+    assert "Free some space" in str(DataDir(tmp_path).not_usable(error))
+    assert not DataDir(tmp_path).holds("/etc/passwd")
