@@ -39,9 +39,7 @@ def exchange(
         with error:
             raise NoToken(f"The issuer refused: {_description(error.read(8192))}") from None
     except OSError:
-        raise NoToken(
-            f"The issuer at {issuer_url} cannot be reached: is the stack running?"
-        ) from None
+        raise NoToken(f"The issuer at {issuer_url} cannot be reached. Is it running?") from None
     except (ValueError, KeyError, TypeError):
         raise NoToken(f"The server at {issuer_url} is not a token issuer.") from None
 
