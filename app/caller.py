@@ -1,5 +1,6 @@
 """Who makes a request: the value that every room of the gateway passes on."""
 
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -36,3 +37,5 @@ class DownstreamTokens:
 
     scaidrive: str = field(repr=False)
     scaiatlas: str = field(repr=False)
+    #: When the first of them ends, by its issuer's word, on the monotonic clock of who got them.
+    ends_at: float = field(default=math.inf, compare=False)

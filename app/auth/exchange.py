@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from app.caller import Caller, DownstreamTokens
 from app.errors import (
     AUTH_TOKEN_INVALID,
     CLOCK_SKEW,
+    COORDINATOR_UNAUTHENTICATED,
     TOKEN_EXCHANGE_INVALID,
     TOKEN_EXCHANGE_REFUSED,
     TOKEN_EXCHANGE_UNAVAILABLE,
@@ -47,6 +49,9 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,3584}")
 _SECONDS = re.compile(r"[0-9]{1,9}")
 _RETRY_AFTER = 2
 _LONGEST_RETRY_AFTER = 300
+#: Until somebody has set a clock.
+_CLOCK_RETRY_AFTER = 30
+_CLOCK_ADVICE = "Compare the clocks of the coordinator's machine and of the identity provider."
 #: RFC 6749, 5.2: the subject's token does not count (any more).
 _SUBJECT_REFUSED = frozenset({"invalid_grant", "invalid_token"})
 
@@ -63,8 +68,8 @@ class Exchange(Protocol):
     async def tokens_for(self, caller: Caller) -> DownstreamTokens | None:
         """Return both tokens; None where none are forwarded. Raises `ApiError`."""
 
-    def forget(self, caller: Caller) -> None:
-        """Have new tokens made for the caller's next request."""
+    def out_of_time(self, caller: Caller, tokens: DownstreamTokens | None) -> ApiError:
+        """Forget tokens that the coordinator's clock has refused, and return the caller's error."""
 
 
 class NoExchange(Exchange):
@@ -75,23 +80,22 @@ class NoExchange(Exchange):
         return None
 
     @override
-    def forget(self, caller: Caller) -> None:
-        return
+    def out_of_time(self, caller: Caller, tokens: DownstreamTokens | None) -> ApiError:
+        return ApiError(COORDINATOR_UNAUTHENTICATED)
 
 
 @asynccontextmanager
 async def lent_tokens(exchange: Exchange, caller: Caller) -> AsyncIterator[DownstreamTokens | None]:
     """Have the caller's tokens for a call within. Raises `ApiError` if they cannot be had.
 
-    Tokens that the call's receiver has refused because of its clock are not used again: once the
-    clocks agree, the next request does not wait for the end of those.
+    `CLOCK_SKEW` from within becomes the error that `Exchange.out_of_time` makes of it.
     """
     tokens = await exchange.tokens_for(caller)
     try:
         yield tokens
     except ApiError as error:
         if error.kind is CLOCK_SKEW:
-            exchange.forget(caller)
+            raise exchange.out_of_time(caller, tokens) from None
         raise
 
 
@@ -100,6 +104,8 @@ class _Minted:
     token: str = field(repr=False)
     #: On the monotonic clock; from then on it is not sent any more.
     good_until: float
+    #: On the monotonic clock: its end by the issuer's word, never if that says nothing.
+    ends_at: float
 
 
 class TokenExchange(Exchange):
@@ -138,7 +144,7 @@ class TokenExchange(Exchange):
             lambda _key, minted, _now: minted.good_until,
             timer=clock,
         )
-        self._requests = SingleFlight[_Key, str]()
+        self._requests = SingleFlight[_Key, _Minted]()
         #: Whether the last request was answered, if only by a refusal.
         self.answered = True
 
@@ -151,28 +157,41 @@ class TokenExchange(Exchange):
             self._token(caller, self._settings.drive_audience),
             self._token(caller, self._settings.atlas_audience),
         )
-        return DownstreamTokens(scaidrive=drive, scaiatlas=atlas)
+        return DownstreamTokens(
+            scaidrive=drive.token,
+            scaiatlas=atlas.token,
+            ends_at=min(drive.ends_at, atlas.ends_at),
+        )
 
     @override
-    def forget(self, caller: Caller) -> None:
+    def out_of_time(self, caller: Caller, tokens: DownstreamTokens | None) -> ApiError:
+        """Return `CLOCK_SKEW`, unless the tokens have ended meanwhile: then the clocks may agree.
+
+        Tokens that were made by a wrong clock would be refused until their end: the next request
+        gets new ones.
+        """
         for audience in (self._settings.drive_audience, self._settings.atlas_audience):
             self._minted.pop(_key(caller, audience), None)
+        if tokens is None or self._clock() >= tokens.ends_at:
+            return ApiError(COORDINATOR_UNAUTHENTICATED)
+        log.error("scaimind_clock_skew", advice=_CLOCK_ADVICE)
+        return ApiError(CLOCK_SKEW, retry_after=_CLOCK_RETRY_AFTER)
 
     async def close(self) -> None:
         """Cancel the requests that are in progress."""
         await self._requests.close()
 
-    async def _token(self, caller: Caller, audience: str) -> str:
+    async def _token(self, caller: Caller, audience: str) -> _Minted:
         key = _key(caller, audience)
         minted = self._minted.get(key)
         if minted is not None:
             self._exchanges.labels(result="remembered").inc()
-            return minted.token
+            return minted
         return await self._requests.ask(
             key, lambda: self._mint(key, caller), name=f"exchange a token for {audience}"
         )
 
-    async def _mint(self, key: _Key, caller: Caller) -> str:
+    async def _mint(self, key: _Key, caller: Caller) -> _Minted:
         asked_at = self._clock()  # from here on, the token ages
         _, audience = key
         try:
@@ -187,12 +206,13 @@ class TokenExchange(Exchange):
             raise self._refusal(audience, status, headers, body)
         token, lifetime = self._read(audience, body)
         self._exchanges.labels(result="minted").inc()
+        ends_at = asked_at + lifetime if lifetime > 0 else math.inf
         if caller.expires_at is not None:
             lifetime = min(lifetime, (caller.expires_at - self._now()).total_seconds())
         # One whose time is up already is not kept.
         good_until = asked_at + lifetime - self._settings.exchange_margin
-        self._minted[key] = _Minted(token, good_until)
-        return token
+        self._minted[key] = minted = _Minted(token, good_until, ends_at)
+        return minted
 
     async def _ask(self, subject_token: str, audience: str) -> tuple[int, Mapping[str, str], bytes]:
         is_key = api_keys.is_api_key(subject_token)

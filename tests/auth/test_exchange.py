@@ -12,10 +12,10 @@ import pytest
 import structlog
 from aiohttp import web
 
-from app.auth.exchange import NoExchange, TokenExchange
+from app.auth.exchange import Exchange, NoExchange, TokenExchange, lent_tokens
 from app.auth.settings import AuthSettings
 from app.caller import Caller, DownstreamTokens
-from app.errors import ApiError
+from app.errors import CLOCK_SKEW, COORDINATOR_UNAUTHENTICATED, JOB_NOT_FOUND, ApiError, ErrorKind
 from app.telemetry.metrics import Metrics
 from tests.auth.conftest import Clock
 from tests.auth.scripted_issuer import ScriptedIssuer, minted, refused
@@ -130,6 +130,51 @@ async def test_tokens_are_not_remembered_beyond_the_callers_own(
     clock.now += 1
     await exchange.tokens_for(caller)
     assert len(issuer.exchanges) == 4
+
+
+async def refuse(exchange: Exchange, kind: ErrorKind, *, clock: Clock, seconds: float = 0) -> None:
+    """Use a caller's tokens for a call that takes so long, and is refused."""
+    async with lent_tokens(exchange, ANN):
+        clock.now += seconds
+        raise ApiError(kind)
+
+
+async def test_tokens_that_a_clock_refuses_within_their_time_are_its_fault(
+    make: MakeExchange, clock: Clock
+) -> None:
+    exchange = make()
+    first = await exchange.tokens_for(ANN)
+    with structlog.testing.capture_logs() as events, pytest.raises(ApiError) as caught:
+        await refuse(exchange, CLOCK_SKEW, clock=clock, seconds=200)
+    assert caught.value.kind is CLOCK_SKEW
+    assert caught.value.retry_after == 30
+    (event,) = (each for each in events if each["event"] == "scaimind_clock_skew")
+    assert event["log_level"] == "error"
+    assert await exchange.tokens_for(ANN) != first, "they are not used again"
+
+
+async def test_tokens_that_end_during_the_call_say_nothing_of_clocks(
+    make: MakeExchange, clock: Clock
+) -> None:
+    with structlog.testing.capture_logs() as events, pytest.raises(ApiError) as caught:
+        await refuse(make(), CLOCK_SKEW, clock=clock, seconds=300)
+    assert caught.value.kind is COORDINATOR_UNAUTHENTICATED
+    assert [each for each in events if each["event"] == "scaimind_clock_skew"] == []
+
+
+async def test_without_tokens_no_clock_is_at_fault(clock: Clock) -> None:
+    with pytest.raises(ApiError) as caught:
+        await refuse(NoExchange(), CLOCK_SKEW, clock=clock)
+    assert caught.value.kind is COORDINATOR_UNAUTHENTICATED
+
+
+async def test_other_errors_of_the_call_pass(make: MakeExchange, clock: Clock) -> None:
+    exchange = make()
+    first = await exchange.tokens_for(ANN)
+    with pytest.raises(ApiError) as caught:
+        await refuse(exchange, JOB_NOT_FOUND, clock=clock)
+    assert caught.value.kind is JOB_NOT_FOUND
+    assert await exchange.tokens_for(ANN) == first
 
 
 @pytest.mark.parametrize("lifetime", [None, 0, -5, 30, 29.5])
