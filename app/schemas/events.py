@@ -40,7 +40,10 @@ class EndEvent(Schema):
     status = fields.String(
         required=True,
         validate=validate.OneOf(JOB_STATUSES),
-        metadata={"description": "Final status of the job."},
+        metadata={
+            "description": "Status of the job: one that ends it, unless follow=false asked for "
+            "the tail alone."
+        },
     )
     last_id = EventId("Id of the last event that the client received.")
 

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from generated.mindcoordinator.v1 import jobs_pb2, watch_pb2
 from tests.hub.client import Watching
 from tests.hub.conftest import Gateway, gateway_to
-from tests.hub.lies import FieldLie, Place, places, values
 from tests.hub.log_coordinator import Lie, LogCoordinator, one_job
 from tests.hub.sse import Event
+from tests.lies import FieldLie, Place, places, values
 
 #: Seconds after which an exchange counts as one that hangs.
 PATIENCE = 20
@@ -220,7 +220,7 @@ def numbers(place: Place) -> st.SearchStrategy[int]:
 def check_lie(place: Place, data: st.DataObject) -> None:
     lie = FieldLie(
         place,
-        data.draw(values(place.way[-1]), label="value"),
+        data.draw(st.sampled_from(values(place.way[-1])), label="value"),
         number=data.draw(numbers(place), label="number"),
         always=data.draw(st.booleans(), label="always"),
     )
