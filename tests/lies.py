@@ -9,8 +9,12 @@ from google.protobuf.message import Message
 
 from tests.hub.log_coordinator import M
 
-_WHOLE = [-(2**63), -(2**31), -1, 0, 1, 2, 7, 9, 13, 255, 256, 2**31 - 1]
-_LARGE = [10**18 - 1, 10**18, 2**63 - 1]
+_WHOLE = [-(2**63), -(2**31), -1, 0, 1, 2, 7, 9, 13, 255, 256, 999_999_999, 10**9, 2**31 - 1]
+#: The first and the last second of a time, an offset's most, and beyond.
+_LARGE = [
+    *(-62_135_596_801, -62_135_596_800, 253_402_300_799, 253_402_300_800),
+    *(10**18 - 1, 10**18, 2**63 - 1),
+]
 _REAL = [float("nan"), float("inf"), -float("inf"), -1.0, 0.0, 0.5, 1e308]
 _TEXTS = [
     *("", "e1", "e2", "E1", "e1:5", "x" * 32, "x" * 33, "x" * 257, "ü", "a\0b"),

@@ -44,9 +44,13 @@ def _unless_kept(column: str) -> str:
 
 
 def _told_at(at: str, updated_at: str) -> str:
-    """The time of a told status: any but the copy's, by which the two are told apart."""
+    """The time of a told status: any but the copy's, by which the two are told apart.
+
+    There is none behind the year 9999, which is as far as Python's times reach.
+    """
     return (
-        f"{at} + CASE WHEN {at} = {updated_at} THEN interval '1 microsecond' ELSE interval '0' END"
+        f"{at} + CASE WHEN {at} = {updated_at} AND {at} < '9999-12-31'"
+        " THEN interval '1 microsecond' ELSE interval '0' END"
     )
 
 

@@ -2,20 +2,28 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import permutations
 from typing import Any
 
+import orjson
 import psycopg2
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from app.bridge.contract.fields import check_fields
+from app.bridge.converters import to_json
 from app.cache.jobs import JobCache
 from app.cache.writer import JobWriter
 from app.database.connection import connected
 from app.database.errors import DatabaseError
 from app.database.pool import Pool
 from app.database.settings import DatabaseSettings
+from app.errors import BrokenContract
 from app.telemetry.metrics import Metrics
+from generated.mindcoordinator.v1.jobs_pb2 import JOB_STATUS_TRAINING, Job
 from tests.cache.jobs import job, new_writer, rfc3339, value, write
+from tests.lies import places, say, values
 
 Tell = Callable[[JobWriter], None]
 
@@ -236,6 +244,49 @@ async def test_what_the_database_could_not_hold_is_held(
     stale = await cache.job("acme", "job-1")
     assert stale is not None
     assert stale.data == odd
+
+
+async def test_whatever_the_contract_lets_pass_is_kept_and_read(
+    migrated_pool: Pool, cache: JobCache
+) -> None:
+    """At the bounds of every field: years 1 and 9999, numbers of 64 bits, statuses to come."""
+    last = Job(job_id="last", status=JOB_STATUS_TRAINING, revision=1)
+    last.updated_at.CopyFrom(Timestamp(seconds=253_402_300_799, nanos=999_999_000))
+    jobs = {"last": to_json(last)}
+    for place in places("GetJob", Job.DESCRIPTOR):
+        for said in values(place.way[-1]):
+            told = Job(job_id=f"job-{len(jobs)}", status=JOB_STATUS_TRAINING, revision=1)
+            say(told, place, said)
+            with suppress(BrokenContract):
+                check_fields(told)
+                jobs[told.job_id] = to_json(told)
+    metrics = Metrics()
+    writer = new_writer(migrated_pool, metrics, buffer_jobs=100_000)
+    for each in jobs.values():
+        writer.record_job("acme", each)
+    # At the time of the copy, after which there is no other.
+    writer.record_status(
+        "acme", "last", status="COMPLETED", message="", at=jobs["last"]["updated_at"]
+    )
+    await writer.close()
+
+    assert value(metrics.registry, "scaimind_cache_written_jobs_total") == len(jobs)
+    for job_id, whole in jobs.items():
+        stale = await cache.job("acme", job_id)
+        assert stale is not None
+        if job_id != "last":
+            assert orjson.loads(orjson.dumps(stale.data)) == whole
+    found: list[str] = []
+    token = ""
+    while not found or token:
+        page = await cache.jobs(
+            "acme", statuses=(), page_size=100, page_token=token, order_by="updated_at"
+        )
+        assert page is not None
+        found += [each["job_id"] for each in orjson.loads(orjson.dumps(page.data["jobs"]))]
+        token = page.data["next_page_token"]
+    assert sorted(found) == sorted(jobs)
+    await cache.summary("acme", days=90)
 
 
 async def test_what_cannot_be_kept_is_counted(migrated_pool: Pool, cache: JobCache) -> None:
