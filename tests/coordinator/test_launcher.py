@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.coordinator.engines.local import launcher, runner
+from app.coordinator.engines.local import launcher
+from app.coordinator.engines.local.runner import supervision
 from app.coordinator.engines.local.runner_protocol import (
     RUN_VARIABLE,
     RUNNER_SIGNALS,
@@ -80,15 +81,15 @@ def test_a_runner_that_cannot_end_what_is_left_does_not_say_that_its_run_is_over
     directory, spec = run_of(tmp_path, "")
     directory.path.mkdir(parents=True)
     with ExitStack() as resources:
-        monkeypatch.setattr(runner, "end_descendants", refused)
-        monkeypatch.setattr(runner, "LEFT_PATIENCE", 0.0)
+        monkeypatch.setattr(supervision, "end_descendants", refused)
+        monkeypatch.setattr(supervision, "LEFT_PATIENCE", 0.0)
         monkeypatch.setenv(RUN_VARIABLE, str(directory.path))
         for number in (*RUNNER_SIGNALS, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
             resources.callback(signal.signal, number, signal.getsignal(number))
         resources.callback(signal.set_wakeup_fd, -1)
         reserve_exit(directory)
-        run = runner.Runner(directory, spec, resources)
-        with pytest.raises(runner.NotEnded):
+        run = supervision.Runner(directory, spec, resources)
+        with pytest.raises(supervision.NotEnded):
             run.run()
     assert not directory.exit.exists()
     said = Path(logs.entries_path(directory.job.log)).read_bytes()

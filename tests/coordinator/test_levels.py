@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.coordinator.engines.local.process import Pipe, TrainingProcess
+from app.coordinator.engines.local.runner.process import Pipe, TrainingProcess
 from app.coordinator.jobs.secrets import Concealer
 from app.coordinator.logs.lines import NOTHING, Line, LineSplitter, Text, parse_line
 from app.coordinator.logs.log import MAX_MESSAGE

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.coordinator.engines.local.process import stamped
+from app.coordinator.engines.local.runner.process import stamped
 from app.coordinator.jobs.secrets import Concealer
 from app.coordinator.logs.lines import Line, LineSplitter, parse_line
 from app.coordinator.logs.log import MAX_MESSAGE

@@ -98,7 +98,7 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
         "/proc and /sys, and the runs, which no job can add to",
         {"exists", "is_dir", "iterdir", "read_bytes", "read_text"},
     ),
-    "engines/local/runner.py": (
+    "engines/local/runner": (
         "a run's directory is its own; a short name for TMPDIR that nobody can guess",
         {"exists", "os.symlink", "touch"},
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.engines.local.recording import RecordBounds, Recorder
+from app.coordinator.engines.local.runner.recording import RecordBounds, Recorder
 from app.coordinator.logs import log
 from app.coordinator.logs.log import LogReader
 from app.coordinator.metrics.snapshots import MetricsReader

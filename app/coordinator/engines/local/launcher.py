@@ -16,7 +16,7 @@ import structlog
 
 from app.coordinator.engines.engine import NeverStarted
 from app.coordinator.engines.local.exit_status import interruption_of
-from app.coordinator.engines.local.recording import RecordBounds
+from app.coordinator.engines.local.runner.recording import RecordBounds
 from app.coordinator.engines.local.runner_protocol import (
     LOCK_VARIABLE,
     RUN_VARIABLE,

@@ -1,42 +1,26 @@
-"""The process that owns one run: `python -m app.coordinator.engines.local.runner`.
-
-Its run's directory is in the variable SCAIMIND_RUN_DIRECTORY.
-
-It has a sandbox made for the training processes, stamps their lines into the
-job's log and their numbers into the job's metrics, passes signals on, and leaves
-`exit.json` behind when nothing of the run is left. It does not need the
-coordinator: it survives its crash, and goes on without it.
-
-SIGTERM asks the training processes to save a checkpoint and leave; after a
-grace time everything in the sandbox is killed. SIGUSR1 kills it at once. When
-one of several ranks fails, the others are killed: they would wait for it.
-"""
+"""One run, from the start of its processes to `exit.json`."""
 
 import os
-import resource
 import selectors
 import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
 from typing import Any, Final
 
-from app.coordinator.engines.local.process import TrainingProcess
-from app.coordinator.engines.local.run_outputs import RunOutputs
-from app.coordinator.engines.local.run_result import RunResult
-from app.coordinator.engines.local.run_telemetry import RunTelemetry
+from app.coordinator.engines.local.runner.outputs import RunOutputs
+from app.coordinator.engines.local.runner.process import TrainingProcess
+from app.coordinator.engines.local.runner.record import RunnerRecord
+from app.coordinator.engines.local.runner.result import RunResult
+from app.coordinator.engines.local.runner.signals import RunnerSignals
+from app.coordinator.engines.local.runner.telemetry import RunTelemetry
 from app.coordinator.engines.local.runner_protocol import (
-    RUN_VARIABLE,
     RUNNER_SIGNALS,
     inherited_lock,
     leave_exit,
 )
-from app.coordinator.engines.local.runner_record import RunnerRecord
-from app.coordinator.engines.local.runner_signals import RunnerSignals
 from app.coordinator.failures import Backoff, is_disk_full, is_passing
-from app.coordinator.isolation.kernel import become_subreaper
 from app.coordinator.isolation.levels import BEFORE_LEVELS, Level
 from app.coordinator.isolation.ownership import give_to_job, open_to_job
 from app.coordinator.isolation.processes import end_descendants
@@ -45,14 +29,7 @@ from app.coordinator.jobs.secrets import Concealer, put_in, read_secrets
 from app.coordinator.logs.new_entry import NewEntry
 from app.coordinator.resources.resource_watch import Bounds, ResourceWatch
 from app.coordinator.storage.job_directory import RunDir
-from app.coordinator.storage.locks import locked
-from app.files.json_files import read_json
-from app.undumpable import make_undumpable
 
-#: Seconds to wait for the lock; its holder is about to let go of it.
-LOCK_PATIENCE: Final = 30
-#: Descriptors that the runner may have open: four for each rank, and its own.
-DESCRIPTORS: Final = 4096
 #: Seconds that a batch of lines may be held back while lines keep coming.
 COALESCE: Final = 0.003
 #: Seconds to read on after the processes have gone, if somebody keeps their pipes open.
@@ -338,64 +315,3 @@ class Runner:
         if self._telemetry.has_lost or self._outputs.has_unread():
             self._result.add_loss(self._telemetry.obstacle)
         leave_exit(self._directory, self._result.as_json())
-
-
-def _raise_limit() -> None:
-    """Allow the descriptors that the outputs of many ranks take; the ranks have limits of their
-    own."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < DESCRIPTORS:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
-
-
-def main() -> int:
-    """Carry out the run."""
-    make_undumpable()
-    # What a first process that was killed leaves behind is this process's then.
-    become_subreaper()
-    _raise_limit()
-    directory = RunDir(Path(os.environ[RUN_VARIABLE]))
-    # Its default action ends the process: another runner holds the lock and lives.
-    signal.alarm(LOCK_PATIENCE)
-    with locked(directory.job.lock, wait=True):
-        signal.alarm(0)
-        spec = read_json(directory.spec)
-        if spec is None or directory.exit.exists():
-            return 0
-        try:
-            _carry_out(directory, spec)
-        except NotEnded:
-            # Without an `exit.json` the coordinator ends the run, and tells its operators.
-            return 1
-    return 0
-
-
-def _carry_out(directory: RunDir, spec: dict[str, Any]) -> None:
-    """Raises NotEnded."""
-    backoff = Backoff()
-    while True:
-        with ExitStack() as resources:
-            try:
-                runner = Runner(directory, spec, resources)
-            except OSError as error:
-                reason = error
-            else:
-                runner.run()
-                return
-        asked = None
-        if is_disk_full(reason):
-            asked = signal.sigtimedwait(RUNNER_SIGNALS, backoff.after_failure())
-            if asked is None:
-                continue
-        end = {
-            "exit_code": None,
-            "stopped": asked is not None,
-            "failure": f"The job's log could not be opened: {reason.strerror}.",
-            "transient": is_passing(reason),
-        }
-        leave_exit(directory, end)
-        return
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from app.coordinator.cluster.gpus import GpuMeter
 from app.coordinator.engines.local.notifications import NotificationSender
-from app.coordinator.engines.local.process import now, stamped
-from app.coordinator.engines.local.recording import OWN, RecordBounds, Recorder
+from app.coordinator.engines.local.runner.process import now, stamped
+from app.coordinator.engines.local.runner.recording import OWN, RecordBounds, Recorder
 from app.coordinator.logs.lines import Line
 from app.coordinator.logs.new_entry import NewEntry
 from app.coordinator.metrics.metrics_file import MetricsFile

@@ -2,7 +2,7 @@
 
 import selectors
 
-from app.coordinator.engines.local.process import Pipe, TrainingProcess
+from app.coordinator.engines.local.runner.process import Pipe, TrainingProcess
 from app.coordinator.logs.new_entry import NewEntry
 
 

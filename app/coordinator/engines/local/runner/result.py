@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from app.coordinator.engines.local.process import TrainingProcess
+from app.coordinator.engines.local.runner.process import TrainingProcess
 from app.coordinator.isolation.sandbox import Report
 
 
