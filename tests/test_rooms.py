@@ -99,3 +99,19 @@ def named_modules() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("where", "module"), [*named_modules()])
 def test_a_module_that_is_named_in_a_string_exists(where: str, module: str) -> None:
     importlib.import_module(module)
+
+
+def test_no_module_has_more_than_400_lines() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in (ROOT / "app").rglob("*.py")
+    }
+    assert {path: count for path, count in lengths.items() if count > 400} == {}
+
+
+def test_no_room_of_the_coordinator_has_more_than_18_modules() -> None:
+    counts = {
+        str(folder.relative_to(ROOT)): len([*folder.glob("[!_]*.py")])
+        for folder in (ROOT / "app" / "coordinator").rglob("*/")
+    }
+    assert {path: count for path, count in counts.items() if count > 18} == {}

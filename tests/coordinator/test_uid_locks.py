@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.isolation import leftovers, uid_locks, uids
+from app.coordinator.isolation import uid_locks, uids
+from app.coordinator.isolation.ending import leftovers
 from app.coordinator.isolation.uid_locks import hold
 from app.coordinator.isolation.uids import JobUids, NoUid
 from app.coordinator.storage.job_directory import JobDir

@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-from app.coordinator.isolation import kernel, user_processes
-from app.coordinator.isolation.marked_processes import end_marked
+from app.coordinator.isolation import kernel
+from app.coordinator.isolation.ending import user_processes
+from app.coordinator.isolation.ending.marked_processes import end_marked
+from app.coordinator.isolation.ending.user_processes import end_all_of, kill_all_of
 from app.coordinator.isolation.uids import JobUids, NoUid
-from app.coordinator.isolation.user_processes import end_all_of, kill_all_of
 from app.coordinator.storage.job_directory import JobDir
 
 #: Ids of which nothing else runs.
@@ -131,7 +132,8 @@ def test_killers_of_several_users_do_not_meet() -> None:
         subprocess.Popen(
             [
                 *(sys.executable, "-c"),
-                "import sys; from app.coordinator.isolation.user_processes import kill_all_of\n"
+                "import sys\n"
+                "from app.coordinator.isolation.ending.user_processes import kill_all_of\n"
                 "for _ in range(2000): kill_all_of(int(sys.argv[1]))",
                 str(uid),
             ]

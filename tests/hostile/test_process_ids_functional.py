@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.isolation.user_processes import pids_of
+from app.coordinator.isolation.ending.user_processes import pids_of
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from tests.coordinator.harness import status_of
 from tests.hostile.cases import script

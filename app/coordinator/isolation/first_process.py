@@ -21,7 +21,8 @@ import sys
 import time
 from typing import Any, Final, NoReturn
 
-from app.coordinator.isolation import kernel, landlock, limits, processes, user_processes
+from app.coordinator.isolation import kernel, landlock, limits
+from app.coordinator.isolation.ending import processes, user_processes
 
 #: Orders of the runner: start the ranks, SIGTERM to each of them, SIGKILL to everything.
 BEGIN: Final = b"B"

@@ -14,13 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from app.coordinator.isolation.ending.user_processes import pids_of
 from app.coordinator.isolation.landlock import landlock_version
 from app.coordinator.isolation.levels import Isolation, Level, at_least
 from app.coordinator.isolation.sandbox import Sandbox
 from app.coordinator.isolation.seccomp import NoFilter, make_filter
 from app.coordinator.isolation.uid_locks import hold
 from app.coordinator.isolation.uids import NoUid
-from app.coordinator.isolation.user_processes import pids_of
 from app.files.directory import Directory
 from app.files.removing import remove_tree
 

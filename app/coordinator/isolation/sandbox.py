@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.coordinator.isolation import bubblewrap, programs
+from app.coordinator.isolation.ending.processes import children_of
 from app.coordinator.isolation.first_process import ASK_TO_LEAVE, BEGIN, KILL
 from app.coordinator.isolation.levels import Level
-from app.coordinator.isolation.processes import children_of
 
 _READ: Final = 64 * 1024
 #: Bytes of what a failed start said that are kept.

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from app.coordinator.isolation.ending.user_processes import end_all_of, pids_of
 from app.coordinator.isolation.uid_locks import UidLock, hold
-from app.coordinator.isolation.user_processes import end_all_of, pids_of
 from app.files.json_files import read_json, write_json
 
 #: Seconds for the kernel to end what was killed.

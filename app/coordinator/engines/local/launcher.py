@@ -25,7 +25,7 @@ from app.coordinator.engines.local.runner_protocol import (
     reserve_exit,
 )
 from app.coordinator.failures import is_disk_full, is_passing
-from app.coordinator.isolation.leftovers import end_leftovers
+from app.coordinator.isolation.ending.leftovers import end_leftovers
 from app.coordinator.isolation.levels import BEFORE_LEVELS
 from app.coordinator.logs.log import LogWriter
 from app.coordinator.metrics.metrics_file import Look, MetricsFile

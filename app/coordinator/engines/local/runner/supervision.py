@@ -21,9 +21,9 @@ from app.coordinator.engines.local.runner_protocol import (
     leave_exit,
 )
 from app.coordinator.failures import Backoff, is_disk_full, is_passing
+from app.coordinator.isolation.ending.processes import end_descendants
 from app.coordinator.isolation.levels import BEFORE_LEVELS, Level
 from app.coordinator.isolation.ownership import give_to_job, open_to_job
-from app.coordinator.isolation.processes import end_descendants
 from app.coordinator.isolation.sandbox import Sandbox
 from app.coordinator.jobs.secrets import Concealer, put_in, read_secrets
 from app.coordinator.logs.new_entry import NewEntry

@@ -6,10 +6,10 @@ import signal
 from contextlib import suppress
 from typing import Any, Final
 
+from app.coordinator.isolation.ending.marked_processes import end_marked
+from app.coordinator.isolation.ending.user_processes import end_all_of
 from app.coordinator.isolation.levels import Level
-from app.coordinator.isolation.marked_processes import end_marked
 from app.coordinator.isolation.uid_locks import hold
-from app.coordinator.isolation.user_processes import end_all_of
 from app.coordinator.storage.process_identity import open_process
 
 #: Seconds for the first process to see that the runner is gone, and to end everything itself.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from app.coordinator.isolation.processes import children_of
+from app.coordinator.isolation.ending.processes import children_of
 
 #: Passes in a row in which nothing was found, before nothing is left.
 _QUIET: Final = 20

@@ -6,7 +6,7 @@ import signal
 import time
 from typing import Final
 
-from app.coordinator.isolation.user_processes import kill_all_of, remove_shared_memory
+from app.coordinator.isolation.ending.user_processes import kill_all_of, remove_shared_memory
 
 #: Seconds between two rounds in which nothing was found to kill.
 _PAUSE: Final = 0.002

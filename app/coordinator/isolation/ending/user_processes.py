@@ -93,7 +93,7 @@ def _kill_by_program(uid: int) -> None:
 
     They may signal it, too: then it has killed none, or not all. Raises OSError.
     """
-    command = programs.command("user_processes", str(uid))
+    command = programs.command("ending.user_processes", str(uid))
     pid = os.posix_spawn(command[0], command, {"PATH": os.defpath})
     _, status = os.waitpid(pid, os.WUNTRACED)
     if os.WIFSTOPPED(status):
