@@ -21,6 +21,7 @@ from scaimind.core.commands import (
     Send,
 )
 from scaimind.errors import ConnectionFailed
+from scaimind.sync_driver import LIMITS
 from scaimind.tokens import Tokens
 from scaimind.urls import api_url
 
@@ -40,7 +41,9 @@ class AsyncDriver:
     ) -> None:
         self._root = api_url(url)
         self._tokens = tokens
-        self._http = httpx2.AsyncClient(transport=transport, verify=verify, follow_redirects=False)
+        self._http = httpx2.AsyncClient(
+            transport=transport, verify=verify, follow_redirects=False, limits=LIMITS
+        )
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,6 +1,7 @@
 """What the API's objects have in common: frozen, made of JSON, and nothing of it lost."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Self
@@ -8,27 +9,28 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One object of the API. `extra` has the fields that this version does not know."""
+    """One object of the API. `raw` is the JSON object that the gateway sent, unchanged."""
 
-    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, value: Any) -> Self:
-        """Return the object of parsed JSON; what has another type than it should is kept as it
-        is in `extra`, and the field has its default."""
+        """Return the object of parsed JSON. A field that is missing, or has another type than
+        it should, has its default; `raw` has what was sent."""
         known: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
         kinds = {each.name: each.metadata.get("kind") for each in fields(cls)}
         for name, item in value.items() if isinstance(value, dict) else ():
             kind = kinds.get(name)
-            if kind is None:
-                extra[name] = item
-                continue
-            try:
-                known[name] = _converted(kind, item)
-            except (TypeError, ValueError):
-                extra[name] = item
-        return cls(**known, extra=extra)
+            if kind is not None:
+                with suppress(TypeError, ValueError):
+                    known[name] = _converted(kind, item)
+        return cls(**known, raw=value if isinstance(value, dict) else {})
+
+    @property
+    def unknown(self) -> dict[str, Any]:
+        """The fields that this version does not know."""
+        names = {each.name for each in fields(self)}
+        return {name: item for name, item in self.raw.items() if name not in names}
 
 
 def _converted(kind: Any, item: Any) -> Any:

@@ -24,6 +24,8 @@ from scaimind.tokens import Tokens
 from scaimind.urls import api_url
 
 _T = TypeVar("_T")
+#: Each stream has a connection of its own, and there may be any number of them.
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
 
 
 class SyncDriver:
@@ -39,7 +41,9 @@ class SyncDriver:
     ) -> None:
         self._root = api_url(url)
         self._tokens = tokens
-        self._http = httpx2.Client(transport=transport, verify=verify, follow_redirects=False)
+        self._http = httpx2.Client(
+            transport=transport, verify=verify, follow_redirects=False, limits=LIMITS
+        )
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,0 +1,68 @@
+"""Commands for profiles, and a shell's completion."""
+
+import os
+import sys
+
+import click
+
+from scaimind.cli.main import say
+from scaimind.cli.profiles import Profile, load, store
+from scaimind.client import Client
+from scaimind.urls import ROOT, api_url
+
+
+@click.command()
+@click.argument("url")
+@click.option("--name", default="default", show_default=True, help="The profile's name.")
+@click.option("--default", "default", is_flag=True, help="Use it where none is named.")
+def login(url: str, name: str, default: bool) -> None:
+    """Store an API key for a gateway in a profile.
+
+    The key is asked for, or read from standard input or SCAIMIND_API_KEY; it is
+    never an argument, which others on the machine could read.
+
+    \b
+    scaimind login https://gateway.example
+    scaimind login https://gateway.example --name work < key-file
+    """
+    root = api_url(url).removesuffix(ROOT)
+    key = os.environ.get("SCAIMIND_API_KEY", "")
+    if not key:
+        if sys.stdin.isatty():
+            key = click.prompt("API key", hide_input=True)
+        else:
+            key = sys.stdin.readline()
+    key = key.strip()
+    if not key:
+        raise click.UsageError("There is no key: set SCAIMIND_API_KEY, or give it by a pipe.")
+    with Client(root, key) as made:
+        made.cluster()
+    path = store(Profile(name, root, key), default=default)
+    say(f"Stored profile {name} in {path}.")
+
+
+@click.command()
+def profiles() -> None:
+    """List the stored profiles; the default one has a star."""
+    config = load()
+    for name, profile in sorted(config.get("profiles", {}).items()):
+        star = "*" if name == config.get("default") else ""
+        click.echo(f"{name}{star}\t{profile.get('url', '')}")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    \b
+    scaimind completion bash >> ~/.bashrc
+    """
+    from click.shell_completion import get_completion_class
+
+    from scaimind.cli.main import cli
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"There is no completion for {shell}.")
+    click.echo(kind(cli, {}, "scaimind", "_SCAIMIND_COMPLETE").source())

@@ -1,0 +1,109 @@
+"""Objects for people on a terminal, and for programs in a pipe."""
+
+import json
+import shutil
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from scaimind.model import Model
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+Columns = Sequence[tuple[str, Callable[[Any], object]]]
+
+
+def output_option(function: _F) -> _F:
+    """Add `-o` to a command, as the argument `output`."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["json", "yaml", "name", "wide"]),
+        help="Instead of a table: the API's data, ids alone, or more columns.",
+    )(function)
+
+
+def show(
+    items: Iterable[Any],
+    output: str | None,
+    columns: Columns,
+    *,
+    wide: Columns = (),
+    name: Callable[[Any], str],
+) -> None:
+    """Print a list: a table on a terminal, tab-separated fields without a header in a pipe."""
+    if output in ("json", "yaml"):
+        show_data([as_json(item) for item in items], output)
+        return
+    if output == "name":
+        for item in items:
+            click.echo(printable(name(item)))
+        return
+    shown = [*columns, *(wide if output == "wide" else ())]
+    rows = ([printable(str(get(item) or "")) for _, get in shown] for item in items)
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    table = [[title for title, _ in shown], *rows]
+    widths = [max(map(width, column)) for column in zip(*table, strict=True)]
+    limit = shutil.get_terminal_size().columns
+    for row in table:
+        cells = [cell + " " * (wide - width(cell)) for cell, wide in zip(row, widths, strict=True)]
+        click.echo(cut("  ".join(cells).rstrip(), limit))
+
+
+def show_data(data: Any, output: str) -> None:
+    """Print parsed JSON as JSON or YAML."""
+    if output == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def as_json(item: Any) -> Any:
+    """Return what the API sent."""
+    return item.raw if isinstance(item, Model) else item
+
+
+def printable(text: str) -> str:
+    """Return text of others without what would steer a terminal, on one line."""
+    return "".join(
+        character if unicodedata.category(character)[0] != "C" else " " for character in text
+    )
+
+
+def width(text: str) -> int:
+    """Return how many columns text takes."""
+    return sum(
+        0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1
+        for each in text
+    )
+
+
+def cut(text: str, limit: int) -> str:
+    """Return text that takes no more than so many columns."""
+    if width(text) <= limit:
+        return text
+    kept = ""
+    taken = 1
+    for each in text:
+        taken += width(each)
+        if taken > limit:
+            break
+        kept += each
+    return kept + "…"
+
+
+def fields(pairs: Mapping[str, object]) -> None:
+    """Print an object's fields, one a line; those without a value are left out."""
+    shown = {
+        name: printable(str(value)) for name, value in pairs.items() if value not in ("", None)
+    }
+    longest = max(map(len, shown), default=0)
+    for name, value in shown.items():
+        click.echo(f"{name + ':':{longest + 1}}  {value}")

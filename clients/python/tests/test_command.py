@@ -1,0 +1,160 @@
+"""The command's parts that need no gateway."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from scaimind.cli.jobs import seconds
+from scaimind.cli.output import cut, printable, width
+from scaimind.cli.profiles import Profile, chosen, config_file, store
+from scaimind.cli.statuses import exit_status
+from scaimind.cli.submission import Submission
+
+NOTHING: dict[str, Any] = {
+    "base": None,
+    "path": None,
+    "script": None,
+    "name": None,
+    "sources": (),
+    "destination": None,
+    "hyperparameters": (),
+    "environment": (),
+    "labels": (),
+    "gpus": None,
+    "sets": (),
+}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("SCAIMIND_URL", "SCAIMIND_API_KEY", "SCAIMIND_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status"),
+    [
+        (["COMPLETED"], 0),
+        (["COMPLETED", "CANCELLED"], 3),
+        (["CANCELLED", "PREEMPTED"], 4),
+        (["PREEMPTED", "FAILED", "CANCELLED"], 1),
+        ([""], 1),
+    ],
+)
+def test_the_exit_status_is_the_jobs(statuses: list[str], status: int) -> None:
+    assert exit_status(statuses) == status
+
+
+def test_a_profile_leaves_comments_and_others_as_they_are(home: Path) -> None:
+    path = config_file()
+    path.parent.mkdir()
+    path.write_text('# mine\n[profiles.other]\nurl = "https://other"  # the other\n')
+    store(Profile("work", "https://work", "sgk_1"), default=True)
+    store(Profile("work", "https://work", "sgk_2"), default=False)
+    text = path.read_text()
+    assert "# mine" in text
+    assert "# the other" in text
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert chosen(None) == Profile("work", "https://work", "sgk_2")
+    assert chosen("other").url == "https://other"
+    assert "sgk_2" not in repr(chosen(None))
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    store(Profile("work", "https://work", "sgk_1"), default=True)
+    monkeypatch.setenv("SCAIMIND_URL", "https://env")
+    monkeypatch.setenv("SCAIMIND_API_KEY", "sgk_env")
+    assert chosen(None) == Profile("", "https://env", "sgk_env")
+    assert chosen("work") == Profile("work", "https://work", "sgk_env")
+
+
+@pytest.mark.parametrize("text", ["[profiles", "profiles = 3\n", ""])
+def test_a_file_that_says_nothing_is_an_error_for_people(text: str) -> None:
+    config_file().parent.mkdir()
+    config_file().write_text(text)
+    with pytest.raises(click.UsageError):
+        chosen("work")
+
+
+def test_flags_win_over_the_file_and_that_over_another_job(tmp_path: Path) -> None:
+    body = tmp_path / "job.yaml"
+    body.write_text("name: mine\ntraining_config:\n  hyperparameters:\n    lr: '1'\n")
+    made = Submission.build(
+        **NOTHING
+        | {
+            "base": {"name": "theirs", "labels": {"a": "b"}, "job_id": "j"},
+            "path": str(body),
+            "hyperparameters": ("lr=2", "x=a=b"),
+            "sets": ("resource_config.gpu_count=2", "training_config.hyperparameters.steps=10"),
+        }
+    )
+    assert made.body == {
+        "name": "mine",
+        "labels": {"a": "b"},
+        "training_config": {"hyperparameters": {"lr": "2", "x": "a=b", "steps": "10"}},
+        "resource_config": {"gpu_count": 2},
+    }
+    assert made.place("training_config.hyperparameters.lr") == f"{body}:4: "
+    assert made.place("training_config.nowhere") == f"{body}:2: "
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"script": "a", "hyperparameters": ("x",)},
+        {"base": {"name": "x"}, "sets": ("name.x=1",)},
+        {"path": "/nowhere/job.yaml"},
+    ],
+)
+def test_what_cannot_be_submitted_is_wrong_usage(given: dict[str, Any]) -> None:
+    with pytest.raises(click.UsageError):
+        Submission.build(**NOTHING | given)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n", "a: !!python/object:os.system {}\n", "\x00"])
+def test_a_file_that_is_no_submission_is_wrong_usage(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(click.UsageError):
+        Submission.build(**NOTHING | {"path": str(path)})
+
+
+@pytest.mark.parametrize(("text", "value"), [("90", 90), ("1.5s", 1.5), ("10m", 600), ("2h", 7200)])
+def test_times_are_short(text: str, value: float) -> None:
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "nan", "1w", "1e99"])
+def test_no_times_are_refused(text: str) -> None:
+    with pytest.raises(click.UsageError):
+        seconds(text)
+
+
+def test_text_of_others_steers_no_terminal() -> None:
+    assert printable("a\x1b[31m\nb\u202e") == "a [31m b "
+    assert width("é中") == 3
+    assert width(cut("中" * 50, 20)) <= 20
+
+
+def test_help_imports_little() -> None:
+    code = (
+        "import sys; from scaimind.cli.main import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted(set(sys.modules) & {'httpx2', 'yaml', 'rich', 'tomlkit', 'asyncio'}))"
+    )
+    done = subprocess.run(
+        (sys.executable, "-c", code),
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,180 @@
+"""The Python client and the command `scaimind`, against whole stacks."""
+
+import asyncio
+import os
+import pty
+import signal
+import subprocess
+import sys
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from scaimind import AsyncClient, Client, Gap, LogLine
+
+from tests.functional.stack import PATIENCE, PROJECT, Stack
+
+FAILING = "raise SystemExit(3)\n"
+COUNTING = """
+import time
+for at in range(1, {last} + 1):
+    print(f"line {{at}}", flush=True)
+    time.sleep(0.002)
+"""
+
+
+def environment(stack: Stack) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("SCAIMIND_")}
+    return ours | {
+        "SCAIMIND_URL": stack.url,
+        "SCAIMIND_API_KEY": stack.key,
+        "PYTHONPATH": str(PROJECT / "clients/python"),
+    }
+
+
+def command(stack: Stack, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        (sys.executable, "-m", "scaimind", *arguments),
+        env=environment(stack),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@pytest.fixture
+def scripts(stack: Stack) -> str:
+    """Scripts in the tenant's folder; their URL."""
+    folder = stack.data_dir / "drive/local/client"
+    folder.mkdir(exist_ok=True)
+    (folder / "failing.py").write_text(FAILING)
+    (folder / "endless.py").write_text(COUNTING.format(last=10**9))
+    return "scaidrive://local/client"
+
+
+def submit(stack: Stack, script: str, *more: str) -> "subprocess.CompletedProcess[str]":
+    return command(
+        stack, "jobs", "submit", script, "--data", "scaidrive://local/corpus.jsonl", *more
+    )
+
+
+def test_a_submission_that_is_followed_has_the_jobs_status(stack: Stack, scripts: str) -> None:
+    done = submit(stack, "scaidrive://local/train.py", "--hp", "steps=20", "--follow")
+    assert done.returncode == 0, done.stderr
+    assert "Step 20 of 20" in done.stdout
+    failed = submit(stack, f"{scripts}/failing.py", "--follow")
+    assert failed.returncode == 1, failed.stderr
+    assert "exited with status 3" in failed.stdout
+
+
+def test_a_job_that_is_cancelled_ends_a_wait_with_three(stack: Stack, scripts: str) -> None:
+    made = submit(stack, f"{scripts}/endless.py")
+    job_id = made.stdout.split("\t")[0]
+    late = command(stack, "jobs", "wait", job_id, "--timeout", "0.5s")
+    assert late.returncode == 124
+    assert command(stack, "jobs", "cancel", job_id).returncode == 0
+    waited = command(stack, "jobs", "wait", job_id)
+    assert (waited.returncode, waited.stdout) == (3, f"{job_id}\tCANCELLED\n")
+
+
+def test_wrong_fields_are_shown_at_their_line(stack: Stack, tmp_path: Path) -> None:
+    body = tmp_path / "job.yaml"
+    body.write_text("name: x\ntraining_config:\n  training_type: SFT\n  max_retriez: 3\n")
+    refused = command(stack, "jobs", "submit", "-f", str(body))
+    assert refused.returncode == 6
+    assert f"{body}:4: training_config.max_retriez: " in refused.stderr
+
+
+def test_a_job_that_is_not_there_is_a_refusal_of_one_line(stack: Stack) -> None:
+    refused = command(stack, "jobs", "get", "job-none")
+    assert refused.returncode == 6
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_a_hundred_waits_are_one_upstream_stream(stack: Stack, scripts: str) -> None:
+    job_id = submit(stack, f"{scripts}/endless.py").stdout.split("\t")[0]
+
+    async def wait() -> list[dict[str, str]]:
+        async with AsyncClient(stack.url, stack.key) as client:
+            waits = [asyncio.create_task(client.jobs.wait(job_id)) for _ in range(100)]
+            async with asyncio.timeout(PATIENCE):
+                # Of another process, which says nothing by itself.
+                while await asyncio.to_thread(_gauge, stack, "scaimind_watchers{") < 100:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert await asyncio.to_thread(_gauge, stack, "scaimind_upstream_streams ") == 1
+            await client.jobs.cancel(job_id)
+            return await asyncio.gather(*waits)
+
+    assert asyncio.run(wait()) == [{job_id: "CANCELLED"}] * 100
+
+
+def _gauge(stack: Stack, name: str) -> float:
+    with urllib.request.urlopen(f"{stack.url}/metrics", timeout=PATIENCE) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def test_a_follower_survives_a_killed_gateway_and_a_killed_coordinator(tmp_path: Path) -> None:
+    with Stack(tmp_path / "var") as stack:
+        folder = stack.data_dir / "drive/local"
+        (folder / "counting.py").write_text(COUNTING.format(last=3000))
+        job_id = submit(stack, "scaidrive://local/counting.py").stdout.split("\t")[0]
+        lines: list[int] = []
+        with Client(stack.url, stack.key) as client:
+            log = client.jobs.logs(job_id, tail=1_000_000)
+            victims = [(300, ("app", "serve")), (1200, ("app", "coordinator"))]
+            for item in log:
+                assert not isinstance(item, Gap), item
+                assert isinstance(item, LogLine)
+                if item.source != "stdout":
+                    continue
+                lines.append(int(item.message.removeprefix("line ")))
+                if victims and lines[-1] >= victims[0][0]:
+                    stack.child(*victims.pop(0)[1]).kill()
+        assert lines == list(range(1, 3001))
+        assert log.status == "COMPLETED"
+
+
+def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(stack: Stack, scripts: str) -> None:
+    job_id = submit(stack, f"{scripts}/endless.py").stdout.split("\t")[0]
+    ours, theirs = pty.openpty()
+    with open(ours, encoding="utf-8", errors="replace", newline="\n") as terminal:
+        process = subprocess.Popen(
+            (sys.executable, "-m", "scaimind", "jobs", "logs", "-f", job_id),
+            env=environment(stack),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        said = [terminal.readline()]
+        while "line 5" not in said[-1]:
+            said.append(terminal.readline())
+        process.send_signal(signal.SIGINT)
+        status = process.wait(PATIENCE)
+        # What Linux says of a terminal whose other end is closed.
+        with suppress(OSError):
+            while line := terminal.readline():
+                said.append(line)
+    assert status == 130, said[-5:]
+    text = "".join(said)
+    assert f"{job_id} goes on" in text
+    assert "Traceback" not in text
+    assert command(stack, "jobs", "cancel", job_id).returncode == 0
+
+
+def test_a_closed_pipe_is_silent(stack: Stack, scripts: str) -> None:
+    job_id = submit(stack, f"{scripts}/endless.py").stdout.split("\t")[0]
+    piped = subprocess.run(
+        ("bash", "-c", f"'{sys.executable}' -m scaimind jobs logs -f {job_id} | head -1"),
+        env=environment(stack),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (piped.returncode, piped.stderr) == (0, "")
+    assert command(stack, "jobs", "cancel", job_id).returncode == 0
