@@ -102,7 +102,8 @@ HEADERS_TOO_LARGE = _kind("HEADERS_TOO_LARGE", 431, "The request's headers are t
 UNSUPPORTED_MEDIA_TYPE = _kind(
     "UNSUPPORTED_MEDIA_TYPE",
     415,
-    "The request body must be JSON ('Content-Type: application/json').",
+    "The request body must be JSON ('Content-Type: application/json'), as it is or packed with"
+    " gzip or deflate.",
 )
 EXPECTATION_FAILED = _kind(
     "EXPECTATION_FAILED",

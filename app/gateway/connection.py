@@ -46,6 +46,10 @@ class HeadTimeout(Exception):
     """A request's head did not arrive in time."""
 
 
+class HeadTooLong(Exception):
+    """More was sent than any head has that is within its limits, such as empty lines."""
+
+
 class Connection(RequestHandler):
     """A client's connection to the HTTP server.
 
@@ -59,7 +63,7 @@ class Connection(RequestHandler):
         "_admitted",
         "_answer_headers",
         "_count",
-        "_head_begun",
+        "_head_bytes",
         "_head_timer",
         "_settings",
     )
@@ -80,7 +84,8 @@ class Connection(RequestHandler):
         self._count = count
         self._admission = admission
         self._admitted = False
-        self._head_begun = False
+        #: What was received of an incomplete head.
+        self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -106,10 +111,13 @@ class Connection(RequestHandler):
         super().data_received(data)
         if not self._awaits_head():
             self._stop_clock()
-        else:
-            self._head_begun = True
-            if self._head_timer is None:
-                self._start_clock()
+            return
+        self._head_bytes += len(data)
+        limits = self._settings
+        if self._head_bytes > limits.max_line_bytes + limits.max_headers * limits.max_header_bytes:
+            self._refuse_head(HeadTooLong())
+        elif self._head_timer is None:
+            self._start_clock()
 
     async def start(self) -> None:
         """Serve the connection's requests until it is closed."""
@@ -131,23 +139,27 @@ class Connection(RequestHandler):
         self._head_timer = self._loop.call_later(self._settings.head_timeout, self._head_is_late)
 
     def _stop_clock(self) -> None:
-        self._head_begun = False
+        self._head_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            return
-        if not self._head_begun:
+        if self._head_bytes:
+            self._refuse_head(HeadTimeout())
+        else:
             # Browsers open connections ahead, and would take an answer for that of a request.
             self.force_close()
-            return
-        late = _ErrInfo(status=HTTPStatus.BAD_REQUEST, exc=HeadTimeout(), message="")
-        self._messages.append((late, EMPTY_PAYLOAD))
-        waiter.set_result(None)
+
+    def _refuse_head(self, why: Exception) -> None:
+        """Have the connection answer as if the parser had failed, and end."""
+        self._stop_clock()
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            refused = _ErrInfo(status=HTTPStatus.BAD_REQUEST, exc=why, message="")
+            self._messages.append((refused, EMPTY_PAYLOAD))
+            waiter.set_result(None)
 
     def handle_error(
         self,
@@ -195,6 +207,8 @@ class Connection(RequestHandler):
         limits = self._settings
         if isinstance(exc, HeadTimeout):
             return ApiError(REQUEST_TIMEOUT, "The request's head did not arrive in time.")
+        if isinstance(exc, HeadTooLong):
+            return ApiError(HEADERS_TOO_LARGE, "The request's head is too long.")
         if isinstance(exc, LineTooLong):
             # The message names only the limit, not the text that exceeded it.
             if exc.args[1] == limits.max_line_bytes:

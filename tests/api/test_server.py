@@ -89,6 +89,7 @@ TOO_MUCH = {
         431,
         "HEADERS_TOO_LARGE",
     ),
+    "empty lines": (b"\r\n" * 200_000, 431, "HEADERS_TOO_LARGE"),
     "headers": (
         request(
             "GET /health HTTP/1.1",
