@@ -10,10 +10,13 @@ class Outage:
     none: a stream that begins and breaks at the same place would be tried again
     for ever. While a stream has delivered everything that exists and stays open
     for `steady` seconds or more, the clock stands still, since a quiet job
-    makes no progress either; a stream that breaks its contract has no such time.
+    makes no progress either, and one that did so for LONG seconds and the limit
+    ends the outage; a stream that breaks its contract has no such time.
 
     All times are in seconds of one steady clock.
     """
+
+    LONG = 60.0
 
     def __init__(self, *, limit: float, steady: float) -> None:
         self._limit = limit
@@ -39,6 +42,8 @@ class Outage:
             self._since = now
         elif complete_at is not None and kind is not COORDINATOR_ERROR:
             held = now - complete_at
-            if held >= self._steady:
+            if held >= max(self.LONG, self._limit):
+                self._since = now
+            elif held >= self._steady:
                 self._since += held
         return now - self._since >= self._limit

@@ -28,8 +28,17 @@ def test_the_clock_stands_still_while_a_quiet_stream_stays_open() -> None:
         assert not outage.broke_off(now, COORDINATOR_UNAVAILABLE)
         now += 3
         outage.caught_up(now)
-        now += 3600
+        now += 50
     assert outage.broke_off(now + 1, COORDINATOR_UNAVAILABLE)
+
+
+def test_a_stream_that_was_whole_and_open_for_long_ends_an_outage() -> None:
+    outage = Outage(limit=10, steady=5)
+    outage.broke_off(0, COORDINATOR_UNAVAILABLE)
+    outage.caught_up(9)
+    assert not outage.broke_off(3600, COORDINATOR_UNAVAILABLE)
+    assert not outage.broke_off(3609, COORDINATOR_UNAVAILABLE)
+    assert outage.broke_off(3610, COORDINATOR_UNAVAILABLE)
 
 
 def test_a_stream_that_breaks_its_contract_never_counts_as_open() -> None:
