@@ -8,7 +8,13 @@ from typing import TypeVar
 import structlog
 from typing_extensions import override
 
-from app.errors import COORDINATOR_ERROR, COORDINATOR_TIMEOUT, SHUTTING_DOWN, ApiError
+from app.errors import (
+    COORDINATOR_ERROR,
+    COORDINATOR_TIMEOUT,
+    COORDINATOR_UNAVAILABLE,
+    SHUTTING_DOWN,
+    ApiError,
+)
 from app.hub import frames
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import Closing
@@ -57,6 +63,8 @@ class Feed(Receiver):
         self.log_watchers: set[LogSubscriber] = set()
         self.status = ""
         self.failure: ApiError | None = None
+        #: Whether the job has another log by now, which this feed will not follow.
+        self.outdated = False
         self._pacer = pacer
         self.observer = observer
         self._on_gone = on_gone
@@ -159,8 +167,12 @@ class Feed(Receiver):
     async def other_log(self) -> None:
         """Wait until the log has another epoch: the coordinator says that it has.
 
-        Raises `ApiError` if the feed does not learn of it within `open_timeout` seconds.
+        Raises `ApiError` if the feed does not learn of it within `open_timeout` seconds, or
+        cannot, since its own log has ended: it is outdated then.
         """
+        if self.ended:
+            self.outdated = True
+            raise ApiError(COORDINATOR_UNAVAILABLE, retry_after=1)
         changed = self._log_changed
         self._follower.urge()
         try:

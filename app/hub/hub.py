@@ -67,6 +67,8 @@ class Hub:
         )
         self._sockets = SocketPool()
         self._feeds: dict[JobKey, Feed] = {}
+        #: Feeds of logs that their jobs no longer have, until their watchers have left.
+        self._outdated: set[Feed] = set()
         self._history = HistoryBudget(limit=settings.history_bytes_total, observer=self._observer)
         self._limits = StreamLimits(settings=settings, observer=self._observer)
         self._closing = False
@@ -161,7 +163,7 @@ class Hub:
         self._send_all_away()
         await self.streams.none_left()
         self._sweeper.cancel()
-        for feed in list(self._feeds.values()):
+        for feed in (*self._feeds.values(), *self._outdated):
             self._end(feed)
         await asyncio.gather(self._sweeper, *self._ending, return_exceptions=True)
         await self._authorizations.finish()
@@ -261,6 +263,9 @@ class Hub:
 
     def _feed(self, key: JobKey, *, request_id: str) -> Feed:
         feed = self._feeds.get(key)
+        if feed is not None and feed.outdated:
+            self._outdated.add(self._feeds.pop(key))
+            feed = None
         if feed is None:
             if len(self._feeds) >= self._settings.max_feeds:
                 raise self._limits.refusal("feeds")
@@ -280,13 +285,17 @@ class Hub:
         """Take a feed out, so that a new watcher gets a new one, and end it."""
         if self._feeds.get(feed.key) is feed:
             del self._feeds[feed.key]
-            task = self._loop.create_task(feed.aclose(), name=f"hub-end-{feed.key.job_id}")
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+        elif feed in self._outdated:
+            self._outdated.discard(feed)
+        else:
+            return
+        task = self._loop.create_task(feed.aclose(), name=f"hub-end-{feed.key.job_id}")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self.SWEEP)
             now, wall = self._loop.time(), time.time()
-            for feed in list(self._feeds.values()):
+            for feed in (*self._feeds.values(), *self._outdated):
                 feed.sweep(now, wall)

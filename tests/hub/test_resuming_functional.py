@@ -34,6 +34,23 @@ async def test_an_id_of_a_newer_log_is_gone_on_from_where_the_replica_is_behind(
     assert gateway.seen.most_upstreams == 1
 
 
+async def test_a_log_that_has_ended_gives_way_to_another_one_of_the_job(
+    make_gateway: GatewayMaker, coordinator: LogCoordinator
+) -> None:
+    gateway = await make_gateway(linger=60)
+    await coordinator.log("old 1")
+    await coordinator.end()
+    async with gateway.watch() as early:
+        assert (await early.rest())[-1].id == "e1:1"
+    await coordinator.recreate("e2")
+    await coordinator.log(*lines(1, 4))
+    async with gateway.watch(headers={"Last-Event-ID": "e2:1"}) as refused:
+        assert refused.status == 503
+        assert refused.headers["retry-after"] == "1"
+    async with gateway.watch(headers={"Last-Event-ID": "e2:1"}) as watching:
+        assert await watching.logs(2) == lines(2, 4)
+
+
 async def test_while_the_coordinator_is_away_an_id_of_another_log_gets_no_old_lines(
     gateway: Gateway, coordinator: LogCoordinator
 ) -> None:
