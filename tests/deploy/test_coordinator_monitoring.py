@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.coordinator.test_prometheus_functional import Meter, registry
+from tests.deploy import alerts
 from tests.deploy.rendered import DEPLOY, render_with
 from tests.deploy.test_monitoring import ADDED
-from tests.programs import program
 
 MONITORING = DEPLOY / "components/coordinator-monitoring"
 
@@ -70,21 +69,6 @@ def test_the_dashboard_is_rendered_where_grafana_finds_it() -> None:
     assert len(uids) == 2
 
 
-def alert_test(name: str, series: dict[str, str], minutes: int, count: int) -> dict[str, Any]:
-    """A case of promtool's: after so many minutes, so many alerts of this name are on."""
-    return {
-        "interval": "1m",
-        "input_series": [{"series": each, "values": values} for each, values in series.items()],
-        "promql_expr_test": [
-            {
-                "expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}}) or vector(0)',
-                "eval_time": f"{minutes}m",
-                "exp_samples": [{"labels": "{}", "value": count}],
-            }
-        ],
-    }
-
-
 UP = 'up{job="scaimind-coordinator"}'
 OLDEST = "scaimind_queue_oldest_seconds"
 HELD = 'scaimind_node_gpus_allocated{node="n"}'
@@ -92,28 +76,14 @@ BUSY = 'scaimind_gpu_utilization_ratio{node="n",gpu="0"}'
 
 
 def test_alerts_are_on_when_they_should_be_and_off_otherwise(tmp_path: Path) -> None:
-    promtool = program("promtool")
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules()))
-    tests = {
-        "rule_files": ["rules.yaml"],
-        "evaluation_interval": "1m",
-        "tests": [
-            alert_test("ScaiMindNoCoordinator", {UP: "0x10"}, 5, 1),
-            alert_test("ScaiMindNoCoordinator", {UP: "1x10"}, 5, 0),
-            alert_test("ScaiMindQueueWaits", {OLDEST: "3000+60x60"}, 40, 1),
-            alert_test("ScaiMindQueueWaits", {OLDEST: "0x60"}, 40, 0),
-            alert_test("ScaiMindGpusHeldIdle", {HELD: "2x60", BUSY: "0x60"}, 40, 1),
-            alert_test("ScaiMindGpusHeldIdle", {HELD: "2x60", BUSY: "0.9x60"}, 40, 0),
-            alert_test("ScaiMindGpusHeldIdle", {HELD: "0x60", BUSY: "0x60"}, 40, 0),
-        ],
-    }
-    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
-    done = subprocess.run(
-        [promtool, "test", "rules", "tests.yaml"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    alerts.check(
+        rules(),
+        alerts.case("ScaiMindNoCoordinator", {UP: "0x10"}, minutes=5, alerts=1),
+        alerts.case("ScaiMindNoCoordinator", {UP: "1x10"}, minutes=5, alerts=0),
+        alerts.case("ScaiMindQueueWaits", {OLDEST: "3000+60x60"}, minutes=40, alerts=1),
+        alerts.case("ScaiMindQueueWaits", {OLDEST: "0x60"}, minutes=40, alerts=0),
+        alerts.case("ScaiMindGpusHeldIdle", {HELD: "2x60", BUSY: "0x60"}, minutes=40, alerts=1),
+        alerts.case("ScaiMindGpusHeldIdle", {HELD: "2x60", BUSY: "0.9x60"}, minutes=40, alerts=0),
+        alerts.case("ScaiMindGpusHeldIdle", {HELD: "0x60", BUSY: "0x60"}, minutes=40, alerts=0),
+        folder=tmp_path,
     )
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.hub.close_reasons import CloseReason
 from app.scaikey.api_keys import create_key
+from tests.deploy.alerts import case, check
 from tests.deploy.processes import Replica, free_ports, replicas
 from tests.deploy.rendered import DEPLOY, render, render_with
 from tests.hub.log_coordinator import JOB, LogCoordinator
@@ -167,3 +168,16 @@ def test_the_dashboard_is_rendered_where_grafana_finds_it() -> None:
     assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
     board = json.loads(found["data"]["dashboard.json"])
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+SKEW = 'scaimind_request_errors_total{code="CLOCK_SKEW"}'
+
+
+def test_one_clock_fault_is_an_alert(tmp_path: Path) -> None:
+    check(
+        rules(),
+        case("ScaiMindClockSkew", {SKEW: "0x20"}, minutes=15, alerts=0),
+        case("ScaiMindClockSkew", {SKEW: "0x10 1x10"}, minutes=15, alerts=1),
+        case("ScaiMindClockSkew", {SKEW: "0 1x40"}, minutes=30, alerts=0),
+        folder=tmp_path,
+    )
