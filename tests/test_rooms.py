@@ -43,7 +43,11 @@ def copy(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("module", "imported", "contract"),
     [
-        ("app/hub/core.py", "app.api.access", "Each room imports only what stands below it"),
+        (
+            "app/hub/core/feed_core.py",
+            "app.api.access",
+            "Each room imports only what stands below it",
+        ),
         ("app/issuer/keys.py", "app.auth.jwt", "The issuer is a program of its own"),
         (
             "app/coordinator/jobs/states.py",
@@ -52,7 +56,7 @@ def copy(tmp_path: Path) -> Path:
         ),
         ("app/api/bodies.py", "app.issuer.keys", "The gateway knows no other program"),
         ("app/api/bodies.py", "grpc", "Only the bridge and the coordinator speak gRPC"),
-        ("app/hub/core.py", "aiohttp", "The hub knows no HTTP server"),
+        ("app/hub/core/feed_core.py", "aiohttp", "The hub knows no HTTP server"),
         (
             "app/coordinator/execution/job_work.py",
             "app.coordinator.engines.local.launcher",
@@ -109,9 +113,13 @@ def test_no_module_has_more_than_400_lines() -> None:
     assert {path: count for path, count in lengths.items() if count > 400} == {}
 
 
-def test_no_room_of_the_coordinator_has_more_than_18_modules() -> None:
+#: Rooms that may have more, by as many as there are; each says why in its `__init__`.
+LARGE = {"app/api": 20}
+
+
+def test_no_room_has_more_than_18_modules() -> None:
     counts = {
         str(folder.relative_to(ROOT)): len([*folder.glob("[!_]*.py")])
-        for folder in (ROOT / "app" / "coordinator").rglob("*/")
+        for folder in (ROOT / "app").rglob("*/")
     }
-    assert {path: count for path, count in counts.items() if count > 18} == {}
+    assert {room: count for room, count in counts.items() if count > LARGE.get(room, 18)} == {}

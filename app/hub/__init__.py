@@ -1,7 +1,7 @@
 """Fan-out: one upstream stream per job, any number of watchers, nothing lost silently.
 
-Not here: HTTP, gRPC, JSON. The room has more modules than the others because the core
-without I/O is kept in small pieces apart from what drives it.
+`core/` decides what is sent next, without I/O; the modules beside it drive it.
+Not here: HTTP, gRPC, JSON.
 """
 
 from app.hub.close_reasons import CloseReason

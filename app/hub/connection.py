@@ -8,8 +8,8 @@ from typing import Protocol, TypeAlias
 
 from app.caller import Caller
 from app.errors import AUTH_EXPIRED, INTERNAL_ERROR, SHUTTING_DOWN, ErrorKind
-from app.hub import frames
 from app.hub.close_reasons import CloseReason
+from app.hub.core import frames
 from app.hub.socket_pool import SocketPool, outstanding
 from app.hub.upstream import Position
 

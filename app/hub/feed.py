@@ -15,14 +15,14 @@ from app.errors import (
     SHUTTING_DOWN,
     ApiError,
 )
-from app.hub import frames
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import Closing
-from app.hub.core import FeedCore
-from app.hub.cursors import Cohort
-from app.hub.flush_pacer import FlushPacer
+from app.hub.core import frames
+from app.hub.core.cursors import Cohort
+from app.hub.core.feed_core import FeedCore
+from app.hub.core.flush_pacer import FlushPacer
+from app.hub.core.history_budget import HistoryBudget
 from app.hub.follower import Follower, Receiver
-from app.hub.history_budget import HistoryBudget
 from app.hub.job_reads import JobReads
 from app.hub.log_context import shared_context
 from app.hub.metrics_cohorts import MetricsCohorts

@@ -14,10 +14,10 @@ from app.errors import (
     FAILED_PRECONDITION,
     ApiError,
 )
-from app.hub.core import FeedCore
-from app.hub.cursors import ALL, C
+from app.hub.core.cursors import ALL, C
+from app.hub.core.feed_core import FeedCore
+from app.hub.core.outage import Outage
 from app.hub.observer import HubObserver
-from app.hub.outage import Outage
 from app.hub.settings import HubSettings
 from app.hub.upstream import Batch, End, JobKey, LogPage, Position, Upstream, is_final
 from app.tasks.backoff import Backoff

@@ -13,9 +13,9 @@ from app.caller import Caller
 from app.errors import SHUTTING_DOWN, ApiError
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import EXPIRED, Connect, Connection, OnClosed, Watcher, drained
+from app.hub.core.flush_pacer import FlushPacer
+from app.hub.core.history_budget import HistoryBudget
 from app.hub.feed import Feed
-from app.hub.flush_pacer import FlushPacer
-from app.hub.history_budget import HistoryBudget
 from app.hub.limits import Group, StreamLimits
 from app.hub.log_watcher import LogWatcher
 from app.hub.metrics_watcher import MetricsWatcher

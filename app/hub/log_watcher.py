@@ -5,10 +5,10 @@ import asyncio
 import structlog
 
 from app.errors import COORDINATOR_ERROR, FAILED_PRECONDITION, ApiError
-from app.hub import frames
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connect
-from app.hub.cursors import ALL, Cursor, Step
+from app.hub.core import frames
+from app.hub.core.cursors import ALL, Cursor, Step
 from app.hub.feed import Feed
 from app.hub.resuming import why_not_in_log
 from app.hub.upstream import LogPage, Position, is_final

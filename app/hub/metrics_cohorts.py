@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.hub import frames
+from app.hub.core import frames
 from app.hub.observer import HubObserver
 from app.hub.subscribers import MetricsSubscriber
 from app.hub.upstream import Position

@@ -1,7 +1,7 @@
 """A watcher of a job's metrics."""
 
-from app.hub import frames
 from app.hub.connection import ENDED, Connect
+from app.hub.core import frames
 from app.hub.feed import Feed
 from app.hub.resuming import why_no_snapshot
 from app.hub.upstream import Position

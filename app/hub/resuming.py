@@ -6,7 +6,7 @@ unknown would send the client again what it has had.
 """
 
 from app.errors import FAILED_PRECONDITION, ApiError
-from app.hub.cursors import ALL
+from app.hub.core.cursors import ALL
 from app.hub.feed import Feed
 from app.hub.upstream import LogPage, Position
 

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from app.hub.connection import Connection
-from app.hub.cursors import Cursor
+from app.hub.core.cursors import Cursor
 from app.hub.upstream import Position
 
 

@@ -13,8 +13,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from app.hub.core import FeedCore
-from app.hub.cursors import Cursor, Step
+from app.hub.core.cursors import Cursor, Step
+from app.hub.core.feed_core import FeedCore
 from app.hub.upstream import End, LogPage, LogRecord, Position, Start
 from tests.hub.sse import Event, parse
 

@@ -5,7 +5,7 @@ import weakref
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.hub.history_budget import HistoryBudget
+from app.hub.core.history_budget import HistoryBudget
 from app.hub.observer import HubObserver
 
 LIMIT = 50

@@ -1,7 +1,7 @@
 """The clock of an outage: only an entry that was never there before sets it back."""
 
 from app.errors import COORDINATOR_ERROR, COORDINATOR_UNAVAILABLE
-from app.hub.outage import Outage
+from app.hub.core.outage import Outage
 
 
 def test_attempts_without_progress_reach_the_limit() -> None:

@@ -18,7 +18,7 @@ from app.bridge.converters import to_json
 from app.bridge.errors import kinds_of
 from app.errors import CATALOGUE, ApiError, FieldProblem
 from app.gateway.routes import add_routes
-from app.hub import frames
+from app.hub.core import frames
 from app.hub.upstream import Position
 from app.openapi.document import build
 from app.openapi.responses import ERROR_CODES

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from app.hub import frames
-from app.hub.cursors import ALL, C, Cohort, Step
-from app.hub.history import History
-from app.hub.pages import PageWriter
+from app.hub.core import frames
+from app.hub.core.cursors import ALL, C, Cohort, Step
+from app.hub.core.history import History
+from app.hub.core.pages import PageWriter
 from app.hub.upstream import End, LogPage, LogRecord, Position, Start
 
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from app.hub import frames
+from app.hub.core import frames
 from app.hub.upstream import LogRecord
 
 

@@ -1,7 +1,7 @@
 """A page of a log as a watcher's events: entries that pass its filter, and what is missing."""
 
-from app.hub import frames
-from app.hub.cursors import ALL, Cursor
+from app.hub.core import frames
+from app.hub.core.cursors import ALL, Cursor
 from app.hub.upstream import LogPage, Position
 
 
