@@ -22,6 +22,7 @@ _ALONE = frozenset(
         "SCAIMIND_OUTPUT_DIR",
         "SCAIMIND_RESUME_FROM",
         "SCAIMIND_RUN_DIRECTORY",
+        "SCAIMIND_UID_LOCK",
         "SCAIMIND_VENV",
         "SCAIMIND_WORKER_RULES",
     }

@@ -20,7 +20,12 @@ _PAGE = """\
 <meta charset="utf-8">
 <link rel="icon" href="data:,">
 <script>
-const report = (what) => fetch("/report", {method: "POST", body: JSON.stringify(what)});
+// One after the other: two requests at once may arrive in any order.
+let reported = Promise.resolve();
+const report = (what) => {
+  const body = JSON.stringify(what);
+  reported = reported.then(() => fetch("/report", {method: "POST", body}));
+};
 %s
 </script>
 """

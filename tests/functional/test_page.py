@@ -66,7 +66,7 @@ def test_a_log_is_followed_to_its_end(stack: Stack, pages: PageServer, tmp_path:
     with pages.shown(watching(stack, job_id), tmp_path):
         assert "first" in pages.next_report()
         outcome = pages.next_report()
-    assert outcome["status"] == "COMPLETED"
+    assert outcome.get("status") == "COMPLETED", outcome
     stored = stack.log(job_id)
     # It began with the newest hundred that there were.
     assert outcome["lines"] == stored[-len(outcome["lines"]) :]
@@ -118,6 +118,6 @@ def test_a_gateway_that_crashes_costs_a_page_nothing(
         stack.child("app", "serve").kill()
         stack.await_line("The gateway exited by SIGKILL", after=said)
         outcome = pages.next_report()
-    assert outcome["status"] == "COMPLETED"
+    assert outcome.get("status") == "COMPLETED", outcome
     stored = stack.log(job_id)
     assert outcome["lines"] == stored[-len(outcome["lines"]) :]
