@@ -16,6 +16,7 @@ DATABASES: Final = any_of(
     r"\bpgbouncer\b",
     r"\bQueuePool\b",
     r"\bconnection pool (?:is )?(?:exhausted|timeout)",
+    r"(?i)\bduplicate key (?:value|error)\b",
     # By their names
     r"\b[Pp]ostgre(?:s|SQL|sql)\b",
     r"\b(?:etcd|[Mm]in[Ii][Oo]|Cassandra|Elasticsearch|OpenSearch|DynamoDB|CockroachDB|ClickHouse)\b",

@@ -16,6 +16,11 @@ _PART: Final = (
     "primary|replica|standby|master|slave|leader|follower|ro|rw|headless|svc|prod|staging|node"
     "|main|internal|server|cluster|int"
 )
+#: What ends a host's name without a number.
+_SERVERS: Final = (
+    "db|redis|pg|postgres|postgresql|mysql|mariadb|etcd|kafka|rabbitmq|mongo|mongodb|minio|vault|mq"
+    "|memcached|pgbouncer|zookeeper|ldap"
+)
 #: Ends of names that only resolve inside.
 _INNER: Final = (
     "internal|local|localdomain|lan|corp|intra|intranet|private|svc|consul|cluster|priv|home|int"
@@ -67,6 +72,8 @@ HOST_NAMED: Final = re.compile(
     rf"|(?:[a-z0-9_-]{{1,63}}\.){{1,8}}(?:{_CLOUD})(?![\w-])"
     rf"|(?:[a-z0-9]{{1,30}}-){{0,4}}(?:{_ROLE})(?:-[a-z0-9]{{1,30}}){{0,4}}-?\d{{1,3}}(?![\w-])"
     rf"|(?:[a-z0-9]{{1,30}}-){{0,4}}(?:{_ROLE})-(?:{_PART})(?![\w-])"
+    rf"|(?:[a-z0-9]{{1,30}}-){{1,4}}(?:{_SERVERS})(?![\w-])"
+    r"|(?:cache|mq|srv|vm|host|store|lb)\d{1,3}(?![\w-])"
     r"|ip-\d{1,3}(?:-\d{1,3}){3}(?!\w)"
     # A pod of a ReplicaSet, by the letters that Kubernetes takes
     r"|[a-z0-9]{1,60}(?:-[a-z0-9]{1,60}){0,6}-[bcdf-hj-np-tv-xz2456789]{8,10}"
@@ -77,6 +84,8 @@ HOST_NAMED: Final = re.compile(
     r"(?P<after>[a-z][a-z0-9]{0,30}(?:-[a-z0-9]{1,30}){1,6})(?![\w-])"
     r"|(?<![\w.@-])[a-z_][\w-]{0,31}@(?!v\d)[a-z][a-z0-9]{0,30}(?:-[a-z0-9]{1,30}){0,4}"
     r"(?<=\d)(?![\w.@-])"
+    r"|\b(?:on|from|to|at) (?:the )?host "
+    r"(?!(?:memory|side|ram|cpu|device|and|or|is|was|has|that)\b)[\"'`]?[a-z][\w-]{2,62}"
     r"|\blocalhost\b"
 )
 _DIGIT_OR_ROLE: Final = re.compile(rf"(?i)\d|(?:\A|-)(?:{_ROLE})(?:-|\Z)")

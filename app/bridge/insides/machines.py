@@ -25,6 +25,7 @@ CLOUDS: Final = any_of(
     r"\bInvalidAccessKeyId\b",
     r"\bExpiredToken\b",
     r"\bUnable to locate credentials\b",
+    r"\b(?:S3|GCS) bucket\b",
     # Azure
     r"\bAADSTS\d+",
     r"/subscriptions/[0-9a-f-]{8,36}",

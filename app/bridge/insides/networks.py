@@ -59,6 +59,7 @@ CONNECTIONS: Final = any_of(
     r"\bCannot connect to host\b",
     r"\baiohttp\b",
     # gRPC and HTTP/2
+    r"\bgRPC (?:channel|error|status|call|server|client|core)\b",
     r"\bRST_STREAM\b",
     r"\bHTTP/2\b",
     r"\bGOAWAY\b",
