@@ -11,12 +11,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from grpc import StatusCode
 
 from app.gateway.application import create_app
 from app.gateway.settings import Settings
 from tests.api.conftest import API_SECRET, Keys
 from tests.api.endpoints import PREFIX
-from tests.scripted_coordinator import ScriptedCoordinator
+from tests.scripted_coordinator import Failure, ScriptedCoordinator
 from tests.secrecy import written
 
 SERVE = """
@@ -91,8 +92,13 @@ def environ(keys: Keys, coordinator: ScriptedCoordinator) -> Mapping[str, str]:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
 async def test_it_serves_until_it_is_told_to_stop_and_logs_no_secret(
-    environ: Mapping[str, str], keys: Keys, how: signal.Signals
+    environ: Mapping[str, str],
+    keys: Keys,
+    coordinator: ScriptedCoordinator,
+    how: signal.Signals,
 ) -> None:
+    # A token in the place of a job's id is no job, and is not cached as one.
+    coordinator.answer("GetJob", Failure(StatusCode.NOT_FOUND, "no such job"))
     async with serving(environ) as gateway, aiohttp.ClientSession() as http:
         url = (await gateway.event("gateway_starting"))["url"]
         await gateway.event("gateway_ready_to_serve")
