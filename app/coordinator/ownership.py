@@ -14,7 +14,7 @@ _LOCK_PATIENCE: Final = 3.0
 
 
 @contextmanager
-def _sole_owner(config: CoordinatorConfig) -> Iterator[None]:
+def sole_owner(config: CoordinatorConfig) -> Iterator[None]:
     """Hold the data directory. Raises BadConfig if it cannot be written or is held already."""
     try:
         for path in (config.data_dir, config.drive_root):

@@ -24,7 +24,7 @@ from app.coordinator.data.atlas import Atlas
 from app.coordinator.data.cache import DataCache
 from app.coordinator.data.conversion.conversion import Converter
 from app.coordinator.data.drive import Drive
-from app.coordinator.data.validation_pool import Examination
+from app.coordinator.data.validation_pool import ValidationPool
 from app.coordinator.engines.engine import Engine
 from app.coordinator.engines.local.opening import open_local_engine
 from app.coordinator.execution.artefacts import Artefacts
@@ -41,12 +41,12 @@ from app.coordinator.jobs.states import HOLDING
 from app.coordinator.jobs.store import Store
 from app.coordinator.jobs.store_steps import UnusableStore
 from app.coordinator.jobs.times import Stopwatch, this_stopwatch
-from app.coordinator.ownership import _sole_owner
+from app.coordinator.ownership import sole_owner
 from app.coordinator.resources.memory_reserve import MemoryReserve, available_memory
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.service.interceptor import ApiSecretInterceptor
-from app.coordinator.service.listening import _SERVICE, listen
+from app.coordinator.service.listening import SERVICE, listen
 from app.coordinator.service.prometheus import registry_of, serve_metrics
 from app.coordinator.service.service import Parts, Service
 from app.coordinator.service.tracing import TraceInterceptor
@@ -121,7 +121,7 @@ class Coordinator:
 
     async def _start(self) -> None:
         config = self._config
-        self._resources.enter_context(_sole_owner(config))
+        self._resources.enter_context(sole_owner(config))
         store = self._open_store()
         readable = system_paths([config.data_dir, config.drive_root, config.atlas_root])
         engine = await open_local_engine(config, readable=readable)
@@ -160,7 +160,7 @@ class Coordinator:
             secrets=secrets,
             clock=self._clock,
         )
-        engine.listen(self.controller.notice)
+        engine.listen(self.controller.notify)
         gpus = GpuMeter(range(len(scheduler.cluster.nodes[config.node_id].spec.gpus)))
         self._resources.callback(gpus.close)
         gpus.start()
@@ -173,7 +173,7 @@ class Coordinator:
             drive=drive,
             cache=cache,
             admission=await self._make_admission(),
-            examination=Examination(
+            validation_pool=ValidationPool(
                 drive,
                 workers=config.validation_workers,
                 memory_bytes=config.validation_memory,
@@ -196,7 +196,7 @@ class Coordinator:
         self.controller.start()
         self._watch_memory(scheduler)
         await self._server.start()
-        await self._health.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         log.info(
             "coordinator_started",
@@ -296,7 +296,7 @@ class Coordinator:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
-            (_SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
+            (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
         )
         self.port = listen(server, config)
         return server

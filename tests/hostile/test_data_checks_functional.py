@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from app.coordinator.data.drive import Drive
 from app.coordinator.data.validation import Finding
-from app.coordinator.data.validation_pool import Examination, Question
+from app.coordinator.data.validation_pool import Question, ValidationPool
 from app.coordinator.errors import Overloaded
 from app.coordinator.identity.access import Access
 from app.coordinator.isolation.system_paths import system_paths
@@ -106,13 +106,13 @@ async def test_thousands_of_files_are_one_source(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examination:
+def validation_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ValidationPool:
     """Data checks whose process meets with what a parser of foreign code may do."""
     monkeypatch.setattr("app.coordinator.data.validation_pool.WORKER", "tests.hostile.odd_examiner")
     for name in ("crash", "killed", "leaves", "wild", "odd", "slow", "good"):
         (tmp_path / "t").mkdir(exist_ok=True)
         (tmp_path / "t" / f"{name}.jsonl").write_bytes(GOOD)
-    return Examination(
+    return ValidationPool(
         Drive(tmp_path),
         workers=2,
         memory_bytes=2 * 1024**3,
@@ -121,17 +121,17 @@ def examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examination:
 
 
 async def found(
-    examination: Examination, *names: str, within: float | None = None
+    validation_pool: ValidationPool, *names: str, within: float | None = None
 ) -> list[Finding]:
     questions = [Question(f"scaidrive://t/{name}.jsonl", "", ()) for name in names]
-    return await examination.examine(Access("t"), questions, within=within)
+    return await validation_pool.check(Access("t"), questions, within=within)
 
 
 async def test_the_source_whose_check_dies_is_told_and_the_others_are_checked(
-    examination: Examination,
+    validation_pool: ValidationPool,
 ) -> None:
     names = ("good", "crash", "good", "killed", "leaves", "wild", "odd", "good")
-    findings = await found(examination, *names)
+    findings = await found(validation_pool, *names)
     problems = dict(zip(names, (finding.error_message for finding in findings), strict=True))
     segv, kill = signal.strsignal(11), signal.strsignal(9)
     assert f"its check ended by signal 11 ({segv})" in problems["crash"]
@@ -144,9 +144,9 @@ async def test_the_source_whose_check_dies_is_told_and_the_others_are_checked(
 
 
 async def test_a_source_that_takes_too_long_leaves_the_others_their_time(
-    examination: Examination,
+    validation_pool: ValidationPool,
 ) -> None:
-    findings = await found(examination, "good", "slow", "good", "slow", within=12)
+    findings = await found(validation_pool, "good", "slow", "good", "slow", within=12)
     first, second, third, fourth = findings
     assert (first.record_count, third.record_count) == (2, 2)
     for finding in (second, fourth):
@@ -155,12 +155,12 @@ async def test_a_source_that_takes_too_long_leaves_the_others_their_time(
 
 
 async def test_a_tenant_whose_checks_fill_its_room_keeps_nobody_else_from_checking(
-    examination: Examination, tmp_path: Path
+    validation_pool: ValidationPool, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other/good.jsonl").write_bytes(GOOD)
     slow = [
-        asyncio.create_task(found(examination, "slow"), name=f"slow check {number}")
+        asyncio.create_task(found(validation_pool, "slow"), name=f"slow check {number}")
         for number in range(60)
     ]
     question = Question("scaidrive://other/good.jsonl", "", ())
@@ -169,7 +169,7 @@ async def test_a_tenant_whose_checks_fill_its_room_keeps_nobody_else_from_checki
         await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
         refused = [task for task in slow if task.done()]
         assert {type(task.exception()) for task in refused} == {Overloaded}
-        (finding,) = await examination.examine(Access("other"), [question])
+        (finding,) = await validation_pool.check(Access("other"), [question])
         assert (finding.record_count, finding.error_message) == (2, "")
     finally:
         for task in slow:

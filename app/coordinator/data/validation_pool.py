@@ -52,7 +52,7 @@ class Question:
     columns: tuple[str, ...]
 
 
-class Examination:
+class ValidationPool:
     """Runs data checks; at most `workers` processes with at most `memory_bytes` each.
 
     Tenants have their turns one after the other, and none has all processes (`Turns`).
@@ -67,7 +67,7 @@ class Examination:
         self._readable = readable
         self._turns = Turns(places=workers, room=workers * (1 + _WAITING))
 
-    async def examine(
+    async def check(
         self, access: Access, questions: Sequence[Question], *, within: float | None = None
     ) -> list[Finding]:
         """Return what is found, in the order of the questions.

@@ -12,7 +12,7 @@ SCRIPT: Final = Path(evaluate_model.__file__)
 #: The folder that has to be beside it.
 EVALUATOR: Final = Path(evaluator.__file__).parent
 #: Bytes of an evaluation as it is submitted: it is in memory as long as it waits.
-_MAX_REQUEST: Final = 256 * 1024
+MAX_REQUEST: Final = 256 * 1024
 
 #: The URL of a job's checkpoint, by its id. Raises FailedPrecondition.
 FindCheckpoint = Callable[[JobRecord, str], str]

@@ -206,10 +206,10 @@ class Controller:
 
     # Instructions
 
-    def notice(self, job_id: str) -> None:
+    def notify(self, job_id: str) -> None:
         """A runner tells that a job's log or metrics have grown."""
         self._job_events.wake(job_id)
-        self._tasks.notice(job_id)
+        self._tasks.notify(job_id)
 
     def _carry_out(self, instruction: Instruction) -> None:
         match instruction:

@@ -11,7 +11,7 @@ from app.coordinator.data.drive import ATLAS_SCHEME, SCHEME
 from app.coordinator.jobs.model import JobRecord
 
 
-def _training_config(job: JobRecord, fetch: Callable[[str], str]) -> dict[str, Any]:
+def training_config(job: JobRecord, fetch: Callable[[str], str]) -> dict[str, Any]:
     """The submitted configs; `local_path` is where what they name can be read."""
     config = to_dict(job.submission)
     for source in config["data_config"]["sources"]:

@@ -156,7 +156,7 @@ class JobTasks:
 
     # Asking
 
-    def notice(self, job_id: str) -> None:
+    def notify(self, job_id: str) -> None:
         """The job's log or metrics have grown."""
         if (task := self._tasks.get(job_id)) is not None:
             task.news.set()

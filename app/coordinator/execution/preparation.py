@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from app.coordinator.data.drive import BadUrl, Drive
 from app.coordinator.evaluations.process import EVALUATOR, SCRIPT, process_config
 from app.coordinator.execution.inputs import Inputs, access_of
-from app.coordinator.execution.job_config import _training_config
+from app.coordinator.execution.job_config import training_config
 from app.coordinator.jobs.model import JobRecord, Kind
 from app.coordinator.storage.job_directory import PROGRAM, JobDir
 from app.files.copying import copy_content
@@ -57,7 +57,7 @@ class Preparation:
                     given = job.submission.training_config.framework.custom_script_path
                     with self._drive.filesystem(access).open(given) as script:
                         _place_script(own, script, script_name(job), abandoned)
-                    config = _training_config(job, fetch)
+                    config = training_config(job, fetch)
             if job.resume_from:
                 self._drive.find(access, job.resume_from)
         except (BadUrl, LimitReached) as error:

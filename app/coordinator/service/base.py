@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from app.coordinator.cluster.gpus import GpuMeter
 from app.coordinator.data.cache import DataCache
 from app.coordinator.data.drive import BadUrl, Drive
-from app.coordinator.data.validation_pool import Examination
+from app.coordinator.data.validation_pool import ValidationPool
 from app.coordinator.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -57,7 +57,7 @@ class Parts:
     drive: Drive
     cache: DataCache
     admission: Admission
-    examination: Examination
+    validation_pool: ValidationPool
     #: Measures this machine's GPUs.
     gpus: GpuMeter
     #: Whose jobs are taken up.

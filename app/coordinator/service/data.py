@@ -25,7 +25,7 @@ class DataCalls(Calls):
         access = await self._parts.admission.admit(peer, metadata_of(context))
         if not 0 < len(request.data_sources) <= _MAX_SOURCES:
             raise InvalidArgument("data_sources", f"must have 1 to {_MAX_SOURCES} sources")
-        findings = await self._parts.examination.examine(
+        findings = await self._parts.validation_pool.check(
             access,
             [
                 Question(source.path, source.format, tuple(source.columns))

@@ -87,4 +87,4 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-_SERVICE: Final = coordinator_pb2.DESCRIPTOR.services_by_name["MindCoordinator"].full_name
+SERVICE: Final = coordinator_pb2.DESCRIPTOR.services_by_name["MindCoordinator"].full_name

@@ -13,7 +13,7 @@ from app.coordinator.errors import (
 )
 from app.coordinator.evaluations.benchmark_data import check_dataset
 from app.coordinator.evaluations.evaluator.benchmarks import BENCHMARKS, BadParameter
-from app.coordinator.evaluations.process import _MAX_REQUEST, FindCheckpoint
+from app.coordinator.evaluations.process import MAX_REQUEST, FindCheckpoint
 from app.coordinator.identity.access import Access, Grant
 from app.coordinator.jobs.model import JobRecord, Kind, ResourceRequest
 from app.coordinator.jobs.states import Status
@@ -45,9 +45,9 @@ def accept_evaluation(
 
     Raises RequestError.
     """
-    if (size := request.ByteSize()) > _MAX_REQUEST:
+    if (size := request.ByteSize()) > MAX_REQUEST:
         raise InvalidArgument(
-            "benchmarks", f"the evaluation has {size} bytes; the limit is {_MAX_REQUEST}"
+            "benchmarks", f"the evaluation has {size} bytes; the limit is {MAX_REQUEST}"
         )
     kept = SubmitEvaluationRequest()
     kept.CopyFrom(request)

@@ -1,6 +1,6 @@
 """How runners tell the coordinator that something is new: datagrams that hold a job's id.
 
-A notice may get lost when nobody listens; what it tells of is in the job's
+A notification may be lost when nobody listens; what it is about is in the job's
 files, and the coordinator looks there when it starts.
 """
 
