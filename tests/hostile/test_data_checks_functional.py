@@ -150,8 +150,8 @@ async def test_a_source_that_takes_too_long_leaves_the_others_their_time(
     first, second, third, fourth = findings
     assert (first.record_count, third.record_count) == (2, 2)
     for finding in (second, fourth):
-        assert "its check did not end within" in finding.error_message
-        assert "name it alone" in finding.error_message
+        assert "its check did not finish within" in finding.error_message
+        assert "check it alone" in finding.error_message
 
 
 async def test_a_tenant_whose_checks_fill_its_room_keeps_nobody_else_from_checking(
