@@ -370,3 +370,43 @@ async def test_a_database_that_cannot_be_opened_is_told_in_one_line(tmp_path: Pa
     with pytest.raises(BadConfig, match=r"SCAIMIND_COORDINATOR_DATA_DIR: unable to open"):
         async with running(tmp_path):
             raise AssertionError("it started")
+
+
+_OPENS_ON_A_FULL_DISK = """
+import os, sqlite3, sys
+from pathlib import Path
+from app.coordinator.jobs.store import Store
+from app.coordinator.jobs.store_steps import STEPS, UnusableStore, bring_up
+path = Path(sys.argv[1]) / "coordinator.db"
+db = sqlite3.connect(path, isolation_level=None)
+db.execute("PRAGMA journal_mode = WAL")
+bring_up(db, path, STEPS[:1])
+db.close()
+with open(path.parent / "fill", "wb", buffering=0) as file:
+    while True:
+        try:
+            file.write(bytes(4096))
+        except OSError:
+            break
+try:
+    Store(path)
+except UnusableStore as error:
+    print(error)
+(path.parent / "fill").unlink()
+Store(path).close()
+print("opened")
+"""
+
+
+@needs_mounts
+def test_a_store_on_a_disk_without_a_free_byte_says_what_to_do(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    found = subprocess.run(
+        [*small_disks(disk, size="16m"), sys.executable, "-c", _OPENS_ON_A_FULL_DISK, disk],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    said, opened = found.stdout.splitlines()
+    assert "Free some space, then start again" in said
+    assert opened == "opened"

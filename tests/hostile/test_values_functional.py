@@ -5,6 +5,7 @@ import pytest
 
 from generated.mindcoordinator.v1.jobs_pb2 import (
     ListCheckpointsRequest,
+    ListJobsRequest,
     PauseJobRequest,
     ResumeJobRequest,
 )
@@ -143,17 +144,24 @@ for _ in range(1500):
     assert (checkpoint.checkpoint_id, checkpoint.size_bytes) == ("d", 0)
 
 
-async def test_20000_checkpoints_are_told_in_pages(machine: Machine) -> None:
+async def test_jobs_with_20000_checkpoints_each_are_told_in_pages(machine: Machine) -> None:
     script = """
 for at in range(20_000):
     os.mkdir(f"{C}/step-{at}")
 """
-    told = await outcome(machine, script)
+    async with machine.client() as client:
+        jobs = [await client.submit(BEGIN + script) for _ in range(3)]
+    every = await all_is_well(machine, *jobs)
+    told = every[0]
     assert told.job.checkpoint_count == 20_000
     assert len(told.job.checkpoints) == 100
     found: list[str] = []
     token = ""
     async with machine.client() as client:
+        listed = await client.call("ListJobs", ListJobsRequest(page_size=100))
+        counts = {job.job_id: job.checkpoint_count for job in listed.jobs}
+        assert {counts[each.job.job_id] for each in every} == {20_000}
+        assert max(len(job.checkpoints) for job in listed.jobs) == 100
         while True:
             page = await client.call(
                 "ListCheckpoints",

@@ -76,6 +76,19 @@ class RunHandle(Protocol):
         if the run cannot be followed or ended.
         """
 
+    async def say(self, text: str) -> bool:
+        """Have a line of the coordinator's said in the job's log while the run goes on, once.
+
+        Returns False if it has to be said when the run has ended. Never raises
+        for what is the run's.
+        """
+
+    async def unsaid(self) -> Sequence[str]:
+        """Return the lines that the run has not said, once it has ended. Raises OSError."""
+
+    async def all_said(self) -> None:
+        """Note that those lines are in the job's log. Raises OSError."""
+
     def close(self) -> None:
         """Let go of the run. One that lives continues, and can be recovered."""
 

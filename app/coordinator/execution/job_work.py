@@ -156,6 +156,7 @@ class JobWork:
                 await self._news(task, ended)
                 if not ended.done():
                     await observer.look()
+                    await _say(observer.notes, handle)
                     await asyncio.wait([ended], timeout=OBSERVE_INTERVAL)
             end = await ended
         finally:
@@ -163,6 +164,9 @@ class JobWork:
             # The run may be waited for again.
             await asyncio.wait([ended])
         await observer.look(last=True)
+        for text in await handle.unsaid():
+            await self._lines.say(job, text)
+        await handle.all_said()
         while observer.notes:
             await self._lines.say(job, observer.notes.pop(0))
         await self._clear_temporary(job)
@@ -283,3 +287,9 @@ class JobWork:
 
 async def _in(threads: ThreadPoolExecutor, do: Callable[..., _T], *given: Any) -> _T:
     return await asyncio.get_running_loop().run_in_executor(threads, do, *given)
+
+
+async def _say(notes: list[str], handle: RunHandle) -> None:
+    """Have the run say what is noted, and take that out of the notes."""
+    while notes and await handle.say(notes[0]):
+        del notes[0]

@@ -28,7 +28,7 @@ from app.coordinator.jobs.listing import JobsPage, Order, list_jobs, told_record
 from app.coordinator.jobs.model import Checkpoint, JobRecord
 from app.coordinator.jobs.rows import failed_record_of, record_of, values_of
 from app.coordinator.jobs.states import RETRYABLE, TERMINAL, Status
-from app.coordinator.jobs.store_steps import bring_up
+from app.coordinator.jobs.store_steps import bring_up, lack_of_room
 from app.shortening import shortened
 
 log = structlog.get_logger("scaimind.coordinator")
@@ -56,8 +56,11 @@ class Store:
             bring_up(self._db, path)
             # What steps have replaced must not stay in the log either.
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except BaseException:
+        except BaseException as error:
             self._db.close()
+            if isinstance(error, sqlite3.OperationalError):
+                # SQLite calls it a "disk I/O error" where not even its own files have room.
+                raise lack_of_room(path, error) or error from None
             raise
 
     def close(self) -> None:

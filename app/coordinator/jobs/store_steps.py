@@ -181,6 +181,17 @@ def _copy(db: sqlite3.Connection, path: Path, version: int) -> None:
                 left.unlink(missing_ok=True)
 
 
+def lack_of_room(path: Path, error: sqlite3.Error) -> UnusableStore | None:
+    """What to say of SQLite's error if a full disk brought it about; None for another one."""
+    free = shutil.disk_usage(path.parent).free
+    if error.sqlite_errorcode != sqlite3.SQLITE_FULL and free >= _MARGIN:
+        return None
+    return UnusableStore(
+        f"{path.name} could not be opened ({error}); {free // _MIB} MiB are free on its disk."
+        " Free some space, then start again"
+    )
+
+
 def _beside(path: Path) -> list[Path]:
     """What SQLite has beside a database that is written."""
     return [path.with_name(f"{path.name}{end}") for end in ("-journal", "-wal", "-shm")]

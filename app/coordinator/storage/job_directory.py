@@ -11,7 +11,7 @@
         output/         SCAIMIND_OUTPUT_DIR
         export/         the artefacts in another format, while they are brought away
         tmp/            TMPDIR
-        runs/<n>/       one run: run.json, runner.json, metrics.jsonl, exit.json
+        runs/<n>/       one run: run.json, runner.json, notes, notes.json, metrics.jsonl, exit.json
 
 Checkpoints are in the drive, `<drive>/<tenant>/jobs/<job id>/checkpoints/`.
 """
@@ -105,6 +105,16 @@ class RunDir:
     def exit(self) -> Path:
         """How the run was over. Once it exists, no runner begins this run."""
         return self.path / "exit.json"
+
+    @property
+    def notes(self) -> Path:
+        """What the coordinator has the runner say in the job's log."""
+        return self.path / "notes"
+
+    @property
+    def notes_said(self) -> Path:
+        """How much of it has been said."""
+        return self.path / "notes.json"
 
     @property
     def metrics_file(self) -> Path:

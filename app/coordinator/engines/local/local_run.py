@@ -13,6 +13,7 @@ from app.coordinator.engines.engine import NeverStarted, RunHandle
 from app.coordinator.engines.local import launcher
 from app.coordinator.engines.local.launcher import RunnerHandle
 from app.coordinator.engines.local.run_killing import kill_run
+from app.coordinator.engines.local.run_notes import leave_note, mark_said, notes_not_said
 from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.storage.job_directory import RunDir
 
@@ -34,6 +35,7 @@ class LocalRun(RunHandle):
         #: When it was first asked to stop, on the monotonic clock.
         self._asked_at: float | None = None
         self._asked = asyncio.Event()
+        self._notes_size = 0
 
     @override
     def stop(self, *, at_once: bool) -> None:
@@ -50,6 +52,24 @@ class LocalRun(RunHandle):
             await self._until_gone(runner)
             self.close()
         return await asyncio.to_thread(launcher.read_end, self._directory)
+
+    @override
+    async def say(self, text: str) -> bool:
+        try:
+            return await asyncio.to_thread(leave_note, self._directory, text)
+        except OSError as error:  # the line is said when the run has ended
+            log.warning("note_not_left", job_id=self._job_id, reason=error.strerror)
+            return False
+
+    @override
+    async def unsaid(self) -> list[str]:
+        notes, self._notes_size = await asyncio.to_thread(notes_not_said, self._directory)
+        return notes
+
+    @override
+    async def all_said(self) -> None:
+        if self._notes_size:
+            await asyncio.to_thread(mark_said, self._directory, self._notes_size)
 
     @override
     def close(self) -> None:

@@ -210,6 +210,7 @@ class Runner:
                 self._kill()
             if moment >= self._telemetry.due:
                 self._telemetry.read_metrics()
+                self._telemetry.say_notes()
                 self._look_at_resources()
             self._record.update_if_due(self._sandbox)
             if self._result.over and (over_at is None or self._outputs.held):
@@ -220,6 +221,7 @@ class Runner:
                 time.sleep(COALESCE)
         self._telemetry.write(self._outputs.rest())
         self._telemetry.read_metrics(last=True)
+        self._telemetry.say_notes()
 
     def _is_read(self, over_at: float) -> bool:
         """Whether nothing more is to be read of a run that is over."""

@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from app.coordinator.cluster.gpus import GpuMeter
 from app.coordinator.engines.local.notifications import NotificationSender
+from app.coordinator.engines.local.run_notes import mark_said, read_notes
 from app.coordinator.engines.local.runner.process import now, stamped
 from app.coordinator.engines.local.runner.recording import OWN, RecordBounds, Recorder
+from app.coordinator.failures import is_disk_full
 from app.coordinator.logs.lines import Line
 from app.coordinator.logs.new_entry import NewEntry
 from app.coordinator.metrics.metrics_file import MetricsFile
@@ -35,6 +37,9 @@ class RunTelemetry:
             closing(NotificationSender(Path(spec["notify"])))
         )
         self._looked_at = 0.0
+        self._directory = directory
+        #: Bytes of the coordinator's notes that were said, and up to which that is written down.
+        self._notes_at = self._notes_marked = 0
 
     @property
     def waits(self) -> bool:
@@ -98,6 +103,23 @@ class RunTelemetry:
                     break
         for problem in self._metrics_file.take_problems():
             self.say(problem, warning=True)
+
+    def say_notes(self) -> None:
+        """Say what the coordinator has left to be said, each line once."""
+        if self._recorder.waits:
+            return
+        try:
+            notes, size = read_notes(self._directory, after=self._notes_at)
+            for note in notes:
+                self.say(note)
+            self._notes_at = size
+            if self._notes_at > self._notes_marked and not self._recorder.waits:
+                mark_said(self._directory, self._notes_at)
+                self._notes_marked = self._notes_at
+        except OSError as error:
+            # What is not written down is looked for in the log, when the run is over.
+            if not is_disk_full(error):
+                raise
 
     def say_what_was_left_out(self) -> None:
         """Write how much exceeded the bounds of the log and of the metrics."""
