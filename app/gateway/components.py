@@ -147,7 +147,8 @@ async def job_cache_context(app: web.Application) -> AsyncIterator[None]:
 async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
     """The channel to the coordinator, and the client on it."""
     settings = app[SETTINGS].upstream
-    app[_BREACHES] = BreachReports(count=app[METRICS].count_breach)
+    metrics = app[METRICS]
+    app[_BREACHES] = BreachReports(count=metrics.count_breach, expect=metrics.expect_breach)
     app[_CHANNEL] = channel = open_channel(settings, credentials=app[CREDENTIALS])
     app[COORDINATOR] = CoordinatorClient(
         channel=channel,

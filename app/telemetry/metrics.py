@@ -181,6 +181,8 @@ class Metrics:
         for result in ("ok", "failed"):
             self.cache_writes.labels(result=result)
         self.request_errors.labels(code="CLOCK_SKEW")
+        for kind in ("early_end", "repeated", "rewound", "skipped"):
+            self.upstream_anomalies.labels(kind=kind)
         for kind in ("logs", "metrics"):
             self.watchers.labels(kind=kind)
             self.delivered_bytes.labels(kind=kind)
@@ -190,6 +192,10 @@ class Metrics:
         self.coordinator_calls.labels(method=method, code=code).inc()
         if seconds is not None:
             self.coordinator_call_seconds.labels(method=method).observe(seconds)
+
+    def expect_breach(self, kind: str) -> None:
+        """Have a count of this kind from the start, so that an increase of it has a beginning."""
+        self.upstream_anomalies.labels(kind=kind)
 
     def count_breach(self, kind: str) -> None:
         """Count a message of the coordinator that breaks its contract."""

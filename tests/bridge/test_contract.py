@@ -493,7 +493,9 @@ def test_a_page_that_keeps_it(request_: ListJobLogsRequest, answer: ListJobLogsR
 def test_each_breach_is_counted_and_each_kind_is_logged_once_a_minute() -> None:
     counted: list[str] = []
     now = 0.0
-    reports = BreachReports(count=counted.append, clock=lambda: now)
+    expected: list[str] = []
+    reports = BreachReports(count=counted.append, expect=expected.append, clock=lambda: now)
+    assert expected == [each.value for each in Breach]
     with capture_logs() as logs:
         for _ in range(3):
             reports("GetJob", BrokenContract(Breach.TENANT, "one"))

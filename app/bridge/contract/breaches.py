@@ -45,11 +45,16 @@ class Breach(StrEnum):
 ReportBreach: TypeAlias = Callable[[str, BrokenContract], None]
 
 
+def _nothing(kind: str) -> None:
+    """Expect nothing."""
+
+
 class BreachReports:
     """Counts every breach by its kind, and logs each kind at most once a minute.
 
     One object per process: a coordinator that breaks its contract does so in
-    every answer.
+    every answer. `expect` is told of every kind at once, so that its count has a
+    beginning.
     """
 
     #: Seconds between two log lines about one kind.
@@ -59,9 +64,12 @@ class BreachReports:
         self,
         *,
         count: Callable[[str], None],
+        expect: Callable[[str], None] = _nothing,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._count = count
+        for kind in Breach:
+            expect(kind.value)
         self._clock = clock
         self._logged_at: dict[str, float] = {}
         self._unlogged: dict[str, int] = {}
