@@ -38,7 +38,7 @@ class Watching:
         self.headers: dict[str, str] = {}
         self.body = b""
         #: The bytes of the events, decoded from chunks.
-        self.received = b""
+        self.received = bytearray()
         #: Everything that was read so far, decoded from chunks.
         self.events: list[Event] = []
         self._ended = False
