@@ -76,7 +76,7 @@ async def test_a_tail_is_told_of_a_hole_within_it(
 async def test_a_hole_at_the_head_is_told_when_the_stream_does_not_bring_what_it_owes(
     make_gateway: GatewayMaker, coordinator: LogCoordinator, level: str
 ) -> None:
-    gateway = await make_gateway(message_timeout=0.2)
+    gateway = await make_gateway(message_timeout=1)
     await log_errors(coordinator, 1, 4)
     async with gateway.watch(level=level) as watching:
         assert await watching.logs(3) == lines(1, 4)
@@ -92,7 +92,7 @@ async def test_a_hole_at_the_head_is_told_when_the_stream_does_not_bring_what_it
 async def test_a_job_whose_head_is_lost_can_be_watched(
     make_gateway: GatewayMaker, coordinator: LogCoordinator
 ) -> None:
-    gateway = await make_gateway(message_timeout=0.2)
+    gateway = await make_gateway(message_timeout=1)
     coordinator.jobs[JOB].lost = {4, 5}
     await log_errors(coordinator, 1, 6)
     async with gateway.watch() as watching:
