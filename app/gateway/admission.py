@@ -39,7 +39,8 @@ class Admission:
         self._refused = refused
         self._clock = clock
         self._open = 0
-        self._unlogged = 0
+        #: Refused connections that the log does not have yet, by reason.
+        self._unlogged: dict[str, int] = {}
         self._logged_at: float | None = None
 
     def admit(self, descriptor: int) -> bool:
@@ -50,33 +51,43 @@ class Admission:
         """
         limit = self._descriptors
         if self._open >= self._most:
-            self._refuse("connections", self._most)
+            self._refuse("connections")
         elif limit is not None and descriptor >= limit - min(_RESERVE, limit // _RESERVED_SHARE):
-            self._refuse("descriptors", limit)
+            self._refuse("descriptors")
         else:
             self._open += 1
+            self._log()
             return True
         return False
 
     def leave(self) -> None:
         """Note that a connection that was let in is over."""
         self._open -= 1
+        self._log()
 
-    def _refuse(self, reason: str, limit: int) -> None:
+    def _refuse(self, reason: str) -> None:
         self._refused.labels(reason=reason).inc()
-        self._unlogged += 1
+        self._unlogged[reason] = self._unlogged.get(reason, 0) + 1
+        self._log()
+
+    def _log(self) -> None:
+        """Log what was refused, unless it was logged just now."""
+        if not self._unlogged:
+            return
         now = self._clock()
         if self._logged_at is not None and now - self._logged_at < self.LOG_INTERVAL:
             return
-        log.warning(
-            "connections_refused",
-            reason=reason,
-            limit=limit,
-            open=self._open,
-            refused=self._unlogged,
-            advice=_ADVICE[reason],
-        )
-        self._logged_at, self._unlogged = now, 0
+        for reason, refused in self._unlogged.items():
+            log.warning(
+                "connections_refused",
+                reason=reason,
+                limit=self._most if reason == "connections" else self._descriptors,
+                open=self._open,
+                refused=refused,
+                advice=_ADVICE[reason],
+            )
+        self._logged_at = now
+        self._unlogged.clear()
 
 
 _ADVICE = {

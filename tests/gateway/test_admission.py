@@ -48,18 +48,21 @@ def test_descriptors_are_left_for_other_things(limit: int | None, last: int) -> 
         assert door.refused("descriptors") == 1
 
 
-def test_the_log_tells_at_once_and_then_now_and_then() -> None:
-    door = Door(most=0)
+def test_the_log_tells_at_once_and_of_the_others_when_something_happens_later() -> None:
+    door = Door(most=1)
     with structlog.testing.capture_logs() as events:
+        door.admission.admit(10)
         for _ in range(5):
             door.admission.admit(10)
+        assert len(events) == 1
         door.now += Admission.LOG_INTERVAL
+        door.admission.leave()
         door.admission.admit(10)
     told: list[tuple[Any, ...]] = [
         (each["event"], each["log_level"], each["reason"], each["limit"], each["refused"])
         for each in events
     ]
     assert told == [
-        ("connections_refused", "warning", "connections", 0, 1),
-        ("connections_refused", "warning", "connections", 0, 5),
+        ("connections_refused", "warning", "connections", 1, 1),
+        ("connections_refused", "warning", "connections", 1, 4),
     ]
