@@ -219,7 +219,7 @@ for _ in range(200):
 }
 
 
-@pytest.mark.levels("namespaces", "landlock")
+@pytest.mark.levels("namespaces", "user", "landlock")
 async def test_they_harm_nobody_else(isolated: Machine) -> None:
     async with isolated.client() as client:
         # Side by side, as far as the machine has room: each is a neighbour of the others.

@@ -34,3 +34,13 @@ async def test_what_killed_a_runner(machine: Machine, name: str) -> None:
     told = await ended(machine, RUNNER_DIED[name])
     assert status_of(told.job) == "COMPLETED"
     assert "still here" in told.messages
+
+
+@pytest.mark.levels("user", "landlock", "none")
+async def test_all_of_them_at_weaker_levels(isolated: Machine) -> None:
+    cases = {**STUCK, **BROKEN_READS, **RUNNER_DIED}
+    async with isolated.client() as client:
+        # Side by side, as far as the machine has room.
+        job_ids = [await client.submit(case.script, **case.asked) for case in cases.values()]
+    for name, told in zip(cases, await all_is_well(isolated, *job_ids), strict=True):
+        assert status_of(told.job) == "COMPLETED" or told.job.error_message, name
