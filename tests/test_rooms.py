@@ -114,7 +114,7 @@ def test_no_module_has_more_than_400_lines() -> None:
 
 
 #: Rooms that may have more, by as many as there are; each says why in its `__init__`.
-LARGE = {"app/api": 20}
+LARGE = {"app/api": 19}
 
 
 def test_no_room_has_more_than_18_modules() -> None:
