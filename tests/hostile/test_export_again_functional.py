@@ -47,7 +47,7 @@ async def failed(client: Client, data: Path, **changes: Any) -> tuple[Job, Path]
     (data / "jobs" / job_id / "work" / "go").touch()
     job = await client.end(job_id)
     assert status_of(job) == "FAILED", job
-    assert "Retry the job to export its artefacts again, without another run" in job.error_message
+    assert "Retry the job to export its artefacts again without another run" in job.error_message
     return job, obstacle
 
 
