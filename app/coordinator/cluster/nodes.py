@@ -48,7 +48,7 @@ class NodeState:
     job_ids: set[str] = field(default_factory=set)
 
     def fits_empty(self, resource_request: ResourceRequest) -> bool:
-        """Whether an empty node of this kind gives what `demand` asks of one node."""
+        """Whether an empty node of this kind has what `resource_request` asks of one node."""
         spec = self.spec
         return (
             (not resource_request.node_ids or spec.node_id in resource_request.node_ids)
@@ -60,7 +60,7 @@ class NodeState:
         )
 
     def free_gpus(self, resource_request: ResourceRequest) -> list[int]:
-        """Indices of the free GPUs that suit `demand`."""
+        """Return the indices of the free GPUs that suit a request."""
         return [
             index
             for index, gpu in enumerate(self.spec.gpus)
@@ -68,7 +68,7 @@ class NodeState:
         ]
 
     def try_fit(self, resource_request: ResourceRequest) -> Allocation | None:
-        """What this node gives `demand` now, or None. Takes nothing."""
+        """Return what this node can allocate now, or None. Allocates nothing."""
         if self.drain is not None or not self.fits_empty(resource_request):
             return None
         spec = self.spec
@@ -107,7 +107,7 @@ def _spare(node: NodeState, resource_request: ResourceRequest) -> tuple[int, int
 
 
 class Cluster:
-    """The nodes by id. Whoever takes shares gives them back."""
+    """The nodes by id. Whoever allocates resources releases them."""
 
     def __init__(self, specs: Iterable[NodeSpec]) -> None:
         self.nodes = {spec.node_id: NodeState(spec) for spec in specs}
@@ -140,7 +140,7 @@ class Cluster:
     def place(
         self, resource_request: ResourceRequest, *, without: Collection[str] = frozenset()
     ) -> tuple[Allocation, ...] | None:
-        """Where all of `demand` fits now, nodes in `without` left out; None if nowhere.
+        """Where all of the request fits now, nodes in `without` left out; None if nowhere.
 
         Takes the nodes that have the least to spare, so that large jobs find
         room on the others; a job that uses idle cores goes where most are idle.
@@ -178,7 +178,7 @@ class Cluster:
             node.idlers += not allocation.cpus
 
     def release(self, job_id: str, placement: Iterable[Allocation]) -> None:
-        """Undo `take`."""
+        """Undo `allocate`."""
         for allocation in placement:
             node = self.nodes.get(allocation.node_id)
             if node is None:
@@ -191,7 +191,7 @@ class Cluster:
             node.idlers -= not allocation.cpus
 
     def release_all(self) -> None:
-        """Undo every `take`."""
+        """Undo every `allocate`."""
         for node in self.nodes.values():
             node.job_ids.clear()
             node.taken_gpus.clear()

@@ -121,7 +121,7 @@ class Runner:
             self._resources.callback(rank.close)
             self._result.processes.append(rank)
             self._outputs.add(rank)
-        # Before anything of the job runs: whoever buries this runner must find it.
+        # Before anything of the job runs: whoever ends the run in this runner's stead must find it.
         self._with_room(lambda: self._record.write(self._sandbox))
         self._watch.enclose(self._sandbox.first_pid)
         self._sandbox.begin()
