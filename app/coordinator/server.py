@@ -236,7 +236,7 @@ class Coordinator:
         cluster = Cluster(tuple(engine.nodes()))
         for node_id, reason in store.drained_nodes().items():
             if node_id in cluster.nodes:
-                cluster.nodes[node_id].drain = reason
+                cluster.set_drain(node_id, reason)
         run_times = RunTimes()
         for queue_name, seconds in store.newest_run_times(_REMEMBERED_RUNS):
             run_times.add_seconds(queue_name, seconds)

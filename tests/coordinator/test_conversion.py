@@ -19,8 +19,8 @@ from numpy.lib import format as npy
 from safetensors.numpy import load_file, save_file
 
 from app.coordinator.data.conversion import npz_files, safetensors_files, trees
-from app.coordinator.data.conversion.arrays import to_npz, to_safetensors
 from app.coordinator.data.conversion.errors import CannotConvert, naming
+from app.coordinator.data.conversion.safetensors_conversion import to_npz, to_safetensors
 from app.coordinator.data.conversion.texts import array_of, text_of
 from app.coordinator.data.conversion.trees import convert_tree
 from app.files.copying import Report

@@ -130,6 +130,11 @@ class Cluster:
         }
         return twin
 
+    def set_drain(self, node_id: str, reason: str | None) -> None:
+        """Drain a node, which then takes no new jobs, for a reason that may be empty; None
+        enables it."""
+        self.nodes[node_id].drain = reason
+
     def satisfiable(self, resource_request: ResourceRequest) -> bool:
         """Whether the whole cluster, empty and with every node enabled, has what is asked."""
         return (

@@ -97,9 +97,8 @@ class JobTable:
 
     def set_drain(self, node_id: str, reason: str | None) -> None:
         """Drain a node for a reason, which may be empty, or enable it."""
-        node = self.cluster.nodes[node_id]
-        self.recorded.drained.setdefault(node_id, node.drain)
-        node.drain = reason
+        self.recorded.drained.setdefault(node_id, self.cluster.nodes[node_id].drain)
+        self.cluster.set_drain(node_id, reason)
 
     def restore(self, jobs: Iterable[JobRecord]) -> dict[str, ValueError]:
         """Fill the table with what was stored. Call once, before any block.
@@ -146,7 +145,7 @@ class JobTable:
             else:
                 self._jobs[job_id] = job
         for node_id, drain in recorded.drained.items():
-            self.cluster.nodes[node_id].drain = drain
+            self.cluster.set_drain(node_id, drain)
         self.cluster.release_all()
         for job in self._jobs.values():
             if job.status in HOLDING:

@@ -16,8 +16,8 @@ from typing import Final
 
 import orjson
 
-from app.coordinator.data.conversion.arrays import CONVERTERS
 from app.coordinator.data.conversion.errors import CannotConvert
+from app.coordinator.data.conversion.safetensors_conversion import CONVERTERS
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.workers.rules import Rules
 from app.coordinator.workers.running import Outcome, run_worker

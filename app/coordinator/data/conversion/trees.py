@@ -7,8 +7,8 @@ import threading
 from pathlib import PurePosixPath
 from typing import BinaryIO, Final
 
-from app.coordinator.data.conversion.arrays import CONVERTERS
 from app.coordinator.data.conversion.errors import CannotConvert, naming
+from app.coordinator.data.conversion.safetensors_conversion import CONVERTERS
 from app.files.copying import Report, copy_open_file
 from app.files.directory import Directory, Kind, NotARegularFile
 from app.files.names import printable
