@@ -65,7 +65,8 @@ async def test_a_process_without_descriptors_refuses_and_goes_on(
 
         async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
             reader, writer = await asyncio.open_connection(address.hostname, address.port)
-            stack.callback(writer.transport.abort)
+            # Holds the writer, which must not be collected before it is closed.
+            stack.callback(lambda: writer.transport.abort())
             return reader, writer
 
         silent = [await connect() for _ in range(200)]
