@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.isolation import uid_locks, uids
+from app.coordinator.isolation import probe, uid_locks, uids
 from app.coordinator.isolation.ending import leftovers
+from app.coordinator.isolation.levels import Isolation, Level
 from app.coordinator.isolation.uid_locks import hold
 from app.coordinator.isolation.uids import JobUids, NoUid
 from app.coordinator.storage.job_directory import JobDir
@@ -109,6 +110,29 @@ def test_without_a_place_for_locks_ids_are_given_all_the_same(tmp_path: Path, lo
         uid = mine.take(run_of(tmp_path / "1"))
         with mine.pass_on(uid) as files:
             assert files == ()
+
+
+@pytest.mark.parametrize("level", [Level.NAMESPACES, Level.USER])
+def test_a_coordinator_whose_ids_are_all_taken_starts(
+    tmp_path: Path, level: Level, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int | None] = []
+
+    def run_as(uid: int | None, *_: object) -> str:
+        tried.append(uid)
+        return ""
+
+    monkeypatch.setattr(probe, "_run_as", run_as)
+    isolation = Isolation(level, uids=RANGE)
+    locks = [hold(uid) for uid in RANGE]
+    assert probe._run(isolation, tmp_path, ()) == ""
+    # Without a namespace, all processes of the id would end with the probe's.
+    assert tried == ([FIRST] if level is Level.NAMESPACES else [])
+    for lock in locks:
+        assert lock is not None
+        lock.close()
+    assert probe._run(isolation, tmp_path, ()) == ""
+    assert tried[-1] == FIRST
 
 
 def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path, locks: Path) -> None:
