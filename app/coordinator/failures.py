@@ -9,9 +9,12 @@ A job's task tells three classes of failure apart:
 """
 
 import errno
-import random
 import sqlite3
 from typing import Final
+
+from typing_extensions import override
+
+from app.tasks.backoff import Backoff
 
 #: Seconds.
 _SHORTEST: Final = 0.25
@@ -57,21 +60,23 @@ def reason_of(error: BaseException) -> str:
     return f"an internal error, {type(error).__name__}; the operators' log has the details"
 
 
-class Backoff:
-    """Waits between tries: each twice as long as the one before, up to some seconds."""
+class FailureBackoff(Backoff):
+    """A backoff that also counts the failures in a row."""
 
     def __init__(self, *, longest: float = _LONGEST) -> None:
-        self._longest = longest
-        self._seconds = _SHORTEST
+        super().__init__(shortest=_SHORTEST, longest=longest, jitter=0.25)
         #: How many tries have failed.
         self.failures = 0
 
     def after_failure(self) -> float:
         """Count a failure. Returns the seconds to wait, spread so that not all try at once."""
         self.failures += 1
-        seconds = self._seconds
-        self._seconds = min(2 * seconds, self._longest)
-        return seconds * random.uniform(0.75, 1.0)
+        return self.pause()
+
+    @override
+    def reset(self) -> None:
+        super().reset()
+        self.failures = 0
 
     @property
     def worth_a_line(self) -> bool:

@@ -51,7 +51,7 @@ from app.coordinator.service.prometheus import registry_of, serve_metrics
 from app.coordinator.service.service import Parts, Service
 from app.coordinator.service.tracing import TraceInterceptor
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
-from app.coordinator.storage.disk_reserve import Reserve
+from app.coordinator.storage.disk_reserve import DiskReserve
 from app.coordinator.submission.tenancy import Tenancy
 from app.files.descriptors import raise_limit
 from app.files.walking import Limits
@@ -156,7 +156,7 @@ class Coordinator:
             job_events=self.job_events,
             run_specs=RunSpecs(workspace=workspace, secrets=secrets, drive=drive),
             engine=engine,
-            reserve=Reserve(config.data_dir / "reserve"),
+            reserve=DiskReserve(config.data_dir / "reserve"),
             secrets=secrets,
             clock=self._clock,
         )

@@ -24,7 +24,7 @@ from app.coordinator.jobs.store import Store
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
 from app.coordinator.scheduling.transitions import Instruction, RunEnd, Transition
-from app.coordinator.storage.disk_reserve import Reserve
+from app.coordinator.storage.disk_reserve import DiskReserve
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 SECOND = 1_000_000
@@ -127,7 +127,7 @@ class Machine:
             scheduler=self.scheduler,
             store=self.store,
             # It never has room to give: what cannot be stored is not tried again.
-            reserve=Reserve(folder / "missing" / "reserve"),
+            reserve=DiskReserve(folder / "missing" / "reserve"),
             secrets=JobSecrets(folder / "secrets"),
             job_events=JobEvents(limit=1),
             carry_out=self.carry_out,

@@ -18,7 +18,7 @@ import pytest
 
 from app.coordinator import BadConfig
 from app.coordinator.logs.log import LogReader
-from app.coordinator.storage.disk_reserve import SIZE, Reserve
+from app.coordinator.storage.disk_reserve import SIZE, DiskReserve
 from app.coordinator.storage.job_directory import JobDir
 from app.files.json_files import read_json
 from generated.mindcoordinator.v1.cluster_pb2 import GetClusterStatusRequest
@@ -321,7 +321,7 @@ async def test_a_coordinator_whose_own_log_is_full_goes_on(tmp_path: Path) -> No
 
 
 def test_the_reserve_gives_its_space_once(tmp_path: Path) -> None:
-    reserve = Reserve(tmp_path / "reserve")
+    reserve = DiskReserve(tmp_path / "reserve")
     assert not reserve.release()
     reserve.fill()
     assert (tmp_path / "reserve").stat().st_blocks * 512 >= SIZE

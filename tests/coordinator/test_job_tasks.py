@@ -19,7 +19,7 @@ from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.job_work import JobWork
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
-from app.coordinator.failures import Backoff, is_passing
+from app.coordinator.failures import FailureBackoff, is_passing
 from app.coordinator.jobs.store import Store
 from app.coordinator.metrics.snapshots import MetricsReader
 from app.files.json_files import read_json
@@ -130,7 +130,7 @@ def test_failures_are_told_apart() -> None:
 
 
 def test_pauses_grow_up_to_a_bound_and_few_of_them_are_logged() -> None:
-    backoff = Backoff(longest=5.0)
+    backoff = FailureBackoff(longest=5.0)
     pauses, lines = [], []
     for _ in range(20):
         pauses.append(backoff.after_failure())

@@ -15,7 +15,7 @@ from app.coordinator.jobs.states import RETRYABLE, TERMINAL, Status
 from app.coordinator.jobs.store import Store
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import Instruction, Transition
-from app.coordinator.storage.disk_reserve import Reserve
+from app.coordinator.storage.disk_reserve import DiskReserve
 
 T = TypeVar("T")
 #: A change of jobs, made of the scheduler's events and requests. Returns the transition that they
@@ -33,7 +33,7 @@ class JobChanges:
         *,
         scheduler: Scheduler,
         store: Store,
-        reserve: Reserve,
+        reserve: DiskReserve,
         secrets: JobSecrets,
         job_events: JobEvents,
         carry_out: Callable[[Instruction], None],

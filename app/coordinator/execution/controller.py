@@ -14,7 +14,7 @@ from app.coordinator.execution.job_tasks import JobTasks, pause
 from app.coordinator.execution.job_work import JobWork, never
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
-from app.coordinator.failures import Backoff, CoordinatorStops, is_passing
+from app.coordinator.failures import CoordinatorStops, FailureBackoff, is_passing
 from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.model import StopReason
 from app.coordinator.jobs.secrets import JobSecrets
@@ -30,7 +30,7 @@ from app.coordinator.scheduling.transitions import (
     Prepare,
     Stop,
 )
-from app.coordinator.storage.disk_reserve import Reserve
+from app.coordinator.storage.disk_reserve import DiskReserve
 
 #: Seconds that what cannot be stored may hold up the coordinator's end.
 _CLOSE_PATIENCE: Final = 10.0
@@ -51,7 +51,7 @@ class Controller:
         workspace: Workspace,
         job_events: JobEvents,
         run_specs: RunSpecs,
-        reserve: Reserve,
+        reserve: DiskReserve,
         secrets: JobSecrets,
         engine: Engine,
         clock: Callable[[], int],
@@ -91,7 +91,7 @@ class Controller:
             leave=self._leave,
         )
         self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_backoff = Backoff()
+        self._alarm_backoff = FailureBackoff()
 
     # Life
 
@@ -162,7 +162,7 @@ class Controller:
     async def _event(self, event: SchedulerEvent, void: Callable[[], bool]) -> None:
         """Apply what must come to pass, however long the disk is full, unless it is void by then.
         Raises CoordinatorStops, and what the event does."""
-        backoff = Backoff()
+        backoff = FailureBackoff()
         while not void():
             try:
                 self.apply(lambda scheduler: (event(scheduler), None))
@@ -202,7 +202,7 @@ class Controller:
                 )
             self._alarm = asyncio.get_running_loop().call_later(seconds, self._ring)
         else:
-            self._alarm_backoff = Backoff()
+            self._alarm_backoff = FailureBackoff()
 
     # Instructions
 

@@ -16,7 +16,7 @@ import structlog
 from app.coordinator.engines.engine import RunHandle
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.observing import Observer
-from app.coordinator.failures import Backoff, CoordinatorStops, is_passing, reason_of
+from app.coordinator.failures import CoordinatorStops, FailureBackoff, is_passing, reason_of
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
@@ -221,7 +221,7 @@ class JobTasks:
 
     async def _carry_through(self, job: JobRecord, task: JobTask, what: str, do: Do) -> None:
         """Do it until it is done, or settle the job."""
-        backoff = Backoff()
+        backoff = FailureBackoff()
         while True:
             try:
                 await do(job, task)
@@ -241,7 +241,7 @@ class JobTasks:
                 return
 
     async def _try_again_later(
-        self, job: JobRecord, task: JobTask, what: str, error: Exception, backoff: Backoff
+        self, job: JobRecord, task: JobTask, what: str, error: Exception, backoff: FailureBackoff
     ) -> None:
         """Pause before another try. Raises CoordinatorStops."""
         seconds = backoff.after_failure()
@@ -262,7 +262,7 @@ class JobTasks:
         """End a job that cannot go on. Raises CoordinatorStops."""
         log.error("job_task_failed", job_id=job.job_id, doing=what, exc_info=error)
         reason = f"The job could not be {what}: {reason_of(error)}."
-        backoff = Backoff()
+        backoff = FailureBackoff()
         killed = told = False
         while self._answers_for(job, task):
             try:

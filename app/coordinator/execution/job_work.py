@@ -27,7 +27,7 @@ from app.coordinator.jobs.states import Status
 from app.coordinator.metrics.snapshots import MetricsReader, progress_of
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
 from app.coordinator.scheduling.transitions import RunEnd
-from app.coordinator.storage.disk_reserve import Reserve
+from app.coordinator.storage.disk_reserve import DiskReserve
 from app.coordinator.storage.job_directory_steps import NewerFormat, bring_up
 from app.files.copying import Abandoned
 
@@ -61,7 +61,7 @@ class JobWork:
         workspace: Workspace,
         run_specs: RunSpecs,
         lines: CoordinatorLines,
-        reserve: Reserve,
+        reserve: DiskReserve,
         engine: Engine,
         clock: Callable[[], int],
         event: Event,

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from app.coordinator.failures import Backoff, is_passing, reason_of
+from app.coordinator.failures import FailureBackoff, is_passing, reason_of
 from app.coordinator.scheduling.scheduler import SchedulerEvent
 
 #: Seconds: the longest pause of a part that keeps failing.
@@ -49,7 +49,7 @@ class Observer:
         self._parts = parts
         self._executor = executor
         self._event = event
-        self._backoffs: dict[str, Backoff] = {}
+        self._backoffs: dict[str, FailureBackoff] = {}
         self._paused_until: dict[str, float] = {}
         self._told: set[str] = set()
         #: What is to be said in the job's log once it can be, each part's first failure with it.
@@ -72,7 +72,7 @@ class Observer:
             self._paused_until.pop(name, None)
 
     def _pause(self, name: str, error: Exception) -> None:
-        backoff = self._backoffs.setdefault(name, Backoff(longest=_LONGEST_PAUSE))
+        backoff = self._backoffs.setdefault(name, FailureBackoff(longest=_LONGEST_PAUSE))
         self._paused_until[name] = time.monotonic() + backoff.after_failure()
         if backoff.worth_a_line:
             log.warning(

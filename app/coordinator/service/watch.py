@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.coordinator.errors import FailedPrecondition, InvalidArgument, Overloaded, all_problems
-from app.coordinator.failures import Backoff, is_passing, reason_of
+from app.coordinator.failures import FailureBackoff, is_passing, reason_of
 from app.coordinator.jobs.events import JobEvents, Subscription
 from app.coordinator.jobs.messages import status_message, time_message
 from app.coordinator.jobs.model import JobRecord
@@ -123,7 +123,7 @@ async def watch(
                 f"the job cannot be watched at the moment: {reason_of(error)}"
             ) from None
         yield WatchJobResponse(start=start)
-        backoff = Backoff()
+        backoff = FailureBackoff()
         while True:
             subscription.news.clear()
             changes = subscription.take_changes()
@@ -138,7 +138,7 @@ async def watch(
                 subscription.put_back(changes)
                 await asyncio.sleep(backoff.after_failure())
                 continue
-            backoff = Backoff()
+            backoff = FailureBackoff()
             if batch.logs or batch.metrics or changes:
                 batch.status_changes.extend(_change(job) for job in changes)
                 full = len(batch.logs) == BATCH_ENTRIES

@@ -13,7 +13,7 @@ SIZE: Final = 4 * 1024 * 1024
 _COMFORT: Final = 2
 
 
-class Reserve:
+class DiskReserve:
     """A file that takes up space until the space is needed."""
 
     def __init__(self, path: Path) -> None:

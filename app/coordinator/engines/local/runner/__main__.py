@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from app.coordinator.engines.local.runner.supervision import NotEnded, Runner
 from app.coordinator.engines.local.runner_protocol import RUN_VARIABLE, RUNNER_SIGNALS, leave_exit
-from app.coordinator.failures import Backoff, is_disk_full, is_passing
+from app.coordinator.failures import FailureBackoff, is_disk_full, is_passing
 from app.coordinator.isolation.kernel import become_subreaper
 from app.coordinator.storage.job_directory import RunDir
 from app.coordinator.storage.locks import locked
@@ -67,7 +67,7 @@ def main() -> int:
 
 def _carry_out(directory: RunDir, spec: dict[str, Any]) -> None:
     """Carry the run out, or leave why it could not be. Raises NotEnded."""
-    backoff = Backoff()
+    backoff = FailureBackoff()
     while True:
         with ExitStack() as resources:
             try:

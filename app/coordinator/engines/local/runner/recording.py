@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from app.coordinator.failures import Backoff, is_disk_full
+from app.coordinator.failures import FailureBackoff, is_disk_full
 from app.coordinator.logs.log import LogWriter
 from app.coordinator.logs.new_entry import NewEntry, numbered
 from app.coordinator.metrics.snapshots import MetricsWriter
@@ -55,7 +55,7 @@ class Recorder:
         self._bounds = bounds
         self._lines: list[NewEntry] = []
         self._snapshots: list[MetricsSnapshot] = []
-        self._backoff = Backoff()
+        self._backoff = FailureBackoff()
         #: When it is tried again, on the monotonic clock; None if nothing waits.
         self.retry_at: float | None = None
         #: Why something waits: what the system said last.
@@ -139,7 +139,7 @@ class Recorder:
             self.obstacle = error.strerror or str(error)
             self.retry_at = time.monotonic() + self._backoff.after_failure()
         else:
-            self._backoff = Backoff()
+            self._backoff = FailureBackoff()
             self.retry_at = None
 
     def _append_lines(self, lines: list[NewEntry]) -> None:

@@ -20,7 +20,7 @@ from app.coordinator.engines.local.runner_protocol import (
     inherited_lock,
     leave_exit,
 )
-from app.coordinator.failures import Backoff, is_disk_full, is_passing
+from app.coordinator.failures import FailureBackoff, is_disk_full, is_passing
 from app.coordinator.isolation.ending.processes import end_descendants
 from app.coordinator.isolation.levels import BEFORE_LEVELS, Level
 from app.coordinator.isolation.ownership import give_to_job, open_to_job
@@ -131,7 +131,7 @@ class Runner:
 
         Raises OSError.
         """
-        backoff = Backoff()
+        backoff = FailureBackoff()
         while True:
             try:
                 write()
@@ -260,7 +260,7 @@ class Runner:
         if self._isolation["level"] == Level.NAMESPACES:
             return
         deadline = time.monotonic() + LEFT_PATIENCE
-        backoff = Backoff()
+        backoff = FailureBackoff()
         while True:
             try:
                 end_descendants(self._isolation["uid"])
