@@ -12,7 +12,7 @@ import structlog
 from app.caller import Caller
 from app.errors import SHUTTING_DOWN, ApiError
 from app.hub.close_reasons import CloseReason
-from app.hub.connection import EXPIRED, Connect, Connection, OnClosed, Watcher, drained
+from app.hub.connection import Connect, Connection, OnClosed, Watcher, drained
 from app.hub.core.flush_pacer import FlushPacer
 from app.hub.core.history_budget import HistoryBudget
 from app.hub.feed import Feed
@@ -149,8 +149,7 @@ class Hub:
 
     def revoke(self, credential_id: str) -> None:
         """Close the streams that a credential opened."""
-        for connection in self.streams.of_credential(credential_id):
-            connection.close(EXPIRED)
+        self.streams.revoke(credential_id)
 
     async def close(self) -> None:
         """Ask all watchers to connect elsewhere, and end all feeds.

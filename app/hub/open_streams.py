@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 
-from app.hub.connection import Connection
+from app.hub.connection import EXPIRED, Connection
 
 
 class OpenStreams:
@@ -46,9 +46,10 @@ class OpenStreams:
         """Return the ids of the credentials behind the open streams."""
         return set(self._by_credential)
 
-    def of_credential(self, credential_id: str) -> list[Connection]:
-        """Return the streams that a credential opened."""
-        return list(self._by_credential.get(credential_id, ()))
+    def revoke(self, credential_id: str) -> None:
+        """Close the streams that a credential opened, as if it had expired."""
+        for connection in list(self._by_credential.get(credential_id, ())):
+            connection.close(EXPIRED)
 
     async def none_left(self) -> None:
         """Wait until there are none."""
