@@ -143,3 +143,31 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path, locks: Pa
     assert lock is not None
     assert lock.file is None
     assert not os.path.lexists(canary)
+
+
+def test_two_runs_that_are_about_to_begin_never_have_the_same_id(tmp_path: Path) -> None:
+    with closing(JobUids(tmp_path / "a", range(FIRST, FIRST + 1))) as mine:
+        # Their directories are made when they are launched.
+        first, second = (JobDir(tmp_path / name).run(1).path for name in "12")
+        assert mine.take(first) == FIRST
+        with pytest.raises(NoUid):
+            mine.take(second)
+        with mine.pass_on(FIRST), pytest.raises(NoUid):
+            mine.take(second)
+
+
+def test_the_id_of_a_run_that_does_not_begin_is_free(tmp_path: Path) -> None:
+    with closing(JobUids(tmp_path / "a", range(FIRST, FIRST + 1))) as mine:
+        first, second = (JobDir(tmp_path / name).run(1).path for name in "12")
+        mine.take(first)
+        mine.give_up(first)
+        assert mine.take(second) == FIRST
+
+
+@pytest.mark.parametrize("content", [b"\0" * 20, b"{}", b"[]", b'{"run": 1}'])
+def test_a_damaged_note_of_who_has_an_id_keeps_no_run_from_beginning(
+    content: bytes, tmp_path: Path
+) -> None:
+    with closing(JobUids(tmp_path / "a", range(FIRST, FIRST + 1))) as mine:
+        (tmp_path / "a" / str(FIRST)).write_bytes(content)
+        assert mine.take(run_of(tmp_path / "1")) == FIRST

@@ -11,6 +11,7 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,14 @@ class NoUid(OSError):
         super().__init__(11, "every user id for jobs is in use (setting job_uids)")
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """An id on its way to a run."""
+
+    run: Path
+    lock: UidLock
+
+
 class JobUids:
     """The ids of a range. Owned by one coordinator. Blocks shortly. Safe to use from several
     threads."""
@@ -39,7 +48,7 @@ class JobUids:
         self._uids = uids
         self._lock = threading.Lock()
         #: The ids that were taken and not passed on yet.
-        self._taken: dict[int, UidLock] = {}
+        self._taken: dict[int, _Taken] = {}
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def take(self, run: Path) -> int:
@@ -55,19 +64,38 @@ class JobUids:
         """The descriptors that hold an id that was taken, for the process that is to hold it from
         then on."""
         with self._lock:
-            lock = self._taken.pop(uid, None)
-        with lock or UidLock(None) as held:
-            yield held.files
+            taken = self._taken.get(uid)
+        try:
+            yield taken.lock.files if taken is not None else ()
+        finally:
+            self._let_go(uid)
+
+    def give_up(self, run: Path) -> None:
+        """Let go of what was taken for a run that does not begin now."""
+        with self._lock:
+            given = [uid for uid, taken in self._taken.items() if taken.run == run]
+        for uid in given:
+            self._let_go(uid)
+
+    def _let_go(self, uid: int) -> None:
+        with self._lock:
+            taken = self._taken.pop(uid, None)
+        if taken is not None:
+            taken.lock.close()
 
     def close(self) -> None:
         """Let go of what was taken and not passed on."""
         with self._lock:
             while self._taken:
-                self._taken.popitem()[1].close()
+                self._taken.popitem()[1].lock.close()
 
     def _take(self, run: Path) -> int:
         held = self._held()
-        free = [uid for uid in self._uids if uid not in held or _is_over(held[uid][0], run)]
+        free = [
+            uid
+            for uid in self._uids
+            if uid not in held or _is_over(held[uid][0], run, starts=uid in self._taken)
+        ]
         # The job's last one: its files have that owner already. Else the one that was given
         # longest ago, so that what an ended job left seldom meets its number again.
         nobody = (Path(), 0)
@@ -80,28 +108,46 @@ class JobUids:
             )
         )
         for uid in free:
-            lock = self._taken.get(uid) or hold(uid)
+            taken = self._taken.get(uid)
+            lock = taken.lock if taken is not None else hold(uid)
             if lock is None:
                 continue
-            self._taken[uid] = lock
+            self._taken[uid] = _Taken(run, lock)
             if _is_free(uid):
                 write_json(self._directory / str(uid), {"run": str(run)})
                 return uid
-            self._taken.pop(uid).close()
+            self._taken.pop(uid).lock.close()
         raise NoUid
 
     def _held(self) -> dict[int, tuple[Path, int]]:
         """The run that each id was given to last, and when, in nanoseconds."""
         held = {}
         for file in self._directory.iterdir():
-            if file.name.isdigit() and (about := read_json(file)) is not None:
-                held[int(file.name)] = (Path(about["run"]), file.stat().st_mtime_ns)
+            if file.name.isdigit() and (holder := _holder(file)) is not None:
+                held[int(file.name)] = (holder, file.stat().st_mtime_ns)
         return held
 
 
-def _is_over(held: Path, run: Path) -> bool:
-    """Whether nothing runs of the run `held`, which may be `run` itself."""
-    return held == run or not held.exists() or (held / "exit.json").exists()
+def _holder(file: Path) -> Path | None:
+    """The run that an id was given to; None if that is damaged on the disk. Raises OSError.
+
+    Whether somebody has such an id its lock and its processes tell.
+    """
+    try:
+        about = read_json(file)
+        return None if about is None else Path(about["run"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_over(held: Path, run: Path, *, starts: bool) -> bool:
+    """Whether nothing runs of the run `held`, which may be `run` itself.
+
+    One that `starts` need not have its directory yet.
+    """
+    if held == run or (held / "exit.json").exists():
+        return True
+    return not starts and not held.exists()
 
 
 def _is_free(uid: int) -> bool:

@@ -79,10 +79,14 @@ class LocalEngine(Engine):
         await asyncio.to_thread(kill_newest_run, JobDir(self._jobs / job_id))
 
     def _start(self, directory: RunDir, job: JobRecord, run: RunSpec) -> RunnerHandle:
-        spec = self._specs.of(job, directory, run)
-        spec["metrics_before"] = launcher.metrics_before(directory)
-        with self._specs.sandboxes.held_uid(spec["isolation"]) as lock:
-            return launcher.start(directory, spec, lock=lock)
+        try:
+            spec = self._specs.of(job, directory, run)
+            spec["metrics_before"] = launcher.metrics_before(directory)
+            with self._specs.sandboxes.held_uid(spec["isolation"]) as lock:
+                return launcher.start(directory, spec, lock=lock)
+        except BaseException:
+            self._specs.sandboxes.give_up(directory)
+            raise
 
     def _directory(self, job: JobRecord) -> RunDir:
         return JobDir(self._jobs / job.job_id).run(job.run_count)

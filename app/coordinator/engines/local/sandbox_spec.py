@@ -79,6 +79,11 @@ class SandboxSpecs:
         with self._uids.pass_on(section["uid"]) as files:
             yield files
 
+    def give_up(self, run: RunDir) -> None:
+        """Let go of what `of` has taken for a run that does not begin now."""
+        if self._uids is not None:
+            self._uids.give_up(run.path)
+
     def variables(self, section: dict[str, Any]) -> dict[str, str]:
         """What the sandbox adds to each rank's environment."""
         if self._namespaces:
