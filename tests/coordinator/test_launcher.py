@@ -95,3 +95,18 @@ def test_a_runner_that_cannot_end_what_is_left_does_not_say_that_its_run_is_over
     said = Path(logs.entries_path(directory.job.log)).read_bytes()
     assert b"It begins" in said
     assert b"could not be" not in said
+
+
+def test_room_for_the_end_that_a_full_disk_refused_is_taken_later(
+    tmp_path: Path,
+) -> None:
+    directory = JobDir(tmp_path).run(1)
+    directory.path.mkdir(parents=True)
+    # What a write leaves that the disk has no room for.
+    reserve = directory.path / "exit.reserve"
+    reserve.touch()
+    reserve_exit(directory)
+    size = reserve.stat().st_size
+    assert size > 0
+    reserve_exit(directory)
+    assert reserve.stat().st_size == size

@@ -1,12 +1,13 @@
 """Metrics: what a process writes as snapshots."""
 
+import errno
 import json
 import math
 import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from app.bridge.converters import metrics_snapshot
 from app.coordinator.jobs.model import Progress
+from app.coordinator.metrics import blocks
 from app.coordinator.metrics.line import MAX_LINE, BadLine, Fault, parse_snapshot
 from app.coordinator.metrics.metrics_file import LAST_LOOK, LOOK, MetricsFile
 from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter, progress_of
@@ -312,3 +314,16 @@ def test_sequences_go_on_after_the_file_was_cut(tmp_path: Path) -> None:
         newest = reader.newest()
     assert newest is not None
     assert (newest.sequence, newest.step) == (10, 100)
+
+
+def test_metrics_that_cannot_be_opened_leave_no_descriptor_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr(blocks, "_open", refused)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Too many open files"):
+        MetricsWriter(tmp_path)
+    assert sorted(os.listdir("/proc/self/fd")) == before

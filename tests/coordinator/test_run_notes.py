@@ -1,6 +1,8 @@
 """What the coordinator has to say of a running job is in the job's log at once, and once."""
 
 import asyncio
+import errno
+import os
 import signal
 from contextlib import closing
 from pathlib import Path
@@ -111,3 +113,26 @@ async def test_a_coordinator_that_is_killed_says_it_once(tmp_path: Path) -> None
         await client.end(job_id)
         log = await client.log(job_id)
         assert [NOTE in entry.message for entry in log].count(True) == 1
+
+
+def test_a_note_of_which_a_full_disk_takes_a_part_is_not_left(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_note(run, "one")
+    room = [4]
+    write = os.write
+
+    def nearly_full(file: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(file, data[: room[0]])
+        room[0] -= written
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", nearly_full)
+        with pytest.raises(OSError, match="No space left"):
+            leave_note(run, "a longer one")
+    assert read_notes(run)[0] == ["one"]
+    assert leave_note(run, "a longer one")
+    assert read_notes(run)[0] == ["one", "a longer one"]

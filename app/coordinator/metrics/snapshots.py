@@ -5,6 +5,7 @@ Snapshots that are damaged on the disk are left out wherever they are read.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
@@ -64,11 +65,17 @@ class MetricsWriter:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._journal = JournalWriter(directory / SNAPSHOTS, kind=_KIND, class_of=lambda _: 0)
-        self._blocks = BlockWriter(directory, snapshots=self._journal.number)
-        with MetricsReader(directory) as reader:
-            for snapshot, at in reader.places(after=self._blocks.number):
-                self._blocks.add(snapshot, at)
+        with ExitStack() as resources:
+            self._journal = resources.enter_context(
+                closing(JournalWriter(directory / SNAPSHOTS, kind=_KIND, class_of=lambda _: 0))
+            )
+            self._blocks = resources.enter_context(
+                closing(BlockWriter(directory, snapshots=self._journal.number))
+            )
+            with MetricsReader(directory) as reader:
+                for snapshot, at in reader.places(after=self._blocks.number):
+                    self._blocks.add(snapshot, at)
+            self._resources = resources.pop_all()
 
     @property
     def last_sequence(self) -> int:
@@ -90,8 +97,7 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Close the files."""
-        self._journal.close()
-        self._blocks.close()
+        self._resources.close()
 
 
 def _placed(piece: Slice) -> Iterator[tuple[MetricsSnapshot, int]]:

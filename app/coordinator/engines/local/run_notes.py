@@ -42,7 +42,10 @@ def leave_note(directory: RunDir, text: str) -> bool:
     try:
         # What a full disk cut off goes: the next one begins a line.
         os.ftruncate(file, size)
-        os.write(file, line)
+        # A disk that becomes full takes a part, and refuses the rest.
+        written = 0
+        while written < len(line):
+            written += os.write(file, line[written:])
     finally:
         os.close(file)
     return True

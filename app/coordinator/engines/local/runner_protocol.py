@@ -2,7 +2,6 @@
 
 import os
 import signal
-from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -15,10 +14,11 @@ _RESERVE: Final = 4096
 def reserve_exit(directory: RunDir) -> None:
     """Take the disk space that `leave_exit` needs, so that a full disk cannot stop it.
 
-    What another runner of this run has taken stays as it is.
+    What another runner of this run has taken stays as it is. Raises OSError;
+    then another call takes what is missing.
     """
-    with suppress(FileExistsError), open(directory.path / "exit.reserve", "xb") as file:
-        file.write(b" " * _RESERVE)
+    with open(directory.path / "exit.reserve", "ab") as file:
+        file.write(b" " * (_RESERVE - file.tell()))
 
 
 def leave_exit(directory: RunDir, value: dict[str, Any]) -> None:
