@@ -217,6 +217,25 @@ def test_half_a_credential_in_a_progress_bar_is_not_shown() -> None:
     assert splitter.feed(b"\n") == []
 
 
+def test_half_a_credential_at_the_cut_of_a_progress_bar_is_not_shown() -> None:
+    half = TOKEN[: len(TOKEN) // 2]
+    splitter = LineSplitter(clock=lambda: 0.0, conceal=CONCEAL)
+    splitter.feed(b"\r" + b"x" * (MAX_MESSAGE - 10) + half)
+    (state,) = splitter.progress()
+    assert half[:4] not in bytes(state)
+    assert b"***" in bytes(state)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_half_a_credential_at_the_end_of_an_output_is_not_shown(told: bool) -> None:
+    now = 0.0
+    splitter = LineSplitter(clock=lambda: now, conceal=CONCEAL)
+    splitter.feed(b"token=" + TOKEN[:-1])
+    now = 2.0
+    pieces = splitter.progress() if told else []
+    assert b"".join(pieces + splitter.end()) == b"token=***"
+
+
 def test_lines_of_a_credential_are_not_shown() -> None:
     splitter = LineSplitter(clock=Clock(), conceal=CONCEAL)
     assert splitter.feed(b"a first-line-of-key\nsecond-line-of-key b\n") == [b"a ***", b"*** b"]

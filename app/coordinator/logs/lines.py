@@ -212,7 +212,8 @@ class LineSplitter:
         """What is left when the stream has ended."""
         lines: list[Text] = []
         if self._line or self._length:
-            self._finish(lines)
+            # Who wrote it may have been ended within a credential.
+            self._finish(lines, complete=False)
         return lines
 
     def _extend(self, data: bytes) -> None:
@@ -242,11 +243,11 @@ class LineSplitter:
         self._told = self._length = 0
         self._level = None
 
-    def _finish(self, lines: list[Text]) -> None:
+    def _finish(self, lines: list[Text], *, complete: bool = True) -> None:
         unchanged = self._returned and bytes(self._line) == self._shown
         nothing = self._told and not self._line and self._length == self._told
         if not unchanged and not nothing:
-            lines.append(self._take(complete=True))
+            lines.append(self._take(complete=complete))
         self._begin()
         self._returned = self._overwritten = False
         self._shown = None
@@ -255,7 +256,9 @@ class LineSplitter:
         line = bytes(self._line)
         if self._length > MAX_MESSAGE:
             mark = b" ... [cut: the line has %d bytes]" % self._length
-            text = Text(self._conceal(line, max(MAX_MESSAGE - self._told, 0)) + mark)
+            most = max(MAX_MESSAGE - self._told, 0)
+            cut = self._conceal(line, most) if complete else self._conceal.unfinished(line)[:most]
+            text = Text(cut + mark)
             if line.startswith(b"{") and not self._told:
                 if self._level is None:
                     self._look_for_level(b"")
