@@ -6,6 +6,7 @@ such as a path, one that is a part of a value or lies below it. Pieces that a
 caller puts together do not open what stands between them.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -21,6 +22,8 @@ _MAX_VALUES: Final = 2_000
 _LEAST: Final = 3
 #: Characters after which a coordinator cuts what it repeats.
 _CUTS: Final = (64, 100, 128, 256, 512)
+#: Comparisons of the texts of one answer with values, whatever a caller sends: some 50 ms.
+_MAX_LOOKUPS: Final = 100_000
 #: Least characters of a thing that may be a part of a value.
 _LEAST_PART: Final = 5
 
@@ -36,6 +39,9 @@ class Sent:
             if len(value) >= _LEAST:
                 distinct[value] = None
         self._values = tuple(distinct)
+        #: What a text may repeat, by its first characters; made when first needed.
+        self._forms: dict[str, _Group] | None = None
+        self._lookups = _MAX_LOOKUPS
 
     @classmethod
     def of(cls, request: Message | None) -> "Sent":
@@ -43,14 +49,24 @@ class Sent:
         return cls(() if request is None else _texts(request))
 
     def spans(self, text: str) -> list[Span]:
-        """Where a text repeats a value, as it is, as Python quotes it, or its beginning."""
+        """Where a text repeats a value, as it is, as Python quotes it, or its beginning.
+
+        The time is bounded over all texts: what is not found until then is not the caller's.
+        """
+        if self._forms is None:
+            self._forms = _grouped(self._values)
         found: list[Span] = []
-        for value in self._values:
-            for form in _forms(value, len(text)):
-                at = text.find(form)
-                while at >= 0:
-                    found.append((at, at + len(form)))
-                    at = text.find(form, at + len(form))
+        for at in range(len(text) - _LEAST + 1):
+            group = self._forms.get(text[at : at + _LEAST])
+            if group is None:
+                continue
+            for length in reversed(group.lengths[: bisect_right(group.lengths, len(text) - at)]):
+                if not self._lookups:
+                    return found
+                self._lookups -= 1
+                if text[at : at + length] in group.forms:
+                    found.append((at, at + length))
+                    break
         return found
 
     def has_part(self, thing: str) -> bool:
@@ -83,11 +99,29 @@ class Asked:
 NOTHING_ASKED: Final = Asked()
 
 
-def _forms(value: str, longest: int) -> Iterator[str]:
-    quoted = repr(value)[1:-1] if len(value) <= longest or not value.isprintable() else value
-    for form in {value, quoted}:
-        if len(form) <= longest:
-            yield form
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Forms of values that begin alike."""
+
+    forms: frozenset[str]
+    #: The shortest first.
+    lengths: Sequence[int]
+
+
+def _grouped(values: Iterable[str]) -> dict[str, _Group]:
+    groups: dict[str, set[str]] = {}
+    for value in values:
+        for form in _forms(value):
+            groups.setdefault(form[:_LEAST], set()).add(form)
+    return {
+        beginning: _Group(frozenset(forms), sorted({len(form) for form in forms}))
+        for beginning, forms in groups.items()
+    }
+
+
+def _forms(value: str) -> Iterator[str]:
+    for form in (value, repr(value)[1:-1]):
+        yield form
         yield from (form[:cut] for cut in _CUTS if cut < len(form))
 
 
