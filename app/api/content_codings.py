@@ -49,8 +49,8 @@ class Inflater(Identity):
         Raises `BadContent`. What was not iterated over is lost.
         """
         for start in range(0, len(data), _SLICE):
-            rest = data[start : start + _SLICE]
-            while rest:
+            rest, full = data[start : start + _SLICE], False
+            while rest or full:
                 inflating = self._at_work or self._begin(rest[0])
                 try:
                     piece = inflating.decompress(rest, _PIECE)
@@ -59,6 +59,8 @@ class Inflater(Identity):
                 if piece:
                     yield piece
                 rest = inflating.unconsumed_tail
+                # Content of its own may be behind a full piece, and need no more input.
+                full = len(piece) == _PIECE and not inflating.eof
                 if inflating.eof:
                     self._at_work = None
                     rest = inflating.unused_data

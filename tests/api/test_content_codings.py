@@ -47,6 +47,14 @@ def test_what_is_packed_is_unpacked(headers: list[str], packed: bytes, step: int
     assert undo(decoder(headers), packed, step=step) == DATA
 
 
+@pytest.mark.parametrize("more", [1, 3, 100, 257])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_content_whose_last_input_fills_a_piece_is_whole(pieces: int, more: int) -> None:
+    # Without a wrapper no checksum follows: all input is taken before all content is out.
+    data = b" " * (pieces * 64 * 1024 + more)
+    assert undo(Inflater("deflate"), raw_deflate(data), step=60_000) == data
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_nothing_is_nothing(coding: str) -> None:
     assert undo(Inflater(coding), b"", step=1) == b""
