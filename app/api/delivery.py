@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import structlog
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.typedefs import Handler
 
 from app.api.app_keys import SERVER_SETTINGS
@@ -43,8 +44,10 @@ async def deliver(request: web.Request, handler: Handler) -> web.StreamResponse:
     size = response.content_length or 0
     try:
         async with asyncio.timeout(limits.answer_timeout + size / limits.min_rate):
-            await response.prepare(request)
+            writer = await response.prepare(request)
             await response.write_eof()
+            if writer is not None and not response.keep_alive:
+                await _taken(request, writer)
     except TimeoutError:
         if request.transport is not None:
             request.transport.abort()
@@ -65,6 +68,16 @@ def _soon_read(request: web.Request) -> bool:
     """Return whether so little of the body is left that the connection can be used again."""
     length = request.content_length
     return length is not None and length <= LINGER_BYTES and not awaits_continue(request)
+
+
+async def _taken(request: web.Request, writer: AbstractStreamWriter) -> None:
+    """Wait until nothing of an answer waits here: what does when a connection is closed has
+    little time.
+    """
+    transport = request.transport
+    if transport is not None and transport.get_write_buffer_size():
+        transport.set_write_buffer_limits(high=0)
+        await writer.drain()
 
 
 async def _read_away(request: web.Request) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -123,6 +124,12 @@ class RawServer:
         async with asyncio.timeout(SAFETY_NET):
             while len(self._runner.server.connections) != number:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.02)
+
+    def connections(self) -> list[socket.socket]:
+        """Return the gateway's sockets of the open connections."""
+        assert self._runner.server is not None
+        transports = [each.transport for each in self._runner.server.connections]
+        return [each.get_extra_info("socket") for each in transports if each is not None]
 
     def counted(self, name: str, **labels: str) -> float | None:
         return self.app[METRICS].registry.get_sample_value(name, labels)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from app.api.settings import ServerSettings
+from app.gateway import connection
 from app.gateway.settings import Settings
 from tests.api.conftest import Keys
 from tests.api.endpoints import PREFIX
@@ -173,6 +174,30 @@ async def test_a_client_that_takes_no_answer_is_cut_off(
         await asyncio.wait((sending,))
         assert sending.exception() is None or isinstance(sending.exception(), OSError)
     assert [event for event in events if event["event"] == "answer_not_taken"]
+
+
+async def test_a_slow_client_gets_all_of_an_answer_after_which_the_connection_is_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_FLUSH_SECONDS", 0.1)
+    loop = asyncio.get_running_loop()
+    async with raw_server(settings) as running:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, ("127.0.0.1", running.port))
+            await running.until_connections(1)
+            # A small buffer, so that the kernel does not take the answer at once.
+            for served in running.connections():
+                served.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+            document = request(f"GET {PREFIX}/openapi.json HTTP/1.1", "Connection: close")
+            await loop.sock_sendall(sock, document)
+            received = bytearray()
+            while data := await loop.sock_recv(sock, 1024):
+                received += data
+                await asyncio.sleep(0.02)  # the client's pace
+    (answer,) = parse(bytes(received))
+    assert len(answer.body) == int(answer.headers["content-length"])
 
 
 async def test_many_half_open_connections_leave_room_for_others(impatient: RawServer) -> None:
