@@ -160,6 +160,12 @@ def test_the_id_of_a_run_that_does_not_begin_is_free(tmp_path: Path) -> None:
     with closing(JobUids(tmp_path / "a", range(FIRST, FIRST + 1))) as mine:
         first, second = (JobDir(tmp_path / name).run(1).path for name in "12")
         mine.take(first)
+        # It was about to be launched.
+        first.mkdir(parents=True)
+        with mine.pass_on(FIRST):
+            pass
+        mine.give_up(first)
+        assert mine.take(first) == FIRST
         mine.give_up(first)
         assert mine.take(second) == FIRST
 

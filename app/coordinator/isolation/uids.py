@@ -19,6 +19,8 @@ from app.coordinator.isolation.ending.user_processes import end_all_of, pids_of
 from app.coordinator.isolation.uid_locks import UidLock, hold
 from app.files.json_files import read_json, write_json
 
+#: In the place of a run's directory: no run has this name.
+_NO_RUN: Final = "none"
 #: Seconds for the kernel to end what was killed.
 _KILLED: Final = 1.0
 
@@ -71,11 +73,17 @@ class JobUids:
             self._let_go(uid)
 
     def give_up(self, run: Path) -> None:
-        """Let go of what was taken for a run that does not begin now."""
+        """Free what was taken for a run that did not begin. Its job's next run gets it first.
+
+        Raises OSError.
+        """
         with self._lock:
-            given = [uid for uid, taken in self._taken.items() if taken.run == run]
-        for uid in given:
-            self._let_go(uid)
+            for uid, (holder, _) in self._held().items():
+                if holder == run:
+                    if (taken := self._taken.pop(uid, None)) is not None:
+                        taken.lock.close()
+                    # That run may have a directory by now, and never leaves an end there.
+                    write_json(self._directory / str(uid), {"run": str(run.with_name(_NO_RUN))})
 
     def _let_go(self, uid: int) -> None:
         with self._lock:

@@ -5,7 +5,7 @@ import pwd
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,9 +80,11 @@ class SandboxSpecs:
             yield files
 
     def give_up(self, run: RunDir) -> None:
-        """Let go of what `of` has taken for a run that does not begin now."""
+        """Free what `of` has taken for a run that did not begin. On a full disk it stays taken
+        until the run is tried again."""
         if self._uids is not None:
-            self._uids.give_up(run.path)
+            with suppress(OSError):
+                self._uids.give_up(run.path)
 
     def variables(self, section: dict[str, Any]) -> dict[str, str]:
         """What the sandbox adds to each rank's environment."""
