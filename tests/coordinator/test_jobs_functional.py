@@ -1,24 +1,30 @@
 """Jobs from submission to end, with real processes, over a real socket."""
 
 import asyncio
+import errno
 import hmac
 import json
 import os
 import secrets
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import grpc
+import grpc.aio
 import psutil
 import pytest
 
+from app.coordinator.jobs.secrets import JobSecrets
+from app.coordinator.jobs.store import Store
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, JobStatus, ListJobsRequest
 from generated.mindcoordinator.v1.watch_pb2 import (
     GetJobMetricsRequest,
     ListJobLogsRequest,
     LogLevel,
 )
-from tests.coordinator.harness import SECRET, Client, running, status_of, submission
+from tests.coordinator.harness import SECRET, Client, config_for, running, status_of, submission
 
 
 def lives(mark: str) -> bool:
@@ -344,3 +350,23 @@ async def test_an_unfinished_line_is_told_and_a_traceback_can_be_folded(tmp_path
         assert block[-1].message == "ValueError: bad"
         assert {entry.fields["block"] for entry in block} == {str(block[0].offset)}
         assert {entry.level for entry in block} == {LogLevel.LOG_LEVEL_ERROR}
+
+
+@pytest.mark.parametrize("place", [(Store, "save_jobs"), (JobSecrets, "keep")])
+async def test_nothing_is_left_of_a_job_that_could_not_be_taken_up(
+    place: tuple[type, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> NoReturn:
+        if place[0] is Store:
+            raise sqlite3.OperationalError("database or disk is full")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with running(tmp_path) as (_, client):
+        with monkeypatch.context() as patch:
+            patch.setattr(*place, full)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await client.submit("pass", training_config={"environment": {"HF_TOKEN": "hf_x"}})
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        data_dir = config_for(tmp_path).data_dir
+        assert [entry for name in ("jobs", "secrets") for entry in data_dir.glob(f"{name}/*")] == []
+        assert status_of(await client.end(await client.submit("pass"))) == "COMPLETED"

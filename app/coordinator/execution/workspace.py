@@ -46,6 +46,11 @@ class Workspace:
         MetricsWriter(directory.metrics).close()
         jobdir_steps.mark_new(directory)
 
+    def discard(self, job_id: str) -> None:
+        """Remove the directory of a job that was not taken up. Raises OSError."""
+        with Directory.open(self._jobs, follow=True) as jobs:
+            remove_tree(jobs, job_id)
+
     def clear_temporary(self, job: JobRecord) -> None:
         """Remove what a run left in its TMPDIR."""
         directory = self.directory(job.job_id)

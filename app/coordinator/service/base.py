@@ -156,20 +156,30 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
             return transition, transition.newest()[job.job_id]
 
         try:
+            self._make_directory(job, secrets)
+            taken_up = self._apply(submit, also=also)
+        except Exception:
+            if job.job_id not in self._scheduler.jobs:
+                self._discard(job)
+            raise
+        self._parts.tenancy.accepted(job.tenant_id)
+        return taken_up
+
+    def _make_directory(self, job: JobRecord, secrets: Mapping[str, str]) -> None:
+        """Make what a new job has on the disk. Raises Overloaded."""
+        try:
             self._parts.workspace.create(job.job_id)
             # Before the job is there: it may begin at once. The next start removes what is kept
             # of a job that is not there.
             self._parts.secrets.keep(job.job_id, secrets)
         except OSError as error:
             raise Overloaded(f"the job's directory cannot be created: {error.strerror}") from None
-        try:
-            taken_up = self._apply(submit, also=also)
-        except Overloaded:
+
+    def _discard(self, job: JobRecord) -> None:
+        """Remove what a job has on the disk that was not taken up."""
+        for remove in (self._parts.secrets.forget, self._parts.workspace.discard):
             with suppress(OSError):
-                self._parts.secrets.forget(job.job_id)
-            raise
-        self._parts.tenancy.accepted(job.tenant_id)
-        return taken_up
+                remove(job.job_id)
 
     def _wait_of(self, job: JobRecord) -> int:
         """Seconds until a job is expected to start; 0 if it waits for nothing."""
