@@ -140,25 +140,31 @@ def test_a_follower_survives_a_killed_gateway_and_a_killed_coordinator(tmp_path:
 def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(stack: Stack, scripts: str) -> None:
     job_id = submit(stack, f"{scripts}/endless.py").stdout.split("\t")[0]
     ours, theirs = pty.openpty()
-    with open(ours, encoding="utf-8", errors="replace", newline="\n") as terminal:
-        process = subprocess.Popen(
-            (sys.executable, "-m", "scaimind", "jobs", "logs", "-f", job_id),
-            env=environment(stack),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-        )
-        os.close(theirs)
-        said = [terminal.readline()]
-        while "line 5" not in said[-1]:
-            said.append(terminal.readline())
-        process.send_signal(signal.SIGINT)
-        status = process.wait(PATIENCE)
-        # What Linux says of a terminal whose other end is closed.
-        with suppress(OSError):
+    process = subprocess.Popen(
+        (sys.executable, "-m", "scaimind", "jobs", "logs", "-f", job_id),
+        env=environment(stack),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said: list[str] = []
+    try:
+        # OSError is what Linux says of a terminal whose other end is closed.
+        with (
+            open(ours, encoding="utf-8", errors="replace", newline="\n") as terminal,
+            suppress(OSError),
+        ):
+            # Read to the end: a terminal that nobody reads stops who writes to it.
             while line := terminal.readline():
                 said.append(line)
+                if len(said) == 5:
+                    process.send_signal(signal.SIGINT)
+        status = process.wait(PATIENCE)
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
     assert status == 130, said[-5:]
     text = "".join(said)
     assert f"{job_id} goes on" in text
