@@ -155,7 +155,7 @@ class Follower(Generic[C]):
             )
             async with aclosing(batches):
                 started = False
-                while (batch := await self._next(batches)) is not None:
+                while (batch := await self._next(batches, started)) is not None:
                     if started == (batch.start is not None):
                         raise ApiError(COORDINATOR_ERROR)
                     started = True
@@ -169,21 +169,30 @@ class Follower(Generic[C]):
             self._drop_renewal()
         raise ApiError(COORDINATOR_UNAVAILABLE)
 
-    async def _next(self, batches: AsyncIterator[Batch]) -> Batch | None:
+    async def _next(self, batches: AsyncIterator[Batch], started: bool) -> Batch | None:
         """Return the next batch; None at the end of the stream.
 
         A quiet job may be silent for any time, but not before its stream has
         delivered what there is: raises `ApiError` COORDINATOR_TIMEOUT.
         """
-        limit = None if self._caught_up else self._settings.message_timeout
         try:
-            async with asyncio.timeout(limit) as self._waiting:
+            async with asyncio.timeout(self._patience(started)) as self._waiting:
                 return await anext(batches, None)
         except TimeoutError:
             await self._pass_a_hole_at_the_head()
             raise ApiError(COORDINATOR_TIMEOUT) from None
         finally:
             self._waiting = None
+
+    def _patience(self, started: bool) -> float | None:
+        """Return how long to wait for a stream's next message, in seconds; None for ever."""
+        if self._caught_up:
+            return None
+        patience = self._settings.message_timeout
+        if started and not self._ever_caught_up:
+            # Watchers wait to join: a hole at the head has to be passed while they do.
+            return min(patience, self._settings.open_timeout / 2)
+        return patience
 
     def _note_progress(self) -> None:
         core = self._core

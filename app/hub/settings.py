@@ -37,8 +37,9 @@ class HubSettings(Section):
     message_timeout: float = setting(
         10.0,
         "Maximum time to wait for the first message of an upstream stream, and for each further "
-        "one until the stream has delivered the entries that existed when it began. After that "
-        "the stream is reopened.",
+        "one until the stream has delivered the entries that existed when it began (of a job's "
+        "first stream: half of SCAIMIND_HUB_OPEN_TIMEOUT at most). After that the stream is "
+        "reopened.",
         at_least=0.1,
     )
     linger: float = setting(

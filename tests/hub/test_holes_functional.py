@@ -89,10 +89,11 @@ async def test_a_hole_at_the_head_is_told_when_the_stream_does_not_bring_what_it
         assert await watching.logs(1) == ["line 6"]
 
 
+@pytest.mark.parametrize("timeouts", [{"message_timeout": 1}, {"open_timeout": 4}])
 async def test_a_job_whose_head_is_lost_can_be_watched(
-    make_gateway: GatewayMaker, coordinator: LogCoordinator
+    make_gateway: GatewayMaker, coordinator: LogCoordinator, timeouts: dict[str, float]
 ) -> None:
-    gateway = await make_gateway(message_timeout=1)
+    gateway = await make_gateway(**timeouts)
     coordinator.jobs[JOB].lost = {4, 5}
     await log_errors(coordinator, 1, 6)
     async with gateway.watch() as watching:
