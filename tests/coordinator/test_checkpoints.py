@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -96,6 +97,18 @@ def test_when_all_are_given_another_owner_their_order_stays(looks: Looks) -> Non
     for name in reversed(names):
         (looks.path / name).chmod(0o700)
     assert looks.look() == names
+
+
+def test_what_was_stored_without_an_owner_keeps_its_place(looks: Looks) -> None:
+    for name in ("step-2", "step-1"):
+        looks.write(name)
+        looks.look()
+    looks.seen = tuple(
+        replace(each, identity=each.identity.rpartition(":")[0]) for each in looks.seen
+    )
+    assert looks.look() == ["step-2", "step-1"]
+    looks.write("step-2", "anew")
+    assert looks.look() == ["step-1", "step-2"]
 
 
 def test_those_that_are_new_at_once_are_ordered_by_time_and_step(looks: Looks) -> None:

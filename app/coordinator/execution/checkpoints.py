@@ -88,8 +88,11 @@ class _Found:
 
 
 def _parts(identity: str) -> tuple[str, str, str]:
-    """The parts of an identity: its content, when anything about it changed, and its owner."""
-    inode, written, changed, owner = identity.split(":")
+    """The parts of an identity: its content, when anything about it changed, and its owner.
+
+    Of an identity that was stored without an owner that part is empty.
+    """
+    inode, written, changed, owner = (*identity.split(":", 3), "", "", "")[:4]
     return f"{inode}:{written}", changed, owner
 
 
