@@ -241,6 +241,8 @@ _CHECKS: Final = {
 
 def is_random(word: str) -> bool:
     """Whether a word has capitals, small letters and digits in no order."""
+    if word.islower():
+        return False
     kinds = ["d" if each.isdigit() else "U" if each.isupper() else "l" for each in word]
     if len({*kinds}) < 3:
         return False

@@ -32,6 +32,8 @@ _PROSE: Final = re.compile(
 )
 #: Characters of a value that are looked at. What is longer is no word of a sentence.
 _ENOUGH: Final = 512
+#: Characters of a value that are judged by their order: nearly each name of a text may have one.
+_JUDGED: Final = 128
 #: Characters of a name's end that are looked at.
 _LONGEST_NAME: Final = 128
 
@@ -250,7 +252,9 @@ def _is_value(name: str, value: str, *, within: bool, prose: bool) -> bool:
     if not weak:
         return True
     if segments[0] in ("KEY", "KEYS"):
-        return is_random(bare) or (len(bare) >= 16 and bare.isalnum() and _looks_secret(bare))
+        return is_random(bare[:_JUDGED]) or (
+            len(bare) >= 16 and bare.isalnum() and _looks_secret(bare)
+        )
     return not bare.isdigit() and len(bare) >= 4 and bare.lower() not in _SAYS
 
 
@@ -258,7 +262,7 @@ def _looks_secret(value: str) -> bool:
     """Whether a word may be a credential, and is none of a sentence."""
     if len(value) < 6 or "/" in value[:1] or "://" in value:
         return False
-    value = value[:128]
+    value = value[:_JUDGED]
     digits = sum(each.isdigit() for each in value)
     letters = sum(each.isalpha() for each in value)
     if is_random(value):

@@ -145,6 +145,12 @@ def test_a_key_of_any_kind_is_seen_by_its_disorder(size: int) -> None:
     assert sum(masked(f"refused {key}") == "refused ***" for key in keys) >= 180
 
 
+def test_a_long_value_is_judged_by_its_beginning() -> None:
+    letters = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+    beginning = "".join(random.Random(3).choices(letters, k=128))
+    assert masked(f"key={beginning}/{'a' * 300}") == f"key={MASK}"
+
+
 def test_known_secrets_are_masked_whatever_they_look_like() -> None:
     masker = Masker(("plain words!", "plain words! and more", "short"))
     assert masker("plain words! and more, plain words!, short") == "***, ***, short"
@@ -167,6 +173,7 @@ ADVERSARIAL = [
     *(
         "token=",
         "key=",
+        'kEy1":',
         "password='",
         'password="\\"',
         "password ",
