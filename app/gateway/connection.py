@@ -3,8 +3,8 @@
 aiohttp would answer what it cannot parse with a part of the request, and log
 it with a traceback: headers, and so tokens, included. It has no limit for a
 request's head. Its internals are used where it has no hook
-(aio-libs/aiohttp#3287): `_messages`, `_waiter`, `_ErrInfo` and the texts and
-arguments of its errors.
+(aio-libs/aiohttp#3287): `_messages`, `_waiter`, `_keepalive_handle`, `_ErrInfo`
+and the texts and arguments of its errors.
 """
 
 import asyncio
@@ -113,6 +113,7 @@ class Connection(RequestHandler):
             self._stop_clock()
             return
         self._head_bytes += len(data)
+        self._stop_idle_clock()
         limits = self._settings
         if self._head_bytes > limits.max_line_bytes + limits.max_headers * limits.max_header_bytes:
             self._refuse_head(HeadTooLong())
@@ -143,6 +144,12 @@ class Connection(RequestHandler):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_idle_clock(self) -> None:
+        # aiohttp starts another one behind each request.
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+            self._keepalive_handle = None
 
     def _head_is_late(self) -> None:
         self._head_timer = None

@@ -104,6 +104,22 @@ async def test_a_head_in_pieces_is_taken_if_it_comes_in_time(settings: Settings)
             assert (await client.answer()).status == 200
 
 
+async def test_a_head_that_has_begun_is_not_cut_off_by_the_limit_of_idle_connections(
+    settings: Settings,
+) -> None:
+    server = ServerSettings(head_timeout=LONG, idle_timeout=1.0)
+    async with (
+        raw_server(replace(settings, server=server)) as running,
+        running.client() as client,
+    ):
+        for _ in range(2):
+            await client.send(HEALTH[:10])
+            await asyncio.sleep(1.5)  # the client's pace
+            await client.send(HEALTH[10:])
+            assert (await client.answer()).status == 200
+        assert await client.rest() == b""
+
+
 async def test_an_idle_connection_is_closed_without_a_word(impatient: RawServer) -> None:
     async with impatient.client() as client:
         await client.send(HEALTH)
