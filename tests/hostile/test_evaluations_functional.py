@@ -59,9 +59,9 @@ async def evaluated(client: Client, model: str, *benchmarks: Benchmark) -> Evalu
 
 #: What a model does, and what is told of it.
 LEAVES = {
-    "sys.exit(0)": "the model's process exited with status 0 when it was to score",
-    "os._exit(0)": "the model's process exited with status 0 when it was to score",
-    "exit(0)": "the model's process exited with status 0 when it was to score",
+    "sys.exit(0)": "the model's process exited with status 0 when it was asked to score",
+    "os._exit(0)": "the model's process exited with status 0 when it was asked to score",
+    "exit(0)": "the model's process exited with status 0 when it was asked to score",
     "os.kill(os.getpid(), 9)": "the model's process was ended by signal 9 (Killed)",
     "os.kill(os.getpid(), 11)": "the model's process was ended by signal 11",
     "os.closerange(3, 100); os._exit(0)": "the model's process exited with status 0",

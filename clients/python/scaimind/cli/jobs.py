@@ -26,6 +26,10 @@ def jobs() -> None:
     """
 
 
+class TooLate(BaseException):
+    """The time of a wait is over. No TimeoutError, which a connection takes for its own."""
+
+
 @jobs.command("list")
 @click.option(
     "--status",
@@ -202,7 +206,7 @@ def wait(profile: str | None, job_ids: tuple[str, ...], timeout: str | None) -> 
     limit = seconds(timeout) if timeout else None
 
     def too_late(_number: int, _frame: object) -> None:
-        raise TimeoutError
+        raise TooLate
 
     with client(profile) as made:
         wanted = [resolve(made, each) for each in job_ids]
@@ -212,7 +216,7 @@ def wait(profile: str | None, job_ids: tuple[str, ...], timeout: str | None) -> 
             signal.setitimer(signal.ITIMER_REAL, max(limit, 0.001))
         try:
             statuses = made.jobs.wait(*wanted)
-        except TimeoutError:
+        except TooLate:
             say(f"Not all jobs have ended after {timeout}.")
             sys.exit(TIMED_OUT)
         finally:
