@@ -144,12 +144,21 @@ def test_what_the_issuer_keeps_is_for_its_owner_alone(stack: Stack) -> None:
 def test_a_revoked_key_gets_no_token(stack: Stack) -> None:
     made = run(
         stack.data_dir,
-        *("keys", "create", "--tenant", "local", "--user", "revoked-eve", "--role", "tenant_viewer"),
+        *(
+            "keys",
+            "create",
+            "--tenant",
+            "local",
+            "--user",
+            "mallory",
+            "--role",
+            "tenant_viewer",
+        ),
     )
     key = made.stdout.strip()
-    assert claims(token(stack, SCAIMIND_API_KEY=key))["sub"] == "revoked-eve"
+    assert claims(token(stack, SCAIMIND_API_KEY=key))["sub"] == "mallory"
     listed = run(stack.data_dir, "keys", "list").stdout.splitlines()
-    (key_id,) = (line.split("\t")[0] for line in listed if "\trevoked-eve\t" in line)
+    (key_id,) = (line.split("\t")[0] for line in listed if "\tmallory\t" in line)
     assert run(stack.data_dir, "keys", "revoke", key_id).returncode == 0
     refused = run(stack.data_dir, "token", SCAIMIND_API_KEY=key)
     assert refused.returncode == 1
