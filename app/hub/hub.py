@@ -297,4 +297,7 @@ class Hub:
             await asyncio.sleep(self.SWEEP)
             now, wall = self._loop.time(), time.time()
             for feed in (*self._feeds.values(), *self._outdated):
-                feed.sweep(now, wall)
+                try:
+                    feed.sweep(now, wall)
+                except Exception:  # the other jobs' streams keep their keepalives and limits
+                    log.exception("hub_sweep_failed", job_id=feed.key.job_id)

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from app.coordinator.engines.local import launcher
 from app.coordinator.engines.local.launcher import RunnerHandle
+from app.coordinator.engines.local.local_run import LocalRun
 from app.coordinator.execution.controller import Controller
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.job_work import JobWork
@@ -310,6 +311,24 @@ async def test_a_value_that_cannot_be_stored_fails_that_value(
         assert status_of(job) == "COMPLETED", job
         assert job.progress.step == 0
         assert [checkpoint.step for checkpoint in job.checkpoints] == [3]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_run_that_could_not_be_asked_to_stop_is_stopped_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    async with running(tmp_path) as (_, client):
+        # The first try is the request's, the second one that of the job's own task.
+        fault = Fault(ValueError("odd"))
+        put_into(monkeypatch, (LocalRun, "stop"), fault)
+        job_id = await client.submit(WAITS)
+        await client.until_line(job_id, "ready")
+        fault.armed = times
+        await client.call("CancelJob", CancelJobRequest(job_id=job_id))
+        job = await end_as_seen(client, job_id)
+        assert fault.raised == times
+        assert status_of(job) == "CANCELLED", job
+        await is_well(client, tmp_path)
 
 
 @pytest.mark.parametrize("place", [PREPARE, SPEC, LAUNCH, FIND, EXPORT])

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from app.hub import CloseReason
+from app.hub.feed import Feed
 from generated.mindcoordinator.v1 import jobs_pb2, watch_pb2
 from tests.hub.conftest import Gateway, GatewayMaker
 from tests.hub.log_coordinator import JOB, LogCoordinator
@@ -354,6 +356,28 @@ async def test_a_coordinator_that_comes_back_is_gone_on_with(
         await coordinator.log("error", level=watch_pb2.LOG_LEVEL_ERROR)
         assert await quiet.logs(1) == ["error"]
     assert gateway.seen.most_upstreams == 1
+
+
+async def test_a_fault_in_one_job_s_sweep_ends_no_other_job_s(
+    gateway: Gateway, coordinator: LogCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = Feed.sweep
+
+    def faulty(feed: Feed, now: float, wall: float) -> None:
+        if feed.key.job_id == JOB:
+            raise ValueError("odd")
+        sweep(feed, now, wall)
+
+    monkeypatch.setattr(Feed, "sweep", faulty)
+    await coordinator.log("one", job=JOB)
+    await coordinator.log("two", job="job-2")
+    with capture_logs() as lines:
+        async with gateway.watch() as watching, gateway.watch(job="job-2") as other:
+            assert await watching.logs(1) == ["one"]
+            assert await other.logs(1) == ["two"]
+            while b": keepalive\n" not in other._parser.unfinished:
+                await other.read(1000)
+    assert {line["event"] for line in lines} >= {"hub_sweep_failed"}
 
 
 async def test_a_stream_that_is_aborted_is_gone_on_with(

@@ -34,6 +34,7 @@ class JobTask:
     handle: RunHandle | None = None
     #: The run is to stop; if true, at once.
     stop_at_once: bool | None = None
+    _told: bool | None = None
     #: Looks at the run, from its first try on.
     observer: Observer | None = None
     #: Something new was reported or asked for.
@@ -42,15 +43,21 @@ class JobTask:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self, *, at_once: bool) -> None:
-        """Ask the run to stop, now or as soon as it is there."""
+        """Ask the run to stop, now or as soon as it is there. Never raises."""
         self.stop_at_once = at_once
-        self.pass_on()
         self._wake()
+        try:
+            self.pass_on()
+        except Exception as error:  # the task tries again, and what that raises is classified
+            log.error("run_not_asked_to_stop", task=self.task.get_name(), exc_info=error)
 
     def pass_on(self) -> None:
-        """Ask the run to stop, if that was asked for."""
-        if self.handle is not None and self.stop_at_once is not None:
-            self.handle.stop(at_once=self.stop_at_once)
+        """Ask the run to stop, if that was asked for and the run was not told yet."""
+        at_once = self.stop_at_once
+        if self.handle is None or at_once is None or at_once == self._told:
+            return
+        self.handle.stop(at_once=at_once)
+        self._told = at_once
 
     def abandon(self) -> None:
         """Cancel what can be cancelled."""

@@ -148,11 +148,11 @@ class JobWork:
         """Wait until the run has ended, and take note of what it reports meanwhile."""
         if (handle := task.handle) is None:
             return RunEnd(exit_code=None, stopped=True)
-        task.pass_on()
         observer = task.observer = task.observer or self._observer(job)
         ended = asyncio.create_task(handle.wait(), name=f"run of {job.job_id}")
         try:
             while not ended.done():
+                task.pass_on()
                 await self._news(task, ended)
                 if not ended.done():
                     await observer.look()
