@@ -6,6 +6,7 @@ from app.coordinator.service.data import DataCalls
 from app.coordinator.service.evaluations import EvaluationCalls
 from app.coordinator.service.jobs import JobCalls
 from app.coordinator.service.monitoring import MonitoringCalls
+from app.coordinator.service.unimplemented import UnimplementedCalls
 
 __all__ = ["Parts", "Service"]
 
@@ -16,5 +17,6 @@ class Service(
     ClusterCalls,
     EvaluationCalls,
     DataCalls,
+    UnimplementedCalls,
 ):
     """One method per call of the contract."""

@@ -217,6 +217,7 @@ class ClusterStatus(_message.Message):
     ACTIVE_JOBS_FIELD_NUMBER: _builtins.int
     QUEUED_JOBS_FIELD_NUMBER: _builtins.int
     CLUSTER_UTILIZATION_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     total_nodes: _builtins.int
     online_nodes: _builtins.int
     draining_nodes: _builtins.int
@@ -231,6 +232,13 @@ class ClusterStatus(_message.Message):
     queued_jobs: _builtins.int
     cluster_utilization: _builtins.float
     """Allocated share of the GPUs, or of the CPUs in a cluster without GPUs, 0.0 to 1.0."""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What this coordinator can do beyond the first version of this contract:
+        `delete_job`, `job_filters`, `log_filters`, `log_marks`, `log_search`,
+        `metrics_buckets`, `update_job`, `validate_only`, `watch_jobs`.
+        """
+
     def __init__(
         self,
         *,
@@ -244,10 +252,11 @@ class ClusterStatus(_message.Message):
         active_jobs: _builtins.int = ...,
         queued_jobs: _builtins.int = ...,
         cluster_utilization: _builtins.float = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "allocated_gpus", b"allocated_gpus", "available_gpus", b"available_gpus", "cluster_utilization", b"cluster_utilization", "draining_nodes", b"draining_nodes", "offline_nodes", b"offline_nodes", "online_nodes", b"online_nodes", "queued_jobs", b"queued_jobs", "total_gpus", b"total_gpus", "total_nodes", b"total_nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "allocated_gpus", b"allocated_gpus", "available_gpus", b"available_gpus", "cluster_utilization", b"cluster_utilization", "draining_nodes", b"draining_nodes", "features", b"features", "offline_nodes", b"offline_nodes", "online_nodes", b"online_nodes", "queued_jobs", b"queued_jobs", "total_gpus", b"total_gpus", "total_nodes", b"total_nodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

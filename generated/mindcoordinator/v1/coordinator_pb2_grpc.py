@@ -7,7 +7,9 @@ from generated.mindcoordinator.v1 import cluster_pb2 as mindcoordinator_dot_v1_d
 from generated.mindcoordinator.v1 import data_pb2 as mindcoordinator_dot_v1_dot_data__pb2
 from generated.mindcoordinator.v1 import evaluations_pb2 as mindcoordinator_dot_v1_dot_evaluations__pb2
 from generated.mindcoordinator.v1 import jobs_pb2 as mindcoordinator_dot_v1_dot_jobs__pb2
+from generated.mindcoordinator.v1 import logs_pb2 as mindcoordinator_dot_v1_dot_logs__pb2
 from generated.mindcoordinator.v1 import queue_pb2 as mindcoordinator_dot_v1_dot_queue__pb2
+from generated.mindcoordinator.v1 import watch_jobs_pb2 as mindcoordinator_dot_v1_dot_watch__jobs__pb2
 from generated.mindcoordinator.v1 import watch_pb2 as mindcoordinator_dot_v1_dot_watch__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -88,6 +90,16 @@ class MindCoordinatorStub:
                 request_serializer=mindcoordinator_dot_v1_dot_jobs__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=mindcoordinator_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.UpdateJob = channel.unary_unary(
+                '/mindcoordinator.v1.MindCoordinator/UpdateJob',
+                request_serializer=mindcoordinator_dot_v1_dot_jobs__pb2.UpdateJobRequest.SerializeToString,
+                response_deserializer=mindcoordinator_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/mindcoordinator.v1.MindCoordinator/DeleteJob',
+                request_serializer=mindcoordinator_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=mindcoordinator_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
         self.ListCheckpoints = channel.unary_unary(
                 '/mindcoordinator.v1.MindCoordinator/ListCheckpoints',
                 request_serializer=mindcoordinator_dot_v1_dot_jobs__pb2.ListCheckpointsRequest.SerializeToString,
@@ -103,10 +115,25 @@ class MindCoordinatorStub:
                 request_serializer=mindcoordinator_dot_v1_dot_watch__pb2.ListJobLogsRequest.SerializeToString,
                 response_deserializer=mindcoordinator_dot_v1_dot_watch__pb2.ListJobLogsResponse.FromString,
                 _registered_method=True)
+        self.GetLogMarks = channel.unary_unary(
+                '/mindcoordinator.v1.MindCoordinator/GetLogMarks',
+                request_serializer=mindcoordinator_dot_v1_dot_logs__pb2.GetLogMarksRequest.SerializeToString,
+                response_deserializer=mindcoordinator_dot_v1_dot_logs__pb2.LogMarks.FromString,
+                _registered_method=True)
+        self.SearchJobLogs = channel.unary_stream(
+                '/mindcoordinator.v1.MindCoordinator/SearchJobLogs',
+                request_serializer=mindcoordinator_dot_v1_dot_logs__pb2.SearchJobLogsRequest.SerializeToString,
+                response_deserializer=mindcoordinator_dot_v1_dot_logs__pb2.SearchJobLogsResponse.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/mindcoordinator.v1.MindCoordinator/WatchJob',
                 request_serializer=mindcoordinator_dot_v1_dot_watch__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=mindcoordinator_dot_v1_dot_watch__pb2.WatchJobResponse.FromString,
+                _registered_method=True)
+        self.WatchJobs = channel.unary_stream(
+                '/mindcoordinator.v1.MindCoordinator/WatchJobs',
+                request_serializer=mindcoordinator_dot_v1_dot_watch__jobs__pb2.WatchJobsRequest.SerializeToString,
+                response_deserializer=mindcoordinator_dot_v1_dot_watch__jobs__pb2.WatchJobsResponse.FromString,
                 _registered_method=True)
         self.GetClusterStatus = channel.unary_unary(
                 '/mindcoordinator.v1.MindCoordinator/GetClusterStatus',
@@ -227,6 +254,21 @@ class MindCoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateJob(self, request, context):
+        """Changes a job's name or labels (AIP-134).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Deletes a job that has ended, and what is kept of it (AIP-135).
+        FAILED_PRECONDITION if it has not ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCheckpoints(self, request, context):
         """A job's checkpoints, newest first (AIP-132).
         """
@@ -248,9 +290,31 @@ class MindCoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLogMarks(self, request, context):
+        """Where a log has which levels, where its runs begin and what it lacks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchJobLogs(self, request, context):
+        """Searches a job's log from its newest entry to its oldest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchJob(self, request, context):
         """Everything new about a job, in batches, until the job has ended and its
         log is drained. Resumable at any offset.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchJobs(self, request, context):
+        """The states of the tenant's jobs, then every change, without end. Resumable
+        at any version of at least an hour and 100,000 changes ago.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -365,6 +429,16 @@ def add_MindCoordinatorServicer_to_server(servicer, server):
                     request_deserializer=mindcoordinator_dot_v1_dot_jobs__pb2.RetryJobRequest.FromString,
                     response_serializer=mindcoordinator_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
+            'UpdateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateJob,
+                    request_deserializer=mindcoordinator_dot_v1_dot_jobs__pb2.UpdateJobRequest.FromString,
+                    response_serializer=mindcoordinator_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=mindcoordinator_dot_v1_dot_jobs__pb2.DeleteJobRequest.FromString,
+                    response_serializer=mindcoordinator_dot_v1_dot_jobs__pb2.DeleteJobResponse.SerializeToString,
+            ),
             'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCheckpoints,
                     request_deserializer=mindcoordinator_dot_v1_dot_jobs__pb2.ListCheckpointsRequest.FromString,
@@ -380,10 +454,25 @@ def add_MindCoordinatorServicer_to_server(servicer, server):
                     request_deserializer=mindcoordinator_dot_v1_dot_watch__pb2.ListJobLogsRequest.FromString,
                     response_serializer=mindcoordinator_dot_v1_dot_watch__pb2.ListJobLogsResponse.SerializeToString,
             ),
+            'GetLogMarks': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogMarks,
+                    request_deserializer=mindcoordinator_dot_v1_dot_logs__pb2.GetLogMarksRequest.FromString,
+                    response_serializer=mindcoordinator_dot_v1_dot_logs__pb2.LogMarks.SerializeToString,
+            ),
+            'SearchJobLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.SearchJobLogs,
+                    request_deserializer=mindcoordinator_dot_v1_dot_logs__pb2.SearchJobLogsRequest.FromString,
+                    response_serializer=mindcoordinator_dot_v1_dot_logs__pb2.SearchJobLogsResponse.SerializeToString,
+            ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
                     request_deserializer=mindcoordinator_dot_v1_dot_watch__pb2.WatchJobRequest.FromString,
                     response_serializer=mindcoordinator_dot_v1_dot_watch__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'WatchJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJobs,
+                    request_deserializer=mindcoordinator_dot_v1_dot_watch__jobs__pb2.WatchJobsRequest.FromString,
+                    response_serializer=mindcoordinator_dot_v1_dot_watch__jobs__pb2.WatchJobsResponse.SerializeToString,
             ),
             'GetClusterStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetClusterStatus,
@@ -650,6 +739,60 @@ class MindCoordinator:
             _registered_method=True)
 
     @staticmethod
+    def UpdateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mindcoordinator.v1.MindCoordinator/UpdateJob',
+            mindcoordinator_dot_v1_dot_jobs__pb2.UpdateJobRequest.SerializeToString,
+            mindcoordinator_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mindcoordinator.v1.MindCoordinator/DeleteJob',
+            mindcoordinator_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
+            mindcoordinator_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListCheckpoints(request,
             target,
             options=(),
@@ -731,6 +874,60 @@ class MindCoordinator:
             _registered_method=True)
 
     @staticmethod
+    def GetLogMarks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mindcoordinator.v1.MindCoordinator/GetLogMarks',
+            mindcoordinator_dot_v1_dot_logs__pb2.GetLogMarksRequest.SerializeToString,
+            mindcoordinator_dot_v1_dot_logs__pb2.LogMarks.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchJobLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mindcoordinator.v1.MindCoordinator/SearchJobLogs',
+            mindcoordinator_dot_v1_dot_logs__pb2.SearchJobLogsRequest.SerializeToString,
+            mindcoordinator_dot_v1_dot_logs__pb2.SearchJobLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def WatchJob(request,
             target,
             options=(),
@@ -747,6 +944,33 @@ class MindCoordinator:
             '/mindcoordinator.v1.MindCoordinator/WatchJob',
             mindcoordinator_dot_v1_dot_watch__pb2.WatchJobRequest.SerializeToString,
             mindcoordinator_dot_v1_dot_watch__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mindcoordinator.v1.MindCoordinator/WatchJobs',
+            mindcoordinator_dot_v1_dot_watch__jobs__pb2.WatchJobsRequest.SerializeToString,
+            mindcoordinator_dot_v1_dot_watch__jobs__pb2.WatchJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

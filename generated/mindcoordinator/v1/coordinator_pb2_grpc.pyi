@@ -9,7 +9,9 @@ from generated.mindcoordinator.v1 import cluster_pb2 as _cluster_pb2
 from generated.mindcoordinator.v1 import data_pb2 as _data_pb2
 from generated.mindcoordinator.v1 import evaluations_pb2 as _evaluations_pb2
 from generated.mindcoordinator.v1 import jobs_pb2 as _jobs_pb2
+from generated.mindcoordinator.v1 import logs_pb2 as _logs_pb2
 from generated.mindcoordinator.v1 import queue_pb2 as _queue_pb2
+from generated.mindcoordinator.v1 import watch_jobs_pb2 as _watch_jobs_pb2
 from generated.mindcoordinator.v1 import watch_pb2 as _watch_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -68,15 +70,29 @@ class MindCoordinatorStub:
     """Puts a paused job back to work."""
     RetryJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryJobRequest, _jobs_pb2.Job]
     """Makes a child job of a failed or preempted one, and returns the child."""
+    UpdateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.Job]
+    """Changes a job's name or labels (AIP-134)."""
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]
+    """Deletes a job that has ended, and what is kept of it (AIP-135).
+    FAILED_PRECONDITION if it has not ended.
+    """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListCheckpointsRequest, _jobs_pb2.ListCheckpointsResponse]
     """A job's checkpoints, newest first (AIP-132)."""
     GetJobMetrics: _grpc.UnaryUnaryMultiCallable[_watch_pb2.GetJobMetricsRequest, _watch_pb2.GetJobMetricsResponse]
     """The metric snapshots of a job so far, downsampled to `max_points`."""
     ListJobLogs: _grpc.UnaryUnaryMultiCallable[_watch_pb2.ListJobLogsRequest, _watch_pb2.ListJobLogsResponse]
     """A page of a job's log, forward from an offset or from a tail."""
+    GetLogMarks: _grpc.UnaryUnaryMultiCallable[_logs_pb2.GetLogMarksRequest, _logs_pb2.LogMarks]
+    """Where a log has which levels, where its runs begin and what it lacks."""
+    SearchJobLogs: _grpc.UnaryStreamMultiCallable[_logs_pb2.SearchJobLogsRequest, _logs_pb2.SearchJobLogsResponse]
+    """Searches a job's log from its newest entry to its oldest."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_watch_pb2.WatchJobRequest, _watch_pb2.WatchJobResponse]
     """Everything new about a job, in batches, until the job has ended and its
     log is drained. Resumable at any offset.
+    """
+    WatchJobs: _grpc.UnaryStreamMultiCallable[_watch_jobs_pb2.WatchJobsRequest, _watch_jobs_pb2.WatchJobsResponse]
+    """The states of the tenant's jobs, then every change, without end. Resumable
+    at any version of at least an hour and 100,000 changes ago.
     """
     GetClusterStatus: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetClusterStatusRequest, _cluster_pb2.ClusterStatus]
     """Cluster-wide totals."""
@@ -136,15 +152,29 @@ class MindCoordinatorAsyncStub(MindCoordinatorStub):
     """Puts a paused job back to work."""
     RetryJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Makes a child job of a failed or preempted one, and returns the child."""
+    UpdateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Changes a job's name or labels (AIP-134)."""
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
+    """Deletes a job that has ended, and what is kept of it (AIP-135).
+    FAILED_PRECONDITION if it has not ended.
+    """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListCheckpointsRequest, _jobs_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """A job's checkpoints, newest first (AIP-132)."""
     GetJobMetrics: _aio.UnaryUnaryMultiCallable[_watch_pb2.GetJobMetricsRequest, _watch_pb2.GetJobMetricsResponse]  # type: ignore[assignment]
     """The metric snapshots of a job so far, downsampled to `max_points`."""
     ListJobLogs: _aio.UnaryUnaryMultiCallable[_watch_pb2.ListJobLogsRequest, _watch_pb2.ListJobLogsResponse]  # type: ignore[assignment]
     """A page of a job's log, forward from an offset or from a tail."""
+    GetLogMarks: _aio.UnaryUnaryMultiCallable[_logs_pb2.GetLogMarksRequest, _logs_pb2.LogMarks]  # type: ignore[assignment]
+    """Where a log has which levels, where its runs begin and what it lacks."""
+    SearchJobLogs: _aio.UnaryStreamMultiCallable[_logs_pb2.SearchJobLogsRequest, _logs_pb2.SearchJobLogsResponse]  # type: ignore[assignment]
+    """Searches a job's log from its newest entry to its oldest."""
     WatchJob: _aio.UnaryStreamMultiCallable[_watch_pb2.WatchJobRequest, _watch_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Everything new about a job, in batches, until the job has ended and its
     log is drained. Resumable at any offset.
+    """
+    WatchJobs: _aio.UnaryStreamMultiCallable[_watch_jobs_pb2.WatchJobsRequest, _watch_jobs_pb2.WatchJobsResponse]  # type: ignore[assignment]
+    """The states of the tenant's jobs, then every change, without end. Resumable
+    at any version of at least an hour and 100,000 changes ago.
     """
     GetClusterStatus: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetClusterStatusRequest, _cluster_pb2.ClusterStatus]  # type: ignore[assignment]
     """Cluster-wide totals."""
@@ -245,6 +275,24 @@ class MindCoordinatorServicer(metaclass=_abc_1.ABCMeta):
         """Makes a child job of a failed or preempted one, and returns the child."""
 
     @_abc_1.abstractmethod
+    def UpdateJob(
+        self,
+        request: _jobs_pb2.UpdateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Changes a job's name or labels (AIP-134)."""
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _jobs_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.DeleteJobResponse, _abc.Awaitable[_jobs_pb2.DeleteJobResponse]]:
+        """Deletes a job that has ended, and what is kept of it (AIP-135).
+        FAILED_PRECONDITION if it has not ended.
+        """
+
+    @_abc_1.abstractmethod
     def ListCheckpoints(
         self,
         request: _jobs_pb2.ListCheckpointsRequest,
@@ -269,6 +317,22 @@ class MindCoordinatorServicer(metaclass=_abc_1.ABCMeta):
         """A page of a job's log, forward from an offset or from a tail."""
 
     @_abc_1.abstractmethod
+    def GetLogMarks(
+        self,
+        request: _logs_pb2.GetLogMarksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_logs_pb2.LogMarks, _abc.Awaitable[_logs_pb2.LogMarks]]:
+        """Where a log has which levels, where its runs begin and what it lacks."""
+
+    @_abc_1.abstractmethod
+    def SearchJobLogs(
+        self,
+        request: _logs_pb2.SearchJobLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_logs_pb2.SearchJobLogsResponse], _abc.AsyncIterator[_logs_pb2.SearchJobLogsResponse]]:
+        """Searches a job's log from its newest entry to its oldest."""
+
+    @_abc_1.abstractmethod
     def WatchJob(
         self,
         request: _watch_pb2.WatchJobRequest,
@@ -276,6 +340,16 @@ class MindCoordinatorServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_watch_pb2.WatchJobResponse], _abc.AsyncIterator[_watch_pb2.WatchJobResponse]]:
         """Everything new about a job, in batches, until the job has ended and its
         log is drained. Resumable at any offset.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchJobs(
+        self,
+        request: _watch_jobs_pb2.WatchJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_watch_jobs_pb2.WatchJobsResponse], _abc.AsyncIterator[_watch_jobs_pb2.WatchJobsResponse]]:
+        """The states of the tenant's jobs, then every change, without end. Resumable
+        at any version of at least an hour and 100,000 changes ago.
         """
 
     @_abc_1.abstractmethod

@@ -25,16 +25,20 @@ class ValidateDataRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_SOURCES_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    preview: _builtins.int
+    """How many records of each source to show, 0 to 5."""
     @_builtins.property
     def data_sources(self) -> _containers.RepeatedCompositeFieldContainer[_jobs_pb2.DataSource]: ...
     def __init__(
         self,
         *,
         data_sources: _abc.Iterable[_jobs_pb2.DataSource] | None = ...,
+        preview: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_sources", b"data_sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_sources", b"data_sources", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -50,6 +54,7 @@ class DataValidation(_message.Message):
     RECORD_COUNT_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     accessible: _builtins.bool
     """Found, readable and within the tenant's reach."""
@@ -59,6 +64,10 @@ class DataValidation(_message.Message):
     """As given or as told from the name."""
     error_message: _builtins.str
     """What is wrong, and where; empty when nothing is."""
+    @_builtins.property
+    def preview(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first records as JSON, each cut at 4 KiB; as many as were asked for."""
+
     def __init__(
         self,
         *,
@@ -68,10 +77,11 @@ class DataValidation(_message.Message):
         record_count: _builtins.int = ...,
         format: _builtins.str = ...,
         error_message: _builtins.str = ...,
+        preview: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessible", b"accessible", "error_message", b"error_message", "format", b"format", "path", b"path", "record_count", b"record_count", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessible", b"accessible", "error_message", b"error_message", "format", b"format", "path", b"path", "preview", b"preview", "record_count", b"record_count", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

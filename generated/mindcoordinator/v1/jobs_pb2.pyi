@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -133,6 +134,25 @@ FRAMEWORK_TYPE_MEGATRON: FrameworkType.ValueType  # 4
 FRAMEWORK_TYPE_CUSTOM: FrameworkType.ValueType  # 5
 """Runs `custom_script_path`."""
 Global___FrameworkType: _TypeAlias = FrameworkType  # noqa: Y015
+
+class _JobKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_KIND_UNSPECIFIED: _JobKind.ValueType  # 0
+    """Both."""
+    JOB_KIND_TRAINING: _JobKind.ValueType  # 1
+    JOB_KIND_EVALUATION: _JobKind.ValueType  # 2
+
+class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper): ...
+
+JOB_KIND_UNSPECIFIED: JobKind.ValueType  # 0
+"""Both."""
+JOB_KIND_TRAINING: JobKind.ValueType  # 1
+JOB_KIND_EVALUATION: JobKind.ValueType  # 2
+Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
 
 @_typing.final
 class BaseModel(_message.Message):
@@ -990,10 +1010,15 @@ class SubmitJobRequest(_message.Message):
     SCHEDULING_CONFIG_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     idempotency_key: _builtins.str
     """The same key and request within 24 hours give the same job; another
     request under the key is ALREADY_EXISTS. Empty means none.
+    """
+    validate_only: _builtins.bool
+    """Check everything, store nothing, and use no key (AIP-163). Only for
+    coordinators with the feature `validate_only`.
     """
     @_builtins.property
     def training_config(self) -> Global___TrainingConfig: ...
@@ -1018,10 +1043,11 @@ class SubmitJobRequest(_message.Message):
         scheduling_config: Global___SchedulingConfig | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         idempotency_key: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data_config", b"data_config", "output_config", b"output_config", "resource_config", b"resource_config", "scheduling_config", b"scheduling_config", "training_config", b"training_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_config", b"data_config", "idempotency_key", b"idempotency_key", "labels", b"labels", "name", b"name", "output_config", b"output_config", "resource_config", b"resource_config", "scheduling_config", b"scheduling_config", "training_config", b"training_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_config", b"data_config", "idempotency_key", b"idempotency_key", "labels", b"labels", "name", b"name", "output_config", b"output_config", "resource_config", b"resource_config", "scheduling_config", b"scheduling_config", "training_config", b"training_config", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1035,12 +1061,24 @@ class SubmitJobResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     ESTIMATED_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    WOULD_START_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
+    """Empty when the request was `validate_only`."""
     status: Global___JobStatus.ValueType
     message: _builtins.str
     """For people: what happens next."""
     estimated_wait_seconds: _builtins.int
     """0 when it can start at once."""
+    would_start: _builtins.bool
+    """Whether it would start at once; of a `validate_only` request."""
+    waiting_for: _builtins.str
+    """What it would wait for, for people; of a `validate_only` request."""
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is allowed but probably not meant; of a `validate_only` request."""
+
     def __init__(
         self,
         *,
@@ -1048,10 +1086,13 @@ class SubmitJobResponse(_message.Message):
         status: Global___JobStatus.ValueType = ...,
         message: _builtins.str = ...,
         estimated_wait_seconds: _builtins.int = ...,
+        would_start: _builtins.bool = ...,
+        waiting_for: _builtins.str = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait_seconds", b"estimated_wait_seconds", "job_id", b"job_id", "message", b"message", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait_seconds", b"estimated_wait_seconds", "job_id", b"job_id", "message", b"message", "status", b"status", "waiting_for", b"waiting_for", "warnings", b"warnings", "would_start", b"would_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1105,6 +1146,10 @@ class ListJobsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     LABEL_FILTER_FIELD_NUMBER: _builtins.int
+    NAME_CONTAINS_FIELD_NUMBER: _builtins.int
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 100; 0 means 20."""
     page_token: _builtins.str
@@ -1113,6 +1158,11 @@ class ListJobsRequest(_message.Message):
     """A field of Job, optionally followed by ` desc` (AIP-132): `created_at`,
     `updated_at`, `name`, `status`, `priority`. Empty means `created_at desc`.
     """
+    name_contains: _builtins.str
+    """Text that the name contains, whatever its case. This field and those below
+    are for coordinators with the feature `job_filters`.
+    """
+    kind: Global___JobKind.ValueType
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobStatus.ValueType]:
         """Any of these; empty means all."""
@@ -1120,6 +1170,14 @@ class ListJobsRequest(_message.Message):
     @_builtins.property
     def label_filter(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels that a job must have, all of them."""
+
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Any of these; empty means all."""
+
+    @_builtins.property
+    def created_after(self) -> _timestamp_pb2.Timestamp:
+        """Jobs that were created at this time or later."""
 
     def __init__(
         self,
@@ -1129,10 +1187,14 @@ class ListJobsRequest(_message.Message):
         page_token: _builtins.str = ...,
         order_by: _builtins.str = ...,
         label_filter: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        name_contains: _builtins.str = ...,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        created_after: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___JobKind.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_filter", b"label_filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "kind", b"kind", "label_filter", b"label_filter", "name_contains", b"name_contains", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "user_ids", b"user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1243,12 +1305,15 @@ class RetryJobRequest(_message.Message):
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     MODIFY_RESOURCES_FIELD_NUMBER: _builtins.int
     NEW_RESOURCE_CONFIG_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     checkpoint_id: _builtins.str
     """Empty: of a preempted job its newest; else, and of a failed job, the
     `resume_from_checkpoint` that it was submitted with, or the beginning.
     """
     modify_resources: _builtins.bool
+    idempotency_key: _builtins.str
+    """As of SubmitJobRequest."""
     @_builtins.property
     def new_resource_config(self) -> Global___ResourceConfig:
         """Required when `modify_resources` is set; replaces the original's."""
@@ -1260,14 +1325,112 @@ class RetryJobRequest(_message.Message):
         checkpoint_id: _builtins.str = ...,
         modify_resources: _builtins.bool = ...,
         new_resource_config: Global___ResourceConfig | None = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["new_resource_config", b"new_resource_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "job_id", b"job_id", "modify_resources", b"modify_resources", "new_resource_config", b"new_resource_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "idempotency_key", b"idempotency_key", "job_id", b"job_id", "modify_resources", b"modify_resources", "new_resource_config", b"new_resource_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetryJobRequest: _TypeAlias = RetryJobRequest  # noqa: Y015
+
+@_typing.final
+class UpdateJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    name: _builtins.str
+    revision: _builtins.int
+    """The job's revision; ABORTED if it has another one. 0 means any."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """`name`, `labels` for all labels, or `labels.<key>` for one, which is
+        removed where `labels` does not have it (AIP-134).
+        """
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "labels", b"labels", "name", b"name", "revision", b"revision", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateJobRequest: _TypeAlias = UpdateJobRequest  # noqa: Y015
+
+@_typing.final
+class DeleteJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobRequest: _TypeAlias = DeleteJobRequest  # noqa: Y015
+
+@_typing.final
+class DeleteJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    freed_bytes: _builtins.int
+    """Of its log, metrics, checkpoints and directories."""
+    def __init__(
+        self,
+        *,
+        freed_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freed_bytes", b"freed_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
 
 @_typing.final
 class ListCheckpointsRequest(_message.Message):

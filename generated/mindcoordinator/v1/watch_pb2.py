@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from generated.mindcoordinator.v1 import jobs_pb2 as mindcoordinator_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emindcoordinator/v1/watch.proto\x12\x12mindcoordinator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmindcoordinator/v1/jobs.proto\"\x9f\x02\n\x08LogEntry\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12+\n\x05level\x18\x02 \x01(\x0e\x32\x1c.mindcoordinator.v1.LogLevel\x12\x0f\n\x07message\x18\x03 \x01(\t\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\x05\x12\x0f\n\x07node_id\x18\x07 \x01(\t\x12\x38\n\x06\x66ields\x18\x08 \x03(\x0b\x32(.mindcoordinator.v1.LogEntry.FieldsEntry\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaf\x05\n\x0fMetricsSnapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12-\n\ttimestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05\x65poch\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04loss\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tgrad_norm\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x1f\n\x12samples_per_second\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11tokens_per_second\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x1c\n\x0fgpu_utilization\x18\n \x01(\x01H\x06\x88\x01\x01\x12\x1d\n\x10gpu_memory_bytes\x18\x0b \x01(\x03H\x07\x88\x01\x01\x12J\n\x0c\x65val_metrics\x18\x0c \x03(\x0b\x32\x34.mindcoordinator.v1.MetricsSnapshot.EvalMetricsEntry\x12=\n\x05\x65xtra\x18\r \x03(\x0b\x32..mindcoordinator.v1.MetricsSnapshot.ExtraEntry\x1a\x32\n\x10\x45valMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_epochB\x07\n\x05_lossB\x10\n\x0e_learning_rateB\x0c\n\n_grad_normB\x15\n\x13_samples_per_secondB\x14\n\x12_tokens_per_secondB\x12\n\x10_gpu_utilizationB\x13\n\x11_gpu_memory_bytes\":\n\x14GetJobMetricsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nmax_points\x18\x02 \x01(\x05\"r\n\x15GetJobMetricsResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x33\n\x06points\x18\x02 \x03(\x0b\x32#.mindcoordinator.v1.MetricsSnapshot\x12\x14\n\x0ctotal_points\x18\x03 \x01(\x03\",\n\x0bLogPosition\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"\xbe\x01\n\x12ListJobLogsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1f.mindcoordinator.v1.LogPosition\x12\x0c\n\x04tail\x18\x03 \x01(\x03\x12\x16\n\x0ethrough_offset\x18\x04 \x01(\x03\x12/\n\tmin_level\x18\x05 \x01(\x0e\x32\x1c.mindcoordinator.v1.LogLevel\x12\x11\n\tpage_size\x18\x06 \x01(\x05\"\'\n\x08LogRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\x12\x0c\n\x04last\x18\x02 \x01(\x03\"\xda\x01\n\x13ListJobLogsResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12-\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1c.mindcoordinator.v1.LogEntry\x12\x19\n\x11next_after_offset\x18\x03 \x01(\x03\x12\x14\n\x0c\x66irst_offset\x18\x04 \x01(\x03\x12\x13\n\x0blast_offset\x18\x05 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x06 \x01(\x08\x12-\n\x07missing\x18\x07 \x03(\x0b\x32\x1c.mindcoordinator.v1.LogRange\"\x7f\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1f.mindcoordinator.v1.LogPosition\x12\x0c\n\x04tail\x18\x03 \x01(\x03\x12\x1e\n\x16\x61\x66ter_metrics_sequence\x18\x04 \x01(\x03\"\x8b\x01\n\nWatchStart\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_offset\x18\x02 \x01(\x03\x12\x14\n\x0c\x66irst_offset\x18\x03 \x01(\x03\x12\x13\n\x0blast_offset\x18\x04 \x01(\x03\x12-\n\x06status\x18\x05 \x01(\x0e\x32\x1d.mindcoordinator.v1.JobStatus\"}\n\x0cStatusChange\x12-\n\x06status\x18\x01 \x01(\x0e\x32\x1d.mindcoordinator.v1.JobStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12-\n\ttimestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x08WatchEnd\x12-\n\x06status\x18\x01 \x01(\x0e\x32\x1d.mindcoordinator.v1.JobStatus\x12\x13\n\x0blast_offset\x18\x02 \x01(\x03\"\x88\x02\n\x10WatchJobResponse\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1e.mindcoordinator.v1.WatchStart\x12*\n\x04logs\x18\x02 \x03(\x0b\x32\x1c.mindcoordinator.v1.LogEntry\x12\x34\n\x07metrics\x18\x03 \x03(\x0b\x32#.mindcoordinator.v1.MetricsSnapshot\x12\x38\n\x0estatus_changes\x18\x04 \x03(\x0b\x32 .mindcoordinator.v1.StatusChange\x12)\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x1c.mindcoordinator.v1.WatchEnd*z\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x15\n\x11LOG_LEVEL_WARNING\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emindcoordinator/v1/watch.proto\x12\x12mindcoordinator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmindcoordinator/v1/jobs.proto\"\x9f\x02\n\x08LogEntry\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12+\n\x05level\x18\x02 \x01(\x0e\x32\x1c.mindcoordinator.v1.LogLevel\x12\x0f\n\x07message\x18\x03 \x01(\t\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\x05\x12\x0f\n\x07node_id\x18\x07 \x01(\t\x12\x38\n\x06\x66ields\x18\x08 \x03(\x0b\x32(.mindcoordinator.v1.LogEntry.FieldsEntry\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaf\x05\n\x0fMetricsSnapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12-\n\ttimestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05\x65poch\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04loss\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tgrad_norm\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x1f\n\x12samples_per_second\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11tokens_per_second\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x1c\n\x0fgpu_utilization\x18\n \x01(\x01H\x06\x88\x01\x01\x12\x1d\n\x10gpu_memory_bytes\x18\x0b \x01(\x03H\x07\x88\x01\x01\x12J\n\x0c\x65val_metrics\x18\x0c \x03(\x0b\x32\x34.mindcoordinator.v1.MetricsSnapshot.EvalMetricsEntry\x12=\n\x05\x65xtra\x18\r \x03(\x0b\x32..mindcoordinator.v1.MetricsSnapshot.ExtraEntry\x1a\x32\n\x10\x45valMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_epochB\x07\n\x05_lossB\x10\n\x0e_learning_rateB\x0c\n\n_grad_normB\x15\n\x13_samples_per_secondB\x14\n\x12_tokens_per_secondB\x12\n\x10_gpu_utilizationB\x13\n\x11_gpu_memory_bytes\"\xa6\x01\n\x14GetJobMetricsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nmax_points\x18\x02 \x01(\x05\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x16\n\tfrom_step\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07to_step\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x0cwith_buckets\x18\x06 \x01(\x08\x42\x0c\n\n_from_stepB\n\n\x08_to_step\"b\n\rMetricsBucket\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x11\n\tfrom_step\x18\x02 \x01(\x03\x12\x0f\n\x07to_step\x18\x03 \x01(\x03\x12\x0f\n\x07minimum\x18\x04 \x01(\x01\x12\x0f\n\x07maximum\x18\x05 \x01(\x01\"\xa6\x01\n\x15GetJobMetricsResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x33\n\x06points\x18\x02 \x03(\x0b\x32#.mindcoordinator.v1.MetricsSnapshot\x12\x14\n\x0ctotal_points\x18\x03 \x01(\x03\x12\x32\n\x07\x62uckets\x18\x04 \x03(\x0b\x32!.mindcoordinator.v1.MetricsBucket\",\n\x0bLogPosition\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"\xd5\x01\n\tLogFilter\x12/\n\tmin_level\x18\x01 \x01(\x0e\x32\x1c.mindcoordinator.v1.LogLevel\x12\r\n\x05ranks\x18\x02 \x03(\x05\x12\x0f\n\x07sources\x18\x03 \x03(\t\x12\x10\n\x08\x63ontains\x18\x04 \x01(\t\x12\x0f\n\x07matches\x18\x05 \x01(\t\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x84\x02\n\x12ListJobLogsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1f.mindcoordinator.v1.LogPosition\x12\x0c\n\x04tail\x18\x03 \x01(\x03\x12\x16\n\x0ethrough_offset\x18\x04 \x01(\x03\x12/\n\tmin_level\x18\x05 \x01(\x0e\x32\x1c.mindcoordinator.v1.LogLevel\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12-\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x1d.mindcoordinator.v1.LogFilter\x12\x15\n\rbefore_offset\x18\x08 \x01(\x03\"\'\n\x08LogRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\x12\x0c\n\x04last\x18\x02 \x01(\x03\"\xf6\x01\n\x13ListJobLogsResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12-\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1c.mindcoordinator.v1.LogEntry\x12\x19\n\x11next_after_offset\x18\x03 \x01(\x03\x12\x14\n\x0c\x66irst_offset\x18\x04 \x01(\x03\x12\x13\n\x0blast_offset\x18\x05 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x06 \x01(\x08\x12-\n\x07missing\x18\x07 \x03(\x0b\x32\x1c.mindcoordinator.v1.LogRange\x12\x1a\n\x12next_before_offset\x18\x08 \x01(\x03\"\x7f\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1f.mindcoordinator.v1.LogPosition\x12\x0c\n\x04tail\x18\x03 \x01(\x03\x12\x1e\n\x16\x61\x66ter_metrics_sequence\x18\x04 \x01(\x03\"\x8b\x01\n\nWatchStart\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_offset\x18\x02 \x01(\x03\x12\x14\n\x0c\x66irst_offset\x18\x03 \x01(\x03\x12\x13\n\x0blast_offset\x18\x04 \x01(\x03\x12-\n\x06status\x18\x05 \x01(\x0e\x32\x1d.mindcoordinator.v1.JobStatus\"}\n\x0cStatusChange\x12-\n\x06status\x18\x01 \x01(\x0e\x32\x1d.mindcoordinator.v1.JobStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12-\n\ttimestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x08WatchEnd\x12-\n\x06status\x18\x01 \x01(\x0e\x32\x1d.mindcoordinator.v1.JobStatus\x12\x13\n\x0blast_offset\x18\x02 \x01(\x03\"\x88\x02\n\x10WatchJobResponse\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1e.mindcoordinator.v1.WatchStart\x12*\n\x04logs\x18\x02 \x03(\x0b\x32\x1c.mindcoordinator.v1.LogEntry\x12\x34\n\x07metrics\x18\x03 \x03(\x0b\x32#.mindcoordinator.v1.MetricsSnapshot\x12\x38\n\x0estatus_changes\x18\x04 \x03(\x0b\x32 .mindcoordinator.v1.StatusChange\x12)\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x1c.mindcoordinator.v1.WatchEnd*z\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x15\n\x11LOG_LEVEL_WARNING\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRICSSNAPSHOT_EVALMETRICSENTRY']._serialized_options = b'8\001'
   _globals['_METRICSSNAPSHOT_EXTRAENTRY']._loaded_options = None
   _globals['_METRICSSNAPSHOT_EXTRAENTRY']._serialized_options = b'8\001'
-  _globals['_LOGLEVEL']._serialized_start=2520
-  _globals['_LOGLEVEL']._serialized_end=2642
+  _globals['_LOGLEVEL']._serialized_start=3096
+  _globals['_LOGLEVEL']._serialized_end=3218
   _globals['_LOGENTRY']._serialized_start=119
   _globals['_LOGENTRY']._serialized_end=406
   _globals['_LOGENTRY_FIELDSENTRY']._serialized_start=361
@@ -51,26 +51,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRICSSNAPSHOT_EVALMETRICSENTRY']._serialized_end=913
   _globals['_METRICSSNAPSHOT_EXTRAENTRY']._serialized_start=915
   _globals['_METRICSSNAPSHOT_EXTRAENTRY']._serialized_end=959
-  _globals['_GETJOBMETRICSREQUEST']._serialized_start=1098
-  _globals['_GETJOBMETRICSREQUEST']._serialized_end=1156
-  _globals['_GETJOBMETRICSRESPONSE']._serialized_start=1158
-  _globals['_GETJOBMETRICSRESPONSE']._serialized_end=1272
-  _globals['_LOGPOSITION']._serialized_start=1274
-  _globals['_LOGPOSITION']._serialized_end=1318
-  _globals['_LISTJOBLOGSREQUEST']._serialized_start=1321
-  _globals['_LISTJOBLOGSREQUEST']._serialized_end=1511
-  _globals['_LOGRANGE']._serialized_start=1513
-  _globals['_LOGRANGE']._serialized_end=1552
-  _globals['_LISTJOBLOGSRESPONSE']._serialized_start=1555
-  _globals['_LISTJOBLOGSRESPONSE']._serialized_end=1773
-  _globals['_WATCHJOBREQUEST']._serialized_start=1775
-  _globals['_WATCHJOBREQUEST']._serialized_end=1902
-  _globals['_WATCHSTART']._serialized_start=1905
-  _globals['_WATCHSTART']._serialized_end=2044
-  _globals['_STATUSCHANGE']._serialized_start=2046
-  _globals['_STATUSCHANGE']._serialized_end=2171
-  _globals['_WATCHEND']._serialized_start=2173
-  _globals['_WATCHEND']._serialized_end=2251
-  _globals['_WATCHJOBRESPONSE']._serialized_start=2254
-  _globals['_WATCHJOBRESPONSE']._serialized_end=2518
+  _globals['_GETJOBMETRICSREQUEST']._serialized_start=1099
+  _globals['_GETJOBMETRICSREQUEST']._serialized_end=1265
+  _globals['_METRICSBUCKET']._serialized_start=1267
+  _globals['_METRICSBUCKET']._serialized_end=1365
+  _globals['_GETJOBMETRICSRESPONSE']._serialized_start=1368
+  _globals['_GETJOBMETRICSRESPONSE']._serialized_end=1534
+  _globals['_LOGPOSITION']._serialized_start=1536
+  _globals['_LOGPOSITION']._serialized_end=1580
+  _globals['_LOGFILTER']._serialized_start=1583
+  _globals['_LOGFILTER']._serialized_end=1796
+  _globals['_LISTJOBLOGSREQUEST']._serialized_start=1799
+  _globals['_LISTJOBLOGSREQUEST']._serialized_end=2059
+  _globals['_LOGRANGE']._serialized_start=2061
+  _globals['_LOGRANGE']._serialized_end=2100
+  _globals['_LISTJOBLOGSRESPONSE']._serialized_start=2103
+  _globals['_LISTJOBLOGSRESPONSE']._serialized_end=2349
+  _globals['_WATCHJOBREQUEST']._serialized_start=2351
+  _globals['_WATCHJOBREQUEST']._serialized_end=2478
+  _globals['_WATCHSTART']._serialized_start=2481
+  _globals['_WATCHSTART']._serialized_end=2620
+  _globals['_STATUSCHANGE']._serialized_start=2622
+  _globals['_STATUSCHANGE']._serialized_end=2747
+  _globals['_WATCHEND']._serialized_start=2749
+  _globals['_WATCHEND']._serialized_end=2827
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2830
+  _globals['_WATCHJOBRESPONSE']._serialized_end=3094
 # @@protoc_insertion_point(module_scope)

@@ -265,22 +265,81 @@ class GetJobMetricsRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     MAX_POINTS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    FROM_STEP_FIELD_NUMBER: _builtins.int
+    TO_STEP_FIELD_NUMBER: _builtins.int
+    WITH_BUCKETS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     max_points: _builtins.int
     """0 means the coordinator's default."""
+    from_step: _builtins.int
+    """Points of this step or a later one; absent means all."""
+    to_step: _builtins.int
+    """Points of this step or an earlier one; absent means all."""
+    with_buckets: _builtins.bool
+    """Also return what lies between the points: `buckets`."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of numbers; the others are left out of the points. Empty means all."""
+
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         max_points: _builtins.int = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        from_step: _builtins.int | None = ...,
+        to_step: _builtins.int | None = ...,
+        with_buckets: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_step", b"_from_step", "_to_step", b"_to_step", "from_step", b"from_step", "to_step", b"to_step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_step", b"_from_step", "_to_step", b"_to_step", "from_step", b"from_step", "job_id", b"job_id", "keys", b"keys", "max_points", b"max_points", "to_step", b"to_step", "with_buckets", b"with_buckets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__from_step: _TypeAlias = _typing.Literal["from_step"]  # noqa: Y015
+    _WhichOneofArgType__from_step: _TypeAlias = _typing.Literal["_from_step", b"_from_step"]  # noqa: Y015
+    _WhichOneofReturnType__to_step: _TypeAlias = _typing.Literal["to_step"]  # noqa: Y015
+    _WhichOneofArgType__to_step: _TypeAlias = _typing.Literal["_to_step", b"_to_step"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_step) -> _WhichOneofReturnType__from_step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__to_step) -> _WhichOneofReturnType__to_step | None: ...
+
+Global___GetJobMetricsRequest: _TypeAlias = GetJobMetricsRequest  # noqa: Y015
+
+@_typing.final
+class MetricsBucket(_message.Message):
+    """The least and the greatest value of one number in a stretch of the curve."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    FROM_STEP_FIELD_NUMBER: _builtins.int
+    TO_STEP_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    from_step: _builtins.int
+    """Both included."""
+    to_step: _builtins.int
+    minimum: _builtins.float
+    maximum: _builtins.float
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        from_step: _builtins.int = ...,
+        to_step: _builtins.int = ...,
+        minimum: _builtins.float = ...,
+        maximum: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "max_points", b"max_points"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_step", b"from_step", "key", b"key", "maximum", b"maximum", "minimum", b"minimum", "to_step", b"to_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetJobMetricsRequest: _TypeAlias = GetJobMetricsRequest  # noqa: Y015
+Global___MetricsBucket: _TypeAlias = MetricsBucket  # noqa: Y015
 
 @_typing.final
 class GetJobMetricsResponse(_message.Message):
@@ -289,6 +348,7 @@ class GetJobMetricsResponse(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     POINTS_FIELD_NUMBER: _builtins.int
     TOTAL_POINTS_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     total_points: _builtins.int
     """Before downsampling."""
@@ -296,16 +356,21 @@ class GetJobMetricsResponse(_message.Message):
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricsSnapshot]:
         """By step."""
 
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricsBucket]:
+        """By key and step, where `with_buckets` was set and points were left out."""
+
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         points: _abc.Iterable[Global___MetricsSnapshot] | None = ...,
         total_points: _builtins.int = ...,
+        buckets: _abc.Iterable[Global___MetricsBucket] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "points", b"points", "total_points", b"total_points"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "job_id", b"job_id", "points", b"points", "total_points", b"total_points"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -340,9 +405,67 @@ class LogPosition(_message.Message):
 Global___LogPosition: _TypeAlias = LogPosition  # noqa: Y015
 
 @_typing.final
+class LogFilter(_message.Message):
+    """Which entries pass: those for which every condition that is given holds.
+    Of a message, the first 16 KiB are judged.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_LEVEL_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    CONTAINS_FIELD_NUMBER: _builtins.int
+    MATCHES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    min_level: Global___LogLevel.ValueType
+    """Entries below it do not pass; UNSPECIFIED lets all pass."""
+    contains: _builtins.str
+    """Text that the message contains, whatever its case; at most 256 characters."""
+    matches: _builtins.str
+    """A regular expression of RE2 that the message matches somewhere; at most
+    256 characters. INVALID_ARGUMENT where it is wrong or too costly.
+    """
+    @_builtins.property
+    def ranks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Any of these; empty means all."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Any of these; empty means all."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Entries of this time or a later one."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Entries before this time."""
+
+    def __init__(
+        self,
+        *,
+        min_level: Global___LogLevel.ValueType = ...,
+        ranks: _abc.Iterable[_builtins.int] | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        contains: _builtins.str = ...,
+        matches: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "matches", b"matches", "min_level", b"min_level", "ranks", b"ranks", "since", b"since", "sources", b"sources", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogFilter: _TypeAlias = LogFilter  # noqa: Y015
+
+@_typing.final
 class ListJobLogsRequest(_message.Message):
-    """Reads at most `page_size` entries forward, in one of two ways:
-    after `after`, or from the start of the last `tail` entries.
+    """Reads at most `page_size` entries: forward after `after`, forward from the
+    start of the last `tail` entries, or backward before `before_offset`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -353,6 +476,8 @@ class ListJobLogsRequest(_message.Message):
     THROUGH_OFFSET_FIELD_NUMBER: _builtins.int
     MIN_LEVEL_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    BEFORE_OFFSET_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tail: _builtins.int
     """Where `after` is not given: start so that this many entries that pass
@@ -364,9 +489,19 @@ class ListJobLogsRequest(_message.Message):
     """Entries below it are passed over; UNSPECIFIED lets all pass."""
     page_size: _builtins.int
     """Most entries to return; 0 means 1,000, and 10,000 is the most."""
+    before_offset: _builtins.int
+    """Where it is given, and neither `after` nor `tail` is: the newest entries
+    before this offset, which are returned by offset as well.
+    """
     @_builtins.property
     def after(self) -> Global___LogPosition:
         """Read on behind this place. FAILED_PRECONDITION when its epoch is not the log's."""
+
+    @_builtins.property
+    def filter(self) -> Global___LogFilter:
+        """Holds besides `min_level`. A coordinator without the feature `log_filters`
+        ignores it.
+        """
 
     def __init__(
         self,
@@ -377,10 +512,12 @@ class ListJobLogsRequest(_message.Message):
         through_offset: _builtins.int = ...,
         min_level: Global___LogLevel.ValueType = ...,
         page_size: _builtins.int = ...,
+        filter: Global___LogFilter | None = ...,
+        before_offset: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "job_id", b"job_id", "min_level", b"min_level", "page_size", b"page_size", "tail", b"tail", "through_offset", b"through_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before_offset", b"before_offset", "filter", b"filter", "job_id", b"job_id", "min_level", b"min_level", "page_size", b"page_size", "tail", b"tail", "through_offset", b"through_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -421,10 +558,12 @@ class ListJobLogsResponse(_message.Message):
     LAST_OFFSET_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
+    NEXT_BEFORE_OFFSET_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     next_after_offset: _builtins.int
     """Everything after the start and up to here has been looked at: the `after`
-    of the next page.
+    of the next page. It may be short of `page_size` entries: a page ends where
+    64 MiB of the log have been scanned.
     """
     first_offset: _builtins.int
     """The oldest and the newest entry that the log holds; both 0 when it is
@@ -433,6 +572,11 @@ class ListJobLogsResponse(_message.Message):
     last_offset: _builtins.int
     complete: _builtins.bool
     """The job has ended and `last_offset` is the end of its log."""
+    next_before_offset: _builtins.int
+    """When it was read backward: everything from here up to the start has been
+    looked at, the `before_offset` of the next page; 1 or less at the beginning
+    of the log.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
         """By offset; dense unless `min_level` left some out. The first is not the one
@@ -456,10 +600,11 @@ class ListJobLogsResponse(_message.Message):
         last_offset: _builtins.int = ...,
         complete: _builtins.bool = ...,
         missing: _abc.Iterable[Global___LogRange] | None = ...,
+        next_before_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "entries", b"entries", "epoch", b"epoch", "first_offset", b"first_offset", "last_offset", b"last_offset", "missing", b"missing", "next_after_offset", b"next_after_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "entries", b"entries", "epoch", b"epoch", "first_offset", b"first_offset", "last_offset", b"last_offset", "missing", b"missing", "next_after_offset", b"next_after_offset", "next_before_offset", b"next_before_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
