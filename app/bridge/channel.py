@@ -22,6 +22,7 @@ IDEMPOTENT_READS = (
     "ListCheckpoints",
     "GetJobMetrics",
     "ListJobLogs",
+    "GetLogMarks",
     "GetClusterStatus",
     "ListNodes",
     "GetNode",

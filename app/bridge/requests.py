@@ -21,6 +21,7 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
     ListJobsRequest,
     RetryJobRequest,
     SubmitJobRequest,
+    UpdateJobRequest,
 )
 
 M = TypeVar("M", bound=Message)
@@ -71,6 +72,25 @@ def build_retry_job(
             "new_resource_config": new_resource_config,
         },
     )
+
+
+def build_update_job(job_id: str, changes: Body, *, revision: int = 0) -> UpdateJobRequest:
+    """Build from the merge patch of `PATCH /jobs/{job_id}` (RFC 7396).
+
+    `name` is a text. `labels` is None, which removes all, or a mapping, in which
+    None removes the one label.
+    """
+    request = UpdateJobRequest(job_id=job_id, revision=revision)
+    if "name" in changes:
+        request.name = changes["name"]
+        request.update_mask.paths.append("name")
+    if "labels" in changes and changes["labels"] is None:
+        request.update_mask.paths.append("labels")
+    for key, value in (changes.get("labels") or {}).items():
+        request.update_mask.paths.append(f"labels.{key}")
+        if value is not None:
+            request.labels[key] = value
+    return request
 
 
 def build_submit_evaluation(body: Body, *, idempotency_key: str = "") -> SubmitEvaluationRequest:

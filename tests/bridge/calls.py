@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from app.bridge.client import CoordinatorClient
@@ -13,6 +14,7 @@ from generated.mindcoordinator.v1 import (
     data_pb2,
     evaluations_pb2,
     jobs_pb2,
+    logs_pb2,
     queue_pb2,
     watch_pb2,
 )
@@ -96,6 +98,24 @@ CALLS = [
         ),
     ),
     Call(
+        "UpdateJob",
+        lambda client, caller: client.update_job(
+            caller, "j", {"name": "n", "labels": {"kept": "v", "gone": None}}, revision=3
+        ),
+        jobs_pb2.UpdateJobRequest(
+            job_id="j",
+            name="n",
+            labels={"kept": "v"},
+            update_mask=FieldMask(paths=["name", "labels.kept", "labels.gone"]),
+            revision=3,
+        ),
+    ),
+    Call(
+        "DeleteJob",
+        lambda client, caller: client.delete_job(caller, "j"),
+        jobs_pb2.DeleteJobRequest(job_id="j"),
+    ),
+    Call(
         "ListCheckpoints",
         lambda client, caller: client.list_checkpoints(caller, "j", page_size=7, page_token="t"),
         jobs_pb2.ListCheckpointsRequest(job_id="j", page_size=7, page_token="t"),
@@ -104,6 +124,11 @@ CALLS = [
         "GetJobMetrics",
         lambda client, caller: client.get_job_metrics(caller, "j", max_points=9),
         watch_pb2.GetJobMetricsRequest(job_id="j", max_points=9),
+    ),
+    Call(
+        "GetLogMarks",
+        lambda client, caller: client.get_log_marks(caller, "j", buckets=7),
+        logs_pb2.GetLogMarksRequest(job_id="j", buckets=7),
     ),
     Call(
         "GetClusterStatus",
@@ -168,6 +193,6 @@ CALLS = [
 ]
 
 #: Streamed or paged by the hub's own client.
-NOT_OF_THE_CLIENT = {"WatchJob", "ListJobLogs"}
+NOT_OF_THE_CLIENT = {"WatchJob", "ListJobLogs", "WatchJobs", "SearchJobLogs"}
 
 BY_METHOD = {call.method: call for call in CALLS}

@@ -131,7 +131,11 @@ class Case:
 
 CASES = [
     Case(
-        "submit_job", SUBMIT_JOB_BODY, SUBMISSION, SubmitJobRequest, frozenset({"idempotency_key"})
+        "submit_job",
+        SUBMIT_JOB_BODY,
+        SUBMISSION,
+        SubmitJobRequest,
+        frozenset({"idempotency_key", "validate_only"}),
     ),
     Case("cancel_job", CANCEL_JOB_BODY, {"reason": "r"}, CancelJobRequest, frozenset({"job_id"})),
     Case(
@@ -153,7 +157,7 @@ CASES = [
         RETRY_JOB_BODY,
         {"checkpoint_id": "c", "modify_resources": True, "new_resource_config": RESOURCES},
         RetryJobRequest,
-        frozenset({"job_id"}),
+        frozenset({"job_id", "idempotency_key"}),
     ),
     Case(
         "drain_node",
@@ -186,7 +190,7 @@ CASES = [
         VALIDATE_DATA_BODY,
         {"data_sources": [SOURCE]},
         ValidateDataRequest,
-        frozenset(),
+        frozenset({"preview"}),
     ),
 ]
 BY_NAME = {case.name: case for case in CASES}

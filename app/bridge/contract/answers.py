@@ -81,8 +81,11 @@ def _job(tenant_id: str, request: Any, job: Job) -> None:
     _of_tenant("tenant_id", tenant_id, job.tenant_id)
 
 
-def _submitted(_: str, __: SubmitJobRequest, answer: SubmitJobResponse) -> None:
-    _given("job_id", answer.job_id)
+def _submitted(_: str, request: SubmitJobRequest, answer: SubmitJobResponse) -> None:
+    if not request.validate_only:
+        _given("job_id", answer.job_id)
+    elif answer.job_id or not answer.HasField("check"):
+        raise BrokenContract(Breach.RESOURCE, "a submission that was only to be checked")
 
 
 def _child(tenant_id: str, request: RetryJobRequest, job: Job) -> None:
@@ -173,6 +176,7 @@ _OWN: Final[dict[str, _Own]] = {
     "PauseJob": _job,
     "ResumeJob": _job,
     "RetryJob": _child,
+    "UpdateJob": _job,
     "ListCheckpoints": _checkpoints,
     "GetJobMetrics": _metrics,
     "ListNodes": _nodes,

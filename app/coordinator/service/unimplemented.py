@@ -4,60 +4,48 @@ A call leaves this module when it is served.
 """
 
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
 
-import grpc
+from typing_extensions import override
 
-from generated.mindcoordinator.v1.jobs_pb2 import (
-    DeleteJobRequest,
-    DeleteJobResponse,
-    Job,
-    UpdateJobRequest,
-)
-from generated.mindcoordinator.v1.logs_pb2 import (
-    GetLogMarksRequest,
-    LogMarks,
-    SearchJobLogsRequest,
-    SearchJobLogsResponse,
-)
-from generated.mindcoordinator.v1.watch_jobs_pb2 import WatchJobsRequest, WatchJobsResponse
+from app.coordinator.errors import NotImplementedHere
+from app.coordinator.service.base import Calls
+from app.coordinator.service.interceptor import Context
+from generated.mindcoordinator.v1 import jobs_pb2, logs_pb2, watch_jobs_pb2
 
 
-class UnimplementedCalls:
+class UnimplementedCalls(Calls):
     """Refuses each of these calls."""
 
-    async def UpdateJob(
-        self, request: UpdateJobRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> Job:
-        """Change a job's name or labels."""
-        await _refuse(context, "UpdateJob")
+    @override
+    async def UpdateJob(self, request: jobs_pb2.UpdateJobRequest, context: Context) -> jobs_pb2.Job:
+        raise _refusal("UpdateJob")
 
+    @override
     async def DeleteJob(
-        self, request: DeleteJobRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> DeleteJobResponse:
-        """Delete a job that has ended."""
-        await _refuse(context, "DeleteJob")
+        self, request: jobs_pb2.DeleteJobRequest, context: Context
+    ) -> jobs_pb2.DeleteJobResponse:
+        raise _refusal("DeleteJob")
 
+    @override
     async def GetLogMarks(
-        self, request: GetLogMarksRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> LogMarks:
-        """Return where a log has which levels."""
-        await _refuse(context, "GetLogMarks")
+        self, request: logs_pb2.GetLogMarksRequest, context: Context
+    ) -> logs_pb2.LogMarks:
+        raise _refusal("GetLogMarks")
 
+    @override
     async def SearchJobLogs(
-        self, request: SearchJobLogsRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[SearchJobLogsResponse]:
-        """Search a job's log."""
-        yield await _refuse(context, "SearchJobLogs")
+        self, request: logs_pb2.SearchJobLogsRequest, context: Context
+    ) -> AsyncIterator[logs_pb2.SearchJobLogsResponse]:
+        raise _refusal("SearchJobLogs")
+        yield
 
+    @override
     async def WatchJobs(
-        self, request: WatchJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[WatchJobsResponse]:
-        """Watch the tenant's jobs."""
-        yield await _refuse(context, "WatchJobs")
+        self, request: watch_jobs_pb2.WatchJobsRequest, context: Context
+    ) -> AsyncIterator[watch_jobs_pb2.WatchJobsResponse]:
+        raise _refusal("WatchJobs")
+        yield
 
 
-async def _refuse(context: grpc.aio.ServicerContext[Any, Any], call: str) -> NoReturn:
-    await context.abort(
-        grpc.StatusCode.UNIMPLEMENTED, f"This coordinator does not implement {call}."
-    )
+def _refusal(call: str) -> NotImplementedHere:
+    return NotImplementedHere(f"this coordinator does not implement {call}")

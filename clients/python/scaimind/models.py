@@ -17,6 +17,7 @@ __all__ = [
     "ClusterStatus",
     "DataCache",
     "DataConfig",
+    "DataPreview",
     "DataSource",
     "DataValidation",
     "DistributedConfig",
@@ -30,6 +31,8 @@ __all__ = [
     "Job",
     "JobCounts",
     "JobProgress",
+    "MetricsBucket",
+    "MetricsBuckets",
     "MetricsSnapshot",
     "Node",
     "OutputConfig",
@@ -39,6 +42,7 @@ __all__ = [
     "RunTimes",
     "SchedulingConfig",
     "StreamTicket",
+    "SubmissionCheck",
     "SubmitJobResponse",
     "SummaryAnswer",
     "TrainingConfig",
@@ -233,6 +237,15 @@ class Job(Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionCheck(Model):
+    """SubmissionCheck."""
+
+    would_start: bool = field(default=False, metadata={"kind": bool})
+    waiting_for: str = field(default="", metadata={"kind": str})
+    warnings: tuple[str, ...] = field(default=(), metadata={"kind": ("list", str)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitJobResponse(Model):
     """SubmitJobResponse."""
 
@@ -240,6 +253,7 @@ class SubmitJobResponse(Model):
     status: str = field(default="", metadata={"kind": str})
     message: str = field(default="", metadata={"kind": str})
     estimated_wait_seconds: int = field(default=0, metadata={"kind": int})
+    check: SubmissionCheck | None = field(default=None, metadata={"kind": SubmissionCheck})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +278,26 @@ class MetricsSnapshot(Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsBucket(Model):
+    """MetricsBucket."""
+
+    key: str = field(default="", metadata={"kind": str})
+    from_step: int = field(default=0, metadata={"kind": int})
+    to_step: int = field(default=0, metadata={"kind": int})
+    minimum: float | None = field(default=None, metadata={"kind": float})
+    maximum: float | None = field(default=None, metadata={"kind": float})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsBuckets(Model):
+    """MetricsBuckets."""
+
+    buckets: tuple[MetricsBucket, ...] = field(
+        default=(), metadata={"kind": ("list", MetricsBucket)}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GetJobMetricsResponse(Model):
     """GetJobMetricsResponse."""
 
@@ -272,6 +306,7 @@ class GetJobMetricsResponse(Model):
         default=(), metadata={"kind": ("list", MetricsSnapshot)}
     )
     total_points: int = field(default=0, metadata={"kind": int})
+    between: MetricsBuckets | None = field(default=None, metadata={"kind": MetricsBuckets})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +323,7 @@ class ClusterStatus(Model):
     active_jobs: int = field(default=0, metadata={"kind": int})
     queued_jobs: int = field(default=0, metadata={"kind": int})
     cluster_utilization: float | None = field(default=None, metadata={"kind": float})
+    features: tuple[str, ...] = field(default=(), metadata={"kind": ("list", str)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,6 +430,13 @@ class Evaluation(Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataPreview(Model):
+    """DataPreview."""
+
+    records: tuple[str, ...] = field(default=(), metadata={"kind": ("list", str)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataValidation(Model):
     """DataValidation."""
 
@@ -403,6 +446,7 @@ class DataValidation(Model):
     record_count: int = field(default=0, metadata={"kind": int})
     format: str = field(default="", metadata={"kind": str})
     error_message: str = field(default="", metadata={"kind": str})
+    preview: DataPreview | None = field(default=None, metadata={"kind": DataPreview})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from generated.mindcoordinator.v1 import jobs_pb2 as mindcoordinator_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmindcoordinator/v1/data.proto\x12\x12mindcoordinator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmindcoordinator/v1/jobs.proto\"\\\n\x13ValidateDataRequest\x12\x34\n\x0c\x64\x61ta_sources\x18\x01 \x03(\x0b\x32\x1e.mindcoordinator.v1.DataSource\x12\x0f\n\x07preview\x18\x02 \x01(\x05\"\x94\x01\n\x0e\x44\x61taValidation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\naccessible\x18\x02 \x01(\x08\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x14\n\x0crecord_count\x18\x04 \x01(\x03\x12\x0e\n\x06\x66ormat\x18\x05 \x01(\t\x12\x15\n\rerror_message\x18\x06 \x01(\t\x12\x0f\n\x07preview\x18\x07 \x03(\t\"^\n\x14ValidateDataResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x37\n\x0bvalidations\x18\x02 \x03(\x0b\x32\".mindcoordinator.v1.DataValidation\"&\n\x13GetDataCacheRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\xac\x01\n\rCachedDataset\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12-\n\tcached_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_accessed\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0freference_count\x18\x05 \x01(\x05\"\x7f\n\tDataCache\x12\x1e\n\x16total_cache_size_bytes\x18\x01 \x01(\x03\x12\x1d\n\x15used_cache_size_bytes\x18\x02 \x01(\x03\x12\x33\n\x08\x64\x61tasets\x18\x03 \x03(\x0b\x32!.mindcoordinator.v1.CachedDatasetb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmindcoordinator/v1/data.proto\x12\x12mindcoordinator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmindcoordinator/v1/jobs.proto\"\\\n\x13ValidateDataRequest\x12\x34\n\x0c\x64\x61ta_sources\x18\x01 \x03(\x0b\x32\x1e.mindcoordinator.v1.DataSource\x12\x0f\n\x07preview\x18\x02 \x01(\x05\"\xb5\x01\n\x0e\x44\x61taValidation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\naccessible\x18\x02 \x01(\x08\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x14\n\x0crecord_count\x18\x04 \x01(\x03\x12\x0e\n\x06\x66ormat\x18\x05 \x01(\t\x12\x15\n\rerror_message\x18\x06 \x01(\t\x12\x30\n\x07preview\x18\x07 \x01(\x0b\x32\x1f.mindcoordinator.v1.DataPreview\"\x1e\n\x0b\x44\x61taPreview\x12\x0f\n\x07records\x18\x01 \x03(\t\"^\n\x14ValidateDataResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x37\n\x0bvalidations\x18\x02 \x03(\x0b\x32\".mindcoordinator.v1.DataValidation\"&\n\x13GetDataCacheRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\xac\x01\n\rCachedDataset\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12-\n\tcached_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_accessed\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0freference_count\x18\x05 \x01(\x05\"\x7f\n\tDataCache\x12\x1e\n\x16total_cache_size_bytes\x18\x01 \x01(\x03\x12\x1d\n\x15used_cache_size_bytes\x18\x02 \x01(\x03\x12\x33\n\x08\x64\x61tasets\x18\x03 \x03(\x0b\x32!.mindcoordinator.v1.CachedDatasetb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +36,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VALIDATEDATAREQUEST']._serialized_start=117
   _globals['_VALIDATEDATAREQUEST']._serialized_end=209
   _globals['_DATAVALIDATION']._serialized_start=212
-  _globals['_DATAVALIDATION']._serialized_end=360
-  _globals['_VALIDATEDATARESPONSE']._serialized_start=362
-  _globals['_VALIDATEDATARESPONSE']._serialized_end=456
-  _globals['_GETDATACACHEREQUEST']._serialized_start=458
-  _globals['_GETDATACACHEREQUEST']._serialized_end=496
-  _globals['_CACHEDDATASET']._serialized_start=499
-  _globals['_CACHEDDATASET']._serialized_end=671
-  _globals['_DATACACHE']._serialized_start=673
-  _globals['_DATACACHE']._serialized_end=800
+  _globals['_DATAVALIDATION']._serialized_end=393
+  _globals['_DATAPREVIEW']._serialized_start=395
+  _globals['_DATAPREVIEW']._serialized_end=425
+  _globals['_VALIDATEDATARESPONSE']._serialized_start=427
+  _globals['_VALIDATEDATARESPONSE']._serialized_end=521
+  _globals['_GETDATACACHEREQUEST']._serialized_start=523
+  _globals['_GETDATACACHEREQUEST']._serialized_end=561
+  _globals['_CACHEDDATASET']._serialized_start=564
+  _globals['_CACHEDDATASET']._serialized_end=736
+  _globals['_DATACACHE']._serialized_start=738
+  _globals['_DATACACHE']._serialized_end=865
 # @@protoc_insertion_point(module_scope)

@@ -65,8 +65,8 @@ class DataValidation(_message.Message):
     error_message: _builtins.str
     """What is wrong, and where; empty when nothing is."""
     @_builtins.property
-    def preview(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The first records as JSON, each cut at 4 KiB; as many as were asked for."""
+    def preview(self) -> Global___DataPreview:
+        """Of a request with `preview`, where records could be read."""
 
     def __init__(
         self,
@@ -77,15 +77,37 @@ class DataValidation(_message.Message):
         record_count: _builtins.int = ...,
         format: _builtins.str = ...,
         error_message: _builtins.str = ...,
-        preview: _abc.Iterable[_builtins.str] | None = ...,
+        preview: Global___DataPreview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["accessible", b"accessible", "error_message", b"error_message", "format", b"format", "path", b"path", "preview", b"preview", "record_count", b"record_count", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DataValidation: _TypeAlias = DataValidation  # noqa: Y015
+
+@_typing.final
+class DataPreview(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first records as JSON, each cut at 4 KiB; at most as many as were asked for."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataPreview: _TypeAlias = DataPreview  # noqa: Y015
 
 @_typing.final
 class ValidateDataResponse(_message.Message):

@@ -1061,9 +1061,7 @@ class SubmitJobResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     ESTIMATED_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
-    WOULD_START_FIELD_NUMBER: _builtins.int
-    WAITING_FOR_FIELD_NUMBER: _builtins.int
-    WARNINGS_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Empty when the request was `validate_only`."""
     status: Global___JobStatus.ValueType
@@ -1071,13 +1069,9 @@ class SubmitJobResponse(_message.Message):
     """For people: what happens next."""
     estimated_wait_seconds: _builtins.int
     """0 when it can start at once."""
-    would_start: _builtins.bool
-    """Whether it would start at once; of a `validate_only` request."""
-    waiting_for: _builtins.str
-    """What it would wait for, for people; of a `validate_only` request."""
     @_builtins.property
-    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is allowed but probably not meant; of a `validate_only` request."""
+    def check(self) -> Global___SubmissionCheck:
+        """Of a `validate_only` request, and of no other."""
 
     def __init__(
         self,
@@ -1086,17 +1080,47 @@ class SubmitJobResponse(_message.Message):
         status: Global___JobStatus.ValueType = ...,
         message: _builtins.str = ...,
         estimated_wait_seconds: _builtins.int = ...,
+        check: Global___SubmissionCheck | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "estimated_wait_seconds", b"estimated_wait_seconds", "job_id", b"job_id", "message", b"message", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitJobResponse: _TypeAlias = SubmitJobResponse  # noqa: Y015
+
+@_typing.final
+class SubmissionCheck(_message.Message):
+    """What would become of a job that is submitted now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WOULD_START_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    would_start: _builtins.bool
+    """Whether it would start at once."""
+    waiting_for: _builtins.str
+    """What it would wait for, for people; empty when it would start."""
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is allowed but probably not meant, for people."""
+
+    def __init__(
+        self,
+        *,
         would_start: _builtins.bool = ...,
         waiting_for: _builtins.str = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait_seconds", b"estimated_wait_seconds", "job_id", b"job_id", "message", b"message", "status", b"status", "waiting_for", b"waiting_for", "warnings", b"warnings", "would_start", b"would_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["waiting_for", b"waiting_for", "warnings", b"warnings", "would_start", b"would_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SubmitJobResponse: _TypeAlias = SubmitJobResponse  # noqa: Y015
+Global___SubmissionCheck: _TypeAlias = SubmissionCheck  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):

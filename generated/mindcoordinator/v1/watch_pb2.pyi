@@ -277,7 +277,7 @@ class GetJobMetricsRequest(_message.Message):
     to_step: _builtins.int
     """Points of this step or an earlier one; absent means all."""
     with_buckets: _builtins.bool
-    """Also return what lies between the points: `buckets`."""
+    """Also return what lies between the points."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of numbers; the others are left out of the points. Empty means all."""
@@ -348,7 +348,7 @@ class GetJobMetricsResponse(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     POINTS_FIELD_NUMBER: _builtins.int
     TOTAL_POINTS_FIELD_NUMBER: _builtins.int
-    BUCKETS_FIELD_NUMBER: _builtins.int
+    BETWEEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     total_points: _builtins.int
     """Before downsampling."""
@@ -357,8 +357,8 @@ class GetJobMetricsResponse(_message.Message):
         """By step."""
 
     @_builtins.property
-    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricsBucket]:
-        """By key and step, where `with_buckets` was set and points were left out."""
+    def between(self) -> Global___MetricsBuckets:
+        """Where `with_buckets` was set and points were left out."""
 
     def __init__(
         self,
@@ -366,15 +366,37 @@ class GetJobMetricsResponse(_message.Message):
         job_id: _builtins.str = ...,
         points: _abc.Iterable[Global___MetricsSnapshot] | None = ...,
         total_points: _builtins.int = ...,
-        buckets: _abc.Iterable[Global___MetricsBucket] | None = ...,
+        between: Global___MetricsBuckets | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["between", b"between"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "job_id", b"job_id", "points", b"points", "total_points", b"total_points"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["between", b"between", "job_id", b"job_id", "points", b"points", "total_points", b"total_points"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetJobMetricsResponse: _TypeAlias = GetJobMetricsResponse  # noqa: Y015
+
+@_typing.final
+class MetricsBuckets(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricsBucket]:
+        """By key and step."""
+
+    def __init__(
+        self,
+        *,
+        buckets: _abc.Iterable[Global___MetricsBucket] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricsBuckets: _TypeAlias = MetricsBuckets  # noqa: Y015
 
 @_typing.final
 class LogPosition(_message.Message):
