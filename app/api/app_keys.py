@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from app.auth.revocations import Revocations
     from app.auth.tickets import Tickets
     from app.bridge.client import CoordinatorClient
+    from app.bridge.features import Features
     from app.cache.jobs import JobCache
     from app.hub import Hub
     from app.telemetry.metrics import Metrics
@@ -27,6 +28,7 @@ COMMIT: "web.AppKey[str | None]" = web.AppKey("commit")
 METRICS: "web.AppKey[Metrics]" = web.AppKey("metrics")
 TRACER: "web.AppKey[Tracer]" = web.AppKey("tracer")
 COORDINATOR: "web.AppKey[CoordinatorClient]" = web.AppKey("coordinator")
+FEATURES: "web.AppKey[Features]" = web.AppKey("features")
 HUB: "web.AppKey[Hub]" = web.AppKey("hub")
 AUTHENTICATOR: "web.AppKey[Authenticator]" = web.AppKey("authenticator")
 EXCHANGE: "web.AppKey[Exchange]" = web.AppKey("exchange")

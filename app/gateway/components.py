@@ -14,6 +14,7 @@ from app.api.app_keys import (
     AUTHENTICATOR,
     COORDINATOR,
     EXCHANGE,
+    FEATURES,
     HUB,
     JOB_CACHE,
     METRICS,
@@ -34,6 +35,7 @@ from app.auth.tickets import Tickets
 from app.bridge.channel import Channel, open_channel
 from app.bridge.client import CoordinatorClient
 from app.bridge.contract.breaches import BreachReports
+from app.bridge.features import Features
 from app.bridge.health import coordinator_problem
 from app.bridge.tls import ChannelCredentials
 from app.bridge.watch import WatchClient
@@ -158,7 +160,9 @@ async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
         record_job=app[_JOB_WRITER].record_job,
         tracer=app[TRACER],
     )
+    app[FEATURES] = features = Features(app[COORDINATOR])
     yield
+    await features.close()
     await channel.close()
 
 

@@ -13,6 +13,7 @@ from app.coordinator.jobs.messages import time_message
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.states import HOLDING, WAITING
 from app.coordinator.service.base import Calls, page_size
+from app.coordinator.service.features import FEATURES
 from app.coordinator.service.interceptor import Context, peer_of
 from app.shortening import shortened
 from app.telemetry.audit import Action, Actor, Identity, Target, record
@@ -46,6 +47,7 @@ class ClusterCalls(Calls):
             active_jobs=sum(1 for job in jobs if job.status in HOLDING),
             queued_jobs=sum(1 for job in jobs if job.status in WAITING),
             cluster_utilization=used,
+            features=FEATURES,
         )
 
     @override
