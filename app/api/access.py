@@ -10,14 +10,16 @@ which would open one and use up a ticket.
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from aiohttp import web
 
-from app.auth.tickets import StreamKind
+from app.auth.tickets import Opens, StreamKind
 from app.scaikey.permissions import Permission
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[web.StreamResponse]])
+
+OpenedBy: TypeAlias = Callable[[web.Request], Opens]
 
 _ATTRIBUTE = "access"
 
@@ -27,8 +29,9 @@ class Access:
     """Any one of the permissions opens the route; none at all means that it is public."""
 
     any_of: frozenset[Permission]
-    #: The kind of stream ticket that is taken in place of a token, if any is.
-    ticket: StreamKind | None = None
+    #: What a ticket must open to be taken in place of a token, by the request; None if none is.
+    #: May raise `ApiError` where the request does not say.
+    ticket: OpenedBy | None = None
 
     @property
     def public(self) -> bool:
@@ -44,11 +47,16 @@ class Access:
 PUBLIC = Access(frozenset())
 
 
-def requires(*any_of: Permission, ticket: StreamKind | None = None) -> Callable[[Handler], Handler]:
-    """Demand a token, or a ticket of this kind, with at least one of these permissions."""
+def requires(*any_of: Permission, ticket: OpenedBy | None = None) -> Callable[[Handler], Handler]:
+    """Demand a token, or a ticket for what the request opens, with one of these permissions."""
     if not any_of:
         raise ValueError("name at least one permission, or use @public")
     return _declare(Access(frozenset(any_of), ticket))
+
+
+def stream_of_job(kind: StreamKind) -> OpenedBy:
+    """Demand a ticket for the stream of this kind of the job in the path."""
+    return lambda request: Opens(kind, request.match_info["job_id"])
 
 
 def public(handler: Handler) -> Handler:

@@ -177,10 +177,7 @@ async def _caller(request: web.Request, access: Access) -> Caller:
     if len(tickets) > 1:
         raise ApiError(AUTH_TICKET_INVALID, "The request has several tickets. Send one.")
     return await request.app[TICKETS].redeem(
-        tickets[0],
-        job_id=request.match_info["job_id"],
-        kind=access.ticket,
-        request_id=request[REQUEST_ID],
+        tickets[0], access.ticket(request), request_id=request[REQUEST_ID]
     )
 
 

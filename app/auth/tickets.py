@@ -1,9 +1,9 @@
 """Stream tickets: for clients that cannot send a header, such as a browser's EventSource.
 
-A ticket is `sgt_` and 43 random characters (256 bits). It opens one stream,
-once, within a minute: of the job, the kind and the caller for whom it was
-made. PostgreSQL has its SHA-256, so that every replica takes it and only one
-can. A stream that it opened ends when the credential behind it does.
+A ticket is `sgt_` and 43 random characters (256 bits). It opens one thing (`Opens`),
+once, within a minute, for the caller for whom it was made. PostgreSQL has its
+SHA-256, so that every replica takes it and only one can. A stream that it opened
+ends when the credential behind it does.
 
 A ticket that does not fit the request is used up, so that it cannot be tried out.
 Expired tickets are deleted by those that create new ones, up to a hundred each: no
@@ -35,6 +35,7 @@ _SWEEP = 100
 #: Seconds after which a caller may try again when the database cannot be asked.
 _RETRY_AFTER = 2
 
+# The column `job_id` has the subject; replicas of an earlier version call it so.
 _ISSUE = """
 WITH swept AS (
     DELETE FROM mod_scaimind_stream_tickets WHERE ticket_hash IN (
@@ -69,6 +70,16 @@ class StreamKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Opens:
+    """What a ticket opens."""
+
+    kind: StreamKind
+    #: Which one of its kind: of a job's stream the job's id. At most 4,096 characters; a longer
+    #: subject has to be told by its digest.
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class NewTicket:
     """A ticket that was just made, with the secret that nobody can read again."""
 
@@ -90,22 +101,27 @@ class Tickets:
         self._database = database
         self._now = now
 
-    async def issue(self, caller: Caller, *, job_id: str, kind: StreamKind) -> NewTicket:
-        """Make a ticket for a caller who may see the job. Raises `ApiError`."""
+    async def issue(self, caller: Caller, opens: Opens) -> NewTicket:
+        """Make a ticket for a caller who may see what it opens. Raises `ApiError`."""
         secret = PREFIX + secrets.token_urlsafe(32)
         [(expires_at,)] = await self._ask(
             _ISSUE,
             (
-                *(_SWEEP, _digest(secret), job_id, kind.value, caller.tenant_id, caller.user_id),
+                *(
+                    _SWEEP,
+                    _digest(secret),
+                    opens.subject,
+                    opens.kind.value,
+                    caller.tenant_id,
+                    caller.user_id,
+                ),
                 *(sorted(caller.roles), sorted(caller.permissions)),
                 *(caller.credential_id, caller.expires_at, LIFETIME),
             ),
         )
         return NewTicket(secret, expires_at)
 
-    async def redeem(
-        self, secret: str, *, job_id: str, kind: StreamKind, request_id: str
-    ) -> Caller:
+    async def redeem(self, secret: str, opens: Opens, *, request_id: str) -> Caller:
         """Use a ticket up, and return for whom it was made.
 
         One that does not fit is used up as well. Raises `ApiError`; why a
@@ -114,12 +130,14 @@ class Tickets:
         rows = await self._ask(_REDEEM, (_digest(secret), _IS_API_KEY))
         if not rows:
             raise _refusal("it does not exist or was already used")
-        its_job, its_kind, in_time, tenant_id, user_id, roles, permissions, *credential = rows[0]
+        its_subject, its_kind, in_time, tenant_id, user_id, roles, permissions, *credential = rows[
+            0
+        ]
         credential_id, credential_expires_at, counts = credential
         if not in_time:
             raise _refusal("it has expired", credential_id)
-        if (its_job, its_kind) != (job_id, kind.value):
-            raise _refusal("it is for another stream", credential_id)
+        if (subject, kind) != (opens.subject, opens.kind.value):
+            raise _refusal("it is for something else", credential_id)
         if not counts:
             raise _refusal("the credential behind it was revoked", credential_id)
         caller = Caller(

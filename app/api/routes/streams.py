@@ -7,7 +7,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
 
-from app.api.access import requires
+from app.api.access import requires, stream_of_job
 from app.api.app_keys import HUB, caller_of
 from app.api.endpoint import Operation, headers_of, query_of
 from app.api.events import LOG_EVENTS, METRICS_EVENTS
@@ -49,7 +49,7 @@ class EventStream(EventSourceResponse):
 
 
 @routes.get("/jobs/{job_id}/logs", allow_head=False)
-@requires(Permission.VIEW, ticket=StreamKind.LOGS)
+@requires(Permission.VIEW, ticket=stream_of_job(StreamKind.LOGS))
 @Operation(
     rpc="WatchJob",
     events=LOG_EVENTS,
@@ -74,7 +74,7 @@ async def stream_logs(request: web.Request) -> web.StreamResponse:
 
 
 @routes.get("/jobs/{job_id}/metrics/stream", allow_head=False)
-@requires(Permission.VIEW, ticket=StreamKind.METRICS)
+@requires(Permission.VIEW, ticket=stream_of_job(StreamKind.METRICS))
 @Operation(
     rpc="WatchJob",
     events=METRICS_EVENTS,

@@ -10,7 +10,7 @@ from app.api.audit import acts_on
 from app.api.endpoint import Operation, body_of
 from app.api.envelope import success
 from app.api.paths import JOB_ID
-from app.auth.tickets import StreamKind
+from app.auth.tickets import Opens, StreamKind
 from app.errors import AUTH_UNAVAILABLE
 from app.scaikey.permissions import Permission
 from app.schemas.tickets import STREAM_TICKET, STREAM_TICKET_BODY
@@ -35,7 +35,7 @@ async def create_stream_ticket(request: web.Request) -> web.Response:
     acts_on(request, "job", body["job_id"])
     job_id, kind = JOB_ID.checked(body["job_id"]), StreamKind(body["kind"])
     await request.app[COORDINATOR].get_job(caller, job_id)  # raises unless the caller may see it
-    ticket = await request.app[TICKETS].issue(caller, job_id=job_id, kind=kind)
+    ticket = await request.app[TICKETS].issue(caller, Opens(kind, job_id))
     expires_at = ticket.expires_at.astimezone(UTC).isoformat(timespec="milliseconds")
     data = {
         "ticket": ticket.secret,
