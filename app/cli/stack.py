@@ -25,6 +25,8 @@ def up() -> None:
     SCAIMIND_AUTH_TOKEN_URL, SCAIMIND_AUTH_JWKS_URL, SCAIMIND_AUTH_ISSUER
                                   any of them: use that identity provider
                                   instead of starting a token issuer
+    SCAIMIND_NO_PROFILE=1         do not write the profile 'local' of the command
+                                  scaimind, in ~/.config/scaimind/config.toml
 
     The first start creates an API key of tenant 'local' and stores it in
     <data dir>/api-key; on a terminal it is printed, too. Ctrl-C stops everything; running

@@ -19,10 +19,13 @@ _ALONE = frozenset(
         "SCAIMIND_JOB_ID",
         "SCAIMIND_METRICS_FILE",
         "SCAIMIND_NODE_ID",
+        "SCAIMIND_NO_PROFILE",
         "SCAIMIND_OUTPUT_DIR",
+        "SCAIMIND_PROFILE",
         "SCAIMIND_RESUME_FROM",
         "SCAIMIND_RUN_DIRECTORY",
         "SCAIMIND_UID_LOCK",
+        "SCAIMIND_URL",
         "SCAIMIND_VENV",
         "SCAIMIND_WORKER_RULES",
     }

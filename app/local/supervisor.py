@@ -26,6 +26,7 @@ from app.local.ports import (
     url_of,
 )
 from app.local.postgres import Postgres, socket_folder
+from app.local.profile import write_profile
 
 #: Seconds within which everything has to be ready, and within which what an
 #: earlier run left behind has to be gone.
@@ -195,9 +196,10 @@ class _Run:
             if self.config.own_issuer:
                 await self._until_ready(f"{self.issuer_url}/health")
                 self.tell(f"Tokens: {self.issuer_url} (to print one: {self.token_command})")
+            url = url_of(host, port)
+            await asyncio.to_thread(write_profile, url, self.data_dir, self.environ, self.tell)
             self.tell(
-                f"Ready: {url_of(host, port)} (API key: {self.data_dir.api_key}, "
-                f"logs: {self.data_dir.logs})"
+                f"Ready: {url} (API key: {self.data_dir.api_key}, logs: {self.data_dir.logs})"
             )
             await self._keep()
 

@@ -27,9 +27,10 @@ _READY = re.compile(r"Ready: (http://127\.0\.0\.1:(\d+)) ")
 
 
 def environ(data_dir: Path, **more: str) -> dict[str, str]:
-    """An environment that holds no setting but these."""
+    """An environment that holds no setting but these; the tester's profiles are left alone."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("SCAIMIND_")}
-    return {**ours, "SCAIMIND_DATA_DIR": str(data_dir), "SCAIMIND_PORT": "0", **more}
+    given = {"SCAIMIND_DATA_DIR": str(data_dir), "SCAIMIND_PORT": "0", "SCAIMIND_NO_PROFILE": "1"}
+    return {**ours, **given, **more}
 
 
 #: The server's command, in this checkout.

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import click
 
+from scaimind import __version__
+
 #: Exit statuses of every command; those of jobs are in `scaimind.cli.statuses`.
 USAGE: Final = 2
 NO_ANSWER: Final = 5
@@ -74,7 +76,7 @@ class Lazy(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--profile", metavar="NAME", help="Profile to use instead of the default one.")
-@click.version_option(package_name="scaimind", prog_name="scaimind")
+@click.version_option(__version__, prog_name="scaimind")
 @click.pass_context
 def cli(ctx: click.Context, profile: str | None) -> None:
     """Train models on a ScaiMind cluster: submit jobs, follow their logs, steer them."""
