@@ -130,9 +130,7 @@ class Tickets:
         rows = await self._ask(_REDEEM, (_digest(secret), _IS_API_KEY))
         if not rows:
             raise _refusal("it does not exist or was already used")
-        its_subject, its_kind, in_time, tenant_id, user_id, roles, permissions, *credential = rows[
-            0
-        ]
+        subject, kind, in_time, tenant_id, user_id, roles, permissions, *credential = rows[0]
         credential_id, credential_expires_at, counts = credential
         if not in_time:
             raise _refusal("it has expired", credential_id)
