@@ -114,6 +114,11 @@ RATE_LIMITED = _kind("RATE_LIMITED", 429, "Too many requests. Wait and try again
 
 # The coordinator
 JOB_NOT_FOUND = _kind("JOB_NOT_FOUND", 404, "The job does not exist.")
+JOB_DELETED = _kind(
+    "JOB_DELETED",
+    404,
+    "The job was deleted while it was being watched. There is nothing more of it.",
+)
 NODE_NOT_FOUND = _kind("NODE_NOT_FOUND", 404, "The node does not exist.")
 EVALUATION_NOT_FOUND = _kind("EVALUATION_NOT_FOUND", 404, "The evaluation does not exist.")
 NOT_FOUND = _kind("NOT_FOUND", 404, "The resource does not exist.")
@@ -127,6 +132,11 @@ COORDINATOR_UNAUTHENTICATED = _kind(
 ALREADY_EXISTS = _kind("ALREADY_EXISTS", 409, "The resource already exists.")
 FAILED_PRECONDITION = _kind(
     "FAILED_PRECONDITION", 409, "The resource is not in a state that allows this operation."
+)
+PRECONDITION_FAILED = _kind(
+    "PRECONDITION_FAILED",
+    412,
+    "The job has changed since the revision that If-Match names. Read it again, then decide anew.",
 )
 RESOURCE_EXHAUSTED = _kind(
     "RESOURCE_EXHAUSTED",

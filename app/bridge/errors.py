@@ -69,6 +69,8 @@ _OWN: dict[StatusCode, dict[str, ErrorKind]] = {
                 "PauseJob",
                 "ResumeJob",
                 "RetryJob",
+                "UpdateJob",
+                "DeleteJob",
                 "ListCheckpoints",
                 "GetJobMetrics",
                 "ListJobLogs",
@@ -83,8 +85,10 @@ _OWN: dict[StatusCode, dict[str, ErrorKind]] = {
     },
     # The contract has no other use for it.
     StatusCode.ALREADY_EXISTS: dict.fromkeys(
-        ("SubmitJob", "SubmitEvaluation"), errors.IDEMPOTENCY_KEY_REUSED
+        ("SubmitJob", "SubmitEvaluation", "RetryJob"), errors.IDEMPOTENCY_KEY_REUSED
     ),
+    # Of another revision than the one that was named.
+    StatusCode.ABORTED: {"UpdateJob": errors.PRECONDITION_FAILED},
 }
 
 #: The calls that carry tokens, which the issuer has made for this or a recent request.

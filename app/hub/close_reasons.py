@@ -18,6 +18,8 @@ class CloseReason(StrEnum):
     AUTH_EXPIRED = "auth_expired"
     #: The upstream failed for good, or for longer than the outage limit.
     UPSTREAM_FAILED = "upstream_failed"
+    #: The job was deleted.
+    JOB_DELETED = "job_deleted"
     #: This replica is shutting down.
     SHUTDOWN = "shutdown"
     #: The gateway failed; the cause is in the log.

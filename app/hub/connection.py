@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from app.caller import Caller
-from app.errors import AUTH_EXPIRED, INTERNAL_ERROR, SHUTTING_DOWN, ErrorKind
+from app.errors import AUTH_EXPIRED, INTERNAL_ERROR, JOB_DELETED, SHUTTING_DOWN, ErrorKind
 from app.hub.close_reasons import CloseReason
 from app.hub.core import frames
 from app.hub.socket_pool import SocketPool, outstanding
@@ -30,6 +30,7 @@ STALLED = Closing(CloseReason.WRITE_TIMEOUT)
 ENDED = Closing(CloseReason.JOB_ENDED)
 TAIL_SENT = Closing(CloseReason.TAIL_SENT)
 EXPIRED = Closing(CloseReason.AUTH_EXPIRED, AUTH_EXPIRED)
+DELETED = Closing(CloseReason.JOB_DELETED, JOB_DELETED)
 BROKEN = Closing(CloseReason.INTERNAL_ERROR, INTERNAL_ERROR, retryable=True)
 
 

@@ -12,11 +12,12 @@ from app.errors import (
     COORDINATOR_ERROR,
     COORDINATOR_TIMEOUT,
     COORDINATOR_UNAVAILABLE,
+    JOB_NOT_FOUND,
     SHUTTING_DOWN,
     ApiError,
 )
 from app.hub.close_reasons import CloseReason
-from app.hub.connection import Closing
+from app.hub.connection import DELETED, Closing
 from app.hub.core import frames
 from app.hub.core.cursors import Cohort
 from app.hub.core.feed_core import FeedCore
@@ -275,15 +276,26 @@ class Feed(Receiver):
         self.core.evict_oldest()
         self._account(self.core.history.size)
 
+    def job_deleted(self) -> None:
+        """End for good: there is no such job any more, whatever of it is kept here."""
+        self._fail(ApiError(JOB_NOT_FOUND))
+
     def _fail(self, error: ApiError) -> None:
         """End for good: watchers are closed with the error, and a new watcher gets a new feed."""
-        log.warning("hub_feed_failed", job_id=self.key.job_id, code=error.kind.code)
+        if self.failure is not None:
+            return
+        closing = Closing(CloseReason.UPSTREAM_FAILED, error.kind, not is_final(error.kind))
+        if error.kind is JOB_NOT_FOUND and self._opened.done():
+            closing = DELETED
+            log.info("hub_job_deleted", job_id=self.key.job_id)
+        else:
+            log.warning("hub_feed_failed", job_id=self.key.job_id, code=error.kind.code)
         self.failure = error
         self._closed = True
         if not self._opened.done():
             self._opened.set_result(None)
         self._announce_other_log()
-        self.close_all(Closing(CloseReason.UPSTREAM_FAILED, error.kind, not is_final(error.kind)))
+        self.close_all(closing)
         if self._linger_timer is not None:
             self._linger_timer.cancel()
             self._linger_timer = None

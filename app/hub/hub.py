@@ -151,6 +151,13 @@ class Hub:
         """Close the streams that a credential opened."""
         self.streams.revoke(credential_id)
 
+    def job_deleted(self, tenant_id: str, job_id: str) -> None:
+        """Close the streams of a job that is no more, and forget what is kept of its log."""
+        key = JobKey(tenant_id, job_id)
+        for feed in (self._feeds.get(key), *self._outdated):
+            if feed is not None and feed.key == key:
+                feed.job_deleted()
+
     async def close(self) -> None:
         """Ask all watchers to connect elsewhere, and end all feeds.
 

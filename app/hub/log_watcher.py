@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from app.errors import COORDINATOR_ERROR, FAILED_PRECONDITION, ApiError
+from app.errors import COORDINATOR_ERROR, FAILED_PRECONDITION, JOB_NOT_FOUND, ApiError
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connect
 from app.hub.core import frames
@@ -206,6 +206,8 @@ class LogWatcher(Cursor):
         elif not isinstance(error, ApiError):
             log.error("hub_read_crashed", job_id=self.feed.key.job_id, exc_info=error)
             self.connection.close(BROKEN)
+        elif error.kind is JOB_NOT_FOUND:
+            self.feed.job_deleted()
         elif is_final(error.kind) and error.kind is not FAILED_PRECONDITION:
             self.connection.close(Closing(CloseReason.UPSTREAM_FAILED, error.kind))
         else:

@@ -201,7 +201,7 @@ async def test_each_row_of_the_error_table(
         assert error["code"] == ours
     elif code is StatusCode.ALREADY_EXISTS:
         # Of a submission, it is an idempotency key that exists.
-        submits = endpoint.rpc.startswith("Submit")
+        submits = endpoint.rpc in ("SubmitJob", "SubmitEvaluation", "RetryJob")
         assert error["code"] == ("IDEMPOTENCY_KEY_REUSED" if submits else "ALREADY_EXISTS")
     elif endpoint.rpc in NOT_FOUND_CODES:
         assert error["code"] == NOT_FOUND_CODES[endpoint.rpc]

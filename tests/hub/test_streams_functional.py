@@ -456,8 +456,9 @@ async def test_a_job_that_vanishes_ends_the_streams_for_good(
         await coordinator.stop()
         await coordinator.start()
         error = await watching.next_named("error")
-        assert error.data["code"] == "JOB_NOT_FOUND"
+        assert error.data["code"] == "JOB_DELETED"
         assert error.data["retryable"] is False
+    assert gateway.seen.reasons == [CloseReason.JOB_DELETED]
 
 
 async def test_a_log_that_was_recreated_is_told_and_read_from_its_start(
