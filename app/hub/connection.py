@@ -39,6 +39,18 @@ def drained(*, retry_ms: int) -> Closing:
     return Closing(CloseReason.SHUTDOWN, SHUTTING_DOWN, retryable=True, retry_ms=retry_ms)
 
 
+def event_of(closing: Closing, position: Position, status: str) -> bytes:
+    """Return the final event of a job's stream that ends at a position."""
+    if closing.error is None:
+        return frames.end(position, status)
+    return frames.error(
+        closing.error,
+        retryable=closing.retryable,
+        position=position,
+        retry_ms=closing.retry_ms,
+    )
+
+
 class Watcher(Protocol):
     """The owner of a stream."""
 
@@ -51,8 +63,8 @@ class Watcher(Protocol):
     def leave(self) -> None:
         """Let go of the feed: the stream is over."""
 
-    def final_position(self) -> tuple[Position, str]:
-        """Return the position that was reached and the job's status, for the final event."""
+    def final_event(self, closing: Closing) -> bytes:
+        """Return the last event of the stream, which says why it ends."""
 
 
 class Connection:
@@ -235,16 +247,7 @@ class Connection:
         closing = self.closing
         assert closing is not None
         self._final_event_sent = True
-        position, status = self._watcher.final_position()
-        if closing.error is None:
-            data = frames.end(position, status)
-        else:
-            data = frames.error(
-                closing.error,
-                retryable=closing.retryable,
-                position=position,
-                retry_ms=closing.retry_ms,
-            )
+        data = self._watcher.final_event(closing)
         if self.send_framed(frames.chunk(data) + frames.LAST_CHUNK if self.chunked else data):
             self._shut()
 

@@ -29,7 +29,7 @@ from app.hub.log_context import shared_context
 from app.hub.metrics_cohorts import MetricsCohorts
 from app.hub.observer import HubObserver
 from app.hub.settings import HubSettings
-from app.hub.subscribers import LogSubscriber
+from app.hub.subscribers import FeedListener, LogSubscriber
 from app.hub.upstream import Batch, End, JobKey, Position, Upstream, is_final
 
 log = structlog.get_logger()
@@ -62,6 +62,8 @@ class Feed(Receiver):
             history_bytes=settings.history_bytes, slice_bytes=settings.slice_bytes
         )
         self.log_watchers: set[LogSubscriber] = set()
+        #: In order of arrival: a dict for a set.
+        self.listeners: dict[FeedListener, None] = {}
         self.status = ""
         self.failure: ApiError | None = None
         #: Whether the job has another log by now, which this feed will not follow.
@@ -207,6 +209,7 @@ class Feed(Receiver):
         if batch.snapshots:
             newest = batch.snapshots[-1]
             self.metrics.take(Position(core.epoch, newest.sequence), newest.data)
+            self._tell_listeners()
         for change in batch.statuses:
             self.status = change.status
             self.observer.status_changed(self.key, change)
@@ -242,6 +245,8 @@ class Feed(Receiver):
             )
             core.anomalies.clear()
         self._wake()
+        if not core.unflushed:
+            self._tell_listeners()
         self._account(core.history.size)
         if core.unflushed and self._flush_timer is None:
             # From when an entry is held back until the last watcher has it, it
@@ -259,6 +264,10 @@ class Feed(Receiver):
         for watcher in woken:
             watcher.pump_soon()
         woken.clear()
+
+    def _tell_listeners(self) -> None:
+        for each in list(self.listeners):
+            each.on_feed_changed()
 
     def _account(self, size: int) -> None:
         change = size - self._history_size
@@ -296,6 +305,7 @@ class Feed(Receiver):
             self._opened.set_result(None)
         self._announce_other_log()
         self.close_all(closing)
+        self._tell_listeners()
         if self._linger_timer is not None:
             self._linger_timer.cancel()
             self._linger_timer = None
@@ -324,6 +334,7 @@ class Feed(Receiver):
         self._pacer.record(spent, done)
         self.observer.flushed(spent, self._pacer.interval)
         self._wake()
+        self._tell_listeners()
         self._account(core.history.size)
 
     def _broadcast(self, cohort: Cohort[LogSubscriber], payload: bytes, now: float) -> None:

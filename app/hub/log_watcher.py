@@ -6,11 +6,12 @@ import structlog
 
 from app.errors import COORDINATOR_ERROR, FAILED_PRECONDITION, JOB_NOT_FOUND, ApiError
 from app.hub.close_reasons import CloseReason
-from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connect
+from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connect, event_of
 from app.hub.core import frames
-from app.hub.core.cursors import ALL, Cursor, Step
+from app.hub.core.cursors import Cursor, Step
 from app.hub.feed import Feed
 from app.hub.resuming import why_not_in_log
+from app.hub.tails import find_tail
 from app.hub.upstream import LogPage, Position, is_final
 from app.tasks.backoff import Backoff
 
@@ -79,52 +80,12 @@ class LogWatcher(Cursor):
     async def _join_tail(self, count: int) -> LogPage | None:
         """Join before the tail; the page with which it begins, if it had to be read."""
         core = self.feed.core
-        offset = core.find_tail(count, self.level)
-        if offset is not None:
-            core.join(self, offset)
-            return None
-        page = await self._read_tail(count)
-        core.join(self, self._begin(page, count))
+        offset, page = await find_tail(
+            self.feed, count, level=self.level, request_id=self._request_id
+        )
+        core.join(self, offset)
         # Where the page may hide what is missing, it is read again without a filter.
-        return page if page.level == core.page_level(self) else None
-
-    def _begin(self, page: LogPage, count: int) -> int:
-        """Return the offset before a tail, given its first page.
-
-        What the log has lost right before the first entry belongs to the tail:
-        there may have been entries that pass.
-        """
-        flushed, oldest = self.feed.core.flushed, max(page.first_offset - 1, 0)
-        if len(page.records) < count and page.next_after >= flushed:
-            # That is all there is.
-            return oldest
-        begin = page.next_after
-        if page.records:
-            begin = page.records[0].offset - 1
-        if page.missing:
-            begin = min(begin, page.missing[0][0] - 1)
-        if self.level == ALL:
-            begin = min(begin, max(flushed - count, oldest))
-        return begin
-
-    async def _read_tail(self, count: int) -> LogPage:
-        """Read the first page of the tail, of the log that the feed has.
-
-        Where the coordinator has another log by now, the feed has to learn of it first.
-        """
-        feed = self.feed
-        while True:
-            page = await feed.answer(
-                feed.reads.tail(
-                    count,
-                    through=feed.core.flushed,
-                    level=self.level,
-                    request_id=self._request_id,
-                )
-            )
-            if page.epoch == feed.core.epoch:
-                return page
-            await feed.other_log()
+        return page if page is not None and page.level == core.page_level(self) else None
 
     @property
     def _request_id(self) -> str:
@@ -150,9 +111,9 @@ class LogWatcher(Cursor):
         self.feed.log_watchers.discard(self)
         self.feed.core.leave(self)
 
-    def final_position(self) -> tuple[Position, str]:
-        """Return the position up to which everything was delivered, and the job's status."""
-        return self.feed.core.position_of(self), self.feed.status
+    def final_event(self, closing: Closing) -> bytes:
+        """Return the last event: up to where everything was delivered, and the job's status."""
+        return event_of(closing, self.feed.core.position_of(self), self.feed.status)
 
     def pump_soon(self) -> None:
         """Step in the loop's next turn, so that others have theirs."""

@@ -1,6 +1,6 @@
 """A watcher of a job's metrics."""
 
-from app.hub.connection import ENDED, Connect
+from app.hub.connection import ENDED, Closing, Connect, event_of
 from app.hub.core import frames
 from app.hub.feed import Feed
 from app.hub.resuming import why_no_snapshot
@@ -63,9 +63,9 @@ class MetricsWatcher:
         """Leave the feed."""
         self.feed.metrics.leave(self)
 
-    def final_position(self) -> tuple[Position, str]:
-        """Return the id of the last snapshot that was sent, and the job's status."""
-        return self._start, self.feed.status
+    def final_event(self, closing: Closing) -> bytes:
+        """Return the last event: the last snapshot that was sent, and the job's status."""
+        return event_of(closing, self._start, self.feed.status)
 
     def wants(self, position: Position) -> bool:
         """Whether this snapshot is new to it and its socket can take it."""

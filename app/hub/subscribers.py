@@ -16,6 +16,13 @@ class LogSubscriber(Cursor, Protocol):
         """Step in the loop's next turn."""
 
 
+class FeedListener(Protocol):
+    """Reads a feed by a cursor of its own, and is told when there is something to read."""
+
+    def on_feed_changed(self) -> None:
+        """Note that entries were flushed, a snapshot came, or the log ended, changed or failed."""
+
+
 class MetricsSubscriber(Protocol):
     """A watcher of a job's metric snapshots."""
 

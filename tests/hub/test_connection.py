@@ -5,7 +5,7 @@ import socket
 
 from app.caller import Caller
 from app.hub.close_reasons import CloseReason
-from app.hub.connection import Connection, drained
+from app.hub.connection import Closing, Connection, drained, event_of
 from app.hub.socket_pool import SocketPool
 from app.hub.upstream import Position
 from tests.hub.sse import parse
@@ -27,8 +27,8 @@ class Stopped:
     def leave(self) -> None:
         self.left = True
 
-    def final_position(self) -> tuple[Position, str]:
-        return Position("e", 3), "TRAINING"
+    def final_event(self, closing: Closing) -> bytes:
+        return event_of(closing, Position("e", 3), "TRAINING")
 
 
 async def test_what_is_sent_to_a_full_socket_keeps_its_order_and_the_end_comes_last() -> None:

@@ -217,13 +217,28 @@ class FeedCore(Generic[C]):
         What is returned as bytes counts as given. It may be empty where the
         filter let nothing through. `now` is in seconds of the driver's clock.
         """
+        step = self.read(cursor, self.slice_bytes)
+        if step is Step.AHEAD:
+            self.behind.discard(cursor)
+            self.ahead.add(cursor)
+        elif step is Step.LIVE:
+            self.behind.discard(cursor)
+            self._go_live(cursor, now)
+        return step
+
+    def read(self, cursor: C, most: int) -> bytes | Step:
+        """Step a cursor whether it has joined or not, by `most` bytes or one entry.
+
+        As `next`, but at the head it stays as it is. The caller learns from the
+        feed when there is more.
+        """
         if cursor.generation != self.generation:
             return self._cross(cursor)
         goal = self.page_goal(cursor)
         if cursor.offset < goal:
             if cursor.offset < self.history.base:
                 return Step.FETCH
-            upto = self.history.cut(cursor.offset, goal, self.slice_bytes)
+            upto = self.history.cut(cursor.offset, goal, most)
             payload = self.history.join(cursor.offset, upto, cursor.level)
             cursor.offset = upto
             return payload
@@ -231,12 +246,7 @@ class FeedCore(Generic[C]):
             return Step.DONE
         if cursor.until is not None and cursor.offset >= cursor.until:
             return Step.DONE
-        self.behind.discard(cursor)
-        if cursor.offset > self.flushed:
-            self.ahead.add(cursor)
-            return Step.AHEAD
-        self._go_live(cursor, now)
-        return Step.LIVE
+        return Step.AHEAD if cursor.offset > self.flushed else Step.LIVE
 
     def position_of(self, cursor: C) -> Position:
         """Return the position up to which everything that passes the filter was delivered."""
