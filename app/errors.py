@@ -74,6 +74,11 @@ AUTH_TICKET_INVALID = _kind(
     "The stream ticket is not valid: it is unknown, used, expired or for another stream. Request"
     " a new one.",
 )
+AUTH_CODE_INVALID = _kind(
+    "AUTH_CODE_INVALID",
+    401,
+    "The code is not valid: it is unknown, used or expired. Run `scaimind console` again.",
+)
 AUTHZ_PERMISSION_DENIED = _kind(
     "AUTHZ_PERMISSION_DENIED",
     403,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from app.api.headers import AnswerHeaders
     from app.api.readiness import Readiness
     from app.auth.authenticator import Authenticator
+    from app.auth.console_sessions import ConsoleSessions
     from app.auth.exchange import Exchange
     from app.auth.rate_limit import RateLimit
     from app.auth.revocations import Revocations
@@ -32,6 +33,7 @@ FEATURES: "web.AppKey[Features]" = web.AppKey("features")
 HUB: "web.AppKey[Hub]" = web.AppKey("hub")
 AUTHENTICATOR: "web.AppKey[Authenticator]" = web.AppKey("authenticator")
 EXCHANGE: "web.AppKey[Exchange]" = web.AppKey("exchange")
+CONSOLE_SESSIONS: "web.AppKey[ConsoleSessions]" = web.AppKey("console_sessions")
 TICKETS: "web.AppKey[Tickets]" = web.AppKey("tickets")
 REVOCATIONS: "web.AppKey[Revocations]" = web.AppKey("revocations")
 RATE_LIMIT: "web.AppKey[RateLimit | None]" = web.AppKey("rate_limit")

@@ -1,6 +1,7 @@
 """The platform's envelope around every answer that is JSON."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -18,6 +19,11 @@ _CHALLENGE = 'Bearer realm="scaimind"'
 def success(data: Any, *, status: int = 200, meta: Mapping[str, Any] | None = None) -> web.Response:
     """Answer with `data`, which is JSON-ready, and what is to be said about it."""
     return _json({"data": data} if meta is None else {"data": data, "meta": meta}, status)
+
+
+def told_time(time: datetime) -> str:
+    """Return an aware time as answers have it: RFC 3339 in UTC, to the millisecond."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def failure(error: ApiError, *, request_id: str) -> web.Response:

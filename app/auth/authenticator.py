@@ -34,7 +34,10 @@ class Verifier(Protocol):
         """Return whether the token has the form that this verifier handles."""
 
     async def verify(self, token: str) -> Caller:
-        """Return the token's caller. Raises `Refused`, or an `ApiError` if the check failed."""
+        """Return the token's caller. Raises `Refused`, or an `ApiError` if the check failed.
+
+        The caller has a `subject_token` only where that is another than the token.
+        """
 
 
 class Authenticator:
@@ -58,7 +61,7 @@ class Authenticator:
         except Refused as refused:
             log.info("token_refused", reason=str(refused))
             raise ApiError(AUTH_TOKEN_INVALID) from None
-        return replace(caller, request_id=request_id, subject_token=token)
+        return replace(caller, request_id=request_id, subject_token=caller.subject_token or token)
 
 
 class ApiKeyVerifier(Verifier):

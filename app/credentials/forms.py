@@ -15,8 +15,8 @@ from typing import Final
 
 #: What only begins a word, by provider.
 _PREFIXES: Final = (
-    # This platform's API keys and stream tickets
-    r"sg[kt]_[A-Za-z0-9_-]{6,}",
+    # This platform's API keys, stream tickets, console codes and sessions
+    r"sg[ckot]_[A-Za-z0-9_-]{6,}",
     # Amazon Web Services (key ids), GitHub, GitLab
     r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}",
     r"gh[pousr]_[A-Za-z0-9_]{16,}",

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from app.api.app_keys import (
     AUTHENTICATOR,
+    CONSOLE_SESSIONS,
     COORDINATOR,
     EXCHANGE,
     FEATURES,
@@ -27,6 +28,7 @@ from app.api.readiness import Check, Dependency, Readiness
 from app.api.routes.documentation import FILES, load_files
 from app.api.settings import LimitsSettings
 from app.auth.authenticator import ApiKeyVerifier, Authenticator, Verifier
+from app.auth.console_sessions import ConsoleSessions
 from app.auth.exchange import NoExchange, TokenExchange
 from app.auth.jwt import JwtVerifier
 from app.auth.rate_limit import RateLimit
@@ -90,7 +92,8 @@ async def identity_context(app: web.Application) -> AsyncIterator[None]:
     )
     app[_KEYS] = keys
     app[TICKETS] = Tickets(database=app[_POOL], now=_now)
-    verifiers: list[Verifier] = [ApiKeyVerifier(keys=keys, now=_now)]
+    app[CONSOLE_SESSIONS] = sessions = ConsoleSessions(database=app[_POOL], now=_now)
+    verifiers: list[Verifier] = [ApiKeyVerifier(keys=keys, now=_now), sessions]
     async with AsyncExitStack() as stack:
         stack.push_async_callback(keys.close)
         session = await stack.enter_async_context(open_session(timeout=settings.http_timeout))

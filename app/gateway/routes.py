@@ -6,6 +6,7 @@ from aiohttp import web
 
 from app.api.routes import (
     cluster,
+    console_sessions,
     data,
     documentation,
     evaluations,
@@ -28,6 +29,7 @@ SECTIONS = (
     monitoring,
     streams,
     tickets,
+    console_sessions,
     summary,
     cluster,
     queue,

@@ -44,6 +44,9 @@ class Action(StrEnum):
     NODE_ENABLE = "node.enable"
     STREAM_TICKET_CREATE = "stream_ticket.create"
     DATA_VALIDATE = "data.validate"
+    CONSOLE_CODE_CREATE = "console_code.create"
+    CONSOLE_SESSION_CREATE = "console_session.create"
+    CONSOLE_SESSION_END = "console_session.end"
 
     # By operators, on the command line
     KEY_CREATE = "key.create"

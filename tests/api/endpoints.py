@@ -56,6 +56,7 @@ VIEW = frozenset({"scaimind:view"})
 MANAGE = frozenset({"scaimind:manage"})
 CLUSTER_ADMIN = frozenset({"scaimind:cluster_admin"})
 EVALUATE = frozenset({"scaimind:evaluate"})
+ALL = VIEW | MANAGE | CLUSTER_ADMIN | EVALUATE
 READ_EVALUATIONS = frozenset({"scaimind:view", "scaimind:evaluate"})
 
 SUBMISSION: Mapping[str, Any] = {
@@ -358,3 +359,5 @@ STREAMS = ("/jobs/{job_id}/logs", "/jobs/{job_id}/metrics/stream")
 TICKETS = "/stream-tickets"
 #: Answered by the job cache alone, to who holds scaimind:view.
 CACHED = ("/summary",)
+#: Those that the gateway answers by itself to whoever has any permission, and how.
+OWN = {("POST", "/console-codes"): 201, ("DELETE", "/console-sessions/current"): 404}

@@ -17,6 +17,7 @@ Route = tuple[str, str]
 
 #: Cases for each operation, beside those that cover each keyword of its schemas.
 _EXAMPLES = 10
+_CODES = 20
 
 _CONFIG = """
 seed = 1
@@ -55,6 +56,18 @@ expected-statuses = [400, 401, 403, 404, 405, 409, 415, 422, 413, 414, 431]
 "path.node_id" = {{ dictionary = "nodes", probability = 0.7 }}
 "body.job_id" = {{ dictionary = "completed", probability = 0.7 }}
 
+"body.code" = {{ dictionary = "codes", probability = 0.9 }}
+
+# A code is good for once, a session until it is ended.
+[[operations]]
+include-operation-id = "create_console_session"
+checks.positive_data_acceptance.expected-statuses = [201, 401]
+
+[[operations]]
+include-operation-id = "end_console_session"
+headers = {{ Authorization = "Bearer {session}" }}
+checks.positive_data_acceptance.expected-statuses = [200, 401]
+
 {own_jobs}
 """
 
@@ -79,7 +92,7 @@ _JOB_OF = {
 
 async def test_every_endpoint_conforms(system: System, tmp_path: Path) -> None:
     config = tmp_path / "schemathesis.toml"
-    config.write_text(_config(system))
+    config.write_text(_config(system, await _codes(system), await _session(system)))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
         *("run", f"{system.url}{PREFIX}/openapi.json"),
@@ -94,12 +107,38 @@ async def test_every_endpoint_conforms(system: System, tmp_path: Path) -> None:
     assert described - succeeded == set()
 
 
-def _config(system: System) -> str:
+async def _codes(system: System) -> list[str]:
+    """Make more codes than the cases will use; each is good for once, within a minute."""
+    return [(await _post(system, "/console-codes"))["code"] for _ in range(_CODES)]
+
+
+async def _session(system: System) -> str:
+    code = (await _post(system, "/console-codes"))["code"]
+    token: str = (await _post(system, "/console-sessions", {"code": code}))["token"]
+    return token
+
+
+async def _post(system: System, path: str, body: dict[str, str] | None = None) -> dict[str, str]:
+    headers = {"Authorization": f"Bearer {system.key}"} if body is None else {}
+    async with (
+        ClientSession(system.url, headers=headers) as web,
+        web.post(PREFIX + path, json=body) as response,
+    ):
+        data: dict[str, str] = (await response.json())["data"]
+        return data
+
+
+def _config(system: System, codes: list[str], session: str) -> str:
     ids = asdict(system.ids)
     jobs = [job_id for name, job_id in ids.items() if name != "evaluation"]
-    values = {name: [value] for name, value in ids.items()} | {"jobs": jobs, "nodes": ["local"]}
+    values = {name: [value] for name, value in ids.items()} | {
+        "jobs": jobs,
+        "nodes": ["local"],
+        "codes": codes,
+    }
     return _CONFIG.format(
         key=system.key,
+        session=session,
         examples=_EXAMPLES,
         dictionaries="\n".join(
             f"{name} = {{ values = {json.dumps(each)} }}" for name, each in values.items()

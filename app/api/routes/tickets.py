@@ -1,14 +1,12 @@
 """Stream tickets, for clients that cannot send a header."""
 
-from datetime import UTC
-
 from aiohttp import web
 
 from app.api.access import requires
 from app.api.app_keys import COORDINATOR, TICKETS, caller_of
 from app.api.audit import acts_on
 from app.api.endpoint import Operation, body_of
-from app.api.envelope import success
+from app.api.envelope import success, told_time
 from app.api.paths import JOB_ID
 from app.auth.tickets import Opens, StreamKind
 from app.errors import AUTH_UNAVAILABLE
@@ -36,10 +34,9 @@ async def create_stream_ticket(request: web.Request) -> web.Response:
     job_id, kind = JOB_ID.checked(body["job_id"]), StreamKind(body["kind"])
     await request.app[COORDINATOR].get_job(caller, job_id)  # raises unless the caller may see it
     ticket = await request.app[TICKETS].issue(caller, Opens(kind, job_id))
-    expires_at = ticket.expires_at.astimezone(UTC).isoformat(timespec="milliseconds")
     data = {
         "ticket": ticket.secret,
-        "expires_at": expires_at.replace("+00:00", "Z"),
+        "expires_at": told_time(ticket.expires_at),
         "job_id": job_id,
         "kind": kind.value,
     }
