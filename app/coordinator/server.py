@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from app.coordinator.cluster.gpus import GpuMeter
 from app.coordinator.cluster.nodes import Cluster
+from app.coordinator.data.archives.unpacking import Unpacker
 from app.coordinator.data.atlas import Atlas
 from app.coordinator.data.cache import DataCache
 from app.coordinator.data.conversion.conversion import Converter
@@ -30,6 +31,7 @@ from app.coordinator.engines.local.opening import open_local_engine
 from app.coordinator.execution.artefacts import Artefacts
 from app.coordinator.execution.controller import Controller
 from app.coordinator.execution.inputs import Inputs
+from app.coordinator.execution.project import Projects
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.identity.tokens import Admission, TokenChecker
@@ -136,6 +138,7 @@ class Coordinator:
             jobs=config.data_dir / "jobs",
             drive=drive,
             inputs=Inputs(drive=drive, cache=cache, clock=self._clock),
+            projects=_projects(config, drive, readable),
             artefacts=Artefacts(
                 drive=drive,
                 atlas=Atlas(config.atlas_root),
@@ -316,6 +319,11 @@ class Coordinator:
         finally:
             self._resources.close()
         log.info("coordinator_stopped")
+
+
+def _projects(config: CoordinatorConfig, drive: Drive, readable: tuple[str, ...]) -> Projects:
+    limits = Limits(entries=config.working_dir_files, size_bytes=config.working_dir_bytes)
+    return Projects(drive=drive, unpacker=Unpacker(readable=readable, limits=limits), limits=limits)
 
 
 async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | None = None) -> None:

@@ -20,6 +20,7 @@ from app.schemas.fields import (
     Whole,
 )
 from app.schemas.loading import Body
+from app.script_arguments import parse_arguments
 
 TRAINING_TYPES = ("SFT", "LORA", "QLORA", "DPO", "RLHF", "CONTINUED_PRETRAIN", "FULL_FINETUNE")
 FRAMEWORK_TYPES = ("HF_TRAINER", "DEEPSPEED", "FSDP", "MEGATRON", "CUSTOM")
@@ -65,16 +66,34 @@ class FrameworkSchema(Body):
     """The training framework."""
 
     type = Choice("The framework.", FRAMEWORK_TYPES, required=True)
-    config = StringMap("Settings of the framework.")
+    config = StringMap(
+        "Settings of the framework. Of CUSTOM: working_dir, a scaidrive:// folder or .tar.gz that"
+        " each run has a copy of; arguments of the script, a JSON list or words as a shell splits"
+        " them; requirements, a file in working_dir that names packages; allow_source_builds."
+    )
     distributed = fields.Nested(DistributedConfigSchema, allow_none=True)
     custom_script_path = Text(
-        "Required when type is CUSTOM: scaidrive://<tenant>/<path>.", most=PATH_LENGTH
+        "Required when type is CUSTOM: scaidrive://<tenant>/<path>, or a path in"
+        " config.working_dir.",
+        most=PATH_LENGTH,
     )
 
     @validates_schema(skip_on_field_errors=False)
     def _has_its_script(self, data: Mapping[str, Any], **_: Any) -> None:
         if data.get("type") == "CUSTOM" and not data.get("custom_script_path", "").strip():
             raise ValidationError("Required when type is CUSTOM.", "custom_script_path")
+
+    @validates_schema(skip_on_field_errors=False)
+    def _has_whole_arguments(self, data: Mapping[str, Any], **_: Any) -> None:
+        if data.get("type") != "CUSTOM":
+            return
+        try:
+            parse_arguments(data.get("config", {}).get("arguments", ""))
+        except ValueError as error:
+            text = str(error)
+            raise ValidationError(
+                {"config": {"arguments": [f"{text[0].upper()}{text[1:]}."]}}
+            ) from None
 
 
 class TrainingConfigSchema(Body):

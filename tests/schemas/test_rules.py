@@ -140,6 +140,22 @@ class TestTogether:
     def test_others_do_not(self) -> None:
         load_body(SUBMIT_JOB_BODY, least())
 
+    def test_a_quote_of_its_arguments_that_is_not_closed_has_its_place(self) -> None:
+        body = least()
+        body["training_config"]["framework"] = {**CUSTOM, "config": {"arguments": "--name 'x"}}
+
+        assert problems(SUBMIT_JOB_BODY, body) == {
+            "training_config.framework.config.arguments": (
+                "The quote ' at character 8 is never closed; a JSON list of strings needs no"
+                " quoting."
+            )
+        }
+
+    def test_arguments_of_another_framework_are_its_own(self) -> None:
+        body = least()
+        body["training_config"]["framework"]["config"] = {"arguments": "'"}
+        load_body(SUBMIT_JOB_BODY, body)
+
     def test_only_a_custom_script_may_do_without_data(self) -> None:
         body = least()
         body["data_config"]["sources"] = []

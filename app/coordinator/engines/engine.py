@@ -42,9 +42,12 @@ class RunSpec:
     #: The first line of the run in the job's log, and warnings behind it.
     announcement: str
     warnings: tuple[str, ...] = ()
-    #: Executed by Python with these options. No job can change it.
+    #: Executed by Python with these options. No job can change it, unless it is in `directory`.
     script: Path
     options: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    #: Where the run begins, which it may write; its job's own directory if there is none.
+    directory: Path | None = None
     #: What the submission sets; credentials are masked.
     environment: Mapping[str, str]
     #: What the coordinator sets; takes precedence.

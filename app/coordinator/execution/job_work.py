@@ -100,7 +100,8 @@ class JobWork:
             await self._event(lambda scheduler: scheduler.preparing(job_id), void)
         try:
             await _in(self._preparing, bring_up, self._workspace.directory(job_id))
-            await _in(self._preparing, self._workspace.prepare, job, task.abandoned)
+            if note := await _in(self._preparing, self._workspace.prepare, job, task.abandoned):
+                await self._lines.say(job, note)
         except Abandoned:
             return
         except (NewerFormat, Unprepared) as error:

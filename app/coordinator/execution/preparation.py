@@ -13,6 +13,7 @@ from app.coordinator.data.drive import BadUrl, Drive
 from app.coordinator.evaluations.process import EVALUATOR, SCRIPT, process_config
 from app.coordinator.execution.inputs import Inputs, access_of
 from app.coordinator.execution.job_config import training_config
+from app.coordinator.execution.project import Projects
 from app.coordinator.jobs.model import JobRecord, Kind
 from app.coordinator.storage.job_directory import PROGRAM, JobDir
 from app.files.copying import copy_content
@@ -30,15 +31,18 @@ class Unprepared(Exception):
 class Preparation:
     """Sets up jobs' directories. Blocks: call it in a thread."""
 
-    def __init__(self, *, drive: Drive, inputs: Inputs) -> None:
+    def __init__(self, *, drive: Drive, inputs: Inputs, projects: Projects) -> None:
         self._drive = drive
         self._inputs = inputs
+        self._projects = projects
 
-    def prepare(self, job: JobRecord, directory: JobDir, abandoned: threading.Event) -> None:
+    def prepare(self, job: JobRecord, directory: JobDir, abandoned: threading.Event) -> str:
         """Fetch what the job names and write its configuration.
 
-        Raises Unprepared, Abandoned, OSError.
+        Returns a line for the job's log, or an empty text. Raises Unprepared,
+        Abandoned, OSError.
         """
+        note = ""
 
         def fetch(url: str) -> str:
             return str(self._inputs.fetch(job, url, abandoned))
@@ -54,9 +58,13 @@ class Preparation:
                     _place_evaluator(own, abandoned)
                     config = process_config(job, fetch)
                 else:
-                    given = job.submission.training_config.framework.custom_script_path
-                    with self._drive.filesystem(access).open(given) as script:
-                        _place_script(own, script, script_name(job), abandoned)
+                    if (program := job.program) is not None and program.working_dir:
+                        name = directory.project.name
+                        note = self._projects.place(job, program, own, name, abandoned)
+                    if program is None or not program.script:
+                        given = job.submission.training_config.framework.custom_script_path
+                        with self._drive.filesystem(access).open(given) as script:
+                            _place_script(own, script, script_name(job), abandoned)
                     config = training_config(job, fetch)
             if job.resume_from:
                 self._drive.find(access, job.resume_from)
@@ -64,6 +72,7 @@ class Preparation:
             raise Unprepared(str(error)) from None
         config["job_id"] = job.job_id
         write_json(directory.config, config)
+        return note
 
 
 def script_name(job: JobRecord) -> str:

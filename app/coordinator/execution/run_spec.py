@@ -47,6 +47,8 @@ class RunSpecs:
             ),
             script=self._workspace.script(job),
             options=_OPTIONS[job.kind],
+            arguments=job.program.arguments if job.program else (),
+            directory=directory.project if job.program and job.program.working_dir else None,
             environment=environment,
             variables={
                 "SCAIMIND_JOB_ID": job.job_id,

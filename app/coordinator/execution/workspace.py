@@ -14,6 +14,7 @@ from app.coordinator.execution.artefacts import Artefacts, Exported
 from app.coordinator.execution.checkpoints import CheckpointFinder, remove_leftovers
 from app.coordinator.execution.inputs import Inputs, access_of
 from app.coordinator.execution.preparation import Preparation, Unprepared, script_name
+from app.coordinator.execution.project import Projects
 from app.coordinator.jobs.model import Checkpoint, JobRecord
 from app.coordinator.logs import log as logs
 from app.coordinator.metrics.snapshots import MetricsWriter
@@ -26,12 +27,20 @@ from app.files.removing import remove_tree
 class Workspace:
     """Sets up jobs' directories and brings their artefacts away. Blocks: call it in a thread."""
 
-    def __init__(self, *, jobs: Path, drive: Drive, inputs: Inputs, artefacts: Artefacts) -> None:
+    def __init__(
+        self,
+        *,
+        jobs: Path,
+        drive: Drive,
+        inputs: Inputs,
+        projects: Projects,
+        artefacts: Artefacts,
+    ) -> None:
         self._jobs = jobs
         self._drive = drive
         self._inputs = inputs
         self._artefacts = artefacts
-        self._preparation = Preparation(drive=drive, inputs=inputs)
+        self._preparation = Preparation(drive=drive, inputs=inputs, projects=projects)
 
     def directory(self, job_id: str) -> JobDir:
         """The directory of a job."""
@@ -52,11 +61,12 @@ class Workspace:
             remove_tree(jobs, job_id)
 
     def clear_temporary(self, job: JobRecord) -> None:
-        """Remove what a run left in its TMPDIR."""
+        """Remove what a run left in its TMPDIR, and its copy of the working directory."""
         directory = self.directory(job.job_id)
         # What cannot be removed now is removed before the next run, or with the job.
         with suppress(OSError), Directory.open(directory.path) as own:
             remove_tree(own, directory.temporary.name)
+            remove_tree(own, directory.project.name)
 
     def checkpoints_path(self, job: JobRecord) -> Path:
         """SCAIMIND_CHECKPOINT_DIR; made if it is not there. Raises BadUrl, OSError.
@@ -75,18 +85,21 @@ class Workspace:
         with directory:
             return directory.make_directory(name, exist_ok=True)
 
-    def prepare(self, job: JobRecord, abandoned: threading.Event) -> None:
-        """Set up the job's directory. Raises Unprepared, Abandoned, OSError."""
+    def prepare(self, job: JobRecord, abandoned: threading.Event) -> str:
+        """Set up the job's directory. Returns a line for the job's log, or an empty text.
+
+        Raises Unprepared, Abandoned, OSError.
+        """
         self.clear_temporary(job)
         self.release(job.job_id)
         if job.artefacts_of:
             self._require_artefacts(job)
-            return
+            return ""
         try:
             self.open_checkpoints(job).close()
         except BadUrl as error:
             raise Unprepared(str(error)) from None
-        self._preparation.prepare(job, self.directory(job.job_id), abandoned)
+        return self._preparation.prepare(job, self.directory(job.job_id), abandoned)
 
     def output(self, job: JobRecord) -> Path:
         """Where the job's artefacts are, or those of the job that it only exports."""
@@ -108,6 +121,8 @@ class Workspace:
         2, and never started, has it among its own files.
         """
         directory = self.directory(job.job_id)
+        if job.program is not None and job.program.script:
+            return directory.project / job.program.script
         script = directory.program / script_name(job)
         return script if script.is_file() else directory.work / script.name
 

@@ -124,6 +124,26 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Program:
+    """What a job's processes execute: what `framework.config` says of it, checked."""
+
+    #: URL of a folder or a `.tar.gz` that each run has a copy of; empty if there is none.
+    working_dir: str = ""
+    #: The script below it; empty if custom_script_path is a URL of its own.
+    script: str = ""
+    arguments: tuple[str, ...] = ()
+    #: The file below it that names the packages of the job; empty if it has none of its own.
+    requirements: str = ""
+    #: Whether packages may be built for which there is no wheel.
+    allow_source_builds: bool = False
+
+    @classmethod
+    def stored(cls, value: Mapping[str, Any] | None) -> "Program | None":
+        """As it was stored as JSON."""
+        return None if value is None else cls(**{**value, "arguments": tuple(value["arguments"])})
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """Everything about a job that is kept; of two copies the one with the higher revision is
     newer."""
@@ -140,6 +160,9 @@ class JobRecord:
     kind: Kind = Kind.TRAINING
     #: What it may read and write. Never changed; None in rows of coordinators that gave none.
     grant: Grant | None = field(default=None, repr=False)
+    #: Never changed. None of an evaluation, and of a job whose coordinator read nothing of this in
+    #: `framework.config`: what that says means nothing then.
+    program: Program | None = None
     #: What is evaluated, if it is an evaluation. Never changed.
     evaluation: SubmitEvaluationRequest | None = field(default=None, repr=False)
     status: Status = Status.PENDING

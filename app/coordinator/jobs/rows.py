@@ -12,6 +12,7 @@ from app.coordinator.jobs.model import (
     Checkpoint,
     JobRecord,
     Kind,
+    Program,
     Progress,
     ResourceRequest,
     StopReason,
@@ -54,6 +55,7 @@ def _state(job: JobRecord) -> dict[str, Any]:
         "error_message": job.error_message,
         "demand": job.resource_request,
         "grant": job.grant,
+        "program": job.program,
         "parent_job_id": job.parent_job_id,
         "run_count": job.run_count,
         "retry_count": job.retry_count,
@@ -142,6 +144,7 @@ def record_of(
             }
         ),
         grant=Grant.stored(state.pop("grant", None)),
+        program=Program.stored(state.pop("program", None)),
         # Their names in the store are those of its first version.
         stop_reason=StopReason(state.pop("intent")),
         stop_message=state.pop("intent_reason"),

@@ -101,6 +101,11 @@ def _secrets_apart(db: sqlite3.Connection) -> None:
         ) from None
 
 
+def _programs_are_kept(_: sqlite3.Connection) -> None:
+    """Jobs have a `program` in their state from here on. Those that are there have none, and an
+    earlier coordinator could not read a row with one."""
+
+
 #: The step at place n makes version n + 1. Tables are made only if they are missing in the first
 #: one alone: the coordinators that had no steps could be killed between its tables and its version.
 STEPS: Final[tuple[StoreStep, ...]] = (
@@ -109,6 +114,7 @@ STEPS: Final[tuple[StoreStep, ...]] = (
     move_checkpoints_apart,
     ask_for_no_cores,
     keep_run_times,
+    _programs_are_kept,
 )
 
 

@@ -84,6 +84,15 @@ class RunSettings(Section):
         "Maximum number of files and directories in the directories that job_disk_bytes counts.",
         parse_count,
     )
+    working_dir_bytes: int = parsed(
+        4 * 1024**3,
+        "Maximum size of a job's `working_dir`, packed and unpacked. Each run has a copy, which "
+        "counts towards job_disk_bytes.",
+        parse_size,
+    )
+    working_dir_files: int = parsed(
+        50_000, "Maximum number of files and directories in a job's `working_dir`.", parse_count
+    )
     memory_reserve: int = parsed(
         256 * 1024**2,
         "Main memory to keep available on this machine. If less is left, jobs that did not ask for "

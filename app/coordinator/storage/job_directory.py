@@ -7,7 +7,8 @@
         log/            entries and their index, see `logs`
         metrics/        snapshots and their index, see `metrics`
         program/        its script; the training process reads it, and writes nothing there
-        work/           the training process's own directory
+        work/           the training process's own directory, its HOME
+        project/        a run's own copy of framework.config.working_dir, in which it runs
         output/         SCAIMIND_OUTPUT_DIR
         export/         the artefacts in another format, while they are brought away
         tmp/            TMPDIR
@@ -59,6 +60,11 @@ class JobDir:
     def program(self) -> Path:
         """Where its script is."""
         return self.path / PROGRAM
+
+    @property
+    def project(self) -> Path:
+        """Where a run's copy of its working directory is."""
+        return self.path / "project"
 
     @property
     def export(self) -> Path:

@@ -12,8 +12,6 @@ from app.coordinator.identity.access import Access
 from app.coordinator.submission.environment import check_environment
 from generated.mindcoordinator.v1.jobs_pb2 import (
     BaseModel,
-    Framework,
-    FrameworkType,
     SubmitJobRequest,
 )
 
@@ -53,8 +51,6 @@ def check_training(
 ) -> None:
     """Note what is wrong with the training, and settle which version of the model is meant."""
     training = request.training_config
-    with problems.collected():
-        _check_framework(training.framework, access, drive)
     if training.resume_from_checkpoint:
         with problems.collected():
             drive.require(
@@ -70,22 +66,6 @@ def check_training(
         check_environment(training.environment)
     with problems.collected():
         _check_model(training.base_model, access, drive)
-
-
-def _check_framework(framework: Framework, access: Access, drive: Drive) -> None:
-    if framework.type == FrameworkType.FRAMEWORK_TYPE_UNSPECIFIED:
-        raise InvalidArgument("training_config.framework.type", "is required")
-    if framework.type != FrameworkType.FRAMEWORK_TYPE_CUSTOM:
-        name = FrameworkType.Name(framework.type).removeprefix("FRAMEWORK_TYPE_")
-        raise FailedPrecondition(
-            f"training_config.framework.type: {name} is not supported; this coordinator runs"
-            " framework type CUSTOM. Put the training into a script and give its scaidrive:// path"
-            " as custom_script_path"
-        )
-    where = "training_config.framework.custom_script_path"
-    if not framework.custom_script_path:
-        raise InvalidArgument(where, "is required for framework type CUSTOM")
-    drive.require(access, where, framework.custom_script_path, kind="file")
 
 
 def _check_model(model: BaseModel, access: Access, drive: Drive) -> None:

@@ -9,7 +9,7 @@ from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.data.drive import Drive
 from app.coordinator.errors import FailedPrecondition, InvalidArgument, all_problems
 from app.coordinator.identity.access import Access, Grant
-from app.coordinator.jobs.model import JobRecord, ResourceRequest
+from app.coordinator.jobs.model import JobRecord, Program, ResourceRequest
 from app.coordinator.jobs.secrets import take_out, unknown
 from app.coordinator.submission.checks import (
     check_data,
@@ -18,6 +18,7 @@ from app.coordinator.submission.checks import (
     check_training,
     check_world_size,
 )
+from app.coordinator.submission.program import program_of
 from app.coordinator.submission.resources import (
     bound_run_time,
     check_possible,
@@ -69,6 +70,8 @@ def accept(
     _fill_in(kept)
     with all_problems() as problems:
         check_texts(kept, problems)
+        with problems.collected():
+            program = program_of(kept.training_config.framework, access, drive)
         check_training(kept, access, drive, problems)
         check_data(kept, access, drive, problems)
         check_output(kept, access, drive, problems)
@@ -89,8 +92,9 @@ def accept(
         name=kept.name,
         submission=kept,
         grant=Grant.give(
-            tenant_id=access.tenant_id, user_id=user_id, job_id=job_id, urls=_named(kept)
+            tenant_id=access.tenant_id, user_id=user_id, job_id=job_id, urls=_named(kept, program)
         ),
+        program=program,
         resource_request=resource_request,
         created_at=now,
         updated_at=now,
@@ -153,6 +157,7 @@ def accept_retry(
         created_at=now,
         updated_at=now,
         kind=parent.kind,
+        program=parent.program,
         evaluation=parent.evaluation,
         message="Accepted.",
         priority=parent.priority,
@@ -188,6 +193,7 @@ def accept_export(
         created_at=now,
         updated_at=now,
         kind=parent.kind,
+        program=parent.program,
         evaluation=parent.evaluation,
         message=f"Accepted. It exports the artefacts of {parent.artefacts_of} without another run.",
         priority=parent.priority,
@@ -207,11 +213,12 @@ def _fill_in(request: SubmitJobRequest) -> None:
     data.gradient_accumulation_steps = data.gradient_accumulation_steps or 1
 
 
-def _named(request: SubmitJobRequest) -> list[str]:
+def _named(request: SubmitJobRequest, program: Program) -> list[str]:
     """What a submission names; a model's name at a hub is no file, and does no harm there."""
     training = request.training_config
     return [
-        training.framework.custom_script_path,
+        program.working_dir,
+        "" if program.script else training.framework.custom_script_path,
         training.resume_from_checkpoint,
         training.base_model.model_id,
         *(source.path for source in request.data_config.sources),

@@ -297,9 +297,19 @@ class Framework(_message.Message):
     CUSTOM_SCRIPT_PATH_FIELD_NUMBER: _builtins.int
     type: Global___FrameworkType.ValueType
     custom_script_path: _builtins.str
-    """Required when `type` is CUSTOM: `scaidrive://<tenant>/<path>`."""
+    """Required when `type` is CUSTOM: `scaidrive://<tenant>/<path>`, or a path in `working_dir`."""
     @_builtins.property
-    def config(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def config(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Settings by name, as the training reads them. With type CUSTOM these have a meaning of their
+        own:
+          working_dir          `scaidrive://<tenant>/<path>` of a folder or a `.tar.gz`. Each run has a
+                               copy of it, and begins in it
+          arguments            of the script: a JSON list of strings, or words that are split as a shell
+                               does, without a shell
+          requirements         a file in working_dir: packages that are installed before the first run
+          allow_source_builds  `true` also builds packages for which there is no wheel
+        """
+
     @_builtins.property
     def distributed(self) -> Global___DistributedConfig: ...
     def __init__(

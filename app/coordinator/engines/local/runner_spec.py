@@ -43,6 +43,8 @@ class RunnerSpecs:
         gpus = self._gpus_of(job)
         isolation = self.sandboxes.of(job, directory, gpus=gpus, readable=readable)
         lacking = self._limits.lacking(job)
+        cwd = run.directory or own.work
+        writable = list(dict.fromkeys([own.work, own.output, own.temporary, cwd]))
         meeting = _meeting_place() if len(run.ranks) > 1 else {}
         return {
             "job_id": job.job_id,
@@ -55,7 +57,7 @@ class RunnerSpecs:
             "warnings": [*run.warnings, *([lacking] if lacking else [])],
             "limits": self._limits.section(
                 job,
-                [own.work, own.output, own.temporary],
+                writable,
                 file=directory.metrics_file,
                 checkpoints=run.checkpoints,
                 own_processes=_counted_apart(isolation),
@@ -69,9 +71,10 @@ class RunnerSpecs:
                     "argv": [
                         sys.executable,
                         *run.options,
-                        os.path.join(".", os.path.relpath(run.script, own.work)),
+                        os.path.join(".", os.path.relpath(run.script, cwd)),
+                        *run.arguments,
                     ],
-                    "cwd": str(own.work),
+                    "cwd": str(cwd),
                     "env": self._environment(directory, run, rank, isolation, meeting),
                 }
                 for rank in run.ranks
@@ -80,9 +83,7 @@ class RunnerSpecs:
             "confinement": {
                 "readable": [*self._readable, *readable],
                 "writable": [
-                    str(own.work),
-                    str(own.output),
-                    str(own.temporary),
+                    *map(str, writable),
                     str(run.checkpoints),
                     str(directory.metrics_file),
                 ],
