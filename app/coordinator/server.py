@@ -45,6 +45,9 @@ from app.coordinator.jobs.store_steps import UnusableStore
 from app.coordinator.jobs.times import Stopwatch, this_stopwatch
 from app.coordinator.ownership import sole_owner
 from app.coordinator.resources.memory_reserve import MemoryReserve, available_memory
+from app.coordinator.retention.deletion import JobDeletion
+from app.coordinator.retention.kept_files import KeptFiles
+from app.coordinator.retention.removals import Removals
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.service.interceptor import ApiSecretInterceptor
@@ -167,8 +170,11 @@ class Coordinator:
         gpus = GpuMeter(range(len(scheduler.cluster.nodes[config.node_id].spec.gpus)))
         self._resources.callback(gpus.close)
         gpus.start()
+        files = KeptFiles(jobs=config.data_dir / "jobs", drive=drive)
+        removals = Removals(store=store, files=files, secrets=secrets)
         parts = Parts(
             controller=self.controller,
+            deletion=JobDeletion(controller=self.controller, files=files, removals=removals),
             store=store,
             workspace=workspace,
             secrets=secrets,
@@ -197,6 +203,8 @@ class Coordinator:
                 serve_metrics(config.metrics_address, registry)
             )
         self.controller.start()
+        removals.start()
+        self._services.push_async_callback(removals.close)
         self._watch_memory(scheduler)
         await self._server.start()
         await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)

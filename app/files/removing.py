@@ -3,11 +3,13 @@
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Final
 
+from app.files.copying import Abandoned
 from app.files.directory import Directory, Entry, Kind, LimitReached
 from app.files.names import component, unguessable
 
@@ -21,13 +23,18 @@ _PLACE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _BUSY: Final = (errno.ENOTEMPTY, errno.EEXIST)
 
 
-def remove_tree(parent: Directory, name: str) -> None:
+#: Never set: of a removal that nobody gives up.
+_WANTED: Final = threading.Event()
+
+
+def remove_tree(parent: Directory, name: str, abandoned: threading.Event = _WANTED) -> None:
     """Remove what is at `name` with all that is in it; nothing happens if it is not there.
 
     A link is removed, not followed. Two levels of the tree are open at a time:
     directories further down are moved up under names that nobody can guess,
     within the tree, so that what a crash leaves goes with the next removal.
-    Raises LimitReached if somebody makes new entries faster than they go, and
+    Raises Abandoned, soon after `abandoned` is set: the next removal goes on
+    then. Raises LimitReached if somebody makes new entries faster than they go, and
     OSError.
     """
     if _unlinked(parent, name):
@@ -38,8 +45,10 @@ def remove_tree(parent: Directory, name: str) -> None:
             while batch := list(_some(top)):
                 left -= len(batch)
                 for entry in batch:
+                    if abandoned.is_set():
+                        raise Abandoned
                     if entry.kind is Kind.DIRECTORY:
-                        left -= _empty(top, entry.name)
+                        left -= _empty(top, entry.name, abandoned)
                     else:
                         _unlinked(top, entry.name)
                 if left < 0:
@@ -54,10 +63,10 @@ def remove_tree(parent: Directory, name: str) -> None:
         raise LimitReached("it is filled faster than it can be removed")
 
 
-def _empty(top: Directory, name: str) -> int:
+def _empty(top: Directory, name: str, abandoned: threading.Event) -> int:
     """Empty a directory in `top`, and remove it; returns how many entries it had.
 
-    Directories in it that are not empty move up to `top`.
+    Directories in it that are not empty move up to `top`. Raises Abandoned, OSError.
     """
     count = 0
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -65,6 +74,8 @@ def _empty(top: Directory, name: str) -> int:
             while batch := list(_some(directory)):
                 count += len(batch)
                 for entry in batch:
+                    if abandoned.is_set():
+                        raise Abandoned
                     if not _unlinked(directory, entry.name):
                         _remove_or_move(directory, entry.name, top)
                 if count > _MOST:

@@ -69,6 +69,25 @@ class JobChanges:
         self._announce(transition)
         return result
 
+    def forget(self, job: JobRecord, *, now: int) -> bool:
+        """Delete a job that has ended, so that it stays deleted after a power cut; whether it was
+        there. Its watchers are woken. Raises sqlite3.Error."""
+        try:
+            deleted = self._delete(job, now)
+        except sqlite3.OperationalError:
+            if not self._reserve.release():
+                raise
+            log.warning("disk_reserve_released")
+            deleted = self._delete(job, now)
+        if deleted:
+            self.forget_secrets(job.job_id)
+            self._job_events.wake(job.job_id)
+        return deleted
+
+    def _delete(self, job: JobRecord, now: int) -> bool:
+        with self._store.transaction(durable=True):
+            return self._store.delete_job(job.tenant_id, job.job_id, now=now)
+
     def forget_secrets(self, job_id: str) -> None:
         """Remove what a job was given that must not outlive it; the next start tries again."""
         try:

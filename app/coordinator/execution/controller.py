@@ -16,7 +16,7 @@ from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.failures import CoordinatorStops, FailureBackoff, is_passing
 from app.coordinator.jobs.events import JobEvents
-from app.coordinator.jobs.model import StopReason
+from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.jobs.store import Store
@@ -61,6 +61,7 @@ class Controller:
         self._job_events = job_events
         self._reserve = reserve
         self._secrets = secrets
+        self._clock = clock
         #: Set when the coordinator's end may wait no longer.
         self._leave = asyncio.Event()
         lines = CoordinatorLines(workspace=workspace, job_events=job_events, clock=clock)
@@ -154,6 +155,14 @@ class Controller:
         result = self._changes.apply(change, also=also)
         self._set_alarm()
         return result
+
+    def forget(self, job: JobRecord) -> bool:
+        """Delete a job that has ended, as `JobChanges.forget` does. Raises sqlite3.Error."""
+        return self._changes.forget(job, now=self._clock())
+
+    async def settled(self, job_id: str) -> None:
+        """Wait until nothing is being done for a job any more."""
+        await self._tasks.settled(job_id)
 
     def end_for_memory(self, job_id: str, reason: str) -> None:
         """End a run at once, since the machine is short of memory. Raises sqlite3.Error."""

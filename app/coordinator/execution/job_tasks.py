@@ -183,6 +183,11 @@ class JobTasks:
             task = self.export(job)
         task.abandon()
 
+    async def settled(self, job_id: str) -> None:
+        """Wait until no task is left of a job."""
+        while (task := self._tasks.get(job_id)) is not None:
+            await asyncio.wait([task.task])
+
     # Ending
 
     async def close(self, *, patience: float) -> None:

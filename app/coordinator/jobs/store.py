@@ -24,6 +24,13 @@ from app.coordinator.jobs.checkpoint_rows import (
     newest_checkpoints,
     save_checkpoints,
 )
+from app.coordinator.jobs.deletion_rows import (
+    DeletedJob,
+    delete_job,
+    deleted_jobs,
+    forget_deleted,
+    may_read_again,
+)
 from app.coordinator.jobs.listing import JobsPage, Order, list_jobs, told_record
 from app.coordinator.jobs.model import Checkpoint, JobRecord
 from app.coordinator.jobs.rows import failed_record_of, record_of, values_of
@@ -68,8 +75,20 @@ class Store:
         self._db.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All that is saved inside is saved, or none of it."""
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """All that is saved inside is saved, or none of it; with `durable` before the block ends
+        also on the disk, for which the call waits."""
+        if durable:
+            self._db.execute("PRAGMA synchronous = FULL")
+        try:
+            with self._begun():
+                yield
+        finally:
+            if durable:
+                self._db.execute("PRAGMA synchronous = NORMAL")
+
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -136,6 +155,22 @@ class Store:
             "SELECT * FROM jobs WHERE job_id = ? AND tenant_id = ?", (job_id, tenant_id)
         ).fetchone()
         return told_record(self._db, row) if row else None
+
+    def delete_job(self, tenant_id: str, job_id: str, *, now: int) -> bool:
+        """Forget a job, see `deletion_rows`; call inside a transaction."""
+        return delete_job(self._db, tenant_id, job_id, now=now)
+
+    def deleted_jobs(self, *, limit: int) -> list[DeletedJob]:
+        """Jobs that are no more, and whose files are to go."""
+        return deleted_jobs(self._db, limit=limit)
+
+    def forget_deleted(self, job_id: str) -> None:
+        """Note that nothing is left of a deleted job."""
+        forget_deleted(self._db, job_id)
+
+    def may_read_again(self, tenant_id: str, job_id: str) -> bool:
+        """Whether another job has ended that would read this one's files if it were retried."""
+        return may_read_again(self._db, tenant_id, job_id)
 
     def newest_tenant(self) -> str | None:
         """Whose the job is that was made last; None without a job."""

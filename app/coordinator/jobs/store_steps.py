@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from app.coordinator.jobs.checkpoints_step import move_checkpoints_apart
+from app.coordinator.jobs.deletions_step import keep_deletions
 from app.coordinator.jobs.demands_step import ask_for_no_cores
 from app.coordinator.jobs.run_times_step import keep_run_times
 from app.coordinator.jobs.secrets_step import mask_ended, move_secrets_apart
@@ -115,6 +116,7 @@ STEPS: Final[tuple[StoreStep, ...]] = (
     ask_for_no_cores,
     keep_run_times,
     _programs_are_kept,
+    keep_deletions,
 )
 
 

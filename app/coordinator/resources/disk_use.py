@@ -1,5 +1,6 @@
 """What a run has written below directories that it may change."""
 
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,13 +36,24 @@ def disk_use(paths: Iterable[str], *, most_bytes: int, most_files: int) -> DiskU
     return counter.use
 
 
+def freed_use(roots: Iterable[Directory], *, most_files: int) -> DiskUse:
+    """Count what would be free if some directories were removed: not what also has a name
+    elsewhere. Otherwise as `disk_use`."""
+    counter = _Counter(2**63, most_files, freed=True)
+    for root in roots:
+        with suppress(OSError):
+            counter.add(root)
+    return counter.use
+
+
 class _Counter:
-    def __init__(self, most_bytes: int, most_files: int) -> None:
+    def __init__(self, most_bytes: int, most_files: int, *, freed: bool = False) -> None:
         self.use = DiskUse()
         self._most_bytes = most_bytes
         self._most_files = most_files
-        #: Files with several names that were counted, by device and number.
-        self._seen: set[tuple[int, int]] = set()
+        self._freed = freed
+        #: How many names of a file with several were seen, by device and number.
+        self._seen: Counter[tuple[int, int]] = Counter()
 
     def add(self, root: Directory) -> None:
         """Count what is below a directory. Raises OSError where it changes meanwhile."""
@@ -75,9 +87,10 @@ class _Counter:
                 identity = about.st_dev, about.st_ino
                 if about.st_nlink == 1 or entry.kind is Kind.DIRECTORY:
                     self.use.size_bytes += about.st_blocks * _BLOCK
-                elif identity not in self._seen:
-                    self._seen.add(identity)
-                    self.use.size_bytes += about.st_blocks * _BLOCK
+                else:
+                    self._seen[identity] += 1
+                    if self._seen[identity] == (about.st_nlink if self._freed else 1):
+                        self.use.size_bytes += about.st_blocks * _BLOCK
             if self._enough:
                 break
         return below

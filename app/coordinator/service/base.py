@@ -1,7 +1,7 @@
 """What the calls of the service have in common: whose job, which job, and storing what is asked."""
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -33,6 +33,7 @@ from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import TERMINAL, WAITING
 from app.coordinator.jobs.store import Store, UsedKey, digest_of
 from app.coordinator.logs.damage_log import DamageLog
+from app.coordinator.retention.deletion import JobDeletion
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.submission.tenancy import Tenancy
@@ -50,6 +51,7 @@ class Parts:
     """What the service works with."""
 
     controller: Controller
+    deletion: JobDeletion
     store: Store
     workspace: Workspace
     secrets: JobSecrets
@@ -83,6 +85,15 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
         if job is None or job.tenant_id != peer.tenant_id:
             raise NotFound("the job does not exist")
         return job
+
+    @contextmanager
+    def _while_there(self, peer: Peer, job_id: str) -> Iterator[None]:
+        """Raise NotFound where a job's files are not there, since it was deleted meanwhile."""
+        try:
+            yield
+        except FileNotFoundError:
+            self._job(peer, job_id)
+            raise
 
     def _unended(self, peer: Peer, job_id: str, done: str) -> JobRecord:
         """A job that has not ended. Raises NotFound, FailedPrecondition."""
@@ -127,7 +138,13 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
                 "idempotency_key: it was used for a different request in the last 24 hours; use a"
                 " new key"
             )
-        return self._job(peer, used.job_id)
+        try:
+            return self._job(peer, used.job_id)
+        except NotFound:
+            raise AlreadyExists(
+                f"idempotency_key: it was used in the last 24 hours for {used.job_id}, which has"
+                " been deleted; use a new key"
+            ) from None
 
     def _submit(
         self,
@@ -193,8 +210,14 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
 
     def _apply(self, change: Change[T], *, also: Callable[[], None] | None = None) -> T:
         """Change jobs. Raises Overloaded, and what the change does."""
-        try:
+        with self._storing():
             return self._controller.apply(change, also=also)
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Raise Overloaded in place of a failure that passes."""
+        try:
+            yield
         except Exception as error:
             if not is_passing(error):
                 raise

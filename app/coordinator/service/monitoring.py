@@ -21,25 +21,29 @@ class MonitoringCalls(Calls):
     async def GetJobMetrics(
         self, request: watch_pb2.GetJobMetricsRequest, context: Context
     ) -> watch_pb2.GetJobMetricsResponse:
-        job = self._job(peer_of(context), request.job_id)
-        return await asyncio.to_thread(
-            job_metrics,
-            self._parts.workspace.directory(job.job_id),
-            request,
-            ended=job.status in TERMINAL,
-        )
+        peer = peer_of(context)
+        job = self._job(peer, request.job_id)
+        with self._while_there(peer, job.job_id):
+            return await asyncio.to_thread(
+                job_metrics,
+                self._parts.workspace.directory(job.job_id),
+                request,
+                ended=job.status in TERMINAL,
+            )
 
     @override
     async def ListJobLogs(
         self, request: watch_pb2.ListJobLogsRequest, context: Context
     ) -> watch_pb2.ListJobLogsResponse:
-        job = self._job(peer_of(context), request.job_id)
-        page = await asyncio.to_thread(
-            list_logs,
-            self._parts.workspace.directory(job.job_id),
-            request,
-            ended=job.status in TERMINAL,
-        )
+        peer = peer_of(context)
+        job = self._job(peer, request.job_id)
+        with self._while_there(peer, job.job_id):
+            page = await asyncio.to_thread(
+                list_logs,
+                self._parts.workspace.directory(job.job_id),
+                request,
+                ended=job.status in TERMINAL,
+            )
         if request.min_level == LogLevel.LOG_LEVEL_UNSPECIFIED and page.entries:
             offsets = [entry.offset for entry in page.entries]
             after = request.after.offset if request.HasField("after") else offsets[0] - 1

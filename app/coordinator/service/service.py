@@ -3,6 +3,7 @@
 from app.coordinator.service.base import Parts
 from app.coordinator.service.cluster import ClusterCalls
 from app.coordinator.service.data import DataCalls
+from app.coordinator.service.deletions import DeletionCalls
 from app.coordinator.service.evaluations import EvaluationCalls
 from app.coordinator.service.jobs import JobCalls
 from app.coordinator.service.monitoring import MonitoringCalls
@@ -13,6 +14,7 @@ __all__ = ["Parts", "Service"]
 
 class Service(
     JobCalls,
+    DeletionCalls,
     MonitoringCalls,
     ClusterCalls,
     EvaluationCalls,

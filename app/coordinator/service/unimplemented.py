@@ -21,12 +21,6 @@ class UnimplementedCalls(Calls):
         raise _refusal("UpdateJob")
 
     @override
-    async def DeleteJob(
-        self, request: jobs_pb2.DeleteJobRequest, context: Context
-    ) -> jobs_pb2.DeleteJobResponse:
-        raise _refusal("DeleteJob")
-
-    @override
     async def GetLogMarks(
         self, request: logs_pb2.GetLogMarksRequest, context: Context
     ) -> logs_pb2.LogMarks:

@@ -1,0 +1,79 @@
+"""Deleted jobs, and those that are kept, as rows of the database."""
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+from app.coordinator.jobs.states import RETRYABLE
+
+#: The tables with rows of a job, those that others refer to last.
+_TABLES: Final = ("job_labels", "checkpoints", "kept_bytes", "jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedJob:
+    """A job that is no more, and of which there may be files."""
+
+    job_id: str
+    tenant_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptJob:
+    """A job that has ended, and the bytes that it takes up; None before they were measured."""
+
+    job_id: str
+    tenant_id: str
+    #: Microseconds since 1970.
+    ended_at: int
+    size_bytes: int | None
+
+
+def delete_job(db: sqlite3.Connection, tenant_id: str, job_id: str, *, now: int) -> bool:
+    """Forget a job and note that its files are to go; whether it was there. Call inside a
+    transaction."""
+    found = db.execute(
+        "INSERT INTO deleted_jobs SELECT job_id, tenant_id, ? FROM jobs"
+        " WHERE job_id = ? AND tenant_id = ? RETURNING job_id",
+        (now, job_id, tenant_id),
+    ).fetchone()
+    if found is None:
+        return False
+    for table in _TABLES:
+        db.execute(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))
+    return True
+
+
+def deleted_jobs(db: sqlite3.Connection, *, limit: int) -> list[DeletedJob]:
+    """Jobs whose files are to go."""
+    rows = db.execute("SELECT job_id, tenant_id FROM deleted_jobs LIMIT ?", (limit,))
+    return [DeletedJob(*row) for row in rows]
+
+
+def forget_deleted(db: sqlite3.Connection, job_id: str) -> None:
+    """Note that nothing is left of a deleted job."""
+    db.execute("DELETE FROM deleted_jobs WHERE job_id = ?", (job_id,))
+
+
+def may_read_again(db: sqlite3.Connection, tenant_id: str, job_id: str) -> bool:
+    """Whether another job has ended that would read this one's files if it were retried."""
+    folder = f"scaidrive://{tenant_id}/jobs/{job_id}/"
+    retryable = ", ".join(str(int(status)) for status in sorted(RETRYABLE))
+    return bool(
+        db.execute(
+            f"""
+            SELECT EXISTS (
+                SELECT 1 FROM jobs WHERE status IN ({retryable}) AND job_id <> ?
+                AND json_extract(state, '$.resume_from') <> ''
+                AND json_extract(state, '$.resume_from') >= ?
+                AND json_extract(state, '$.resume_from') < ?
+            ) OR EXISTS (
+                SELECT 1 FROM jobs WHERE status IN ({retryable}) AND job_id <> ?
+                AND json_extract(state, '$.artefacts_of') <> ''
+                AND json_extract(state, '$.artefacts_of') = ?
+            )
+            """,
+            # `0` is the character behind `/`.
+            (job_id, folder, f"{folder[:-1]}0", job_id, job_id),
+        ).fetchone()[0]
+    )
