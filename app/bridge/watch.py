@@ -8,6 +8,7 @@ import orjson
 from google.protobuf.message import Message
 from typing_extensions import override
 
+from app.bridge.calls.log_filters import filter_message
 from app.bridge.client import CoordinatorClient
 from app.bridge.contract.answers import check_answer
 from app.bridge.contract.breaches import Breach, ReportBreach, log_breach
@@ -31,6 +32,7 @@ from app.hub.upstream import (
     StatusChange,
     Upstream,
 )
+from app.log_filter import LogFilter
 from app.telemetry.tracing import NoTracer, Tracer
 from generated.mindcoordinator.v1 import watch_pb2
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
@@ -130,33 +132,54 @@ class WatchClient(Upstream):
 
     @override
     async def read_after(
-        self, key: JobKey, after: Position, *, through: int, level: int, request_id: str
+        self, key: JobKey, after: Position, *, through: int, log_filter: LogFilter, request_id: str
     ) -> LogPage:
         return await self._read(
             key,
             request_id,
+            log_filter,
             ListJobLogsRequest(
                 job_id=key.job_id,
                 after=LogPosition(epoch=after.epoch, offset=after.offset),
                 through_offset=through,
-                min_level=LogLevel.ValueType(level),
+                min_level=LogLevel.ValueType(log_filter.min_level),
+                filter=filter_message(log_filter),
                 page_size=self.PAGE_SIZE,
             ),
         )
 
     @override
     async def read_tail(
-        self, key: JobKey, *, tail: int, through: int, level: int, request_id: str
+        self, key: JobKey, *, tail: int, through: int, log_filter: LogFilter, request_id: str
     ) -> LogPage:
         return await self._read(
             key,
             request_id,
+            log_filter,
             ListJobLogsRequest(
                 job_id=key.job_id,
                 tail=tail,
                 through_offset=through,
-                min_level=LogLevel.ValueType(level),
+                min_level=LogLevel.ValueType(log_filter.min_level),
+                filter=filter_message(log_filter),
                 page_size=self.PAGE_SIZE,
+            ),
+        )
+
+    @override
+    async def read_before(
+        self, key: JobKey, before: int, *, limit: int, log_filter: LogFilter, request_id: str
+    ) -> LogPage:
+        return await self._read(
+            key,
+            request_id,
+            log_filter,
+            ListJobLogsRequest(
+                job_id=key.job_id,
+                before_offset=before,
+                min_level=LogLevel.ValueType(log_filter.min_level),
+                filter=filter_message(log_filter),
+                page_size=limit,
             ),
         )
 
@@ -180,7 +203,9 @@ class WatchClient(Upstream):
         # Sequences are dense from 1.
         return answer.total_points
 
-    async def _read(self, key: JobKey, request_id: str, request: ListJobLogsRequest) -> LogPage:
+    async def _read(
+        self, key: JobKey, request_id: str, log_filter: LogFilter, request: ListJobLogsRequest
+    ) -> LogPage:
         metadata, timeout = self._metadata(key, request_id), self._settings.unary_timeout
         with observed(
             "ListJobLogs",
@@ -201,9 +226,10 @@ class WatchClient(Upstream):
             next_after=page.next_after_offset,
             first_offset=page.first_offset,
             last_offset=page.last_offset,
-            level=request.min_level,
+            filter=log_filter,
             complete=page.complete,
             missing=[(each.first, each.last) for each in page.missing],
+            next_before=page.next_before_offset,
         )
 
     def _asked(self, request: Message) -> Asked:

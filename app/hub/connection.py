@@ -10,7 +10,7 @@ from app.caller import Caller
 from app.errors import AUTH_EXPIRED, INTERNAL_ERROR, JOB_DELETED, SHUTTING_DOWN, ErrorKind
 from app.hub.close_reasons import CloseReason
 from app.hub.core import frames
-from app.hub.socket_pool import SocketPool, outstanding
+from app.hub.socket_pool import SocketPool, outstanding, reset
 from app.hub.upstream import Position
 
 
@@ -51,6 +51,16 @@ def event_of(closing: Closing, position: Position, status: str) -> bytes:
     )
 
 
+class Packer(Protocol):
+    """A content coding, such as a `zlib.compressobj`."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """Take data; return what is ready of its coding, perhaps nothing."""
+
+    def flush(self) -> bytes:
+        """Return the rest: there is no more data."""
+
+
 class Watcher(Protocol):
     """The owner of a stream."""
 
@@ -76,10 +86,13 @@ class Connection:
 
     __slots__ = (
         "_blocked_at",
+        "_complete",
+        "_cut",
         "_fd",
-        "_final_event_sent",
+        "_last_words_sent",
         "_on_closed",
         "_outstanding",
+        "_packer",
         "_pending",
         "_pool",
         "_timer",
@@ -101,12 +114,18 @@ class Connection:
         pool: SocketPool,
         watcher: Watcher,
         on_closed: "OnClosed",
+        packer: Packer | None = None,
+        cut: bool = False,
     ) -> None:
         self.caller = caller
         self.chunked = chunked
         self._watcher = watcher
         self._on_closed = on_closed
         self._pool = pool
+        #: Packs what `send` is given. Nothing else may be sent then.
+        self._packer = packer
+        #: A stream that breaks off ends without the end of its body, so that the client notices.
+        self._cut = cut
         #: Set once; the first reason counts.
         self.closing: Closing | None = None
         #: When something was last written, in seconds of the loop's clock.
@@ -117,7 +136,9 @@ class Connection:
         #: When the client was last seen to take something, while something is pending.
         self._blocked_at = 0.0
         self._outstanding = 0
-        self._final_event_sent = False
+        self._last_words_sent = False
+        #: Whether the body is complete with what was written.
+        self._complete = False
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self, fd: int) -> None:
@@ -147,6 +168,11 @@ class Connection:
     def send(self, payload: bytes, now: float) -> bool:
         """Write whole events; whether the client can be sent more at once."""
         self.written_at = now
+        if self._packer is not None:
+            payload = self._packer.compress(payload)
+        if not payload:
+            # An empty chunk would be the last one.
+            return self._pending is None
         return self.send_framed(frames.chunk(payload) if self.chunked else payload)
 
     def send_framed(self, data: bytes) -> bool:
@@ -202,10 +228,10 @@ class Connection:
         self._pool.await_room(self._fd, self, wanted=False)
         if self.closing is None:
             self._watcher.pump()
-        elif self._final_event_sent:
+        elif self._last_words_sent:
             self._shut()
         else:
-            self._send_final_event()
+            self._send_last_words()
 
     def check(self, now: float, wall: float, *, write_timeout: float) -> None:
         """Close it if its token has expired, or if the client takes nothing any more."""
@@ -221,10 +247,10 @@ class Connection:
             if now - self._blocked_at >= write_timeout:
                 self.close(STALLED)
 
-    def keep_alive(self, now: float, interval: float) -> None:
+    def keep_alive(self, now: float, interval: float, data: bytes = frames.KEEPALIVE) -> None:
         """Write a keepalive if nothing was written for `interval` seconds."""
         if self.is_open and self._pending is None and now - self.written_at >= interval:
-            self.send(frames.KEEPALIVE, now)
+            self.send(data, now)
 
     def close(self, closing: Closing) -> None:
         """End the stream: at once, or when the client has taken the last events."""
@@ -241,14 +267,19 @@ class Connection:
         self._watcher.stop()
         self._timer = asyncio.get_running_loop().call_later(self.GRACE, self._shut)
         if self._pending is None:
-            self._send_final_event()
+            self._send_last_words()
 
-    def _send_final_event(self) -> None:
-        closing = self.closing
-        assert closing is not None
-        self._final_event_sent = True
-        data = self._watcher.final_event(closing)
-        if self.send_framed(frames.chunk(data) + frames.LAST_CHUNK if self.chunked else data):
+    def _send_last_words(self) -> None:
+        assert self.closing is not None
+        self._last_words_sent = True
+        data = self._watcher.final_event(self.closing)
+        self._complete = self.closing.error is None or not self._cut
+        if self._packer is not None:
+            data = self._packer.compress(data) + (self._packer.flush() if self._complete else b"")
+        if self.chunked:
+            data = frames.chunk(data) if data else b""
+            data += frames.LAST_CHUNK if self._complete else b""
+        if not data or self.send_framed(data):
             self._shut()
 
     def _shut(self) -> None:
@@ -258,6 +289,9 @@ class Connection:
             self._timer = None
         if self._fd >= 0:
             self._pool.remove(self._fd)
+            if self._cut and not self.chunked and not (self._complete and self._pending is None):
+                # To HTTP/1.0, an orderly end would be the end of the body.
+                reset(self._fd)
             os.close(self._fd)
             self._fd = -1
         self._pending = None

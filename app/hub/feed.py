@@ -19,14 +19,15 @@ from app.errors import (
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import DELETED, Closing
 from app.hub.core import frames
-from app.hub.core.cursors import Cohort
+from app.hub.core.cohorts import Cohort
 from app.hub.core.feed_core import FeedCore
 from app.hub.core.flush_pacer import FlushPacer
 from app.hub.core.history_budget import HistoryBudget
+from app.hub.filters.judge import Judge
 from app.hub.follower import Follower, Receiver
 from app.hub.job_reads import JobReads
 from app.hub.log_context import shared_context
-from app.hub.metrics_cohorts import MetricsCohorts
+from app.hub.metrics.cohorts import MetricsCohorts
 from app.hub.observer import HubObserver
 from app.hub.settings import HubSettings
 from app.hub.subscribers import FeedListener, LogSubscriber
@@ -54,6 +55,7 @@ class Feed(Receiver):
         observer: HubObserver,
         on_gone: Callable[["Feed"], None],
         budget: HistoryBudget,
+        judge: Judge,
         request_id: str,
     ) -> None:
         self.key = key
@@ -82,7 +84,7 @@ class Feed(Receiver):
         self._flushed_at = float("-inf")
         #: How long the last flush took, in seconds of the loop's clock.
         self._flush_took = 0.0
-        self.reads = JobReads(key, upstream=upstream)
+        self.reads = JobReads(key, upstream=upstream, judge=judge)
         #: Done when the upstream is good and the history is filled, or when it has failed.
         self._opened: asyncio.Future[None] = self.loop.create_future()
         #: Set when the log has become another one, or the feed has failed; then a new event.
@@ -339,6 +341,8 @@ class Feed(Receiver):
 
     def _broadcast(self, cohort: Cohort[LogSubscriber], payload: bytes, now: float) -> None:
         """Write the same bytes to all members; whose socket is full falls behind."""
+        if not payload:
+            return
         data = frames.chunk(payload) if cohort.chunked else payload
         cohort.written_at = now
         full = [watcher for watcher in cohort.members if not watcher.connection.send_framed(data)]
@@ -371,13 +375,14 @@ class Feed(Receiver):
                 and now - cohort.announced_at >= settings.bookmark_interval
             ):
                 cohort.announced, cohort.announced_at = self.core.flushed, now
-                self._broadcast(
-                    cohort, frames.bookmark(Position(self.core.epoch, cohort.announced)), now
-                )
+                position = Position(self.core.epoch, cohort.announced)
+                self._broadcast(cohort, cohort.form.bookmark(position), now)
             elif now - cohort.written_at >= settings.keepalive_interval:
-                self._broadcast(cohort, frames.KEEPALIVE, now)
-        quiet = [each.connection for each in (*self.core.behind, *self.core.ahead)]
-        quiet += [each.connection for each in metrics_watchers]
-        for connection in quiet:
-            connection.keep_alive(now, settings.keepalive_interval)
+                position = Position(self.core.epoch, cohort.announced)
+                self._broadcast(cohort, cohort.form.keepalive(position), now)
+        for watcher in (*self.core.behind, *self.core.ahead):
+            alive = watcher.form.keepalive(self.core.position_of(watcher))
+            watcher.connection.keep_alive(now, settings.keepalive_interval, alive)
+        for each in metrics_watchers:
+            each.connection.keep_alive(now, settings.keepalive_interval)
         self._wake()

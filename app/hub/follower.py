@@ -14,8 +14,9 @@ from app.errors import (
     FAILED_PRECONDITION,
     ApiError,
 )
-from app.hub.core.cursors import ALL, C
+from app.hub.core.cursors import C
 from app.hub.core.feed_core import FeedCore
+from app.hub.core.judging import ALL
 from app.hub.core.outage import Outage
 from app.hub.observer import HubObserver
 from app.hub.settings import HubSettings
@@ -256,7 +257,7 @@ class Follower(Generic[C]):
             return None
         try:
             page = await self._upstream.read_after(
-                self._key, position, through=through, level=ALL, request_id=self._request_id
+                self._key, position, through=through, log_filter=ALL, request_id=self._request_id
             )
         except ApiError as error:
             if error.kind is FAILED_PRECONDITION:

@@ -12,18 +12,23 @@ import structlog
 from app.caller import Caller
 from app.errors import SHUTTING_DOWN, ApiError
 from app.hub.close_reasons import CloseReason
-from app.hub.connection import Connect, Connection, OnClosed, Watcher, drained
+from app.hub.connection import Connect, Connection, OnClosed, Packer, Watcher, drained
 from app.hub.core.flush_pacer import FlushPacer
+from app.hub.core.forms import FormName, form_of
 from app.hub.core.history_budget import HistoryBudget
+from app.hub.core.judging import ALL
 from app.hub.feed import Feed
+from app.hub.filters.judge import Judge
+from app.hub.filters.limits import FilterLimits, Owner
 from app.hub.limits import Group, StreamLimits
 from app.hub.log_watcher import LogWatcher
-from app.hub.metrics_watcher import MetricsWatcher
+from app.hub.metrics.watcher import MetricsWatcher
 from app.hub.observer import HubObserver
 from app.hub.open_streams import OpenStreams
 from app.hub.settings import HubSettings
 from app.hub.socket_pool import SocketPool
 from app.hub.upstream import JobKey, Position, Upstream
+from app.log_filter import LogFilter
 from app.tasks.single_flight import SingleFlight
 
 log = structlog.get_logger()
@@ -40,6 +45,9 @@ class Lease:
     groups: Sequence[Group]
     #: When it was acquired, in seconds of the loop's clock.
     since: float
+    filter: LogFilter = ALL
+    #: Towards whose number of filters it counts.
+    filter_owners: Sequence[Owner] = ()
 
 
 class Hub:
@@ -71,6 +79,8 @@ class Hub:
         self._outdated: set[Feed] = set()
         self._history = HistoryBudget(limit=settings.history_bytes_total, observer=self._observer)
         self._limits = StreamLimits(settings=settings, observer=self._observer)
+        self._filters = FilterLimits(settings=settings, observer=self._observer)
+        self._judge = Judge()
         self._closing = False
         #: Of all watchers that have joined.
         self.streams = OpenStreams()
@@ -84,24 +94,32 @@ class Hub:
         caller: Caller,
         job_id: str,
         *,
-        level: int,
+        log_filter: LogFilter,
+        form: FormName,
         chunked: bool,
         tail: int,
         after: Position | None,
+        first: int | None,
         follow: bool,
+        packer: Packer | None = None,
     ) -> LogWatcher | None:
         """Join a job's log; the caller starts the watcher on a socket, or closes it.
 
-        It begins with the `tail` newest entries of `level` and above, or behind
-        `after`. None if the client has everything of a job that ended. Raises
-        `ApiError`.
+        It begins behind `after`, or with the entry `first`, or with the `tail` newest
+        entries that pass the filter. A `packer` is for one that does not follow. None
+        if the client has everything of a job that ended, by `after`. Raises `ApiError`.
         """
-        lease = await self._acquire(caller, job_id, "logs")
+        lease = await self._acquire(caller, job_id, "logs", log_filter)
         feed = lease.feed
-        watcher = LogWatcher(feed=feed, connect=self._connect(lease, chunked), level=level)
+        watcher = LogWatcher(
+            feed=feed,
+            connect=self._connect(lease, chunked, packer=packer, cut=form is not FormName.SSE),
+            log_filter=lease.filter,
+            form=form_of(form),
+        )
         joined = False
         try:
-            if await watcher.join(tail=tail, after=after, follow=follow):
+            if await watcher.join(tail=tail, after=after, first=first, follow=follow):
                 self._check_alive(feed)
                 feed.log_watchers.add(watcher)
                 self._opened(lease, watcher.connection)
@@ -173,6 +191,7 @@ class Hub:
             self._end(feed)
         await asyncio.gather(self._sweeper, *self._ending, return_exceptions=True)
         await self._authorizations.finish()
+        self._judge.close()
         self._sockets.close()
 
     def _send_all_away(self) -> None:
@@ -190,25 +209,32 @@ class Hub:
 
     # Joining
 
-    async def _acquire(self, caller: Caller, job_id: str, kind: str) -> Lease:
+    async def _acquire(
+        self, caller: Caller, job_id: str, kind: str, log_filter: LogFilter = ALL
+    ) -> Lease:
         """Acquire a lease on an open feed, for a caller who may see the job, within the limits."""
+        key = JobKey(caller.tenant_id, job_id)
         groups = self._limits.count_in(caller)
+        owners: Sequence[Owner] = ()
         feed: Feed | None = None
         try:
             await self._authorize(caller, job_id)
-            feed = self._feed(JobKey(caller.tenant_id, job_id), request_id=caller.request_id)
+            log_filter, owners = self._filters.take(key, caller, log_filter)
+            feed = self._feed(key, request_id=caller.request_id)
             feed.hold()
             await feed.opened()
             self._check_alive(feed)
         except BaseException:
             if feed is not None:
                 feed.release()
+            self._filters.release(log_filter, owners)
             self._limits.count_out(groups)
             raise
-        return Lease(caller, kind, feed, groups, self._loop.time())
+        return Lease(caller, kind, feed, groups, self._loop.time(), log_filter, owners)
 
     def _release(self, lease: Lease) -> None:
         lease.feed.release()
+        self._filters.release(lease.filter, lease.filter_owners)
         self._limits.count_out(lease.groups)
 
     def _check_alive(self, feed: Feed) -> None:
@@ -218,21 +244,34 @@ class Hub:
         if feed.failure is not None:
             raise feed.failure
 
-    def _connect(self, lease: Lease, chunked: bool) -> Connect:
+    def _connect(
+        self, lease: Lease, chunked: bool, *, packer: Packer | None = None, cut: bool = False
+    ) -> Connect:
         """Return what makes the connection of a watcher that has this lease."""
         return partial(
             self._new_connection,
             caller=lease.caller,
             chunked=chunked,
+            packer=packer,
+            cut=cut,
             on_closed=partial(self._closed, lease),
         )
 
     def _new_connection(
-        self, watcher: Watcher, *, caller: Caller, chunked: bool, on_closed: OnClosed
+        self,
+        watcher: Watcher,
+        *,
+        caller: Caller,
+        chunked: bool,
+        packer: Packer | None,
+        cut: bool,
+        on_closed: OnClosed,
     ) -> Connection:
         return Connection(
             caller=caller,
             chunked=chunked,
+            packer=packer,
+            cut=cut,
             pool=self._sockets,
             watcher=watcher,
             on_closed=on_closed,
@@ -283,6 +322,7 @@ class Hub:
                 observer=self._observer,
                 on_gone=self._end,
                 budget=self._history,
+                judge=self._judge,
                 request_id=request_id,
             )
         return feed

@@ -1,18 +1,20 @@
 """The watchers. Each steps its own stream forward; a live one does nothing by itself."""
 
 import asyncio
+from functools import partial
 
 import structlog
 
 from app.errors import COORDINATOR_ERROR, FAILED_PRECONDITION, JOB_NOT_FOUND, ApiError
 from app.hub.close_reasons import CloseReason
-from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connect, event_of
-from app.hub.core import frames
+from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connect
 from app.hub.core.cursors import Cursor, Step
+from app.hub.core.forms import Form
 from app.hub.feed import Feed
 from app.hub.resuming import why_not_in_log
 from app.hub.tails import find_tail
 from app.hub.upstream import LogPage, Position, is_final
+from app.log_filter import LogFilter
 from app.tasks.backoff import Backoff
 
 log = structlog.get_logger()
@@ -34,28 +36,40 @@ class LogWatcher(Cursor):
     #: First pause after a page could not be read, in seconds.
     SHORTEST_PAUSE = 0.1
 
-    def __init__(self, *, feed: Feed, connect: Connect, level: int) -> None:
+    def __init__(self, *, feed: Feed, connect: Connect, log_filter: LogFilter, form: Form) -> None:
         self.connection = connect(self)
-        super().__init__(level=level, chunked=self.connection.chunked)
+        super().__init__(log_filter=log_filter, form=form, chunked=self.connection.chunked)
         self.feed = feed
+        feed.core.hold_filter(log_filter)
         self._prelude = b""
         #: Made when reading first fails: most watchers never need one.
         self._backoff: Backoff | None = None
         #: Since when no page can be read, in seconds of the loop's clock.
         self._failing_since: float | None = None
         self._scheduled = False
-        #: The page that is being read, or the pause before it is asked for again.
-        self._fetch: asyncio.Task[LogPage] | asyncio.TimerHandle | None = None
+        #: The page that is being read or the entries that are being judged, or the pause
+        #: before a page is asked for again.
+        self._fetch: (
+            asyncio.Task[LogPage]
+            | asyncio.Task[list[tuple[int, bool]]]
+            | asyncio.TimerHandle
+            | None
+        ) = None
 
-    async def join(self, *, tail: int, after: Position | None, follow: bool) -> bool:
-        """Find where to start. False if the client has everything of a job that ended.
+    async def join(
+        self, *, tail: int, after: Position | None, first: int | None, follow: bool
+    ) -> bool:
+        """Find where to start: behind `after`, or at the offset `first`, or at the tail.
 
-        Raises `ApiError` if the coordinator has to be asked and cannot answer.
+        False if the client has everything of a job that ended. Raises `ApiError` if the
+        coordinator has to be asked and cannot answer.
         """
         core, feed = self.feed.core, self.feed
         page: LogPage | None = None
         missed = b""
-        if after is None:
+        if after is None and first is not None:
+            missed = await self._join_at(first)
+        elif after is None:
             page = await self._join_tail(tail)
         elif core.end is not None and after == Position(core.epoch, core.end.last_offset):
             return False
@@ -63,13 +77,8 @@ class LogWatcher(Cursor):
             core.join(self, after.offset)
         else:
             page = await self._join_tail(tail)
-            missed = frames.gap(
-                start=Position(after.epoch, after.offset + 1),
-                end=None,
-                reason=reason,
-                position=core.position_of(self),
-            )
-        start = frames.bookmark(core.position_of(self), retry_ms=feed.settings.retry_ms)
+            missed = self._missed(after, reason)
+        start = self.form.opening(core.position_of(self), retry_ms=feed.settings.retry_ms)
         self._prelude = start + missed
         if not follow:
             self.until = core.flushed
@@ -81,11 +90,31 @@ class LogWatcher(Cursor):
         """Join before the tail; the page with which it begins, if it had to be read."""
         core = self.feed.core
         offset, page = await find_tail(
-            self.feed, count, level=self.level, request_id=self._request_id
+            self.feed, count, log_filter=self.filter, request_id=self._request_id
         )
         core.join(self, offset)
         # Where the page may hide what is missing, it is read again without a filter.
-        return page if page is not None and page.level == core.page_level(self) else None
+        return page if page is not None and page.filter == core.page_filter(self) else None
+
+    async def _join_at(self, first: int) -> bytes:
+        """Join before the entry with this offset; at the head if there is none, which is told."""
+        core = self.feed.core
+        before = Position(core.epoch, first - 1)
+        reason = await why_not_in_log(self.feed, before, request_id=self._request_id)
+        if reason is None:
+            core.join(self, before.offset)
+            return b""
+        core.join(self, core.flushed)
+        return self._missed(before, reason)
+
+    def _missed(self, after: Position, reason: str) -> bytes:
+        """Return what says that nobody knows of entries behind a place."""
+        return self.form.gap(
+            start=Position(after.epoch, after.offset + 1),
+            end=None,
+            reason=reason,
+            position=self.feed.core.position_of(self),
+        )
 
     @property
     def _request_id(self) -> str:
@@ -110,10 +139,19 @@ class LogWatcher(Cursor):
             self._fetch.cancel()
         self.feed.log_watchers.discard(self)
         self.feed.core.leave(self)
+        self.feed.core.drop_filter(self.filter)
 
     def final_event(self, closing: Closing) -> bytes:
         """Return the last event: up to where everything was delivered, and the job's status."""
-        return event_of(closing, self.feed.core.position_of(self), self.feed.status)
+        position = self.feed.core.position_of(self)
+        if closing.error is None:
+            return self.form.end(position, self.feed.status)
+        return self.form.error(
+            closing.error,
+            retryable=closing.retryable,
+            position=position,
+            retry_ms=closing.retry_ms,
+        )
 
     def pump_soon(self) -> None:
         """Step in the loop's next turn, so that others have theirs."""
@@ -138,6 +176,8 @@ class LogWatcher(Cursor):
             self.pump_soon()
         elif step is Step.FETCH:
             self._ask_for_page()
+        elif step is Step.JUDGE:
+            self._have_judged()
         elif step is Step.DONE:
             connection.close(ENDED if self.feed.core.end is not None else TAIL_SENT)
 
@@ -151,11 +191,32 @@ class LogWatcher(Cursor):
         read = self.feed.reads.after(
             core.position_of(self),
             through=core.page_through(self),
-            level=core.page_level(self),
+            asked=core.page_filter(self),
+            own=self.filter,
             request_id=self._request_id,
         )
         self._fetch = read
         read.add_done_callback(self._take_page)
+
+    def _have_judged(self) -> None:
+        core = self.feed.core
+        generation = core.generation
+        judging = self.feed.reads.verdicts(self.filter, core.to_judge(self), generation=generation)
+        self._fetch = judging
+        judging.add_done_callback(partial(self._take_verdicts, generation=generation))
+
+    def _take_verdicts(
+        self, judging: "asyncio.Task[list[tuple[int, bool]]]", *, generation: int
+    ) -> None:
+        self._fetch = None
+        if not self.connection.is_open or judging.cancelled():
+            return
+        if (error := judging.exception()) is not None:
+            log.error("hub_filter_crashed", job_id=self.feed.key.job_id, exc_info=error)
+            self.connection.close(BROKEN)
+            return
+        self.feed.core.take_verdicts(self.filter, generation, judging.result())
+        self.pump_soon()
 
     def _take_page(self, read: "asyncio.Task[LogPage]") -> None:
         self._fetch = None

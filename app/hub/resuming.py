@@ -6,7 +6,7 @@ unknown would send the client again what it has had.
 """
 
 from app.errors import FAILED_PRECONDITION, ApiError
-from app.hub.core.cursors import ALL
+from app.hub.core.judging import ALL
 from app.hub.feed import Feed
 from app.hub.upstream import LogPage, Position
 
@@ -51,7 +51,9 @@ async def why_no_snapshot(feed: Feed, after: Position, *, request_id: str) -> st
 
 async def _page_behind(feed: Feed, after: Position, *, request_id: str) -> LogPage | None:
     """Ask for next to nothing behind a position; None if its epoch is not the log's."""
-    read = feed.reads.after(after, through=max(after.offset, 1), level=ALL, request_id=request_id)
+    read = feed.reads.after(
+        after, through=max(after.offset, 1), asked=ALL, own=ALL, request_id=request_id
+    )
     try:
         page = await feed.answer(read)
     except ApiError as error:

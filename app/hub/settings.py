@@ -17,6 +17,7 @@ class HubSettings(Section):
         ("history_bytes", "history_bytes_total"),
         ("max_watchers_per_user", "max_watchers_per_tenant"),
         ("max_watchers_per_tenant", "max_watchers"),
+        ("max_filters_per_user", "max_filters_per_job"),
     )
 
     history_bytes: int = setting(
@@ -97,5 +98,14 @@ class HubSettings(Section):
     )
     max_watchers_per_user: int = setting(
         2_000, "Maximum number of watchers of one user.", at_least=1
+    )
+    max_filters_per_job: int = setting(
+        32,
+        "Maximum number of different filters of the watchers of one job. A level alone is not "
+        "counted as one.",
+        at_least=1,
+    )
+    max_filters_per_user: int = setting(
+        8, "Maximum number of different filters of one user's watchers.", at_least=1
     )
     max_feeds: int = setting(2_000, "Maximum number of jobs watched at the same time.", at_least=1)

@@ -7,7 +7,9 @@ descriptor in one selector that all watchers share.
 
 import asyncio
 import fcntl
+import os
 import selectors
+import socket
 import struct
 import termios
 from typing import Protocol
@@ -61,3 +63,10 @@ def outstanding(fd: int) -> int:
     """Return the bytes in the kernel that the client has not acknowledged."""
     (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
     return int(count)
+
+
+def reset(fd: int) -> None:
+    """Have the connection reset when it is closed, whatever has not arrived yet."""
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        # On, for 0 seconds.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -6,11 +6,12 @@ encoded. Failures arrive as `app.errors.ApiError`.
 
 import re
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, Self
 
 from app.caller import Caller
 from app.errors import COORDINATOR_ERROR, ErrorKind
+from app.log_filter import LogFilter
 
 _ID = re.compile(r"([a-z0-9]{1,32}):(0|[1-9][0-9]{0,17})", re.ASCII)
 
@@ -103,7 +104,8 @@ class LogPage:
     """A piece of a log that was read back.
 
     Everything behind the place that was asked for, up to `next_after`, has been
-    looked at; `records` are those of it of `level`, which was asked for, and above.
+    looked at; `records` are those of it that pass `filter`, which was asked for. An older
+    coordinator knows of a filter's level alone: whoever wants more judges them again.
     """
 
     epoch: str
@@ -111,11 +113,16 @@ class LogPage:
     next_after: int
     first_offset: int
     last_offset: int
-    level: int = 0
+    filter: LogFilter = field(default_factory=LogFilter)
     #: The job has ended, and its log with `last_offset`.
     complete: bool = False
     #: Ranges of offsets, both ends included, that the log has lost; ascending.
     missing: Sequence[tuple[int, int]] = ()
+    #: Where it was read backward: everything from here on has been looked at. 0 where it was
+    #: not, since an older coordinator cannot.
+    next_before: int = 0
+    #: Which of the records pass the filter of who reads them; None if their level says it.
+    verdicts: Sequence[bool] | None = None
 
 
 class Upstream(Protocol):
@@ -145,17 +152,22 @@ class Upstream(Protocol):
         """
 
     async def read_after(
-        self, key: JobKey, after: Position, *, through: int, level: int, request_id: str
+        self, key: JobKey, after: Position, *, through: int, log_filter: LogFilter, request_id: str
     ) -> LogPage:
-        """Read entries of `level` and above behind `after`, none behind `through`.
+        """Read entries that pass a filter behind `after`, none behind `through`.
 
         Raises FAILED_PRECONDITION if the log has another epoch.
         """
 
     async def read_tail(
-        self, key: JobKey, *, tail: int, through: int, level: int, request_id: str
+        self, key: JobKey, *, tail: int, through: int, log_filter: LogFilter, request_id: str
     ) -> LogPage:
-        """Read the first page of the `tail` newest entries of `level` and above."""
+        """Read the first page of the `tail` newest entries that pass a filter."""
+
+    async def read_before(
+        self, key: JobKey, before: int, *, limit: int, log_filter: LogFilter, request_id: str
+    ) -> LogPage:
+        """Read the `limit` newest entries that pass a filter before an offset, or fewer."""
 
     async def count_snapshots(self, key: JobKey, *, request_id: str) -> int:
         """Return the sequence of the job's newest metrics snapshot; 0 if there is none."""

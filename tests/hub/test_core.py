@@ -1,5 +1,6 @@
 """The synchronous core, driven through everything that can happen to it, in any order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,11 +16,19 @@ from hypothesis.stateful import (
 
 from app.hub.core.cursors import Cursor, Step
 from app.hub.core.feed_core import FeedCore
+from app.hub.core.judging import Judging, Unjudged, judging_of, verdicts
 from app.hub.upstream import End, LogPage, LogRecord, Position, Start
+from app.log_filter import LogFilter
 from tests.hub.sse import Event, parse
 
 LEVELS = st.integers(1, 4)
-FILTERS = st.sampled_from([0, 2, 3, 4])
+FILTERS = st.sampled_from(
+    [
+        *(LogFilter(min_level=level) for level in (0, 2, 3, 4)),
+        LogFilter(contains="A"),
+        LogFilter(min_level=3, matches="[bc]"),
+    ]
+)
 INDEX = st.integers(0, 1_000_000)
 
 
@@ -28,8 +37,8 @@ class Watcher(Cursor):
 
     __slots__ = ("asked", "done", "page", "received")
 
-    def __init__(self, *, level: int, asked: Position) -> None:
-        super().__init__(level=level)
+    def __init__(self, *, log_filter: LogFilter, asked: Position) -> None:
+        super().__init__(log_filter=log_filter)
         self.received = bytearray()
         #: Everything behind this place is wanted.
         self.asked = asked
@@ -53,13 +62,29 @@ class Log:
         return len(self.levels)
 
     def record(self, offset: int) -> LogRecord:
-        data = b'{"epoch":"%b","offset":%d}' % (self.epoch.encode(), offset)
+        text = self.text(offset).encode()
+        data = b'{"epoch":"%b","offset":%d,"message":"%b"}' % (self.epoch.encode(), offset, text)
         return LogRecord(offset, self.levels[offset - 1], data)
+
+    @staticmethod
+    def text(offset: int) -> str:
+        return "abcd"[offset % 4]
+
+    def passes(self, offset: int, log_filter: LogFilter) -> bool:
+        return log_filter.passes(
+            level=self.levels[offset - 1],
+            message=self.text(offset),
+            source="",
+            rank=0,
+            timestamp_ns=0,
+        )
 
     def kept(self, offset: int) -> bool:
         return offset >= self.first and offset not in self.lost
 
-    def page(self, after: int, through: int, level: int, size: int) -> LogPage:
+    def page(
+        self, after: int, through: int, asked: LogFilter, own: LogFilter, size: int
+    ) -> LogPage:
         records: list[LogRecord] = []
         missing: list[tuple[int, int]] = []
         place = max(after, self.first - 1)
@@ -67,12 +92,17 @@ class Log:
             place += 1
             if not self.kept(place):
                 # Without a filter, the offsets have to do.
-                if level and self.levels[place - 1] >= level:
+                if not asked.passes_all and self.levels[place - 1] >= asked.min_level:
                     missing.append((place, place))
-            elif self.levels[place - 1] >= level:
+            elif self.passes(place, asked):
                 records.append(self.record(place))
+        said = None
+        if judging_of(own) is not Judging.BY_LEVEL:
+            said = [self.passes(each.offset, own) for each in records]
         first = self.first if self.levels else 0
-        return LogPage(self.epoch, records, place, first, self.last, level, missing=missing)
+        return LogPage(
+            self.epoch, records, place, first, self.last, asked, missing=missing, verdicts=said
+        )
 
 
 class SmallCore(FeedCore[Watcher]):
@@ -189,28 +219,43 @@ class CoreMachine(RuleBasedStateMachine):
 
     # Watchers
 
-    @rule(level=FILTERS, count=st.integers(0, 40))
-    def join_tail(self, level: int, count: int) -> None:
-        offset = self.core.find_tail(count, level)
+    @rule(log_filter=FILTERS, count=st.integers(0, 40))
+    def join_tail(self, log_filter: LogFilter, count: int) -> None:
+        self.core.hold_filter(log_filter)
+        offset = self.core.find_tail(count, log_filter)
+        while offset is None and judging_of(log_filter) is not Judging.BY_LEVEL:
+            entries = self.core.newest_unjudged(log_filter, self.core.flushed)
+            if not entries:
+                break
+            self.judge(log_filter, entries)
+            offset = self.core.find_tail(count, log_filter)
         log = self.logs[self.core.epoch]
         if offset is None:
             passing = [
                 n
                 for n in range(log.first, self.core.flushed + 1)
-                if log.levels[n - 1] >= level and log.kept(n)
+                if log.passes(n, log_filter) and log.kept(n)
             ][-count:]
             offset = passing[0] - 1 if passing else self.core.flushed
-        self.join(level, offset)
+        self.join(log_filter, offset)
+        self.core.drop_filter(log_filter)
 
-    @rule(level=FILTERS, index=INDEX)
-    def join_after(self, level: int, index: int) -> None:
+    @rule(log_filter=FILTERS, index=INDEX)
+    def join_after(self, log_filter: LogFilter, index: int) -> None:
         """Come back with an id; perhaps from a replica that is ahead of this one."""
-        self.join(level, index % (self.logs[self.core.epoch].last + 1))
+        self.join(log_filter, index % (self.logs[self.core.epoch].last + 1))
 
-    def join(self, level: int, offset: int) -> None:
-        watcher = Watcher(level=level, asked=Position(self.core.epoch, offset))
+    def join(self, log_filter: LogFilter, offset: int) -> None:
+        watcher = Watcher(log_filter=log_filter, asked=Position(self.core.epoch, offset))
+        self.core.hold_filter(log_filter)
         self.core.join(watcher, offset)
         self.watchers.append(watcher)
+
+    def judge(self, log_filter: LogFilter, entries: Sequence[Unjudged]) -> None:
+        """Judge entries apart from the loop, as a thread does."""
+        [said] = verdicts(entries, [log_filter])
+        offsets = [each.offset for each in entries]
+        self.core.take_verdicts(log_filter, self.core.generation, zip(offsets, said, strict=True))
 
     @precondition(lambda self: self.watchers)
     @rule(index=INDEX)
@@ -219,8 +264,10 @@ class CoreMachine(RuleBasedStateMachine):
         if not watcher.live and watcher.until is None:
             self.core.leave(watcher)
             self.watchers.remove(watcher)
-            fresh = Watcher(level=watcher.level, asked=watcher.asked)
-            if watcher.asked.epoch == self.core.epoch:
+            fresh = Watcher(log_filter=watcher.filter, asked=watcher.asked)
+            if watcher.asked.epoch != self.core.epoch:
+                self.core.drop_filter(watcher.filter)
+            else:
                 self.core.join(fresh, watcher.asked.offset)
                 fresh.until = self.core.flushed
                 self.watchers.append(fresh)
@@ -230,6 +277,7 @@ class CoreMachine(RuleBasedStateMachine):
     def leave(self, index: int) -> None:
         watcher = self.watchers.pop(index % len(self.watchers))
         self.core.leave(watcher)
+        self.core.drop_filter(watcher.filter)
 
     @precondition(lambda self: self.watchers)
     @rule(index=INDEX, size=st.integers(1, 8))
@@ -251,9 +299,11 @@ class CoreMachine(RuleBasedStateMachine):
             place = self.core.position_of(watcher)
             if place.epoch != self.log.epoch:
                 return False  # the coordinator refuses; it waits for the feed
-            through, level = self.core.page_through(watcher), self.core.page_level(watcher)
-            watcher.page = self.log.page(place.offset, through, level, size)
+            through, asked = self.core.page_through(watcher), self.core.page_filter(watcher)
+            watcher.page = self.log.page(place.offset, through, asked, watcher.filter, size)
             assert watcher.page.next_after > place.offset
+        elif step is Step.JUDGE:
+            self.judge(watcher.filter, self.core.to_judge(watcher))
         elif step is Step.DONE:
             watcher.done = True
             self.core.leave(watcher)
@@ -310,7 +360,7 @@ class CoreMachine(RuleBasedStateMachine):
                 assert event.offset == event.data["offset"]
                 assert event.offset > place.offset
                 self.check_passed_over(watcher, place, event.offset - 1)
-                assert self.logs[event.epoch].levels[event.offset - 1] >= watcher.level
+                assert self.logs[event.epoch].passes(event.offset, watcher.filter)
             place = Position(event.epoch, event.offset)
         if watcher.until is None:
             assert place.epoch == self.core.epoch
@@ -322,7 +372,7 @@ class CoreMachine(RuleBasedStateMachine):
         """What was neither sent nor told: only what the filter dropped, or cannot be known."""
         log = self.logs[place.epoch]
         for offset in range(place.offset + 1, upto + 1):
-            passes = log.levels[offset - 1] >= watcher.level
+            passes = log.passes(offset, watcher.filter)
             assert not passes, f"{offset} of {log} missing"
 
     def check_gap(self, watcher: Watcher, event: Event, place: Position) -> None:
@@ -357,7 +407,7 @@ def core_with(entries: int) -> FeedCore[Watcher]:
 
 def test_a_log_that_got_shorter_under_its_epoch_is_told() -> None:
     core = core_with(10)
-    watcher = Watcher(level=0, asked=Position("e", 10))
+    watcher = Watcher(log_filter=LogFilter(), asked=Position("e", 10))
     core.join(watcher, 10)
     assert core.next(watcher, 0.0) is Step.LIVE
 
@@ -373,7 +423,7 @@ def test_a_log_that_got_shorter_under_its_epoch_is_told() -> None:
 
 def test_a_new_cohort_was_not_silent_since_the_clock_began() -> None:
     core = core_with(1)
-    watcher = Watcher(level=0, asked=Position("e", 1))
+    watcher = Watcher(log_filter=LogFilter(), asked=Position("e", 1))
     core.join(watcher, 1)
     assert core.next(watcher, 5000.0) is Step.LIVE
     (cohort,) = core.cohorts.values()
@@ -389,4 +439,4 @@ def test_an_end_before_the_last_entry_is_no_end() -> None:
 
 @pytest.mark.parametrize(("level", "expected"), [(0, 7), (3, 0)])
 def test_a_tail_is_counted_in_entries_that_pass(level: int, expected: int) -> None:
-    assert core_with(10).find_tail(3, level) == expected
+    assert core_with(10).find_tail(3, LogFilter(min_level=level)) == expected

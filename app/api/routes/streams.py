@@ -17,8 +17,10 @@ from app.auth.tickets import StreamKind
 from app.caller import Caller
 from app.errors import MALFORMED_REQUEST, RATE_LIMITED, ApiError
 from app.hub import Position
+from app.hub.core.forms import FormName
 from app.hub.log_watcher import LogWatcher
-from app.hub.metrics_watcher import MetricsWatcher
+from app.hub.metrics.watcher import MetricsWatcher
+from app.log_filter import LogFilter
 from app.scaikey.permissions import Permission
 from app.schemas.headers import STREAM_HEADERS
 from app.schemas.monitoring import LOGS_QUERY, METRICS_STREAM_QUERY
@@ -64,10 +66,12 @@ async def stream_logs(request: web.Request) -> web.StreamResponse:
     watcher = await request.app[HUB].watch_logs(
         _watching_caller(request),
         JOB_ID.of(request),
-        level=_LEVELS[query["level"]],
+        log_filter=LogFilter(min_level=_LEVELS[query["level"]]),
+        form=FormName.SSE,
         chunked=_chunked(request),
         tail=query["tail"],
         after=_last_event_id(request),
+        first=None,
         follow=query["follow"],
     )
     return await _hand_over(request, watcher)

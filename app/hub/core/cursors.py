@@ -1,11 +1,11 @@
-"""A watcher as the core sees it, and the group that it shares its bytes with."""
+"""A watcher as the core sees it."""
 
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-#: Level that every entry passes.
-ALL = 0
+from app.hub.core.forms import SSE, Form
+from app.hub.core.judging import ALL, Judging, judging_of
+from app.log_filter import LogFilter
 
 
 class Step(Enum):
@@ -13,6 +13,8 @@ class Step(Enum):
 
     #: Fetch a page behind its position from the coordinator.
     FETCH = "fetch"
+    #: Have the entries behind its position judged, apart from the loop.
+    JUDGE = "judge"
     #: It has become live: wait to be woken.
     LIVE = "live"
     #: It is ahead of what this feed has: wait to be woken.
@@ -27,10 +29,13 @@ class Cursor(Protocol):
     The core owns these fields while the watcher is joined.
     """
 
-    __slots__ = ("chunked", "generation", "level", "live", "offset", "until")
+    __slots__ = ("chunked", "filter", "form", "generation", "judging", "live", "offset", "until")
 
-    #: Entries of this level and above pass.
-    level: int
+    #: Which entries pass.
+    filter: LogFilter
+    #: Where they are judged.
+    judging: Judging
+    form: Form
     #: Whether it takes HTTP/1.1 chunks.
     chunked: bool
     #: Everything up to here was delivered to it. Not kept while it is live.
@@ -41,8 +46,12 @@ class Cursor(Protocol):
     #: The generation of the log to which `offset` belongs.
     generation: int
 
-    def __init__(self, *, level: int = ALL, chunked: bool = True) -> None:
-        self.level = level
+    def __init__(
+        self, *, log_filter: LogFilter = ALL, form: Form = SSE, chunked: bool = True
+    ) -> None:
+        self.filter = log_filter
+        self.judging = judging_of(log_filter)
+        self.form = form
         self.chunked = chunked
         self.offset = 0
         self.until = None
@@ -51,19 +60,3 @@ class Cursor(Protocol):
 
 
 C = TypeVar("C", bound=Cursor)
-
-
-@dataclass(slots=True)
-class Cohort(Generic[C]):
-    """Live watchers that get the same bytes."""
-
-    level: int
-    chunked: bool
-    #: The id of the last event that was written to all members.
-    announced: int
-    #: When the last event, and when anything at all, was written to all members.
-    #: Kept by the driver, in seconds of its clock.
-    announced_at: float
-    written_at: float
-    #: In order of arrival; a dict, since a set has no order and a list no quick removal.
-    members: dict[C, None] = field(default_factory=dict)

@@ -15,28 +15,19 @@ itself is another one, `generation` grows, and each watcher of an older
 generation receives a `gap` before it continues.
 """
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic
 
-from app.hub.core import frames
-from app.hub.core.cursors import ALL, C, Cohort, Step
+from app.hub.core.cohorts import Cohort, Cohorts, cohort_key
+from app.hub.core.cursors import C, Step
 from app.hub.core.history import History
+from app.hub.core.holes import Holes
+from app.hub.core.judging import ALL, Judging, Unjudged
 from app.hub.core.pages import PageWriter
+from app.hub.core.rebase import Rebase
 from app.hub.upstream import End, LogPage, LogRecord, Position, Start
-
-
-@dataclass(frozen=True, slots=True)
-class Rebase:
-    """How one generation of the log followed on another."""
-
-    reason: str
-    #: The place that the old log had reached.
-    old_last: Position
-    #: The new log is the old one up to here.
-    shared: int
-    epoch: str
+from app.log_filter import LogFilter
 
 
 class FeedCore(Generic[C]):
@@ -60,15 +51,16 @@ class FeedCore(Generic[C]):
         self.log_first = 0
         self.log_last = 0
         self.end: End | None = None
-        self.cohorts: dict[tuple[int, bool], Cohort[C]] = {}
+        self.cohorts: Cohorts[C] = Cohorts()
         self.behind: set[C] = set()
         self.ahead: set[C] = set()
         #: Watchers that waited and have to step now; the driver takes them out.
         self.woken: list[C] = []
         self._rebases: list[Rebase] = []
-        self._tails: dict[tuple[int, int], tuple[int, int]] = {}
-        #: Where the stream of this epoch left entries out: the offset before, and the last.
-        self._holes: deque[tuple[int, int]] = deque(maxlen=self.HOLES)
+        self._tails: dict[tuple[int, LogFilter, int], tuple[int, int]] = {}
+        #: Filters whose verdicts are kept, and by how many.
+        self._filters: Counter[LogFilter] = Counter()
+        self._holes = Holes(most=self.HOLES)
         #: Departures of the upstream from its contract; the driver takes them out.
         self.anomalies: list[str] = []
 
@@ -148,7 +140,7 @@ class FeedCore(Generic[C]):
         """Go on behind a hole of the stream: watchers fetch what is missing, and are told of
         what is not there.
         """
-        self._holes.append((self.last, base))
+        self._holes.add(self.last, base)
         self._all_behind()
         self._begin(base)
 
@@ -182,18 +174,20 @@ class FeedCore(Generic[C]):
 
     # What watchers get
 
-    def find_tail(self, count: int, level: int) -> int | None:
-        """Return the offset before the `count` newest entries that pass the filter.
+    def find_tail(self, count: int, log_filter: LogFilter, upto: int | None = None) -> int | None:
+        """Return the offset before the `count` newest entries that pass, up to `upto` or `flushed`.
 
         None if only the coordinator knows it, since the history does not reach
-        back that far.
+        back that far, or was not judged so far.
         """
-        key = (count, level)
+        upto = self.flushed if upto is None else max(upto, self.history.base)
+        key = (count, log_filter, upto)
         found = self._tails.get(key)
         if found is None:
-            found = self._tails[key] = self.history.tail(self.flushed, count, level)
+            found = self._tails[key] = self.history.tail(upto, count, log_filter)
         offset, missing = found
-        if missing and self.history.base >= max(self.log_first, 1):
+        base = self.history.base
+        if missing and (offset > base or base >= max(self.log_first, 1)):
             return None
         return offset
 
@@ -207,7 +201,7 @@ class FeedCore(Generic[C]):
     def leave(self, cursor: C) -> None:
         """Forget a watcher."""
         if cursor.live:
-            self._leave_cohort(cursor)
+            self.cohorts.remove(cursor)
         self.behind.discard(cursor)
         self.ahead.discard(cursor)
 
@@ -223,7 +217,7 @@ class FeedCore(Generic[C]):
             self.ahead.add(cursor)
         elif step is Step.LIVE:
             self.behind.discard(cursor)
-            self._go_live(cursor, now)
+            self.cohorts.add(cursor, announced=self.flushed, now=now)
         return step
 
     def read(self, cursor: C, most: int) -> bytes | Step:
@@ -233,15 +227,21 @@ class FeedCore(Generic[C]):
         feed when there is more.
         """
         if cursor.generation != self.generation:
-            return self._cross(cursor)
+            return self._rebases[cursor.generation].cross(cursor, head=self.flushed)
         goal = self.page_goal(cursor)
         if cursor.offset < goal:
             if cursor.offset < self.history.base:
                 return Step.FETCH
             upto = self.history.cut(cursor.offset, goal, most)
-            payload = self.history.join(cursor.offset, upto, cursor.level)
+            if cursor.judging is Judging.AT_ONCE:
+                self.history.judge([cursor.filter], cursor.offset, upto)
+            elif cursor.judging is Judging.APART and not self.history.judged(
+                cursor.filter, cursor.offset, upto
+            ):
+                return Step.JUDGE
+            chosen = self.history.select(cursor.offset, upto, cursor.filter)
             cursor.offset = upto
-            return payload
+            return cursor.form.entries(chosen) if chosen else b""
         if self.end is not None and cursor.offset >= self.end.last_offset:
             return Step.DONE
         if cursor.until is not None and cursor.offset >= cursor.until:
@@ -258,23 +258,21 @@ class FeedCore(Generic[C]):
         """Return the offset at which a page for this watcher may end."""
         return self.flushed if cursor.until is None else min(cursor.until, self.flushed)
 
-    def page_level(self, cursor: C) -> int:
-        """Return the level from which on to read a page for this watcher; `ALL` shows holes."""
+    def page_filter(self, cursor: C) -> LogFilter:
+        """Return the filter by which to read a page for this watcher; `ALL` shows holes."""
         near = self.page_goal(cursor) - cursor.offset <= self.NEAR
-        return ALL if near or self._next_hole(cursor) == cursor.offset else cursor.level
+        return ALL if near or self.in_hole(cursor) else cursor.filter
 
     def page_through(self, cursor: C) -> int:
         """Return the offset behind which a page for this watcher must not reach."""
-        if self.page_level(cursor) == ALL:
+        hole = self._holes.next(cursor.offset)
+        if hole is None or self.page_filter(cursor).passes_all:
             return self.flushed
-        return min(self.flushed, self._next_hole(cursor))
+        return min(self.flushed, hole)
 
-    def _next_hole(self, cursor: C) -> int:
-        """Return where the next hole of the stream begins; the cursor's own place within one."""
-        for before, last in self._holes:
-            if last > cursor.offset:
-                return max(before, cursor.offset)
-        return self.flushed + 1
+    def in_hole(self, cursor: C) -> bool:
+        """Whether the stream left out what comes next for a watcher: the log may have it."""
+        return self._holes.next(cursor.offset) == cursor.offset
 
     def take_page(self, cursor: C, page: LogPage) -> bytes:
         """Step a watcher by a page read behind its position; what to send to it.
@@ -292,21 +290,63 @@ class FeedCore(Generic[C]):
             self._note("repeated")
         return events
 
+    # What is judged apart
+
+    def hold_filter(self, log_filter: LogFilter) -> None:
+        """Keep what a filter says of the history until it is dropped as often."""
+        self._filters[log_filter] += 1
+
+    def drop_filter(self, log_filter: LogFilter) -> None:
+        """Undo one `hold_filter`."""
+        self._filters[log_filter] -= 1
+        if not self._filters[log_filter]:
+            del self._filters[log_filter]
+            self._tails.clear()
+            self.history.forget(log_filter)
+
+    def to_judge(self, cursor: C, most: int | None = None) -> Sequence[Unjudged]:
+        """Return the entries that its filter has to judge before a cursor can step (`JUDGE`)."""
+        most = self.slice_bytes if most is None else most
+        upto = self.history.cut(cursor.offset, self.page_goal(cursor), most)
+        return self.history.unjudged(cursor.filter, cursor.offset, upto)
+
+    def newest_unjudged(self, log_filter: LogFilter, upto: int) -> Sequence[Unjudged]:
+        """Return the newest entries up to `upto` that a filter has not judged, a slice of them."""
+        return self.history.newest_unjudged(log_filter, upto, self.slice_bytes)
+
+    def take_verdicts(
+        self, log_filter: LogFilter, generation: int, said: Iterable[tuple[int, bool]]
+    ) -> None:
+        """Take what a filter said of entries, by offset, in that generation of the log."""
+        if generation == self.generation and log_filter in self._filters:
+            self._tails.clear()
+            for offset, passed in said:
+                self.history.take_verdict(log_filter, offset, passed=passed)
+
     def flush(self) -> Iterator[tuple[Cohort[C], bytes]]:
         """Yield what is new for the live watchers, slice by slice, cohort by cohort.
 
         The caller sends each payload to the cohort's members and calls
         `fall_behind` for those whose sockets are full. An empty payload means
-        that the filter let nothing through.
+        that the filter let nothing through. Members of cohorts that are not
+        `served` fall behind here.
         """
+        if self.unflushed:
+            for cohort in list(self.cohorts.values()):
+                if not cohort.served:
+                    for cursor in list(cohort.members):
+                        self.fall_behind(cursor)
         while self.unflushed:
             upto = self.history.cut(self.flushed, self.last, self.slice_bytes)
             after, self.flushed = self.flushed, upto
-            for cohort in list(self.cohorts.values()):
-                payload = self.history.join(after, upto, cohort.level)
-                if payload:
+            cohorts = list(self.cohorts.values())
+            if judging := self.cohorts.judging_at_once():
+                self.history.judge(judging, after, upto)
+            for cohort in cohorts:
+                chosen = self.history.select(after, upto, cohort.filter)
+                if chosen:
                     cohort.announced = upto
-                yield cohort, payload
+                yield cohort, cohort.form.entries(chosen) if chosen else b""
         self._tails.clear()
         self.history.evict(self.history_bytes, self.flushed)
         if self.ahead:
@@ -317,44 +357,10 @@ class FeedCore(Generic[C]):
 
     def fall_behind(self, cursor: C) -> None:
         """Make a live watcher step by itself, from what it has been given."""
-        self._leave_cohort(cursor)
+        self.cohorts.remove(cursor)
         cursor.offset = self.flushed
         self.behind.add(cursor)
         self.woken.append(cursor)
-
-    def _go_live(self, cursor: C, now: float) -> None:
-        key = (cursor.level, cursor.chunked)
-        cohort = self.cohorts.get(key)
-        if cohort is None:
-            cohort = self.cohorts[key] = Cohort(
-                *key, announced=self.flushed, announced_at=now, written_at=now
-            )
-        cohort.members[cursor] = None
-        cursor.live = True
-
-    def _leave_cohort(self, cursor: C) -> None:
-        key = (cursor.level, cursor.chunked)
-        cohort = self.cohorts[key]
-        del cohort.members[cursor]
-        if not cohort.members:
-            del self.cohorts[key]
-        cursor.live = False
-
-    def _cross(self, cursor: C) -> bytes:
-        """Step a watcher into the next generation, and tell it what it missed by that."""
-        rebase = self._rebases[cursor.generation]
-        missed_from = Position(rebase.old_last.epoch, max(cursor.offset, rebase.shared) + 1)
-        cursor.offset = min(cursor.offset, rebase.shared)
-        cursor.generation += 1
-        if cursor.until is not None:
-            # What it asked for is gone; it gets what there is now.
-            cursor.until = self.flushed
-        return frames.gap(
-            start=missed_from,
-            end=rebase.old_last if missed_from.offset <= rebase.old_last.offset else None,
-            reason=rebase.reason,
-            position=Position(rebase.epoch, cursor.offset),
-        )
 
     def validate(self) -> None:
         """Check what must always hold; for tests."""
@@ -364,7 +370,7 @@ class FeedCore(Generic[C]):
             assert cohort.members
             for cursor in cohort.members:
                 assert cursor.live
-                assert (cursor.level, cursor.chunked) == key
+                assert cohort_key(cursor) == key
                 assert cursor.generation == self.generation
                 assert cursor not in self.behind
                 assert cursor not in self.ahead

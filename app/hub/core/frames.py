@@ -29,6 +29,11 @@ def log_frame(prefix: bytes, offset: int, data: bytes) -> bytes:
     return b"%b%d\nevent: log\ndata: %b\n\n" % (prefix, offset, data)
 
 
+def data_of(log_frame: bytes) -> bytes:
+    """Return the entry that a log frame carries: one line of JSON."""
+    return log_frame[log_frame.index(b"\ndata: ") + 7 : -2]
+
+
 def metrics_frame(position: Position, data: bytes) -> bytes:
     """Frame one metrics snapshot."""
     return b"id: %b\nevent: metrics\ndata: %b\n\n" % (str(position).encode(), data)

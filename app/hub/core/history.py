@@ -1,9 +1,15 @@
 """The newest log entries of one job, each as its SSE frame."""
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 
 from app.hub.core import frames
+from app.hub.core.judging import Judging, Unjudged, judging_of, verdicts
 from app.hub.upstream import LogRecord
+from app.log_filter import LogFilter
+
+#: What a filter said of an entry: nothing yet, no or yes.
+_UNJUDGED, _FAILS, _PASSES = 0, 1, 2
 
 
 class History:
@@ -23,7 +29,9 @@ class History:
         self.size = 0
         self._frames: list[bytes] = []
         self._levels = bytearray()
-        #: Evicted entries at the head of the two lists.
+        #: By filter, one byte for each entry; short of the newest until they are looked at.
+        self._verdicts: dict[LogFilter, bytearray] = {}
+        #: Evicted entries at the head of the lists.
         self._dead = 0
         self._prefix = b""
         #: When entries up to an offset arrived, oldest first.
@@ -40,6 +48,7 @@ class History:
         self.size = 0
         self._frames = []
         self._levels = bytearray()
+        self._verdicts = {}
         self._dead = 0
         self._prefix = frames.log_prefix(epoch)
         self._arrivals.clear()
@@ -80,6 +89,8 @@ class History:
         if self._dead >= self._COMPACT and self._dead * 2 >= len(self._frames):
             del self._frames[: self._dead]
             del self._levels[: self._dead]
+            for said in self._verdicts.values():
+                del said[: self._dead]
             self._dead = 0
 
     def _drop_oldest(self) -> None:
@@ -99,30 +110,95 @@ class History:
                 return max(offset - 1, after + 1)
         return upto
 
-    def join(self, after: int, upto: int, level: int) -> bytes:
-        """Join the frames of the entries behind `after` up to `upto` that pass `level`."""
-        begin, stop = self._index(after), self._index(upto)
-        levels = self._levels[begin:stop]
-        chosen = self._frames[begin:stop]
-        if levels and min(levels) < level:
-            chosen = [frame for frame, own in zip(chosen, levels, strict=True) if own >= level]
-        return b"".join(chosen)
+    def select(self, after: int, upto: int, log_filter: LogFilter) -> Sequence[bytes]:
+        """Return the frames of the entries behind `after` up to `upto` that pass.
 
-    def tail(self, upto: int, count: int, level: int) -> tuple[int, int]:
-        """Find the `count` newest entries up to `upto` that pass `level`.
+        They must have been judged, unless their level says all.
+        """
+        begin, stop = self._index(after), self._index(upto)
+        chosen = self._frames[begin:stop]
+        if judging_of(log_filter) is Judging.BY_LEVEL:
+            levels, level = self._levels[begin:stop], log_filter.min_level
+            if not levels or min(levels) >= level:
+                return chosen
+            return [frame for frame, own in zip(chosen, levels, strict=True) if own >= level]
+        said = self._said(log_filter)[begin:stop]
+        assert _UNJUDGED not in said
+        return [frame for frame, own in zip(chosen, said, strict=True) if own == _PASSES]
+
+    def tail(self, upto: int, count: int, log_filter: LogFilter) -> tuple[int, int]:
+        """Find the `count` newest entries up to `upto` that pass, of those that were judged.
 
         Returns the offset before the first of them, and how many are missing
-        because the history does not reach back to them.
+        because the history does not reach back to them, or was not judged so far.
         """
         if count == 0:
             return upto, 0
-        levels = self._levels
+        values, least = self._levels, log_filter.min_level
+        by_level = judging_of(log_filter) is Judging.BY_LEVEL
+        if not by_level:
+            values, least = self._said(log_filter), _PASSES
         for index in range(self._index(upto) - 1, self._dead - 1, -1):
-            if levels[index] >= level:
+            if values[index] >= least:
                 count -= 1
                 if count == 0:
                     return self.base + index - self._dead, 0
+            elif not by_level and values[index] == _UNJUDGED:
+                return self.base + index + 1 - self._dead, count
         return self.base, count
+
+    # Filters
+
+    def judge(self, filters: Iterable[LogFilter], after: int, upto: int) -> None:
+        """Judge the entries behind `after` up to `upto` that these filters have not judged."""
+        wanted = [each for each in filters if not self.judged(each, after, upto)]
+        if wanted:
+            begin, stop = self._index(after), self._index(upto)
+            entries = [self._entry(index) for index in range(begin, stop)]
+            for each, passed in zip(wanted, verdicts(entries, wanted), strict=True):
+                self._said(each)[begin:stop] = bytes(map(_verdict, passed))
+
+    def judged(self, log_filter: LogFilter, after: int, upto: int) -> bool:
+        """Whether a filter has judged all entries behind `after` up to `upto`."""
+        return _UNJUDGED not in self._said(log_filter)[self._index(after) : self._index(upto)]
+
+    def unjudged(self, log_filter: LogFilter, after: int, upto: int) -> Sequence[Unjudged]:
+        """Return the entries behind `after` up to `upto` that a filter has not judged."""
+        said = self._said(log_filter)
+        indices = range(self._index(after), self._index(upto))
+        return [self._entry(index) for index in indices if said[index] == _UNJUDGED]
+
+    def newest_unjudged(
+        self, log_filter: LogFilter, upto: int, max_bytes: int
+    ) -> Sequence[Unjudged]:
+        """Return the newest entries up to `upto` that a filter has not judged, without a hole
+        among them: up to `max_bytes` of them, at least one if there is any.
+        """
+        said = self._said(log_filter)
+        stop = said.rfind(_UNJUDGED, self._dead, max(self._index(upto), self._dead)) + 1
+        begin, size = stop, 0
+        while begin > self._dead and said[begin - 1] == _UNJUDGED and size < max_bytes:
+            begin -= 1
+            size += len(self._frames[begin])
+        return [self._entry(index) for index in range(begin, stop)]
+
+    def take_verdict(self, log_filter: LogFilter, offset: int, *, passed: bool) -> None:
+        """Take what a filter said of an entry; nothing if the entry has been evicted."""
+        if self.base < offset <= self.last:
+            self._said(log_filter)[self._index(offset) - 1] = _verdict(passed)
+
+    def forget(self, log_filter: LogFilter) -> None:
+        """Forget what a filter that nobody has any more said."""
+        self._verdicts.pop(log_filter, None)
+
+    def _said(self, log_filter: LogFilter) -> bytearray:
+        said = self._verdicts.setdefault(log_filter, bytearray())
+        said.extend(bytes(len(self._frames) - len(said)))
+        return said
+
+    def _entry(self, index: int) -> Unjudged:
+        offset = self.base + index + 1 - self._dead
+        return Unjudged(offset, self._levels[index], frames.data_of(self._frames[index]))
 
     def _index(self, offset: int) -> int:
         """Where in the lists the entry behind `offset` is."""
@@ -132,6 +208,11 @@ class History:
         """Check what must always hold; for tests."""
         live = self._frames[self._dead :]
         assert len(self._frames) == len(self._levels)
+        assert all(len(said) <= len(self._frames) for said in self._verdicts.values())
         assert self.size == sum(map(len, live))
         assert all(live)
         assert not any(self._frames[: self._dead])
+
+
+def _verdict(passed: bool) -> int:
+    return _PASSES if passed else _FAILS

@@ -1,7 +1,7 @@
 """A page of a log as a watcher's events: entries that pass its filter, and what is missing."""
 
 from app.hub.core import frames
-from app.hub.core.cursors import ALL, Cursor
+from app.hub.core.cursors import Cursor
 from app.hub.upstream import LogPage, Position
 
 
@@ -18,13 +18,16 @@ class PageWriter:
         self._epoch = epoch
         self._prefix = frames.log_prefix(epoch)
         self._events: list[bytes] = []
+        #: Entries since the last gap, as frames.
+        self._frames: list[bytes] = []
 
     def write(self, page: LogPage, *, through: int) -> bytes:
         """Step through a page up to the offset `through`, and return the events."""
         cursor = self._cursor
         self._gap(min(page.first_offset - 1, through), "dropped")
         lost = [each for each in page.missing if each[1] > cursor.offset]
-        for record in page.records:
+        dense, level = page.filter.passes_all, cursor.filter.min_level
+        for place, record in enumerate(page.records):
             if record.offset > through:
                 break
             if record.offset <= cursor.offset:
@@ -32,20 +35,26 @@ class PageWriter:
                 continue
             while lost and lost[0][0] < record.offset:
                 self._lose(lost.pop(0), upto=record.offset - 1)
-            if page.level == ALL:
+            if dense:
                 self._gap(record.offset - 1, "missing")
-            if record.level >= cursor.level:
-                self._events.append(frames.log_frame(self._prefix, record.offset, record.data))
+            if record.level >= level if page.verdicts is None else page.verdicts[place]:
+                self._frames.append(frames.log_frame(self._prefix, record.offset, record.data))
             cursor.offset = record.offset
         looked_at = min(page.next_after, through)
         for each in lost:
             self._lose(each, upto=looked_at)
-        if page.level == ALL:
+        if dense:
             self._gap(looked_at, "missing")
         else:
-            # What is neither there nor missing is below the level.
+            # What is neither there nor missing does not pass.
             cursor.offset = max(cursor.offset, looked_at)
+        self._flush()
         return b"".join(self._events)
+
+    def _flush(self) -> None:
+        if self._frames:
+            self._events.append(self._cursor.form.entries(self._frames))
+            self._frames = []
 
     def _lose(self, lost: tuple[int, int], *, upto: int) -> None:
         """Pass over a range of entries that the log has lost."""
@@ -63,4 +72,5 @@ class PageWriter:
         start = Position(self._epoch, cursor.offset + 1)
         cursor.offset = upto
         end = Position(self._epoch, upto)
-        self._events.append(frames.gap(start=start, end=end, reason=reason, position=end))
+        self._flush()
+        self._events.append(cursor.form.gap(start=start, end=end, reason=reason, position=end))

@@ -596,8 +596,9 @@ class ListJobLogsResponse(_message.Message):
     """The job has ended and `last_offset` is the end of its log."""
     next_before_offset: _builtins.int
     """When it was read backward: everything from here up to the start has been
-    looked at, the `before_offset` of the next page; 1 or less at the beginning
-    of the log.
+    looked at, the `before_offset` of the next page; 1 at the beginning of the
+    log, also of an empty one. 0 says that it was not read backward: a
+    coordinator without `log_filters` ignores `before_offset`.
     """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:

@@ -1,0 +1,1 @@
+"""Filters of watchers: where their entries are judged, and how many there may be."""

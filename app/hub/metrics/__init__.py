@@ -1,0 +1,1 @@
+"""A job's metric snapshots, and who watches them."""
