@@ -5,6 +5,7 @@ cheap: a program at the limit takes up to some 100 ms for one long line. Its
 lock on the interpreter is released meanwhile.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -32,6 +33,8 @@ _MAX_SOURCE: Final = 64
 _END_OF_TIME: Final = 253_402_300_800 * 10**9
 #: So many characters have at most JUDGED_BYTES bytes.
 _SURELY_JUDGED: Final = JUDGED_BYTES // 4
+#: What in a pattern may look at what surrounds a match.
+_LOOKS_AROUND: Final = re.compile(r"[\^$]|\\[AzBb]")
 #: RE2 stops compiling soon behind MAX_PROGRAM instructions if it has so little memory.
 _TRIAL_MEMORY: Final = 512 * 1024
 
@@ -69,6 +72,8 @@ class LogFilter:
     until: int | None = None
     #: What `contains` and `matches` are compiled to.
     _programs: tuple["_Program", ...] = field(init=False, repr=False, compare=False)
+    #: Those of them that hold for a part of a text as for the whole.
+    _anywhere: tuple["_Program", ...] = field(init=False, repr=False, compare=False)
     #: What the folding of a message contains that passes; empty unless `contains` is ASCII.
     _folded: str = field(init=False, repr=False, compare=False)
 
@@ -82,6 +87,8 @@ class LogFilter:
         if self.matches:
             programs.append(_expression(self.matches))
         object.__setattr__(self, "_programs", tuple(programs))
+        anywhere = programs[:-1] if _LOOKS_AROUND.search(self.matches) else programs
+        object.__setattr__(self, "_anywhere", tuple(anywhere))
         folded = self.contains.casefold() if self.contains.isascii() else ""
         object.__setattr__(self, "_folded", folded)
 
@@ -127,6 +134,21 @@ class LogFilter:
             else:
                 joined.append((start, end))
         return _in_code_points(judged, joined[:MAX_SPANS])
+
+    def candidate(self, data: bytes, start: int = 0) -> int:
+        """Where in `data`, at `start` or behind it, the first message may lie that passes.
+
+        `data` has whole messages in UTF-8 among other bytes. Every message that
+        passes reaches to the place that is returned, or lies behind it; -1 if
+        none passes.
+        """
+        at = start
+        for program in self._anywhere:
+            found = program.compiled.search(data, start)
+            if found is None:
+                return -1
+            at = max(at, found.start())
+        return at
 
     def _text_passes(self, message: str) -> bool:
         if self._folded and len(message) <= _SURELY_JUDGED:

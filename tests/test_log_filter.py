@@ -109,6 +109,28 @@ def test_both_texts_have_to_hold_and_both_are_told() -> None:
     assert both.spans("é 12 LOSS 7") == [(2, 4), (5, 9), (10, 11)]
 
 
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (LogFilter(contains="B"), 4),
+        (LogFilter(matches="[bc]+"), 4),
+        (LogFilter(contains="a", matches="c"), 9),
+        (LogFilter(contains="a", matches="^b"), 2),
+        # What surrounds a message among other bytes is none of it.
+        (LogFilter(matches="^b"), 0),
+        (LogFilter(matches=r"b\b"), 0),
+        (LogFilter(ranks=frozenset({1})), 0),
+        (LogFilter(contains="d"), -1),
+    ],
+)
+def test_messages_that_do_not_pass_are_skipped_among_other_bytes(
+    condition: LogFilter, expected: int
+) -> None:
+    data = b"\xff\x12a\x80bba\x00\xfecx\xff"
+    assert condition.candidate(data) == expected
+    assert condition.candidate(data, len(data)) == (len(data) if not expected else -1)
+
+
 def test_spans_are_code_points_and_do_not_overlap() -> None:
     message = "\U0001f600é loss=1 loss=2"
     both = LogFilter(contains="loss", matches=r"\w+=\d")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -12,16 +13,19 @@ from hypothesis import strategies as st
 
 from app.coordinator.logs import log as logs
 from app.coordinator.logs.log import LogReader, LogWriter
+from app.coordinator.logs.pages import passes
 from app.coordinator.metrics import snapshots as metrics
 from app.coordinator.metrics.downsampling import downsample
 from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter
-from app.coordinator.service.watch import list_logs
+from app.coordinator.service.log_filters import filter_of
+from app.coordinator.service.log_pages import list_logs
 from app.coordinator.storage import journal_writer
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.records import Cursor, frame
 from generated.mindcoordinator.v1.watch_pb2 import (
     ListJobLogsRequest,
     LogEntry,
+    LogFilter,
     LogLevel,
     LogPosition,
     MetricsSnapshot,
@@ -119,6 +123,53 @@ def listed(directory: JobDir, *, min_level: LogLevel.ValueType = ANY) -> list[Lo
         after = answer.next_after_offset
 
 
+def listed_backward(
+    directory: JobDir, **request: Any
+) -> tuple[list[LogEntry], list[tuple[int, int]]]:
+    """What ListJobLogs has from the end on, page by page, and what it says is lost; ascending."""
+    entries: list[LogEntry] = []
+    missing: list[tuple[int, int]] = []
+    before = 2**62
+    while before > 1:
+        answer = list_logs(
+            directory, ListJobLogsRequest(before_offset=before, **request), ended=True
+        )
+        assert answer.next_before_offset < before, "every page leads on"
+        assert answer.next_after_offset == min(before - 1, answer.last_offset)
+        assert all(answer.next_before_offset <= entry.offset < before for entry in answer.entries)
+        entries[:0] = answer.entries
+        missing[:0] = [(lost.first, lost.last) for lost in answer.missing]
+        before = answer.next_before_offset
+    return entries, missing
+
+
+def listed_filtered(
+    directory: JobDir, condition: LogFilter
+) -> tuple[list[LogEntry], list[tuple[int, int]]]:
+    """What ListJobLogs has of a filter from the start on, and what it says is lost."""
+    epoch = logs.read_epoch(directory.log)
+    entries: list[LogEntry] = []
+    missing: list[tuple[int, int]] = []
+    after, last = 0, 1
+    while after < last:
+        place = LogPosition(epoch=epoch, offset=after)
+        request = ListJobLogsRequest(after=place, page_size=4, filter=condition)
+        answer = list_logs(directory, request, ended=True)
+        assert answer.next_after_offset > after or not answer.last_offset, "every page leads on"
+        entries += answer.entries
+        missing += [(lost.first, lost.last) for lost in answer.missing]
+        after, last = answer.next_after_offset, answer.last_offset
+    return entries, missing
+
+
+def covered(entries: list[LogEntry], lost: list[tuple[int, int]]) -> set[int]:
+    """The offsets that were told of."""
+    return {
+        *(entry.offset for entry in entries),
+        *(offset for first, last in lost for offset in range(first, last + 1)),
+    }
+
+
 def is_true(entry: LogEntry) -> bool:
     """It is the line that was written there, or says that it is damaged."""
     return "damaged" in entry.message or entry.message == line(entry.offset).message
@@ -144,6 +195,7 @@ def test_a_damaged_log_is_read_to_its_end(what: list[tuple[float, bytes]], close
         assert offsets == sorted(set(offsets))
         assert not offsets or offsets[-1] <= LINES
         assert listed(directory) == entries
+        assert listed_backward(directory, page_size=9)[0] == entries
         assert whole_errors(entries) == whole_errors(listed(directory, min_level=ERROR))
         # A writer goes on behind all of it, and what could be read still can be.
         writer = LogWriter(directory.log)
@@ -186,6 +238,42 @@ def test_what_is_lost_of_a_level_is_named(what: list[tuple[float, bytes]], close
             named.update(entry.offset for entry in answer.entries)
             after, last = answer.next_after_offset, answer.last_offset
         assert set(range(5, last + 1, 5)) <= named
+        errors, lost_errors = listed_backward(directory, page_size=2, min_level=ERROR)
+        assert set(range(5, last + 1, 5)) <= covered(errors, lost_errors)
+
+
+@settings(often, max_examples=60)
+@given(
+    what=st.lists(DAMAGE, min_size=1, max_size=3),
+    closed=st.booleans(),
+    condition=st.sampled_from(
+        (
+            LogFilter(contains="LINE 00"),
+            LogFilter(contains="0017"),
+            LogFilter(matches="^line 00"),
+            LogFilter(matches=r"line 0\d", min_level=INFO),
+            LogFilter(sources=["stdout"]),
+        )
+    ),
+)
+@example(what=[(0.5, b"\xff" * 300)], closed=True, condition=LogFilter(contains="line"))
+def test_what_is_lost_may_have_passed_any_filter(
+    what: list[tuple[float, bytes]], closed: bool, condition: LogFilter
+) -> None:
+    with job(closed=closed) as directory:
+        for each in what:
+            damage(directory.log / "entries", each)
+        sound = [entry for entry in watched(directory) if entry.source != "coordinator"]
+        with LogReader(directory.log) as reader:
+            last = reader.last_offset()
+        unknown = set(range(1, last + 1)) - {entry.offset for entry in sound}
+        passing = [entry for entry in sound if passes(filter_of(condition), entry)]
+        for found, lost in (
+            listed_backward(directory, page_size=3, filter=condition),
+            listed_filtered(directory, condition),
+        ):
+            assert found == passing
+            assert covered([], lost) == unknown
 
 
 @often
@@ -214,6 +302,8 @@ def test_a_damaged_index_changes_no_answer(what: list[tuple[float, bytes]], cut:
         expected = [line(number).message for number in range(1, LINES + 1)]
         assert [entry.message for entry in watched(directory)] == expected
         assert [entry.message for entry in listed(directory)] == expected
+        back, _ = listed_backward(directory, page_size=7)
+        assert [entry.message for entry in back] == expected
         with LogReader(directory.log) as reader:
             assert reader.last_offset() == LINES
         writer = LogWriter(directory.log)
@@ -237,6 +327,9 @@ def test_one_wrong_byte_of_the_index_hides_no_line(position: int, byte: int, ent
             )
             offsets = [entry.offset for entry in answer.entries]
             assert offsets[-count:] == errors[-count:]
+        back, lost = listed_backward(directory, page_size=3, min_level=ERROR)
+        assert [entry.offset for entry in back] == errors
+        assert lost == []
 
 
 def test_a_log_without_its_index_is_read() -> None:
@@ -244,6 +337,7 @@ def test_a_log_without_its_index_is_read() -> None:
         (directory.log / "entries.index").unlink()
         assert len(watched(directory)) == LINES
         assert len(listed(directory)) == LINES
+        assert len(listed_backward(directory, page_size=7)[0]) == LINES
 
 
 def test_half_a_line_is_no_damage() -> None:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from app.coordinator.logs import log as logs
 from app.coordinator.logs.log import LogReader, LogWriter
+from app.coordinator.logs.pages import Bounds, read_backward, read_forward
 from app.coordinator.storage import journal_writer
 from app.coordinator.storage.records import Cursor
+from app.log_filter import LogFilter
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
 ENTRIES = st.lists(
@@ -99,13 +101,18 @@ def test_tails_and_selections_are_those_of_the_plain_list(
             cursor = log.tail(count, min_level=level, through=through)
             found: list[LogEntry] = []
             while cursor.number < through:
-                page = log.select(
-                    cursor, limit=limit, min_level=level, through=through, max_bytes=10**6
+                page = read_forward(
+                    log,
+                    cursor,
+                    condition=LogFilter(min_level=level),
+                    through=through,
+                    bounds=Bounds(entries=limit, size_bytes=10**6),
                 )
                 assert len(page.entries) <= limit
-                assert page.cursor.number > cursor.number
+                assert page.first == cursor.number + 1
+                assert page.last > cursor.number
                 found += page.entries
-                cursor = page.cursor
+                cursor = log.locate(page.last)
             assert found == expected
             assert log.last_offset() == len(entries)
             for offset in (0, through, len(entries)):
@@ -123,8 +130,13 @@ def test_a_rare_level_is_found_wherever_it_is(seed: int, rarity: int) -> None:
         logs.create(path)
         append(path, entries)
         with LogReader(path) as log:
-            page = log.select(Cursor(), limit=1000, min_level=error, through=400, max_bytes=10**6)
+            rare = LogFilter(min_level=error)
+            bounds = Bounds(entries=1000, size_bytes=10**6)
+            page = read_forward(log, Cursor(), condition=rare, through=400, bounds=bounds)
+            back = read_backward(log, 401, condition=rare, bounds=bounds)
         assert page.entries == [entry for entry in entries if entry.level == error]
+        assert (back.first, back.last) == (page.first, page.last) == (1, 400)
+        assert back.entries == page.entries
 
 
 def test_a_reader_sees_whole_records_only(tmp_path: Path) -> None:

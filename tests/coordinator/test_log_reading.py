@@ -6,7 +6,7 @@ import pytest
 
 from app.coordinator.logs import log as logs
 from app.coordinator.logs.log import LogWriter
-from app.coordinator.service.watch import list_logs
+from app.coordinator.service.log_pages import list_logs
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.records import READ
 from generated.mindcoordinator.v1.watch_pb2 import (
@@ -63,7 +63,13 @@ def test_a_piece_costs_the_same_in_a_log_ten_times_as_long(
         assert warnings == list(range(count - 9000, count + 1, 1000))
         up_to, up_to_cost = ask(directory, tail=3, min_level=WARNING, through_offset=middle - 1)
         assert up_to == [middle - 3000, middle - 2000, middle - 1000]
-        costs.append((tail_cost, page_cost, warnings_cost, up_to_cost))
+        back, back_cost = ask(directory, before_offset=middle, page_size=50)
+        assert back == list(range(middle - 50, middle))
+        rare_back, rare_back_cost = ask(
+            directory, before_offset=middle, page_size=5, min_level=WARNING
+        )
+        assert rare_back == list(range(middle - 5000, middle, 1000))
+        costs.append((tail_cost, page_cost, warnings_cost, up_to_cost, back_cost, rare_back_cost))
     for short, long in zip(*costs, strict=True):
         # Less than one more read: near the end of a short file a read is short.
         assert long < short + READ

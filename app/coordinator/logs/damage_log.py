@@ -35,6 +35,12 @@ class DamageLog:
         there = set(numbers)
         first = next(number for number in range(after + 1, through + 1) if number not in there)
         last = next((number for number in numbers if number > first), through + 1) - 1
+        self.note(job_id, journal, first=first, last=last)
+
+    def note(self, job_id: str, journal: str, *, first: int, last: int) -> None:
+        """Take note of records that are lost."""
+        if (job_id, journal) in self._told:
+            return
         self.journals += 1
         self._told[job_id, journal] = None
         if len(self._told) > _MOST:

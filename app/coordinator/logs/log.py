@@ -183,32 +183,21 @@ class LogReader:
         piece = self._journal.read(cursor, limit=limit, max_bytes=max_bytes)
         return Page(_entries(piece), piece.cursor)
 
-    def select(
-        self, cursor: Cursor, *, limit: int, min_level: int, through: int, max_bytes: int
-    ) -> Page:
-        """Entries of `min_level` and above behind `cursor`, none behind offset `through`.
+    def blocks_behind(self, cursor: Cursor, *, min_level: int) -> Iterator[Slice]:
+        """What lies behind `cursor`, but for blocks that have no entry of a level; what is lost,
+        too."""
+        return self._journal.blocks_with(cursor, _passing(min_level))
 
-        Without a level they are dense: a page ends before those that are lost.
-        """
-        dense = len(_passing(min_level)) == CLASSES
-        chosen: list[LogEntry] = []
-        missing: list[LogRange] = []
-        size = 0
-        for piece in self._pieces(cursor, min_level=min_level, limit=limit):
-            last = min(piece.first - 1, through)
-            if piece.first - piece.lost <= last:
-                missing.append(LogRange(first=piece.first - piece.lost, last=last))
-            for entry in _entries(piece):
-                if entry.offset > through:
-                    return Page(chosen, self._journal.locate(through), missing)
-                if dense and chosen and entry.offset != chosen[-1].offset + 1:
-                    return Page(chosen, self._journal.locate(chosen[-1].offset))
-                if entry.level >= min_level:
-                    size += entry.ByteSize()
-                    if len(chosen) == limit or (chosen and size > max_bytes):
-                        return Page(chosen, self._journal.locate(entry.offset - 1), missing)
-                    chosen.append(entry)
-        return Page(chosen, self._journal.locate(through), missing)
+    def blocks_before(self, offset: int, *, min_level: int) -> Iterator[Slice]:
+        """What lies before an entry, from the end, as `blocks_behind` returns it; the first
+        slices may go beyond it."""
+        return self._journal.blocks_before(offset, _passing(min_level))
+
+    def slices(self, cursor: Cursor, *, limit: int) -> Iterator[Slice]:
+        """All that is there behind `cursor`, at most `limit` entries at once."""
+        while (piece := self._journal.read(cursor, limit=limit)).count:
+            cursor = piece.cursor
+            yield piece
 
     def tail(self, count: int, *, min_level: int, through: int) -> Cursor:
         """The place from which `count` entries that pass are left up to offset `through`."""
@@ -231,16 +220,6 @@ class LogReader:
         # Some of those that the index counts are lost.
         return mark.cursor
 
-    def _pieces(self, cursor: Cursor, *, min_level: int, limit: int) -> Iterator[Slice]:
-        """What has to be looked at for `limit` entries of a level behind `cursor`, and more."""
-        passing = _passing(min_level)
-        if len(passing) < CLASSES:
-            yield from self._journal.blocks_with(cursor, passing)
-            return
-        while (piece := self._journal.read(cursor, limit=limit + 1)).count:
-            cursor = piece.cursor
-            yield piece
-
     def _count(self, through: int, min_level: int) -> int:
         """How many entries of a level there are up to offset `through`."""
         passing = _passing(min_level)
@@ -256,19 +235,26 @@ class LogReader:
 
 def _entries(piece: Slice) -> list[LogEntry]:
     """The entries of a slice. One that is damaged is told as such, in its place."""
+    return [
+        damaged_entry(offset) if entry is None else entry
+        for offset, entry in enumerate(decoded(piece), piece.first)
+    ]
+
+
+def decoded(piece: Slice) -> list[LogEntry | None]:
+    """The entries of a slice; None in the place of one that is damaged."""
     try:
         entries: Iterable[LogEntry | None] = WatchJobResponse.FromString(piece.data).logs
     except DecodeError:
         entries = map(_decoded, piece.payloads())
     return [
-        entry
-        if entry is not None and entry.offset == offset and _is_sound(entry)
-        else _damaged(offset)
+        entry if entry is not None and entry.offset == offset and _is_sound(entry) else None
         for offset, entry in enumerate(entries, piece.first)
     ]
 
 
-def _damaged(offset: int) -> LogEntry:
+def damaged_entry(offset: int) -> LogEntry:
+    """What stands in the place of a damaged one."""
     return LogEntry(
         offset=offset,
         level=_OF_DAMAGED,

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from app.coordinator.cluster.gpus import GpuMeter
 from app.coordinator.data.cache import DataCache
 from app.coordinator.data.drive import BadUrl, Drive
+from app.coordinator.data.turns import Turns
 from app.coordinator.data.validation_pool import ValidationPool
 from app.coordinator.errors import (
     AlreadyExists,
@@ -67,6 +68,8 @@ class Parts:
     #: Microseconds since 1970.
     clock: Callable[[], int]
     damage: DamageLog = field(default_factory=DamageLog)
+    #: Whose pages of a log are filtered at the moment, in threads that other calls need as well.
+    filtered_pages: Turns = field(default_factory=lambda: Turns(places=4, room=128))
 
 
 class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):

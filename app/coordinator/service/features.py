@@ -4,4 +4,7 @@ from typing import Final
 
 #: As GetClusterStatus announces it, in alphabetical order. A name joins with what it stands for:
 #: a gateway asks for nothing that is not announced, and for all that is.
-FEATURES: Final[tuple[str, ...]] = ("delete_job",)
+FEATURES: Final[tuple[str, ...]] = (
+    "delete_job",
+    "log_filters",
+)

@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from typing_extensions import override
 
+from app.coordinator.data.turns import Full
+from app.coordinator.errors import Overloaded
+from app.coordinator.identity.peer import Peer
 from app.coordinator.jobs.states import TERMINAL
 from app.coordinator.metrics.downsampling import job_metrics
 from app.coordinator.service.base import Calls
 from app.coordinator.service.interceptor import Context, peer_of
-from app.coordinator.service.watch import list_logs, watch
+from app.coordinator.service.log_pages import list_logs
+from app.coordinator.service.watch import watch
 from generated.mindcoordinator.v1 import watch_pb2
-from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 
 class MonitoringCalls(Calls):
@@ -37,19 +41,15 @@ class MonitoringCalls(Calls):
     ) -> watch_pb2.ListJobLogsResponse:
         peer = peer_of(context)
         job = self._job(peer, request.job_id)
-        with self._while_there(peer, job.job_id):
-            page = await asyncio.to_thread(
-                list_logs,
-                self._parts.workspace.directory(job.job_id),
-                request,
-                ended=job.status in TERMINAL,
-            )
-        if request.min_level == LogLevel.LOG_LEVEL_UNSPECIFIED and page.entries:
-            offsets = [entry.offset for entry in page.entries]
-            after = request.after.offset if request.HasField("after") else offsets[0] - 1
-            self._parts.damage.check(
-                job.job_id, "log", after=after, numbers=offsets, through=page.next_after_offset
-            )
+        async with self._turn(peer, request):
+            with self._while_there(peer, job.job_id):
+                page = await asyncio.to_thread(
+                    list_logs,
+                    self._parts.workspace.directory(job.job_id),
+                    request,
+                    ended=job.status in TERMINAL,
+                )
+        self._note_damage(job.job_id, request, page)
         return page
 
     @override
@@ -68,3 +68,33 @@ class MonitoringCalls(Calls):
         )
         async for batch in batches:
             yield batch
+
+    @asynccontextmanager
+    async def _turn(self, peer: Peer, request: watch_pb2.ListJobLogsRequest) -> AsyncIterator[None]:
+        """Wait for a turn if a page is to be filtered. Raises Overloaded."""
+        if not request.filter.ByteSize():
+            yield
+            return
+        try:
+            async with self._parts.filtered_pages.turn(peer.tenant_id):
+                yield
+        except Full:
+            raise Overloaded(
+                "too many pages of logs are being filtered; try again in a moment"
+            ) from None
+
+    def _note_damage(
+        self,
+        job_id: str,
+        request: watch_pb2.ListJobLogsRequest,
+        page: watch_pb2.ListJobLogsResponse,
+    ) -> None:
+        damage = self._parts.damage
+        if page.missing:
+            damage.note(job_id, "log", first=page.missing[0].first, last=page.missing[0].last)
+        elif page.entries and request.min_level == 0 and not request.HasField("filter"):
+            offsets = [entry.offset for entry in page.entries]
+            after = request.after.offset if request.HasField("after") else offsets[0] - 1
+            damage.check(
+                job_id, "log", after=after, numbers=offsets, through=page.next_after_offset
+            )

@@ -1,8 +1,7 @@
-"""A job's log and metrics for those who ask: WatchJob and ListJobLogs.
+"""A job's log and metrics for those who watch it: WatchJob.
 
 A stream's files are read on the event loop: a batch is at most 256 KiB that
-was written a moment ago, and takes well under a millisecond. A page of the log
-is read in a thread: a rare level makes it look at many places.
+was written a moment ago, and takes well under a millisecond.
 """
 
 import asyncio
@@ -10,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from app.coordinator.errors import FailedPrecondition, InvalidArgument, Overloaded, all_problems
+from app.coordinator.errors import InvalidArgument, Overloaded
 from app.coordinator.failures import FailureBackoff, is_passing, reason_of
 from app.coordinator.jobs.events import JobEvents, Subscription
 from app.coordinator.jobs.messages import status_message, time_message
@@ -24,8 +23,6 @@ from app.coordinator.metrics.snapshots import MetricsReader
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.records import Cursor
 from generated.mindcoordinator.v1.watch_pb2 import (
-    ListJobLogsRequest,
-    ListJobLogsResponse,
     MetricsSnapshot,
     StatusChange,
     WatchEnd,
@@ -43,53 +40,6 @@ BATCH_SNAPSHOTS: Final = 100
 COALESCE: Final = 0.004
 #: Seconds after which a watcher looks by itself: a notice may have been lost.
 LOOK_AGAIN: Final = 1.0
-
-_DEFAULT_PAGE: Final = 1000
-_MAX_PAGE: Final = 10_000
-_PAGE_BYTES: Final = 1024 * 1024
-
-
-def list_logs(
-    directory: JobDir, request: ListJobLogsRequest, *, ended: bool
-) -> ListJobLogsResponse:
-    """A page of a job's log. Blocks. Raises RequestError."""
-    with all_problems() as problems:
-        if request.page_size < 0 or request.page_size > _MAX_PAGE:
-            problems.add("page_size", f"must be from 0 to {_MAX_PAGE}")
-        for name in ("tail", "through_offset"):
-            if getattr(request, name) < 0:
-                problems.add(name, "must be 0 or more")
-        if request.after.offset < 0:
-            problems.add("after.offset", "must be 0 or more")
-    with LogReader(directory.log) as log:
-        last = log.last_offset()
-        through = min(request.through_offset or last, last)
-        if request.HasField("after"):
-            if request.after.epoch != log.epoch:
-                raise FailedPrecondition(
-                    "after.epoch: is not the epoch of this log; read from the start, or a tail"
-                )
-            start = log.locate(min(request.after.offset, last))
-        else:
-            start = log.tail(request.tail, min_level=request.min_level, through=through)
-        page = Page([], start)
-        if start.number < through:
-            page = log.select(
-                start,
-                limit=request.page_size or _DEFAULT_PAGE,
-                min_level=request.min_level,
-                through=through,
-                max_bytes=_PAGE_BYTES,
-            )
-        return ListJobLogsResponse(
-            epoch=log.epoch,
-            entries=page.entries,
-            next_after_offset=page.cursor.number,
-            first_offset=min(last, 1),
-            last_offset=last,
-            complete=ended,
-            missing=page.missing,
-        )
 
 
 async def watch(

@@ -15,6 +15,7 @@ have no number of their own it ends there.
 
 import os
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,8 @@ from app.coordinator.storage.records import (
 )
 
 _LIKELY: Final = 4096
+#: Slices that are kept to be returned in the opposite order.
+_KEPT: Final = 4
 
 
 class JournalReader:
@@ -143,31 +146,76 @@ class JournalReader:
         index = self._marks()
         block = bisect_right(range(len(index)), cursor.position, key=lambda at: index[at].position)
         while (block := index.next_with(block, classes)) < len(index):
-            begin, end = index.before(block), index[block]
+            begin = index.before(block)
             if begin.position > cursor.position:
                 cursor = begin.cursor
-            while cursor.position < end.position:
-                size = min(end.position - cursor.position, READ)
-                piece, stop = _read(self._file, cursor, self._kind, limit=READ, size=size)
-                if piece.count:
-                    yield piece
-                    cursor = piece.cursor
-                    continue
-                found = None
-                if self._kind.numbered:
-                    # A record that goes beyond its block is none.
-                    start = cursor.position + (stop is Stop.PARTIAL)
-                    found = next_record(self._file, self._kind, cursor, start=start)
-                behind = found if found and found.position < end.position else end.cursor
-                yield Slice(b"", [], behind, lost=behind.number - cursor.number)
-                cursor = behind
+            for piece in self._between(cursor, index[block].cursor):
+                yield piece
+                cursor = piece.cursor
             block += 1
         if (end := index.before(len(index))).position > cursor.position:
             cursor = end.cursor
+        yield from self._to_end(cursor)
+
+    def blocks_before(self, number: int, classes: range) -> Iterator[Slice]:
+        """What lies before record `number`, from the end to the beginning, but for whole blocks
+        that have no record of `classes`.
+
+        Slices say what is lost before them, as those of `blocks_with`. The first
+        ones may go beyond `number`.
+        """
+        index = self._marks()
+        block = bisect_right(range(len(index)), number - 1, key=lambda at: index[at].number)
+        if block == len(index):
+            yield from self._backward(self._to_end(index.before(block).cursor))
+            block -= 1
+        while (block := index.last_with(block, classes)) >= 0:
+            begin, end = index.before(block), index[block]
+            yield from self._backward(self._between(begin.cursor, end.cursor))
+            block -= 1
+
+    def _between(self, cursor: Cursor, end: Cursor) -> Iterator[Slice]:
+        """What lies from one place to another, which are both ends of blocks, or in one."""
+        while cursor.position < end.position:
+            size = min(end.position - cursor.position, READ)
+            piece, stop = _read(self._file, cursor, self._kind, limit=READ, size=size)
+            if piece.count:
+                yield piece
+                cursor = piece.cursor
+                continue
+            found = None
+            if self._kind.numbered:
+                # A record that goes beyond its block is none.
+                start = cursor.position + (stop is Stop.PARTIAL)
+                found = next_record(self._file, self._kind, cursor, start=start)
+            behind = found if found and found.position < end.position else end
+            yield Slice(b"", [], behind, lost=behind.number - cursor.number)
+            cursor = behind
+
+    def _to_end(self, cursor: Cursor) -> Iterator[Slice]:
+        """What lies behind a place. The last slice has no records."""
         while (piece := self.read(cursor, limit=READ)).count:
             yield replace(piece, lost=piece.first - 1 - cursor.number)
             cursor = piece.cursor
         yield replace(piece, lost=piece.cursor.number - cursor.number)
+
+    def _backward(self, pieces: Iterator[Slice]) -> Iterator[Slice]:
+        """Slices in the opposite order. Without an index they may be the whole journal: of most
+        of them nothing is kept but their places."""
+        places: list[tuple[Cursor, int, int]] = []
+        kept: deque[Slice] = deque(maxlen=_KEPT)
+        for piece in pieces:
+            if len(kept) == _KEPT:
+                old = kept[0]
+                places.append((Cursor(old.first - 1, old.position), old.count, old.lost))
+            kept.append(piece)
+        yield from reversed(kept)
+        for cursor, count, lost in reversed(places):
+            if count:
+                piece, _ = _read(self._file, cursor, self._kind, limit=count)
+                yield replace(piece, lost=lost)
+            else:
+                yield Slice(b"", [], cursor, lost=lost)
 
     def _marks(self) -> Index:
         return Index(self._index, self._file, self._kind)

@@ -116,6 +116,19 @@ class Index:
         places = range(low, min(low + step, self._count))
         return low + bisect_left(places, passed + 1, key=lambda at: self[at].count(classes))
 
+    def last_with(self, block: int, classes: range) -> int:
+        """The last block up to `block` that has a record of `classes`; -1 if there is none."""
+        if block < 0:
+            return -1
+        count = self[block].count(classes)
+        if self.before(block).count(classes) < count:
+            return block
+        return (
+            bisect_left(range(block), count, key=lambda at: self[at].count(classes))
+            if count
+            else -1
+        )
+
     def _entry(self, at: int) -> Mark | None:
         """An entry as it is there; None where it can be none."""
         assert self._file is not None

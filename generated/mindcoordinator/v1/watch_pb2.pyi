@@ -502,8 +502,8 @@ class ListJobLogsRequest(_message.Message):
     BEFORE_OFFSET_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tail: _builtins.int
-    """Where `after` is not given: start so that this many entries that pass
-    `min_level` are left up to `through_offset`.
+    """Where `after` is not given: start so that this many entries that pass the
+    least level are left up to `through_offset`; other conditions do not count.
     """
     through_offset: _builtins.int
     """No entry behind this offset is returned or counted; 0 means the log's last."""
@@ -584,8 +584,9 @@ class ListJobLogsResponse(_message.Message):
     epoch: _builtins.str
     next_after_offset: _builtins.int
     """Everything after the start and up to here has been looked at: the `after`
-    of the next page. It may be short of `page_size` entries: a page ends where
-    64 MiB of the log have been scanned.
+    of the next page. It may be short of `page_size` entries, or have none: a page
+    ends where 64 MiB of the log have been scanned, or a coordinator's bound of
+    time is reached. When it was read backward: the entry that it was read from.
     """
     first_offset: _builtins.int
     """The oldest and the newest entry that the log holds; both 0 when it is
@@ -602,15 +603,15 @@ class ListJobLogsResponse(_message.Message):
     """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
-        """By offset; dense unless `min_level` left some out. The first is not the one
-        behind `after`, or `next_after_offset` is behind the last, where entries are
-        lost.
+        """By offset; dense unless `min_level` or `filter` left some out. The first is not
+        the one behind `after`, or `next_after_offset` is behind the last, where entries
+        are lost.
         """
 
     @_builtins.property
     def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogRange]:
         """By offset: what the log has lost of the part that was looked at and that may
-        have passed `min_level`. Without `min_level` the offsets show it, too.
+        have passed `min_level` and `filter`. Without both the offsets show it, too.
         """
 
     def __init__(
