@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from app.coordinator.logs import log as logs
 from app.coordinator.logs.log import LogReader, LogWriter
-from app.coordinator.service.log_pages import list_logs
+from app.coordinator.service.logs.pages import list_logs
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.records import Cursor
 from generated.mindcoordinator.v1.watch_pb2 import (

@@ -17,8 +17,8 @@ from app.coordinator.logs.pages import passes
 from app.coordinator.metrics import snapshots as metrics
 from app.coordinator.metrics.downsampling import downsample
 from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter
-from app.coordinator.service.log_filters import filter_of
-from app.coordinator.service.log_pages import list_logs
+from app.coordinator.service.logs.filters import filter_of
+from app.coordinator.service.logs.pages import list_logs
 from app.coordinator.storage import journal_writer
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.records import Cursor, frame

@@ -10,7 +10,7 @@ from app.coordinator.errors import FailedPrecondition, InvalidArgument
 from app.coordinator.logs import log as logs
 from app.coordinator.logs.log import MAX_MESSAGE, LogReader, LogWriter
 from app.coordinator.logs.pages import Bounds, read_backward, read_forward
-from app.coordinator.service.log_pages import list_logs
+from app.coordinator.service.logs.pages import list_logs
 from app.coordinator.storage.job_directory import JobDir
 from app.log_filter import JUDGED_BYTES
 from app.log_filter import LogFilter as Filter

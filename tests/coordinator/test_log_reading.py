@@ -6,7 +6,7 @@ import pytest
 
 from app.coordinator.logs import log as logs
 from app.coordinator.logs.log import LogWriter
-from app.coordinator.service.log_pages import list_logs
+from app.coordinator.service.logs.pages import list_logs
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.records import READ
 from generated.mindcoordinator.v1.watch_pb2 import (

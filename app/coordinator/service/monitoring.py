@@ -13,8 +13,8 @@ from app.coordinator.jobs.states import TERMINAL
 from app.coordinator.metrics.downsampling import job_metrics
 from app.coordinator.service.base import Calls
 from app.coordinator.service.interceptor import Context, peer_of
-from app.coordinator.service.log_pages import list_logs
-from app.coordinator.service.watch import watch
+from app.coordinator.service.logs.pages import list_logs
+from app.coordinator.service.logs.watch import watch
 from generated.mindcoordinator.v1 import watch_pb2
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from app.coordinator.errors import FailedPrecondition, Problems, all_problems
 from app.coordinator.logs.log import LogReader
 from app.coordinator.logs.pages import Bounds, ReadPage, read_backward, read_forward
-from app.coordinator.service.log_filters import filter_of
+from app.coordinator.service.logs.filters import filter_of
 from app.coordinator.storage.job_directory import JobDir
 from app.log_filter import LogFilter
 from generated.mindcoordinator.v1.watch_pb2 import ListJobLogsRequest, ListJobLogsResponse

@@ -1,0 +1,5 @@
+"""The calls about a job's log: watched, read in pages, searched, drawn.
+
+Belongs here: from a request to an answer. Does not: how a log is stored and read, see
+`app.coordinator.logs`.
+"""
