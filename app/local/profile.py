@@ -19,7 +19,7 @@ def write_profile(
     if environ.get("SCAIMIND_NO_PROFILE"):
         return
     try:
-        import click
+        from scaimind.cli.main import CommandError
         from scaimind.cli.profiles import Profile, config_file, store_local
     except ImportError:
         return
@@ -32,7 +32,7 @@ def write_profile(
                 f"Profile {NAME} in {config_file()} is not of this data directory: it was left "
                 "as it is. Remove it there and start again to have it written."
             )
-    except click.UsageError as error:
+    except CommandError as error:
         tell(f"The command scaimind has no profile of this stack: {error.format_message()}")
     except OSError as error:
         tell(f"The command scaimind has no profile of this stack: {error}")

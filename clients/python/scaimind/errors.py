@@ -17,6 +17,10 @@ class ProtocolError(ScaiMindError):
     """The answer is not one of a gateway; a proxy in between may have made it."""
 
 
+class FileChanged(ScaiMindError):
+    """A file changed while it was sent or fetched."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
     """One invalid field of a request."""
@@ -79,6 +83,10 @@ class NotSupported(ApiError):
     """The coordinator does not support the operation."""
 
 
+class StorageFull(ApiError):
+    """The quota is used up, or the disk is full."""
+
+
 class ServerFailed(ApiError):
     """The gateway or the coordinator failed."""
 
@@ -108,6 +116,7 @@ _BY_STATUS: Mapping[int, type[ApiError]] = {
     501: NotSupported,
     503: Unavailable,
     504: Unavailable,
+    507: StorageFull,
 }
 
 _BY_CODE: Mapping[str, type[ApiError]] = {

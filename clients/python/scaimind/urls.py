@@ -2,14 +2,12 @@
 
 from urllib.parse import urlsplit
 
+from scaimind.core.commands import API
 from scaimind.errors import ScaiMindError
 
-#: Where the API is below a gateway's address.
-ROOT = "/v1/modules/scaimind"
 
-
-def api_url(url: str) -> str:
-    """Return the API's root of a gateway's URL, with or without the API's path.
+def address(url: str) -> str:
+    """Return a gateway's address, of a URL with or without the API's path.
 
     Raises `ScaiMindError` if it is no http or https URL, or carries a user.
     """
@@ -25,5 +23,5 @@ def api_url(url: str) -> str:
         )
     if parts.username is not None or parts.query or parts.fragment:
         raise ScaiMindError("The gateway's URL must have no user, query or fragment.")
-    path = parts.path.rstrip("/").removesuffix(ROOT)
-    return f"{parts.scheme}://{parts.netloc}{path}{ROOT}"
+    path = parts.path.rstrip("/").removesuffix(API)
+    return f"{parts.scheme}://{parts.netloc}{path}"

@@ -1,10 +1,11 @@
 """Both clients, over transports that answer from a script."""
 
 import asyncio
+import importlib
 import inspect
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -31,8 +32,8 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def pause(seconds: float) -> None:
         paused.append(seconds)
 
-    monkeypatch.setattr("scaimind.sync_driver.pause", paused.append)
-    monkeypatch.setattr("scaimind.async_driver.pause", pause)
+    monkeypatch.setattr("scaimind.blocking.driver.pause", paused.append)
+    monkeypatch.setattr("scaimind.asynchronous.driver.pause", pause)
     return paused
 
 
@@ -183,12 +184,34 @@ def test_waiting_ends_with_the_jobs() -> None:
     assert made.jobs.wait("a", "b") == {"a": "FAILED", "b": "FAILED"}
 
 
-def test_waiting_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter(range(0, 1000, 10))
-    monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
-    made, _ = client(*[stream(log(1)) for _ in range(9)])
+@pytest.mark.parametrize("timeout", [2.0, 20.0, 50.0, 200.0])
+def test_waiting_has_a_limit(timeout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    class Quiet(httpx2.SyncByteStream):
+        """A stream that is sent a keepalive every 15 s, and breaks when it waits for too long."""
+
+        def __init__(self, limit: float) -> None:
+            self._limit = limit
+
+        def __iter__(self) -> Iterator[bytes]:
+            nonlocal now
+            while True:
+                now += min(self._limit, 15.0)
+                if self._limit < 15.0:
+                    raise httpx2.ReadTimeout("nothing came")
+                yield b": keepalive\n"
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        limit = request.extensions["timeout"]["read"]
+        head = {"content-type": "text/event-stream"}
+        return httpx2.Response(200, headers=head, stream=Quiet(limit))
+
+    made = Client(URL, "k", transport=httpx2.MockTransport(answer))
     with pytest.raises(WaitTimeout):
-        made.jobs.wait("a", timeout=60)
+        made.jobs.wait("a", timeout=timeout)
+    assert timeout <= now <= timeout + 2
 
 
 def public(kind: type) -> dict[str, str]:
@@ -200,13 +223,25 @@ def public(kind: type) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", ["", "Jobs", "Evaluations", "Data", "Nodes", "Logs"])
-def test_both_clients_have_the_same_methods(name: str) -> None:
-    from scaimind import async_client, client
-
-    assert public(getattr(async_client, f"Async{name or 'Client'}")) == public(
-        getattr(client, name or "Client")
-    )
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("client", "Client"),
+        ("jobs", "Jobs"),
+        ("jobs", "Logs"),
+        ("files", "Files"),
+        ("resources", "Evaluations"),
+        ("resources", "Data"),
+        ("resources", "Nodes"),
+    ],
+)
+def test_both_clients_have_the_same_methods(module: str, name: str) -> None:
+    ours, theirs = f"scaimind.blocking.{module}", f"scaimind.asynchronous.{module}"
+    if module == "client":
+        ours, theirs = "scaimind.client", "scaimind.async_client"
+    blocking = getattr(importlib.import_module(ours), name)
+    asynchronous = getattr(importlib.import_module(theirs), f"Async{name}")
+    assert public(asynchronous) == public(blocking)
 
 
 def test_the_asynchronous_client_does_the_same() -> None:

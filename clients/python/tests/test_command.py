@@ -1,5 +1,6 @@
 """The command's parts that need no gateway."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,17 +8,24 @@ from typing import Any
 
 import click
 import pytest
+import yaml
+from click.testing import CliRunner
 
-from scaimind.cli.jobs import seconds
+from scaimind.cli.jobs.statuses import exit_status
+from scaimind.cli.jobs.submission import Submission
+from scaimind.cli.jobs.uploads import Uploads
+from scaimind.cli.main import cli
 from scaimind.cli.output import cut, printable, width
 from scaimind.cli.profiles import Profile, chosen, config_file, store
-from scaimind.cli.statuses import exit_status
-from scaimind.cli.submission import Submission
+from scaimind.cli.times import seconds
 
 NOTHING: dict[str, Any] = {
     "base": None,
     "path": None,
+    "program": None,
     "script": None,
+    "requirements": None,
+    "arguments": None,
     "name": None,
     "sources": (),
     "destination": None,
@@ -27,6 +35,10 @@ NOTHING: dict[str, Any] = {
     "gpus": None,
     "sets": (),
 }
+
+
+def build(**given: Any) -> Submission:
+    return Submission.build(**NOTHING | {"uploads": Uploads()} | given)
 
 
 @pytest.fixture(autouse=True)
@@ -78,21 +90,18 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_file_that_says_nothing_is_an_error_for_people(text: str) -> None:
     config_file().parent.mkdir()
     config_file().write_text(text)
-    with pytest.raises(click.UsageError):
+    with pytest.raises(click.ClickException):
         chosen("work")
 
 
 def test_flags_win_over_the_file_and_that_over_another_job(tmp_path: Path) -> None:
     body = tmp_path / "job.yaml"
     body.write_text("name: mine\ntraining_config:\n  hyperparameters:\n    lr: '1'\n")
-    made = Submission.build(
-        **NOTHING
-        | {
-            "base": {"name": "theirs", "labels": {"a": "b"}, "job_id": "j"},
-            "path": str(body),
-            "hyperparameters": ("lr=2", "x=a=b"),
-            "sets": ("resource_config.gpu_count=2", "training_config.hyperparameters.steps=10"),
-        }
+    made = build(
+        base={"name": "theirs", "labels": {"a": "b"}, "job_id": "j"},
+        path=str(body),
+        hyperparameters=("lr=2", "x=a=b"),
+        sets=("resource_config.gpu_count=2", "training_config.hyperparameters.steps=10"),
     )
     assert made.body == {
         "name": "mine",
@@ -108,22 +117,93 @@ def test_flags_win_over_the_file_and_that_over_another_job(tmp_path: Path) -> No
     "given",
     [
         {},
-        {"script": "a", "hyperparameters": ("x",)},
+        {"program": "scaidrive://t/a", "hyperparameters": ("x",)},
         {"base": {"name": "x"}, "sets": ("name.x=1",)},
         {"path": "/nowhere/job.yaml"},
     ],
 )
 def test_what_cannot_be_submitted_is_wrong_usage(given: dict[str, Any]) -> None:
-    with pytest.raises(click.UsageError):
-        Submission.build(**NOTHING | given)
+    with pytest.raises(click.ClickException):
+        build(**given)
+
+
+def test_a_folder_and_its_arguments_are_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job").mkdir()
+    with pytest.raises(click.UsageError, match=r"no train.py or main.py"):
+        build(program="job")
+    (tmp_path / "job/main.py").touch()
+    (tmp_path / "corpus.jsonl").touch()
+    uploads = Uploads()
+    made = build(
+        program="job",
+        arguments=["--lr", "1e-4", "a b"],
+        requirements="requirements.txt",
+        sources=("corpus.jsonl", "scaidrive://t/x.jsonl", "/only/there.jsonl"),
+        uploads=uploads,
+    )
+    framework = made.body["training_config"]["framework"]
+    assert framework == {
+        "type": "CUSTOM",
+        "custom_script_path": "main.py",
+        "config": {
+            "working_dir": "job",
+            "arguments": '["--lr", "1e-4", "a b"]',
+            "requirements": "requirements.txt",
+        },
+    }
+    assert made.body["name"] == "job"
+    assert [(str(each.path), each.packed) for each in uploads.wanted] == [
+        ("job", True),
+        ("corpus.jsonl", False),
+    ]
+    with pytest.raises(click.ClickException, match="no such file"):
+        build(program="trian.py")
+
+
+def test_a_file_names_what_is_beside_it_with_a_dot(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "training_config: {framework: {custom_script_path: ./train.py}}\n"
+        "data_config: {sources: [{path: ./a.jsonl}, {path: a.jsonl}]}\n"
+    )
+    (tmp_path / "train.py").touch()
+    (tmp_path / "a.jsonl").touch()
+    uploads = Uploads()
+    build(path=str(path), uploads=uploads)
+    assert [each.path.name for each in uploads.wanted] == ["train.py", "a.jsonl"]
+
+
+def test_what_follows_two_dashes_is_the_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    (config_file().parent).mkdir()
+    store(Profile("work", "http://127.0.0.1:1", "k"), default=True)
+    ran = CliRunner().invoke(
+        cli, ["jobs", "submit", "scaidrive://t/a.py", "--print", "--", "--name", "-x", "--", "y"]
+    )
+    assert ran.exit_code == 0, ran.output
+    config = yaml.safe_load(ran.output)["training_config"]["framework"]["config"]
+    assert json.loads(config["arguments"]) == ["--name", "-x", "--", "y"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("a: [1\nb", 2), ("a: 1\n  b: 2\n", 2), ("a: *x\n", 1), ("\ta: 1\n", 1)]
+)
+def test_what_is_no_yaml_is_shown_at_its_line(text: str, line: int, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(click.ClickException) as caught:
+        build(path=str(path))
+    assert caught.value.format_message().startswith(f"{path}:{line}: no YAML: ")
 
 
 @pytest.mark.parametrize("text", ["a: [1", "- 1\n", "a: !!python/object:os.system {}\n", "\x00"])
 def test_a_file_that_is_no_submission_is_wrong_usage(text: str, tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(text)
-    with pytest.raises(click.UsageError):
-        Submission.build(**NOTHING | {"path": str(path)})
+    with pytest.raises(click.ClickException):
+        build(path=str(path))
 
 
 @pytest.mark.parametrize(("text", "value"), [("90", 90), ("1.5s", 1.5), ("10m", 600), ("2h", 7200)])
@@ -133,7 +213,7 @@ def test_times_are_short(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "nan", "1w", "1e99"])
 def test_no_times_are_refused(text: str) -> None:
-    with pytest.raises(click.UsageError):
+    with pytest.raises(ValueError, match="is no time"):
         seconds(text)
 
 

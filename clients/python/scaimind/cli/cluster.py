@@ -2,9 +2,9 @@
 
 import click
 
-from scaimind.cli.jobs import age
 from scaimind.cli.output import output_option, show, show_data
 from scaimind.cli.session import client
+from scaimind.cli.times import age
 
 
 @click.group()

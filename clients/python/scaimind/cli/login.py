@@ -8,7 +8,7 @@ import click
 from scaimind.cli.main import say
 from scaimind.cli.profiles import Profile, load, store
 from scaimind.client import Client
-from scaimind.urls import ROOT, api_url
+from scaimind.urls import address
 
 
 @click.command()
@@ -25,7 +25,7 @@ def login(url: str, name: str, default: bool) -> None:
     scaimind login https://gateway.example
     scaimind login https://gateway.example --name work < key-file
     """
-    root = api_url(url).removesuffix(ROOT)
+    root = address(url)
     key = os.environ.get("SCAIMIND_API_KEY", "")
     if not key:
         if sys.stdin.isatty():
@@ -60,9 +60,9 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from scaimind.cli.main import cli
+    from scaimind.cli.main import COMPLETION, cli
 
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"There is no completion for {shell}.")
-    click.echo(kind(cli, {}, "scaimind", "_SCAIMIND_COMPLETE").source())
+    click.echo(kind(cli, {}, "scaimind", COMPLETION).source())

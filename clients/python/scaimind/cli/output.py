@@ -1,6 +1,7 @@
 """Objects for people on a terminal, and for programs in a pipe."""
 
 import json
+import re
 import shutil
 import sys
 import unicodedata
@@ -32,17 +33,21 @@ def show(
     *,
     wide: Columns = (),
     name: Callable[[Any], str],
+    data: Any = None,
 ) -> None:
-    """Print a list: a table on a terminal, tab-separated fields without a header in a pipe."""
+    """Print a list: a table on a terminal, tab-separated fields without a header in a pipe.
+
+    `data` is what the API sent, where the list is a part of it.
+    """
     if output in ("json", "yaml"):
-        show_data([as_json(item) for item in items], output)
+        show_data([as_json(item) for item in items] if data is None else data, output)
         return
     if output == "name":
         for item in items:
             click.echo(printable(name(item)))
         return
     shown = [*columns, *(wide if output == "wide" else ())]
-    rows = ([printable(str(get(item) or "")) for _, get in shown] for item in items)
+    rows = ([printable(_cell(get(item))) for _, get in shown] for item in items)
     if not sys.stdout.isatty():
         for row in rows:
             click.echo("\t".join(row))
@@ -50,9 +55,17 @@ def show(
     table = [[title for title, _ in shown], *rows]
     widths = [max(map(width, column)) for column in zip(*table, strict=True)]
     limit = shutil.get_terminal_size().columns
+    if len(table) == 1:
+        click.echo("There are none.", err=True)
+        return
     for row in table:
         cells = [cell + " " * (wide - width(cell)) for cell, wide in zip(row, widths, strict=True)]
         click.echo(cut("  ".join(cells).rstrip(), limit))
+
+
+def _cell(value: object) -> str:
+    """Return a value as it stands in a table; 0 is a value."""
+    return "" if value is None else str(value)
 
 
 def show_data(data: Any, output: str) -> None:
@@ -75,6 +88,16 @@ def printable(text: str) -> str:
     return "".join(
         character if unicodedata.category(character)[0] != "C" else " " for character in text
     )
+
+
+#: What a terminal does something with, but tabs and colours (ECMA-48's SGR).
+_STEERING = re.compile(r"\x1b\[[0-9;:]*m|[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+
+def steers_nothing(text: str) -> str:
+    """Return text of others without what would steer a terminal; tabs and colours stay."""
+    kept = _STEERING.sub(lambda found: found[0] if len(found[0]) > 1 else "", text)
+    return f"{kept}\x1b[0m" if "\x1b[" in kept else kept
 
 
 def width(text: str) -> int:

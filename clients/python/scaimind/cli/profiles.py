@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
+from scaimind.cli.main import CommandError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +32,31 @@ class Profile:
 
 
 def config_file() -> Path:
-    """Return the path of the file of profiles. Raises UsageError where there is no home."""
+    """Return the path of the file of profiles. Raises CommandError where there is no home."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
     try:
         # The specification ignores what is not absolute.
         folder = Path(home) if home.startswith("/") else Path.home() / ".config"
     except RuntimeError as error:
-        raise click.UsageError("There is no home directory; set XDG_CONFIG_HOME.") from error
+        raise CommandError("There is no home directory; set XDG_CONFIG_HOME.") from error
     return folder / "scaimind" / "config.toml"
 
 
 def load() -> dict[str, Any]:
-    """Return what the file has; nothing where there is none. Raises UsageError if it is wrong."""
+    """Return what the file has; nothing where there is none. Raises CommandError if it is wrong."""
     path = config_file()
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise click.UsageError(f"{path} cannot be used: {error}") from error
+        raise CommandError(f"{path} cannot be used: {error}") from error
 
 
 def chosen(name: str | None) -> Profile:
     """Return the profile of a command: `--profile`, else the environment, else the default one.
 
-    Raises UsageError if there is none, with what to do.
+    Raises CommandError if there is none, with what to do.
     """
     url, key = os.environ.get("SCAIMIND_URL", ""), os.environ.get("SCAIMIND_API_KEY", "")
     if name is None and url:
@@ -64,26 +64,26 @@ def chosen(name: str | None) -> Profile:
     config = load()
     profiles = config.get("profiles", {})
     if not isinstance(profiles, dict):
-        raise click.UsageError(f"{config_file()}: profiles must be a table.")
+        raise CommandError(f"{config_file()}: profiles must be a table.")
     wanted = name or os.environ.get("SCAIMIND_PROFILE") or config.get("default")
     if wanted is None and len(profiles) == 1:
         wanted = next(iter(profiles))
     if wanted is None:
-        raise click.UsageError(
+        raise CommandError(
             "No gateway is set: run 'scaimind login https://gateway.example', or set SCAIMIND_URL"
             " and SCAIMIND_API_KEY."
         )
     found = profiles.get(wanted)
     if not isinstance(found, dict) or not isinstance(found.get("url"), str):
         known = ", ".join(sorted(profiles)) or "none"
-        raise click.UsageError(f"There is no profile {wanted!r}; known: {known}.")
+        raise CommandError(f"There is no profile {wanted!r}; known: {known}.")
     return Profile(wanted, found["url"], key or str(found.get("api_key", "")))
 
 
 def store(profile: Profile, *, default: bool) -> Path:
     """Write a profile; comments and other profiles stay. Returns the file.
 
-    Raises UsageError if the file is not TOML or cannot be written.
+    Raises CommandError if the file is not TOML or cannot be written.
     """
     with _changed() as (path, document):
         _put(document, profile)
@@ -96,7 +96,7 @@ def store_local(profile: Profile, data_dir: Path) -> bool:
     """Write the profile of a stack on this machine; return whether it has the profile now.
 
     A profile of that name that somebody else wrote, or that is of another data
-    directory, stays as it is. Raises UsageError as `store` does.
+    directory, stays as it is. Raises CommandError as `store` does.
     """
     with _changed() as (_, document):
         found = _profiles(document).get(profile.name)
@@ -153,7 +153,7 @@ def _changed() -> Iterator[tuple[Path, Any]]:
         finally:
             os.close(lock)
     except (OSError, ValueError) as error:
-        raise click.UsageError(f"{path} cannot be used: {error}") from error
+        raise CommandError(f"{path} cannot be used: {error}") from error
 
 
 def _replace(path: Path, text: str) -> None:

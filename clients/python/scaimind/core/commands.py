@@ -2,15 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+#: Where the API is below a gateway's address.
+API: Final = "/v1/modules/scaimind"
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """`length` bytes of a file, from `offset` on."""
+
+    path: Path
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request below the API's root.
+    """One request; `path` is below `root`, and that below the gateway's address.
 
-    `query` has no None; `body` is sent as JSON if it is not None. `timeout` is
-    for each wait: to connect, to send, for more of the answer; in seconds.
+    `query` has no None; `body` is sent as JSON if it is not None, `content` as it
+    is. `timeout` is for each wait: to connect, to send, for more of the answer;
+    in seconds. `safe` is a POST that changes nothing, so that it can be repeated.
     """
 
     method: str
@@ -19,6 +33,9 @@ class Request:
     body: Any = None
     headers: tuple[tuple[str, str], ...] = ()
     timeout: float = 30.0
+    content: FilePart | bytes | None = None
+    root: str = API
+    safe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +58,7 @@ class Send:
 @dataclass(frozen=True, slots=True)
 class Open:
     """Make a request and read the head of its answer, as `Send`; the body of any status but 200
-    is read whole. An open answer is closed first."""
+    and 206 is read whole. An open answer is closed first."""
 
     request: Request
 
@@ -49,9 +66,7 @@ class Open:
 @dataclass(frozen=True, slots=True)
 class Receive:
     """Read more of the open answer: bytes, empty at its end. `ConnectionFailed` is thrown in when
-    it breaks, or when nothing comes for `timeout` seconds."""
-
-    timeout: float
+    it breaks, or when nothing comes for the request's `timeout`."""
 
 
 @dataclass(frozen=True, slots=True)

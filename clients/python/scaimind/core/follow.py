@@ -106,7 +106,7 @@ def follow_logs(
                         "The answer is not a stream: something in front of the gateway made it."
                     )
                 following.connections += 1
-                while piece := (yield Receive(silence)):
+                while piece := (yield Receive()):
                     for event in decoder.feed(piece):
                         if event.id:
                             following.cursor = Cursor.parse(event.id)

@@ -2,11 +2,13 @@
 
 import uuid
 from collections.abc import Generator, Iterable, Mapping
+from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from scaimind import models
-from scaimind.core.commands import Command, Emit, Request
+from scaimind.answers import DeletedJob, SubmissionCheck
+from scaimind.core.commands import API, Command, Emit, Request
 from scaimind.core.retries import call
 from scaimind.errors import ProtocolError
 from scaimind.model import Model
@@ -29,8 +31,13 @@ def query(**arguments: Any) -> tuple[tuple[str, str], ...]:
     for name, value in arguments.items():
         if value is None:
             continue
-        for each in value if isinstance(value, list | tuple | set | frozenset) else (value,):
-            text = str(each).lower() if isinstance(each, bool) else str(each)
+        one_value = isinstance(value, str) or not isinstance(value, Iterable)
+        for each in (value,) if one_value else value:
+            text = str(each)
+            if isinstance(each, bool):
+                text = text.lower()
+            elif isinstance(each, datetime):
+                text = each.isoformat()
             pairs.append((name, text))
     return tuple(pairs)
 
@@ -54,13 +61,18 @@ def one(kind: type[_M], request: Request) -> Generator[Command, Any, _M]:
 
 
 def pages(
-    kind: type[Model], name: str, at: str, arguments: tuple[tuple[str, str], ...]
+    kind: type[Model],
+    name: str,
+    at: str,
+    arguments: tuple[tuple[str, str], ...],
+    *,
+    root: str = API,
 ) -> Generator[Command, Any, None]:
     """Emit every object of a list, page by page (AIP-158); `name` is the list's field."""
     token = ""
     while True:
         more = (("page_token", token),) if token else ()
-        page = yield from data(Request("GET", at, (*arguments, *more)))
+        page = yield from data(Request("GET", at, (*arguments, *more), root=root))
         for each in page.get(name, ()):
             yield Emit(kind.of(each))
         before, token = token, page.get("next_page_token", "")
@@ -86,18 +98,41 @@ def get_job(job_id: str) -> Steps[models.Job]:
     return one(models.Job, Request("GET", path("jobs", job_id)))
 
 
-def list_jobs(
-    status: Iterable[str] | str | None, order_by: str | None, page_size: int | None
-) -> Steps[None]:
+def check_job(body: Body) -> Steps[SubmissionCheck]:
+    """Check a submission; nothing is stored, so that it can be repeated."""
+    arguments = query(validate_only=True)
+    request = Request("POST", "/jobs", arguments, dict(body), timeout=120.0, safe=True)
+    return one(SubmissionCheck, request)
+
+
+def list_jobs(**arguments: Any) -> Steps[None]:
     """Emit the tenant's jobs."""
-    wanted = [status] if isinstance(status, str) else status and list(status)
-    arguments = query(status=wanted, order_by=order_by, page_size=page_size)
-    return pages(models.Job, "jobs", "/jobs", arguments)
+    return pages(models.Job, "jobs", "/jobs", query(**arguments))
+
+
+def update_job(
+    job_id: str, name: str | None, labels: Mapping[str, str | None] | None
+) -> Steps[models.Job]:
+    """Change a job's name and labels (RFC 7396)."""
+    patch: dict[str, Any] = {}
+    if name is not None:
+        patch["name"] = name
+    if labels is not None:
+        patch["labels"] = dict(labels)
+    headers = (("Content-Type", "application/merge-patch+json"),)
+    return one(models.Job, Request("PATCH", path("jobs", job_id), body=patch, headers=headers))
+
+
+def delete_job(job_id: str) -> Steps[DeletedJob]:
+    """Delete a job. A repetition may find it deleted already."""
+    return one(DeletedJob, Request("DELETE", path("jobs", job_id)))
 
 
 def act_on_job(job_id: str, action: str, body: Body) -> Steps[models.Job]:
     """Cancel, pause, resume or retry a job."""
-    return one(models.Job, Request("POST", path("jobs", job_id, action), body=dict(body)))
+    headers = key(None) if action == "retry" else ()
+    request = Request("POST", path("jobs", job_id, action), body=dict(body), headers=headers)
+    return one(models.Job, request)
 
 
 def list_checkpoints(job_id: str) -> Steps[None]:
@@ -143,7 +178,8 @@ def validate_data(sources: Iterable[Body]) -> Steps[models.ValidateDataResponse]
     """Reach and parse data sources."""
     body = {"data_sources": [dict(each) for each in sources]}
     return one(
-        models.ValidateDataResponse, Request("POST", "/data/validate", body=body, timeout=120.0)
+        models.ValidateDataResponse,
+        Request("POST", "/data/validate", body=body, timeout=120.0, safe=True),
     )
 
 

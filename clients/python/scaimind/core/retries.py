@@ -39,13 +39,20 @@ class Backoff:
 
 def repeatable(request: Request) -> bool:
     """Whether the request does the same when it arrives twice (RFC 9110 9.2.2, or by its key)."""
-    return request.method in ("GET", "HEAD", "PUT", "DELETE") or any(
-        name == "Idempotency-Key" for name, _ in request.headers
+    return (
+        request.safe
+        or request.method in ("GET", "HEAD", "PUT", "DELETE")
+        or any(name == "Idempotency-Key" for name, _ in request.headers)
     )
 
 
 def call(request: Request, *, tries: int = TRIES) -> Generator[Command, Any, Any]:
-    """Make a request; return what its JSON holds.
+    """Make a request as `exchange` does; return what its answer's JSON holds."""
+    return parsed((yield from exchange(request, tries=tries)))
+
+
+def exchange(request: Request, *, tries: int = TRIES) -> Generator[Command, Any, Answer]:
+    """Make a request; return its answer, whose status is 2xx.
 
     A request that can be repeated is, when there was no answer or one that may
     pass. Any request is, once, after a 401 if there is a new token, and after a
@@ -63,7 +70,7 @@ def call(request: Request, *, tries: int = TRIES) -> Generator[Command, Any, Any
             yield Pause(backoff.after_failure())
             continue
         if 200 <= answer.status < 300:
-            return parsed(answer)
+            return answer
         error = refusal(answer)
         if answer.status == 401 and not fresh:
             fresh = True

@@ -2,17 +2,19 @@
 
 import asyncio
 from asyncio import sleep as pause
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx2
 
+from scaimind.blocking.driver import LIMITS, PIECE, headers_of
 from scaimind.core.commands import (
     Answer,
     Command,
     Emit,
+    FilePart,
     NewToken,
     Open,
     Pause,
@@ -20,10 +22,9 @@ from scaimind.core.commands import (
     Request,
     Send,
 )
-from scaimind.errors import ConnectionFailed
-from scaimind.sync_driver import LIMITS
+from scaimind.errors import ConnectionFailed, FileChanged
 from scaimind.tokens import Tokens
-from scaimind.urls import api_url
+from scaimind.urls import address
 
 _T = TypeVar("_T")
 
@@ -39,7 +40,7 @@ class AsyncDriver:
         transport: httpx2.AsyncBaseTransport | None = None,
         verify: Any = True,
     ) -> None:
-        self._root = api_url(url)
+        self._address = address(url)
         self._tokens = tokens
         self._http = httpx2.AsyncClient(
             transport=transport, verify=verify, follow_redirects=False, limits=LIMITS
@@ -60,11 +61,19 @@ class AsyncDriver:
     ) -> None:
         await self.close()
 
-    async def result(self, steps: Generator[Command, Any, _T]) -> _T:
-        """Carry out all commands, and return what the generator returns."""
+    async def result(
+        self,
+        steps: Generator[Command, Any, _T],
+        emitted: Callable[[Any], None] | None = None,
+    ) -> _T:
+        """Carry out all commands, and return what the generator returns.
+
+        What it emits goes to `emitted`.
+        """
         ending = _Ending()
-        async for _ in self.run(steps, ending):
-            pass
+        async for item in self.run(steps, ending):
+            if emitted is not None:
+                emitted(item)
         value: _T = ending.value
         return value
 
@@ -106,7 +115,7 @@ class AsyncDriver:
                                 told = b"" if pieces is None else await anext(pieces, b"")
                     except (httpx2.TransportError, httpx2.StreamError) as error:
                         problem = ConnectionFailed(
-                            f"No answer from {self._root}: {error or type(error).__name__}"
+                            f"No answer from {self._address}: {error or type(error).__name__}"
                         )
                         problem.__cause__ = error
             finally:
@@ -122,10 +131,11 @@ class AsyncDriver:
         header = await asyncio.to_thread(self._tokens.header)
         return self._http.stream(
             request.method,
-            self._root + request.path,
+            self._address + request.root + request.path,
             params=request.query,
             json=request.body,
-            headers={**dict(request.headers), **header},
+            content=_content(request),
+            headers={**headers_of(request), **header},
             timeout=request.timeout,
         )
 
@@ -137,11 +147,30 @@ class _Ending:
 
 
 async def _opened(response: httpx2.Response) -> tuple[Answer, AsyncIterator[bytes] | None]:
-    if response.status_code != 200:
+    if response.status_code not in (200, 206):
         await response.aread()
         return Answer(response.status_code, _headers(response), response.content), None
-    return Answer(200, _headers(response)), response.aiter_bytes()
+    return Answer(response.status_code, _headers(response)), response.aiter_bytes()
 
 
 def _headers(response: httpx2.Response) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
+
+
+def _content(request: Request) -> bytes | AsyncIterator[bytes] | None:
+    return _pieces(request.content) if isinstance(request.content, FilePart) else request.content
+
+
+async def _pieces(part: FilePart) -> AsyncIterator[bytes]:
+    # A disk may be slow: it is read by a thread.
+    file = await asyncio.to_thread(part.path.open, "rb")
+    try:
+        await asyncio.to_thread(file.seek, part.offset)
+        left = part.length
+        while left and (piece := await asyncio.to_thread(file.read, min(left, PIECE))):
+            left -= len(piece)
+            yield piece
+    finally:
+        file.close()
+    if left:
+        raise FileChanged(f"{part.path} became shorter while it was sent.")

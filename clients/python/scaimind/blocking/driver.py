@@ -1,6 +1,6 @@
 """Carries out the core's commands with blocking I/O."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from time import sleep as pause
 from types import TracebackType
@@ -12,6 +12,7 @@ from scaimind.core.commands import (
     Answer,
     Command,
     Emit,
+    FilePart,
     NewToken,
     Open,
     Pause,
@@ -19,11 +20,13 @@ from scaimind.core.commands import (
     Request,
     Send,
 )
-from scaimind.errors import ConnectionFailed
+from scaimind.errors import ConnectionFailed, FileChanged
 from scaimind.tokens import Tokens
-from scaimind.urls import api_url
+from scaimind.urls import address
 
 _T = TypeVar("_T")
+#: Bytes of a file that are read at once.
+PIECE = 256 * 1024
 #: Each stream has a connection of its own, and there may be any number of them.
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
 
@@ -39,7 +42,7 @@ class SyncDriver:
         transport: httpx2.BaseTransport | None = None,
         verify: Any = True,
     ) -> None:
-        self._root = api_url(url)
+        self._address = address(url)
         self._tokens = tokens
         self._http = httpx2.Client(
             transport=transport, verify=verify, follow_redirects=False, limits=LIMITS
@@ -60,15 +63,24 @@ class SyncDriver:
     ) -> None:
         self.close()
 
-    def result(self, steps: Generator[Command, Any, _T]) -> _T:
-        """Carry out all commands, and return what the generator returns."""
+    def result(
+        self,
+        steps: Generator[Command, Any, _T],
+        emitted: Callable[[Any], None] | None = None,
+    ) -> _T:
+        """Carry out all commands, and return what the generator returns.
+
+        What it emits goes to `emitted`.
+        """
         iterator = self.run(steps)
         while True:
             try:
-                next(iterator)
+                item = next(iterator)
             except StopIteration as stop:
                 value: _T = stop.value
                 return value
+            if emitted is not None:
+                emitted(item)
 
     def run(self, steps: Generator[Command, Any, Any]) -> Generator[Any, None, Any]:
         """Carry out the commands, and yield what is emitted."""
@@ -101,7 +113,7 @@ class SyncDriver:
                             case Receive():
                                 told = next(pieces, b"")
                     except (httpx2.TransportError, httpx2.StreamError) as error:
-                        problem = ConnectionFailed(_text(error, self._root))
+                        problem = ConnectionFailed(_text(error, self._address))
                         problem.__cause__ = error
             finally:
                 steps.close()
@@ -114,19 +126,43 @@ class SyncDriver:
     def _stream(self, request: Request) -> Any:
         return self._http.stream(
             request.method,
-            self._root + request.path,
+            self._address + request.root + request.path,
             params=request.query,
             json=request.body,
-            headers={**dict(request.headers), **self._tokens.header()},
+            content=_content(request),
+            headers={**headers_of(request), **self._tokens.header()},
             timeout=request.timeout,
         )
 
 
+def headers_of(request: Request) -> dict[str, str]:
+    """Return a request's headers; the length of a part of a file is told, too."""
+    headers = dict(request.headers)
+    if isinstance(request.content, FilePart):
+        headers["Content-Length"] = str(request.content.length)
+    return headers
+
+
+def _content(request: Request) -> bytes | Iterator[bytes] | None:
+    return _pieces(request.content) if isinstance(request.content, FilePart) else request.content
+
+
+def _pieces(part: FilePart) -> Iterator[bytes]:
+    with part.path.open("rb") as file:
+        file.seek(part.offset)
+        left = part.length
+        while left and (piece := file.read(min(left, PIECE))):
+            left -= len(piece)
+            yield piece
+    if left:
+        raise FileChanged(f"{part.path} became shorter while it was sent.")
+
+
 def _opened(response: httpx2.Response) -> tuple[Answer, Iterator[bytes]]:
-    if response.status_code != 200:
+    if response.status_code not in (200, 206):
         response.read()
         return Answer(response.status_code, _headers(response), response.content), iter(())
-    return Answer(200, _headers(response)), response.iter_bytes()
+    return Answer(response.status_code, _headers(response)), response.iter_bytes()
 
 
 def _headers(response: httpx2.Response) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A submission, put together of a file, another job and flags."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -9,11 +10,17 @@ from typing import Any, Final
 
 import click
 
-from scaimind.cli.main import REFUSED, say
+from scaimind.cli.jobs.uploads import Uploads
+from scaimind.cli.main import REFUSED, CommandError, say
+from scaimind.cli.output import printable
 from scaimind.errors import InvalidRequest
 
 #: Bytes of a file with a submission.
 MAX_FILE: Final = 1024 * 1024
+_FRAMEWORK: Final = "training_config.framework"
+_CONFIG: Final = f"{_FRAMEWORK}.config"
+#: What is run in a folder where nothing else is named, the first that is there.
+_SCRIPTS: Final = ("train.py", "main.py")
 #: What of a job can be submitted again.
 _AGAIN: Final = (
     "name", "training_config", "data_config", "resource_config", "output_config",
@@ -36,7 +43,10 @@ class Submission:
         *,
         base: Mapping[str, Any] | None,
         path: str | None,
+        program: str | None,
         script: str | None,
+        requirements: str | None,
+        arguments: Sequence[str] | None,
         name: str | None,
         sources: Sequence[str],
         destination: str | None,
@@ -45,27 +55,31 @@ class Submission:
         labels: Sequence[str],
         gpus: int | None,
         sets: Sequence[str],
+        uploads: Uploads,
     ) -> "Submission":
-        """Return what the flags say; later ones win over the file, and that over another job.
+        """Return what the flags say; they win over the file, and that over another job.
 
-        Raises UsageError where something cannot be read, or nothing is given.
+        What has to be uploaded is added to `uploads`, which sets its fields once
+        it is. Raises UsageError where something cannot be read, or nothing is given.
         """
-        if not (script or path or base):
-            raise click.UsageError("Name a script, a file (-f) or a job (--like).")
+        if not (program or path or base):
+            raise click.UsageError("Name a script, a folder, a file (-f) or a job (--like).")
         made = cls({each: deepcopy(base[each]) for each in _AGAIN if each in base} if base else {})
         if path:
             made._read(Path(path))
-        if script:
-            made._set("training_config.framework.type", "CUSTOM")
-            made._set("training_config.framework.custom_script_path", script)
-            made._default("training_config.training_type", "FULL_FINETUNE")
-            made._default("training_config.base_model.model_id", "none")
-            made._default("resource_config", {})
-            made._default("name", script.rpartition("/")[2])
+            made._upload_local(Path(path).parent, uploads)
+        if program:
+            made._program(program, script, uploads)
+        if requirements:
+            made._set(f"{_CONFIG}.requirements", requirements)
+        if arguments is not None:
+            made._set(f"{_CONFIG}.arguments", json.dumps(arguments))
         if name:
             made._set("name", name)
         if sources:
             made._set("data_config.sources", [{"path": each} for each in sources])
+            for source in made.body["data_config"]["sources"]:
+                uploads.add(source, "path", Path())
         if destination:
             made._set("output_config.path", destination)
         if gpus is not None:
@@ -81,6 +95,39 @@ class Submission:
             made._set(key, _value(key, value))
         return made
 
+    def _program(self, program: str, script: str | None, uploads: Uploads) -> None:
+        """Have a script or a folder run."""
+        folder = "://" not in program and Path(program).is_dir()
+        self._set(f"{_FRAMEWORK}.type", "CUSTOM")
+        if folder or script:
+            self._set(f"{_CONFIG}.working_dir", program)
+            self._set(f"{_FRAMEWORK}.custom_script_path", script or _script_in(Path(program)))
+            config = self.body["training_config"]["framework"]["config"]
+            uploads.add(config, "working_dir", Path(), packed=True)
+        else:
+            self._set(f"{_FRAMEWORK}.custom_script_path", program)
+            framework = self.body["training_config"]["framework"]
+            # Of the job that this one is like.
+            framework.get("config", {}).pop("working_dir", None)
+            uploads.add(framework, "custom_script_path", Path())
+        self._default("training_config.training_type", "FULL_FINETUNE")
+        self._default("training_config.base_model.model_id", "none")
+        self._default("data_config", {"sources": []})
+        self._default("resource_config", {})
+        label = (Path(program).resolve() if folder else Path(program.rstrip("/"))).name
+        self._default("name", label)
+
+    def _upload_local(self, beside: Path, uploads: Uploads) -> None:
+        """Have what the file names with ./ or ../ uploaded."""
+        framework = _at(self.body, "training_config", "framework")
+        places = [(framework, "custom_script_path"), (_at(framework, "config"), "working_dir")]
+        sources = _at(self.body, "data_config").get("sources")
+        places += [(each, "path") for each in sources or () if isinstance(each, dict)]
+        for holder, key in places:
+            value = holder.get(key)
+            if isinstance(value, str) and value.startswith(("./", "../")):
+                uploads.add(holder, key, beside, packed=key == "working_dir")
+
     def _read(self, path: Path) -> None:
         import yaml
 
@@ -88,15 +135,19 @@ class Submission:
             with path.open("rb") as file:
                 text = file.read(MAX_FILE + 1)
             if len(text) > MAX_FILE:
-                raise click.UsageError(f"{path} is over {MAX_FILE} bytes.")
+                raise CommandError(f"{path} is over {MAX_FILE} bytes.")
             node = yaml.compose(text.decode(), Loader=yaml.SafeLoader)
             value = yaml.safe_load(text.decode())
         except (OSError, UnicodeDecodeError) as error:
-            raise click.UsageError(f"{path} cannot be read: {error}") from error
+            raise CommandError(f"{path} cannot be read: {error}") from error
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            at = f"{path}:{mark.line + 1}" if mark else str(path)
+            raise CommandError(f"{at}: no YAML: {error.problem or error.context}") from error
         except (yaml.YAMLError, RecursionError) as error:
-            raise click.UsageError(f"{path} is no YAML: {error}") from error
+            raise CommandError(f"{path}: no YAML: {' '.join(str(error).split())}") from error
         if not isinstance(value, dict):
-            raise click.UsageError(f"{path} must hold the fields of a submission.")
+            raise CommandError(f"{path} must hold the fields of a submission.")
         self.path = str(path)
         self._note_lines(node, "")
         for name, item in value.items():
@@ -146,6 +197,20 @@ class Submission:
         return f"{self.path}: " if self.path else ""
 
 
+def _at(value: Any, *names: str) -> dict[str, Any]:
+    """Return an object in another; an empty one where there is none."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _script_in(folder: Path) -> str:
+    for name in _SCRIPTS:
+        if (folder / name).is_file():
+            return name
+    raise click.UsageError(f"{folder} has no {' or '.join(_SCRIPTS)}: name the script (--script).")
+
+
 def _pair(option: str) -> Any:
     def split(text: str) -> tuple[str, str]:
         name, sign, value = text.partition("=")
@@ -177,5 +242,6 @@ def explain(submission: Submission) -> Iterator[None]:
         if not error.details:
             raise
         for problem in error.details:
-            say(f"{submission.place(problem.field)}{problem.field}: {problem.message}")
+            text = f"{submission.place(problem.field)}{problem.field}: {problem.message}"
+            say(printable(text))
         raise click.exceptions.Exit(REFUSED) from error

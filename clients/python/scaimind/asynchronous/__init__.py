@@ -1,0 +1,1 @@
+"""The asynchronous client's parts; `scaimind.async_client` puts them together."""

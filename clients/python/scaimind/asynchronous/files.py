@@ -1,0 +1,82 @@
+"""Files on the drive, to be awaited."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+
+from scaimind.archive import hashed
+from scaimind.asynchronous.driver import AsyncDriver
+from scaimind.core import files, sync
+from scaimind.core.files import Entry, Fetching, Folder, Stored, Synced
+from scaimind.saving import Saving
+from scaimind.selection import SelectedFile
+
+
+class AsyncFiles:
+    """The tenant's files. A path is names joined by slashes, from the tenant's folder on."""
+
+    def __init__(self, driver: AsyncDriver) -> None:
+        self._driver = driver
+
+    async def folder(self, path: str = "") -> Folder:
+        """Get a folder; its `uri` is how a submission names it."""
+        return await self._driver.result(files.get_folder(path))
+
+    def list(self, path: str = "") -> AsyncIterator[Entry]:
+        """Iterate over what a folder holds, by name."""
+        return self._driver.run(files.list_folder(path))
+
+    async def get(self, path: str) -> Stored:
+        """Get what is stored of a file, without its content. Raises `NotFound`."""
+        return await self._driver.result(files.get_file(path))
+
+    async def upload(
+        self,
+        local: Path,
+        path: str,
+        *,
+        only_new: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Stored:
+        """Store a file, whole or not at all; one that breaks goes on where it was.
+
+        `progress` is called with the bytes that have arrived. With `only_new`,
+        raises `Conflict` if there is a file of that name.
+        """
+        size = (await asyncio.to_thread(local.stat)).st_size
+        steps = files.upload(local, size, path, only_new=only_new)
+        return await self._driver.result(steps, progress)
+
+    async def download(
+        self, path: str, local: Path, *, progress: Callable[[int], None] | None = None
+    ) -> Stored:
+        """Fetch a file; `local` is there whole or not at all."""
+        fetching = Fetching()
+        with Saving(local) as saving:
+            async for piece in self._driver.run(files.download(path, fetching)):
+                await asyncio.to_thread(saving.write, piece)
+                if progress is not None:
+                    progress(fetching.offset)
+        return Stored(path, fetching.etag, fetching.size)
+
+    async def remove(self, path: str, *, recursive: bool = False) -> None:
+        """Remove a file or an empty folder, or with `recursive` all that is in it."""
+        await self._driver.result(files.remove(path, recursive=recursive))
+
+    async def sync(
+        self,
+        selected: Iterable[SelectedFile],
+        path: str,
+        *,
+        delete: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> Synced:
+        """Bring files into a folder of the drive: those whose content is not there yet.
+
+        `scaimind.selection.select` chooses a folder's files. `progress` is called
+        with each name that is sent. With `delete`, files that an earlier call
+        brought and that are not selected are removed.
+        """
+        found = await asyncio.to_thread(lambda: [hashed(each) for each in selected])
+        steps = sync.sync(found, path, delete=delete)
+        return await self._driver.result(steps, progress)

@@ -1,0 +1,1 @@
+"""The blocking client's parts; `scaimind.client` puts them together."""
