@@ -141,7 +141,8 @@ FAILED_PRECONDITION = _kind(
 PRECONDITION_FAILED = _kind(
     "PRECONDITION_FAILED",
     412,
-    "The job has changed since the revision that If-Match names. Read it again, then decide anew.",
+    "The resource has changed since the version that the request names. Read it again, then decide"
+    " anew.",
 )
 RESOURCE_EXHAUSTED = _kind(
     "RESOURCE_EXHAUSTED",
@@ -161,6 +162,38 @@ COORDINATOR_UNAVAILABLE = _kind(
 )
 COORDINATOR_ERROR = _kind(
     "COORDINATOR_ERROR", 500, "The coordinator failed. Operators can find the cause in the log."
+)
+
+# The drive
+FILE_NOT_FOUND = _kind("FILE_NOT_FOUND", 404, "The file or folder does not exist.")
+FILE_NAME_INVALID = _kind(
+    "FILE_NAME_INVALID",
+    400,
+    "The path is not valid. Its names are UTF-8 of 1 to 255 bytes, percent-encoded, and neither"
+    " '.' nor '..'.",
+)
+FILE_NOT_SERVED = _kind(
+    "FILE_NOT_SERVED",
+    403,
+    "Only regular files and folders that the gateway may read are served; links are not followed.",
+)
+FILE_CONFLICT = _kind(
+    "FILE_CONFLICT", 409, "What is at the path, or above it, does not allow this operation."
+)
+RANGE_NOT_SATISFIABLE = _kind(
+    "RANGE_NOT_SATISFIABLE", 416, "The file has no byte in the requested range."
+)
+QUOTA_EXCEEDED = _kind(
+    "QUOTA_EXCEEDED", 507, "Your tenant's quota does not allow this file. Delete files first."
+)
+DRIVE_FULL = _kind(
+    "DRIVE_FULL", 507, "The drive's disk has no room for this file. Ask your operators."
+)
+DRIVE_BUSY = _kind(
+    "DRIVE_BUSY",
+    503,
+    "The drive has too many transfers, or its disk does not respond. Try again shortly.",
+    retryable=True,
 )
 
 # The job cache

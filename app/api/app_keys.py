@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from app.bridge.client import CoordinatorClient
     from app.bridge.features import Features
     from app.cache.jobs import JobCache
+    from app.drive.drive import Drive
+    from app.drive.transfers import Transfers
     from app.hub import Hub
     from app.telemetry.metrics import Metrics
     from app.telemetry.tracing import Tracer
@@ -39,6 +41,8 @@ REVOCATIONS: "web.AppKey[Revocations]" = web.AppKey("revocations")
 RATE_LIMIT: "web.AppKey[RateLimit | None]" = web.AppKey("rate_limit")
 ANSWER_HEADERS: "web.AppKey[AnswerHeaders]" = web.AppKey("answer_headers")
 JOB_CACHE: "web.AppKey[JobCache]" = web.AppKey("job_cache")
+DRIVE: "web.AppKey[Drive]" = web.AppKey("drive")
+TRANSFERS: "web.AppKey[Transfers]" = web.AppKey("transfers")
 READINESS: "web.AppKey[Readiness]" = web.AppKey("readiness")
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)

@@ -26,7 +26,11 @@ async def read_content(request: web.Request) -> bytes:
     await send_continue(request)
     content = bytearray()
     try:
-        async for data in _arriving(request, limits):
+        received = 0
+        async for data in arriving(request):
+            received += len(data)
+            if received > limits.max_body_bytes:
+                raise _too_large(limits)
             for piece in decode.feed(data):
                 content += piece
                 if len(content) > limits.max_body_bytes:
@@ -42,13 +46,17 @@ async def read_content(request: web.Request) -> bytes:
     return bytes(content)
 
 
-async def _arriving(request: web.Request, limits: ServerSettings) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives."""
-    loop, body, size = asyncio.get_running_loop(), request.content, 0
-    # Counted from the start: a byte more never buys more than its share.
-    latest = loop.time() + limits.body_timeout
+async def arriving(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives, within its time. The time between two pieces is not its own.
+
+    Raises `ApiError` (`REQUEST_TIMEOUT`), and what `aiohttp` raises.
+    """
+    limits, body = request.app[SERVER_SETTINGS], request.content
+    loop, size, waited = asyncio.get_running_loop(), 0, 0.0
     while True:
-        timeout = asyncio.timeout_at(latest + size / limits.min_rate)
+        # Counted from the start: a byte more never buys more than its share.
+        timeout = asyncio.timeout(limits.body_timeout + size / limits.min_rate - waited)
+        began = loop.time()
         try:
             async with timeout:
                 data = await body.readany()
@@ -58,9 +66,8 @@ async def _arriving(request: web.Request, limits: ServerSettings) -> AsyncIterat
             raise ApiError(REQUEST_TIMEOUT, "The request body did not arrive in time.") from None
         if not data:
             return
+        waited += loop.time() - began
         size += len(data)
-        if size > limits.max_body_bytes:
-            raise _too_large(limits)
         yield data
 
 

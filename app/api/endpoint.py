@@ -62,6 +62,8 @@ class Operation:
     headers: Schema | None = None
     body: Schema | None = None
     body_optional: bool = False
+    #: The body is of one of these media types, and read by the handler.
+    raw_body: tuple[str, ...] = ()
     #: A page for people, that the API's document does not describe.
     page: bool = False
     #: What it changes, for the audit trail; None if it only reads.

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from app.errors import (
     EVALUATION_NOT_FOUND,
+    FILE_NOT_FOUND,
     JOB_NOT_FOUND,
     NODE_NOT_FOUND,
     ApiError,
@@ -27,6 +28,8 @@ class PathId:
 
     name: str
     missing: ErrorKind
+    #: What it may be, for the API's document.
+    form: str = ID_FORM
 
     def of(self, request: web.Request) -> str:
         """Return the id. Raises `ApiError` of the kind `missing` if nothing can have it."""
@@ -42,6 +45,8 @@ class PathId:
 JOB_ID = PathId("job_id", JOB_NOT_FOUND)
 NODE_ID = PathId("node_id", NODE_NOT_FOUND)
 EVALUATION_ID = PathId("evaluation_id", EVALUATION_NOT_FOUND)
+#: It may have slashes; `app.api.drive.paths` reads it.
+DRIVE_PATH = PathId("path", FILE_NOT_FOUND, form=r"[^\x00]{0,4095}")
 
 #: Every one, by the name that it has in a path.
-PATH_IDS = {each.name: each for each in (JOB_ID, NODE_ID, EVALUATION_ID)}
+PATH_IDS = {each.name: each for each in (JOB_ID, NODE_ID, EVALUATION_ID, DRIVE_PATH)}

@@ -38,6 +38,22 @@ class Streams(Protocol):
         """Close the streams that a credential opened."""
 
 
+class OpenByCredential:
+    """Several kinds of what is open, as one."""
+
+    def __init__(self, *kinds: Streams) -> None:
+        self._kinds = kinds
+
+    def credentials(self) -> Iterable[str]:
+        """Return the ids of the credentials behind all of it."""
+        return {each for kind in self._kinds for each in kind.credentials()}
+
+    def revoke(self, credential_id: str) -> None:
+        """Close what a credential opened, of every kind."""
+        for kind in self._kinds:
+            kind.revoke(credential_id)
+
+
 class Revocations:
     """Rejects revoked keys and closes their streams.
 

@@ -67,6 +67,8 @@ class StreamKind(StrEnum):
 
     LOGS = "logs"
     METRICS = "metrics"
+    #: One path of the drive, which is the subject.
+    DRIVE = "drive"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def create_app(
     app[ANSWER_HEADERS] = AnswerHeaders(server=settings.server, cors=settings.cors)
     app[RATE_LIMIT] = components.rate_limit(settings.limits)
     middlewares.install(app)
-    add_routes(app)
+    add_routes(app, with_drive=settings.drive.dir is not None)
     check_declared(app.router.routes())
     app[DOCUMENT] = describe(build(app.router.routes()))
     # Entered in this order, left in reverse.
@@ -47,6 +47,7 @@ def create_app(
             components.job_cache_context,
             components.coordinator_context,
             components.hub_context,
+            components.drive_context,
             components.revocations_context,
             components.readiness_context,
         )

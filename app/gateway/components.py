@@ -14,6 +14,7 @@ from app.api.app_keys import (
     AUTHENTICATOR,
     CONSOLE_SESSIONS,
     COORDINATOR,
+    DRIVE,
     EXCHANGE,
     FEATURES,
     HUB,
@@ -23,6 +24,7 @@ from app.api.app_keys import (
     REVOCATIONS,
     TICKETS,
     TRACER,
+    TRANSFERS,
 )
 from app.api.readiness import Check, Dependency, Readiness
 from app.api.routes.documentation import FILES, load_files
@@ -32,7 +34,7 @@ from app.auth.console_sessions import ConsoleSessions
 from app.auth.exchange import NoExchange, TokenExchange
 from app.auth.jwt import JwtVerifier
 from app.auth.rate_limit import RateLimit
-from app.auth.revocations import Revocations
+from app.auth.revocations import OpenByCredential, Revocations
 from app.auth.tickets import Tickets
 from app.bridge.channel import Channel, open_channel
 from app.bridge.client import CoordinatorClient
@@ -44,6 +46,8 @@ from app.bridge.watch import WatchClient
 from app.cache.jobs import JobCache
 from app.cache.writer import JobWriter
 from app.database.pool import Pool
+from app.drive.drive import Drive
+from app.drive.transfers import Transfers
 from app.gateway.hub_observer import HubReports
 from app.gateway.settings import SETTINGS
 from app.hub import Hub
@@ -185,6 +189,20 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
     yield
 
 
+async def drive_context(app: web.Application) -> AsyncIterator[None]:
+    """The drive, and its threads; without a directory there is none."""
+    settings = app[SETTINGS].drive
+    app[TRANSFERS] = Transfers(most=settings.max_transfers, now=_now)
+    if settings.dir is None:
+        yield
+        return
+    app[DRIVE] = drive = Drive(
+        settings.dir, threads=settings.threads, patience=settings.call_timeout
+    )
+    yield
+    drive.close()
+
+
 async def end_streams(app: web.Application) -> None:
     """Close the hub before waiting for open requests: streams do not end by themselves."""
     if HUB in app:  # else the start failed before it
@@ -199,7 +217,7 @@ async def revocations_context(app: web.Application) -> AsyncIterator[None]:
         settings=settings.auth,
         reader=app[_POOL],
         keys=app[_KEYS],
-        streams=app[HUB],
+        streams=OpenByCredential(app[HUB], app[TRANSFERS]),
         clock=time.monotonic,
     )
     task = asyncio.create_task(revocations.run(), name="revocations")

@@ -9,6 +9,7 @@ from app.api.routes import (
     console_sessions,
     data,
     documentation,
+    drive,
     evaluations,
     health,
     jobs,
@@ -39,11 +40,18 @@ SECTIONS = (
 )
 
 
-def add_routes(app: web.Application) -> None:
-    """Add all routes to an application; describing them needs nothing else."""
+#: Those of the drive, which have paths of their own.
+DRIVE_SECTIONS = (drive,)
+
+
+def add_routes(app: web.Application, *, with_drive: bool = True) -> None:
+    """Add all routes to an application; describing them needs nothing else.
+
+    Those of the drive are left out where there is none.
+    """
     for section in SECTIONS:
         _add_routes(app, section.routes, prefix=PREFIX)
-    for section in (health, root):
+    for section in (*(DRIVE_SECTIONS if with_drive else ()), health, root):
         _add_routes(app, section.routes, prefix="")
 
 

@@ -19,6 +19,7 @@ from app.bridge.settings import UpstreamSettings
 from app.cache.settings import CacheSettings
 from app.configuration.section import Renamed, Section, SettingsError
 from app.database.settings import DatabaseSettings
+from app.drive.settings import DriveSettings
 from app.hub.settings import HubSettings
 from app.telemetry.settings import TelemetrySettings
 
@@ -35,6 +36,7 @@ class Settings:
     cache: CacheSettings = field(default_factory=CacheSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     hub: HubSettings = field(default_factory=HubSettings)
+    drive: DriveSettings = field(default_factory=DriveSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     #: Variables that were read by a former name.
     renamed: tuple[Renamed, ...] = field(default=(), compare=False)
@@ -64,6 +66,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "cache": CacheSettings,
     "auth": AuthSettings,
     "hub": HubSettings,
+    "drive": DriveSettings,
     "telemetry": TelemetrySettings,
 }
 

@@ -225,7 +225,9 @@ class _Run:
         address = f"127.0.0.1:{port}"
         environ["SCAIMIND_COORDINATOR_ADDRESS"] = environ["SCAIMIND_UPSTREAM_ADDRESS"] = address
         environ["SCAIMIND_COORDINATOR_DATA_DIR"] = str(self.data_dir.coordinator)
+        # The gateway serves the very folder that the coordinator's URLs lead to.
         environ["SCAIMIND_COORDINATOR_DRIVE_DIR"] = str(self.data_dir.drive)
+        environ["SCAIMIND_DRIVE_DIR"] = str(self.data_dir.drive)
         secret = kept_secret(self.data_dir.coordinator_secret)
         for program in ("COORDINATOR", "UPSTREAM"):
             environ.pop(f"SCAIMIND_{program}_API_SECRET_FILE", None)

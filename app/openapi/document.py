@@ -13,7 +13,6 @@ from app.api.endpoint import Operation, operation_of
 from app.api.paths import PATH_IDS, PathId
 from app.openapi.responses import HEADERS, Responses
 from app.openapi.schemas import JsonSchema, Schemas
-from app.schemas.ids import ID_FORM
 from app.schemas.loading import NO_QUERY
 
 _ABOUT = """\
@@ -98,6 +97,11 @@ def _operation(
             "required": not declared.body_optional,
             "content": {"application/json": {"schema": schemas.of(declared.body)}},
         }
+    if declared.raw_body:
+        told["requestBody"] = {
+            "required": True,
+            "content": {media_type: {"schema": {}} for media_type in declared.raw_body},
+        }
     told["responses"] = responses.of(declared, access, path_ids)
     return told
 
@@ -118,7 +122,7 @@ def _path_parameter(path_id: PathId) -> JsonSchema:
         "in": "path",
         "name": path_id.name,
         "required": True,
-        "schema": {"type": "string", "pattern": f"^{ID_FORM}$"},
+        "schema": {"type": "string", "pattern": f"^{path_id.form}$"},
     }
 
 

@@ -47,6 +47,8 @@ class Action(StrEnum):
     CONSOLE_CODE_CREATE = "console_code.create"
     CONSOLE_SESSION_CREATE = "console_session.create"
     CONSOLE_SESSION_END = "console_session.end"
+    FILE_WRITE = "file.write"
+    FILE_DELETE = "file.delete"
 
     # By operators, on the command line
     KEY_CREATE = "key.create"

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from blockbuster import blockbuster_ctx
 from app.api.app_keys import METRICS
 from app.bridge.settings import UpstreamSettings
 from app.database.settings import DatabaseSettings
+from app.drive.settings import DriveSettings
 from app.gateway.application import create_app
 from app.gateway.http_server import Runner
 from app.gateway.settings import Settings
@@ -147,7 +149,7 @@ async def coordinator() -> AsyncIterator[ScriptedCoordinator]:
 
 
 @pytest.fixture
-def settings(keys: Keys, coordinator: ScriptedCoordinator) -> Settings:
+def settings(keys: Keys, coordinator: ScriptedCoordinator, tmp_path: Path) -> Settings:
     return Settings(
         upstream=UpstreamSettings(
             address=coordinator.address,
@@ -159,6 +161,7 @@ def settings(keys: Keys, coordinator: ScriptedCoordinator) -> Settings:
         ),
         database=DatabaseSettings(dsn=keys.dsn),
         hub=HubSettings(linger=0),
+        drive=DriveSettings(dir=tmp_path),
     )
 
 

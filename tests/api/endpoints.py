@@ -20,6 +20,7 @@ from generated.mindcoordinator.v1 import (
 )
 
 PREFIX = "/v1/modules/scaimind"
+DRIVE_PREFIX = "/v1/drive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Endpoint:
     @property
     def url(self) -> str:
         """The path that is asked for."""
-        return PREFIX + (self.path or self.route)
+        route = self.path or self.route
+        return route if route.startswith(DRIVE_PREFIX) else PREFIX + route
 
     def __str__(self) -> str:
         return f"{self.method} {self.route}"
@@ -359,5 +361,11 @@ STREAMS = ("/jobs/{job_id}/logs", "/jobs/{job_id}/metrics/stream")
 TICKETS = "/stream-tickets"
 #: Answered by the job cache alone, to who holds scaimind:view.
 CACHED = ("/summary",)
+#: Of the drive: what is needed, and a request that is let in, with its status.
+DRIVE = {
+    ("GET", "/v1/drive/{path}"): (VIEW, "/v1/drive/none", 404),
+    ("PUT", "/v1/drive/{path}"): (MANAGE, "/v1/drive/", 409),
+    ("DELETE", "/v1/drive/{path}"): (MANAGE, "/v1/drive/none", 404),
+}
 #: Those that the gateway answers by itself to whoever has any permission, and how.
 OWN = {("POST", "/console-codes"): 201, ("DELETE", "/console-sessions/current"): 404}

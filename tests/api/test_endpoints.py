@@ -6,7 +6,17 @@ import pytest
 from grpc import StatusCode
 
 from tests.api.conftest import API_SECRET, Gateway
-from tests.api.endpoints import CACHED, ENDPOINTS, PREFIX, STREAMS, SUBMISSION, TICKETS, Endpoint
+from tests.api.endpoints import (
+    CACHED,
+    DRIVE,
+    ENDPOINTS,
+    OWN,
+    PREFIX,
+    STREAMS,
+    SUBMISSION,
+    TICKETS,
+    Endpoint,
+)
 from tests.scripted_coordinator import Failure
 
 every_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=str)
@@ -55,6 +65,9 @@ def test_every_route_is_among_these(gateway: Gateway) -> None:
     known |= {("GET", PREFIX + route) for route in ("/openapi.json", "/docs", "/docs/{asset}")}
     known |= {("GET", "/health"), ("GET", "/health/ready"), ("GET", "/metrics")}
     known |= {("GET", "/"), ("GET", "/version")}
+    known |= {(method, PREFIX + route) for method, route in OWN}
+    known |= {("POST", PREFIX + "/console-sessions")}
+    known |= set(DRIVE)
     assert routes == known
     assert len(ENDPOINTS) + len(STREAMS) == 22
 

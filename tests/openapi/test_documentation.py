@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from app.bridge.settings import UpstreamSettings
 from app.cli.main import main
 from app.database.settings import DatabaseSettings
+from app.drive.settings import DriveSettings
 from app.gateway.application import create_app
 from app.gateway.settings import Settings
 from app.openapi.errors import as_markdown
@@ -26,13 +27,14 @@ Client = TestClient[web.Request, web.Application]
 
 
 @pytest.fixture
-async def client(aiohttp_client: MakeClient) -> Client:
-    """A gateway without anything behind it: the document needs nothing."""
+async def client(aiohttp_client: MakeClient, tmp_path: Path) -> Client:
+    """A gateway with a drive, and nothing behind it: the document needs nothing."""
     return await aiohttp_client(
         create_app(
             Settings(
                 upstream=UpstreamSettings(address="127.0.0.1:1", api_secret=SECRETS[0]),
                 database=DatabaseSettings(dsn=f"postgresql://u:{SECRETS[1]}@127.0.0.1:1/db"),
+                drive=DriveSettings(dir=tmp_path),
             )
         )
     )

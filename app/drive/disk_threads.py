@@ -1,0 +1,162 @@
+"""Threads that wait for the disk, so that the event loop and its other threads never do."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from app.drive.problems import busy, told
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class DiskThreads:
+    """A fixed number of threads and a bounded queue of calls, on one event loop.
+
+    A thread that a disk holds stays held; it ends with the process, which does
+    not wait for it. At most `waiting` calls are not done yet, and a caller waits
+    `patience` seconds for its own. An OSError of a call becomes the `ApiError`
+    that stands for it.
+    """
+
+    def __init__(self, *, threads: int, waiting: int, patience: float, name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting = waiting
+        self._patience = patience
+        self._outstanding = 0
+        self._queue: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
+            for number in range(1, threads + 1)
+        ]
+        for each in self._threads:
+            each.start()
+
+    async def run(
+        self, function: Callable[[], T], *, discard: Callable[[T], None] | None = None
+    ) -> T:
+        """Have a thread call the function, and return what it returns or raise what it raises.
+
+        Nobody waits any more after the patience, or when this is cancelled; then
+        the function is not begun, or what it returns is passed to `discard`, in a
+        thread. Raises `ApiError` (`DRIVE_BUSY`).
+        """
+        return await self._wait(self._begin(function, discard))
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Have a thread call the function some time; nobody waits. It clears something away."""
+        self._put(_Call(function, None, needed=True))
+
+    def close(self) -> None:
+        """End the threads that are not held, behind the calls that wait."""
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def _begin(self, function: Callable[[], T], discard: Callable[[T], None] | None) -> "_Call[T]":
+        if self._outstanding >= self._waiting:
+            raise busy()
+        return self._put(_Call(function, discard))
+
+    def _put(self, call: "_Call[T]") -> "_Call[T]":
+        self._outstanding += 1
+        self._queue.put(call)
+        return call
+
+    async def _wait(self, call: "_Call[T]") -> T:
+        limit = asyncio.timeout(self._patience)
+        try:
+            async with limit:
+                return await call.future
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            log.warning("drive_disk_slow", outstanding=self._outstanding)
+            raise busy() from None
+
+    def _work(self) -> None:
+        while (call := self._queue.get()) is not None:
+            result, error = call.perform()
+            # Nobody is left to be told once the event loop is closed.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._settle, call, result, error)
+
+    def _settle(self, call: "_Call[T]", result: T | None, error: BaseException | None) -> None:
+        self._outstanding -= 1
+        for function in call.settle(result, error):
+            self.post(function)
+
+
+class _Call(Generic[T]):
+    """A function on its way through a thread."""
+
+    def __init__(
+        self,
+        function: Callable[[], T],
+        discard: Callable[[T], None] | None,
+        *,
+        needed: bool = False,
+    ) -> None:
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.settled = False
+        #: What is to be called once no thread is in the function any more.
+        self.then: list[Callable[[], None]] = []
+        self._function = function
+        self._discard = discard
+        self._needed = needed
+
+    def perform(self) -> tuple[T | None, BaseException | None]:
+        """Call the function, unless nobody wants its result any more. In a thread."""
+        if self.future.cancelled() and not self._needed:
+            return None, None
+        try:
+            with told():
+                return self._function(), None
+        except BaseException as error:  # raised again where it is waited for
+            return None, error
+
+    def settle(self, result: T | None, error: BaseException | None) -> list[Callable[[], None]]:
+        """Hand the result over; returns what is to be called now. On the event loop."""
+        self.settled = True
+        if self._needed:
+            self.future.cancel()
+            if error is not None:
+                log.warning("drive_cleanup_failed", reason=str(error))
+        elif not self.future.done():
+            if error is not None:
+                self.future.set_exception(error)
+            else:
+                self.future.set_result(result)  # type: ignore[arg-type]  # None if that is what T is
+        elif self._discard is not None and result is not None:
+            discard, found = self._discard, result
+            return [lambda: discard(found), *self.then]
+        return self.then
+
+
+class Strand:
+    """Calls that use the same descriptors: one at a time, and then what closes them.
+
+    A thread may still be in a call that nobody waits for any more.
+    """
+
+    def __init__(self, threads: DiskThreads) -> None:
+        self._threads = threads
+        self._last: _Call[Any] | None = None
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """As `DiskThreads.run`; not once another call has raised."""
+        call = self._threads._begin(function, None)
+        self._last = call
+        return await self._threads._wait(call)
+
+    def end(self, function: Callable[[], None]) -> None:
+        """Have a thread call the function once no other one is in a call of these."""
+        if self._last is None or self._last.settled:
+            self._threads.post(function)
+        else:
+            self._last.then.append(function)

@@ -1,0 +1,135 @@
+"""The drive: what the routes of `/v1/drive/` ask, carried out in threads of its own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from app.drive import staging, tree
+from app.drive.disk_threads import DiskThreads, Strand
+from app.drive.paths import DrivePath
+from app.drive.staging import StagedFile
+from app.drive.tenants import check_tenant
+from app.drive.tree import OpenFile, Page, PageRequest, Stored
+from app.drive.versions import Preconditions
+from app.files.names import unguessable
+
+#: Calls of the disk that are not done yet, for each thread; more are refused.
+_WAITING_PER_THREAD: Final = 64
+
+
+class Drive:
+    """The folders of all tenants. Raises `ApiError`; names are those of the caller's tenant.
+
+    A file that is put into its place and what is deleted are so on the disk when
+    the call returns.
+    """
+
+    def __init__(self, root: Path, *, threads: int, patience: float) -> None:
+        self._root = root
+        self._threads = DiskThreads(
+            threads=threads,
+            waiting=threads * _WAITING_PER_THREAD,
+            patience=patience,
+            name="drive",
+        )
+
+    def close(self) -> None:
+        """End the threads that no disk holds."""
+        self._threads.close()
+
+    def strand(self) -> Strand:
+        """Return what makes calls that use the same descriptors, one after the other."""
+        return Strand(self._threads)
+
+    async def read(self, tenant_id: str, path: DrivePath, page: PageRequest) -> OpenFile | Page:
+        """Open the file that is there, which the caller closes in a thread; or list the folder."""
+        check_tenant(tenant_id)
+        return await self._threads.run(
+            partial(tree.read, self._root, tenant_id, path, page), discard=_close_file
+        )
+
+    async def check_destination(
+        self, tenant_id: str, path: DrivePath, preconditions: Preconditions
+    ) -> None:
+        """Raise `ApiError` if a file could not be put there now."""
+        check_tenant(tenant_id)
+        tree.check_writable(path)
+        await self._threads.run(
+            partial(tree.check_destination, self._root, tenant_id, path, preconditions)
+        )
+
+    @asynccontextmanager
+    async def staged(self, tenant_id: str, *, size: int | None) -> AsyncIterator["Upload"]:
+        """Write a new file beside its place; what is not stored in the block is gone after it.
+
+        `size` is how large it will be, if that is known.
+        """
+        file = await self._threads.run(
+            partial(StagedFile, self._root, tenant_id), discard=StagedFile.close
+        )
+        strand = self.strand()
+        try:
+            yield Upload(strand, self._root, tenant_id, file)
+        finally:
+            strand.end(file.close)
+
+    async def delete(
+        self, tenant_id: str, path: DrivePath, *, recursive: bool, preconditions: Preconditions
+    ) -> None:
+        """Delete what is there."""
+        check_tenant(tenant_id)
+        await self._threads.run(
+            partial(_delete, self._root, tenant_id, path, recursive, preconditions)
+        )
+
+
+class Upload:
+    """A file on its way into its place: written in order, then stored. One call at a time."""
+
+    def __init__(self, strand: Strand, root: Path, tenant_id: str, file: StagedFile) -> None:
+        self._strand = strand
+        self._root = root
+        self._tenant_id = tenant_id
+        self._file = file
+
+    async def write(self, data: bytes | bytearray) -> None:
+        """Append."""
+        await self._strand.run(partial(self._file.write, data))
+
+    async def store(self, path: DrivePath, preconditions: Preconditions) -> Stored:
+        """Put the file into its place, if what is there is as demanded."""
+        await self._strand.run(self._file.sync)
+        return await self._strand.run(
+            partial(_store, self._root, self._tenant_id, path, self._file, preconditions)
+        )
+
+
+def _store(
+    root: Path, tenant_id: str, path: DrivePath, file: StagedFile, preconditions: Preconditions
+) -> Stored:
+    with staging.staging_of(root, tenant_id) as own, staging.locked(own):
+        return tree.put_in_place(
+            root, tenant_id, path, source=own, name=file.name, preconditions=preconditions
+        )
+
+
+def _delete(
+    root: Path, tenant_id: str, path: DrivePath, recursive: bool, preconditions: Preconditions
+) -> int:
+    with staging.staging_of(root, tenant_id) as own, staging.locked(own):
+        return tree.delete(
+            root,
+            tenant_id,
+            path,
+            recursive=recursive,
+            preconditions=preconditions,
+            trash=own,
+            trash_name=staging.TRASH + unguessable(),
+        )
+
+
+def _close_file(opened: OpenFile | Page) -> None:
+    if isinstance(opened, OpenFile):
+        opened.close()

@@ -1,0 +1,109 @@
+"""Where files are until they are whole: `.uploads/<tenant>/`, beside the tenants' folders.
+
+No tenant's name begins with a dot, so that no URL leads there; and a job cannot reach
+it. It is on the same file system, so that a file gets into its place by being renamed.
+The functions block, for threads, and raise OSError.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from app.files.directory import Directory
+from app.files.names import unguessable
+
+FOLDER: Final = ".uploads"
+#: What names in it begin with.
+PUT: Final = "put-"
+TRASH: Final = "trash-"
+_LOCK: Final = "lock"
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Bytes behind which a file's content goes to the disk while it is still written: so the end
+#: of a large one has little left to wait for.
+_SYNC: Final = 64 * 1024 * 1024
+
+
+@contextmanager
+def staging_of(root: Path, tenant_id: str) -> Iterator[Directory]:
+    """Hold the tenant's staging folder, made if it is not there."""
+    with (
+        Directory.open(root, follow=True) as top,
+        _private(top, FOLDER) as all_of_it,
+        _private(all_of_it, tenant_id) as own,
+    ):
+        yield own
+
+
+def _private(parent: Directory, name: str) -> Directory:
+    try:
+        return parent.open_directory(name)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent.descriptor)
+        os.fsync(parent.descriptor)
+        return parent.open_directory(name)
+
+
+@contextmanager
+def locked(staging: Directory) -> Iterator[None]:
+    """Hold the tenant's lock: nobody else puts a file into its place or deletes one meanwhile.
+
+    All replicas on the machine take it. It is held for moments only.
+    """
+    descriptor = os.open(
+        _LOCK,
+        os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+        0o600,
+        dir_fd=staging.descriptor,
+    )
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class StagedFile:
+    """A file that is being written, locked as long as it is open. For one thread at a time."""
+
+    def __init__(self, root: Path, tenant_id: str) -> None:
+        self._root = root
+        self._tenant_id = tenant_id
+        self.name = PUT + unguessable()
+        self.size = 0
+        self._synced = 0
+        with staging_of(root, tenant_id) as staging:
+            self._descriptor = os.open(self.name, _CREATE, 0o666, dir_fd=staging.descriptor)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append; raises OSError, and then some of it may have been appended."""
+        write_all(self._descriptor, data, self.size)
+        self.size += len(data)
+        if self.size - self._synced >= _SYNC:
+            self.sync()
+
+    def sync(self) -> None:
+        """Wait until all of it is on the disk."""
+        os.fdatasync(self._descriptor)
+        self._synced = self.size
+
+    def close(self) -> None:
+        """Close it, and remove it unless it has been put into its place."""
+        try:
+            with staging_of(self._root, self._tenant_id) as staging, suppress(FileNotFoundError):
+                staging.unlink(self.name)
+        finally:
+            os.close(self._descriptor)
+
+
+def write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write at an offset, however many calls that takes."""
+    rest = memoryview(data)
+    while rest:
+        count = os.pwrite(descriptor, rest, offset)
+        offset += count
+        rest = rest[count:]

@@ -1,0 +1,353 @@
+"""A tenant's folder: what is in it is opened, listed, put into its place and deleted.
+
+Everything is reached from descriptors that are held, one name after the other and
+without following a link: jobs write into these folders, also while they are read.
+The functions block, for threads, and raise OSError and `ApiError`.
+"""
+
+import errno
+import heapq
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from app.drive.paths import DrivePath
+from app.drive.versions import Preconditions, Version
+from app.errors import FILE_CONFLICT, FILE_NOT_FOUND, ApiError
+from app.files.copying import copy_content
+from app.files.directory import Directory, NotARegularFile
+from app.files.names import is_utf8, printable
+from app.files.removing import remove_tree
+
+#: Entries that are looked at before other threads have their turn.
+_BATCH: Final = 2048
+
+
+class OpenFile:
+    """A regular file that is open to be read, and its version when it was opened."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.version = Version.of(os.fstat(file.fileno()))
+
+    @property
+    def descriptor(self) -> int:
+        """Its descriptor, valid until `close`."""
+        return self._file.fileno()
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An entry of a folder."""
+
+    name: str
+    #: `file`, `folder`, `link` or `special`.
+    kind: str
+    modified_ns: int
+    #: Whether a path can name it.
+    addressable: bool
+    #: Of a file.
+    version: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some entries of a folder, by the bytes of their names."""
+
+    items: tuple[Item, ...]
+    #: The last one's name, if there are more behind it.
+    more_after: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which entries are wanted: so many behind this name."""
+
+    size: int
+    after: bytes
+
+
+@contextmanager
+def tenant_folder(root: Path, tenant_id: str) -> Iterator[Directory]:
+    """Hold a tenant's folder; it may be a link of the operators'. Raises FileNotFoundError."""
+    with Directory.open(root / tenant_id, follow=True) as folder:
+        yield folder
+
+
+def read(root: Path, tenant_id: str, path: DrivePath, page: PageRequest) -> OpenFile | Page:
+    """Open the file that is there, or list the folder; a tenant's own is empty until it is made."""
+    try:
+        with tenant_folder(root, tenant_id) as top:
+            if path.is_root:
+                return _listed(top, page)
+            with descend(top, path.parts[:-1]) as parent:
+                return _open(parent, path, page)
+    except FileNotFoundError:
+        if path.is_root:
+            return Page((), None)
+        raise
+
+
+def _open(parent: Directory, path: DrivePath, page: PageRequest) -> OpenFile | Page:
+    if not path.only_folder:
+        with suppress(NotARegularFile):
+            return OpenFile(parent.open_file(path.name))
+    if stat.S_ISDIR(parent.stat(path.name).st_mode):
+        with parent.open_directory(path.name) as folder:
+            return _listed(folder, page)
+    if path.only_folder:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    raise NotARegularFile
+
+
+@contextmanager
+def descend(top: Directory, parts: tuple[str, ...]) -> Iterator[Directory]:
+    """Hold the folder that the names lead to."""
+    here = top.duplicate()
+    try:
+        for name in parts:
+            below = here.open_directory(name)
+            here.close()
+            here = below
+        yield here
+    finally:
+        here.close()
+
+
+def _listed(folder: Directory, page: PageRequest) -> Page:
+    names = heapq.nsmallest(page.size + 1, _names(folder, page.after))
+    more = len(names) > page.size
+    names = names[: page.size]
+    items = tuple(filter(None, (_item(folder, os.fsdecode(name)) for name in names)))
+    return Page(items, names[-1] if more else None)
+
+
+def _names(folder: Directory, after: bytes) -> Iterator[bytes]:
+    for number, entry in enumerate(folder.scan(), start=1):
+        if number % _BATCH == 0:
+            time.sleep(0)  # the event loop's thread gets the interpreter
+        name = os.fsencode(entry.name)
+        if name > after:
+            yield name
+
+
+def _item(folder: Directory, name: str) -> Item | None:
+    try:
+        about = folder.stat(name)
+    except FileNotFoundError:
+        return None
+    mode = about.st_mode
+    utf8 = is_utf8(name)
+    version = Version.of(about) if stat.S_ISREG(mode) else None
+    kind = (
+        "file"
+        if version is not None
+        else "folder"
+        if stat.S_ISDIR(mode)
+        else "link"
+        if stat.S_ISLNK(mode)
+        else "special"
+    )
+    return Item(name if utf8 else printable(name), kind, about.st_mtime_ns, utf8, version)
+
+
+def current(parent: Directory, name: str) -> Version | None:
+    """Return the version of the file that is there, None if nothing is.
+
+    Raises `ApiError` (`FILE_CONFLICT`) if anything else is there.
+    """
+    try:
+        about = parent.stat(name)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(about.st_mode):
+        raise ApiError(FILE_CONFLICT, "What is at the path is not a regular file. Delete it first.")
+    return Version.of(about)
+
+
+def check_writable(path: DrivePath) -> None:
+    """Raise `ApiError` unless callers may write at the path."""
+    if path.is_root or path.only_folder:
+        raise ApiError(FILE_CONFLICT, "The path is that of a folder. Name a file in it.")
+    if path.in_checkpoints:
+        raise ApiError(
+            FILE_CONFLICT, "Checkpoints belong to their job, and are not changed by others."
+        )
+
+
+def check_destination(
+    root: Path, tenant_id: str, path: DrivePath, preconditions: Preconditions
+) -> None:
+    """Raise `ApiError` if a file could not be put there now."""
+    with _conflicts():
+        try:
+            with (
+                tenant_folder(root, tenant_id) as top,
+                descend(top, path.parts[:-1]) as parent,
+            ):
+                preconditions.check(current(parent, path.name))
+        except FileNotFoundError:
+            preconditions.check(None)
+
+
+@contextmanager
+def _conflicts() -> Iterator[None]:
+    """Say what is wrong with a destination whose way leads through what is no folder."""
+    try:
+        yield
+    except NotADirectoryError:
+        raise ApiError(FILE_CONFLICT, "What is above the path is not a folder.") from None
+    except IsADirectoryError:
+        raise ApiError(FILE_CONFLICT, "A folder is at the path.") from None
+
+
+@contextmanager
+def made_folder(root: Path, tenant_id: str, parts: tuple[str, ...]) -> Iterator[Directory]:
+    """Hold a folder below the tenant's; what is missing of the way is made, durably."""
+    with suppress(FileExistsError), Directory.open(root, follow=True) as all_tenants:
+        os.mkdir(tenant_id, dir_fd=all_tenants.descriptor)
+        os.fsync(all_tenants.descriptor)
+    with tenant_folder(root, tenant_id) as top:
+        here = top.duplicate()
+        try:
+            for name in parts:
+                below = _made(here, name)
+                here.close()
+                here = below
+            yield here
+        finally:
+            here.close()
+
+
+def _made(parent: Directory, name: str) -> Directory:
+    try:
+        return parent.open_directory(name)
+    except FileNotFoundError:
+        below = parent.make_directory(name, exist_ok=True)
+        os.fsync(parent.descriptor)
+        return below
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that was put into its place."""
+
+    version: Version
+    #: Of the file that it replaced, if there was one.
+    before: Version | None
+
+
+def put_in_place(
+    root: Path,
+    tenant_id: str,
+    path: DrivePath,
+    *,
+    source: Directory,
+    name: str,
+    preconditions: Preconditions,
+) -> Stored:
+    """Rename a finished file to its path. The tenant's lock is held by the caller.
+
+    Whoever reads the path finds the old file or the new one. Its content is on
+    the disk already; when this returns, its name is. Raises `ApiError`.
+    """
+    with _conflicts(), made_folder(root, tenant_id, path.parts[:-1]) as parent:
+        before = current(parent, path.name)
+        preconditions.check(before)
+        _move(source, name, parent, path.name)
+        version = Version.of(parent.stat(path.name))
+        os.fsync(parent.descriptor)
+    return Stored(version, before)
+
+
+def _move(source: Directory, name: str, target: Directory, new: str) -> None:
+    try:
+        source.rename(name, target, new)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # The operators have put the tenant's folder on a file system of its own.
+        with source.open_file(name) as staged, target.create(new, durable=True) as file:
+            copy_content(staged.fileno(), file.fileno(), threading.Event())
+        source.unlink(name)
+
+
+def delete(
+    root: Path,
+    tenant_id: str,
+    path: DrivePath,
+    *,
+    recursive: bool,
+    preconditions: Preconditions,
+    trash: Directory,
+    trash_name: str,
+) -> int:
+    """Delete what is there; returns how many bytes of a file are free then.
+
+    A folder with something in it is moved to `trash`, if `recursive`. The
+    tenant's lock is held by the caller. Raises `ApiError`.
+    """
+    if path.is_root:
+        raise ApiError(FILE_CONFLICT, "The tenant's folder itself cannot be deleted.")
+    if path.in_checkpoints:
+        raise ApiError(
+            FILE_CONFLICT, "Checkpoints belong to their job, and go when the job is deleted."
+        )
+    with tenant_folder(root, tenant_id) as top, descend(top, path.parts[:-1]) as parent:
+        about = parent.stat(path.name)
+        if stat.S_ISDIR(about.st_mode):
+            preconditions.check(None)
+            _delete_folder(parent, path, recursive, trash, trash_name)
+            freed = 0
+        elif path.only_folder:
+            raise ApiError(FILE_NOT_FOUND)
+        else:
+            preconditions.check(Version.of(about) if stat.S_ISREG(about.st_mode) else None)
+            parent.unlink(path.name)
+            freed = about.st_blocks * 512 if about.st_nlink == 1 else 0
+        os.fsync(parent.descriptor)
+    return freed
+
+
+def _delete_folder(
+    parent: Directory, path: DrivePath, recursive: bool, trash: Directory, trash_name: str
+) -> None:
+    try:
+        parent.rmdir(path.name)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    if not recursive:
+        raise ApiError(
+            FILE_CONFLICT,
+            "The folder is not empty. Send recursive=true to delete all that is in it.",
+        )
+    if path.above_checkpoints and _holds_checkpoints(parent, path):
+        raise ApiError(
+            FILE_CONFLICT,
+            "The folder has checkpoints of a job. They go when the job is deleted.",
+        )
+    try:
+        parent.rename(path.name, trash, trash_name)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        remove_tree(parent, path.name)
+
+
+def _holds_checkpoints(parent: Directory, path: DrivePath) -> bool:
+    if len(path.parts) == 1:
+        return True
+    with parent.open_directory(path.name) as folder:
+        return folder.exists("checkpoints")

@@ -1,0 +1,1 @@
+"""Queries, headers and answers of the drive."""
