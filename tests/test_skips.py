@@ -23,13 +23,17 @@ def test_the_committed_list_can_be_read() -> None:
     allowed(LIST.read_text())
 
 
+#: As `scripts/test` runs them. Without another process is only for those who run a few tests.
+WORKERS = [("-n", "1"), pytest.param((), marks=pytest.mark.slow)]
+
+
 @pytest.mark.parametrize("line", ["tests/a.py", "tests/a.py | reason", "tests/a.py | | command"])
 def test_each_line_needs_a_reason_and_a_command(line: str) -> None:
     with pytest.raises(ValueError, match="reason"):
         allowed(line)
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("ci", [True, False])
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_skip_that_is_not_listed_fails_the_run_in_ci(
@@ -60,7 +64,7 @@ SLOW = """
 """
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_what_is_slow_runs_when_all_is_asked_for_and_what_cannot_run_is_named(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
 ) -> None:

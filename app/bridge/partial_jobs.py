@@ -12,7 +12,8 @@ def submitted_job(caller: Caller, request: SubmitJobRequest, answer: JsonObject)
     now = Timestamp()
     now.GetCurrentTime()
     asked = to_json(request)
-    del asked["idempotency_key"]
+    for name in ("idempotency_key", "validate_only"):
+        del asked[name]
     return {
         **to_json(Job(tenant_id=caller.tenant_id, user_id=caller.user_id or "", created_at=now)),
         **asked,

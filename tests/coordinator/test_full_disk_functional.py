@@ -212,6 +212,7 @@ async def test_a_run_can_be_asked_to_leave_while_it_waits_for_room(tmp_path: Pat
 
 
 @needs_mounts
+@pytest.mark.slow
 async def test_a_run_whose_last_lines_never_fit_is_tried_again(tmp_path: Path) -> None:
     async with on_small_disk(tmp_path) as (process, client):
         data = Path(f"/proc/{process.process.pid}/root{tmp_path}/data")

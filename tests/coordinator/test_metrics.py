@@ -195,7 +195,7 @@ def as_bytes(batches: Iterable[list[MetricsSnapshot]]) -> list[bytes]:
     return [each.SerializeToString(deterministic=True) for batch in batches for each in batch]
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.lists(st.binary(max_size=100) | lines, max_size=20), st.data())
 def test_any_file_is_read_in_pieces_as_it_is_read_at_once(
     written: list[bytes], data: st.DataObject

@@ -168,6 +168,7 @@ async def all_jobs(client: Client) -> list[Job]:
             return jobs
 
 
+@pytest.mark.slow
 async def test_no_job_is_lost_or_run_twice_and_nothing_is_oversubscribed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

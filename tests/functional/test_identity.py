@@ -167,6 +167,7 @@ def test_a_revoked_key_gets_no_token(stack: Stack) -> None:
     assert key not in line
 
 
+@pytest.mark.slow
 def test_short_lives_and_a_new_key_at_the_next_start(tmp_path: Path) -> None:
     data_dir = tmp_path / "var"
     with Stack(data_dir, SCAIMIND_ISSUER_SESSION_LIFETIME="3600") as first:

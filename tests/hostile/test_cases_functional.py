@@ -37,6 +37,7 @@ async def test_what_killed_a_runner(machine: Machine, name: str) -> None:
 
 
 @pytest.mark.levels("user", "landlock", "none")
+@pytest.mark.slow
 async def test_all_of_them_at_weaker_levels(isolated: Machine) -> None:
     cases = {**STUCK, **BROKEN_READS, **RUNNER_DIED}
     async with isolated.client() as client:

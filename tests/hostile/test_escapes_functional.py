@@ -413,9 +413,8 @@ async def test_what_a_killed_first_process_started_ends(
 async def test_runners_killed_while_they_start_leave_nothing(
     machine: Machine, place: Place
 ) -> None:
-    """At twelve moments of the half second that a run needs to begin; at four of them where only
-    the user or the program is another one."""
-    moments = range(0, 12, 3) if place.ordinary or place.bundled else range(12)
+    """At four moments of the half second that a run needs to begin."""
+    moments = range(0, 12, 3)
     before = set(psutil.pids())
     async with machine.client() as client:
         for moment in moments:

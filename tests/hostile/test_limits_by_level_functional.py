@@ -26,7 +26,14 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("place", places(), ids=str)
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(each, marks=pytest.mark.slow if each.ordinary or each.bundled else ())
+        for each in places()
+    ],
+    ids=str,
+)
 def test_more_than_asked_is_not_to_be_had(place: Place) -> None:
     async def run() -> None:
         async with machine.client() as client:

@@ -144,6 +144,7 @@ for _ in range(1500):
     assert (checkpoint.checkpoint_id, checkpoint.size_bytes) == ("d", 0)
 
 
+@pytest.mark.slow
 async def test_jobs_with_20000_checkpoints_each_are_told_in_pages(machine: Machine) -> None:
     script = """
 for at in range(20_000):
