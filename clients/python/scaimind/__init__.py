@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from scaimind.async_client import AsyncClient as AsyncClient
     from scaimind.client import Client as Client
     from scaimind.core.cursor import Cursor as Cursor
-    from scaimind.core.follow import Gap as Gap
-    from scaimind.core.follow import LogLine as LogLine
+    from scaimind.core.entries import Gap as Gap
+    from scaimind.core.entries import LogLine as LogLine
     from scaimind.core.wait import WaitTimeout as WaitTimeout
     from scaimind.errors import ApiError as ApiError
     from scaimind.errors import ConnectionFailed as ConnectionFailed
@@ -29,8 +29,8 @@ _NAMES: Final = {
     "Client": "scaimind.client",
     "ConnectionFailed": "scaimind.errors",
     "Cursor": "scaimind.core.cursor",
-    "Gap": "scaimind.core.follow",
-    "LogLine": "scaimind.core.follow",
+    "Gap": "scaimind.core.entries",
+    "LogLine": "scaimind.core.entries",
     "ScaiMindError": "scaimind.errors",
     "WaitTimeout": "scaimind.core.wait",
 }

@@ -1,7 +1,8 @@
 """The client with blocking calls."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ import httpx2
 
 from scaimind import models
 from scaimind.blocking.driver import SyncDriver
+from scaimind.blocking.events import Events
 from scaimind.blocking.files import Files
 from scaimind.blocking.jobs import Jobs
 from scaimind.blocking.resources import Data, Evaluations, Nodes
@@ -59,6 +61,54 @@ class Client:
     def summary(self, days: int | None = None) -> models.SummaryAnswer:
         """Get a summary of the tenant's jobs of the last days."""
         return self._driver.result(operations.summary(days))
+
+    def events(
+        self,
+        *,
+        job_id: Iterable[str] | str | None = None,
+        status: Iterable[str] | str | None = None,
+        label: Iterable[str] | str | None = None,
+        user_id: Iterable[str] | str | None = None,
+        ended_after: datetime | str | None = None,
+        include: Iterable[str] = ("jobs",),
+        tail: int | None = None,
+        interval: int | None = None,
+        after: str | None = None,
+        level: str | None = None,
+        rank: Iterable[int] | int | None = None,
+        source: Iterable[str] | str | None = None,
+        contains: str | None = None,
+        matches: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+    ) -> Events:
+        """Iterate over what happens to many jobs, without end, with their state kept.
+
+        Without `job_id`, `status` and `ended_after` (a time, or `10m` for so long
+        ago) it is about the jobs that have not ended, and those that did in the
+        last hour; a new job that matches joins by itself. `include` is of jobs,
+        logs, metrics, nodes and queue; a `label` is `key=value`. `after` is the
+        `cursor` of an earlier one. The last arguments are conditions of lines, as
+        of `jobs.logs`.
+        """
+        arguments = operations.query(
+            job_id=job_id,
+            status=status,
+            label=label,
+            user_id=user_id,
+            ended_after=ended_after,
+            include=",".join(include),
+            tail=tail,
+            interval=interval,
+            level=level,
+            rank=rank,
+            source=source,
+            contains=contains,
+            matches=matches,
+            since=since,
+            until=until,
+        )
+        return Events(self._driver, arguments, after)
 
     def request(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None

@@ -230,6 +230,7 @@ def public(kind: type) -> dict[str, str]:
         ("jobs", "Jobs"),
         ("jobs", "Logs"),
         ("files", "Files"),
+        ("events", "Events"),
         ("resources", "Evaluations"),
         ("resources", "Data"),
         ("resources", "Nodes"),

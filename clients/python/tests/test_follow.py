@@ -9,7 +9,8 @@ import pytest
 
 from scaimind.core.commands import Answer, Command, Emit, NewToken, Open, Pause, Receive, Send
 from scaimind.core.cursor import Cursor
-from scaimind.core.follow import Following, Gap, LogLine, follow_logs
+from scaimind.core.entries import Gap, LogLine
+from scaimind.core.follow import Following, follow_logs
 from scaimind.errors import ApiError, AuthenticationFailed, ConnectionFailed, NotFound
 
 STREAM = {"content-type": "text/event-stream"}
@@ -109,9 +110,12 @@ def test_lines_of_another_log_are_all_told() -> None:
 
 
 def test_what_is_missing_is_told() -> None:
-    gap = event("gap", {"from": 3, "to": 7, "reason": "dropped"}, "e:7")
-    emitted, *_ = follow([ok(gap, log(8), END)])
-    assert emitted[0] == Gap(3, 7, "dropped")
+    gap = event("gap", {"from": "e:3", "to": "e:7", "reason": "dropped"}, "e:7")
+    unknown = event("gap", {"from": "e:9", "to": None, "reason": "epoch_changed"}, "f:0")
+    emitted, *_ = follow([ok(gap, log(8), unknown, END)])
+    assert emitted[0] == Gap("j", Cursor("e", 3), Cursor("e", 7), "dropped")
+    assert str(emitted[0]) == "lines 3 to 7 are missing: dropped"
+    assert str(emitted[2]) == "lines from 9 on are missing: epoch_changed"
 
 
 def test_a_job_that_has_ended_meanwhile_is_looked_at() -> None:

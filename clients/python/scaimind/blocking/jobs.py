@@ -10,7 +10,8 @@ from scaimind.answers import DeletedJob, SubmissionCheck
 from scaimind.blocking.driver import SyncDriver
 from scaimind.core import operations
 from scaimind.core.cursor import Cursor
-from scaimind.core.follow import Following, Gap, LogLine, follow_logs
+from scaimind.core.entries import Gap, LogLine
+from scaimind.core.follow import Following, follow_logs
 from scaimind.core.wait import wait_for_jobs
 
 

@@ -14,7 +14,7 @@ from scaimind.cli.main import INTERRUPTED, say
 from scaimind.cli.output import cut, printable, steers_nothing
 from scaimind.cli.times import span
 from scaimind.client import Client
-from scaimind.core.follow import Gap, LogLine
+from scaimind.core.entries import Gap, LogLine
 
 _COLOURS: Final = {"ERROR": "red", "WARNING": "yellow", "DEBUG": "bright_black"}
 
@@ -63,8 +63,7 @@ class Printer:
             click.echo(_json(item))
         elif isinstance(item, Gap):
             self.finish()
-            lines = f"from {item.first} on" if item.to is None else f"{item.first} to {item.to}"
-            click.echo(f"[scaimind: lines {lines} are missing: {printable(item.reason)}]")
+            click.echo(f"[scaimind: {printable(str(item))}]")
         else:
             self._line(item)
 
@@ -94,7 +93,8 @@ class Printer:
 def _json(item: LogLine | Gap) -> str:
     value: Mapping[str, Any]
     if isinstance(item, Gap):
-        value = {"gap": {"from": item.first, "to": item.to, "reason": item.reason}}
+        ends = {"from": item.start and str(item.start), "to": item.end and str(item.end)}
+        value = {"gap": {**ends, "reason": item.reason}}
     else:
         value = {
             "offset": item.offset,

@@ -1,0 +1,54 @@
+"""Many jobs in one stream, with blocking calls."""
+
+from collections.abc import Iterator, Mapping
+
+from scaimind import models
+from scaimind.blocking.driver import SyncDriver
+from scaimind.core.events import Event, View, follow_events
+
+
+class Events(Iterator[Event]):
+    """What happens to the selected jobs, each event once; `jobs` is current before each.
+
+    It has no end: close it, or leave the loop.
+    """
+
+    def __init__(
+        self, driver: SyncDriver, query: tuple[tuple[str, str], ...], after: str | None
+    ) -> None:
+        self._view = View()
+        self._view.link.last_id = after or ""
+        self._items = driver.run(follow_events(query, self._view))
+
+    @property
+    def jobs(self) -> Mapping[str, models.Job]:
+        """The selected jobs by id, as far as lists need them."""
+        return self._view.jobs
+
+    @property
+    def nodes(self) -> Mapping[str, models.Node]:
+        """The nodes by id, where they were asked for."""
+        return self._view.nodes
+
+    @property
+    def queue(self) -> models.GetQueueStatusResponse | None:
+        """The tenant's queue, where it was asked for."""
+        return self._view.queue
+
+    @property
+    def synced(self) -> bool:
+        """Whether the whole state has come."""
+        return self._view.synced
+
+    @property
+    def cursor(self) -> str:
+        """Where to go on later with the same selection; empty before the first bookmark."""
+        return self._view.link.last_id
+
+    def __next__(self) -> Event:
+        item: Event = next(self._items)
+        return item
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._items.close()
