@@ -37,6 +37,7 @@ from app.coordinator.execution.workspace import Workspace
 from app.coordinator.identity.tokens import Admission, TokenChecker
 from app.coordinator.isolation.levels import AUTO
 from app.coordinator.isolation.system_paths import system_paths
+from app.coordinator.jobs.changes.reader import ChangeReader
 from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import HOLDING
@@ -179,6 +180,7 @@ class Coordinator:
             workspace=workspace,
             secrets=secrets,
             job_events=self.job_events,
+            change_reader=self._change_reader,
             drive=drive,
             cache=cache,
             admission=await self._make_admission(),
@@ -228,10 +230,14 @@ class Coordinator:
 
     def _open_store(self) -> Store:
         try:
-            store = Store(self._config.data_dir / "coordinator.db")
+            path = self._config.data_dir / "coordinator.db"
+            store = Store(path, committed=self.job_events.committed)
         except (UnusableStore, sqlite3.Error) as error:
             raise BadConfig(f"SCAIMIND_COORDINATOR_DATA_DIR: {error}") from None
         self._resources.callback(store.close)
+        # Closed before the store, whose last words are durable once nobody else has it open.
+        self._change_reader = ChangeReader(path)
+        self._resources.callback(self._change_reader.close)
         return store
 
     async def _end_unreadable(self, store: Store, engine: Engine) -> None:

@@ -3,7 +3,7 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from app.coordinator.jobs.checkpoint_rows import TOLD
-from app.coordinator.jobs.model import Checkpoint, JobRecord, checkpoint_url
+from app.coordinator.jobs.model import Checkpoint, JobRecord, Progress, checkpoint_url
 from app.coordinator.jobs.states import Status
 from generated.mindcoordinator.v1 import jobs_pb2
 from generated.mindcoordinator.v1.jobs_pb2 import Job, JobProgress, JobStatus
@@ -19,6 +19,16 @@ def time_message(microseconds: int) -> Timestamp:
     stamp = Timestamp()
     stamp.FromMicroseconds(microseconds)
     return stamp
+
+
+def progress_message(progress: Progress) -> JobProgress:
+    """What a training process reported."""
+    return JobProgress(
+        step=progress.step,
+        total_steps=progress.total_steps,
+        epoch=progress.epoch,
+        loss=progress.loss,
+    )
 
 
 def job_message(job: JobRecord) -> Job:
@@ -43,12 +53,7 @@ def job_message(job: JobRecord) -> Job:
         revision=job.revision,
         parent_job_id=job.parent_job_id,
         run_count=job.run_count,
-        progress=JobProgress(
-            step=job.progress.step,
-            total_steps=job.progress.total_steps,
-            epoch=job.progress.epoch,
-            loss=job.progress.loss,
-        ),
+        progress=progress_message(job.progress),
         checkpoints=[checkpoint_message(job, each) for each in job.checkpoints[-TOLD:]],
         checkpoint_count=job.checkpoint_count,
         node_ids=job.node_ids,

@@ -9,14 +9,22 @@ but may lack the last moments.
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from app.coordinator.jobs.changes.record import (
+    Reach,
+    close_record,
+    open_record,
+    reach_of,
+    record_change,
+    record_deletion,
+)
 from app.coordinator.jobs.checkpoint_rows import (
     CheckpointsPage,
     find_checkpoint,
@@ -36,6 +44,7 @@ from app.coordinator.jobs.model import Checkpoint, JobRecord
 from app.coordinator.jobs.rows import failed_record_of, record_of, values_of
 from app.coordinator.jobs.states import RETRYABLE, TERMINAL, Status
 from app.coordinator.jobs.store_steps import bring_up, lack_of_room
+from app.coordinator.storage.process_identity import read_boot_id
 from app.shortening import shortened
 
 log = structlog.get_logger("scaimind.coordinator")
@@ -49,11 +58,23 @@ class UsedKey:
     job_id: str
 
 
+def _nobody(tenants: frozenset[str]) -> None:
+    """Look away."""
+
+
 class Store:
     """The database. Owned by one coordinator at a time."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make it, see `store_steps`. Raises UnusableStore, sqlite3.Error."""
+    def __init__(
+        self, path: Path, *, committed: Callable[[frozenset[str]], None] = _nobody
+    ) -> None:
+        """Open or make it, see `store_steps`. Raises UnusableStore, sqlite3.Error.
+
+        `committed` is told of each transaction that is stored: the tenants whose
+        jobs it has changed or deleted. It must not raise.
+        """
+        self._committed = committed
+        self._changed: set[str] = set()
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
             self._db.row_factory = sqlite3.Row
@@ -63,6 +84,8 @@ class Store:
             bring_up(self._db, path)
             # What steps have replaced must not stay in the log either.
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            #: Of the record of changes.
+            self.epoch = open_record(self._db, boot=read_boot_id(), inode=path.stat().st_ino)
         except BaseException as error:
             self._db.close()
             if isinstance(error, sqlite3.OperationalError):
@@ -72,6 +95,9 @@ class Store:
 
     def close(self) -> None:
         """Close the database."""
+        # Without the note, the record begins a new epoch at the machine's next start.
+        with suppress(sqlite3.Error):
+            close_record(self._db)
         self._db.close()
 
     @contextmanager
@@ -90,6 +116,7 @@ class Store:
     @contextmanager
     def _begun(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
+        self._changed.clear()
         try:
             yield
             self._db.execute("COMMIT")
@@ -98,6 +125,7 @@ class Store:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        self._committed(frozenset(self._changed))
 
     def save_jobs(self, jobs: Iterable[JobRecord]) -> None:
         """Insert or replace jobs; call inside a transaction."""
@@ -113,6 +141,15 @@ class Store:
                 """,
                 values_of(job),
             )
+            self._record_change(job)
+
+    def reach(self, tenant_id: str) -> Reach:
+        """How far the record of a tenant's changes reaches."""
+        return reach_of(self._db, tenant_id)
+
+    def _record_change(self, job: JobRecord) -> None:
+        record_change(self._db, job.tenant_id, job.job_id)
+        self._changed.add(job.tenant_id)
 
     def save_labels(self, job: JobRecord) -> None:
         """Insert the labels of a new job; call inside a transaction."""
@@ -157,8 +194,13 @@ class Store:
         return told_record(self._db, row) if row else None
 
     def delete_job(self, tenant_id: str, job_id: str, *, now: int) -> bool:
-        """Forget a job, see `deletion_rows`; call inside a transaction."""
-        return delete_job(self._db, tenant_id, job_id, now=now)
+        """Forget a job, see `deletion_rows`, and have those who watch the tenant's jobs learn of
+        it; call inside a transaction."""
+        deleted = delete_job(self._db, tenant_id, job_id, now=now)
+        if deleted:
+            record_deletion(self._db, tenant_id, job_id, now=now)
+            self._changed.add(tenant_id)
+        return deleted
 
     def deleted_jobs(self, *, limit: int) -> list[DeletedJob]:
         """Jobs that are no more, and whose files are to go."""
@@ -224,6 +266,7 @@ class Store:
                 self._db.execute(
                     f"UPDATE jobs SET {column} = ? WHERE job_id = ?", (values[column], job.job_id)
                 )
+            self._record_change(job)
 
     def _unfinished_rows(self) -> list[sqlite3.Row]:
         return self._db.execute(

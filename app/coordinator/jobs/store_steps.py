@@ -16,6 +16,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
+from app.coordinator.jobs.changes.step import record_changes
 from app.coordinator.jobs.checkpoints_step import move_checkpoints_apart
 from app.coordinator.jobs.deletions_step import keep_deletions
 from app.coordinator.jobs.demands_step import ask_for_no_cores
@@ -117,6 +118,7 @@ STEPS: Final[tuple[StoreStep, ...]] = (
     keep_run_times,
     _programs_are_kept,
     keep_deletions,
+    record_changes,
 )
 
 

@@ -28,6 +28,7 @@ from app.coordinator.failures import is_passing, reason_of
 from app.coordinator.identity.access import Access
 from app.coordinator.identity.peer import Peer
 from app.coordinator.identity.tokens import Admission
+from app.coordinator.jobs.changes.reader import ChangeReader
 from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.model import JobRecord, checkpoint_url
 from app.coordinator.jobs.secrets import JobSecrets
@@ -35,6 +36,7 @@ from app.coordinator.jobs.states import TERMINAL, WAITING
 from app.coordinator.jobs.store import Store, UsedKey, digest_of
 from app.coordinator.logs.damage_log import DamageLog
 from app.coordinator.retention.deletion import JobDeletion
+from app.coordinator.scheduling.cluster_view import ClusterView
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.submission.tenancy import Tenancy
@@ -57,6 +59,7 @@ class Parts:
     workspace: Workspace
     secrets: JobSecrets
     job_events: JobEvents
+    change_reader: ChangeReader
     drive: Drive
     cache: DataCache
     admission: Admission
@@ -81,6 +84,12 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
         self._controller = parts.controller
         self._scheduler = parts.controller.scheduler
         self._store = parts.store
+        self._view = ClusterView(
+            self._scheduler,
+            gpus=parts.gpus,
+            clock=parts.clock,
+            commits=lambda: parts.job_events.commits,
+        )
 
     def _job(self, peer: Peer, job_id: str) -> JobRecord:
         """A job of the caller's tenant. Raises NotFound."""

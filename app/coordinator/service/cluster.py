@@ -1,23 +1,16 @@
 """The calls about the cluster, its nodes and the queue."""
 
-from collections.abc import Iterable, Iterator
-
 from typing_extensions import override
 
 from app.coordinator.cluster.listing import NodePages
-from app.coordinator.cluster.messages import node_message
-from app.coordinator.errors import NotFound
 from app.coordinator.identity.peer import Peer
-from app.coordinator.jobs.listing import PAGE_BYTES
-from app.coordinator.jobs.messages import time_message
-from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.states import HOLDING, WAITING
 from app.coordinator.service.base import Calls, page_size
 from app.coordinator.service.features import FEATURES
 from app.coordinator.service.interceptor import Context, peer_of
 from app.shortening import shortened
 from app.telemetry.audit import Action, Actor, Identity, Target, record
-from generated.mindcoordinator.v1 import cluster_pb2, jobs_pb2, queue_pb2
+from generated.mindcoordinator.v1 import cluster_pb2, queue_pb2
 
 
 class ClusterCalls(Calls):
@@ -101,73 +94,10 @@ class ClusterCalls(Calls):
         self, request: queue_pb2.GetQueueStatusRequest, context: Context
     ) -> queue_pb2.GetQueueStatusResponse:
         peer = peer_of(context)
-        now = self._parts.clock()
-        newcomer = _newcomer(peer, request.queue_name or "default", now)
-        waits = self._scheduler.waits()
-        places: dict[str, int] = {}
-        own = []
-        for job in self._scheduler.queue():
-            place = places[job.queue_name] = places.get(job.queue_name, 0) + 1
-            if job.tenant_id != peer.tenant_id or request.queue_name not in ("", job.queue_name):
-                continue
-            resources = job.submission.resource_config
-            own.append(
-                queue_pb2.QueuedJob(
-                    job_id=job.job_id,
-                    tenant_id=job.tenant_id,
-                    name=job.name,
-                    priority=job.priority,
-                    gpu_count=resources.gpu_count,
-                    gpu_type=resources.gpu_type,
-                    queued_at=time_message(job.queued_at or job.created_at),
-                    position=place,
-                    estimated_wait_seconds=waits[job.job_id],
-                    queue_name=job.queue_name,
-                )
-            )
-        own.sort(key=lambda queued: queued.position)
-        return queue_pb2.GetQueueStatusResponse(
-            queued_jobs=list(_fitting(own)),
-            total_queued=len(own),
-            estimated_wait_seconds=self._scheduler.wait_of_newcomer(newcomer),
-        )
+        return self._view.queue(peer.tenant_id, request.queue_name)
 
     def _node_message(self, peer: Peer, node_id: str) -> cluster_pb2.Node:
-        node = self._scheduler.cluster.nodes.get(node_id)
-        if node is None:
-            raise NotFound("the node does not exist")
-        own = sorted(
-            job_id
-            for job_id in node.job_ids
-            if self._scheduler.jobs[job_id].tenant_id == peer.tenant_id
-        )
-        used = {} if node.spec.virtual else self._parts.gpus.latest()
-        return node_message(node, own_jobs=own, used=used, now=self._parts.clock())
-
-
-def _fitting(queued: Iterable[queue_pb2.QueuedJob]) -> Iterator[queue_pb2.QueuedJob]:
-    """The first of them, as many as an answer may hold."""
-    size = 0
-    for job in queued:
-        size += job.ByteSize()
-        if size > PAGE_BYTES:
-            return
-        yield job
-
-
-def _newcomer(peer: Peer, queue_name: str, now: int) -> JobRecord:
-    """A job as it would be with default resources, to ask how long it would wait."""
-    return JobRecord(
-        job_id="",
-        tenant_id=peer.tenant_id,
-        user_id="",
-        name="",
-        submission=jobs_pb2.SubmitJobRequest(),
-        resource_request=ResourceRequest(),
-        created_at=now,
-        updated_at=now,
-        queue_name=queue_name,
-    )
+        return self._view.node(peer.tenant_id, node_id)
 
 
 def _record(action: Action, peer: Peer, node_id: str) -> None:

@@ -7,4 +7,5 @@ from typing import Final
 FEATURES: Final[tuple[str, ...]] = (
     "delete_job",
     "log_filters",
+    "watch_jobs",
 )

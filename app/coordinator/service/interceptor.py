@@ -140,7 +140,11 @@ def _stream(name: str, behavior: Any, *, admitted: bool) -> Any:
             # Closed here and now when the caller goes away, not when it is collected.
             async with aclosing(messages):
                 async for message in messages:
-                    await context.write(message)
+                    try:
+                        await context.write(message)
+                    except grpc.aio.InternalError:
+                        # Nothing more can be sent: the caller left while this was on its way.
+                        return
         except RequestError as refused:
             await _refuse(context, refused)
         except grpc.aio.AbortError:

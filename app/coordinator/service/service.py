@@ -8,6 +8,7 @@ from app.coordinator.service.evaluations import EvaluationCalls
 from app.coordinator.service.jobs import JobCalls
 from app.coordinator.service.monitoring import MonitoringCalls
 from app.coordinator.service.unimplemented import UnimplementedCalls
+from app.coordinator.service.watch_jobs.calls import WatchJobsCalls
 
 __all__ = ["Parts", "Service"]
 
@@ -19,6 +20,7 @@ class Service(
     ClusterCalls,
     EvaluationCalls,
     DataCalls,
+    WatchJobsCalls,
     UnimplementedCalls,
 ):
     """One method per call of the contract."""

@@ -10,7 +10,7 @@ from typing_extensions import override
 from app.coordinator.errors import NotImplementedHere
 from app.coordinator.service.base import Calls
 from app.coordinator.service.interceptor import Context
-from generated.mindcoordinator.v1 import jobs_pb2, logs_pb2, watch_jobs_pb2
+from generated.mindcoordinator.v1 import jobs_pb2, logs_pb2
 
 
 class UnimplementedCalls(Calls):
@@ -31,13 +31,6 @@ class UnimplementedCalls(Calls):
         self, request: logs_pb2.SearchJobLogsRequest, context: Context
     ) -> AsyncIterator[logs_pb2.SearchJobLogsResponse]:
         raise _refusal("SearchJobLogs")
-        yield
-
-    @override
-    async def WatchJobs(
-        self, request: watch_jobs_pb2.WatchJobsRequest, context: Context
-    ) -> AsyncIterator[watch_jobs_pb2.WatchJobsResponse]:
-        raise _refusal("WatchJobs")
         yield
 
 

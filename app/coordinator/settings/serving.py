@@ -67,8 +67,8 @@ class ServingSettings(Section):
     )
     max_watches: int = parsed(
         10_000,
-        "Maximum number of WatchJob streams. A gateway opens one for each job that is being "
-        "watched through it.",
+        "Maximum number of WatchJob and WatchJobs streams. A gateway opens one for each job that "
+        "is being watched through it, and one for each tenant whose jobs are.",
         parse_count,
     )
     min_ping_interval: float = parsed(

@@ -1,0 +1,1 @@
+"""WatchJobs: the states of a tenant's jobs, then every change."""
