@@ -17,6 +17,7 @@ async def test_a_file_is_stored_read_listed_and_deleted(served: Served) -> None:
     assert stored.status == 201
     assert (served.folder / "data" / "raw" / "a.bin").read_bytes() == CONTENT
     assert stored.data["path"] == "data/raw/a.bin"
+    assert stored.data["uri"] == "scaidrive://acme/data/raw/a.bin"
     assert stored.data["size_bytes"] == len(CONTENT)
     assert stored.data["etag"] == stored.headers["ETag"]
 
@@ -32,6 +33,7 @@ async def test_a_file_is_stored_read_listed_and_deleted(served: Served) -> None:
 
     listed = (await acme.get("data/raw")).data
     assert listed["path"] == "data/raw"
+    assert listed["uri"] == "scaidrive://acme/data/raw"
     assert listed["next_page_token"] == ""
     [entry] = listed["entries"]
     assert entry == {

@@ -55,11 +55,12 @@ def version_headers(version: Version) -> dict[str, str]:
     return headers
 
 
-def folder_data(path: DrivePath, page: Page) -> dict[str, Any]:
+def folder_data(tenant_id: str, path: DrivePath, page: Page) -> dict[str, Any]:
     """Return a page of a folder as JSON has it."""
     more = page.more_after
     return {
         "path": str(path),
+        "uri": _uri(tenant_id, path),
         "entries": [_entry(item) for item in page.items],
         "next_page_token": "" if more is None else urlsafe_b64encode(more).decode(),
     }
@@ -74,14 +75,20 @@ def name_after(page_token: str) -> bytes:
         raise ApiError(VALIDATION_ERROR, details=[problem]) from None
 
 
-def stored_data(path: DrivePath, version: Version) -> dict[str, Any]:
+def stored_data(tenant_id: str, path: DrivePath, version: Version) -> dict[str, Any]:
     """Return a file that was stored as JSON has it."""
     return {
         "path": str(path),
+        "uri": _uri(tenant_id, path),
         "size_bytes": version.size,
         "modified_at": _time(version.modified_ns),
         "etag": version.tag,
     }
+
+
+def _uri(tenant_id: str, path: DrivePath) -> str:
+    """Return how a submission names it: its names are written as they are."""
+    return f"scaidrive://{tenant_id}/{path}"
 
 
 def _entry(item: Item) -> dict[str, Any]:

@@ -66,7 +66,7 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     """Get a file of the drive, or a part of it, or list a folder.
 
     A file is its content (`Range`, `ETag` and conditional requests as in RFC
-    9110). A folder is `{"data": {"path", "entries", "next_page_token"}}`.
+    9110). A folder is `{"data": {"path", "uri", "entries", "next_page_token"}}`.
     """
     caller, query, path = caller_of(request), query_of(request), path_of(request)
     preconditions = Preconditions.of(request.headers)
@@ -77,7 +77,7 @@ async def get_file(request: web.Request) -> web.StreamResponse:
         async with request.app[TRANSFERS].running(caller):
             found = await drive.read(caller.tenant_id, path, page)
             if not isinstance(found, OpenFile):
-                return success(folder_data(path, found))
+                return success(folder_data(caller.tenant_id, path, found))
             strand, part = drive.strand(), None
             try:
                 response, part = _answer(request, path, found, preconditions, query["inline"])
@@ -151,7 +151,7 @@ async def put_file(request: web.Request) -> web.Response:
             await receive(request, upload.write)
             stored = await upload.store(path, preconditions)
     status = 201 if stored.before is None else 200
-    response = success(stored_data(path, stored.version), status=status)
+    response = success(stored_data(caller.tenant_id, path, stored.version), status=status)
     response.headers.update(version_headers(stored.version))
     return response
 

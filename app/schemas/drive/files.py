@@ -5,6 +5,7 @@ from marshmallow import Schema, fields
 from app.schemas.fields import Choice, QueryFlag, QueryWhole, Text, Time, Whole
 from app.schemas.loading import Query
 
+_URI = "`scaidrive://<tenant>/<path>`, as a submission names it."
 _TAG = "As the header `ETag` has it; of a file alone."
 
 
@@ -47,6 +48,7 @@ class Folder(Schema):
     """A page of a folder."""
 
     path = Text("Path of the folder; empty for the tenant's own.", required=True)
+    uri = Text(_URI, required=True)
     entries = fields.List(
         fields.Nested(FolderEntry),
         required=True,
@@ -59,6 +61,7 @@ class StoredFile(Schema):
     """A file that was stored."""
 
     path = Text("Path of the file.", required=True)
+    uri = Text(_URI, required=True)
     size_bytes = Whole("Size.", most=2**63 - 1, required=True)
     modified_at = Time("Time of the last change.", required=True, allow_none=True)
     etag = Text(_TAG, required=True)
