@@ -53,6 +53,7 @@ from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.service.interceptor import ApiSecretInterceptor
 from app.coordinator.service.listening import SERVICE, listen
+from app.coordinator.service.logs.search import LogSearches
 from app.coordinator.service.prometheus import registry_of, serve_metrics
 from app.coordinator.service.service import Parts, Service
 from app.coordinator.service.tracing import TraceInterceptor
@@ -190,6 +191,7 @@ class Coordinator:
                 memory_bytes=config.validation_memory,
                 readable=readable,
             ),
+            log_searches=LogSearches(searches=config.log_searches, readable=readable),
             gpus=gpus,
             tenancy=Tenancy(
                 engine.isolation,

@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 from app.coordinator.logs import log as logs
 from app.coordinator.logs.log import LogReader, LogWriter
 from app.coordinator.logs.pages import passes
+from app.coordinator.logs.search import SearchBounds, search
 from app.coordinator.metrics import snapshots as metrics
 from app.coordinator.metrics.downsampling import downsample
 from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter
 from app.coordinator.service.logs.filters import filter_of
 from app.coordinator.service.logs.pages import list_logs
-from app.coordinator.storage import journal_writer
+from app.coordinator.storage import journal_scan, journal_writer
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.records import Cursor, frame
+from app.log_filter import LogFilter as Filter
+from generated.mindcoordinator.v1.logs_pb2 import SearchEnd
 from generated.mindcoordinator.v1.watch_pb2 import (
     ListJobLogsRequest,
     LogEntry,
@@ -56,6 +59,7 @@ DAMAGE = st.tuples(
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few records, so that little data has many of them."""
     monkeypatch.setattr(journal_writer, "BLOCK_RECORDS", BLOCK)
+    monkeypatch.setattr(journal_scan, "_GROUP", 500)
 
 
 def line(number: int) -> LogEntry:
@@ -162,6 +166,24 @@ def listed_filtered(
     return entries, missing
 
 
+def searched(log: LogReader, condition: Filter, last: int, *, size: int = 3) -> list[LogEntry]:
+    """What searches find from the end on, each going on where the one before ended."""
+    found: list[LogEntry] = []
+    before = last + 1
+    while True:
+        bounds = SearchBounds(matches=size, scanned_bytes=1000, seconds=100)
+        messages = list(search(log, condition=condition, before=before, bounds=bounds))
+        assert [bool(message.end) for message in messages] == [False] * (len(messages) - 1) + [True]
+        found += [match.entry for message in messages for match in message.matches]
+        end = messages[-1]
+        if end.end == SearchEnd.SEARCH_END_EXHAUSTED:
+            assert end.scanned_to == 1
+            return found
+        assert end.match_count == size or end.end == SearchEnd.SEARCH_END_BUDGET
+        assert 1 <= end.scanned_to < before, "every search leads on"
+        before = end.scanned_to
+
+
 def covered(entries: list[LogEntry], lost: list[tuple[int, int]]) -> set[int]:
     """The offsets that were told of."""
     return {
@@ -173,6 +195,11 @@ def covered(entries: list[LogEntry], lost: list[tuple[int, int]]) -> set[int]:
 def is_true(entry: LogEntry) -> bool:
     """It is the line that was written there, or says that it is damaged."""
     return "damaged" in entry.message or entry.message == line(entry.offset).message
+
+
+def is_readable(entry: LogEntry) -> bool:
+    """It is a line that was written, not what stands in the place of one."""
+    return entry.source != "coordinator"
 
 
 def whole_errors(entries: list[LogEntry]) -> list[int]:
@@ -195,7 +222,11 @@ def test_a_damaged_log_is_read_to_its_end(what: list[tuple[float, bytes]], close
         assert offsets == sorted(set(offsets))
         assert not offsets or offsets[-1] <= LINES
         assert listed(directory) == entries
-        assert listed_backward(directory, page_size=9)[0] == entries
+        # From the other side, what is damaged may be in its place or missing.
+        backward, lost = listed_backward(directory, page_size=9)
+        assert [*filter(is_readable, backward)] == [*filter(is_readable, entries)]
+        with LogReader(directory.log) as reader:
+            assert covered(backward, lost) == set(range(1, reader.last_offset() + 1))
         assert whole_errors(entries) == whole_errors(listed(directory, min_level=ERROR))
         # A writer goes on behind all of it, and what could be read still can be.
         writer = LogWriter(directory.log)
@@ -263,7 +294,7 @@ def test_what_is_lost_may_have_passed_any_filter(
     with job(closed=closed) as directory:
         for each in what:
             damage(directory.log / "entries", each)
-        sound = [entry for entry in watched(directory) if entry.source != "coordinator"]
+        sound = [*filter(is_readable, watched(directory))]
         with LogReader(directory.log) as reader:
             last = reader.last_offset()
         unknown = set(range(1, last + 1)) - {entry.offset for entry in sound}
@@ -274,6 +305,9 @@ def test_what_is_lost_may_have_passed_any_filter(
         ):
             assert found == passing
             assert covered([], lost) == unknown
+        # A search says of its matches alone.
+        with LogReader(directory.log) as reader:
+            assert searched(reader, filter_of(condition), last) == passing[::-1]
 
 
 @often
@@ -330,6 +364,9 @@ def test_one_wrong_byte_of_the_index_hides_no_line(position: int, byte: int, ent
         back, lost = listed_backward(directory, page_size=3, min_level=ERROR)
         assert [entry.offset for entry in back] == errors
         assert lost == []
+        with LogReader(directory.log) as reader:
+            rare = Filter(contains="5", min_level=ERROR)
+            assert [entry.offset for entry in searched(reader, rare, LINES)] == [35, 25, 15, 5]
 
 
 def test_a_log_without_its_index_is_read() -> None:
@@ -338,6 +375,8 @@ def test_a_log_without_its_index_is_read() -> None:
         assert len(watched(directory)) == LINES
         assert len(listed(directory)) == LINES
         assert len(listed_backward(directory, page_size=7)[0]) == LINES
+        with LogReader(directory.log) as reader:
+            assert len(searched(reader, Filter(contains="line"), LINES)) == LINES
 
 
 def test_half_a_line_is_no_damage() -> None:

@@ -6,10 +6,8 @@ import signal
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import orjson
 import structlog
@@ -21,7 +19,8 @@ from app.coordinator.data.unpacking import NEEDS_PYARROW
 from app.coordinator.data.validation import Finding
 from app.coordinator.errors import FailedPrecondition, Overloaded
 from app.coordinator.identity.access import Access
-from app.coordinator.workers.rules import Rules, command
+from app.coordinator.workers.process import WorkerProcess
+from app.coordinator.workers.rules import Rules
 from app.shortening import shortened
 
 #: The module of a worker that checks data.
@@ -32,11 +31,8 @@ _WAITING: Final = 16
 _LONGEST: Final = 3600.0
 #: Seconds that are kept for the answer's way back.
 _WAY_BACK: Final = 1.0
-#: Seconds in which a process that says nothing any more is to end.
-_FAREWELL: Final = 5.0
-#: Bytes of one finding, and of what a process says on stderr that are kept.
+#: Bytes of one finding.
 _MAX_FINDING: Final = 64 * 1024
-_KEPT_WORDS: Final = 2000
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -98,7 +94,10 @@ class ValidationPool:
         slow: set[int] = set()
         while waiting:
             asked = self._asked(access, [questions[at] for at in waiting])
-            async with _Examiner(asked, self._rules(access), access.tenant_id) as examiner:
+            async with WorkerProcess(
+                WORKER, self._rules(access), asked=asked, name="data check", limit=_MAX_FINDING
+            ) as worker:
+                examiner = _Examiner(worker, access.tenant_id)
                 while waiting:
                     at = waiting.popleft()
                     seconds = _part(ends, left=1 + len(waiting), alone=len(questions) == 1)
@@ -141,70 +140,21 @@ class ValidationPool:
 
 
 class _Examiner:
-    """The process of a data check; it is ended at the end of the context."""
+    """Reads the findings of a data check's process."""
 
-    def __init__(self, asked: bytes, rules: Rules, tenant_id: str) -> None:
-        self._asked = asked
-        self._rules = rules
+    def __init__(self, worker: WorkerProcess, tenant_id: str) -> None:
+        self._worker = worker
         self._tenant_id = tenant_id
-        self._process: asyncio.subprocess.Process
-        self._tasks: list[asyncio.Task[None]] = []
-        self._last_words = b""
         self._answered = False
-
-    async def __aenter__(self) -> Self:
-        """Start it."""
-        argv, environment = command(WORKER, self._rules)
-        self._process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment,
-            cwd="/",
-            start_new_session=True,
-            limit=_MAX_FINDING,
-        )
-        self._tasks = [
-            asyncio.create_task(self._ask(), name="data check: questions"),
-            asyncio.create_task(self._listen(), name="data check: stderr"),
-        ]
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End it, if it has not ended; wait until it has."""
-        await self._stop()
-        assert self._process.stdout is not None
-        # They end with the process: its pipes are closed then.
-        await asyncio.gather(self._process.stdout.read(), *self._tasks)
-
-    async def _stop(self) -> int:
-        """Ask the process to end all that it started, and itself; returns its status."""
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.terminate()
-        try:
-            async with asyncio.timeout(_FAREWELL):
-                return await self._process.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            return await self._process.wait()
 
     async def finding(self, within: float) -> Finding | None:
         """Return the finding about the next source; None if the process ends without it.
 
         Raises TimeoutError.
         """
-        assert self._process.stdout is not None
         async with asyncio.timeout(within):
             try:
-                line = await self._process.stdout.readline()
+                line = await self._worker.output.readline()
                 finding = Finding(**orjson.loads(line))
             except (ValueError, TypeError):
                 # Nothing, a part of a line, or too much: a parser has run wild.
@@ -214,36 +164,18 @@ class _Examiner:
 
     async def end(self) -> str:
         """Return how the process ended; empty if it just wants another to go on for it."""
-        try:
-            async with asyncio.timeout(_FAREWELL):
-                status = await self._process.wait()
-        except TimeoutError:
-            status = await self._stop()
-        await asyncio.gather(*self._tasks)
+        status = await self._worker.ended()
         if status == 0 and self._answered:
             return ""
         log.error(
             "data_check_died",
             tenant_id=self._tenant_id,
             status=status,
-            stderr=self._last_words.decode(errors="replace"),
+            stderr=self._worker.last_words,
         )
         if status < 0:
             return f"by signal {-status} ({signal.strsignal(-status)})"
         return f"with status {status}"
-
-    async def _ask(self) -> None:
-        assert self._process.stdin is not None
-        # It may have ended already; that shows where its answer is awaited.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            self._process.stdin.write(self._asked)
-            await self._process.stdin.drain()
-        self._process.stdin.close()
-
-    async def _listen(self) -> None:
-        assert self._process.stderr is not None
-        while block := await self._process.stderr.read(_MAX_FINDING):
-            self._last_words = (self._last_words + block)[-_KEPT_WORDS:]
 
 
 #: What is told of a source whose check ends badly.

@@ -8,7 +8,7 @@ of the others show the hole.
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from app.coordinator.storage import journal
 from app.coordinator.storage.journal import JournalReader
+from app.coordinator.storage.journal_scan import Look, scan_before
 from app.coordinator.storage.journal_writer import JournalWriter
 from app.coordinator.storage.records import CLASSES, Cursor, RecordKind, Slice
 from generated.mindcoordinator.v1.watch_pb2 import (
@@ -192,6 +193,12 @@ class LogReader:
         """What lies before an entry, from the end, as `blocks_behind` returns it; the first
         slices may go beyond it."""
         return self._journal.blocks_before(offset, _passing(min_level))
+
+    def scan_before(
+        self, offset: int, *, min_level: int, wanted: Callable[[bytes], bool]
+    ) -> Iterator[Look]:
+        """What lies before an entry, from the end, as `journal_scan` returns it."""
+        return scan_before(self._journal, offset, classes=_passing(min_level), wanted=wanted)
 
     def slices(self, cursor: Cursor, *, limit: int) -> Iterator[Slice]:
         """All that is there behind `cursor`, at most `limit` entries at once."""

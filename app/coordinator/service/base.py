@@ -39,6 +39,7 @@ from app.coordinator.retention.deletion import JobDeletion
 from app.coordinator.scheduling.cluster_view import ClusterView
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import Transition
+from app.coordinator.service.logs.search import LogSearches
 from app.coordinator.submission.tenancy import Tenancy
 from app.shortening import quoted
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc
@@ -64,6 +65,7 @@ class Parts:
     cache: DataCache
     admission: Admission
     validation_pool: ValidationPool
+    log_searches: LogSearches
     #: Measures this machine's GPUs.
     gpus: GpuMeter
     #: Whose jobs are taken up.

@@ -7,5 +7,6 @@ from typing import Final
 FEATURES: Final[tuple[str, ...]] = (
     "delete_job",
     "log_filters",
+    "log_search",
     "watch_jobs",
 )

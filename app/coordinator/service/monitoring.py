@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 from typing_extensions import override
 
@@ -15,7 +15,7 @@ from app.coordinator.service.base import Calls
 from app.coordinator.service.interceptor import Context, peer_of
 from app.coordinator.service.logs.pages import list_logs
 from app.coordinator.service.logs.watch import watch
-from generated.mindcoordinator.v1 import watch_pb2
+from generated.mindcoordinator.v1 import logs_pb2, watch_pb2
 
 
 class MonitoringCalls(Calls):
@@ -68,6 +68,19 @@ class MonitoringCalls(Calls):
         )
         async for batch in batches:
             yield batch
+
+    @override
+    async def SearchJobLogs(
+        self, request: logs_pb2.SearchJobLogsRequest, context: Context
+    ) -> AsyncIterator[logs_pb2.SearchJobLogsResponse]:
+        peer = peer_of(context)
+        job = self._job(peer, request.job_id)
+        directory = self._parts.workspace.directory(job.job_id)
+        found = self._parts.log_searches.search(peer.tenant_id, directory, request)
+        with self._while_there(peer, job.job_id):
+            async with aclosing(found):
+                async for message in found:
+                    yield message
 
     @asynccontextmanager
     async def _turn(self, peer: Peer, request: watch_pb2.ListJobLogsRequest) -> AsyncIterator[None]:

@@ -3,8 +3,6 @@
 A call leaves this module when it is served.
 """
 
-from collections.abc import AsyncIterator
-
 from typing_extensions import override
 
 from app.coordinator.errors import NotImplementedHere
@@ -25,13 +23,6 @@ class UnimplementedCalls(Calls):
         self, request: logs_pb2.GetLogMarksRequest, context: Context
     ) -> logs_pb2.LogMarks:
         raise _refusal("GetLogMarks")
-
-    @override
-    async def SearchJobLogs(
-        self, request: logs_pb2.SearchJobLogsRequest, context: Context
-    ) -> AsyncIterator[logs_pb2.SearchJobLogsResponse]:
-        raise _refusal("SearchJobLogs")
-        yield
 
 
 def _refusal(call: str) -> NotImplementedHere:

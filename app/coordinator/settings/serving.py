@@ -71,6 +71,12 @@ class ServingSettings(Section):
         "is being watched through it, and one for each tenant whose jobs are.",
         parse_count,
     )
+    log_searches: int = parsed(
+        4,
+        "Maximum number of concurrent searches of logs, each in a process of its own. A tenant "
+        "can use half of them, but at least one. Further ones are refused.",
+        parse_count,
+    )
     min_ping_interval: float = parsed(
         1.0, "Minimum interval between a client's keepalive pings.", parse_seconds
     )

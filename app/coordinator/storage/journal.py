@@ -103,7 +103,7 @@ class JournalReader:
 
     def last(self) -> int:
         """The number of the last record, be it lost."""
-        index = self._marks()
+        index = self.marks()
         cursor = index.before(len(index)).cursor
         while (piece := self.read(cursor, limit=READ)).count:
             cursor = piece.cursor
@@ -111,7 +111,7 @@ class JournalReader:
 
     def locate(self, number: int) -> Cursor:
         """The place after record `number`, be it lost, or the end where there are fewer."""
-        index = self._marks()
+        index = self.marks()
         block = bisect_right(range(len(index)), number, key=lambda at: index[at].number)
         cursor = index.before(block).cursor
         while cursor.number < number:
@@ -126,14 +126,14 @@ class JournalReader:
 
     def block_of(self, number: int) -> Mark:
         """The last mark of the index at or before the place after record `number`."""
-        index = self._marks()
+        index = self.marks()
         return index.before(
             bisect_right(range(len(index)), number, key=lambda at: index[at].number)
         )
 
     def block_before(self, count: int, classes: range) -> Mark:
         """The last mark before which at most `count` records of `classes` lie."""
-        index = self._marks()
+        index = self.marks()
         return index.before(
             bisect_right(range(len(index)), count, key=lambda at: index[at].count(classes))
         )
@@ -143,19 +143,19 @@ class JournalReader:
 
         Slices say what is lost before them; one without records says it of a block's end.
         """
-        index = self._marks()
+        index = self.marks()
         block = bisect_right(range(len(index)), cursor.position, key=lambda at: index[at].position)
         while (block := index.next_with(block, classes)) < len(index):
             begin = index.before(block)
             if begin.position > cursor.position:
                 cursor = begin.cursor
-            for piece in self._between(cursor, index[block].cursor):
+            for piece in self.between(cursor, index[block].cursor):
                 yield piece
                 cursor = piece.cursor
             block += 1
         if (end := index.before(len(index))).position > cursor.position:
             cursor = end.cursor
-        yield from self._to_end(cursor)
+        yield from self.to_end(cursor)
 
     def blocks_before(self, number: int, classes: range) -> Iterator[Slice]:
         """What lies before record `number`, from the end to the beginning, but for whole blocks
@@ -164,18 +164,28 @@ class JournalReader:
         Slices say what is lost before them, as those of `blocks_with`. The first
         ones may go beyond `number`.
         """
-        index = self._marks()
+        index = self.marks()
         block = bisect_right(range(len(index)), number - 1, key=lambda at: index[at].number)
         if block == len(index):
-            yield from self._backward(self._to_end(index.before(block).cursor))
+            yield from self.backward(self.to_end(index.before(block).cursor))
             block -= 1
         while (block := index.last_with(block, classes)) >= 0:
             begin, end = index.before(block), index[block]
-            yield from self._backward(self._between(begin.cursor, end.cursor))
+            yield from self.backward(self.between(begin.cursor, end.cursor))
             block -= 1
 
-    def _between(self, cursor: Cursor, end: Cursor) -> Iterator[Slice]:
-        """What lies from one place to another, which are both ends of blocks, or in one."""
+    @property
+    def kind(self) -> RecordKind:
+        """What its records are."""
+        return self._kind
+
+    @property
+    def file(self) -> int:
+        """The open file of the records, which stays the reader's."""
+        return self._file
+
+    def between(self, cursor: Cursor, end: Cursor) -> Iterator[Slice]:
+        """What lies from one place to another, the end of a block."""
         while cursor.position < end.position:
             size = min(end.position - cursor.position, READ)
             piece, stop = _read(self._file, cursor, self._kind, limit=READ, size=size)
@@ -192,14 +202,14 @@ class JournalReader:
             yield Slice(b"", [], behind, lost=behind.number - cursor.number)
             cursor = behind
 
-    def _to_end(self, cursor: Cursor) -> Iterator[Slice]:
+    def to_end(self, cursor: Cursor) -> Iterator[Slice]:
         """What lies behind a place. The last slice has no records."""
         while (piece := self.read(cursor, limit=READ)).count:
             yield replace(piece, lost=piece.first - 1 - cursor.number)
             cursor = piece.cursor
         yield replace(piece, lost=piece.cursor.number - cursor.number)
 
-    def _backward(self, pieces: Iterator[Slice]) -> Iterator[Slice]:
+    def backward(self, pieces: Iterator[Slice]) -> Iterator[Slice]:
         """Slices in the opposite order. Without an index they may be the whole journal: of most
         of them nothing is kept but their places."""
         places: list[tuple[Cursor, int, int]] = []
@@ -217,13 +227,14 @@ class JournalReader:
             else:
                 yield Slice(b"", [], cursor, lost=lost)
 
-    def _marks(self) -> Index:
+    def marks(self) -> Index:
+        """The index as it is now."""
         return Index(self._index, self._file, self._kind)
 
     def _behind_damage(self, cursor: Cursor, stop: Stop, limit: int, max_bytes: int) -> Slice:
         if stop is Stop.END or not self._kind.numbered:
             return Slice(b"", [], cursor)
-        index = self._marks()
+        index = self.marks()
         if stop is Stop.PARTIAL and not index.reaches_behind(cursor.position):
             return Slice(b"", [], cursor)
         # What was being written a moment ago is whole by now, or the index would not reach so far.

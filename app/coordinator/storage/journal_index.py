@@ -10,6 +10,7 @@ nothing can be read still tells how many records there were, see `last_known`.
 import os
 import struct
 from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -58,11 +59,20 @@ class Index:
         """The mark at which block `at` ends."""
         if not 0 <= at < self._count:
             raise IndexError(at)
+        return self.borne_out(at)[1]
+
+    def borne_out(self, at: int) -> tuple[int, Mark]:
+        """The last mark at place `at` or before it that is borne out, and its place; START has
+        place -1."""
         while at >= 0:
-            if (mark := self._entry(at)) is not None and self._is_borne_out(mark):
-                return mark
+            if (mark := self.entry(at)) is not None and self.is_borne_out(mark):
+                return at, mark
             at -= 1
-        return START
+        return -1, START
+
+    def positions(self, start: int, stop: int) -> Sequence[int]:
+        """What the entries from place `start` up to `stop` say of their positions, true or not."""
+        return [position for position, *_ in ENTRY.iter_unpack(self._bytes(start, stop))]
 
     def before(self, at: int) -> Mark:
         """The mark at which block `at` begins."""
@@ -81,10 +91,10 @@ class Index:
         before it by a block at most, or repeats it: so a writer tells a hole of any
         size. Of a journal that was cut, as by a power cut, nothing is known.
         """
-        mark = self._entry(self._count - 1) if self._count else None
+        mark = self.entry(self._count - 1) if self._count else None
         if mark is None or mark.position > self._size:
             return START
-        before = self._entry(self._count - 2) if self._count > 1 else START
+        before = self.entry(self._count - 2) if self._count > 1 else START
         if before is None:
             return START
         records, size = mark.number - before.number, mark.position - before.position
@@ -97,8 +107,8 @@ class Index:
         """How many entries there are up to the last one that is borne out."""
         count = self._count
         while count:
-            mark = self._entry(count - 1)
-            if mark is not None and self._is_borne_out(mark):
+            mark = self.entry(count - 1)
+            if mark is not None and self.is_borne_out(mark):
                 return count
             count -= 1
         return 0
@@ -129,15 +139,21 @@ class Index:
             else -1
         )
 
-    def _entry(self, at: int) -> Mark | None:
+    def entry(self, at: int) -> Mark | None:
         """An entry as it is there; None where it can be none."""
-        assert self._file is not None
-        position, *counts = ENTRY.unpack(os.pread(self._file, ENTRY.size, at * ENTRY.size))
+        position, *counts = ENTRY.unpack(self._bytes(at, at + 1))
         if position >= MAX_NUMBER or sum(counts) >= MAX_NUMBER:
             return None
         return Mark(position, tuple(counts))
 
-    def _is_borne_out(self, mark: Mark) -> bool:
+    def _bytes(self, start: int, stop: int) -> bytes:
+        """Entries; in place of those that were cut off meanwhile, some that can be none."""
+        assert self._file is not None
+        size = (stop - start) * ENTRY.size
+        return os.pread(self._file, size, start * ENTRY.size).ljust(size, b"\xff")
+
+    def is_borne_out(self, mark: Mark) -> bool:
+        """Whether a record begins at a mark that has its number."""
         if mark.position > self._size:
             return False
         head = os.pread(self._journal, MAX_HEAD, mark.position)

@@ -1,5 +1,5 @@
 """The calls about a job's log: watched, read in pages, searched, drawn.
 
-Belongs here: from a request to an answer. Does not: how a log is stored and read, see
-`app.coordinator.logs`.
+Belongs here: what leads from a request to an answer. Does not: how a log is stored and
+read; that is `app.coordinator.logs`.
 """

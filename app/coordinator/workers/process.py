@@ -1,0 +1,108 @@
+"""A worker that is spoken with on the event loop: asked once, and heard piece by piece."""
+
+import asyncio
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from app.coordinator.workers.rules import Rules, command
+
+#: Seconds in which a process that is asked to end, or says nothing any more, is to end.
+FAREWELL: Final = 5.0
+#: Bytes of what a process says on stderr that are kept: the last.
+_KEPT_WORDS: Final = 2000
+_READ: Final = 64 * 1024
+
+
+class WorkerProcess:
+    """Runs a worker for a context, and ends it with all that it started at the end of it."""
+
+    def __init__(
+        self, module: str, rules: Rules, *, asked: bytes, name: str, limit: int = _READ
+    ) -> None:
+        """`asked` is what the worker reads from stdin, `limit` the bytes of its longest line."""
+        self._module = module
+        self._rules = rules
+        self._asked = asked
+        self._name = name
+        self._limit = limit
+        self._process: asyncio.subprocess.Process
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_words = b""
+
+    async def __aenter__(self) -> Self:
+        """Start it. Raises OSError."""
+        argv, environment = command(self._module, self._rules)
+        self._process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+            limit=self._limit,
+        )
+        self._tasks = [
+            asyncio.create_task(self._ask(), name=f"{self._name}: questions"),
+            asyncio.create_task(self._listen(), name=f"{self._name}: stderr"),
+        ]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it, if it has not ended; wait until it has."""
+        await self.stop()
+        # They end with the process: its pipes are closed then.
+        await asyncio.gather(self.output.read(), *self._tasks)
+
+    @property
+    def output(self) -> asyncio.StreamReader:
+        """What it says on stdout."""
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    @property
+    def last_words(self) -> str:
+        """The end of what it said on stderr."""
+        return self._last_words.decode(errors="replace")
+
+    async def ended(self) -> int:
+        """Its status, once it has closed its outputs; negative if a signal ended it."""
+        try:
+            async with asyncio.timeout(FAREWELL):
+                status = await self._process.wait()
+        except TimeoutError:
+            status = await self.stop()
+        await asyncio.gather(*self._tasks)
+        return status
+
+    async def stop(self) -> int:
+        """Ask the process to end all that it started, and itself; returns its status."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+        try:
+            async with asyncio.timeout(FAREWELL):
+                return await self._process.wait()
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            return await self._process.wait()
+
+    async def _ask(self) -> None:
+        assert self._process.stdin is not None
+        # It may have ended already; that shows where its answer is awaited.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._process.stdin.write(self._asked)
+            await self._process.stdin.drain()
+        self._process.stdin.close()
+
+    async def _listen(self) -> None:
+        assert self._process.stderr is not None
+        while block := await self._process.stderr.read(_READ):
+            self._last_words = (self._last_words + block)[-_KEPT_WORDS:]
