@@ -14,6 +14,7 @@ from marshmallow import Schema
 
 from app.api.bodies import read_object
 from app.errors import ErrorKind
+from app.schemas.events import EVENT_ID
 from app.schemas.loading import NO_QUERY, load_body, load_headers, load_query
 from app.telemetry.audit import Action
 
@@ -35,6 +36,10 @@ class Event:
     name: str
     text: str
     data: Schema | str
+    #: The form of its id; None if it has none.
+    id_form: str | None = EVENT_ID
+    #: What its data has beside that.
+    beside: Schema | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,6 +69,8 @@ class StreamKind(StrEnum):
     METRICS = "metrics"
     #: One path of the drive, which is the subject.
     DRIVE = "drive"
+    #: A stream over many jobs; the subject is the digest of what it is about.
+    EVENTS = "events"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,9 @@ from app.bridge.client import CoordinatorClient
 from app.bridge.contract.breaches import BreachReports
 from app.bridge.features import Features
 from app.bridge.health import coordinator_problem
+from app.bridge.streams.watch_job import WatchClient
+from app.bridge.streams.watch_jobs import WatchJobsClient
 from app.bridge.tls import ChannelCredentials
-from app.bridge.watch import WatchClient
 from app.cache.jobs import JobCache
 from app.cache.writer import JobWriter
 from app.database.pool import Pool
@@ -184,8 +185,16 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
         tracer=app[TRACER],
         report=app[_BREACHES],
     )
+    states = WatchJobsClient(
+        channel=app[_CHANNEL],
+        client=app[COORDINATOR],
+        settings=settings.upstream,
+        observe=app[METRICS].observe_coordinator_call,
+        tracer=app[TRACER],
+        report=app[_BREACHES],
+    )
     reports = HubReports(app[METRICS], jobs=app[_JOB_WRITER])
-    app[HUB] = Hub(upstream=upstream, settings=settings.hub, observer=reports)
+    app[HUB] = Hub(upstream=upstream, states=states, settings=settings.hub, observer=reports)
     yield
 
 

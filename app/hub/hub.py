@@ -17,6 +17,7 @@ from app.hub.core.flush_pacer import FlushPacer
 from app.hub.core.forms import FormName, form_of
 from app.hub.core.history_budget import HistoryBudget
 from app.hub.core.judging import ALL
+from app.hub.events.event_streams import EventStreams
 from app.hub.feed import Feed
 from app.hub.filters.judge import Judge
 from app.hub.filters.limits import FilterLimits, Owner
@@ -25,6 +26,7 @@ from app.hub.log_watcher import LogWatcher
 from app.hub.metrics.watcher import MetricsWatcher
 from app.hub.observer import HubObserver
 from app.hub.open_streams import OpenStreams
+from app.hub.selection.states import StatesUpstream
 from app.hub.settings import HubSettings
 from app.hub.socket_pool import SocketPool
 from app.hub.upstream import JobKey, Position, Upstream
@@ -60,6 +62,7 @@ class Hub:
         self,
         *,
         upstream: Upstream,
+        states: StatesUpstream,
         settings: HubSettings,
         observer: HubObserver | None = None,
     ) -> None:
@@ -87,6 +90,18 @@ class Hub:
         self._authorizations = SingleFlight[tuple[str, str | None, str], None]()
         #: Feeds on their way out.
         self._ending: set[asyncio.Task[None]] = set()
+        #: Streams over many jobs.
+        self.events = EventStreams(
+            upstream=states,
+            settings=settings,
+            observer=self._observer,
+            pacer=self._pacer,
+            sockets=self._sockets,
+            limits=self._limits,
+            filters=self._filters,
+            streams=self.streams,
+            get_feed=self._feed_for_events,
+        )
         self._sweeper = self._loop.create_task(self._sweep(), name="hub-sweeper")
 
     async def watch_logs(
@@ -187,6 +202,7 @@ class Hub:
         self._send_all_away()
         await self.streams.none_left()
         self._sweeper.cancel()
+        await self.events.close()
         for feed in (*self._feeds.values(), *self._outdated):
             self._end(feed)
         await asyncio.gather(self._sweeper, *self._ending, return_exceptions=True)
@@ -327,6 +343,11 @@ class Hub:
             )
         return feed
 
+    def _feed_for_events(self, tenant_id: str, job_id: str, request_id: str) -> Feed:
+        if self._closing:
+            raise ApiError(SHUTTING_DOWN, retry_after=1)
+        return self._feed(JobKey(tenant_id, job_id), request_id=request_id)
+
     def _end(self, feed: Feed) -> None:
         """Take a feed out, so that a new watcher gets a new one, and end it."""
         if self._feeds.get(feed.key) is feed:
@@ -348,3 +369,4 @@ class Hub:
                     feed.sweep(now, wall)
                 except Exception:  # the other jobs' streams keep their keepalives and limits
                     log.exception("hub_sweep_failed", job_id=feed.key.job_id)
+            self.events.sweep(now, wall)

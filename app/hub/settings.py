@@ -109,3 +109,18 @@ class HubSettings(Section):
         8, "Maximum number of different filters of one user's watchers.", at_least=1
     )
     max_feeds: int = setting(2_000, "Maximum number of jobs watched at the same time.", at_least=1)
+    events_jobs: int = setting(
+        10_000, "Maximum number of jobs that a stream over many jobs begins with.", at_least=1
+    )
+    events_followed: int = setting(
+        64,
+        "Maximum number of jobs whose logs or metrics a stream over many jobs follows.",
+        at_least=1,
+        at_most=64,
+    )
+    events_record_jobs: int = setting(
+        50_000,
+        "Maximum number of a tenant's jobs whose states are kept while its streams over many jobs "
+        "are open. Beyond that, those that ended first are left out.",
+        at_least=1,
+    )

@@ -13,7 +13,6 @@ from app.bridge.json_schema import answer_of
 from app.errors import ErrorKind
 from app.openapi.schemas import JsonSchema, Schemas
 from app.schemas.envelope import ERROR_ENVELOPE
-from app.schemas.events import EVENT_ID
 
 #: What the HTTP server itself refuses is among them.
 _OF_ANY = (
@@ -134,13 +133,18 @@ class Responses:
             if isinstance(event.data, str)
             else self._schemas.of(event.data)
         )
+        if event.beside is not None:
+            data = {"allOf": [self._schemas.of(event.beside), data]}
+        place: JsonSchema = {}
+        if event.id_form is not None:
+            place["id"] = {"type": "string", "pattern": f"^{event.id_form}$"}
         return {
             "type": "object",
             "title": event.name,
             "description": event.text,
             "properties": {
                 "event": {"const": event.name},
-                "id": {"type": "string", "pattern": f"^{EVENT_ID}$"},
+                **place,
                 "retry": {
                     "type": "integer",
                     "description": "Reconnection delay in milliseconds.",
@@ -151,7 +155,7 @@ class Responses:
                     "contentSchema": data,
                 },
             },
-            "required": ["event", "id", "data"],
+            "required": ["event", *place, "data"],
         }
 
     def _failure(self, status: int, kinds: list[ErrorKind]) -> JsonSchema:

@@ -183,7 +183,7 @@ class Metrics:
         self.request_errors.labels(code="CLOCK_SKEW")
         for kind in ("early_end", "repeated", "rewound", "skipped"):
             self.upstream_anomalies.labels(kind=kind)
-        for kind in ("logs", "metrics"):
+        for kind in ("logs", "metrics", "events"):
             self.watchers.labels(kind=kind)
             self.delivered_bytes.labels(kind=kind)
 

@@ -357,7 +357,7 @@ ENDPOINTS = (
     ),
 )
 
-STREAMS = ("/jobs/{job_id}/logs", "/jobs/{job_id}/metrics/stream")
+STREAMS = ("/jobs/{job_id}/logs", "/jobs/{job_id}/metrics/stream", "/events")
 TICKETS = "/stream-tickets"
 #: Answered by the job cache alone, to who holds scaimind:view.
 CACHED = ("/summary",)

@@ -69,7 +69,7 @@ def test_every_route_is_among_these(gateway: Gateway) -> None:
     known |= {("POST", PREFIX + "/console-sessions")}
     known |= set(DRIVE)
     assert routes == known
-    assert len(ENDPOINTS) + len(STREAMS) == 22
+    assert len(ENDPOINTS) + len(STREAMS) == 23
 
 
 async def test_the_longest_lists_and_numbers_are_exact(gateway: Gateway) -> None:

@@ -24,13 +24,14 @@ class Watching:
         headers: dict[str, str] | None = None,
         receive_buffer: int | None = None,
         http: str = "1.1",
+        many: bool = False,
     ) -> None:
         self._address = address
         self._path = path
         self._headers = headers or {}
         self._receive_buffer = receive_buffer
         self._http = http
-        self._parser = Parser()
+        self._parser = Parser(many=many)
         self._pending: list[Event] = []
         self._chunk_rest = b""
         self._chunked = False

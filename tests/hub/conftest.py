@@ -16,12 +16,13 @@ from aiohttp.typedefs import Handler
 
 from app.api.app_keys import CALLER, HUB, REQUEST_ID
 from app.api.middlewares import answer_errors
-from app.api.routes import streams
+from app.api.routes import events, streams
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
 from app.bridge.contract.breaches import BreachReports
 from app.bridge.settings import UpstreamSettings
-from app.bridge.watch import WatchClient
+from app.bridge.streams.watch_job import WatchClient
+from app.bridge.streams.watch_jobs import WatchJobsClient
 from app.caller import Caller
 from app.hub import CloseReason, Hub
 from app.hub.observer import HubObserver
@@ -46,7 +47,7 @@ class Seen(HubObserver):
 
     upstreams: int = 0
     most_upstreams: int = 0
-    watchers: dict[str, int] = field(default_factory=lambda: {"logs": 0, "metrics": 0})
+    watchers: dict[str, int] = field(default_factory=lambda: {"logs": 0, "metrics": 0, "events": 0})
     reasons: list[CloseReason] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     anomalies: list[str] = field(default_factory=list)
@@ -103,15 +104,20 @@ class Gateway:
         http: str = "1.1",
         **query: Any,
     ) -> Watching:
-        path = {"logs": "logs", "metrics": "metrics/stream"}[kind]
+        path = {
+            "logs": f"/jobs/{job}/logs",
+            "metrics": f"/jobs/{job}/metrics/stream",
+            "events": "/events",
+        }[kind]
         arguments = "&".join(f"{name}={value}" for name, value in query.items())
         assert self.server.port is not None
         return Watching(
             ("127.0.0.1", self.server.port),
-            f"/jobs/{job}/{path}?{arguments}",
+            f"{path}?{arguments}",
             headers=headers,
             receive_buffer=receive_buffer,
             http=http,
+            many=kind == "events",
         )
 
     def log_in(self, **changes: Any) -> None:
@@ -150,8 +156,17 @@ async def gateway_to(
             observe=lambda *_: None,
             report=report,
         )
+        states = WatchJobsClient(
+            channel=channel,
+            client=client,
+            settings=settings,
+            observe=lambda *_: None,
+            report=report,
+        )
         seen = Seen()
-        hub = Hub(upstream=upstream, settings=replace(QUICK, **changes), observer=seen)
+        hub = Hub(
+            upstream=upstream, states=states, settings=replace(QUICK, **changes), observer=seen
+        )
 
         @web.middleware
         async def log_in(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -166,6 +181,7 @@ async def gateway_to(
         app = web.Application(middlewares=[log_in, answer_errors])
         app[HUB] = hub
         app.router.add_routes(streams.routes)
+        app.router.add_routes(events.routes)
 
         async def end_streams(_: web.Application) -> None:
             await hub.close()
@@ -179,7 +195,7 @@ async def gateway_to(
         finally:
             await server.close()
     assert seen.upstreams == 0
-    assert seen.watchers == {"logs": 0, "metrics": 0}
+    assert seen.watchers == {"logs": 0, "metrics": 0, "events": 0}
     assert seen.history == 0
 
 

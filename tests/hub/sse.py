@@ -25,9 +25,13 @@ class Event:
 
 
 class Parser:
-    """Takes bytes as they come, gives events; anything that is not what we write fails."""
+    """Takes bytes as they come, gives events; anything that is not what we write fails.
 
-    def __init__(self) -> None:
+    Of a stream over `many` jobs only bookmarks have ids.
+    """
+
+    def __init__(self, *, many: bool = False) -> None:
+        self._many = many
         self._rest = b""
         self.comments = 0
 
@@ -50,6 +54,9 @@ class Parser:
             assert separator, f"not a field: {line!r}"
             assert name not in fields, f"{name} twice in {block!r}"
             fields[name] = value
+        if self._many and fields.get("event") != "bookmark":
+            assert "id" not in fields, f"an id in {block!r}"
+            fields["id"] = ""
         assert {"id", "event", "data"} <= fields.keys(), f"incomplete event {block!r}"
         retry = fields.pop("retry", None)
         event = Event(

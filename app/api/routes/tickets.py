@@ -8,6 +8,7 @@ from app.api.audit import acts_on
 from app.api.endpoint import Operation, body_of
 from app.api.envelope import success, told_time
 from app.api.paths import JOB_ID
+from app.api.streams.selections import opens_text
 from app.auth.tickets import Opens, StreamKind
 from app.errors import AUTH_UNAVAILABLE
 from app.scaikey.permissions import Permission
@@ -28,12 +29,19 @@ routes = web.RouteTableDef()
     action=Action.STREAM_TICKET_CREATE,
 )
 async def create_stream_ticket(request: web.Request) -> web.Response:
-    """Create a single-use ticket that opens one stream of a job within a minute."""
+    """Create a single-use ticket that opens one stream within a minute."""
     caller, body = caller_of(request), body_of(request)
-    acts_on(request, "job", body["job_id"])
-    job_id, kind = JOB_ID.checked(body["job_id"]), StreamKind(body["kind"])
-    await request.app[COORDINATOR].get_job(caller, job_id)  # raises unless the caller may see it
-    ticket = await request.app[TICKETS].issue(caller, Opens(kind, job_id))
+    kind = StreamKind(body["kind"])
+    job_id: str | None = None
+    if kind is StreamKind.EVENTS:
+        opens = opens_text(body["selection"])
+    else:
+        acts_on(request, "job", body["job_id"])
+        job_id = JOB_ID.checked(body["job_id"])
+        # Raises unless the caller may see it.
+        await request.app[COORDINATOR].get_job(caller, job_id)
+        opens = Opens(kind, job_id)
+    ticket = await request.app[TICKETS].issue(caller, opens)
     data = {
         "ticket": ticket.secret,
         "expires_at": told_time(ticket.expires_at),

@@ -45,11 +45,18 @@ _IDS: Final = frozenset(
         "parent_job_id",
         "node_ids",
         "running_job_ids",
+        "deleted_job_id",
     }
 )
 #: Ids without which an entry of a list stands for nothing.
 _NEEDED: Final = frozenset(
-    {"Checkpoint.checkpoint_id", "Job.job_id", "Node.node_id", "QueuedJob.job_id"}
+    {
+        "Checkpoint.checkpoint_id",
+        "Job.job_id",
+        "JobState.job_id",
+        "Node.node_id",
+        "QueuedJob.job_id",
+    }
 )
 
 #: What training measures may be negative, NaN or infinite; the last two are null in JSON.
@@ -86,6 +93,8 @@ _PLACES: Final = (
     "WatchStart.first_offset",
     "WatchStart.last_offset",
     "WatchEnd.last_offset",
+    "JobChange.version",
+    "WatchJobsResponse.synced",
     "ListJobLogsResponse.next_after_offset",
     "ListJobLogsResponse.first_offset",
     "ListJobLogsResponse.last_offset",

@@ -74,7 +74,7 @@ class StreamCheck:
             self._end(message.end, last)
 
     def _start(self, start: WatchStart) -> None:
-        _check_epoch("start.epoch", start.epoch)
+        check_epoch("start.epoch", start.epoch)
         _check_extent(start.first_offset, start.last_offset)
         if start.after_offset > start.last_offset:
             raise BrokenContract(Breach.START, "start.after_offset: must be a place in the log")
@@ -98,7 +98,7 @@ class StreamCheck:
 def check_page(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
     """Check a page of a log against what was asked. Raises `BrokenContract`."""
     check_fields(page)
-    _check_epoch("epoch", page.epoch)
+    check_epoch("epoch", page.epoch)
     _check_extent(page.first_offset, page.last_offset)
     if request.page_size and len(page.entries) > request.page_size:
         raise BrokenContract(Breach.PAGE, "the page has more entries than page_size")
@@ -139,7 +139,8 @@ def _check_missing(page: ListJobLogsResponse, after: int) -> None:
             raise BrokenContract(Breach.ORDER, "missing: must not hold entries of the page")
 
 
-def _check_epoch(name: str, epoch: str) -> None:
+def check_epoch(name: str, epoch: str) -> None:
+    """Check that an epoch can be part of a position. Raises `BrokenContract`."""
     if not _EPOCH.fullmatch(epoch):
         raise BrokenContract(Breach.EPOCH, f"{name}: must be 1 to 32 characters of [a-z0-9]")
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic
 
 from app.hub.core.cohorts import Cohort, Cohorts, cohort_key
-from app.hub.core.cursors import C, Step
+from app.hub.core.cursors import C, Cursor, Step
 from app.hub.core.history import History
 from app.hub.core.holes import Holes
 from app.hub.core.judging import ALL, Judging, Unjudged
@@ -220,7 +220,7 @@ class FeedCore(Generic[C]):
             self.cohorts.add(cursor, announced=self.flushed, now=now)
         return step
 
-    def read(self, cursor: C, most: int) -> bytes | Step:
+    def read(self, cursor: Cursor, most: int) -> bytes | Step:
         """Step a cursor whether it has joined or not, by `most` bytes or one entry.
 
         As `next`, but at the head it stays as it is. The caller learns from the
@@ -248,33 +248,33 @@ class FeedCore(Generic[C]):
             return Step.DONE
         return Step.AHEAD if cursor.offset > self.flushed else Step.LIVE
 
-    def position_of(self, cursor: C) -> Position:
+    def position_of(self, cursor: Cursor) -> Position:
         """Return the position up to which everything that passes the filter was delivered."""
         if cursor.generation != self.generation:
             return Position(self._rebases[cursor.generation].old_last.epoch, cursor.offset)
         return Position(self.epoch, self.flushed if cursor.live else cursor.offset)
 
-    def page_goal(self, cursor: C) -> int:
+    def page_goal(self, cursor: Cursor) -> int:
         """Return the offset at which a page for this watcher may end."""
         return self.flushed if cursor.until is None else min(cursor.until, self.flushed)
 
-    def page_filter(self, cursor: C) -> LogFilter:
+    def page_filter(self, cursor: Cursor) -> LogFilter:
         """Return the filter by which to read a page for this watcher; `ALL` shows holes."""
         near = self.page_goal(cursor) - cursor.offset <= self.NEAR
         return ALL if near or self.in_hole(cursor) else cursor.filter
 
-    def page_through(self, cursor: C) -> int:
+    def page_through(self, cursor: Cursor) -> int:
         """Return the offset behind which a page for this watcher must not reach."""
         hole = self._holes.next(cursor.offset)
         if hole is None or self.page_filter(cursor).passes_all:
             return self.flushed
         return min(self.flushed, hole)
 
-    def in_hole(self, cursor: C) -> bool:
+    def in_hole(self, cursor: Cursor) -> bool:
         """Whether the stream left out what comes next for a watcher: the log may have it."""
         return self._holes.next(cursor.offset) == cursor.offset
 
-    def take_page(self, cursor: C, page: LogPage) -> bytes:
+    def take_page(self, cursor: Cursor, page: LogPage) -> bytes:
         """Step a watcher by a page read behind its position; what to send to it.
 
         A page that is not of its log, or leads nowhere, leaves it where it is.
@@ -304,7 +304,7 @@ class FeedCore(Generic[C]):
             self._tails.clear()
             self.history.forget(log_filter)
 
-    def to_judge(self, cursor: C, most: int | None = None) -> Sequence[Unjudged]:
+    def to_judge(self, cursor: Cursor, most: int | None = None) -> Sequence[Unjudged]:
         """Return the entries that its filter has to judge before a cursor can step (`JUDGE`)."""
         most = self.slice_bytes if most is None else most
         upto = self.history.cut(cursor.offset, self.page_goal(cursor), most)

@@ -489,8 +489,8 @@ class StreamTicket(Model):
     ticket: str = field(default="", metadata={"kind": str})
     #: Time by which the ticket must be used.
     expires_at: datetime = field(default=EPOCH, metadata={"kind": datetime})
-    #: Job that the ticket is for.
-    job_id: str = field(default="", metadata={"kind": str})
+    #: Job that the ticket is for; null of the kind `events`.
+    job_id: str | None = field(default=None, metadata={"kind": str})
     #: Kind of stream that the ticket is for.
     kind: str = field(default="", metadata={"kind": str})
 

@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import grpc
-import orjson
 from google.protobuf.message import Message
 from typing_extensions import override
 
@@ -13,11 +12,12 @@ from app.bridge.client import CoordinatorClient
 from app.bridge.contract.answers import check_answer
 from app.bridge.contract.breaches import Breach, ReportBreach, log_breach
 from app.bridge.contract.logs import StreamCheck, check_page
-from app.bridge.converters import JsonObject, converter_of
+from app.bridge.converters import converter_of
 from app.bridge.metadata import call_metadata
 from app.bridge.observed_call import Observe, observed
 from app.bridge.sent import Asked
 from app.bridge.settings import UpstreamSettings
+from app.bridge.streams.json_lines import one_line
 from app.caller import Caller
 from app.errors import BrokenContract
 from app.hub.upstream import (
@@ -56,13 +56,6 @@ if TYPE_CHECKING:
 _entry = converter_of(LogEntry)
 _snapshot = converter_of(MetricsSnapshot)
 _change = converter_of(watch_pb2.StatusChange)
-
-#: U+0085, U+2028 and U+2029 in UTF-8, where JSON holds them within texts only.
-_LINE_BREAKS = (
-    (b"\xc2\x85", rb"\u0085"),
-    (b"\xe2\x80\xa8", rb"\u2028"),
-    (b"\xe2\x80\xa9", rb"\u2029"),
-)
 
 
 class WatchClient(Upstream):
@@ -241,20 +234,7 @@ class WatchClient(Upstream):
 
 
 def _record(entry: LogEntry) -> LogRecord:
-    return LogRecord(entry.offset, entry.level, _one_line(_entry(entry)))
-
-
-def _one_line(value: JsonObject) -> bytes:
-    """Write JSON of one line by any rule of what ends a line.
-
-    JSON escapes what ASCII has of line breaks. Unicode has three more, by
-    which some clients split a stream (Python's `str.splitlines`).
-    """
-    data = orjson.dumps(value)
-    if b"\xe2\x80" in data or b"\xc2\x85" in data:
-        for line_break, escaped in _LINE_BREAKS:
-            data = data.replace(line_break, escaped)
-    return data
+    return LogRecord(entry.offset, entry.level, one_line(_entry(entry)))
 
 
 def _batch(message: WatchJobResponse | None, check: StreamCheck) -> Batch:
@@ -275,7 +255,7 @@ def _batch(message: WatchJobResponse | None, check: StreamCheck) -> Batch:
     return Batch(
         start=start,
         records=[_record(entry) for entry in message.logs],
-        snapshots=[Snapshot(each.sequence, _one_line(_snapshot(each))) for each in message.metrics],
+        snapshots=[Snapshot(each.sequence, one_line(_snapshot(each))) for each in message.metrics],
         statuses=[
             StatusChange(_status(each.status), each.message, _change(each).get("timestamp") or "")
             for each in message.status_changes

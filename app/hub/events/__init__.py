@@ -1,0 +1,1 @@
+"""Streams over many jobs: the tasks, timers and sockets around `app.hub.selection`."""

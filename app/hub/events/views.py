@@ -1,0 +1,73 @@
+"""The selections that are watched of one record, and who is to be told of changes."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from app.hub.selection.record import TenantRecord
+from app.hub.selection.selection import Selection
+from app.hub.selection.states import StatesBatch
+from app.hub.selection.view import SelectionView
+
+#: Told that there may be something to send.
+OnNews: TypeAlias = Callable[[], None]
+
+
+@dataclass(slots=True)
+class _Watched:
+    view: SelectionView
+    holders: int = 0
+    #: In order of arrival: a dict for a set.
+    listeners: dict[OnNews, bool] = field(default_factory=dict)
+
+
+class Views:
+    """One view for each selection that somebody holds."""
+
+    def __init__(self, record: TenantRecord) -> None:
+        self._record = record
+        self._watched: dict[tuple[Selection, int], _Watched] = {}
+
+    def hold(self, selection: Selection, *, follow: int) -> SelectionView:
+        """Return the view of a selection, which stays until `release`."""
+        key = (selection, follow)
+        watched = self._watched.get(key)
+        if watched is None:
+            view = SelectionView(selection, record=self._record, follow=follow, now=time.time())
+            watched = self._watched[key] = _Watched(view)
+        watched.holders += 1
+        return watched.view
+
+    def release(self, view: SelectionView) -> None:
+        """Undo one `hold`."""
+        watched = self._watched[view.key]
+        watched.holders -= 1
+        if not watched.holders:
+            del self._watched[view.key]
+
+    def listen(self, view: SelectionView, on_news: OnNews, *, cluster: bool) -> None:
+        """Call at each change of a view that is held, and of nodes and queue if wanted."""
+        self._watched[view.key].listeners[on_news] = cluster
+
+    def unlisten(self, view: SelectionView, on_news: OnNews) -> None:
+        """Call no more."""
+        self._watched[view.key].listeners.pop(on_news, None)
+
+    def take(self, batch: StatesBatch, now: float) -> None:
+        """Take a batch into the record and all views; `now` in seconds since 1970."""
+        before = self._record.cluster_changes
+        taken = self._record.take(batch)
+        cluster = self._record.cluster_changes != before
+        for watched in list(self._watched.values()):
+            changed = watched.view.take(taken, now)
+            for on_news, wants_cluster in list(watched.listeners.items()):
+                if changed or (cluster and wants_cluster):
+                    on_news()
+
+    def look(self, now: float) -> None:
+        """Let jobs leave that ended too long ago."""
+        for watched in list(self._watched.values()):
+            if watched.view.look(now):
+                for on_news in list(watched.listeners):
+                    on_news()

@@ -1,0 +1,217 @@
+"""The stream over many jobs, over real sockets and real gRPC: states, then changes."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+import pytest
+
+from generated.mindcoordinator.v1 import jobs_pb2
+from tests.hub.client import Watching
+from tests.hub.conftest import Gateway, gateway_to
+from tests.hub.sse import Event
+from tests.hub.states_coordinator import StatesCoordinator, tells_states
+
+Maker = Callable[..., Awaitable[Gateway]]
+
+
+@pytest.fixture
+async def states() -> AsyncIterator[StatesCoordinator]:
+    async with tells_states() as running:
+        yield running
+
+
+@pytest.fixture
+async def many(states: StatesCoordinator) -> AsyncIterator[Maker]:
+    async with AsyncExitStack() as running:
+
+        async def make(**changes: Any) -> Gateway:
+            return await running.enter_async_context(gateway_to(states.address, **changes))
+
+        yield make
+
+
+async def until(watching: Watching, name: str) -> list[Event]:
+    """The events up to the first of this name, which is the last of them."""
+    events = [await watching.next()]
+    while events[-1].name != name:
+        events.append(await watching.next())
+    return events
+
+
+async def beginning(watching: Watching) -> tuple[list[Event], str]:
+    """The events up to `synced`, and the id of the bookmark that follows at once."""
+    events = await until(watching, "synced")
+    bookmark = await watching.next()
+    assert bookmark.name == "bookmark"
+    return events, bookmark.id
+
+
+def jobs_of(events: list[Event]) -> list[str]:
+    return [event.data["job_id"] for event in events if event.name == "job"]
+
+
+async def test_the_state_comes_first_then_a_bookmark_then_changes(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many()
+    await states.set_state("a", labels={"team": "nlp"}, user_id="ann", message="runs")
+    await states.set_state("b", jobs_pb2.JOB_STATUS_QUEUED)
+    async with gateway.watch("events") as watching:
+        events, place = await beginning(watching)
+        assert [event.name for event in events] == ["job", "job", "synced"]
+        assert events[0].retry == 100
+        told = events[0].data
+        assert {name: told[name] for name in ("job_id", "status", "message", "labels")} == {
+            "job_id": "a",
+            "status": "TRAINING",
+            "message": "runs",
+            "labels": {"team": "nlp"},
+        }
+        assert events[-1].data == {"jobs": 2}
+        assert len(place) <= 3072
+        await states.set_state("b", jobs_pb2.JOB_STATUS_TRAINING)
+        changed = await watching.next()
+        assert (changed.name, changed.data["job_id"], changed.data["status"]) == (
+            "job",
+            "b",
+            "TRAINING",
+        )
+        await states.set_state("c")
+        assert jobs_of([await watching.next()]) == ["c"]
+        later = await until(watching, "bookmark")
+        assert later[-1].id != place
+
+
+async def test_a_job_that_no_longer_matches_leaves(states: StatesCoordinator, many: Maker) -> None:
+    gateway = await many()
+    await states.set_state("a")
+    await states.set_state("b")
+    async with gateway.watch("events", status="TRAINING") as watching:
+        await beginning(watching)
+        await states.set_state("a", jobs_pb2.JOB_STATUS_PAUSED)
+        gone = await watching.next()
+        assert (gone.name, gone.data) == ("job_gone", {"job_id": "a", "reason": "left"})
+        await states.delete("b")
+        gone = (await until(watching, "job_gone"))[-1]
+        assert gone.data == {"job_id": "b", "reason": "deleted"}
+
+
+async def test_on_resume_only_changes_come(states: StatesCoordinator, many: Maker) -> None:
+    first, second = await many(), await many()
+    for job in "abcd":
+        await states.set_state(job)
+    async with first.watch("events", status="TRAINING") as watching:
+        _, place = await beginning(watching)
+    await states.set_state("a", message="changed")
+    await states.set_state("b", jobs_pb2.JOB_STATUS_PAUSED)
+    await states.delete("c")
+    async with second.watch("events", status="TRAINING", last_event_id=place) as watching:
+        events, later = await beginning(watching)
+        assert [(event.name, event.data.get("job_id")) for event in events] == [
+            ("job", "a"),
+            ("job_gone", "b"),
+            ("job_gone", "c"),
+            ("synced", None),
+        ]
+    async with second.watch("events", status="TRAINING", last_event_id=later) as watching:
+        events, _ = await beginning(watching)
+        assert [event.name for event in events] == ["synced"]
+
+
+async def test_a_place_that_the_record_does_not_reach_is_reset(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many(linger=0)
+    await states.set_state("a")
+    async with gateway.watch("events") as watching:
+        _, place = await beginning(watching)
+    await states.until_states(0)
+    await states.set_state("b")
+    states.forgotten = states.version
+    async with gateway.watch("events", last_event_id=place) as watching:
+        events, _ = await beginning(watching)
+        assert [event.name for event in events] == ["reset", "job", "job", "synced"]
+        assert events[0].data == {"reason": "too_old"}
+        place = (await gateway_place(gateway))[1]
+    await states.until_states(0)
+    await states.lose_record("s2")
+    async with gateway.watch("events", last_event_id=place) as watching:
+        events, _ = await beginning(watching)
+        assert events[0].data == {"reason": "epoch_changed"}
+        assert jobs_of(events) == ["a", "b"]
+
+
+async def gateway_place(gateway: Gateway) -> tuple[list[Event], str]:
+    async with gateway.watch("events") as watching:
+        return await beginning(watching)
+
+
+async def test_streams_of_a_tenant_share_one_call_and_its_bytes(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many()
+    await states.set_state("a")
+    async with AsyncExitStack() as open_streams:
+        dashboards = [
+            await open_streams.enter_async_context(gateway.watch("events")) for _ in range(20)
+        ]
+        for each in dashboards:
+            await beginning(each)
+        assert states.open_states == 1
+        meeting = gateway.hub.events._meeting
+        await states.set_state("b")
+        for each in dashboards:
+            assert jobs_of([await each.next()]) == ["b"]
+            await until(each, "bookmark")
+        assert len(meeting.cohorts) == 1
+    await states.until_states(0)
+
+
+async def test_without_watch_jobs_only_named_jobs_are_served(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many()
+    states.refusals["WatchJobs"] = (grpc.StatusCode.UNIMPLEMENTED, "no such call")
+    await states.set_state("a")
+    asked: list[dict[str, Any]] = [
+        {},
+        {"status": "TRAINING"},
+        {"job_id": "a", "include": "jobs,queue"},
+    ]
+    for query in asked:
+        async with gateway.watch("events", **query) as watching:
+            assert (watching.status, watching.error["code"]) == (501, "NOT_IMPLEMENTED")
+            assert "WatchJobs" in watching.error["message"]
+
+
+async def test_limits_are_told_with_both_numbers(states: StatesCoordinator, many: Maker) -> None:
+    gateway = await many(events_jobs=3, events_followed=2)
+    for job in "abc":
+        await states.set_state(job)
+    async with gateway.watch("events", include="jobs,logs") as watching:
+        assert watching.status == 422
+        [problem] = watching.error["details"]
+        assert "3 jobs" in problem["message"]
+        assert "2" in problem["message"]
+    await states.set_state("d")
+    async with gateway.watch("events") as watching:
+        assert watching.status == 422
+        [problem] = watching.error["details"]
+        assert "4 jobs" in problem["message"]
+        assert "3" in problem["message"]
+
+
+async def test_a_place_of_another_selection_is_refused(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many()
+    await states.set_state("a")
+    _, place = await gateway_place(gateway)
+    others: list[dict[str, Any]] = [{"status": "TRAINING"}, {"include": "jobs,nodes"}]
+    for query in others:
+        async with gateway.watch("events", last_event_id=place, **query) as watching:
+            assert (watching.status, watching.error["code"]) == (400, "MALFORMED_REQUEST")
+    async with gateway.watch("events", last_event_id="nonsense") as watching:
+        assert watching.status == 400
