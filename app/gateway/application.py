@@ -6,7 +6,7 @@ from app.api import middlewares
 from app.api.access import check_declared
 from app.api.app_keys import ANSWER_HEADERS, COMMIT, METRICS, RATE_LIMIT, SERVER_SETTINGS, TRACER
 from app.api.headers import AnswerHeaders
-from app.api.routes.documentation import DOCUMENT, describe
+from app.api.pages.documentation import DOCUMENT, describe
 from app.bridge.tls import channel_credentials
 from app.gateway import components
 from app.gateway.routes import add_routes
@@ -41,7 +41,7 @@ def create_app(
     # Entered in this order, left in reverse.
     app.cleanup_ctx.extend(
         (
-            components.documentation_context,
+            components.pages_context,
             components.database_context,
             components.identity_context,
             components.job_cache_context,

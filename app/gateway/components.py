@@ -26,8 +26,9 @@ from app.api.app_keys import (
     TRACER,
     TRANSFERS,
 )
+from app.api.pages.console import CONSOLE_FILES, load_console
+from app.api.pages.documentation import FILES, load_files
 from app.api.readiness import Check, Dependency, Readiness
-from app.api.routes.documentation import FILES, load_files
 from app.api.settings import LimitsSettings
 from app.auth.authenticator import ApiKeyVerifier, Authenticator, Verifier
 from app.auth.console_sessions import ConsoleSessions
@@ -72,9 +73,10 @@ _BREACHES: web.AppKey[BreachReports] = web.AppKey("breaches", BreachReports)
 _CHANNEL: web.AppKey[Channel] = web.AppKey("channel", Channel)
 
 
-async def documentation_context(app: web.Application) -> AsyncIterator[None]:
-    """The files of the API reference, in memory."""
+async def pages_context(app: web.Application) -> AsyncIterator[None]:
+    """The files of the API reference and of the console, in memory."""
     app[FILES] = await asyncio.to_thread(load_files)
+    app[CONSOLE_FILES] = await asyncio.to_thread(load_console)
     yield
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+from app.api.pages import console, documentation
 from app.api.routes import (
     cluster,
     console_sessions,
     data,
-    documentation,
     drive,
     evaluations,
     events,
@@ -53,7 +53,7 @@ def add_routes(app: web.Application, *, with_drive: bool = True) -> None:
     """
     for section in SECTIONS:
         _add_routes(app, section.routes, prefix=PREFIX)
-    for section in (*(DRIVE_SECTIONS if with_drive else ()), health, root):
+    for section in (*(DRIVE_SECTIONS if with_drive else ()), health, root, console):
         _add_routes(app, section.routes, prefix="")
 
 

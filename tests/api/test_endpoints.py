@@ -65,6 +65,7 @@ def test_every_route_is_among_these(gateway: Gateway) -> None:
     known |= {("GET", PREFIX + route) for route in ("/openapi.json", "/docs", "/docs/{asset}")}
     known |= {("GET", "/health"), ("GET", "/health/ready"), ("GET", "/metrics")}
     known |= {("GET", "/"), ("GET", "/version")}
+    known |= {("GET", "/console"), ("GET", "/console/{path}"), ("GET", "/console-files/{path}")}
     known |= {(method, PREFIX + route) for method, route in OWN}
     known |= {("POST", PREFIX + "/console-sessions")}
     known |= set(DRIVE)

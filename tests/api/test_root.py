@@ -4,14 +4,13 @@ import pytest
 
 from app import __version__
 from tests.api.conftest import API_SECRET, Gateway
-from tests.api.endpoints import PREFIX
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_the_bare_address_leads_to_the_documents(gateway: Gateway, method: str) -> None:
+async def test_the_bare_address_leads_to_the_console(gateway: Gateway, method: str) -> None:
     answer = await gateway.ask(method, "/", key="", allow_redirects=False)
     assert answer.status == 302
-    assert answer.headers["Location"] == f"{PREFIX}/docs"
+    assert answer.headers["Location"] == "/console"
     page = await gateway.ask("GET", "/", key="")
     assert page.status == 200
     assert b"<html" in page.body

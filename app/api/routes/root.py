@@ -7,7 +7,7 @@ from app.api.access import public
 from app.api.app_keys import COMMIT
 from app.api.endpoint import Operation
 from app.api.envelope import success
-from app.api.routes.documentation import PAGE
+from app.api.pages.console import PAGE
 from app.bridge.channel import CONTRACT
 from app.schemas.version import VERSION_ANSWER
 
@@ -18,7 +18,7 @@ routes = web.RouteTableDef()
 @public
 @Operation(page=True, content=("text/html",), statuses=(302,), query=None)
 async def lead_to_page(request: web.Request) -> web.Response:
-    """Lead to the API reference."""
+    """Lead to the console."""
     page = request.app.router[PAGE].url_for()
     return web.Response(status=302, headers={"Location": str(page)})
 

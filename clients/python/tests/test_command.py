@@ -238,3 +238,18 @@ def test_help_imports_little() -> None:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_login_shows_where_the_key_is_and_not_the_key(home: Path) -> None:
+    store(Profile("work", "https://gateway.example", "sgk_secret"), default=True)
+    result = CliRunner().invoke(cli, ["login", "--show"])
+    assert result.exit_code == 0
+    assert "https://gateway.example" in result.output
+    assert str(home / "scaimind/config.toml") in result.output
+    assert "sgk_secret" not in result.output
+
+
+def test_login_without_an_address_says_what_to_give() -> None:
+    result = CliRunner().invoke(cli, ["login"])
+    assert result.exit_code == 2
+    assert "Say which gateway" in result.output

@@ -6,16 +6,18 @@ import sys
 import click
 
 from scaimind.cli.main import say
-from scaimind.cli.profiles import Profile, load, store
+from scaimind.cli.profiles import Profile, chosen, config_file, load, store
 from scaimind.client import Client
 from scaimind.urls import address
 
 
 @click.command()
-@click.argument("url")
+@click.argument("url", required=False)
 @click.option("--name", default="default", show_default=True, help="The profile's name.")
 @click.option("--default", "default", is_flag=True, help="Use it where none is named.")
-def login(url: str, name: str, default: bool) -> None:
+@click.option("--show", is_flag=True, help="Say where the gateway and the key are.")
+@click.pass_obj
+def login(profile: str | None, url: str | None, name: str, default: bool, show: bool) -> None:
     """Store an API key for a gateway in a profile.
 
     The key is asked for, or read from standard input or SCAIMIND_API_KEY; it is
@@ -24,7 +26,13 @@ def login(url: str, name: str, default: bool) -> None:
     \b
     scaimind login https://gateway.example
     scaimind login https://gateway.example --name work < key-file
+    scaimind login --show
     """
+    if show:
+        _show(profile)
+        return
+    if url is None:
+        raise click.UsageError("Say which gateway: scaimind login https://gateway.example")
     root = address(url)
     key = os.environ.get("SCAIMIND_API_KEY", "")
     if not key:
@@ -39,6 +47,19 @@ def login(url: str, name: str, default: bool) -> None:
         made.cluster()
     path = store(Profile(name, root, key), default=default)
     say(f"Stored profile {name} in {path}.")
+
+
+def _show(profile: str | None) -> None:
+    """Print which gateway and key a command would use, and where the key is: never the key."""
+    found = chosen(profile)
+    if os.environ.get("SCAIMIND_API_KEY"):
+        where = "SCAIMIND_API_KEY in the environment"
+    elif found.name:
+        where = f"api_key of [profiles.{found.name}] in {config_file()}"
+    else:
+        where = "not set"
+    click.echo(f"Gateway: {found.url}")
+    click.echo(f"Key:     {where}")
 
 
 @click.command()

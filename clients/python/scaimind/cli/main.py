@@ -28,6 +28,7 @@ COMPLETION: Final = "_SCAIMIND_COMPLETE"
 COMMANDS: Final = {
     "api": ("scaimind.cli.api:api", "Make any request of the API."),
     "completion": ("scaimind.cli.login:completion", "Print the completion script of a shell."),
+    "console": ("scaimind.cli.console:console", "Open the console in a browser, signed in."),
     "data": ("scaimind.cli.data:data", "Check data sources, look into the data cache."),
     "evals": ("scaimind.cli.evals:evals", "Submit, get and list evaluations."),
     "jobs": ("scaimind.cli.jobs:jobs", "Submit, follow and steer training jobs."),

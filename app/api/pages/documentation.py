@@ -4,17 +4,16 @@ The page is Swagger UI from its npm package, unchanged (`scripts/vendor-swagger-
 its policy allows no inline script or style, and no other host.
 """
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import orjson
-from aiohttp import ETag, web
+from aiohttp import web
 
 from app.api.access import public
 from app.api.endpoint import Operation
+from app.api.pages.static_files import StaticFile
 from app.errors import ROUTE_NOT_FOUND, ApiError
 
 routes = web.RouteTableDef()
@@ -30,8 +29,6 @@ _FILES = {
     "swagger-ui-bundle.js": ("swagger-ui/swagger-ui-bundle.js", "text/javascript"),
 }
 _PAGE_FILE = "index.html"
-#: Kept by browsers, and asked for again only to hear that it is the same.
-_CACHING = {"Cache-Control": "no-cache"}
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -39,35 +36,20 @@ _PAGE_POLICY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A document as it is served."""
-
-    body: bytes
-    media_type: str
-    #: Its entity tag.
-    tag: str
-
-    @classmethod
-    def of(cls, body: bytes, media_type: str) -> "Document":
-        """Tag a document by its content."""
-        return cls(body, media_type, hashlib.sha256(body).hexdigest()[:32])
+DOCUMENT: web.AppKey[StaticFile] = web.AppKey("document", StaticFile)
+FILES: web.AppKey[Mapping[str, StaticFile]] = web.AppKey("documentation_files")
 
 
-DOCUMENT: web.AppKey[Document] = web.AppKey("document", Document)
-FILES: web.AppKey[Mapping[str, Document]] = web.AppKey("documentation_files")
-
-
-def describe(built: dict[str, Any]) -> Document:
+def describe(built: dict[str, Any]) -> StaticFile:
     """Encode what `app.openapi.document.build` made."""
-    return Document.of(orjson.dumps(built), "application/json")
+    return StaticFile.of(orjson.dumps(built), "application/json")
 
 
-def load_files() -> Mapping[str, Document]:
+def load_files() -> Mapping[str, StaticFile]:
     """Read the page and all that it loads."""
     static = files("app.openapi").joinpath("static")
     return {
-        name: Document.of(static.joinpath(path).read_bytes(), media_type)
+        name: StaticFile.of(static.joinpath(path).read_bytes(), media_type)
         for name, (path, media_type) in _FILES.items()
     }
 
@@ -77,7 +59,7 @@ def load_files() -> Mapping[str, Document]:
 @Operation(content=("application/json",), statuses=(200, 304), query=None)
 async def get_openapi(request: web.Request) -> web.Response:
     """Get this document."""
-    return _answer(request, request.app[DOCUMENT])
+    return request.app[DOCUMENT].answer(request)
 
 
 @routes.get("/docs", name=PAGE)
@@ -85,7 +67,7 @@ async def get_openapi(request: web.Request) -> web.Response:
 @Operation(page=True, content=("text/html",), query=None)
 async def show_page(request: web.Request) -> web.Response:
     """Show the API reference."""
-    response = _answer(request, request.app[FILES][_PAGE_FILE])
+    response = request.app[FILES][_PAGE_FILE].answer(request)
     response.headers["Content-Security-Policy"] = _PAGE_POLICY
     return response
 
@@ -98,15 +80,4 @@ async def get_asset(request: web.Request) -> web.Response:
     asset = request.match_info["asset"]
     if asset == _PAGE_FILE or asset not in request.app[FILES]:
         raise ApiError(ROUTE_NOT_FOUND)
-    return _answer(request, request.app[FILES][asset])
-
-
-def _answer(request: web.Request, document: Document) -> web.Response:
-    if ETag(document.tag) in (request.if_none_match or ()):
-        response = web.Response(status=304, headers=_CACHING)
-    else:
-        response = web.Response(
-            body=document.body, content_type=document.media_type, headers=_CACHING
-        )
-    response.etag = document.tag
-    return response
+    return request.app[FILES][asset].answer(request)

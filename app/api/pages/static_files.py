@@ -1,0 +1,64 @@
+"""Files of pages that the gateway serves from memory."""
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+
+from aiohttp import ETag, hdrs, web
+
+#: By the end of a name. What has another end is not served.
+_MEDIA_TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain",
+}
+#: Kept by browsers, and asked for again only to hear that it is the same.
+_CACHING = {hdrs.CACHE_CONTROL: "no-cache"}
+#: Bytes below which packing gains nothing.
+_WORTH_PACKING = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A file as it is served."""
+
+    body: bytes
+    packed: bytes | None
+    media_type: str
+    #: Its entity tag.
+    tag: str
+
+    @classmethod
+    def of(cls, body: bytes, media_type: str) -> "StaticFile":
+        """Tag a file by its content, and pack it once."""
+        packed = gzip.compress(body, mtime=0) if len(body) >= _WORTH_PACKING else None
+        return cls(body, packed, media_type, hashlib.sha256(body).hexdigest()[:32])
+
+    def answer(self, request: web.Request) -> web.Response:
+        """Answer with the file, or with 304 to who has it."""
+        headers = {**_CACHING, hdrs.VARY: hdrs.ACCEPT_ENCODING}
+        if ETag(self.tag) in (request.if_none_match or ()):
+            response = web.Response(status=304, headers=headers)
+        elif self.packed is not None and "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+            response = web.Response(body=self.packed, content_type=self.media_type, headers=headers)
+        else:
+            response = web.Response(body=self.body, content_type=self.media_type, headers=headers)
+        response.etag = self.tag
+        return response
+
+
+def load(folder: Traversable, prefix: str = "") -> dict[str, StaticFile]:
+    """Read a folder's files of known kinds, also those of its folders, by path below it."""
+    loaded: dict[str, StaticFile] = {}
+    for each in folder.iterdir():
+        if each.is_dir():
+            loaded |= load(each, f"{prefix}{each.name}/")
+            continue
+        media_type = _MEDIA_TYPES.get(each.name[each.name.rfind(".") :])
+        if media_type is not None:
+            loaded[prefix + each.name] = StaticFile.of(each.read_bytes(), media_type)
+    return loaded

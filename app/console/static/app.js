@@ -1,0 +1,109 @@
+// The frame: who is signed in, where one is, and whether what one sees is live.
+import { useEffect } from "./vendor/hooks.js";
+import { html } from "./html.js";
+import { clock } from "./format.js";
+import { bind, bindings, helpShown } from "./keys.js";
+import { connection, signOutEverywhere, start } from "./live.js";
+import { follow, go, path, to } from "./router.js";
+import { expired, token } from "./session.js";
+import { Cluster } from "./pages/cluster.js";
+import { Evaluations } from "./pages/evaluations.js";
+import { Job } from "./pages/job.js";
+import { Jobs } from "./pages/jobs.js";
+import { NewJob } from "./pages/new_job.js";
+import { SignIn } from "./pages/sign_in.js";
+import { Empty } from "./parts.js";
+
+const PAGES = [
+  { name: "jobs", text: "Jobs", icon: "M2 4h12M2 8h12M2 12h8" },
+  { name: "new", text: "New job", icon: "M8 3v10M3 8h10" },
+  { name: "cluster", text: "Cluster", icon: "M3 3h10v4H3zM3 9h10v4H3z" },
+  { name: "evaluations", text: "Evaluations", icon: "M3 13V8m5 5V3m5 10V6" },
+];
+
+export function App() {
+  useEffect(() => {
+    if (token.value) start();
+  }, [token.value]);
+  useEffect(
+    () =>
+      bind([
+        {
+          keys: "/",
+          text: "Search",
+          run: () => /** @type {HTMLElement | null} */ (document.querySelector("[data-search]"))?.focus(),
+        },
+      ]),
+    [],
+  );
+  if (!token.value) return html`<${SignIn} />`;
+  const [page = "jobs"] = path.value;
+  return html`<div class="frame" onClick=${follow}>
+    <a class="skip" href="#main">Skip to the content</a>
+    <nav aria-label="Pages">
+      ${PAGES.map(
+        ({ name, text, icon }) => html`<a href=${to(name)} aria-current=${name === page ? "page" : null}>
+          <svg viewBox="0 0 16 16" width="18" height="18" aria-hidden="true"><path d=${icon} fill="none" stroke="currentColor" stroke-width="1.5" /></svg>
+          <span>${text}</span>
+        </a>`,
+      )}
+    </nav>
+    <header>
+      <${Connection} />
+      <span class="spring"></span>
+      <button type="button" class="plain" title="Keys (?)" onClick=${() => (helpShown.value = true)}>Keys</button>
+      <button type="button" class="plain" onClick=${signOutEverywhere}>Sign out</button>
+    </header>
+    <main id="main" tabindex="-1"><${Page} page=${page} /></main>
+    ${expired.value ? html`<${SignIn} again />` : null}
+    ${helpShown.value ? html`<${Keys} />` : null}
+  </div>`;
+}
+
+/** @param {{page: string}} props */
+function Page({ page }) {
+  const [, id] = path.value;
+  useEffect(() => {
+    const names = PAGES.find((each) => each.name === page);
+    document.title = id ? `${id} · ScaiMind` : `${names?.text ?? "ScaiMind"} · ScaiMind`;
+  }, [page, id]);
+  if (page === "jobs" && id) return html`<${Job} key=${id} id=${id} />`;
+  if (page === "jobs") return html`<${Jobs} />`;
+  if (page === "new") return html`<${NewJob} key=${location.search} />`;
+  if (page === "cluster") return html`<${Cluster} />`;
+  if (page === "evaluations") return html`<${Evaluations} />`;
+  return html`<${Empty} title="There is no such page">
+    <p><a href=${to("jobs")}>All jobs</a></p>
+  <//>`;
+}
+
+const WORDS = {
+  connecting: ["waiting", "Connecting"],
+  behind: ["preparing", "Catching up"],
+  live: ["good", "Live"],
+  offline: ["bad", "Offline"],
+  polled: ["warn", "Not live"],
+};
+
+function Connection() {
+  const { state, since, next } = connection.value;
+  const [colour, text] = WORDS[state];
+  const since_ = state === "offline" ? ` since ${clock(new Date(since).toISOString()).slice(0, 8)}` : "";
+  return html`<span class=${`connection ${colour}`} role="status">
+    <svg viewBox="0 0 8 8" width="8" height="8" aria-hidden="true"><circle cx="4" cy="4" r="4" fill="currentColor" /></svg>
+    ${text}${since_}${next ? html` <span class="quiet">${next}</span>` : null}
+  </span>`;
+}
+
+function Keys() {
+  const close = () => (helpShown.value = false);
+  useEffect(() => bind([{ keys: "Escape", text: "Close", run: close }]), []);
+  return html`<div class="sheet" role="dialog" aria-modal="true" aria-label="Keys" onClick=${close}>
+    <table>
+      <caption>Keys</caption>
+      ${bindings().map((each) => html`<tr><td><kbd>${each.keys}</kbd></td><td>${each.text}</td></tr>`)}
+    </table>
+  </div>`;
+}
+
+if (path.value.length === 0) go(to("jobs") + location.search, { replace: true });

@@ -1,0 +1,251 @@
+// The state of jobs, nodes and queue, live: one stream for each browser and token.
+//
+// Tabs with the same token share a stream: the one that holds a lock reads it and tells the
+// others by a channel. Lock and channel have a digest of the token in their names, so that
+// tabs share only what the same token may see. Where a page has neither (no secure context),
+// each tab reads a stream of its own.
+import { batch, signal } from "./vendor/signals.js";
+import { ApiError, query, request } from "./api.js";
+import { eventsOf } from "./sse.js";
+import { digestOf, onSignOut, signOut, token } from "./session.js";
+
+/** @typedef {Record<string, any> & {job_id: string, status: string, revision: number}} JobState */
+/** @typedef {{state: "connecting" | "live" | "behind" | "offline" | "polled", since: number,
+ *   next: string}} Connection */
+
+/** Jobs by id. Mutated in place: `changed` says when. @type {Map<string, JobState>} */
+export const jobs = new Map();
+/** @type {Map<string, any>} */
+export const nodes = new Map();
+/** @type {import("./vendor/signals.js").Signal<any>} */
+export const queue = signal(null);
+/** Grows when `jobs` or `nodes` have changed, at most once a frame. */
+export const changed = signal(0);
+/** Whether the whole state has arrived once. */
+export const synced = signal(false);
+/** @type {import("./vendor/signals.js").Signal<Connection>} */
+export const connection = signal({ state: "connecting", since: Date.now(), next: "" });
+
+/** How far back ended jobs are shown from the start. */
+export const ENDED_AFTER = "24h";
+const SELECTION = { include: "jobs,nodes,queue", ended_after: ENDED_AFTER };
+/** Without a byte for so long, a connection is broken: three keepalives. */
+const SILENCE_MS = 45_000;
+const SHORTEST_MS = 500;
+const LONGEST_MS = 15_000;
+
+let cursor = "";
+/** @type {AbortController | null} */
+let running = null;
+/** @type {BroadcastChannel | null} */
+let channel = null;
+let scheduled = false;
+
+/** Begin with the token of the session; ends what was running. */
+export function start() {
+  stop();
+  const mine = (running = new AbortController());
+  digestOf(token.value).then((digest) => {
+    if (mine.signal.aborted) return;
+    if (digest && navigator.locks && window.BroadcastChannel) share(digest, mine.signal);
+    else follow(mine.signal);
+  });
+}
+
+export function stop() {
+  running?.abort();
+  running = null;
+  channel?.close();
+  channel = null;
+}
+
+function empty() {
+  stop();
+  jobs.clear();
+  nodes.clear();
+  batch(() => {
+    queue.value = null;
+    synced.value = false;
+    cursor = "";
+    changed.value += 1;
+  });
+}
+onSignOut(empty);
+
+/** Sign out here and in all tabs that have the same token. */
+export async function signOutEverywhere() {
+  const told = channel;
+  channel = null;
+  told?.postMessage({ kind: "signed_out" });
+  signOut();
+  told?.close();
+}
+
+/** @param {string} digest @param {AbortSignal} ended */
+function share(digest, ended) {
+  const name = `scaimind-${digest}`;
+  const own = (channel = new BroadcastChannel(name));
+  let leads = false;
+  own.onmessage = ({ data }) => {
+    if (ended.aborted) return;
+    if (data.kind === "signed_out") signOut(true);
+    else if (data.kind === "hello" && leads) own.postMessage(snapshot());
+    else if (data.kind === "snapshot" && !leads) restore(data);
+    else if (data.kind === "events" && !leads) {
+      cursor = data.cursor;
+      take(data.events);
+    } else if (data.kind === "connection" && !leads) connection.value = data.connection;
+  };
+  own.postMessage({ kind: "hello" });
+  navigator.locks
+    .request(name, { signal: ended }, async () => {
+      leads = true;
+      await follow(ended);
+    })
+    .catch(() => {});
+}
+
+function snapshot() {
+  return {
+    kind: "snapshot",
+    jobs: [...jobs.values()],
+    nodes: [...nodes.values()],
+    queue: queue.value,
+    synced: synced.value,
+    connection: connection.value,
+    cursor,
+  };
+}
+
+/** @param {any} told */
+function restore(told) {
+  jobs.clear();
+  nodes.clear();
+  for (const job of told.jobs) jobs.set(job.job_id, job);
+  for (const node of told.nodes) nodes.set(node.node_id, node);
+  batch(() => {
+    queue.value = told.queue;
+    synced.value = told.synced;
+    connection.value = told.connection;
+    cursor = told.cursor;
+    changed.value += 1;
+  });
+}
+
+/** @param {Connection["state"]} state @param {string} [next] */
+function tell(state, next = "") {
+  const before = connection.value;
+  const since = before.state === state ? before.since : Date.now();
+  connection.value = { state, since, next };
+  channel?.postMessage({ kind: "connection", connection: connection.value });
+}
+
+/** Read the stream, again and again, until told to end. @param {AbortSignal} ended */
+async function follow(ended) {
+  let pause = SHORTEST_MS;
+  while (!ended.aborted) {
+    const attempt = new AbortController();
+    const abort = () => attempt.abort();
+    ended.addEventListener("abort", abort);
+    let watchdog = setTimeout(abort, SILENCE_MS);
+    const alive = () => {
+      clearTimeout(watchdog);
+      watchdog = setTimeout(abort, SILENCE_MS);
+    };
+    try {
+      const response = await request("GET", `/events${query(SELECTION)}`, {
+        headers: cursor ? { "Last-Event-ID": cursor } : {},
+        signal: attempt.signal,
+      });
+      tell(synced.value ? "live" : "behind");
+      for await (const events of eventsOf(withBytes(response, alive))) {
+        if (ended.aborted) return;
+        pause = SHORTEST_MS;
+        heard(events);
+      }
+    } catch (error) {
+      if (ended.aborted) return;
+      if (error instanceof ApiError) {
+        if (error.status === 401) {
+          tell("offline", "Sign in again.");
+          return;
+        }
+        if (error.status === 501) {
+          tell("polled", error.message);
+          return;
+        }
+        if (error.status === 400) cursor = "";
+        if (error.retryAfter) pause = Math.max(pause, error.retryAfter * 1000);
+      }
+    } finally {
+      clearTimeout(watchdog);
+      ended.removeEventListener("abort", abort);
+    }
+    const wait = pause * (0.5 + Math.random() / 2);
+    tell("offline", `Trying again in ${Math.ceil(wait / 1000)} s.`);
+    pause = Math.min(pause * 2, LONGEST_MS);
+    await new Promise((resolve) => {
+      const timer = setTimeout(resolve, wait);
+      ended.addEventListener("abort", () => (clearTimeout(timer), resolve(null)), { once: true });
+    });
+  }
+}
+
+/** Count bytes as signs of life, also those of comments. @param {Response} response
+ *  @param {() => void} alive */
+function withBytes(response, alive) {
+  if (!response.body) return response;
+  const counted = new TransformStream({
+    transform(chunk, controller) {
+      alive();
+      controller.enqueue(chunk);
+    },
+  });
+  return new Response(response.body.pipeThrough(counted));
+}
+
+/** @param {import("./sse.js").StreamEvent[]} events */
+function heard(events) {
+  const told = [];
+  for (const event of events) {
+    if (event.id !== null) cursor = event.id;
+    if (event.data) told.push({ name: event.name, data: JSON.parse(event.data) });
+  }
+  if (!told.length) return;
+  channel?.postMessage({ kind: "events", events: told, cursor });
+  take(told);
+}
+
+/** Ids that the whole state has named since a reset. @type {Set<string> | null} */
+let named = null;
+
+/** @param {{name: string, data: any}[]} events */
+function take(events) {
+  for (const { name, data } of events) {
+    if (name === "job") {
+      const known = jobs.get(data.job_id);
+      if (!known || known.revision <= data.revision) jobs.set(data.job_id, data);
+      named?.add(data.job_id);
+    } else if (name === "job_gone") {
+      jobs.delete(data.job_id);
+    } else if (name === "reset") {
+      named = new Set();
+    } else if (name === "synced") {
+      if (named) for (const id of [...jobs.keys()]) if (!named.has(id)) jobs.delete(id);
+      named = null;
+      synced.value = true;
+      tell("live");
+    } else if (name === "node") {
+      nodes.set(data.node_id, data);
+    } else if (name === "queue") {
+      queue.value = data;
+    }
+  }
+  if (!scheduled) {
+    scheduled = true;
+    requestAnimationFrame(() => {
+      scheduled = false;
+      changed.value += 1;
+    });
+  }
+}

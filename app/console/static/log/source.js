@@ -1,0 +1,199 @@
+// A log by offset: pages that were fetched, and what came live.
+import { signal } from "../vendor/signals.js";
+import { get, query, segment } from "../api.js";
+
+/** @typedef {{offset: number, timestamp: string, level: string, message: string, source?: string,
+ *   rank?: number | null, fields?: Record<string, any>}} Entry */
+
+const PAGE = 200;
+/** Pages that are kept; those that were used longest ago go first. */
+const PAGES_KEPT = 60;
+const LIVE_KEPT = 5_000;
+const AT_ONCE = 3;
+
+export class LogSource {
+  /** @param {string} job */
+  constructor(job) {
+    this.job = job;
+    /** Grows when something has been loaded or has come. */
+    this.changed = signal(0);
+    this.first = signal(1);
+    this.last = signal(0);
+    this.epoch = "";
+    this.error = signal(/** @type {any} */ (null));
+    /** @type {Map<number, Map<number, Entry>>} */
+    this.pages = new Map();
+    /** @type {Map<number, Entry>} */
+    this.live = new Map();
+    /** @type {Set<number>} */
+    this.asked = new Set();
+    this.controller = new AbortController();
+    this.scheduled = false;
+  }
+
+  close() {
+    this.controller.abort();
+  }
+
+  /** Learn where the log begins and ends. */
+  async open() {
+    try {
+      const page = await this.#fetch({ before: "", limit: PAGE });
+      this.#bounds(page);
+      for (const entry of page.entries) this.#keep(entry);
+      this.error.value = null;
+    } catch (error) {
+      if (!this.controller.signal.aborted) this.error.value = error;
+    }
+    this.#tell();
+  }
+
+  /** The entry at an offset; undefined while it is being fetched, null where the log lacks it.
+   * @param {number} offset @returns {Entry | null | undefined} */
+  entry(offset) {
+    const live = this.live.get(offset);
+    if (live) return live;
+    const index = Math.floor((offset - 1) / PAGE);
+    const page = this.pages.get(index);
+    if (!page) {
+      this.#ask(index);
+      return undefined;
+    }
+    const entry = page.get(offset);
+    if (entry) return entry;
+    // The end of the log may have been fetched before the entry was there.
+    if (!this.#complete(index)) {
+      this.#ask(index);
+      return undefined;
+    }
+    return null;
+  }
+
+  /** An entry that came live. @param {Entry} entry @param {string} epoch */
+  add(entry, epoch) {
+    if (epoch && epoch !== this.epoch) {
+      if (this.epoch) {
+        this.pages.clear();
+        this.live.clear();
+        this.last.value = 0;
+      }
+      this.epoch = epoch;
+    }
+    this.live.set(entry.offset, entry);
+    if (this.live.size > LIVE_KEPT) this.live.delete(this.live.keys().next().value ?? 0);
+    if (entry.offset > this.last.value) this.last.value = entry.offset;
+    this.#tell();
+  }
+
+  /** @param {number} index */
+  #complete(index) {
+    return this.completeTo !== undefined && (index + 1) * PAGE <= this.completeTo;
+  }
+
+  /** @type {number | undefined} */
+  completeTo = undefined;
+
+  /** @param {number} index */
+  #ask(index) {
+    if (this.asked.has(index) || this.asked.size >= AT_ONCE) return;
+    this.asked.add(index);
+    const from = index * PAGE + 1;
+    this.#fetch({ from, limit: PAGE })
+      .then((page) => {
+        this.#bounds(page);
+        const entries = new Map();
+        for (const entry of page.entries) entries.set(entry.offset, entry);
+        this.pages.delete(index);
+        this.pages.set(index, entries);
+        if (this.pages.size > PAGES_KEPT) this.pages.delete(this.pages.keys().next().value ?? 0);
+        this.completeTo = Math.max(this.completeTo ?? 0, page.last_offset);
+        this.error.value = null;
+      })
+      .catch((error) => {
+        if (!this.controller.signal.aborted) this.error.value = error;
+      })
+      .finally(() => {
+        this.asked.delete(index);
+        this.#tell();
+      });
+  }
+
+  /** @param {Record<string, unknown>} which */
+  #fetch(which) {
+    return get(`/jobs/${segment(this.job)}/log-entries${query(which)}`, this.controller.signal);
+  }
+
+  /** @param {any} page */
+  #bounds(page) {
+    if (page.epoch) this.epoch = page.epoch;
+    this.first.value = Math.max(1, page.first_offset || 1);
+    if (page.last_offset > this.last.value) this.last.value = page.last_offset;
+  }
+
+  /** @param {Entry} entry */
+  #keep(entry) {
+    this.live.set(entry.offset, entry);
+  }
+
+  #tell() {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    requestAnimationFrame(() => {
+      this.scheduled = false;
+      this.changed.value += 1;
+    });
+  }
+}
+
+/** Entries that pass a filter, from the newest backward; more are fetched as one scrolls up. */
+export class FilteredSource {
+  /** @param {string} job @param {Record<string, unknown>} filter */
+  constructor(job, filter) {
+    this.job = job;
+    this.filter = filter;
+    this.changed = signal(0);
+    this.error = signal(/** @type {any} */ (null));
+    this.loading = signal(false);
+    /** @type {Entry[]} */
+    this.entries = [];
+    /** Where the next page ends; 0 when the beginning has been reached. */
+    this.before = -1;
+    this.controller = new AbortController();
+  }
+
+  close() {
+    this.controller.abort();
+  }
+
+  get exhausted() {
+    return this.before === 0;
+  }
+
+  async more() {
+    if (this.loading.value || this.exhausted) return;
+    this.loading.value = true;
+    try {
+      const which = { before: this.before < 0 ? "" : this.before, limit: 200, ...this.filter };
+      const page = await get(
+        `/jobs/${segment(this.job)}/log-entries${query(this.before < 0 ? { ...which, tail: 200 } : which)}`,
+        this.controller.signal,
+      );
+      const known = new Set(this.entries.map((entry) => entry.offset));
+      this.entries = [...page.entries.filter((/** @type {Entry} */ entry) => !known.has(entry.offset)), ...this.entries];
+      this.before = page.next?.before ?? 0;
+      this.error.value = null;
+    } catch (error) {
+      if (!this.controller.signal.aborted) this.error.value = error;
+    }
+    this.loading.value = false;
+    this.changed.value += 1;
+  }
+
+  /** @param {Entry} entry */
+  add(entry) {
+    const last = this.entries.at(-1);
+    if (last && last.offset >= entry.offset) return;
+    this.entries.push(entry);
+    this.changed.value += 1;
+  }
+}

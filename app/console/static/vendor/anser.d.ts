@@ -1,0 +1,2 @@
+import Anser from "anser";
+export default Anser;
