@@ -45,6 +45,7 @@ from app.coordinator.jobs.store import Store
 from app.coordinator.jobs.store_steps import UnusableStore
 from app.coordinator.jobs.times import Stopwatch, this_stopwatch
 from app.coordinator.ownership import sole_owner
+from app.coordinator.packages.opening import open_installer, package_rules
 from app.coordinator.resources.memory_reserve import MemoryReserve, available_memory
 from app.coordinator.retention.deletion import JobDeletion
 from app.coordinator.retention.kept_files import KeptFiles
@@ -137,13 +138,17 @@ class Coordinator:
         scheduler = self._make_scheduler(store, engine)
         drive = Drive(config.drive_root, atlas=config.atlas_root, allowed=config.allowed_paths)
         cache = DataCache(config.data_dir / "cache", limit_bytes=config.cache_bytes)
-        cache.open(running={job.job_id for job in store.unfinished() if job.status in HOLDING})
+        running = {job.job_id for job in store.unfinished() if job.status in HOLDING}
+        cache.open(running=running)
         limits = Limits(entries=config.export_files, size_bytes=config.export_bytes)
         workspace = Workspace(
             jobs=config.data_dir / "jobs",
             drive=drive,
             inputs=Inputs(drive=drive, cache=cache, clock=self._clock),
             projects=_projects(config, drive, readable),
+            installer=open_installer(
+                config, programs=engine.programs, running=running, clock=self._clock
+            ),
             artefacts=Artefacts(
                 drive=drive,
                 atlas=Atlas(config.atlas_root),
@@ -198,6 +203,7 @@ class Coordinator:
                 chosen=config.isolation != AUTO,
                 tenant_id=store.newest_tenant(),
             ),
+            packages=package_rules(config),
             clock=self._clock,
         )
         self._server = self._make_server(parts)

@@ -15,9 +15,9 @@ import pytest
 from generated.mindcoordinator.v1.jobs_pb2 import (
     PauseJobRequest,
     ResumeJobRequest,
-    SubmitJobRequest,
 )
-from tests.coordinator.harness import Client, running, status_of, submission
+from tests.coordinator.harness import Client, running, status_of
+from tests.coordinator.projects import failed, job, messages, submitted
 from tests.coordinator.test_all_problems_functional import fields_of, refusal
 
 TRAIN = """
@@ -30,13 +30,6 @@ TRAIN = """
     print("here", sorted(set(os.listdir(".")) - {"__pycache__"}))
     open("made-here", "w").close()
 """
-
-
-def job(script: str, **config: str) -> SubmitJobRequest:
-    request = submission()
-    request.training_config.framework.custom_script_path = script
-    request.training_config.framework.config.update(config)
-    return request
 
 
 def project(client: Client, path: str = "project", **files: str) -> str:
@@ -58,15 +51,6 @@ def pack(client: Client, name: str, files: Mapping[str, str]) -> str:
             about.size = len(content)
             archive.addfile(about, io.BytesIO(content))
     return f"scaidrive://{client.tenant}/{name}"
-
-
-async def submitted(client: Client, request: SubmitJobRequest) -> str:
-    job_id: str = (await client.call("SubmitJob", request)).job_id
-    return job_id
-
-
-async def messages(client: Client, job_id: str) -> list[str]:
-    return [entry.message for entry in await client.log(job_id)]
 
 
 @pytest.mark.parametrize("form", ["folder", "archive", "URL below the folder"])
@@ -152,16 +136,6 @@ async def test_links_and_special_files_of_a_folder_are_left_out(tmp_path: Path) 
         "Left out of the working directory, of which only regular files and directories are"
         " copied: pipe (special file), secrets (symbolic link)." in said
     )
-
-
-async def failed(client: Client, request: SubmitJobRequest) -> str:
-    """What a job says that cannot be prepared."""
-    job_id = await submitted(client, request)
-    said = await messages(client, job_id)
-    ended = await client.end(job_id)
-    assert status_of(ended) == "FAILED"
-    assert ended.error_message in said
-    return ended.error_message
 
 
 async def test_a_folder_over_its_bounds_fails_the_job(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ class RunSpec:
     warnings: tuple[str, ...] = ()
     #: Executed by Python with these options. No job can change it, unless it is in `directory`.
     script: Path
+    #: Of the job's own environment; this Python if there is none.
+    python: Path | None = None
     options: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     #: Where the run begins, which it may write; its job's own directory if there is none.
@@ -60,6 +62,8 @@ class RunSpec:
     checkpoints: Path
     #: What the run may read besides its job's directory.
     readable: tuple[Path, ...] = ()
+    #: The same, of what every user may read already.
+    shared: tuple[Path, ...] = ()
 
 
 class RunHandle(Protocol):

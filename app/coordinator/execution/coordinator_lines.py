@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.model import JobRecord
+from app.coordinator.logs.lines import Line
 from app.coordinator.logs.log import LogWriter
 from app.coordinator.storage.locks import locked
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
@@ -32,18 +34,37 @@ class CoordinatorLines:
         else differently.
         """
         try:
-            await asyncio.to_thread(self._write, job, text)
+            await asyncio.to_thread(self._write, job, Line(LogLevel.LOG_LEVEL_INFO, text))
         except Exception as error:  # whatever state the log is in: it is only told of
             log.error("log_not_written", job_id=job.job_id, line=text, exc_info=error)
         self._job_events.wake(job.job_id)
 
-    def _write(self, job: JobRecord, text: str) -> None:
+    def from_thread(self, job: JobRecord) -> Callable[[Line], None]:
+        """Return what adds lines to a job's log in another thread, as `say` does.
+
+        Call it on the event loop.
+        """
+        loop = asyncio.get_running_loop()
+
+        def say(line: Line) -> None:
+            try:
+                self._write(job, line)
+            except Exception as error:  # whatever state the log is in: it is only told of
+                log.error("log_not_written", job_id=job.job_id, exc_info=error)
+            # The loop may have been closed behind a thread that nobody waits for.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._job_events.wake, job.job_id)
+
+        return say
+
+    def _write(self, job: JobRecord, line: Line) -> None:
         directory = self._workspace.directory(job.job_id)
         entry = LogEntry(
-            level=LogLevel.LOG_LEVEL_INFO,
-            message=text,
+            level=line.level,
+            message=line.message,
             source="coordinator",
             node_id=job.node_ids[0] if job.node_ids else "",
+            fields=line.fields,
         )
         entry.timestamp.FromMicroseconds(self._clock())
         with locked(directory.lock, wait=True):

@@ -100,8 +100,8 @@ class JobWork:
             await self._event(lambda scheduler: scheduler.preparing(job_id), void)
         try:
             await _in(self._preparing, bring_up, self._workspace.directory(job_id))
-            if note := await _in(self._preparing, self._workspace.prepare, job, task.abandoned):
-                await self._lines.say(job, note)
+            say = self._lines.from_thread(job)
+            await _in(self._preparing, self._workspace.prepare, job, say, task.abandoned)
         except Abandoned:
             return
         except (NewerFormat, Unprepared) as error:

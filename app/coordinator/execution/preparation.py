@@ -14,12 +14,17 @@ from app.coordinator.evaluations.process import EVALUATOR, SCRIPT, process_confi
 from app.coordinator.execution.inputs import Inputs, access_of
 from app.coordinator.execution.job_config import training_config
 from app.coordinator.execution.project import Projects
-from app.coordinator.jobs.model import JobRecord, Kind
+from app.coordinator.identity.access import Access
+from app.coordinator.jobs.model import JobRecord, Kind, Program
+from app.coordinator.logs.lines import Line
+from app.coordinator.packages.build_log import Say
+from app.coordinator.packages.installing import CannotInstall, Installer
 from app.coordinator.storage.job_directory import PROGRAM, JobDir
 from app.files.copying import copy_content
 from app.files.directory import Directory, LimitReached
 from app.files.json_files import write_json
 from app.files.removing import remove_tree
+from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 _MAX_SCRIPT: Final = 64 * 1024 * 1024
 
@@ -31,18 +36,21 @@ class Unprepared(Exception):
 class Preparation:
     """Sets up jobs' directories. Blocks: call it in a thread."""
 
-    def __init__(self, *, drive: Drive, inputs: Inputs, projects: Projects) -> None:
+    def __init__(
+        self, *, drive: Drive, inputs: Inputs, projects: Projects, installer: Installer
+    ) -> None:
         self._drive = drive
         self._inputs = inputs
         self._projects = projects
+        self._installer = installer
 
-    def prepare(self, job: JobRecord, directory: JobDir, abandoned: threading.Event) -> str:
-        """Fetch what the job names and write its configuration.
+    def prepare(
+        self, job: JobRecord, directory: JobDir, say: Say, abandoned: threading.Event
+    ) -> None:
+        """Fetch what the job names, install its packages, and write its configuration.
 
-        Returns a line for the job's log, or an empty text. Raises Unprepared,
-        Abandoned, OSError.
+        `say` adds to the job's log. Raises Unprepared, Abandoned, OSError.
         """
-        note = ""
 
         def fetch(url: str) -> str:
             return str(self._inputs.fetch(job, url, abandoned))
@@ -58,21 +66,36 @@ class Preparation:
                     _place_evaluator(own, abandoned)
                     config = process_config(job, fetch)
                 else:
-                    if (program := job.program) is not None and program.working_dir:
-                        name = directory.project.name
-                        note = self._projects.place(job, program, own, name, abandoned)
-                    if program is None or not program.script:
-                        given = job.submission.training_config.framework.custom_script_path
-                        with self._drive.filesystem(access).open(given) as script:
-                            _place_script(own, script, script_name(job), abandoned)
+                    self._place_program(job, access, own, directory, say, abandoned)
                     config = training_config(job, fetch)
             if job.resume_from:
                 self._drive.find(access, job.resume_from)
-        except (BadUrl, LimitReached) as error:
+        except (BadUrl, LimitReached, CannotInstall) as error:
             raise Unprepared(str(error)) from None
         config["job_id"] = job.job_id
         write_json(directory.config, config)
-        return note
+
+    def _place_program(
+        self,
+        job: JobRecord,
+        access: Access,
+        own: Directory,
+        directory: JobDir,
+        say: Say,
+        abandoned: threading.Event,
+    ) -> None:
+        """Copy the script, or the folder that it is in, and install what that asks for."""
+        program = job.program or Program()
+        if program.working_dir:
+            name = directory.project.name
+            if note := self._projects.place(job, program, own, name, abandoned):
+                say(Line(LogLevel.LOG_LEVEL_INFO, note))
+        if not program.script:
+            given = job.submission.training_config.framework.custom_script_path
+            with self._drive.filesystem(access).open(given) as script:
+                _place_script(own, script, script_name(job), abandoned)
+        if program.requirements:
+            self._installer.provide(job, program, directory.project, say=say, abandoned=abandoned)
 
 
 def script_name(job: JobRecord) -> str:

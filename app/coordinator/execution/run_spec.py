@@ -38,6 +38,7 @@ class RunSpecs:
         directory = self._workspace.directory(job.job_id)
         resume = self._drive.find(access_of(job), job.resume_from) if job.resume_from else None
         checkpoints = self._workspace.checkpoints_path(job)
+        packages = self._workspace.environment(job)
         where = f", from checkpoint {job.resume_from}" if resume else ""
         return RunSpec(
             announcement=f"Run {job.run_count} begins on {', '.join(job.node_ids)}{where}.",
@@ -46,6 +47,7 @@ class RunSpecs:
                 for name, reason in left_out.items()
             ),
             script=self._workspace.script(job),
+            python=packages.python if packages is not None else None,
             options=_OPTIONS[job.kind],
             arguments=job.program.arguments if job.program else (),
             directory=directory.project if job.program and job.program.working_dir else None,
@@ -61,6 +63,7 @@ class RunSpecs:
             ranks=ranks_of(job),
             checkpoints=checkpoints,
             readable=self._unchangeable([*_inputs(directory), *([resume] if resume else [])]),
+            shared=(packages.root,) if packages is not None else (),
         )
 
     def _unchangeable(self, paths: Iterable[Path]) -> tuple[Path, ...]:

@@ -4,6 +4,7 @@ What is done takes a directory and returns plain records (`preparation`,
 `checkpoints`, `artefacts`): it can be done wherever the directory is.
 """
 
+import errno
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,9 @@ from app.coordinator.execution.project import Projects
 from app.coordinator.jobs.model import Checkpoint, JobRecord
 from app.coordinator.logs import log as logs
 from app.coordinator.metrics.snapshots import MetricsWriter
+from app.coordinator.packages.build_log import Say
+from app.coordinator.packages.environments import Environment
+from app.coordinator.packages.installing import Installer
 from app.coordinator.storage import job_directory_steps as jobdir_steps
 from app.coordinator.storage.job_directory import JobDir
 from app.files.directory import Directory
@@ -34,13 +38,17 @@ class Workspace:
         drive: Drive,
         inputs: Inputs,
         projects: Projects,
+        installer: Installer,
         artefacts: Artefacts,
     ) -> None:
         self._jobs = jobs
         self._drive = drive
         self._inputs = inputs
+        self._installer = installer
         self._artefacts = artefacts
-        self._preparation = Preparation(drive=drive, inputs=inputs, projects=projects)
+        self._preparation = Preparation(
+            drive=drive, inputs=inputs, projects=projects, installer=installer
+        )
 
     def directory(self, job_id: str) -> JobDir:
         """The directory of a job."""
@@ -85,21 +93,18 @@ class Workspace:
         with directory:
             return directory.make_directory(name, exist_ok=True)
 
-    def prepare(self, job: JobRecord, abandoned: threading.Event) -> str:
-        """Set up the job's directory. Returns a line for the job's log, or an empty text.
-
-        Raises Unprepared, Abandoned, OSError.
-        """
+    def prepare(self, job: JobRecord, say: Say, abandoned: threading.Event) -> None:
+        """Set up the job's directory. Raises Unprepared, Abandoned, OSError."""
         self.clear_temporary(job)
         self.release(job.job_id)
         if job.artefacts_of:
             self._require_artefacts(job)
-            return ""
+            return
         try:
             self.open_checkpoints(job).close()
         except BadUrl as error:
             raise Unprepared(str(error)) from None
-        return self._preparation.prepare(job, self.directory(job.job_id), abandoned)
+        self._preparation.prepare(job, self.directory(job.job_id), say, abandoned)
 
     def output(self, job: JobRecord) -> Path:
         """Where the job's artefacts are, or those of the job that it only exports."""
@@ -125,6 +130,15 @@ class Workspace:
             return directory.project / job.program.script
         script = directory.program / script_name(job)
         return script if script.is_file() else directory.work / script.name
+
+    def environment(self, job: JobRecord) -> Environment | None:
+        """Return the packages of the job's own; None if it has none. Raises FileNotFoundError if
+        they are gone."""
+        if job.program is None or not job.program.requirements:
+            return None
+        if (environment := self._installer.of_job(job.job_id)) is None:
+            raise FileNotFoundError(errno.ENOENT, "the job's packages no longer exist")
+        return environment
 
     def checkpoints(
         self, job: JobRecord, finder: CheckpointFinder, *, last: bool = False
@@ -152,5 +166,6 @@ class Workspace:
             raise Unprepared(str(error)) from None
 
     def release(self, job_id: str) -> None:
-        """Let go of what was fetched for a job."""
+        """Let go of what was fetched for a job, and of its packages."""
         self._inputs.release(job_id)
+        self._installer.release(job_id)

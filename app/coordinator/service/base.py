@@ -40,6 +40,7 @@ from app.coordinator.scheduling.cluster_view import ClusterView
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.service.logs.search import LogSearches
+from app.coordinator.submission.program import PackageRules
 from app.coordinator.submission.tenancy import Tenancy
 from app.shortening import quoted
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc
@@ -70,6 +71,8 @@ class Parts:
     gpus: GpuMeter
     #: Whose jobs are taken up.
     tenancy: Tenancy
+    #: Which packages jobs may ask for.
+    packages: PackageRules
     #: Microseconds since 1970.
     clock: Callable[[], int]
     damage: DamageLog = field(default_factory=DamageLog)

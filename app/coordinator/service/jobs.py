@@ -40,6 +40,7 @@ class JobCalls(Calls):
                 access=access,
                 user_id=peer.user_id,
                 drive=self._parts.drive,
+                packages=self._parts.packages,
                 cluster=self._scheduler.cluster,
                 now=self._parts.clock(),
             ),

@@ -9,6 +9,7 @@ from app.configuration.section import Section, SettingsError
 from app.configuration.toml_file import with_file
 from app.coordinator.settings.data import DEFAULT_DATA_DIR, DataSettings
 from app.coordinator.settings.nodes import NodeSettings
+from app.coordinator.settings.packages import PackageSettings
 from app.coordinator.settings.runs import RunSettings
 from app.coordinator.settings.serving import ServingSettings
 from app.coordinator.settings.tokens import TokenSettings
@@ -22,6 +23,7 @@ SECTIONS: Final[tuple[type[Section], ...]] = (
     ServingSettings,
     TokenSettings,
     RunSettings,
+    PackageSettings,
     NodeSettings,
 )
 
@@ -34,7 +36,9 @@ class BadConfig(SettingsError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoordinatorConfig(DataSettings, ServingSettings, TokenSettings, RunSettings, NodeSettings):
+class CoordinatorConfig(
+    DataSettings, ServingSettings, TokenSettings, RunSettings, PackageSettings, NodeSettings
+):
     """Every setting of the coordinator. Times are in seconds, sizes in bytes.
 
     A field's name is its key in the TOML file, and in capitals, behind

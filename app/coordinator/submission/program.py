@@ -1,6 +1,7 @@
 """What a submission has executed: a script, alone or in a folder, with arguments and packages."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from app.coordinator.data.drive import SCHEME, Drive
@@ -21,12 +22,23 @@ _MAX_PATH: Final = 4096
 _FLAGS: Final[Mapping[str, bool]] = {"": False, "false": False, "true": True}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageRules:
+    """Why submissions may not ask for packages here; empty where they may."""
+
+    no_packages: str = ""
+    #: The same of packages that have to be built.
+    no_builds: str = ""
+
+
 def is_archive(working_dir: str) -> bool:
     """Whether a working directory is packed."""
     return working_dir.lower().endswith(ARCHIVES)
 
 
-def program_of(framework: Framework, access: Access, drive: Drive) -> Program:
+def program_of(
+    framework: Framework, access: Access, drive: Drive, packages: PackageRules
+) -> Program:
     """Return what a submission has executed.
 
     What is in an archive is looked for when it is unpacked. Raises
@@ -67,13 +79,14 @@ def program_of(framework: Framework, access: Access, drive: Drive) -> Program:
             elif folder:
                 _require_in(folder, _SCRIPT, script, access, drive)
         with problems.collected():
+            if requirements and packages.no_packages:
+                raise FailedPrecondition(f"{_CONFIG}.requirements: {packages.no_packages}")
+            if builds == "true" and packages.no_builds:
+                raise FailedPrecondition(f"{_CONFIG}.allow_source_builds: {packages.no_builds}")
             if requirements and working_dir:
                 requirements = _relative(f"{_CONFIG}.requirements", requirements)
                 if folder:
                     _require_in(folder, f"{_CONFIG}.requirements", requirements, access, drive)
-                raise FailedPrecondition(
-                    f"{_CONFIG}.requirements: this coordinator installs no packages"
-                )
     return Program(
         working_dir=working_dir,
         script=script,

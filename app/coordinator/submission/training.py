@@ -18,7 +18,7 @@ from app.coordinator.submission.checks import (
     check_training,
     check_world_size,
 )
-from app.coordinator.submission.program import program_of
+from app.coordinator.submission.program import PackageRules, program_of
 from app.coordinator.submission.resources import (
     bound_run_time,
     check_possible,
@@ -54,6 +54,7 @@ def accept(
     access: Access,
     user_id: str,
     drive: Drive,
+    packages: PackageRules,
     cluster: Cluster,
     now: int,
 ) -> Accepted:
@@ -71,7 +72,7 @@ def accept(
     with all_problems() as problems:
         check_texts(kept, problems)
         with problems.collected():
-            program = program_of(kept.training_config.framework, access, drive)
+            program = program_of(kept.training_config.framework, access, drive, packages)
         check_training(kept, access, drive, problems)
         check_data(kept, access, drive, problems)
         check_output(kept, access, drive, problems)

@@ -14,6 +14,7 @@ from app.coordinator.engines.local.local_run import LocalRun
 from app.coordinator.engines.local.notifications import NotificationReceiver
 from app.coordinator.engines.local.run_killing import kill_newest_run
 from app.coordinator.engines.local.runner_spec import RunnerSpecs
+from app.coordinator.engines.programs import Programs
 from app.coordinator.failures import is_passing
 from app.coordinator.isolation.levels import Isolation
 from app.coordinator.jobs.model import JobRecord
@@ -30,6 +31,7 @@ class LocalEngine(Engine):
         nodes: Sequence[NodeSpec],
         isolation: Isolation,
         specs: RunnerSpecs,
+        programs: Programs,
         notify: Path,
         grace: float,
     ) -> None:
@@ -37,6 +39,8 @@ class LocalEngine(Engine):
         grant their processes `grace` seconds."""
         #: What runs are kept apart by.
         self.isolation = isolation
+        #: What else is run for jobs.
+        self.programs = programs
         self._jobs = jobs
         self._nodes = tuple(nodes)
         self._specs = specs

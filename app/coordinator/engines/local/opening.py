@@ -7,6 +7,7 @@ import structlog
 from app.coordinator.cluster.nodes import NodeSpec
 from app.coordinator.cluster.this_machine import this_machine
 from app.coordinator.engines.local.engine import LocalEngine
+from app.coordinator.engines.local.programs import LocalPrograms
 from app.coordinator.engines.local.run_limits import RunLimits
 from app.coordinator.engines.local.runner_spec import RunnerSpecs
 from app.coordinator.engines.local.sandbox_spec import SandboxSpecs
@@ -29,9 +30,17 @@ async def open_local_engine(config: CoordinatorConfig, *, readable: tuple[str, .
     nodes = _nodes(config)
     isolation = await _find_isolation(config, readable)
     notify = config.data_dir / "notify.sock"
+    uids = JobUids(config.data_dir / "uids", isolation.uids) if isolation.uids else None
+    roots = (config.data_dir, config.drive_root, config.atlas_root)
     specs = RunnerSpecs(
         limits=RunLimits.of_machine(config, cluster_cores=sum(node.cpus for node in nodes)),
-        sandboxes=_sandboxes(config, isolation),
+        sandboxes=SandboxSpecs(
+            isolation=isolation,
+            uids=uids,
+            share_network=config.job_network == "shared",
+            gpus=find_gpu_devices(),
+            roots=roots,
+        ),
         node_id=config.node_id,
         notify=notify,
         grace=config.stop_grace,
@@ -42,6 +51,9 @@ async def open_local_engine(config: CoordinatorConfig, *, readable: tuple[str, .
         nodes=nodes,
         isolation=isolation,
         specs=specs,
+        programs=LocalPrograms(
+            isolation=isolation, uids=uids, readable=readable, roots=tuple(map(str, roots))
+        ),
         notify=notify,
         grace=config.stop_grace,
     )
@@ -77,14 +89,3 @@ async def _find_isolation(config: CoordinatorConfig, readable: tuple[str, ...]) 
     if gaps:
         log.warning("jobs_not_confined", reason="; ".join(gaps))
     return isolation
-
-
-def _sandboxes(config: CoordinatorConfig, isolation: Isolation) -> SandboxSpecs:
-    uids = JobUids(config.data_dir / "uids", isolation.uids) if isolation.uids else None
-    return SandboxSpecs(
-        isolation=isolation,
-        uids=uids,
-        share_network=config.job_network == "shared",
-        gpus=find_gpu_devices(),
-        roots=(config.data_dir, config.drive_root, config.atlas_root),
-    )

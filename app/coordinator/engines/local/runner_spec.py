@@ -41,7 +41,8 @@ class RunnerSpecs:
         own = directory.job
         readable = [str(own.config), str(own.program), *map(str, run.readable)]
         gpus = self._gpus_of(job)
-        isolation = self.sandboxes.of(job, directory, gpus=gpus, readable=readable)
+        shared = [str(path) for path in run.shared]
+        isolation = self.sandboxes.of(job, directory, gpus=gpus, readable=readable, reached=shared)
         lacking = self._limits.lacking(job)
         cwd = run.directory or own.work
         writable = list(dict.fromkeys([own.work, own.output, own.temporary, cwd]))
@@ -69,7 +70,7 @@ class RunnerSpecs:
                     # Relative: arguments are open to all processes, and the path has the job's id.
                     # With a slash: a script may be called `-c.py`.
                     "argv": [
-                        sys.executable,
+                        str(run.python or sys.executable),
                         *run.options,
                         os.path.join(".", os.path.relpath(run.script, cwd)),
                         *run.arguments,
@@ -81,7 +82,7 @@ class RunnerSpecs:
             ],
             "isolation": isolation,
             "confinement": {
-                "readable": [*self._readable, *readable],
+                "readable": [*self._readable, *readable, *shared],
                 "writable": [
                     *map(str, writable),
                     str(run.checkpoints),
@@ -98,8 +99,9 @@ class RunnerSpecs:
         isolation: dict[str, Any],
         meeting: Mapping[str, str],
     ) -> dict[str, str]:
+        path = os.environ.get("PATH", os.defpath)
         return {
-            "PATH": os.environ.get("PATH", os.defpath),
+            "PATH": f"{run.python.parent}{os.pathsep}{path}" if run.python else path,
             "LANG": os.environ.get("LANG", "C.UTF-8"),
             # Lines are to be seen when they are printed, not 8 KiB later.
             "PYTHONUNBUFFERED": "1",

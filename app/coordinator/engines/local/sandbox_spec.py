@@ -45,11 +45,18 @@ class SandboxSpecs:
         return self._isolation.level is Level.NAMESPACES
 
     def of(
-        self, job: JobRecord, run: RunDir, *, gpus: list[int], readable: Iterable[str]
+        self,
+        job: JobRecord,
+        run: RunDir,
+        *,
+        gpus: list[int],
+        readable: Iterable[str],
+        reached: Iterable[str] = (),
     ) -> dict[str, Any]:
         """The section for a run that is about to begin, and holds `gpus` of this machine.
 
-        `readable` is what it is to read of its own. Raises OSError.
+        `readable` is what it is to read of its own, `reached` what it could read if it
+        came near. Raises OSError.
         """
         temporary = run.job.temporary
         link = ""
@@ -66,6 +73,7 @@ class SandboxSpecs:
             "temporary_link": link,
             "devices": device_files(self._gpus, gpus),
             "opened": list(readable),
+            "reached": list(reached),
             "roots": self._roots,
         }
 

@@ -98,7 +98,8 @@ class Runner:
         if isolation["uid"] is not None:
             writable = self._spec["confinement"]["writable"]
             give_to_job(writable, isolation["uid"])
-            open_to_job(isolation["opened"], reached=writable, roots=isolation["roots"])
+            reached = [*writable, *isolation.get("reached", ())]
+            open_to_job(isolation["opened"], reached=reached, roots=isolation["roots"])
         if link := isolation.get("temporary_link"):
             os.symlink(isolation["temporary"], link)
             self._resources.callback(os.unlink, link)

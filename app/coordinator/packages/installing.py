@@ -1,0 +1,271 @@
+"""The environment that a job's requirements ask for: one that is there, or a new one."""
+
+import errno
+import hashlib
+import os
+import threading
+import time
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from app.coordinator.engines.programs import ProgramEnd, Programs, ProgramSpec
+from app.coordinator.jobs.model import JobRecord, Program
+from app.coordinator.logs.lines import Line
+from app.coordinator.packages import uv
+from app.coordinator.packages.base import Base, find_base
+from app.coordinator.packages.build_log import BuildLog, Say
+from app.coordinator.packages.environments import Environment, Environments
+from app.coordinator.packages.finishing import BadEnvironment, Installed, finish, packages_of
+from app.coordinator.packages.requirement_files import (
+    BadRequirements,
+    Requirements,
+    read_requirements,
+)
+from app.coordinator.packages.uv import PackageSource
+from app.files.directory import Directory
+from app.shortening import quoted
+from generated.mindcoordinator.v1.watch_pb2 import LogLevel
+
+_MIB: Final = 1024**2
+#: What uv says of a file for which there are no wheels.
+_NO_WHEELS: Final = "source"
+
+
+class CannotInstall(Exception):
+    """The packages cannot be installed. The message is for the job's owner."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallLimits:
+    """Of one environment."""
+
+    #: Seconds to make it.
+    timeout: float
+    #: Bytes of it and of what it is made of, its tenant's cache included.
+    size_bytes: int
+    #: Files and directories of the same.
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a job asks for."""
+
+    job: JobRecord
+    program: Program
+    project: Path
+    requirements: Requirements
+    base: Base
+    key: str
+
+
+class Installer:
+    """Blocks: call it in a thread. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        *,
+        programs: Programs,
+        environments: Environments,
+        source: PackageSource,
+        limits: InstallLimits,
+        clock: Callable[[], int],
+    ) -> None:
+        self._programs = programs
+        self._environments = environments
+        self._source = source
+        self._limits = limits
+        self._clock = clock
+
+    def provide(
+        self,
+        job: JobRecord,
+        program: Program,
+        project: Path,
+        *,
+        say: Say,
+        abandoned: threading.Event,
+    ) -> Environment:
+        """Return the environment of a job, in use until `release`.
+
+        `project` is the job's own copy of its working directory. Where other
+        jobs of the tenant install packages, it waits for them: uv's cache is the
+        tenant's, and who asks for the same has it made once. Raises
+        CannotInstall, Abandoned, OSError.
+        """
+        wanted = self._wanted(job, program, project)
+        name = quoted(program.requirements)
+
+        def found() -> Environment | None:
+            entry = self._environments.take(wanted.key, job.job_id, self._clock())
+            if entry is not None:
+                _tell(say, f"The packages of {name} are there already.")
+            return entry
+
+        def waits() -> None:
+            _tell(say, "Waiting for another job of the tenant that installs packages.")
+
+        if (entry := found()) is not None:
+            return entry
+        with self._environments.turn(job.tenant_id, abandoned, waits=waits):
+            return found() or self._install(wanted, say, abandoned)
+
+    def release(self, job_id: str) -> None:
+        """The job uses no environment any more."""
+        self._environments.release(job_id)
+
+    def of_job(self, job_id: str) -> Environment | None:
+        """Return the environment that a job uses."""
+        return self._environments.of_job(job_id)
+
+    def _wanted(self, job: JobRecord, program: Program, project: Path) -> _Wanted:
+        try:
+            with Directory.open(project) as directory:
+                requirements = read_requirements(directory, program.requirements)
+        except BadRequirements as error:
+            raise CannotInstall(f"{quoted(program.requirements)}: {error}.") from None
+        base = find_base()
+        told = [
+            *(job.tenant_id, program.requirements, requirements.digest, base.digest),
+            *(str(program.allow_source_builds), *self._source.arguments),
+        ]
+        key = hashlib.sha256(orjson.dumps(told)).hexdigest()
+        return _Wanted(job, program, project, requirements, base, key)
+
+    def _install(self, wanted: _Wanted, say: Say, abandoned: threading.Event) -> Environment:
+        began = time.monotonic()
+        _tell(say, f"Installing the packages of {quoted(wanted.program.requirements)}.")
+        size = min(self._limits.size_bytes, self._environments.room())
+        if not size:
+            raise CannotInstall(
+                "There is no room for its packages: those of jobs that run take up all of"
+                " packages_bytes. Submit it again when some have ended."
+            )
+        path = self._environments.begin()
+        try:
+            made = self._make(path, wanted, size, say, abandoned)
+            self._environments.make_room(made.size_bytes)
+            entry = self._environments.finish(
+                path,
+                tenant_id=wanted.job.tenant_id,
+                key=wanted.key,
+                pinned=made.names <= wanted.requirements.pinned,
+                size_bytes=made.size_bytes,
+                job_id=wanted.job.job_id,
+                now=self._clock(),
+            )
+        except BaseException:
+            self._environments.discard(path)
+            raise
+        _tell(
+            say,
+            f"Installed {len(made.names)} packages, {made.size_bytes / _MIB:.1f} MiB, in"
+            f" {time.monotonic() - began:.1f} s; {len(wanted.base.distributions)} others are"
+            " those of the coordinator's Python.",
+        )
+        return entry
+
+    def _make(
+        self, path: Path, wanted: _Wanted, size: int, say: Say, abandoned: threading.Event
+    ) -> Installed:
+        """Install everything. Raises CannotInstall, Abandoned, OSError."""
+        root = path / "env"
+        venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
+        wanted.base.add_to(packages_of(root))
+        (path / "constraints.txt").write_text(wanted.base.constraints, encoding="utf-8")
+        lines = BuildLog(say)
+        tenant_id = wanted.job.tenant_id
+        with self._environments.cache(tenant_id, self._clock(), most=size // 2) as cache:
+            end = self._run(path, wanted, cache, size, lines, abandoned)
+        lines.close()
+        self._check(end, lines, wanted)
+        try:
+            return finish(root, files=self._limits.files)
+        except BadEnvironment as error:
+            raise CannotInstall(f"{_failed(wanted)}: {error}.") from None
+
+    def _run(
+        self,
+        path: Path,
+        wanted: _Wanted,
+        cache: Path,
+        size: int,
+        lines: BuildLog,
+        abandoned: threading.Event,
+    ) -> ProgramEnd:
+        root, constraints = path / "env", path / "constraints.txt"
+        builds = wanted.program.allow_source_builds
+        program = uv.find_uv()
+        if program is None:
+            raise CannotInstall(NO_UV)
+        wheels = self._source.wheels
+        return self._programs.run(
+            ProgramSpec(
+                argv=uv.install_command(
+                    program,
+                    python=root / "bin" / "python",
+                    requirements=wanted.program.requirements,
+                    constraints=constraints,
+                    source=self._source,
+                    allow_source_builds=builds,
+                ),
+                cwd=wanted.project,
+                environment=uv.environment(cache),
+                place=path,
+                # Builders write into the folder that they build.
+                writable=(root, cache, *([wanted.project] if builds else [])),
+                temporary=path / "tmp",
+                readable=(
+                    *(constraints, *([] if builds else [wanted.project])),
+                    *([wheels] if wheels is not None else []),
+                ),
+                network=wheels is None,
+                timeout=self._limits.timeout,
+                size_bytes=size,
+                files=self._limits.files,
+            ),
+            output=lines.take,
+            abandoned=abandoned,
+        )
+
+    def _check(self, end: ProgramEnd, lines: BuildLog, wanted: _Wanted) -> None:
+        """Raise CannotInstall unless it went well; OSError for a full disk."""
+        failed = _failed(wanted)
+        if end.ended_for:
+            raise CannotInstall(
+                f"{failed}: uv {end.ended_for} (settings packages_timeout, environment_bytes,"
+                " environment_files)."
+            )
+        if not end.status:
+            return
+        reason = lines.reason()
+        if os.strerror(errno.ENOSPC) in reason:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        advice = ""
+        if not wanted.program.allow_source_builds and _NO_WHEELS in reason:
+            advice = (
+                " Only wheels are installed unless framework.config.allow_source_builds is true."
+            )
+        how = (
+            f"exited with status {end.status}"
+            if end.status > 0
+            else f"was ended by signal {-end.status}"
+        )
+        raise CannotInstall(f"{failed}: uv {how}: {reason}{advice}")
+
+
+#: Why nothing can be installed where uv is not.
+NO_UV: Final = "this coordinator has no uv; install it beside the coordinator: pip install uv"
+
+
+def _failed(wanted: _Wanted) -> str:
+    return f"The packages of {quoted(wanted.program.requirements)} could not be installed"
+
+
+def _tell(say: Say, text: str) -> None:
+    say(Line(LogLevel.LOG_LEVEL_INFO, text))
