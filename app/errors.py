@@ -183,6 +183,25 @@ FILE_CONFLICT = _kind(
 RANGE_NOT_SATISFIABLE = _kind(
     "RANGE_NOT_SATISFIABLE", 416, "The file has no byte in the requested range."
 )
+UPLOAD_NOT_FOUND = _kind(
+    "UPLOAD_NOT_FOUND", 404, "The upload does not exist, or it has expired. Start a new one."
+)
+UPLOAD_OFFSET_CONFLICT = _kind(
+    "UPLOAD_OFFSET_CONFLICT",
+    409,
+    "The upload does not continue at this offset. Ask for the current one with HEAD.",
+)
+UPLOAD_LOCKED = _kind(
+    "UPLOAD_LOCKED",
+    423,
+    "Another request is writing to this upload. Wait and try again.",
+    retryable=True,
+)
+UPLOAD_CHECKSUM_MISMATCH = _kind(
+    "UPLOAD_CHECKSUM_MISMATCH",
+    460,
+    "The content does not match its Upload-Checksum. It was not stored. Send it again.",
+)
 QUOTA_EXCEEDED = _kind(
     "QUOTA_EXCEEDED", 507, "Your tenant's quota does not allow this file. Delete files first."
 )

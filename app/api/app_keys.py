@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from app.cache.jobs import JobCache
     from app.drive.drive import Drive
     from app.drive.transfers import Transfers
+    from app.drive.uploads import Uploads
     from app.hub import Hub
     from app.telemetry.metrics import Metrics
     from app.telemetry.tracing import Tracer
@@ -42,6 +43,7 @@ RATE_LIMIT: "web.AppKey[RateLimit | None]" = web.AppKey("rate_limit")
 ANSWER_HEADERS: "web.AppKey[AnswerHeaders]" = web.AppKey("answer_headers")
 JOB_CACHE: "web.AppKey[JobCache]" = web.AppKey("job_cache")
 DRIVE: "web.AppKey[Drive]" = web.AppKey("drive")
+UPLOADS: "web.AppKey[Uploads]" = web.AppKey("uploads")
 TRANSFERS: "web.AppKey[Transfers]" = web.AppKey("transfers")
 READINESS: "web.AppKey[Readiness]" = web.AppKey("readiness")
 

@@ -6,13 +6,24 @@ from aiohttp.typedefs import Handler
 from app.api.app_keys import CALLER
 from app.api.endpoint import action_of
 from app.api.envelope import ERROR_CODE
-from app.telemetry.audit import OK, UNKNOWN, Actor, Identity, Target, record
+from app.telemetry.audit import OK, UNKNOWN, Action, Actor, Identity, Target, record
 
 #: Names in paths, and what they are the ids of.
-_IN_PATHS = {"job_id": "job", "node_id": "node", "evaluation_id": "evaluation"}
+_IN_PATHS = {
+    "job_id": "job",
+    "node_id": "node",
+    "evaluation_id": "evaluation",
+    "upload_id": "upload",
+}
 
 _TARGET: web.RequestKey[Target] = web.RequestKey("audit_target", Target)
+_ACTION: web.RequestKey[Action] = web.RequestKey("audit_action", Action)
 _CREATED: web.RequestKey[str] = web.RequestKey("audit_created", str)
+
+
+def acts_as(request: web.Request, action: Action) -> None:
+    """Name what the request does, where its route does not."""
+    request[_ACTION] = action
 
 
 def acts_on(request: web.Request, kind: str, target_id: str) -> None:
@@ -38,7 +49,7 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         caller = request.get(CALLER)
         record(
-            action,
+            request.get(_ACTION, action),
             by=Identity(Actor.USER)
             if caller is None
             else Identity(Actor.USER, caller.tenant_id, caller.user_id, caller.credential_id),

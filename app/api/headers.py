@@ -20,11 +20,18 @@ _DEFAULTS = {
 
 #: Request headers of ours that a page may set beside those that it always may.
 _ALLOWED = (
-    "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, Traceparent,"
-    " X-Request-ID"
+    "Authorization, Cache-Control, Content-Type, Idempotency-Key, If-Match, If-None-Match,"
+    " If-Range, Last-Event-ID, Range, Traceparent, Tus-Resumable, Upload-Checksum,"
+    " Upload-Defer-Length, Upload-Length, Upload-Metadata, Upload-Offset,"
+    " X-HTTP-Method-Override, X-Request-ID"
 )
 #: Headers of answers that a page may read beside those that it always may.
-_EXPOSED = "Age, Retry-After, WWW-Authenticate, X-Request-ID"
+_EXPOSED = (
+    "Accept-Ranges, Age, Content-Disposition, Content-Range, ETag, Location, Retry-After,"
+    " Tus-Checksum-Algorithm, Tus-Extension, Tus-Max-Size, Tus-Resumable, Tus-Version,"
+    " Upload-Defer-Length, Upload-Expires, Upload-Length, Upload-Metadata, Upload-Offset,"
+    " WWW-Authenticate, X-Request-ID"
+)
 
 
 class AnswerHeaders:

@@ -14,12 +14,11 @@ from app.errors import (
     FILE_NOT_FOUND,
     JOB_NOT_FOUND,
     NODE_NOT_FOUND,
+    UPLOAD_NOT_FOUND,
     ApiError,
     ErrorKind,
 )
 from app.schemas.ids import ID_FORM
-
-_FORM = re.compile(ID_FORM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class PathId:
 
     def checked(self, value: str) -> str:
         """Return the id as it is. Raises `ApiError` like `of`."""
-        if not _FORM.fullmatch(value):
+        if not re.fullmatch(self.form, value):
             raise ApiError(self.missing)
         return value
 
@@ -47,6 +46,7 @@ NODE_ID = PathId("node_id", NODE_NOT_FOUND)
 EVALUATION_ID = PathId("evaluation_id", EVALUATION_NOT_FOUND)
 #: It may have slashes; `app.api.drive.paths` reads it.
 DRIVE_PATH = PathId("path", FILE_NOT_FOUND, form=r"[^\x00]{0,4095}")
+UPLOAD_ID = PathId("upload_id", UPLOAD_NOT_FOUND, form=r"[A-Za-z0-9_-]{22}")
 
 #: Every one, by the name that it has in a path.
-PATH_IDS = {each.name: each for each in (JOB_ID, NODE_ID, EVALUATION_ID, DRIVE_PATH)}
+PATH_IDS = {each.name: each for each in (JOB_ID, NODE_ID, EVALUATION_ID, DRIVE_PATH, UPLOAD_ID)}

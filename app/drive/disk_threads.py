@@ -5,6 +5,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -21,11 +22,11 @@ class DiskThreads:
 
     A thread that a disk holds stays held; it ends with the process, which does
     not wait for it. At most `waiting` calls are not done yet, and a caller waits
-    `patience` seconds for its own. An OSError of a call becomes the `ApiError`
-    that stands for it.
+    `patience` seconds for its own, for ever if that is None. An OSError of a call
+    becomes the `ApiError` that stands for it.
     """
 
-    def __init__(self, *, threads: int, waiting: int, patience: float, name: str) -> None:
+    def __init__(self, *, threads: int, waiting: int, patience: float | None, name: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting = waiting
         self._patience = patience
@@ -49,9 +50,14 @@ class DiskThreads:
         """
         return await self._wait(self._begin(function, discard))
 
-    def post(self, function: Callable[[], None]) -> None:
-        """Have a thread call the function some time; nobody waits. It clears something away."""
-        self._put(_Call(function, None, needed=True))
+    def post(
+        self, function: Callable[[], None], *, done: Callable[[], None] = lambda: None
+    ) -> None:
+        """Have a thread call the function some time; it clears something away.
+
+        `done` is called on the event loop after it.
+        """
+        self._put(_Call(function, None, needed=True)).then.append(done)
 
     def close(self) -> None:
         """End the threads that are not held, behind the calls that wait."""
@@ -88,8 +94,12 @@ class DiskThreads:
 
     def _settle(self, call: "_Call[T]", result: T | None, error: BaseException | None) -> None:
         self._outstanding -= 1
-        for function in call.settle(result, error):
-            self.post(function)
+        call.settle(result, error)
+        discard = call.discard
+        if discard is not None and result is not None and call.unwanted:
+            self.post(partial(discard, result))
+        for each in call.then:
+            each()
 
 
 class _Call(Generic[T]):
@@ -103,11 +113,13 @@ class _Call(Generic[T]):
         needed: bool = False,
     ) -> None:
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.discard = discard
         self.settled = False
-        #: What is to be called once no thread is in the function any more.
+        #: Whether nobody has waited for the result.
+        self.unwanted = False
+        #: What is to be called, on the event loop, once no thread is in the function any more.
         self.then: list[Callable[[], None]] = []
         self._function = function
-        self._discard = discard
         self._needed = needed
 
     def perform(self) -> tuple[T | None, BaseException | None]:
@@ -120,22 +132,19 @@ class _Call(Generic[T]):
         except BaseException as error:  # raised again where it is waited for
             return None, error
 
-    def settle(self, result: T | None, error: BaseException | None) -> list[Callable[[], None]]:
-        """Hand the result over; returns what is to be called now. On the event loop."""
+    def settle(self, result: T | None, error: BaseException | None) -> None:
+        """Hand the result over to who waits. On the event loop."""
         self.settled = True
         if self._needed:
             self.future.cancel()
             if error is not None:
                 log.warning("drive_cleanup_failed", reason=str(error))
-        elif not self.future.done():
-            if error is not None:
-                self.future.set_exception(error)
-            else:
-                self.future.set_result(result)  # type: ignore[arg-type]  # None if that is what T is
-        elif self._discard is not None and result is not None:
-            discard, found = self._discard, result
-            return [lambda: discard(found), *self.then]
-        return self.then
+        elif self.future.done():
+            self.unwanted = True
+        elif error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)  # type: ignore[arg-type]  # None if that is what T is
 
 
 class Strand:
@@ -154,9 +163,16 @@ class Strand:
         self._last = call
         return await self._threads._wait(call)
 
-    def end(self, function: Callable[[], None]) -> None:
-        """Have a thread call the function once no other one is in a call of these."""
+    def end(self, function: Callable[[], None], *, done: Callable[[], None] = lambda: None) -> None:
+        """Have a thread call the function once no other one is in a call of these.
+
+        `done` is called on the event loop after it, unless that is closed before.
+        """
+
+        def begin() -> None:
+            self._threads.post(function, done=done)
+
         if self._last is None or self._last.settled:
-            self._threads.post(function)
+            begin()
         else:
-            self._last.then.append(function)
+            self._last.then.append(begin)

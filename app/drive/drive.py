@@ -9,14 +9,16 @@ from typing import Final
 from app.drive import staging, tree
 from app.drive.disk_threads import DiskThreads, Strand
 from app.drive.paths import DrivePath
+from app.drive.room import Room
 from app.drive.staging import StagedFile
 from app.drive.tenants import check_tenant
 from app.drive.tree import OpenFile, Page, PageRequest, Stored
+from app.drive.usage import Lease
 from app.drive.versions import Preconditions
 from app.files.names import unguessable
 
 #: Calls of the disk that are not done yet, for each thread; more are refused.
-_WAITING_PER_THREAD: Final = 64
+WAITING_PER_THREAD: Final = 64
 
 
 class Drive:
@@ -26,18 +28,10 @@ class Drive:
     the call returns.
     """
 
-    def __init__(self, root: Path, *, threads: int, patience: float) -> None:
+    def __init__(self, root: Path, *, threads: DiskThreads, room: Room) -> None:
         self._root = root
-        self._threads = DiskThreads(
-            threads=threads,
-            waiting=threads * _WAITING_PER_THREAD,
-            patience=patience,
-            name="drive",
-        )
-
-    def close(self) -> None:
-        """End the threads that no disk holds."""
-        self._threads.close()
+        self._threads = threads
+        self._room = room
 
     def strand(self) -> Strand:
         """Return what makes calls that use the same descriptors, one after the other."""
@@ -50,6 +44,12 @@ class Drive:
             partial(tree.read, self._root, tenant_id, path, page), discard=_close_file
         )
 
+    async def find(self, tenant_id: str, path: DrivePath) -> None:
+        """Raise `ApiError` unless a file that can be opened, or a folder, is there."""
+        found = await self.read(tenant_id, path, PageRequest(1, b""))
+        if isinstance(found, OpenFile):
+            self._threads.post(found.close)
+
     async def check_destination(
         self, tenant_id: str, path: DrivePath, preconditions: Preconditions
     ) -> None:
@@ -61,49 +61,59 @@ class Drive:
         )
 
     @asynccontextmanager
-    async def staged(self, tenant_id: str, *, size: int | None) -> AsyncIterator["Upload"]:
+    async def staged(self, tenant_id: str, *, size: int | None) -> AsyncIterator["NewFile"]:
         """Write a new file beside its place; what is not stored in the block is gone after it.
 
-        `size` is how large it will be, if that is known.
+        `size` is how large it will be, if that is known: room is set aside for it.
         """
-        file = await self._threads.run(
-            partial(StagedFile, self._root, tenant_id), discard=StagedFile.close
-        )
-        strand = self.strand()
-        try:
-            yield Upload(strand, self._root, tenant_id, file)
-        finally:
-            strand.end(file.close)
+        async with self._room.leased(tenant_id, size or 0) as lease:
+            file = await self._threads.run(
+                partial(StagedFile, self._root, tenant_id), discard=StagedFile.close
+            )
+            strand = self.strand()
+            try:
+                yield NewFile(strand, self._root, lease, file)
+            finally:
+                strand.end(file.close)
 
     async def delete(
         self, tenant_id: str, path: DrivePath, *, recursive: bool, preconditions: Preconditions
     ) -> None:
         """Delete what is there."""
         check_tenant(tenant_id)
-        await self._threads.run(
+        freed = await self._threads.run(
             partial(_delete, self._root, tenant_id, path, recursive, preconditions)
         )
+        self._room.add(tenant_id, -freed)
+        if recursive:
+            self._room.clear_soon(tenant_id)
 
 
-class Upload:
+class NewFile:
     """A file on its way into its place: written in order, then stored. One call at a time."""
 
-    def __init__(self, strand: Strand, root: Path, tenant_id: str, file: StagedFile) -> None:
+    def __init__(self, strand: Strand, root: Path, lease: Lease, file: StagedFile) -> None:
         self._strand = strand
         self._root = root
-        self._tenant_id = tenant_id
+        self._lease = lease
         self._file = file
 
     async def write(self, data: bytes | bytearray) -> None:
         """Append."""
+        self._lease.grow(self._lease.written + len(data))
         await self._strand.run(partial(self._file.write, data))
+        self._lease.written += len(data)
 
     async def store(self, path: DrivePath, preconditions: Preconditions) -> Stored:
         """Put the file into its place, if what is there is as demanded."""
         await self._strand.run(self._file.sync)
-        return await self._strand.run(
-            partial(_store, self._root, self._tenant_id, path, self._file, preconditions)
+        tenant_id = self._lease.tenant_id
+        stored = await self._strand.run(
+            partial(_store, self._root, tenant_id, path, self._file, preconditions)
         )
+        before = 0 if stored.before is None else stored.before.size
+        self._lease.growth = stored.version.size - before
+        return stored
 
 
 def _store(

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from app.drive.tenants import is_tenant
 from app.files.directory import Directory
 from app.files.names import unguessable
 
@@ -19,11 +20,11 @@ FOLDER: Final = ".uploads"
 #: What names in it begin with.
 PUT: Final = "put-"
 TRASH: Final = "trash-"
-_LOCK: Final = "lock"
+LOCK: Final = "lock"
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Bytes behind which a file's content goes to the disk while it is still written: so the end
 #: of a large one has little left to wait for.
-_SYNC: Final = 64 * 1024 * 1024
+SYNC_BYTES: Final = 64 * 1024 * 1024
 
 
 @contextmanager
@@ -47,6 +48,15 @@ def _private(parent: Directory, name: str) -> Directory:
         return parent.open_directory(name)
 
 
+def tenants_in(root: Path) -> list[str]:
+    """Return who has a folder, or a staging folder."""
+    found: set[str] = set()
+    for folder in (root, root / FOLDER):
+        with suppress(FileNotFoundError), Directory.open(folder, follow=True) as directory:
+            found.update(entry.name for entry in directory.scan() if is_tenant(entry.name))
+    return sorted(found)
+
+
 @contextmanager
 def locked(staging: Directory) -> Iterator[None]:
     """Hold the tenant's lock: nobody else puts a file into its place or deletes one meanwhile.
@@ -54,7 +64,7 @@ def locked(staging: Directory) -> Iterator[None]:
     All replicas on the machine take it. It is held for moments only.
     """
     descriptor = os.open(
-        _LOCK,
+        LOCK,
         os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
         0o600,
         dir_fd=staging.descriptor,
@@ -83,7 +93,7 @@ class StagedFile:
         """Append; raises OSError, and then some of it may have been appended."""
         write_all(self._descriptor, data, self.size)
         self.size += len(data)
-        if self.size - self._synced >= _SYNC:
+        if self.size - self._synced >= SYNC_BYTES:
             self.sync()
 
     def sync(self) -> None:

@@ -5,6 +5,7 @@ from aiohttp import web
 from app.api import middlewares
 from app.api.access import check_declared
 from app.api.app_keys import ANSWER_HEADERS, COMMIT, METRICS, RATE_LIMIT, SERVER_SETTINGS, TRACER
+from app.api.drive import tus
 from app.api.headers import AnswerHeaders
 from app.api.pages.documentation import DOCUMENT, describe
 from app.bridge.tls import channel_credentials
@@ -35,6 +36,7 @@ def create_app(
     app[ANSWER_HEADERS] = AnswerHeaders(server=settings.server, cors=settings.cors)
     app[RATE_LIMIT] = components.rate_limit(settings.limits)
     middlewares.install(app)
+    app.on_response_prepare.append(tus.add_version)
     add_routes(app, with_drive=settings.drive.dir is not None)
     check_declared(app.router.routes())
     app[DOCUMENT] = describe(build(app.router.routes()))

@@ -25,6 +25,7 @@ from app.api.app_keys import (
     TICKETS,
     TRACER,
     TRANSFERS,
+    UPLOADS,
 )
 from app.api.pages.console import CONSOLE_FILES, load_console
 from app.api.pages.documentation import FILES, load_files
@@ -48,8 +49,12 @@ from app.bridge.tls import ChannelCredentials
 from app.cache.jobs import JobCache
 from app.cache.writer import JobWriter
 from app.database.pool import Pool
-from app.drive.drive import Drive
+from app.drive.disk_threads import DiskThreads
+from app.drive.drive import WAITING_PER_THREAD, Drive
+from app.drive.room import Room
 from app.drive.transfers import Transfers
+from app.drive.uploads import Uploads
+from app.drive.usage import Usage
 from app.gateway.hub_observer import HubReports
 from app.gateway.settings import SETTINGS
 from app.hub import Hub
@@ -201,17 +206,31 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
 
 
 async def drive_context(app: web.Application) -> AsyncIterator[None]:
-    """The drive, and its threads; without a directory there is none."""
+    """The drive, its threads, and the task that counts; without a directory there is none."""
     settings = app[SETTINGS].drive
     app[TRANSFERS] = Transfers(most=settings.max_transfers, now=_now)
     if settings.dir is None:
         yield
         return
-    app[DRIVE] = drive = Drive(
-        settings.dir, threads=settings.threads, patience=settings.call_timeout
+    threads = DiskThreads(
+        threads=settings.threads,
+        waiting=settings.threads * WAITING_PER_THREAD,
+        patience=settings.call_timeout,
+        name="drive",
     )
+    usage = Usage(quota=settings.quota, min_free=settings.min_free)
+    room = Room(settings.dir, usage=usage, lifetime=settings.upload_lifetime)
+    app[DRIVE] = Drive(settings.dir, threads=threads, room=room)
+    app[UPLOADS] = Uploads(
+        settings.dir, threads=threads, room=room, lifetime=settings.upload_lifetime
+    )
+    counting = asyncio.create_task(room.run(), name="drive-count")
     yield
-    drive.close()
+    counting.cancel()
+    with suppress(asyncio.CancelledError):
+        await counting
+    await room.close()
+    threads.close()
 
 
 async def end_streams(app: web.Application) -> None:

@@ -10,6 +10,7 @@ from app.api.routes import (
     console_sessions,
     data,
     drive,
+    drive_uploads,
     evaluations,
     events,
     health,
@@ -43,7 +44,7 @@ SECTIONS = (
 
 
 #: Those of the drive, which have paths of their own.
-DRIVE_SECTIONS = (drive,)
+DRIVE_SECTIONS = (drive, drive_uploads)
 
 
 def add_routes(app: web.Application, *, with_drive: bool = True) -> None:

@@ -33,10 +33,14 @@ def build(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
     responses = Responses(schemas)
     paths: dict[str, dict[str, Any]] = {}
     tags: dict[str, str] = {}
+    routes = list(routes)
+    read = {route.resource for route in routes if route.method == hdrs.METH_GET}
     for route in routes:
         declared = operation_of(route.handler)
-        if route.resource is None or route.method == hdrs.METH_HEAD or declared.page:
+        if route.resource is None or declared.page:
             continue
+        if route.method == hdrs.METH_HEAD and route.resource in read:
+            continue  # as GET, without its body
         path = route.resource.canonical
         section, about = _section(route.handler)
         tags[section] = about

@@ -49,6 +49,9 @@ class Action(StrEnum):
     CONSOLE_SESSION_END = "console_session.end"
     FILE_WRITE = "file.write"
     FILE_DELETE = "file.delete"
+    UPLOAD_CREATE = "upload.create"
+    UPLOAD_WRITE = "upload.write"
+    UPLOAD_TERMINATE = "upload.terminate"
 
     # By operators, on the command line
     KEY_CREATE = "key.create"

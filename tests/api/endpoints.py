@@ -366,6 +366,11 @@ DRIVE = {
     ("GET", "/v1/drive/{path}"): (VIEW, "/v1/drive/none", 404),
     ("PUT", "/v1/drive/{path}"): (MANAGE, "/v1/drive/", 409),
     ("DELETE", "/v1/drive/{path}"): (MANAGE, "/v1/drive/none", 404),
+    # Without the protocol's header.
+    ("POST", "/v1/drive-uploads/"): (MANAGE, "/v1/drive-uploads/", 412),
+    ("PATCH", "/v1/drive-uploads/{upload_id}"): (MANAGE, f"/v1/drive-uploads/{'x' * 22}", 412),
+    ("DELETE", "/v1/drive-uploads/{upload_id}"): (MANAGE, f"/v1/drive-uploads/{'x' * 22}", 412),
+    ("POST", "/v1/drive-uploads/{upload_id}"): (MANAGE, f"/v1/drive-uploads/{'x' * 22}", 405),
 }
 #: Those that the gateway answers by itself to whoever has any permission, and how.
 OWN = {("POST", "/console-codes"): 201, ("DELETE", "/console-sessions/current"): 404}

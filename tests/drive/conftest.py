@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.api.app_keys import UPLOADS
 from app.drive.settings import DriveSettings
 from tests.drive.asking import DriveClient
 from tests.replicas import Replica, new_key, replica, settings_for
@@ -27,6 +28,10 @@ class Served:
     def folder(self) -> Path:
         """Of the tenant `acme`."""
         return self.root / "acme"
+
+    async def swept(self) -> None:
+        """Wait for a whole look at the tenant `acme`: cleared, and counted."""
+        await self.gateway.app[UPLOADS].room.count("acme")
 
     async def client(self, tenant: str, **grants: Any) -> DriveClient:
         """A client with a key of its own."""

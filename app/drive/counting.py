@@ -1,0 +1,96 @@
+"""Counts what a tenant has on the disk: slowly, in bounded memory, whatever jobs do meanwhile.
+
+The functions block, for threads, and raise OSError.
+"""
+
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+from app.drive import staging, tree
+from app.drive.upload_files import declared_bytes
+from app.files.copying import Abandoned
+from app.files.directory import Directory, Kind, LimitReached
+
+#: Entries between two pauses, and their length in seconds.
+_BATCH: Final = 256
+_PAUSE: Final = 0.002
+#: Entries and folders that are looked at, at most; folders that wait to be.
+_MOST: Final = 20_000_000
+_MOST_WAITING: Final = 1_000_000
+#: What `stat` calls a block.
+_BLOCK: Final = 512
+
+
+def used_bytes(root: Path, tenant_id: str, abandoned: threading.Event) -> int:
+    """Return what the tenant's files take, those of unfinished uploads at their full length.
+
+    A file with several names counts once, by shares. Uploads come first: one
+    that is finished meanwhile counts twice, and not never. Raises Abandoned,
+    and LimitReached if there are too many files.
+    """
+    count = _Count(abandoned)
+    with staging.staging_of(root, tenant_id) as own:
+        total = declared_bytes(own)
+        for entry in list(own.scan()):
+            if entry.kind is Kind.DIRECTORY:
+                total += count.tree(own, (entry.name,))
+    try:
+        with tree.tenant_folder(root, tenant_id) as top:
+            total += count.tree(top, ())
+    except FileNotFoundError:
+        pass
+    return total
+
+
+class _Count:
+    """One count."""
+
+    def __init__(self, abandoned: threading.Event) -> None:
+        self._abandoned = abandoned
+        self._looked_at = 0
+
+    def tree(self, top: Directory, parts: tuple[str, ...]) -> int:
+        """Count a folder and all below it, however deep: one folder of it is open at a time."""
+        total, waiting = 0, [parts]
+        while waiting:
+            way = waiting.pop()
+            self._look(len(way) + 1)
+            try:
+                with tree.descend(top, way) as folder:
+                    total += self._folder(folder, way, waiting)
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                continue  # it has gone, or is nothing to be counted
+        return total
+
+    def _folder(
+        self, folder: Directory, way: tuple[str, ...], waiting: list[tuple[str, ...]]
+    ) -> int:
+        total = 0
+        for entry in folder.scan():
+            self._look(1)
+            if entry.kind is Kind.DIRECTORY:
+                if len(waiting) >= _MOST_WAITING:
+                    raise LimitReached("there are too many folders")
+                waiting.append((*way, entry.name))
+            try:
+                about = folder.stat(entry.name)
+            except FileNotFoundError:
+                continue
+            links = 1 if entry.kind is Kind.DIRECTORY else max(1, about.st_nlink)
+            total += about.st_blocks * _BLOCK // links
+        return total
+
+    def _look(self, count: int) -> None:
+        before, self._looked_at = self._looked_at, self._looked_at + count
+        if self._looked_at > _MOST:
+            raise LimitReached("there are too many files")
+        if before // _BATCH != self._looked_at // _BATCH and self._abandoned.wait(_PAUSE):
+            raise Abandoned
+
+
+def free_bytes(root: Path) -> int:
+    """Return what the drive's disk has left for programs."""
+    about = os.statvfs(root)
+    return about.f_bavail * about.f_frsize

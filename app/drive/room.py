@@ -1,0 +1,120 @@
+"""Room for files: asked for before anything is stored, counted over and over in the background."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from app.drive import counting
+from app.drive.disk_threads import DiskThreads
+from app.drive.problems import busy
+from app.drive.staging import tenants_in
+from app.drive.upload_files import clear
+from app.drive.usage import Lease, Usage
+from app.errors import ApiError
+from app.files.copying import Abandoned
+from app.files.directory import LimitReached
+from app.tasks.single_flight import SingleFlight
+
+log = structlog.get_logger()
+
+#: Seconds between two passes over all tenants: with what a pass takes, a number is at most a
+#: minute old.
+INTERVAL: Final = 20.0
+#: Seconds that an upload waits for a tenant's first count.
+_PATIENCE: Final = 10.0
+
+
+class Room:
+    """Knows what tenants have, and lets files in. `run` counts until it is cancelled.
+
+    Counting has threads of its own: however long it takes, requests have theirs.
+    """
+
+    def __init__(self, root: Path, *, usage: Usage, lifetime: float) -> None:
+        self._root = root
+        self._usage = usage
+        self._lifetime = lifetime
+        # Two: a tenant that nothing is known of yet does not wait for a pass over all others.
+        self._threads = DiskThreads(threads=2, waiting=10_000, patience=None, name="drive-count")
+        self._abandoned = threading.Event()
+        self._counts: SingleFlight[str, None] = SingleFlight()
+
+    @property
+    def quota(self) -> int:
+        """Bytes that a tenant may have; 0 is no limit."""
+        return self._usage.quota
+
+    async def close(self) -> None:
+        """Stop counting."""
+        self._abandoned.set()
+        await self._counts.close()
+        self._threads.close()
+
+    async def run(self) -> None:
+        """Count all tenants, clear away what has expired, and begin anew, until cancelled."""
+        while True:
+            try:
+                for tenant_id in await self._threads.run(partial(tenants_in, self._root)):
+                    await self.count(tenant_id)
+            except (ApiError, OSError) as error:
+                # Of the drive's own directory. It may come back: a disk that is mounted late.
+                log.warning("drive_not_counted", reason=str(error))
+            await asyncio.sleep(INTERVAL)
+
+    @asynccontextmanager
+    async def leased(self, tenant_id: str, size: int) -> AsyncIterator[Lease]:
+        """Set room aside for a file of this size in the block. Raises `ApiError`."""
+        await self._known(tenant_id)
+        free = await self._threads.run(partial(counting.free_bytes, self._root))
+        lease = self._usage.lease(tenant_id, size, free=free)
+        try:
+            yield lease
+        finally:
+            self._usage.end(lease)
+
+    def add(self, tenant_id: str, size: int) -> None:
+        """Note by what a tenant has grown; less than 0 is what has gone."""
+        self._usage.add(tenant_id, size)
+
+    def clear_soon(self, tenant_id: str) -> None:
+        """Have removed what the tenant has deleted."""
+        self._threads.post(partial(self._clear, tenant_id))
+
+    async def _known(self, tenant_id: str) -> None:
+        if self._usage.known(tenant_id):
+            return
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self.count(tenant_id)
+        except TimeoutError:
+            raise busy() from None
+
+    async def count(self, tenant_id: str) -> None:
+        """Clear away what has expired of a tenant, and count the rest."""
+        await self._counts.ask(
+            tenant_id, partial(self._count_now, tenant_id), name=f"drive-count-{tenant_id}"
+        )
+
+    async def _count_now(self, tenant_id: str) -> None:
+        await self._threads.run(partial(self._clear, tenant_id))
+        self._usage.count_begins(tenant_id)
+        try:
+            counted = await self._threads.run(
+                partial(counting.used_bytes, self._root, tenant_id, self._abandoned)
+            )
+        except LimitReached as error:
+            self._usage.count_ends(tenant_id, 0, problem=str(error.strerror))
+        else:
+            self._usage.count_ends(tenant_id, counted)
+
+    def _clear(self, tenant_id: str) -> None:
+        with suppress(Abandoned):
+            expired = clear(self._root, tenant_id, lifetime=self._lifetime)
+            if expired:
+                log.info("drive_uploads_expired", tenant_id=tenant_id, uploads=expired)

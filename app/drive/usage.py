@@ -1,0 +1,120 @@
+"""How much tenants have on the drive, and whether more may come. On the event loop."""
+
+from dataclasses import dataclass
+
+from app.errors import DRIVE_FULL, QUOTA_EXCEEDED, ApiError
+
+
+@dataclass(slots=True)
+class _Tenant:
+    #: As of the last count; None before the first one.
+    counted: int | None = None
+    #: By what it has grown since that count began: what a count finds, it does not find again.
+    growth: int = 0
+    #: The part of it since the count began that runs now.
+    growth_during_count: int = 0
+    #: Why it cannot be counted.
+    problem: str = ""
+
+
+class Usage:
+    """Keeps what was counted, what came since, and what is on its way.
+
+    `quota` 0 is no limit; `min_free` bytes of the disk stay free.
+    """
+
+    def __init__(self, *, quota: int, min_free: int) -> None:
+        self._quota = quota
+        self._min_free = min_free
+        self._tenants: dict[str, _Tenant] = {}
+        self._leases: set[Lease] = set()
+
+    @property
+    def quota(self) -> int:
+        """Bytes that a tenant may have; 0 is no limit."""
+        return self._quota
+
+    def known(self, tenant_id: str) -> bool:
+        """Return whether the tenant has been counted."""
+        return self._of(tenant_id).counted is not None
+
+    def used(self, tenant_id: str) -> int:
+        """Return what the tenant has, and what it is about to have."""
+        its = self._of(tenant_id)
+        leased = sum(each.size for each in self._leases if each.tenant_id == tenant_id)
+        return max(0, (its.counted or 0) + its.growth) + leased
+
+    def add(self, tenant_id: str, size: int) -> None:
+        """Note by what the tenant has grown just now; less than 0 is what has gone."""
+        its = self._of(tenant_id)
+        its.growth += size
+        its.growth_during_count += size
+
+    def count_begins(self, tenant_id: str) -> None:
+        """From now on, what is added may be missed by the count."""
+        self._of(tenant_id).growth_during_count = 0
+
+    def count_ends(self, tenant_id: str, counted: int, *, problem: str = "") -> None:
+        """Take over what was counted; what was added meanwhile may be in it twice for a while."""
+        its = self._of(tenant_id)
+        its.counted, its.problem = counted, problem
+        its.growth = its.growth_during_count
+
+    def lease(self, tenant_id: str, size: int, *, free: int) -> "Lease":
+        """Set room aside for a file of this size; `free` is what the disk has left.
+
+        Raises `ApiError`, with the numbers, if there is none.
+        """
+        lease = Lease(self, tenant_id, free)
+        lease.grow(size)
+        self._leases.add(lease)
+        return lease
+
+    def check(self, tenant_id: str, more: int, *, free: int) -> None:
+        """Raise `ApiError`, with the numbers, unless so many more bytes may come."""
+        its = self._of(tenant_id)
+        if its.problem:
+            raise ApiError(QUOTA_EXCEEDED, f"Your tenant's files cannot be counted: {its.problem}.")
+        used = self.used(tenant_id)
+        if self._quota and used + more > self._quota:
+            raise ApiError(
+                QUOTA_EXCEEDED,
+                f"The file needs {more} bytes more, and your tenant has {used} of its"
+                f" {self._quota} bytes on the drive. Delete files first.",
+            )
+        awaited = sum(each.size - each.written for each in self._leases)
+        if free - awaited - more < self._min_free:
+            raise ApiError(
+                DRIVE_FULL,
+                f"The file needs {more} bytes more, and the drive's disk has"
+                f" {max(0, free - awaited)} left, of which {self._min_free} stay free.",
+            )
+
+    def end(self, lease: "Lease") -> None:
+        """Take a lease back: the tenant has grown by what became of it."""
+        self._leases.discard(lease)
+        self.add(lease.tenant_id, lease.growth)
+
+    def _of(self, tenant_id: str) -> _Tenant:
+        return self._tenants.setdefault(tenant_id, _Tenant())
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """Room for a file that is being written."""
+
+    _usage: Usage
+    tenant_id: str
+    #: What the disk had left when it was given.
+    _free: int
+    size: int = 0
+    #: How much of it is on the disk already.
+    written: int = 0
+    #: By how much the tenant has grown when it is given back.
+    growth: int = 0
+
+    def grow(self, size: int) -> None:
+        """Make it at least so large. Raises `ApiError` like `Usage.lease`."""
+        if size > self.size:
+            self._usage.check(self.tenant_id, size - self.size, free=self._free - self.written)
+            self.size = size
