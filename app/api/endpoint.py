@@ -56,6 +56,8 @@ class Operation:
     meta: Schema | None = None
     #: The answer is a stream of these.
     events: tuple[Event, ...] = ()
+    #: Media types that the stream can have besides.
+    also: tuple[str, ...] = ()
     #: The answer has one of these media types, and no envelope.
     content: tuple[str, ...] = ()
     #: With which the answer comes; 204 and 304 come without it.

@@ -65,12 +65,21 @@ _IS_API_KEY = f"^{api_keys.KEY_ID.pattern}$"
 class StreamKind(StrEnum):
     """What a stream carries."""
 
+    #: As Server-Sent Events.
     LOGS = "logs"
+    LOGS_TEXT = "logs.text"
+    LOGS_NDJSON = "logs.ndjson"
     METRICS = "metrics"
     #: One path of the drive, which is the subject.
     DRIVE = "drive"
     #: A stream over many jobs; the subject is the digest of what it is about.
     EVENTS = "events"
+    SEARCH = "search"
+
+    @classmethod
+    def of_log(cls, form: str) -> "StreamKind":
+        """Return the kind of a log's stream in a form: `sse`, `text` or `ndjson`."""
+        return cls.LOGS if form == "sse" else cls(f"logs.{form}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,8 @@ class Responses:
 
     def _content(self, operation: Operation) -> JsonSchema:
         if operation.events:
-            return {"text/event-stream": self._stream(operation)}
+            also: JsonSchema = {name: {"schema": {"type": "string"}} for name in operation.also}
+            return {"text/event-stream": self._stream(operation), **also}
         if operation.content:
             return {media_type: {"schema": {}} for media_type in operation.content}
         if operation.answer is not None:

@@ -10,6 +10,7 @@ from marshmallow import Schema, fields
 from app.bridge.json_schema import schemas_of
 from app.schemas.fields import StringMap
 from app.schemas.loading import Body
+from app.schemas.log_filters import Moment
 
 JsonSchema: TypeAlias = dict[str, Any]
 
@@ -69,6 +70,9 @@ def _refine(_converter: Any, field: "fields.Field[Any]", *, ret: JsonSchema) -> 
                 ret[ours] = ret.pop(theirs)
         assert field.key_field is not None
         ret["propertyNames"] = _converter.field2property(field.key_field)
+    if isinstance(field, Moment):
+        # Not a time alone.
+        ret.pop("format", None)
     if "pattern" in ret:
         # Python's end of a text, in the words of ECMA 262.
         ret["pattern"] = ret["pattern"].replace(r"\Z", "$")

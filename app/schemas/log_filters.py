@@ -46,9 +46,7 @@ class Moment(Time):
     #: A plus that was not percent-encoded arrives as a space.
     _SPACE = re.compile(r" (?=[0-9]{2}:[0-9]{2}\Z)")
 
-    def __init__(
-        self, text: str, *, now: Callable[[], int] = time.time_ns, **kwargs: Any
-    ) -> None:
+    def __init__(self, text: str, *, now: Callable[[], int] = time.time_ns, **kwargs: Any) -> None:
         super().__init__(text, **kwargs)
         self._now = now
 

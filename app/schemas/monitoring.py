@@ -2,8 +2,11 @@
 
 from app.schemas.fields import Choice, QueryFlag, QueryWhole, Text
 from app.schemas.loading import Query
+from app.schemas.log_filters import LOG_LEVELS, LogFilterQuery
 
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+#: The largest offset: of 18 digits, as an SSE id has at most.
+MAX_OFFSET = 10**18 - 1
+LOG_FORMATS = ("sse", "text", "ndjson")
 
 
 class JobMetricsQuery(Query):
@@ -28,12 +31,29 @@ class StreamQuery(Query):
     ticket = Text("A stream ticket, in place of a token.", most=1024, load_default="")
 
 
-class LogsQuery(StreamQuery):
+class LogsQuery(StreamQuery, LogFilterQuery):
     """`GET /jobs/{job_id}/logs`."""
 
     follow = QueryFlag("Whether to continue with new entries.", load_default=True)
     level = Choice("Minimum level of the entries.", LOG_LEVELS, load_default="INFO")
-    tail = QueryWhole("Number of recent entries to start with.", most=1_000_000, load_default=100)
+    tail = QueryWhole(
+        "Number of recent entries to start with, of those that pass the filter.",
+        most=1_000_000,
+        load_default=100,
+    )
+    first = QueryWhole(
+        "Offset of the entry to start with, in place of a tail.",
+        least=1,
+        most=MAX_OFFSET,
+        data_key="from",
+        load_default=None,
+    )
+    format = Choice(
+        "Form of the log, in place of the header Accept: Server-Sent Events, the lines alone, or "
+        "one JSON object a line.",
+        LOG_FORMATS,
+        load_default=None,
+    )
 
 
 class MetricsStreamQuery(StreamQuery):

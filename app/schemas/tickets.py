@@ -8,8 +8,9 @@ from marshmallow import Schema, ValidationError, validates_schema
 from app.schemas.fields import Choice, Text, Time
 from app.schemas.ids import Id
 from app.schemas.loading import Body
+from app.schemas.monitoring import LOG_FORMATS
 
-STREAM_KINDS = ("logs", "metrics", "events")
+STREAM_KINDS = ("logs", "metrics", "events", "search")
 
 
 class StreamTicketBody(Body):
@@ -18,9 +19,16 @@ class StreamTicketBody(Body):
     job_id = Id("Job to watch; of each kind but `events`.", load_default="")
     kind = Choice(
         "Kind of stream: `logs` is /jobs/{job_id}/logs, `metrics` is "
-        "/jobs/{job_id}/metrics/stream, `events` is /events.",
+        "/jobs/{job_id}/metrics/stream, `search` is /jobs/{job_id}/logs/search, `events` is "
+        "/events.",
         STREAM_KINDS,
         required=True,
+    )
+    format = Choice(
+        "Form of the log, of the kind `logs`: the ticket opens it in no other. To open it in "
+        "another than `sse`, send the argument `format` beside the ticket.",
+        LOG_FORMATS,
+        load_default="sse",
     )
     selection = Text(
         "Of the kind `events`: the query of /events that is to be sent, without ticket and "
@@ -38,6 +46,8 @@ class StreamTicketBody(Body):
             raise ValidationError("Only allowed for events.", "selection")
         elif not data.get("job_id"):
             raise ValidationError("Missing data for required field.", "job_id")
+        if data.get("format", "sse") != "sse" and data["kind"] != "logs":
+            raise ValidationError("Only allowed for logs.", "format")
 
 
 class StreamTicket(Schema):
@@ -52,6 +62,7 @@ class StreamTicket(Schema):
         "Job that the ticket is for; null of the kind `events`.", required=True, allow_none=True
     )
     kind = Choice("Kind of stream that the ticket is for.", STREAM_KINDS, required=True)
+    format = Choice("Form that the ticket is for.", LOG_FORMATS, required=True)
 
 
 STREAM_TICKET_BODY = StreamTicketBody()

@@ -53,6 +53,8 @@ class Seen(HubObserver):
     anomalies: list[str] = field(default_factory=list)
     history: int = 0
     most_history: int = 0
+    #: Set when a watcher has joined.
+    joined: asyncio.Event = field(default_factory=asyncio.Event)
     #: Set when a watcher has left.
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -68,6 +70,7 @@ class Seen(HubObserver):
 
     def watcher_joined(self, kind: str) -> None:
         self.watchers[kind] += 1
+        self.joined.set()
 
     def watcher_left(self, kind: str, reason: CloseReason) -> None:
         self.watchers[kind] -= 1

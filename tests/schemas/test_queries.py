@@ -5,6 +5,7 @@ from marshmallow import Schema
 from multidict import MultiDict
 
 from app.errors import VALIDATION_ERROR, ApiError
+from app.log_filter import LogFilter
 from app.schemas.cluster import LIST_NODES_QUERY
 from app.schemas.data import DATA_CACHE_QUERY
 from app.schemas.evaluations import LIST_EVALUATIONS_QUERY
@@ -21,7 +22,17 @@ DEFAULTS: list[tuple[Schema, dict[str, Any]]] = [
     (LIST_EVALUATIONS_QUERY, PAGE),
     (LIST_NODES_QUERY, {**PAGE, "status_filter": ""}),
     (JOB_METRICS_QUERY, {"max_points": 0}),
-    (LOGS_QUERY, {**STREAM, "follow": True, "level": "INFO", "tail": 100}),
+    (
+        LOGS_QUERY,
+        {
+            **STREAM,
+            "follow": True,
+            "tail": 100,
+            "first": None,
+            "format": None,
+            "log_filter": LogFilter(min_level=2),
+        },
+    ),
     (METRICS_STREAM_QUERY, {**STREAM, "interval": 5}),
     (QUEUE_QUERY, {"queue_name": ""}),
     (DATA_CACHE_QUERY, {"node_id": ""}),
@@ -29,11 +40,17 @@ DEFAULTS: list[tuple[Schema, dict[str, Any]]] = [
 ]
 SCHEMAS = [schema for schema, _ in DEFAULTS]
 
+#: Those that have the conditions of a filter of log lines.
+FILTERED: list[Schema] = [LOGS_QUERY]
+#: May be given more than once.
+REPEATED = {"status": "TRAINING", "rank": "1", "source": "stdout"}
+
 #: Schema, argument, least, most.
 NUMBERS: list[tuple[Schema, str, int, int]] = [
     *((schema, "page_size", 1, 100) for schema in SCHEMAS[:3]),
     (JOB_METRICS_QUERY, "max_points", 0, 2**31 - 1),
     (LOGS_QUERY, "tail", 0, 1_000_000),
+    (LOGS_QUERY, "from", 1, 10**18 - 1),
     (METRICS_STREAM_QUERY, "interval", 1, 60),
 ]
 NOT_NUMBERS = [
@@ -65,7 +82,10 @@ TEXTS: list[tuple[Schema, str, int]] = [
         for name in ("last_event_id", "lastEventId")
     ),
     *((schema, "ticket", 1024) for schema in (LOGS_QUERY, METRICS_STREAM_QUERY)),
+    *((schema, name, 256) for schema in FILTERED for name in ("contains", "matches")),
 ]
+#: Of a filter, which are tested in `test_log_filters`.
+CONDITIONS = ("level", "rank", "source", "since", "until")
 
 
 def load(schema: Schema, *arguments: tuple[str, str]) -> dict[str, Any]:
@@ -102,8 +122,10 @@ def test_an_argument_that_does_not_exist(schema: Schema) -> None:
 @pytest.mark.parametrize("schema", SCHEMAS, ids=of)
 def test_an_argument_that_is_given_twice(schema: Schema) -> None:
     for name in arguments_of(schema):
-        value = "TRAINING" if name == "status" else "INFO" if name == "level" else "1"
-        if name == "status":
+        value = {**REPEATED, "level": "INFO", "format": "sse", "since": "1s", "until": "1s"}.get(
+            name, "1"
+        )
+        if name in REPEATED:
             load(schema, (name, value), (name, value))
         else:
             assert problems(schema, (name, value), (name, value)) == [name]
@@ -112,7 +134,7 @@ def test_an_argument_that_is_given_twice(schema: Schema) -> None:
 @pytest.mark.parametrize(("schema", "name", "least", "most"), NUMBERS)
 def test_numbers(schema: Schema, name: str, least: int, most: int) -> None:
     for value in (least, most):
-        assert load(schema, (name, str(value)))[name] == value
+        assert load(schema, (name, str(value)))[arguments_of(schema)[name]] == value
     for wrong in (str(least - 1), str(most + 1), "9" * 5000, "-" + "9" * 30, *NOT_NUMBERS):
         assert problems(schema, (name, wrong)) == [name], wrong
 
@@ -120,7 +142,9 @@ def test_numbers(schema: Schema, name: str, least: int, most: int) -> None:
 @pytest.mark.parametrize(("schema", "name", "most"), TEXTS)
 def test_texts(schema: Schema, name: str, most: int) -> None:
     for value in ("", "x" * most, "ü"):
-        assert load(schema, (name, value))[arguments_of(schema)[name]] == value
+        loaded = load(schema, (name, value))
+        own = arguments_of(schema)[name]
+        assert (loaded[own] if own in loaded else getattr(loaded["log_filter"], own)) == value
     for wrong in ("x" * (most + 1), "a\0b", "\ud800"):
         assert problems(schema, (name, wrong)) == [name]
 
@@ -128,7 +152,8 @@ def test_texts(schema: Schema, name: str, most: int) -> None:
 def test_every_argument_is_tested_above() -> None:
     tested = {(of(schema), name) for schema, name, *_ in NUMBERS}
     tested |= {(of(schema), name) for schema, name, _ in TEXTS}
-    tested |= {("ListJobsQuery", "status"), ("LogsQuery", "follow"), ("LogsQuery", "level")}
+    tested |= {("ListJobsQuery", "status"), ("LogsQuery", "follow"), ("LogsQuery", "format")}
+    tested |= {(of(schema), name) for schema in FILTERED for name in CONDITIONS}
 
     assert tested == {(of(schema), name) for schema in SCHEMAS for name in arguments_of(schema)}
 

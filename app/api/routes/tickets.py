@@ -40,12 +40,14 @@ async def create_stream_ticket(request: web.Request) -> web.Response:
         job_id = JOB_ID.checked(body["job_id"])
         # Raises unless the caller may see it.
         await request.app[COORDINATOR].get_job(caller, job_id)
-        opens = Opens(kind, job_id)
+        form = body["format"]
+        opens = Opens(StreamKind.of_log(form) if kind is StreamKind.LOGS else kind, job_id)
     ticket = await request.app[TICKETS].issue(caller, opens)
     data = {
         "ticket": ticket.secret,
         "expires_at": told_time(ticket.expires_at),
         "job_id": job_id,
         "kind": kind.value,
+        "format": body["format"],
     }
     return success(data, status=201)

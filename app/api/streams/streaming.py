@@ -12,6 +12,7 @@ from app.api.endpoint import headers_of, query_of
 from app.api.takeover import take_over
 from app.caller import Caller
 from app.errors import MALFORMED_REQUEST, ApiError
+from app.hub import Position
 from app.hub.connection import Connection
 
 
@@ -43,12 +44,17 @@ class EventStream(EventSourceResponse):
         return await super(EventSourceResponse, self).prepare(request)
 
 
-async def hand_over(request: web.Request, watcher: Streaming | None) -> web.StreamResponse:
-    """Send the headers, then leave the socket to the watcher: the request is over."""
+async def hand_over(
+    request: web.Request, watcher: Streaming | None, response: web.StreamResponse | None = None
+) -> web.StreamResponse:
+    """Send the headers, those of events unless given, then leave the socket to the watcher.
+
+    To the HTTP server, the request is over.
+    """
     if watcher is None:
         # An EventSource that gets this does not connect again (WHATWG HTML, 9.2.3).
         return web.Response(status=204)
-    response = EventStream()
+    response = EventStream() if response is None else response
     fd = None
     try:
         writer = await response.prepare(request)
@@ -85,6 +91,17 @@ def last_event_id(request: web.Request) -> str:
             MALFORMED_REQUEST, "last_event_id and lastEventId are different. Send one of them."
         )
     return headers_of(request)["last_event_id"] or "".join(queried)
+
+
+def last_position(request: web.Request) -> Position | None:
+    """Read where the client left off in a job's log or metrics; None if it says nothing of it."""
+    text = last_event_id(request)
+    if not text:
+        return None
+    try:
+        return Position.parse(text)
+    except ValueError as error:
+        raise not_an_id(error) from None
 
 
 def not_an_id(error: ValueError) -> ApiError:
