@@ -237,6 +237,8 @@ def least_answer(method: MethodDescriptor, request: Any) -> Message:
             answer.job_id, answer.parent_job_id = f"{request.job_id}-again", request.job_id
         case "SubmitEvaluation":
             answer.evaluation_id = "evaluation-new"
+        case "GetLogMarks" | "ListJobLogs":
+            answer.epoch = "e1"
         case "ValidateData":
             answer.validations.extend(DataValidation() for _ in request.data_sources)
     return cast(Message, answer)

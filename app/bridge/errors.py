@@ -75,6 +75,8 @@ _OWN: dict[StatusCode, dict[str, ErrorKind]] = {
                 "GetJobMetrics",
                 "ListJobLogs",
                 "WatchJob",
+                "GetLogMarks",
+                "SearchJobLogs",
             ),
             errors.JOB_NOT_FOUND,
         ),
@@ -96,7 +98,7 @@ _WITH_TOKENS = frozenset({"SubmitJob", "ValidateData", "GetDataCache"})
 _CLOCK_SKEW = _Row(errors.CLOCK_SKEW, shown=False, retry_after=30)
 
 #: What is aborted here can be had again, by the same call: nobody's precondition has failed.
-_RESUMABLE = frozenset({"ListJobLogs", "WatchJob"})
+_RESUMABLE = frozenset({"GetLogMarks", "ListJobLogs", "SearchJobLogs", "WatchJob"})
 
 #: gRPC itself says RESOURCE_EXHAUSTED of a message over the limit, where waiting never helps.
 _TOO_LARGE = re.compile(

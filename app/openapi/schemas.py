@@ -10,7 +10,7 @@ from marshmallow import Schema, fields
 from app.bridge.json_schema import schemas_of
 from app.schemas.fields import StringMap
 from app.schemas.loading import Body
-from app.schemas.log_filters import Moment
+from app.schemas.logs.filters import Moment
 
 JsonSchema: TypeAlias = dict[str, Any]
 

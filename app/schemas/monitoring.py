@@ -2,7 +2,7 @@
 
 from app.schemas.fields import Choice, QueryFlag, QueryWhole, Text
 from app.schemas.loading import Query
-from app.schemas.log_filters import LOG_LEVELS, LogFilterQuery
+from app.schemas.logs.filters import LOG_LEVELS, LogFilterQuery
 
 #: The largest offset: of 18 digits, as an SSE id has at most.
 MAX_OFFSET = 10**18 - 1

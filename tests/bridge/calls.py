@@ -6,9 +6,11 @@ from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from app.bridge.client import CoordinatorClient
 from app.caller import Caller
+from app.log_filter import LogFilter
 from generated.mindcoordinator.v1 import (
     cluster_pb2,
     data_pb2,
@@ -131,6 +133,27 @@ CALLS = [
         logs_pb2.GetLogMarksRequest(job_id="j", buckets=7),
     ),
     Call(
+        "ListJobLogs",
+        lambda client, caller: client.list_job_logs(
+            caller,
+            "j",
+            log_filter=LogFilter(min_level=3, ranks=frozenset({1}), since=5_000_000_001),
+            limit=7,
+            before=9,
+        ),
+        watch_pb2.ListJobLogsRequest(
+            job_id="j",
+            before_offset=9,
+            page_size=7,
+            min_level=watch_pb2.LOG_LEVEL_WARNING,
+            filter=watch_pb2.LogFilter(
+                min_level=watch_pb2.LOG_LEVEL_WARNING,
+                ranks=[1],
+                since=Timestamp(seconds=5, nanos=1),
+            ),
+        ),
+    ),
+    Call(
         "GetClusterStatus",
         lambda client, caller: client.get_cluster_status(caller),
         cluster_pb2.GetClusterStatusRequest(),
@@ -192,7 +215,7 @@ CALLS = [
     ),
 ]
 
-#: Streamed or paged by the hub's own client.
-NOT_OF_THE_CLIENT = {"WatchJob", "ListJobLogs", "WatchJobs", "SearchJobLogs"}
+#: Streamed.
+NOT_OF_THE_CLIENT = {"WatchJob", "WatchJobs", "SearchJobLogs"}
 
 BY_METHOD = {call.method: call for call in CALLS}

@@ -186,6 +186,7 @@ NEGATIVE = {
     *("exit_code", "seed", "step", "seconds"),
     *("epoch", "loss", "learning_rate", "grad_norm", "gpu_utilization"),
     *("samples_per_second", "tokens_per_second"),
+    *("from_step", "to_step", "minimum", "maximum"),
 }
 
 

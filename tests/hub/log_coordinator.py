@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from app.log_filter import LogFilter
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc, jobs_pb2, watch_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -68,6 +69,8 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         self.open_watches = 0
         self.watches = 0
         self.reads: list[watch_pb2.ListJobLogsRequest] = []
+        #: Whether it knows filters, and reads backward.
+        self.filters = True
         #: Stands in for every page.
         self.page: watch_pb2.ListJobLogsResponse | None = None
         #: Cleared, it holds back the answers of ListJobLogs.
@@ -175,6 +178,9 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         log = self.jobs[request.job_id]
         through = min(request.through_offset or log.last, log.last)
         size = request.page_size or 1000
+        passes = self._filter(request)
+        if request.before_offset and self.filters:
+            return self.lie("ListJobLogs", 0, self._page_before(log, request, passes, size))
         if request.HasField("after"):
             if request.after.epoch != log.epoch:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not this log's epoch")
@@ -191,7 +197,7 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         while place < through and len(entries) < size:
             entry = log.entries[place]
             place += 1
-            if entry.level >= request.min_level and entry.offset not in log.lost:
+            if passes(entry) and entry.offset not in log.lost:
                 entries.append(entry)
         page = watch_pb2.ListJobLogsResponse(
             epoch=log.epoch,
@@ -202,6 +208,51 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
             complete=log.ended,
         )
         return self.lie("ListJobLogs", 0, page)
+
+    def _filter(
+        self, request: watch_pb2.ListJobLogsRequest
+    ) -> Callable[[watch_pb2.LogEntry], bool]:
+        """What passes; an older coordinator knows no more than the level."""
+        given = request.filter if self.filters else watch_pb2.LogFilter()
+        log_filter = LogFilter(
+            min_level=max(request.min_level, given.min_level),
+            ranks=frozenset(given.ranks),
+            sources=frozenset(given.sources),
+            contains=given.contains,
+            matches=given.matches,
+            since=given.since.ToNanoseconds() if given.HasField("since") else None,
+            until=given.until.ToNanoseconds() if given.HasField("until") else None,
+        )
+        return lambda entry: log_filter.passes(
+            level=entry.level,
+            message=entry.message,
+            source=entry.source,
+            rank=entry.rank,
+            timestamp_ns=entry.timestamp.ToNanoseconds(),
+        )
+
+    @staticmethod
+    def _page_before(
+        log: JobLog,
+        request: watch_pb2.ListJobLogsRequest,
+        passes: Callable[[watch_pb2.LogEntry], bool],
+        size: int,
+    ) -> watch_pb2.ListJobLogsResponse:
+        place = min(request.before_offset, log.last + 1)
+        entries: list[watch_pb2.LogEntry] = []
+        while place > log.first and len(entries) < size:
+            place -= 1
+            entry = log.entries[place - 1]
+            if passes(entry) and entry.offset not in log.lost:
+                entries.append(entry)
+        return watch_pb2.ListJobLogsResponse(
+            epoch=log.epoch,
+            entries=reversed(entries),
+            next_before_offset=place if place > log.first else 1,
+            first_offset=log.first if log.entries else 0,
+            last_offset=log.last,
+            complete=log.ended,
+        )
 
     async def GetJobMetrics(
         self, request: watch_pb2.GetJobMetricsRequest, context: Context

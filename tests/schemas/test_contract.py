@@ -19,7 +19,7 @@ from app.bridge.requests import build
 from app.errors import ApiError
 from app.schemas.jobs import JOB_STATUSES, SUBMIT_JOB_BODY
 from app.schemas.loading import load_body
-from app.schemas.log_filters import LOG_LEVELS
+from app.schemas.logs.filters import LOG_LEVELS
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus
 from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 from tests.schemas.bodies import CASES, SUBMISSION, Case

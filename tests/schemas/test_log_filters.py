@@ -8,7 +8,7 @@ from multidict import MultiDict
 from app.errors import VALIDATION_ERROR, ApiError
 from app.log_filter import LogFilter
 from app.schemas.loading import Query, load_query
-from app.schemas.log_filters import LogFilterQuery, Moment
+from app.schemas.logs.filters import LogFilterQuery, Moment
 
 #: 2026-11-27T12:00:00.5Z
 NOW = 1_795_780_800_500_000_000

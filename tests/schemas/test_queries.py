@@ -13,6 +13,7 @@ from app.schemas.jobs import JOB_STATUSES, LIST_JOBS_QUERY
 from app.schemas.loading import NO_QUERY, load_query
 from app.schemas.monitoring import JOB_METRICS_QUERY, LOGS_QUERY, METRICS_STREAM_QUERY
 from app.schemas.queue import QUEUE_QUERY
+from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 PAGE = {"page_size": 20, "page_token": ""}
 STREAM = {"last_event_id": "", "last_event_id_of_polyfill": "", "ticket": ""}
@@ -169,7 +170,10 @@ def test_statuses() -> None:
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
 def test_levels(level: str) -> None:
-    assert load(LOGS_QUERY, ("level", level))["level"] == level
+    number = LogLevel.Value(f"LOG_LEVEL_{level}")
+    # Every entry passes DEBUG, those without a level, too.
+    expected = 0 if level == "DEBUG" else number
+    assert load(LOGS_QUERY, ("level", level))["log_filter"].min_level == expected
 
 
 @pytest.mark.parametrize("level", ["", "info", "WARN", "CRITICAL", "UNSPECIFIED", "2"])

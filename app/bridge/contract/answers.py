@@ -11,6 +11,8 @@ from google.protobuf.message import Message
 
 from app.bridge.contract.breaches import Breach
 from app.bridge.contract.fields import check_fields
+from app.bridge.contract.log_marks import check_marks
+from app.bridge.contract.logs import check_places
 from app.errors import BrokenContract
 from generated.mindcoordinator.v1.cluster_pb2 import ListNodesRequest, ListNodesResponse, Node
 from generated.mindcoordinator.v1.data_pb2 import ValidateDataRequest, ValidateDataResponse
@@ -123,6 +125,15 @@ def _checkpoints(_: str, request: ListCheckpointsRequest, answer: ListCheckpoint
 
 def _metrics(_: str, request: GetJobMetricsRequest, answer: GetJobMetricsResponse) -> None:
     _repeated("job_id", request.job_id, answer.job_id)
+    keys, last = set(request.keys), ("", 0)
+    for bucket in answer.between.buckets:
+        if keys and bucket.key not in keys:
+            raise BrokenContract(Breach.RESOURCE, "between.buckets.key: must be one of `keys`")
+        if bucket.from_step > bucket.to_step or bucket.minimum > bucket.maximum:
+            raise BrokenContract(Breach.ORDER, "between.buckets: must not end before they begin")
+        if (bucket.key, bucket.from_step) < last:
+            raise BrokenContract(Breach.ORDER, "between.buckets: must be by key and step")
+        last = bucket.key, bucket.from_step
 
 
 def _nodes(_: str, request: ListNodesRequest, answer: ListNodesResponse) -> None:
@@ -179,6 +190,8 @@ _OWN: Final[dict[str, _Own]] = {
     "UpdateJob": _job,
     "ListCheckpoints": _checkpoints,
     "GetJobMetrics": _metrics,
+    "GetLogMarks": lambda _, request, answer: check_marks(request, answer),
+    "ListJobLogs": lambda _, request, answer: check_places(request, answer),
     "ListNodes": _nodes,
     "GetNode": _node,
     "DrainNode": _node,

@@ -70,6 +70,8 @@ _MEASURED: Final = (
     "MetricsSnapshot.gpu_utilization",
     "MetricsSnapshot.eval_metrics",
     "MetricsSnapshot.extra",
+    "MetricsBucket.minimum",
+    "MetricsBucket.maximum",
     "JobProgress.epoch",
     "JobProgress.loss",
     "BenchmarkResult.scores",
@@ -81,6 +83,8 @@ _SIGNED: Final = (
     "JobProgress.step",
     "Checkpoint.step",
     "MetricsSnapshot.step",
+    "MetricsBucket.from_step",
+    "MetricsBucket.to_step",
 )
 _SHARES: Final = (
     "ClusterStatus.cluster_utilization",
@@ -98,6 +102,9 @@ _PLACES: Final = (
     "ListJobLogsResponse.next_after_offset",
     "ListJobLogsResponse.first_offset",
     "ListJobLogsResponse.last_offset",
+    "LogMarks.first_offset",
+    "LogMarks.last_offset",
+    "SearchJobLogsResponse.scanned_to",
     # The newest sequence, in other words.
     "GetJobMetricsResponse.total_points",
 )

@@ -75,7 +75,7 @@ class StreamCheck:
 
     def _start(self, start: WatchStart) -> None:
         check_epoch("start.epoch", start.epoch)
-        _check_extent(start.first_offset, start.last_offset)
+        check_extent(start.first_offset, start.last_offset)
         if start.after_offset > start.last_offset:
             raise BrokenContract(Breach.START, "start.after_offset: must be a place in the log")
         after = self._request.after
@@ -98,10 +98,26 @@ class StreamCheck:
 def check_page(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
     """Check a page of a log against what was asked. Raises `BrokenContract`."""
     check_fields(page)
+    check_places(request, page)
+
+
+def check_places(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
+    """Check a page whose single fields were checked. Raises as above."""
     check_epoch("epoch", page.epoch)
-    _check_extent(page.first_offset, page.last_offset)
+    check_extent(page.first_offset, page.last_offset)
     if request.page_size and len(page.entries) > request.page_size:
         raise BrokenContract(Breach.PAGE, "the page has more entries than page_size")
+    if any(entry.level < request.min_level for entry in page.entries):
+        raise BrokenContract(Breach.LEVEL, "entries.level: must not be below min_level")
+    backward = request.before_offset > 0 and not request.HasField("after") and not request.tail
+    # A coordinator that does not know `before_offset` reads the tail, of no entries.
+    if backward and page.next_before_offset:
+        _check_backward(request, page)
+    else:
+        _check_forward(request, page)
+
+
+def _check_forward(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
     if not request.HasField("after") and len(page.entries) > request.tail:
         raise BrokenContract(Breach.PAGE, "the page has more entries than the tail")
     after = 0
@@ -109,17 +125,11 @@ def check_page(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
         after = request.after.offset
         if page.epoch != request.after.epoch:
             raise BrokenContract(Breach.EPOCH, "epoch: must be that of `after`")
-    last = after
-    for entry in page.entries:
-        if entry.offset <= last:
-            raise BrokenContract(Breach.ORDER, "entries.offset: must rise, from `after` on")
-        if entry.level < request.min_level:
-            raise BrokenContract(Breach.LEVEL, "entries.level: must not be below min_level")
-        last = entry.offset
+    last = _check_order(page, after, "from `after` on")
     through = min(request.through_offset or page.last_offset, page.last_offset)
     if last > max(after, through):
         raise BrokenContract(Breach.ORDER, "entries.offset: must not be behind through_offset")
-    _check_missing(page, after)
+    _check_missing(page, after, "from `after` on")
     if page.entries and page.next_after_offset < last:
         raise BrokenContract(Breach.PAGE, "next_after_offset: must not be before the last entry")
     if page.next_after_offset > max(after, through):
@@ -128,11 +138,34 @@ def check_page(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
         raise BrokenContract(Breach.PAGE, "next_after_offset: must be behind `after`")
 
 
-def _check_missing(page: ListJobLogsResponse, after: int) -> None:
+def _check_backward(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
+    start, reached = min(request.before_offset, page.last_offset + 1), page.next_before_offset
+    if not (reached == 1 or reached < start):
+        raise BrokenContract(Breach.PAGE, "next_before_offset: must be before `before_offset`")
+    where = "from next_before_offset on"
+    last = _check_order(page, reached - 1, where)
+    if page.entries and last >= start:
+        raise BrokenContract(Breach.ORDER, "entries.offset: must be before `before_offset`")
+    _check_missing(page, reached - 1, where)
+    if page.missing and page.missing[-1].last >= start:
+        raise BrokenContract(Breach.ORDER, "missing: must be before `before_offset`")
+
+
+def _check_order(page: ListJobLogsResponse, after: int, where: str) -> int:
+    """Return the offset of the last entry; `after` if there is none."""
+    last = after
+    for entry in page.entries:
+        if entry.offset <= last:
+            raise BrokenContract(Breach.ORDER, f"entries.offset: must rise, {where}")
+        last = entry.offset
+    return last
+
+
+def _check_missing(page: ListJobLogsResponse, after: int, where: str) -> None:
     last, there = after, [entry.offset for entry in page.entries]
     for lost in page.missing:
         if not last < lost.first <= lost.last:
-            raise BrokenContract(Breach.ORDER, "missing: must rise, from `after` on")
+            raise BrokenContract(Breach.ORDER, f"missing: must rise, {where}")
         last = lost.last
         behind = bisect_left(there, lost.first)
         if behind < len(there) and there[behind] <= lost.last:
@@ -140,12 +173,13 @@ def _check_missing(page: ListJobLogsResponse, after: int) -> None:
 
 
 def check_epoch(name: str, epoch: str) -> None:
-    """Check that an epoch can be part of a position. Raises `BrokenContract`."""
+    """Check the form of a log's epoch. Raises `BrokenContract`."""
     if not _EPOCH.fullmatch(epoch):
         raise BrokenContract(Breach.EPOCH, f"{name}: must be 1 to 32 characters of [a-z0-9]")
 
 
-def _check_extent(first: int, last: int) -> None:
+def check_extent(first: int, last: int) -> None:
+    """Check the oldest and the newest entry of a log. Raises `BrokenContract`."""
     # An empty log has 0 and 0, or begins behind what was dropped.
     if first > last + 1:
         raise BrokenContract(Breach.ORDER, "first_offset: must not be behind last_offset")

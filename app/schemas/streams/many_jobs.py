@@ -10,7 +10,7 @@ from app.schemas.fields import Choice, Many, QueryWhole, Text, Time, messages
 from app.schemas.ids import Id
 from app.schemas.jobs import JOB_STATUSES
 from app.schemas.loading import Headers, Query
-from app.schemas.monitoring import LOG_LEVELS
+from app.schemas.logs.filters import LOG_LEVELS
 
 #: Characters of a bookmark's id.
 MAX_BOOKMARK: Final = 3072

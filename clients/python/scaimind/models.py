@@ -493,6 +493,8 @@ class StreamTicket(Model):
     job_id: str | None = field(default=None, metadata={"kind": str})
     #: Kind of stream that the ticket is for.
     kind: str = field(default="", metadata={"kind": str})
+    #: Form that the ticket is for.
+    format: str = field(default="", metadata={"kind": str})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

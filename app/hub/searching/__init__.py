@@ -1,0 +1,1 @@
+"""Searches of a job's log, each for one client."""
