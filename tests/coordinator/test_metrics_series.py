@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from app.coordinator.errors import InvalidArgument
 from app.coordinator.metrics import blocks as metrics_blocks
+from app.coordinator.metrics import curve as metrics_curve
 from app.coordinator.metrics import downsampling as metrics_series
 from app.coordinator.metrics.blocks import count_blocks, read_blocks, series_of
 from app.coordinator.metrics.downsampling import downsample, job_metrics
@@ -45,8 +46,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few snapshots, so that a short curve has many of them."""
     monkeypatch.setattr(journal_writer, "BLOCK_RECORDS", 3)
     # And is drawn of them alone.
+    monkeypatch.setattr(metrics_curve, "FEW", 0)
     monkeypatch.setattr(metrics_series, "FEW", 0)
-    for module in (metrics_blocks, metrics_series):
+    for module in (metrics_blocks, metrics_curve, metrics_series):
         monkeypatch.setattr(module, "BLOCK", 4)
 
 

@@ -32,6 +32,9 @@ MAX_SERIES: Final = 288
 _KIND: Final = RecordKind(0x0A, lambda payload: _decode(payload) is not None, numbered=False)
 _MAPS: Final = ("eval_metrics", "extra")
 _NO_SERIES: Final = ("sequence", "step", "timestamp")
+#: What stands for the steps of a block among its series. No number has this name. Blocks of
+#: earlier coordinators are without it.
+STEPS: Final = ""
 
 
 @dataclass(slots=True)
@@ -86,12 +89,29 @@ def series_of(snapshot: MetricsSnapshot) -> Iterator[tuple[str, float]]:
             yield name, value
 
 
+def named_numbers(snapshot: MetricsSnapshot, names: frozenset[str]) -> MetricsSnapshot | None:
+    """A snapshot with no numbers but those that are named; None if it has none of them."""
+    named = MetricsSnapshot(sequence=snapshot.sequence, step=snapshot.step)
+    if snapshot.HasField("timestamp"):
+        named.timestamp.CopyFrom(snapshot.timestamp)
+    found = False
+    for descriptor, value in snapshot.ListFields():
+        if descriptor.name in _MAPS:
+            kept = {name: number for name, number in value.items() if name in names}
+            getattr(named, descriptor.name).update(kept)
+            found |= bool(kept)
+        elif descriptor.name in names and descriptor.name not in _NO_SERIES:
+            setattr(named, descriptor.name, value)
+            found = True
+    return named if found else None
+
+
 def note(part: Part, snapshot: MetricsSnapshot, at: int) -> None:
     """Add the next snapshot, which is at the place `at`, to a part."""
-    for name, value in series_of(snapshot):
+    for name, value in ((STEPS, snapshot.step), *series_of(snapshot)):
         notable = part.get(name)
         if notable is None:
-            if len(part) == MAX_SERIES:
+            if len(part) > MAX_SERIES:
                 continue
             notable = part[name] = Notable(at, at)
         notable.add(value, at)
@@ -103,8 +123,10 @@ class BlockWriter:
     def __init__(self, directory: Path, *, snapshots: int) -> None:
         """`snapshots` is how many there are; the first to be given is `number` + 1."""
         self._journal = _open(directory / "blocks")
-        if self._journal.number * BLOCK > snapshots:
-            # The snapshots lost their end in a power cut: what is told of it is wrong.
+        lost = self._journal.number * BLOCK > snapshots
+        if lost or not have_steps(directory):
+            # The snapshots lost their end in a power cut: what is told of it is wrong. Or an
+            # earlier coordinator wrote it.
             self._journal.close()
             (directory / "blocks").unlink()
             os.unlink(index_path(directory / "blocks"))
@@ -161,6 +183,15 @@ def read_blocks(directory: Path, *, snapshots: int) -> Iterator[Part]:
                     return
                 yield part
             cursor = piece.cursor
+
+
+def have_steps(directory: Path) -> bool:
+    """Whether the blocks that there are say which steps they have."""
+    with suppress(FileNotFoundError), JournalReader(directory / "blocks", kind=_KIND) as journal:
+        first = journal.read(Cursor(), limit=1)
+        parts = [_decode(payload) for payload in first.payloads()]
+        return all(part is None or STEPS in part for part in parts)
+    return True
 
 
 def count_blocks(directory: Path) -> int:

@@ -1,74 +1,110 @@
-"""Fewer points of a job's metrics, chosen so that its curves still look the same.
+"""A job's metrics so far: all of them, or fewer points of the same curves."""
 
-What is chosen are snapshots, told by their places: the bytes before them.
-"""
-
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from app.coordinator.errors import InvalidArgument
-from app.coordinator.metrics.blocks import BLOCK, Notable, Part, count_blocks, note, read_blocks
+from app.coordinator.errors import all_problems
+from app.coordinator.metrics.blocks import (
+    BLOCK,
+    MAX_SERIES,
+    STEPS,
+    count_blocks,
+    have_steps,
+    named_numbers,
+)
+from app.coordinator.metrics.curve import FEW, Curve, Selection
 from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.locks import Locked, locked
 from generated.mindcoordinator.v1.watch_pb2 import (
     GetJobMetricsRequest,
     GetJobMetricsResponse,
+    MetricsBucket,
+    MetricsBuckets,
     MetricsSnapshot,
 )
 
-#: Snapshots up to which a curve is looked at one by one where blocks are too coarse for it.
-FEW: Final = 32 * 1024
 DEFAULT_POINTS: Final = 1000
 MAX_POINTS: Final = 10_000
-#: Bytes of snapshots that are answered with at most; a message is bounded.
+#: Bytes of snapshots, and of buckets, that are answered with at most; a message is bounded.
 MAX_BYTES: Final = 4 * 1024 * 1024
+MAX_BUCKET_BYTES: Final = 2 * 1024 * 1024
+#: Bytes of a bucket beside its key.
+_BUCKET: Final = 48
+_ALL: Final = Selection()
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Points by step, and what lies between them."""
+
+    points: list[MetricsSnapshot]
+    #: How many snapshots there are of the steps that were asked for.
+    total: int
+    #: None if no points were left out, or it was not asked for.
+    buckets: list[MetricsBucket] | None = field(default=None)
 
 
 def job_metrics(
     directory: JobDir, request: GetJobMetricsRequest, *, ended: bool
 ) -> GetJobMetricsResponse:
     """A job's metrics so far, downsampled. Blocks. Raises RequestError."""
-    if not 0 <= request.max_points <= MAX_POINTS:
-        raise InvalidArgument("max_points", f"must be from 0 to {MAX_POINTS}")
+    selection = _selection(request)
     if ended:
-        _complete_blocks(directory)
-    points, total = downsample(directory.metrics, request.max_points or DEFAULT_POINTS)
-    return GetJobMetricsResponse(job_id=request.job_id, points=points, total_points=total)
+        _complete_blocks(directory, with_steps=selection.by_step or request.with_buckets)
+    drawn = draw(
+        directory.metrics,
+        request.max_points or DEFAULT_POINTS,
+        selection,
+        with_buckets=request.with_buckets,
+    )
+    return GetJobMetricsResponse(
+        job_id=request.job_id,
+        points=drawn.points,
+        total_points=drawn.total,
+        between=None if drawn.buckets is None else MetricsBuckets(buckets=drawn.buckets),
+    )
 
 
-def _complete_blocks(directory: JobDir) -> None:
+def _selection(request: GetJobMetricsRequest) -> Selection:
+    """Raises InvalidArgument."""
+    from_step = request.from_step if request.HasField("from_step") else None
+    to_step = request.to_step if request.HasField("to_step") else None
+    with all_problems() as problems:
+        if not 0 <= request.max_points <= MAX_POINTS:
+            problems.add("max_points", f"must be from 0 to {MAX_POINTS}")
+        if len(request.keys) > MAX_SERIES:
+            problems.add("keys", f"must be at most {MAX_SERIES}")
+        elif not all(request.keys):
+            problems.add("keys", "must not be empty")
+        if from_step is not None and to_step is not None and from_step > to_step:
+            problems.add("to_step", "must not be below from_step")
+    return Selection(keys=frozenset(request.keys), from_step=from_step, to_step=to_step)
+
+
+def _complete_blocks(directory: JobDir, *, with_steps: bool) -> None:
     """Have many missing blocks made: of a job that has ended no writer will add them."""
     with MetricsReader(directory.metrics) as reader:
-        missing = reader.last() // BLOCK - count_blocks(directory.metrics)
-    if missing > FEW // BLOCK:
+        total = reader.last()
+    missing = total // BLOCK - count_blocks(directory.metrics)
+    outdated = with_steps and total > FEW and not have_steps(directory.metrics)
+    if missing > FEW // BLOCK or outdated:
         with suppress(Locked, OSError), locked(directory.lock, wait=False):
             MetricsWriter(directory.metrics).close()
 
 
-@dataclass(slots=True)
-class _Chosen:
-    """Which snapshots stay; those that are added first matter most."""
-
-    limit: int
-    #: In the order in which they were added.
-    places: dict[int, None] = field(default_factory=dict)
-
-    @property
-    def left(self) -> int:
-        return self.limit - len(self.places)
-
-    def add(self, *places: int) -> None:
-        for place in places:
-            if place >= 0 and self.left > 0:
-                self.places[place] = None
-
-
 def downsample(directory: Path, max_points: int) -> tuple[list[MetricsSnapshot], int]:
+    """What `draw` has of all series and steps: points, and how many snapshots there are."""
+    drawn = draw(directory, max_points, _ALL)
+    return drawn.points, drawn.total
+
+
+def draw(
+    directory: Path, max_points: int, selection: Selection, *, with_buckets: bool = False
+) -> Drawn:
     """At most `max_points` snapshots by step, and how many there are in all.
 
     Of snapshots with very many numbers there are fewer: MAX_BYTES of them at most.
@@ -76,26 +112,43 @@ def downsample(directory: Path, max_points: int) -> tuple[list[MetricsSnapshot],
     lowest and highest point. The rest are the lowest and the highest points
     of equal parts of the curve, for each series the same number. Where
     `max_points` is too small for the ends and extremes of all series, the
-    loss comes first, then the others by their first appearance.
+    loss comes first, then the others by their first appearance. With keys,
+    points have those numbers alone, and snapshots without any are none.
 
     Time and memory are those of one record per BLOCK snapshots and of
     `max_points`, if the blocks are there. Blocks.
     """
     with MetricsReader(directory) as reader:
         total = reader.last()
-        size = reader.locate(total).position
-        max_points = min(max_points, max(MAX_BYTES * total // max(size, 1), 1))
-        if total <= max_points:
-            points = [snapshot for snapshot, _ in _first(reader, total)]
+        if not selection.keys:
+            size = reader.locate(total).position
+            max_points = min(max_points, max(MAX_BYTES * total // max(size, 1), 1))
+        curve = Curve(directory, reader, total, selection)
+        count, spans = curve.count(most=max_points)
+        if count <= max_points:
+            snapshots: Iterable[MetricsSnapshot | None] = curve.within(spans)
         else:
-            chosen = _Curve(directory, reader, total).choose(max_points)
-            found = (reader.at(place) for place in chosen)
-            points = list(_fitting(point for point in found if point is not None))
+            snapshots = (reader.at(place) for place in curve.choose(max_points, count=count))
+        found = [
+            point for each in snapshots if each is not None for point in _named(each, selection)
+        ]
+        points = list(_fitting(found))
+        buckets = None
+        if with_buckets and (count > max_points or len(points) < len(found)):
+            buckets = _buckets(curve, max_points, count=count)
     points.sort(key=lambda point: point.step)
-    return points, total
+    return Drawn(points, count, buckets)
 
 
-def _fitting(snapshots: Iterator[MetricsSnapshot]) -> Iterator[MetricsSnapshot]:
+def _named(snapshot: MetricsSnapshot, selection: Selection) -> Iterator[MetricsSnapshot]:
+    """A snapshot with the numbers that are asked for; nothing if it has none of them."""
+    if not selection.keys:
+        yield snapshot
+    elif named := named_numbers(snapshot, selection.keys):
+        yield named
+
+
+def _fitting(snapshots: Iterable[MetricsSnapshot]) -> Iterator[MetricsSnapshot]:
     """Those that come first and have MAX_BYTES together; at least one."""
     size = 0
     for snapshot in snapshots:
@@ -105,100 +158,23 @@ def _fitting(snapshots: Iterator[MetricsSnapshot]) -> Iterator[MetricsSnapshot]:
         yield snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class _Curve:
-    """The first `total` snapshots."""
-
-    directory: Path
-    reader: MetricsReader
-    total: int
-
-    def choose(self, max_points: int) -> list[int]:
-        """The places of the snapshots that stay; those that matter most come first."""
-        chosen = _Chosen(max_points)
-        chosen.add(self._last_place(), 0)
-        whole: Part = {}
-        blocks = distinct = 0
-        for _, part in self._parts(BLOCK):
-            _join(whole, part, most=max_points)
-            blocks += 1
-            distinct += len(_extremes(part))
-        for name in sorted(whole, key=lambda name: name != "loss"):
-            series = whole[name]
-            chosen.add(series.last, series.first, series.low_at, series.high_at)
-        # Series have their extremes at the same place more or less often.
-        if count := min(chosen.left * blocks // max(distinct, 1), self.total):
-            more: set[int] = set()
-            for part in self._equal_parts(count, most=max_points):
-                more |= _extremes(part)
-            chosen.add(*_evenly(sorted(more - chosen.places.keys()), chosen.left))
-        return list(chosen.places)
-
-    def _equal_parts(self, count: int, *, most: int) -> Iterator[Part]:
-        """`count` parts of the curve, with no more series than `most` in each; fewer parts where
-        blocks are too coarse."""
-        current, equal = 0, Part()
-        for number, part in self._parts(math.ceil(self.total / count)):
-            if number * count // self.total != current:
-                yield equal
-                current, equal = number * count // self.total, {}
-            _join(equal, part, most=most)
-        yield equal
-
-    def _parts(self, size: int) -> Iterator[tuple[int, Part]]:
-        """The curve in parts of at most `size` snapshots, or of a block where that would take
-        long; and how many snapshots lie before each."""
-        number = 0
-        if size >= BLOCK or self.total > FEW:
-            size = BLOCK
-            for part in read_blocks(self.directory, snapshots=self.total):
-                yield number, part
-                number += BLOCK
-        part = {}
-        for snapshot, place in _first(self.reader, self.total, after=number):
-            note(part, snapshot, place)
-            if snapshot.sequence - number == size:
-                yield number, part
-                part, number = {}, snapshot.sequence
-        if part:
-            yield number, part
-
-    def _last_place(self) -> int:
-        return self.reader.locate(self.total - 1).position
-
-
-def _first(
-    reader: MetricsReader, total: int, *, after: int = 0
-) -> Iterator[tuple[MetricsSnapshot, int]]:
-    """Those of the first `total` snapshots that are behind number `after`, and their places."""
-    for snapshot, place in reader.places(after=after):
-        if snapshot.sequence > total:
-            return
-        yield snapshot, place
-
-
-def _join(whole: Part, later: Part, *, most: int) -> None:
-    """Add a later part to `whole`, which gets no more than `most` series."""
-    for name, series in later.items():
-        known = whole.get(name)
-        if known is not None:
-            known.join(series)
-        elif len(whole) < most:
-            whole[name] = Notable(
-                series.first, series.last, series.low, series.low_at, series.high, series.high_at
-            )
-
-
-def _extremes(part: Part) -> set[int]:
-    """Where its series are lowest and highest."""
-    places = {series.low_at for series in part.values()}
-    places.update(series.high_at for series in part.values())
-    places.discard(-1)
-    return places
-
-
-def _evenly(places: Sequence[int], most: int) -> Sequence[int]:
-    """At most so many of them, from everywhere."""
-    if len(places) <= most:
-        return places
-    return [places[at * len(places) // most] for at in range(most)]
+def _buckets(curve: Curve, max_points: int, *, count: int) -> list[MetricsBucket]:
+    """The extremes of each series in equal parts of the curve, by key and step; as many parts as
+    points, or as fit into an answer."""
+    size = sum(len(name.encode()) + _BUCKET for name in curve.names())
+    parts = max(min(max_points, MAX_BUCKET_BYTES // max(size, 1), count), 1)
+    found = [
+        MetricsBucket(
+            key=name,
+            from_step=int(part[STEPS].low),
+            to_step=int(part[STEPS].high),
+            minimum=series.low,
+            maximum=series.high,
+        )
+        for part in curve.equal_parts(parts, count=count, most=MAX_SERIES + 1, with_steps=True)
+        if STEPS in part
+        for name, series in curve.selection.series(part).items()
+        if series.low_at >= 0
+    ]
+    found.sort(key=lambda bucket: (bucket.key, bucket.from_step))
+    return found

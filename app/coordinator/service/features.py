@@ -8,5 +8,6 @@ FEATURES: Final[tuple[str, ...]] = (
     "delete_job",
     "log_filters",
     "log_search",
+    "metrics_buckets",
     "watch_jobs",
 )

@@ -280,7 +280,9 @@ class GetJobMetricsRequest(_message.Message):
     """Also return what lies between the points."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of numbers; the others are left out of the points. Empty means all."""
+        """Names of numbers; the others are left out of the points, and so are points
+        without any of these. Empty means all.
+        """
 
     def __init__(
         self,
@@ -351,14 +353,16 @@ class GetJobMetricsResponse(_message.Message):
     BETWEEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     total_points: _builtins.int
-    """Before downsampling."""
+    """How many snapshots there are of the steps that were asked for, before
+    downsampling.
+    """
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricsSnapshot]:
         """By step."""
 
     @_builtins.property
     def between(self) -> Global___MetricsBuckets:
-        """Where `with_buckets` was set and points were left out."""
+        """Where `with_buckets` was set and points were left out: equal parts of the curve."""
 
     def __init__(
         self,
