@@ -106,4 +106,4 @@ function Keys() {
   </div>`;
 }
 
-if (path.value.length === 0) go(to("jobs") + location.search, { replace: true });
+if (path.value.length === 0) go(to("jobs") + location.search + location.hash, { replace: true });

@@ -72,7 +72,7 @@ export function Job({ id }) {
       <p class="now"><${Progress} job=${job} /> <span dir="auto">${job.message}</span>
         ${live && live !== "live" && !ENDED.has(job.status) ? html`<span class="bad">${live === "offline" ? "not live: trying again" : live}</span>` : null}</p>
       <${Life} job=${job} />
-      ${job.error_message ? html`<pre class="problem">${job.error_message}</pre>` : null}
+      ${job.error_message ? html`<pre class="problem" tabindex="0">${job.error_message}</pre>` : null}
     </header>
     <div class="job-body">
       <${LogView} job=${job} listen=${listen} />
@@ -163,7 +163,7 @@ function Sections({ job, others, ask }) {
     <section id="evaluations"><h2>Evaluations</h2><p><a class="button" href=${`${to("evaluations")}?job=${encodeURIComponent(job.job_id)}`}>Evaluations of this job</a></p></section>
     <section id="configuration"><h2>Configuration${compared ? html` <span class="quiet">what differs from <a href=${to("jobs", compared.job_id)} dir="auto">${compared.name}</a></span>` : null}</h2>
       ${compared ? html`<${Differences} a=${compared} b=${job} />` : null}
-      <details open=${!compared}><summary>All of it</summary><pre class="config">${JSON.stringify(configuration(job), null, 2)}</pre></details>
+      <details open=${!compared}><summary>All of it</summary><pre class="config" tabindex="0">${JSON.stringify(configuration(job), null, 2)}</pre></details>
     </section>
   </div>`;
 }

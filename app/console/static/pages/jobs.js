@@ -164,7 +164,7 @@ function Answers({ all }) {
   return html`<p class="answers">
     <a href="?status=SCHEDULING&status=PREPARING&status=TRAINING&status=CHECKPOINTING&status=EVALUATING&status=EXPORTING"><strong>${count(running)}</strong> running</a>
     <a href="?status=QUEUED"><strong>${count(waiting.length)}</strong> waiting</a>
-    ${waiting.length && why ? html`<span class="quiet why">${why}${first?.estimated_wait_seconds ? `, about ${duration(first.estimated_wait_seconds)}` : ""}</span>` : null}
+    ${waiting.length && why ? html`<span class="quiet why">${why.replace(/\.$/, "")}${first?.estimated_wait_seconds ? `, about ${duration(first.estimated_wait_seconds)}` : ""}</span>` : null}
     <a href="?status=FAILED" class=${failed ? "bad" : ""}><strong>${count(failed)}</strong> failed since yesterday</a>
   </p>`;
 }

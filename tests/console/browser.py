@@ -1,0 +1,64 @@
+"""A Chromium with the console in it, and everything that it complained of."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from tests.functional.stack import Stack
+from tests.programs import program
+
+#: Milliseconds after which a test that waits gives up: a net, not an expectation.
+PATIENCE = 60_000
+
+
+@dataclass
+class Window:
+    """One page of the console, in a profile of its own or in that of another window."""
+
+    page: Page
+    stack: Stack
+    #: What the page's console, its errors and its policy said.
+    complaints: list[str] = field(default_factory=list)
+
+    @classmethod
+    async def opened(cls, context: BrowserContext, stack: Stack) -> "Window":
+        """Open a tab."""
+        context.set_default_timeout(PATIENCE)
+        window = cls(await context.new_page(), stack)
+        window.page.on("console", window._heard)
+        window.page.on("pageerror", lambda error: window.complaints.append(str(error)))
+        return window
+
+    def _heard(self, message: Any) -> None:
+        # Answers that are refusals are told by the browser, too: the tests ask for some.
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
+            self.complaints.append(message.text)
+
+    async def go(self, path: str = "") -> None:
+        """Load an address of the console."""
+        await self.page.goto(f"{self.stack.url}/console{path}")
+
+    async def sign_in(self, key: str | None = None) -> None:
+        """Sign in on the page that asks for it."""
+        await self.page.get_by_label("API key or token").fill(key or self.stack.key)
+        await self.page.get_by_role("button", name="Sign in").click()
+
+    async def await_live(self) -> None:
+        """Wait until the state is there, and live."""
+        await self.page.get_by_text("Live", exact=True).wait_for()
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """Run Debian's Chromium."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=program("chromium", "chromium-browser"), args=["--no-sandbox"]
+        )
+        try:
+            yield browser
+        finally:
+            await browser.close()

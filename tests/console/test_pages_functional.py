@@ -1,0 +1,272 @@
+"""Every page, signing in and out, and what breaks while somebody looks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, expect
+
+from tests.console.browser import PATIENCE, Window
+from tests.console.test_types import HERE
+from tests.functional.stack import PROJECT, Stack, environ
+from tests.npm import installed
+
+expect.set_options(timeout=PATIENCE)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PAGES = ("/jobs", "/new", "/cluster", "/evaluations")
+
+
+@pytest.fixture(scope="module")
+def job(stack: Stack) -> str:
+    """A job that runs for as long as the tests do."""
+    job_id = stack.submit(steps="100000", steps_per_second="20")
+    stack.await_status(job_id, "TRAINING")
+    return job_id
+
+
+async def violations(window: Window) -> list[str]:
+    """What axe-core finds: the rule, and the first element that breaks it."""
+    source = (installed(HERE) / "node_modules/axe-core/axe.min.js").read_text()
+    # By the debugger: the page's own policy lets no such script in.
+    await window.page.evaluate(source)
+    found = (await window.page.evaluate("axe.run()"))["violations"]
+    return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found]
+
+
+async def signed_in(window: Window, path: str) -> None:
+    await window.go(path)
+    await window.sign_in()
+    await window.await_live()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_no_page_complains_and_axe_finds_nothing(
+    browser: Browser, stack: Stack, job: str, scheme: str
+) -> None:
+    context = await browser.new_context(
+        viewport={"width": 1440, "height": 900},
+        color_scheme="dark" if scheme == "dark" else "light",
+        # What moves is caught half way, with half of its contrast.
+        reduced_motion="reduce",
+    )
+    window = await Window.opened(context, stack)
+    await window.go()
+    await window.page.get_by_label("API key or token").wait_for()
+    assert await violations(window) == []
+    await window.sign_in()
+    await window.await_live()
+    found = {}
+    for path in (*PAGES, f"/jobs/{job}"):
+        await window.go(path)
+        await window.await_live()
+        heading = window.page.get_by_role("main").get_by_role("heading").first
+        await heading.wait_for(state="attached")
+        found[path] = await violations(window)
+    assert found == {path: [] for path in found}
+    assert window.complaints == []
+    await context.close()
+
+
+async def test_a_wrong_token_is_refused_where_it_was_given(window: Window) -> None:
+    await window.go()
+    await window.sign_in("sgk_" + "x" * 43)
+    await expect(window.page.get_by_role("alert")).to_contain_text("not valid")
+    await window.sign_in()
+    await window.await_live()
+
+
+async def test_a_job_changes_before_ones_eyes(window: Window, stack: Stack, job: str) -> None:
+    await signed_in(window, "/jobs")
+    row = window.page.get_by_role("row").filter(has=window.page.locator(f'a[href$="{job}"]'))
+    await expect(row).to_contain_text("Training")
+    before = await row.locator("progress").get_attribute("value")
+    await expect(row.locator("progress")).not_to_have_attribute("value", before or "")
+    await row.get_by_role("button", name="Pause").click()
+    await expect(row).to_contain_text("Paused")
+    await row.get_by_role("button", name="Resume").click()
+    await expect(row).to_contain_text("Training")
+
+
+async def test_cancelling_asks_first(window: Window, stack: Stack) -> None:
+    doomed = stack.submit(steps="100000", steps_per_second="20")
+    await signed_in(window, "/jobs")
+    row = window.page.get_by_role("row").filter(has=window.page.locator(f'a[href$="{doomed}"]'))
+    await row.get_by_role("button", name="Cancel").click()
+    question = window.page.get_by_role("dialog")
+    await expect(question).to_contain_text("Cancel a test's?")
+    await question.get_by_role("button", name="Keep as it is").click()
+    assert stack.get(f"/jobs/{doomed}")["status"] != "CANCELLED"
+    await row.get_by_role("button", name="Cancel").click()
+    await question.get_by_role("button", name="Cancel the job").click()
+    await expect(row).to_contain_text("Cancelled")
+
+
+async def test_a_reload_in_mid_stream_and_a_gateway_that_is_killed(
+    window: Window, stack: Stack, job: str
+) -> None:
+    await signed_in(window, f"/jobs/{job}")
+    await window.page.reload()
+    await window.await_live()
+    os.kill(stack.child("serve").pid, signal.SIGKILL)
+    await expect(window.page.get_by_text("Offline since")).to_be_visible()
+    # What was on the screen stays.
+    await expect(window.page.get_by_role("heading", name="a test's")).to_be_visible()
+    await window.await_live()
+
+
+def ran(command: list[str], stack: Stack, **settings: str) -> str:
+    """Run a command against the stack, and return all that it said."""
+    return subprocess.run(
+        command,
+        cwd=PROJECT,
+        env=environ(stack.data_dir) | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def status_of(stack: Stack, token: str) -> int:
+    """What a request with the token is answered with."""
+    request = urllib.request.Request(
+        f"{stack.url}/v1/modules/scaimind/jobs", headers={"Authorization": f"Bearer {token}"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+async def test_a_session_by_the_command_ends_with_a_sign_out_in_another_tab(
+    context: BrowserContext, stack: Stack
+) -> None:
+    command = [sys.executable, "-m", "scaimind", "console", "--print"]
+    settings = {
+        "SCAIMIND_URL": stack.url,
+        "SCAIMIND_API_KEY": stack.key,
+        "PYTHONPATH": str(PROJECT / "clients/python"),
+    }
+    printed = ran(command, stack, **settings)
+    one = await Window.opened(context, stack)
+    await one.page.goto(printed.strip())
+    await one.await_live()
+    assert "code" not in one.page.url
+    token = await one.page.evaluate("sessionStorage.getItem('scaimind-token')")
+    assert token.startswith("sgc_")
+    # The code is used up.
+    two = await Window.opened(context, stack)
+    await two.page.goto(printed.strip())
+    await expect(two.page.get_by_role("alert")).to_contain_text("code is not valid")
+    await two.sign_in(token)
+    await two.await_live()
+    await two.page.get_by_role("button", name="Sign out").click()
+    for each in (one, two):
+        await each.page.get_by_label("API key or token").wait_for()
+        assert await each.page.evaluate("sessionStorage.length") == 0
+        assert each.complaints == []
+    assert status_of(stack, token) == 401
+
+
+def new_key(stack: Stack, *arguments: str) -> tuple[str, str]:
+    """Make a key on the command line: its id, and the key."""
+    command = [sys.executable, "-m", "app", "keys", "create", *arguments]
+    words = ran(command, stack).split()
+    return (
+        next(word.strip(".,:()") for word in words if word.startswith("key_")),
+        next(word for word in words if word.startswith("sgk_")),
+    )
+
+
+async def test_a_revoked_token_is_asked_for_in_place(
+    window: Window, stack: Stack, job: str
+) -> None:
+    key_id, key = new_key(stack, "--tenant", "local", "--user", "ann", "--preset", "engineer")
+    await window.go(f"/jobs/{job}")
+    await window.sign_in(key)
+    await window.await_live()
+    ran([sys.executable, "-m", "app", "keys", "revoke", key_id], stack)
+    await expect(window.page.get_by_text("Your session has ended")).to_be_visible()
+    await expect(window.page.get_by_role("heading", name="a test's")).to_be_visible()
+    await window.sign_in()
+    await window.await_live()
+
+
+async def test_tabs_of_two_tenants_see_nothing_of_each_other(
+    context: BrowserContext, stack: Stack, job: str
+) -> None:
+    _, key = new_key(stack, "--tenant", "other", "--user", "eve", "--preset", "engineer")
+    ours, theirs = await Window.opened(context, stack), await Window.opened(context, stack)
+    await ours.go("/jobs")
+    await ours.sign_in()
+    await ours.await_live()
+    await theirs.go("/jobs")
+    await theirs.sign_in(key)
+    await theirs.await_live()
+    await expect(ours.page.locator(f'a[href$="{job}"]')).to_be_visible()
+    await expect(theirs.page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+    # Another job of ours reaches our tab, and theirs goes on without it.
+    more = stack.submit(steps="1")
+    await expect(ours.page.locator(f'a[href$="{more}"]')).to_be_visible()
+    assert await theirs.page.locator("[data-row]").count() == 0
+    # Signing out there ends nothing here.
+    await theirs.page.get_by_role("button", name="Sign out").click()
+    await theirs.page.get_by_label("API key or token").wait_for()
+    assert await ours.page.get_by_text("Live", exact=True).is_visible()
+    assert ours.complaints == theirs.complaints == []
+
+
+async def test_tabs_with_one_token_share_one_stream(context: BrowserContext, stack: Stack) -> None:
+    windows = [await Window.opened(context, stack) for _ in range(3)]
+    asked: list[str] = []
+    for window in windows:
+        window.page.on("request", lambda request: asked.append(request.url))
+        await window.go("/jobs")
+        await window.sign_in()
+        await window.await_live()
+    assert len([url for url in asked if "/events?" in url]) == 1
+    new = stack.submit(steps="1")
+    for window in windows:
+        await expect(window.page.locator(f'a[href$="{new}"]')).to_be_visible()
+    # The one that reads it goes: another one goes on.
+    await windows[0].page.close()
+    newer = stack.submit(steps="1")
+    for window in windows[1:]:
+        await expect(window.page.locator(f'a[href$="{newer}"]')).to_be_visible()
+    assert len([url for url in asked if "/events?" in url]) == 2
+
+
+async def test_a_job_is_made_in_the_form_and_in_the_yaml(window: Window, stack: Stack) -> None:
+    await signed_in(window, "/new")
+    page = window.page
+    yaml = page.get_by_label("YAML")
+    body = {
+        "name": "from the console",
+        "training_config": {
+            "training_type": "CONTINUED_PRETRAIN",
+            "base_model": {"model_id": "none"},
+            "framework": {"type": "CUSTOM", "custom_script_path": "scaidrive://local/train.py"},
+            "hyperparameters": {"steps": "1"},
+        },
+        "data_config": {"sources": [{"path": "scaidrive://local/corpus.jsonl"}]},
+        "resource_config": {"gpu_count": 0},
+    }
+    await yaml.fill(json.dumps(body))
+    name = page.get_by_label("name *", exact=True).first
+    await expect(name).to_have_value("from the console")
+    await name.fill("")
+    await expect(yaml).not_to_have_value(json.dumps(body))
+    await page.get_by_role("button", name="Submit").click()
+    await expect(page.get_by_role("alert").first).to_contain_text("Missing data")
+    await name.fill("by hand")
+    await page.get_by_role("button", name="Submit").click()
+    await page.wait_for_url("**/console/jobs/*")
+    await expect(page.get_by_role("heading", name="by hand")).to_be_visible()
