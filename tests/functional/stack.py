@@ -26,6 +26,19 @@ PATIENCE = 120.0
 _READY = re.compile(r"Ready: (http://127\.0\.0\.1:(\d+)) ")
 
 
+#: Where the command `scaimind` is.
+CLIENT = PROJECT / "clients/python"
+
+
+def with_profile(home: Path) -> dict[str, str]:
+    """Settings with which `up` writes the profile of the command into a folder `config`."""
+    return {
+        "SCAIMIND_NO_PROFILE": "",
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "PYTHONPATH": str(CLIENT),
+    }
+
+
 def environ(data_dir: Path, **more: str) -> dict[str, str]:
     """An environment that holds no setting but these; the tester's profiles are left alone."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("SCAIMIND_")}
@@ -99,6 +112,11 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def config_home(self) -> Path:
+        """Where the profile is that it writes if it is given `with_profile`."""
+        return self.data_dir.parent / "config"
 
     @property
     def key(self) -> str:

@@ -3,10 +3,14 @@
 import asyncio
 import os
 import pty
-import signal
+import re
+import shlex
 import subprocess
 import sys
+import termios
+import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import pytest
 from scaimind import AsyncClient, Client, Gap, LogLine
 
 from tests.functional.stack import PATIENCE, PROJECT, Stack
+from tests.programs import program
 
 FAILING = "raise SystemExit(3)\n"
 COUNTING = """
@@ -142,50 +147,83 @@ def test_a_follower_survives_a_killed_gateway_and_a_killed_coordinator(tmp_path:
         assert log.status == "COMPLETED"
 
 
-def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(stack: Stack, scripts: str) -> None:
-    job_id = submit(stack, f"{scripts}/endless.py").stdout.split("\t")[0]
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        (sys.executable, "-m", "scaimind", "jobs", "logs", "-f", job_id),
-        env=environment(stack),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    said: list[str] = []
-    try:
+class Terminal:
+    """A command in a pseudo-terminal, which sends Ctrl-C as a person's does."""
+
+    def __init__(self, stack: Stack, *command: str) -> None:
+        self._ours, theirs = pty.openpty()
+        # A terminal drops at Ctrl-C what it was sent and has not shown yet; this one does not.
+        mode = termios.tcgetattr(theirs)
+        mode[3] |= termios.NOFLSH
+        termios.tcsetattr(theirs, termios.TCSANOW, mode)
+        # --ctty: the terminal is the command's own, so that what is typed becomes signals.
+        self.process = subprocess.Popen(
+            (program("setsid"), "--ctty", *command),
+            env=environment(stack),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+
+    def until(self, holds: Callable[[str], bool]) -> str:
+        """Read until what was said is enough, or to the end; what was said."""
+        said = ""
         # OSError is what Linux says of a terminal whose other end is closed.
-        with (
-            open(ours, encoding="utf-8", errors="replace", newline="\n") as terminal,
-            suppress(OSError),
-        ):
-            # Read to the end: a terminal that nobody reads stops who writes to it.
-            while line := terminal.readline():
-                said.append(line)
-                if len(said) == 5:
-                    process.send_signal(signal.SIGINT)
-        status = process.wait(PATIENCE)
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-    assert status == 130, said[-5:]
-    text = "".join(said)
-    assert f"{job_id} goes on" in text
-    assert "Traceback" not in text
+        with suppress(OSError):
+            while not holds(said) and (piece := os.read(self._ours, 65536)):
+                said += piece.decode(errors="replace")
+        return said
+
+    def type(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def close(self) -> int:
+        """End it if it still runs; its status."""
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+            os.close(self._ours)
+
+
+COMMAND = (sys.executable, "-m", "scaimind")
+
+
+def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(
+    stack: Stack, scripts: str, record_property: Callable[[str, object], None]
+) -> None:
+    job_id = submit(stack, f"{scripts}/endless.py").stdout.split("\t")[0]
+    terminal = Terminal(stack, *COMMAND, "jobs", "logs", "-f", job_id)
+    shown = terminal.until(lambda said: "line 5" in said and "TRAINING" in said)
+    terminal.type("\x03")
+    typed = time.monotonic()
+    said = terminal.until(lambda _: False)
+    record_property("seconds from Ctrl-C to the end", time.monotonic() - typed)
+    assert terminal.close() == 130, said
+    assert f"{job_id} is still TRAINING. Continue with:" in said
+    assert "Traceback" not in said
+
+    # What was printed and what comes behind the cursor are the whole log.
+    (cursor,) = re.findall(r"--after (\S+)", said)
+    again = Terminal(stack, *COMMAND, "jobs", "logs", "-f", job_id, "--after", cursor)
+    more = again.until(lambda said: said.count("line ") > 5)
+    again.type("\x03")
+    more += again.until(lambda _: False)
+    assert again.close() == 130
+    lines = [int(each) for each in re.findall(r"line (\d+)\r?\n", shown + said + more)]
+    assert lines == list(range(1, len(lines) + 1))
     assert command(stack, "jobs", "cancel", job_id).returncode == 0
 
 
-def test_a_closed_pipe_is_silent(stack: Stack, scripts: str) -> None:
+def test_a_closed_pipe_is_silent_on_a_terminal(stack: Stack, scripts: str) -> None:
     job_id = submit(stack, f"{scripts}/endless.py").stdout.split("\t")[0]
-    piped = subprocess.run(
-        ("bash", "-c", f"'{sys.executable}' -m scaimind jobs logs -f {job_id} | head -1"),
-        env=environment(stack),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (piped.returncode, piped.stderr) == (0, "")
+    script = f"{shlex.join(COMMAND)} jobs logs -f {job_id} | head -1; echo ${{PIPESTATUS[*]}}"
+    terminal = Terminal(stack, "bash", "-c", script)
+    said = terminal.until(lambda _: False)
+    assert terminal.close() == 0
+    # 128 and SIGPIPE, as of any other program.
+    assert said.splitlines()[-1] == "141 0"
+    assert "Traceback" not in said
     assert command(stack, "jobs", "cancel", job_id).returncode == 0

@@ -7,7 +7,6 @@ from typing import Final
 FEATURES: Final[tuple[str, ...]] = (
     "delete_job",
     "log_filters",
-    "log_marks",
     "log_search",
     "metrics_buckets",
     "watch_jobs",

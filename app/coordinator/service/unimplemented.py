@@ -8,7 +8,7 @@ from typing_extensions import override
 from app.coordinator.errors import NotImplementedHere
 from app.coordinator.service.base import Calls
 from app.coordinator.service.interceptor import Context
-from generated.mindcoordinator.v1 import jobs_pb2
+from generated.mindcoordinator.v1 import jobs_pb2, logs_pb2
 
 
 class UnimplementedCalls(Calls):
@@ -17,6 +17,12 @@ class UnimplementedCalls(Calls):
     @override
     async def UpdateJob(self, request: jobs_pb2.UpdateJobRequest, context: Context) -> jobs_pb2.Job:
         raise _refusal("UpdateJob")
+
+    @override
+    async def GetLogMarks(
+        self, request: logs_pb2.GetLogMarksRequest, context: Context
+    ) -> logs_pb2.LogMarks:
+        raise _refusal("GetLogMarks")
 
 
 def _refusal(call: str) -> NotImplementedHere:

@@ -18,6 +18,7 @@ from scaimind.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     InvalidRequest,
+    NotFound,
     ScaiMindError,
 )
 
@@ -179,9 +180,39 @@ def test_a_log_is_followed_over_connections() -> None:
     assert asked[0].headers["last-event-id"] == "e:7"
 
 
-def test_waiting_ends_with_the_jobs() -> None:
-    made, _ = client(stream(END), stream(log(1)), stream(END))
+def state(job_id: str, status: str, revision: int = 1) -> str:
+    record = {"job_id": job_id, "status": status, "revision": revision}
+    return f"event: job\ndata: {json.dumps(record)}\n\n"
+
+
+def gone(job_id: str, reason: str) -> str:
+    return f"event: job_gone\ndata: {json.dumps({'job_id': job_id, 'reason': reason})}\n\n"
+
+
+def test_waiting_is_one_stream_over_all_jobs() -> None:
+    begins = state("a", "TRAINING") + state("b", "FAILED") + "id: x\nevent: bookmark\ndata: {}\n\n"
+    made, asked = client(
+        stream(begins), stream(state("a", "PAUSED", 2), state("a", "COMPLETED", 3))
+    )
+    seen: list[str] = []
+    found = made.jobs.wait("a", "b", "a", progress=lambda job: seen.append(job.status))
+    assert found == {"a": "COMPLETED", "b": "FAILED"}
+    assert seen == ["TRAINING", "PAUSED"]
+    assert asked[0].url.params.get_list("job_id") == ["a", "b"]
+
+
+@pytest.mark.parametrize("reason", ["unknown", "deleted"])
+def test_waiting_for_a_job_that_is_not_there_is_refused(reason: str) -> None:
+    made, _ = client(stream(state("a", "TRAINING"), gone("a", reason)))
+    with pytest.raises(NotFound, match=r"^a: "):
+        made.jobs.wait("a")
+
+
+def test_an_older_gateway_is_waited_for_by_its_logs() -> None:
+    made, _ = client(refused(404, "NOT_FOUND"), stream(END), stream(log(1)), stream(END))
     assert made.jobs.wait("a", "b") == {"a": "FAILED", "b": "FAILED"}
+    made, _ = client(refused(501, "NOT_IMPLEMENTED"), stream(END))
+    assert made.jobs.wait("a") == {"a": "FAILED"}
 
 
 @pytest.mark.parametrize("timeout", [2.0, 20.0, 50.0, 200.0])

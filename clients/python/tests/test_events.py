@@ -46,7 +46,8 @@ def follow(*connections: bytes, view: View | None = None) -> tuple[list[Any], Vi
     """Step through connections that each break behind what they bring."""
     view = view or View()
     steps = follow_events((), view)
-    left, asked, emitted, pieces = list(connections), [], [], []
+    left, asked, emitted = list(connections), list[Open](), list[Any]()
+    pieces: list[bytes] = []
     told: Any = None
     while True:
         command = steps.send(told)

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -194,8 +194,11 @@ def test_a_file_that_is_replaced_meanwhile_is_no_mixture(
 ) -> None:
     drive.files["a"] = b"1" * 100
     drive.faults = ["cut"]
-    replaced: Callable[[int], None] = lambda _: drive.files.update(a=b"2" * 100)  # noqa: E731
     put(tmp_path / "b", b"before")
+
+    def replaced(_: int, __: int) -> None:
+        drive.files["a"] = b"2" * 100
+
     with pytest.raises(FileChanged):
         client.files.download("a", tmp_path / "b", progress=replaced)
     assert (tmp_path / "b").read_bytes() == b"before"

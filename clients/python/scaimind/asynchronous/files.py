@@ -26,6 +26,10 @@ class AsyncFiles:
         """Iterate over what a folder holds, by name."""
         return self._driver.run(files.list_folder(path))
 
+    async def is_folder(self, path: str) -> bool:
+        """Whether there is a folder of this path."""
+        return await self._driver.result(files.is_folder(path))
+
     async def get(self, path: str) -> Stored:
         """Get what is stored of a file, without its content. Raises `NotFound`."""
         return await self._driver.result(files.get_file(path))
@@ -48,16 +52,23 @@ class AsyncFiles:
         return await self._driver.result(steps, progress)
 
     async def download(
-        self, path: str, local: Path, *, progress: Callable[[int], None] | None = None
+        self, path: str, local: Path, *, progress: Callable[[int, int], None] | None = None
     ) -> Stored:
-        """Fetch a file; `local` is there whole or not at all."""
+        """Fetch a file; `local` is there whole or not at all.
+
+        `progress` is called with the bytes that have come, and with all.
+        """
         fetching = Fetching()
         with Saving(local) as saving:
             async for piece in self._driver.run(files.download(path, fetching)):
                 await asyncio.to_thread(saving.write, piece)
                 if progress is not None:
-                    progress(fetching.offset)
+                    progress(fetching.offset, fetching.size)
         return Stored(path, fetching.etag, fetching.size)
+
+    def read(self, path: str) -> AsyncIterator[bytes]:
+        """Iterate over a file's content, in pieces."""
+        return self._driver.run(files.download(path, Fetching()))
 
     async def remove(self, path: str, *, recursive: bool = False) -> None:
         """Remove a file or an empty folder, or with `recursive` all that is in it."""

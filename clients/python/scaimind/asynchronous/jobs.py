@@ -1,7 +1,7 @@
 """Training jobs, to be awaited."""
 
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -145,14 +145,22 @@ class AsyncJobs:
             self._driver, job_id, follow=follow, tail=tail, after=after, more=conditions
         )
 
-    async def wait(self, *job_ids: str, timeout: float | None = None) -> dict[str, str]:  # noqa: ASYNC109  # as Client has it
+    async def wait(
+        self,
+        *job_ids: str,
+        timeout: float | None = None,  # noqa: ASYNC109  # as Client has it
+        progress: Callable[[models.Job], None] | None = None,
+    ) -> dict[str, str]:
         """Wait until each of the jobs has ended; return their final statuses by id.
 
         `timeout` is in seconds; raises `WaitTimeout` when it is over. A paused
-        job has not ended.
+        job has not ended. Raises `NotFound` for a job that does not exist or is
+        deleted meanwhile. `progress` is called with each status before the last.
         """
         steps = wait_for_jobs(job_ids, timeout=timeout, clock=time.monotonic)
-        return await self._driver.result(steps)
+        return await self._driver.result(
+            steps, None if progress is None else lambda event: progress(event.job)
+        )
 
 
 class AsyncLogs(AsyncIterator["LogLine | Gap"]):

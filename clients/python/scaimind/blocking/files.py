@@ -25,6 +25,10 @@ class Files:
         """Iterate over what a folder holds, by name."""
         return self._driver.run(files.list_folder(path))
 
+    def is_folder(self, path: str) -> bool:
+        """Whether there is a folder of this path."""
+        return self._driver.result(files.is_folder(path))
+
     def get(self, path: str) -> Stored:
         """Get what is stored of a file, without its content. Raises `NotFound`."""
         return self._driver.result(files.get_file(path))
@@ -46,16 +50,23 @@ class Files:
         return self._driver.result(steps, progress)
 
     def download(
-        self, path: str, local: Path, *, progress: Callable[[int], None] | None = None
+        self, path: str, local: Path, *, progress: Callable[[int, int], None] | None = None
     ) -> Stored:
-        """Fetch a file; `local` is there whole or not at all."""
+        """Fetch a file; `local` is there whole or not at all.
+
+        `progress` is called with the bytes that have come, and with all.
+        """
         fetching = Fetching()
         with Saving(local) as saving:
             for piece in self._driver.run(files.download(path, fetching)):
                 saving.write(piece)
                 if progress is not None:
-                    progress(fetching.offset)
+                    progress(fetching.offset, fetching.size)
         return Stored(path, fetching.etag, fetching.size)
+
+    def read(self, path: str) -> Iterator[bytes]:
+        """Iterate over a file's content, in pieces."""
+        return self._driver.run(files.download(path, Fetching()))
 
     def remove(self, path: str, *, recursive: bool = False) -> None:
         """Remove a file or an empty folder, or with `recursive` all that is in it."""

@@ -1,7 +1,7 @@
 """Training jobs, with blocking calls."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -141,14 +141,22 @@ class Jobs:
         )
         return Logs(self._driver, job_id, follow=follow, tail=tail, after=after, more=conditions)
 
-    def wait(self, *job_ids: str, timeout: float | None = None) -> dict[str, str]:
+    def wait(
+        self,
+        *job_ids: str,
+        timeout: float | None = None,
+        progress: Callable[[models.Job], None] | None = None,
+    ) -> dict[str, str]:
         """Wait until each of the jobs has ended; return their final statuses by id.
 
         `timeout` is in seconds; raises `WaitTimeout` when it is over. A paused
-        job has not ended.
+        job has not ended. Raises `NotFound` for a job that does not exist or is
+        deleted meanwhile. `progress` is called with each status before the last.
         """
         steps = wait_for_jobs(job_ids, timeout=timeout, clock=time.monotonic)
-        return self._driver.result(steps)
+        return self._driver.result(
+            steps, None if progress is None else lambda event: progress(event.job)
+        )
 
 
 class Logs(Iterator["LogLine | Gap"]):

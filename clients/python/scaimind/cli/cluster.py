@@ -2,7 +2,7 @@
 
 import click
 
-from scaimind.cli.output import output_option, show, show_data
+from scaimind.cli.output import fields, output_option, show, show_data
 from scaimind.cli.session import client
 from scaimind.cli.times import age
 
@@ -16,7 +16,11 @@ def nodes() -> None:
 @output_option
 @click.pass_obj
 def list_nodes(profile: str | None, output: str | None) -> None:
-    """List the cluster's nodes."""
+    """List the cluster's nodes.
+
+    \b
+    scaimind nodes list -o wide
+    """
     with client(profile) as made:
         show(
             made.nodes.list(),
@@ -35,32 +39,50 @@ def list_nodes(profile: str | None, output: str | None) -> None:
 
 
 @nodes.command()
-@click.argument("node_id")
-@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="yaml")
+@click.argument("node_id", metavar="NODE")
+@output_option
 @click.pass_obj
-def get(profile: str | None, node_id: str, output: str) -> None:
-    """Show one node."""
+def get(profile: str | None, node_id: str, output: str | None) -> None:
+    """Show one node.
+
+    \b
+    scaimind nodes get NODE
+    """
     with client(profile) as made:
-        show_data(made.nodes.get(node_id).raw, output)
+        node = made.nodes.get(node_id)
+    if output in ("json", "yaml"):
+        show_data(node.raw, output)
+    elif output == "name":
+        click.echo(node.node_id)
+    else:
+        fields({name.replace("_", " ").capitalize(): value for name, value in node.raw.items()})
 
 
 @nodes.command()
-@click.argument("node_id")
+@click.argument("node_id", metavar="NODE")
 @click.option("--reason", default="", help="Shown with the node.")
 @click.option("--force", is_flag=True, help="Abort the jobs that run there.")
 @click.pass_obj
 def drain(profile: str | None, node_id: str, reason: str, force: bool) -> None:
-    """Schedule no new jobs onto a node."""
+    """Schedule no new jobs onto a node.
+
+    \b
+    scaimind nodes drain NODE --reason "a new disk"
+    """
     with client(profile) as made:
         node = made.nodes.drain(node_id, force=force, reason=reason)
     click.echo(f"{node.node_id}\t{node.status}")
 
 
 @nodes.command()
-@click.argument("node_id")
+@click.argument("node_id", metavar="NODE")
 @click.pass_obj
 def enable(profile: str | None, node_id: str) -> None:
-    """Take a drained node back into service."""
+    """Take a drained node back into service.
+
+    \b
+    scaimind nodes enable NODE
+    """
     with client(profile) as made:
         node = made.nodes.enable(node_id)
     click.echo(f"{node.node_id}\t{node.status}")
@@ -70,18 +92,25 @@ def enable(profile: str | None, node_id: str) -> None:
 @output_option
 @click.pass_obj
 def queue(profile: str | None, output: str | None) -> None:
-    """Show the jobs that wait, in the order in which they are expected to start."""
+    """Show the jobs that wait, in the order in which they are expected to start.
+
+    \b
+    scaimind queue
+    """
     with client(profile) as made:
-        show(
-            made.queue().queued_jobs,
-            output,
-            [
-                ("JOB", lambda job: job.job_id),
-                ("NAME", lambda job: job.name),
-                ("POSITION", lambda job: job.position),
-                ("PRIORITY", lambda job: job.priority),
-                ("STARTS IN", lambda job: f"{job.estimated_wait_seconds}s"),
-                ("AGE", lambda job: age(job.queued_at)),
-            ],
-            name=lambda job: str(job.job_id),
-        )
+        found = made.queue()
+    show(
+        found.queued_jobs,
+        output,
+        [
+            ("JOB", lambda job: job.job_id),
+            ("NAME", lambda job: job.name),
+            ("POSITION", lambda job: job.position),
+            ("PRIORITY", lambda job: job.priority),
+            ("STARTS IN", lambda job: f"{job.estimated_wait_seconds}s"),
+            ("AGE", lambda job: age(job.queued_at)),
+        ],
+        wide=[("GPUS", lambda job: job.gpu_count), ("TYPE", lambda job: job.gpu_type)],
+        name=lambda job: str(job.job_id),
+        data=found.raw,
+    )

@@ -15,7 +15,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("sources", nargs=-1, required=True)
+@click.argument("sources", nargs=-1, required=True, metavar="URI...")
 @output_option
 @click.pass_obj
 def validate(profile: str | None, sources: tuple[str, ...], output: str | None) -> None:
@@ -37,6 +37,7 @@ def validate(profile: str | None, sources: tuple[str, ...], output: str | None) 
             ("PROBLEM", lambda each: each.error_message),
         ],
         name=lambda each: str(each.path),
+        data=found.raw,
     )
     sys.exit(0 if found.valid else REFUSED)
 
@@ -45,16 +46,23 @@ def validate(profile: str | None, sources: tuple[str, ...], output: str | None) 
 @output_option
 @click.pass_obj
 def cache(profile: str | None, output: str | None) -> None:
-    """Show what the data cache holds."""
+    """Show what the data cache holds.
+
+    \b
+    scaimind data cache
+    """
     with client(profile) as made:
-        show(
-            made.data.cache().datasets,
-            output,
-            [
-                ("SOURCE", lambda each: each.path),
-                ("BYTES", lambda each: each.size_bytes),
-                ("JOBS", lambda each: each.reference_count),
-                ("USED", lambda each: each.last_accessed),
-            ],
-            name=lambda each: str(each.path),
-        )
+        found = made.data.cache()
+    show(
+        found.datasets,
+        output,
+        [
+            ("SOURCE", lambda each: each.path),
+            ("BYTES", lambda each: each.size_bytes),
+            ("JOBS", lambda each: each.reference_count),
+            ("USED", lambda each: each.last_accessed),
+        ],
+        wide=[("CACHED", lambda each: each.cached_at)],
+        name=lambda each: str(each.path),
+        data=found.raw,
+    )

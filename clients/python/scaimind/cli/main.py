@@ -29,13 +29,16 @@ COMMANDS: Final = {
     "api": ("scaimind.cli.api:api", "Make any request of the API."),
     "completion": ("scaimind.cli.login:completion", "Print the completion script of a shell."),
     "console": ("scaimind.cli.console:console", "Open the console in a browser, signed in."),
+    "cp": ("scaimind.cli.files:cp", "Copy files to the drive, or from it."),
     "data": ("scaimind.cli.data:data", "Check data sources, look into the data cache."),
     "evals": ("scaimind.cli.evals:evals", "Submit, get and list evaluations."),
     "jobs": ("scaimind.cli.jobs:jobs", "Submit, follow and steer training jobs."),
     "login": ("scaimind.cli.login:login", "Store an API key in a profile."),
+    "ls": ("scaimind.cli.files:ls", "List a folder of the drive."),
     "nodes": ("scaimind.cli.cluster:nodes", "List, get, drain and enable nodes."),
     "profiles": ("scaimind.cli.login:profiles", "List the stored profiles."),
     "queue": ("scaimind.cli.cluster:queue", "Show the jobs that wait."),
+    "rm": ("scaimind.cli.files:rm", "Remove files of the drive."),
 }
 
 EPILOG = """

@@ -6,11 +6,10 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
-
-from scaimind.model import Model
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 Columns = Sequence[tuple[str, Callable[[Any], object]]]
@@ -60,11 +59,16 @@ def show(
         return
     for row in table:
         cells = [cell + " " * (wide - width(cell)) for cell, wide in zip(row, widths, strict=True)]
-        click.echo(cut("  ".join(cells).rstrip(), limit))
+        line = "  ".join(cells).rstrip()
+        click.echo(line if output == "wide" else cut(line, limit))
 
 
 def _cell(value: object) -> str:
-    """Return a value as it stands in a table; 0 is a value."""
+    """Return a value as it stands in a table; 0 is a value, and times are local on a terminal."""
+    if isinstance(value, datetime):
+        if sys.stdout.isatty():
+            return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return value.isoformat()
     return "" if value is None else str(value)
 
 
@@ -80,6 +84,8 @@ def show_data(data: Any, output: str) -> None:
 
 def as_json(item: Any) -> Any:
     """Return what the API sent."""
+    from scaimind.model import Model
+
     return item.raw if isinstance(item, Model) else item
 
 
@@ -125,7 +131,7 @@ def cut(text: str, limit: int) -> str:
 def fields(pairs: Mapping[str, object]) -> None:
     """Print an object's fields, one a line; those without a value are left out."""
     shown = {
-        name: printable(str(value)) for name, value in pairs.items() if value not in ("", None)
+        name: printable(_cell(value)) for name, value in pairs.items() if value not in ("", None)
     }
     longest = max(map(len, shown), default=0)
     for name, value in shown.items():

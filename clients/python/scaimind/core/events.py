@@ -29,7 +29,7 @@ class JobChanged:
 
 @dataclass(frozen=True, slots=True)
 class JobGone:
-    """A job that is no longer selected, or was deleted."""
+    """A job that is no longer selected (`left`), was `deleted`, or never was there (`unknown`)."""
 
     job_id: str
     reason: str
@@ -159,9 +159,9 @@ def _job(data: dict[str, Any], view: View) -> Iterator[Event]:
 
 
 def _job_gone(data: dict[str, Any], view: View) -> Iterator[Event]:
-    job_id = str(data["job_id"])
-    if view.jobs.pop(job_id, None) is not None:
-        yield JobGone(job_id, str(data.get("reason", "")))
+    job_id, reason = str(data["job_id"]), str(data.get("reason", ""))
+    if view.jobs.pop(job_id, None) is not None or reason == "unknown":
+        yield JobGone(job_id, reason)
     _forget(job_id, view)
 
 

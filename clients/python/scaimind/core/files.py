@@ -107,6 +107,16 @@ def get_file(path: str) -> Steps[Stored]:
     return Stored(path, answer.headers.get("etag", ""), _number(answer, "content-length"))
 
 
+def is_folder(path: str) -> Steps[bool]:
+    """Whether there is a folder of this path."""
+    try:
+        answer = yield from exchange(Request("HEAD", place(path) or "/", root=DRIVE))
+    except NotFound:
+        return False
+    # A file is served in ranges, the list of a folder is not.
+    return "accept-ranges" not in answer.headers
+
+
 def remove(path: str, *, recursive: bool) -> Steps[None]:
     """Remove a file or a folder."""
     arguments = query(recursive=True if recursive else None)

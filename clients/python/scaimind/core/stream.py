@@ -132,9 +132,9 @@ class Enough(Exception):  # no error: it ends a stream
 
 
 def taken(
-    steps: Generator[Command, Any, None], take: Callable[[ServerEvent], Iterable[Any]]
+    steps: Generator[Command, Any, None], take: Callable[[Any], Iterable[Any]]
 ) -> Generator[Command, Any, None]:
-    """Carry out a stream's commands, and emit what `take` makes of each event.
+    """Carry out a stream's commands, and emit what `take` makes of each event or item.
 
     Ends when `take` raises `Enough`, or with the stream.
     """

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "resume": ("scaimind.cli.jobs.steering:resume", "Put paused jobs back to work."),
     "retry": ("scaimind.cli.jobs.steering:retry", "Run a failed job again, as a new one."),
     "submit": ("scaimind.cli.jobs.submit:submit", "Submit a job."),
+    "watch": ("scaimind.cli.jobs.watch:watch", "Show jobs as they change."),
     "wait": ("scaimind.cli.jobs.logs:wait", "Wait until jobs have ended."),
 }
 

@@ -2,19 +2,25 @@
 
 import json
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
 
 import click
 
+from scaimind.cli.jobs.progress import Progress
 from scaimind.cli.jobs.statuses import exit_status
 from scaimind.cli.main import INTERRUPTED, say
 from scaimind.cli.output import cut, printable, steers_nothing
+from scaimind.cli.status_line import StatusLine
 from scaimind.cli.times import span
 from scaimind.client import Client
 from scaimind.core.entries import Gap, LogLine
+from scaimind.core.follow import ended
 
 _COLOURS: Final = {"ERROR": "red", "WARNING": "yellow", "DEBUG": "bright_black"}
 
@@ -32,15 +38,27 @@ def follow(
     """Print a job's log; return the exit status: the job's, if `wait` follows it to its end."""
     began = time.monotonic()
     lines = made.jobs.logs(job_id, follow=wait, tail=tail, after=after, **(filters or {}))
-    printer = Printer(as_json=as_json)
+    line = StatusLine()
+    printer = Printer(line, as_json=as_json)
+    progress = Progress(made, job_id, line)
+    #: Behind what was printed: what was read and not printed yet comes again.
+    place = after or ""
     try:
-        for item in lines:
-            printer.show(item)
+        if wait:
+            progress.start()
+        with Interrupts() as interrupts:
+            for item in lines:
+                with interrupts.held():
+                    printer.show(item)
+                    place = str(lines.cursor)
         printer.finish()
     except KeyboardInterrupt:
+        progress.stop()
         printer.finish()
-        _say_how_to_go_on(job_id, str(lines.cursor or ""), follows=wait)
+        _say_how_to_go_on(job_id, progress.status, place, follows=wait)
         return INTERRUPTED
+    finally:
+        progress.stop()
     if not wait:
         return 0
     if sys.stderr.isatty():
@@ -48,10 +66,51 @@ def follow(
     return exit_status([lines.status])
 
 
+class Interrupts:
+    """Ctrl-C raises KeyboardInterrupt, but not while it is held: then behind that.
+
+    A second one does not wait: what is held may be stuck.
+    """
+
+    def __init__(self) -> None:
+        self._holding = False
+        self._came = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Do something whole, or not at all."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._came:
+            raise KeyboardInterrupt
+
+    def _interrupt(self, _number: int, _frame: object) -> None:
+        if not self._holding or self._came:
+            raise KeyboardInterrupt
+        self._came = True
+
+
 class Printer:
     """Prints entries: as the process printed them, or each as a JSON object."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, line: StatusLine, *, as_json: bool) -> None:
+        self._line = line
         self._as_json = as_json
         self._on_terminal = sys.stdout.isatty()
         #: The first piece of the line that is not finished yet, where the cursor stands.
@@ -60,26 +119,29 @@ class Printer:
     def show(self, item: LogLine | Gap) -> None:
         """Print an entry or a gap."""
         if self._as_json:
-            click.echo(_json(item))
+            self._print(_json(item))
         elif isinstance(item, Gap):
             self.finish()
-            click.echo(f"[scaimind: {printable(str(item))}]")
+            self._print(f"[scaimind: {printable(str(item))}]")
         else:
-            self._line(item)
+            self._show_line(item)
 
     def finish(self) -> None:
         """End a line of which only pieces have come."""
         if self._unfinished is not None:
-            click.echo()
             self._unfinished = None
+            self._print("")
 
-    def _line(self, line: LogLine) -> None:
+    def _show_line(self, line: LogLine) -> None:
         first = line.fields.get("continues", "")
         if self._unfinished is not None and first != str(self._unfinished):
             self.finish()
         more = "partial" in line.fields
-        click.echo(self._text(line), nl=not more)
+        self._print(self._text(line), finished=not more)
         self._unfinished = (self._unfinished or line.offset) if more else None
+
+    def _print(self, text: str, *, finished: bool = True) -> None:
+        self._line.print(text, file=sys.stdout, finished=finished)
 
     def _text(self, line: LogLine) -> str:
         """Return the line's text, on a terminal coloured by its level."""
@@ -111,11 +173,11 @@ def _json(item: LogLine | Gap) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _say_how_to_go_on(job_id: str, cursor: str, *, follows: bool) -> None:
-    after = f" --after {cursor}" if cursor else ""
-    flag = " -f" if follows else ""
-    text = f"\n{job_id} goes on. Continue with:\n  scaimind jobs logs{flag} {job_id}{after}"
-    columns = shutil.get_terminal_size().columns
-    for line in text.split("\n"):
-        # A command must be copied whole.
-        say(line if line.startswith("  ") else cut(line, columns))
+def _say_how_to_go_on(job_id: str, status: str, place: str, *, follows: bool) -> None:
+    command = f"scaimind jobs logs{' -f' if follows else ''} {job_id}"
+    # The ^C of the terminal stands in the line where the cursor is.
+    say("")
+    goes_on = f"is still {status}" if status and not ended(status) else "goes on"
+    say(cut(f"{job_id} {goes_on}. Continue with:", shutil.get_terminal_size().columns))
+    # A command must be copied whole.
+    say(f"  {command}{f' --after {place}' if place else ''}")

@@ -10,14 +10,16 @@ from scaimind.cli.main import TIMED_OUT, say
 from scaimind.cli.session import client, resolve
 from scaimind.cli.times import duration, moment
 
-#: More lines than a log without `--tail` is expected to have.
+#: Without `--tail` all lines come: more than a log is expected to have.
 _ALL = 1_000_000
 
 
 @click.command()
 @click.argument("job_id", metavar="JOB")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@click.option("--tail", type=click.IntRange(0, _ALL), help="Begin with so many newest lines.")
+@click.option(
+    "--tail", type=click.IntRange(0, _ALL), help="Begin with so many newest lines; else with all."
+)
 @click.option("--since", metavar="TIME", callback=moment, help="Only lines since: 10m, or a date.")
 @click.option("--until", metavar="TIME", callback=moment, help="Only lines before.")
 @click.option(
@@ -59,7 +61,7 @@ def logs(
             made,
             resolve(made, job_id),
             wait=follow,
-            tail=tail if tail is not None else None if after or follow else _ALL,
+            tail=tail if tail is not None or after else _ALL,
             after=after,
             as_json=as_json,
             filters={name: value for name, value in filters.items() if value not in (None, ())},
@@ -81,10 +83,14 @@ def wait(profile: str | None, job_ids: tuple[str, ...], timeout: float | None) -
     """
     from scaimind.core.wait import WaitTimeout
 
+    def tell(job: Any) -> None:
+        if job.status == "PAUSED":
+            say(f"{job.job_id} is PAUSED; the wait goes on.")
+
     with client(profile) as made:
         wanted = [resolve(made, each) for each in job_ids]
         try:
-            statuses = made.jobs.wait(*wanted, timeout=timeout)
+            statuses = made.jobs.wait(*wanted, timeout=timeout, progress=tell)
         except WaitTimeout as error:
             say(str(error))
             sys.exit(TIMED_OUT)

@@ -32,7 +32,7 @@ _JOB = click.argument("job_id", metavar="JOB")
 @click.option("--limit", default=50, show_default=True, help="Maximum number of jobs.")
 @output_option
 @click.pass_obj
-def list_jobs(profile: str | None, limit: int, output: str | None, /, **given: Any) -> None:
+def list_jobs(profile: str | None, /, limit: int, output: str | None, **given: Any) -> None:
     """List jobs, newest first.
 
     \b
@@ -84,14 +84,14 @@ def get(profile: str | None, job_id: str, output: str | None) -> None:
         click.echo(job.job_id)
         return
     progress = job.progress
-    shown = {
+    shown: dict[str, object] = {
         "Job": job.job_id,
         "Name": job.name,
         "Status": job.status,
         "Message": job.message,
         "Error": job.error_message,
         "Step": f"{progress.step} of {progress.total_steps}" if progress else "",
-        "Loss": progress.loss if progress else "",
+        "Loss": f"{progress.loss:.4g}" if progress and progress.loss is not None else "",
         "Submitted": job.created_at,
         "Started": job.started_at,
         "Ended": job.ended_at,

@@ -1,12 +1,15 @@
 """Commands that change jobs."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from scaimind.cli.output import output_option, show
 from scaimind.cli.session import client, resolve
+
+if TYPE_CHECKING:
+    from scaimind.client import Client
 
 _JOBS = click.argument("job_ids", nargs=-1, required=True, metavar="JOB...")
 
@@ -29,20 +32,39 @@ def cancel(profile: str | None, job_ids: tuple[str, ...], reason: str, output: s
 @click.command()
 @_JOBS
 @click.option("--no-checkpoint", is_flag=True, help="Stop at once; the newest checkpoint counts.")
+@click.option("--wait", is_flag=True, help="Return when they are paused, or have ended.")
 @output_option
 @click.pass_obj
 def pause(
-    profile: str | None, job_ids: tuple[str, ...], no_checkpoint: bool, output: str | None
+    profile: str | None,
+    job_ids: tuple[str, ...],
+    no_checkpoint: bool,
+    wait: bool,
+    output: str | None,
 ) -> None:
     """Stop running jobs; 'resume' goes on from the checkpoint.
 
     \b
     scaimind jobs pause JOB
+    scaimind jobs pause JOB --wait && scaimind jobs resume JOB
     """
     save = not no_checkpoint
     with client(profile) as made:
         found = [made.jobs.pause(resolve(made, each), save_checkpoint=save) for each in job_ids]
+        if wait:
+            _until_paused(made, [each.job_id for each in found])
+            found = [made.jobs.get(each.job_id) for each in found]
     _show(found, output)
+
+
+def _until_paused(made: "Client", job_ids: list[str]) -> None:
+    from scaimind.core.follow import ended
+
+    events = made.events(job_id=job_ids)
+    for _ in events:
+        statuses = [job.status for job in events.jobs.values()]
+        if events.synced and all(each == "PAUSED" or ended(each) for each in statuses):
+            return
 
 
 @click.command()
@@ -104,6 +126,10 @@ def delete(profile: str | None, job_ids: tuple[str, ...], yes: bool) -> None:
 
 def _show(jobs: list[Any], output: str | None) -> None:
     """Show what became of jobs."""
-    columns = [("JOB", lambda job: job.job_id), ("STATUS", lambda job: job.status)]
-    more = [("NAME", lambda job: job.name), ("MESSAGE", lambda job: job.message)]
+    columns = [
+        ("JOB", lambda job: job.job_id),
+        ("STATUS", lambda job: job.status),
+        ("MESSAGE", lambda job: job.message),
+    ]
+    more = [("NAME", lambda job: job.name)]
     show(jobs, output, columns, wide=more, name=lambda job: str(job.job_id))

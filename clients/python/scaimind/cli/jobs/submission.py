@@ -1,22 +1,16 @@
 """A submission, put together of a file, another job and flags."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from scaimind.cli.documents import Document, read_document
 from scaimind.cli.jobs.uploads import Uploads
-from scaimind.cli.main import REFUSED, CommandError, say
-from scaimind.cli.output import printable
-from scaimind.errors import InvalidRequest
 
-#: Bytes of a file with a submission.
-MAX_FILE: Final = 1024 * 1024
 _FRAMEWORK: Final = "training_config.framework"
 _CONFIG: Final = f"{_FRAMEWORK}.config"
 #: What is run in a folder where nothing else is named, the first that is there.
@@ -28,14 +22,8 @@ _AGAIN: Final = (
 )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Submission:
+class Submission(Document):
     """The body of `POST /jobs`, and where its fields stand in the file."""
-
-    body: dict[str, Any]
-    path: str = ""
-    #: Lines, from 1, by a field's path: `training_config.base_model`.
-    lines: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -66,7 +54,9 @@ class Submission:
             raise click.UsageError("Name a script, a folder, a file (-f) or a job (--like).")
         made = cls({each: deepcopy(base[each]) for each in _AGAIN if each in base} if base else {})
         if path:
-            made._read(Path(path))
+            read = read_document(Path(path), of="a submission")
+            made.body |= read.body
+            made.path, made.lines = read.path, read.lines
             made._upload_local(Path(path).parent, uploads)
         if program:
             made._program(program, script, uploads)
@@ -128,45 +118,6 @@ class Submission:
             if isinstance(value, str) and value.startswith(("./", "../")):
                 uploads.add(holder, key, beside, packed=key == "working_dir")
 
-    def _read(self, path: Path) -> None:
-        import yaml
-
-        try:
-            with path.open("rb") as file:
-                text = file.read(MAX_FILE + 1)
-            if len(text) > MAX_FILE:
-                raise CommandError(f"{path} is over {MAX_FILE} bytes.")
-            node = yaml.compose(text.decode(), Loader=yaml.SafeLoader)
-            value = yaml.safe_load(text.decode())
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"{path} cannot be read: {error}") from error
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            at = f"{path}:{mark.line + 1}" if mark else str(path)
-            raise CommandError(f"{at}: no YAML: {error.problem or error.context}") from error
-        except (yaml.YAMLError, RecursionError) as error:
-            raise CommandError(f"{path}: no YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(value, dict):
-            raise CommandError(f"{path} must hold the fields of a submission.")
-        self.path = str(path)
-        self._note_lines(node, "")
-        for name, item in value.items():
-            self.body[str(name)] = item
-
-    def _note_lines(self, node: Any, at: str) -> None:
-        if node is None or len(self.lines) > 10_000:
-            return
-        if at:
-            self.lines.setdefault(at, node.start_mark.line + 1)
-        if node.id == "mapping":
-            for key, item in node.value:
-                where = f"{at}.{key.value}" if at else str(key.value)
-                self.lines.setdefault(where, key.start_mark.line + 1)
-                self._note_lines(item, where)
-        elif node.id == "sequence":
-            for number, item in enumerate(node.value):
-                self._note_lines(item, f"{at}[{number}]")
-
     def _set(self, where: str, value: Any) -> None:
         self._set_at(tuple(where.split(".")), value)
 
@@ -186,15 +137,6 @@ class Submission:
                 self._set(where, value)
                 return
             at = at[name]
-
-    def place(self, name: str) -> str:
-        """Return where a field stands: `job.yaml:14: ` if it is in the file."""
-        where = name
-        while where:
-            if where in self.lines:
-                return f"{self.path}:{self.lines[where]}: "
-            where = where.rpartition(".")[0] if "." in where else ""
-        return f"{self.path}: " if self.path else ""
 
 
 def _at(value: Any, *names: str) -> dict[str, Any]:
@@ -231,17 +173,3 @@ def _value(name: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise click.UsageError(f"--set {name}: {text!r} is no value: {error}") from error
-
-
-@contextmanager
-def explain(submission: Submission) -> Iterator[None]:
-    """Print the problems of a submission that is refused, each with its line, and exit."""
-    try:
-        yield
-    except InvalidRequest as error:
-        if not error.details:
-            raise
-        for problem in error.details:
-            text = f"{submission.place(problem.field)}{problem.field}: {problem.message}"
-            say(printable(text))
-        raise click.exceptions.Exit(REFUSED) from error

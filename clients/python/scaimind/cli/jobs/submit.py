@@ -7,6 +7,7 @@ import click
 
 from scaimind.cli.main import say
 from scaimind.cli.output import printable, show_data
+from scaimind.cli.profiles import chosen
 from scaimind.cli.session import client, resolve
 
 _ARGUMENTS = "scaimind.arguments"
@@ -80,7 +81,8 @@ def submit(
     scaimind jobs submit -f job.yaml --set training_config.hyperparameters.lr=1e-4 --dry-run
     scaimind jobs submit --like JOB --hp lr=1e-5
     """
-    from scaimind.cli.jobs.submission import Submission, explain
+    from scaimind.cli.documents import explain
+    from scaimind.cli.jobs.submission import Submission
     from scaimind.cli.jobs.uploads import Uploads
 
     with client(ctx.obj) as made:
@@ -111,6 +113,7 @@ def submit(
             click.echo(gap.join(map(printable, columns)))
         if not follow:
             if sys.stderr.isatty() and output is None:
+                say(f"  {chosen(ctx.obj).url}/console/jobs/{answer.job_id}")
                 say(f"  scaimind jobs logs -f {answer.job_id}")
             return
         from scaimind.cli.jobs.following import follow as follow_log
