@@ -118,6 +118,12 @@ class HubSettings(Section):
         at_least=1,
         at_most=64,
     )
+    events_patience: float = setting(
+        5.0,
+        "How long a client of a stream over many jobs may be behind by its own slowness before it "
+        "is told of a gap in place of entries that are no longer in memory.",
+        at_least=0,
+    )
     events_record_jobs: int = setting(
         50_000,
         "Maximum number of a tenant's jobs whose states are kept while its streams over many jobs "

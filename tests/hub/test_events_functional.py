@@ -1,5 +1,6 @@
 """The stream over many jobs, over real sockets and real gRPC: states, then changes."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -34,9 +35,10 @@ async def many(states: StatesCoordinator) -> AsyncIterator[Maker]:
 
 async def until(watching: Watching, name: str) -> list[Event]:
     """The events up to the first of this name, which is the last of them."""
-    events = [await watching.next()]
-    while events[-1].name != name:
-        events.append(await watching.next())
+    async with asyncio.timeout(30):
+        events = [await watching.next()]
+        while events[-1].name != name:
+            events.append(await watching.next())
     return events
 
 
@@ -160,12 +162,12 @@ async def test_streams_of_a_tenant_share_one_call_and_its_bytes(
         for each in dashboards:
             await beginning(each)
         assert states.open_states == 1
-        meeting = gateway.hub.events._meeting
+        table = gateway.hub.events._table
         await states.set_state("b")
         for each in dashboards:
             assert jobs_of([await each.next()]) == ["b"]
             await until(each, "bookmark")
-        assert len(meeting.cohorts) == 1
+        assert len(table.cohorts) == 1
     await states.until_states(0)
 
 

@@ -17,7 +17,7 @@ from app.hub.settings import HubSettings
 log = structlog.get_logger()
 
 
-class Meeting:
+class CohortTable:
     """Where cohorts of the same selection find each other; one for all of a process."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Cohort:
         key: Hashable,
         reader: Reader,
         *,
-        meeting: Meeting,
+        table: CohortTable,
         chunked: bool,
         enter: Callable[["Cohort"], None],
         on_empty: Callable[["Cohort"], None],
@@ -60,18 +60,20 @@ class Cohort:
         self.reader = reader
         #: In order of arrival: a dict for a set.
         self.members: dict[EventsWatcher, None] = {}
-        self._meeting = meeting
+        self._table = table
         self._chunked = chunked
         self._enter = enter
         self._on_empty = on_empty
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._due: float | None = None
         self._stepped_at = float("-inf")
-        self._written_at = meeting.loop.time()
+        self._written_at = table.loop.time()
         self._refreshed_at = self._written_at
         self._closed = False
+        #: Since when its only client is behind since it does not take what there is.
+        self._slow_since: float | None = None
         reader.on_news = self.wake
-        meeting.cohorts[self] = None
+        table.cohorts[self] = None
         enter(self)
 
     # Members
@@ -93,9 +95,9 @@ class Cohort:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._meeting.heads.get(self.key) is self:
-            del self._meeting.heads[self.key]
-        del self._meeting.cohorts[self]
+        if self._table.heads.get(self.key) is self:
+            del self._table.heads[self.key]
+        del self._table.cohorts[self]
         self.reader.close()
         self._on_empty(self)
 
@@ -111,14 +113,14 @@ class Cohort:
 
     def wake(self) -> None:
         """Step soon: at once if the last step is an interval ago."""
-        self._step_at(self._stepped_at + self._meeting.pacer.interval)
+        self._step_at(self._stepped_at + self._table.pacer.interval)
 
     def _step_at(self, due: float) -> None:
         if self._closed or (self._due is not None and self._due <= due):
             return
         if self._timer is not None:
             self._timer.cancel()
-        loop = self._meeting.loop
+        loop = self._table.loop
         self._due = due
         if due <= loop.time():
             self._timer = loop.call_soon(self._step)
@@ -131,26 +133,32 @@ class Cohort:
             return
         if self.blocked:
             # Others do not wait for it.
-            if self._meeting.heads.get(self.key) is self:
-                del self._meeting.heads[self.key]
+            if self._table.heads.get(self.key) is self:
+                del self._table.heads[self.key]
             return
         self.step()
         if self._closed or self.blocked:
             return
+        if not self.reader.more:
+            self._slow_since = None
         if self.reader.more:
             # Others have their turn in between.
             self._step_at(self._stepped_at)
             return
         if self.reader.due is not None:
-            self._step_at(max(self.reader.due, self._stepped_at + self._meeting.pacer.interval))
+            self._step_at(max(self.reader.due, self._stepped_at + self._table.pacer.interval))
         if self.reader.at_head():
             self._meet()
 
     def step(self) -> None:
         """Read what is next and write it to all members."""
-        meeting = self._meeting
-        began, now = time.thread_time(), meeting.loop.time()
+        table = self._table
+        began, now = time.thread_time(), table.loop.time()
         self._stepped_at = now
+        self.reader.pass_over = (
+            self._slow_since is not None
+            and now - self._slow_since >= table.settings.events_patience
+        )
         try:
             payload = self.reader.next(now)
         except Exception:
@@ -160,7 +168,7 @@ class Cohort:
             return
         if payload:
             self._broadcast(payload, now)
-            meeting.pacer.record(time.thread_time() - began, meeting.loop.time())
+            table.pacer.record(time.thread_time() - began, table.loop.time())
 
     def _broadcast(self, payload: bytes, now: float) -> None:
         """Write the same bytes to all members; whose socket is full leaves."""
@@ -172,29 +180,32 @@ class Cohort:
                 watcher.retry_ms = None
         data = frames.chunk(payload) if self._chunked else payload
         self._written_at = now
-        self._meeting.observer.delivered("events", len(payload) * len(self.members))
+        self._table.observer.delivered("events", len(payload) * len(self.members))
         full = [each for each in self.members if not each.connection.send_framed(data)]
         if len(self.members) > 1:
             for watcher in full:
-                self._part(watcher)
+                self._part(watcher, now)
+        elif full and self._slow_since is None:
+            self._slow_since = now
 
-    def _part(self, watcher: EventsWatcher) -> None:
+    def _part(self, watcher: EventsWatcher, now: float) -> None:
         """Move a client into a cohort of its own, at the same place."""
         apart = Cohort(
             self.key,
             self.reader.fork(),
-            meeting=self._meeting,
+            table=self._table,
             chunked=self._chunked,
             enter=self._enter,
             on_empty=self._on_empty,
         )
         apart._written_at = self._written_at
+        apart._slow_since = now
         apart.add(watcher)
         self.remove(watcher)
 
     def _meet(self) -> None:
         """Join the cohort that is there, if it is at the same place; else be the one."""
-        heads = self._meeting.heads
+        heads = self._table.heads
         head = heads.get(self.key)
         if head is None:
             heads[self.key] = self
@@ -211,7 +222,7 @@ class Cohort:
 
     def check(self, now: float, wall: float) -> None:
         """Check the clients; write keepalives, and bookmarks where nothing else was written."""
-        settings = self._meeting.settings
+        settings = self._table.settings
         for watcher in list(self.members):
             watcher.connection.check(now, wall, write_timeout=settings.write_timeout)
         if self._closed or self.blocked:

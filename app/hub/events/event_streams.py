@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -10,17 +10,18 @@ import structlog
 
 from app.caller import Caller
 from app.errors import (
+    JOB_NOT_FOUND,
     MALFORMED_REQUEST,
-    NOT_IMPLEMENTED,
     SHUTTING_DOWN,
     ApiError,
 )
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import Closing, Connection, Watcher
 from app.hub.core.flush_pacer import FlushPacer
-from app.hub.events.cohort import Cohort, Meeting
+from app.hub.events.cohort import Cohort, CohortTable
 from app.hub.events.job_channel import FeedSource, JobChannel
-from app.hub.events.tenant_feed import TenantFeed
+from app.hub.events.sources import GetFeed, StatesSource
+from app.hub.events.state_sources import StateSources
 from app.hub.events.watcher import EventsWatcher
 from app.hub.feed import Feed
 from app.hub.filters.limits import FilterLimits, Owner
@@ -37,12 +38,15 @@ from app.hub.settings import HubSettings
 from app.hub.socket_pool import SocketPool
 from app.hub.upstream import JobKey, is_final
 from app.log_filter import LogFilter
-from app.tasks.single_flight import SingleFlight
 
 log = structlog.get_logger()
 
-#: Returns the feed of a tenant's job, for the request of this id.
-GetFeed = Callable[[str, str, str], Feed]
+
+def _check_names(view: SelectionView, interest: Interest) -> None:
+    """Raise `ApiError` JOB_NOT_FOUND if none of the jobs that are named is there."""
+    named = interest.selection.job_ids
+    if named and not any(view.record.get(job_id) for job_id in named):
+        raise ApiError(JOB_NOT_FOUND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,6 @@ class EventStreams:
         streams: OpenStreams,
         get_feed: GetFeed,
     ) -> None:
-        self._upstream = upstream
         self._settings = settings
         self._observer = observer
         self._sockets = sockets
@@ -95,11 +98,17 @@ class EventStreams:
         self._streams = streams
         self._get_feed = get_feed
         self._loop = asyncio.get_running_loop()
-        self._meeting = Meeting(settings=settings, observer=observer, pacer=pacer, loop=self._loop)
-        self._tenants: dict[str, TenantFeed] = {}
-        self._authorizations = SingleFlight[tuple[str, str | None], None]()
-        #: Feeds on their way out.
-        self._ending: set[asyncio.Task[None]] = set()
+        self._table = CohortTable(
+            settings=settings, observer=observer, pacer=pacer, loop=self._loop
+        )
+        self._sources = StateSources(
+            upstream=upstream,
+            settings=settings,
+            observer=observer,
+            limits=limits,
+            get_feed=get_feed,
+            on_failed=self._close_failed,
+        )
         self._looked_at = 0.0
         self._closing = False
 
@@ -120,16 +129,14 @@ class EventStreams:
         lease = _Lease(caller, self._loop.time(), tuple(self._limits.count_in(caller)))
         joined = False
         try:
-            await self._authorize(caller)
-            feed = self._tenant_feed(caller)
-            feed.hold()
+            source = await self._sources.open(caller, interest)
             try:
                 watcher = await self._join(
-                    lease, feed, interest, tail=tail, after=after, chunked=chunked
+                    lease, source, interest, tail=tail, after=after, chunked=chunked
                 )
                 joined = True
             finally:
-                feed.release()
+                source.release()
         finally:
             if not joined:
                 self._release(lease)
@@ -138,19 +145,19 @@ class EventStreams:
     async def _join(
         self,
         lease: _Lease,
-        feed: TenantFeed,
+        feed: StatesSource,
         interest: Interest,
         *,
         tail: int,
         after: Place | None,
         chunked: bool,
     ) -> EventsWatcher:
-        await self._ready(feed, interest)
         most = self._settings.events_followed
         view = feed.views.hold(interest.selection, follow=most if interest.follows else 0)
         reader: Reader | None = None
         try:
             if after is None:
+                _check_names(view, interest)
                 check_size(view, interest, self._settings)
             if interest.logs:
                 interest = self._count_filter(lease, view, interest)
@@ -174,23 +181,10 @@ class EventStreams:
             lease.filters.append(self._filters.take(key, lease.caller, interest.filter))
         return replace(interest, filter=lease.filters[0][0]) if lease.filters else interest
 
-    async def _ready(self, feed: TenantFeed, interest: Interest) -> None:
-        try:
-            await feed.ready(nodes=interest.nodes, queue=interest.queue)
-        except ApiError as error:
-            if error.kind is NOT_IMPLEMENTED:
-                raise ApiError(
-                    NOT_IMPLEMENTED,
-                    "The coordinator does not tell of all jobs at once (it does not implement "
-                    "WatchJobs). Name each job with job_id, and leave out the other conditions, "
-                    "nodes and queue.",
-                ) from None
-            raise
-
     async def _reader(
         self,
         caller: Caller,
-        feed: TenantFeed,
+        feed: StatesSource,
         view: SelectionView,
         interest: Interest,
         tail: int,
@@ -253,7 +247,7 @@ class EventStreams:
     def _watcher(
         self,
         lease: _Lease,
-        feed: TenantFeed,
+        feed: StatesSource,
         view: SelectionView,
         reader: Reader,
         *,
@@ -273,7 +267,7 @@ class EventStreams:
             feed.release()
 
         cohort = Cohort(
-            key, reader, meeting=self._meeting, chunked=chunked, enter=enter, on_empty=empty
+            key, reader, table=self._table, chunked=chunked, enter=enter, on_empty=empty
         )
         watcher = EventsWatcher(
             connect=partial(self._new_connection, lease=lease, chunked=chunked),
@@ -284,49 +278,6 @@ class EventStreams:
         self._streams.add(watcher.connection)
         self._observer.watcher_joined("events")
         return watcher
-
-    # Feeds of tenants
-
-    def _tenant_feed(self, caller: Caller) -> TenantFeed:
-        if self._closing:
-            raise ApiError(SHUTTING_DOWN, retry_after=1)
-        feed = self._tenants.get(caller.tenant_id)
-        if feed is None:
-            if len(self._tenants) >= self._settings.max_feeds:
-                raise self._limits.refusal("feeds")
-            feed = self._tenants[caller.tenant_id] = TenantFeed(
-                caller.tenant_id,
-                upstream=self._upstream,
-                settings=self._settings,
-                observer=self._observer,
-                on_gone=self._end,
-                request_id=caller.request_id,
-            )
-        return feed
-
-    def _end(self, feed: TenantFeed) -> None:
-        """Take a feed out, so that a new client gets a new one, and end it."""
-        if self._tenants.get(feed.tenant_id) is not feed:
-            return
-        del self._tenants[feed.tenant_id]
-        if feed.failure is not None:
-            kind = feed.failure.kind
-            closing = Closing(CloseReason.UPSTREAM_FAILED, kind, not is_final(kind))
-            for cohort in list(self._meeting.cohorts):
-                if cohort.reader.view.record is feed.record:
-                    for watcher in list(cohort.members):
-                        watcher.connection.close(closing)
-        task = self._loop.create_task(feed.aclose(), name=f"hub-end-states-{feed.tenant_id}")
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
-
-    async def _authorize(self, caller: Caller) -> None:
-        """Ask the coordinator for jobs as this caller; once for all who ask together."""
-        await self._authorizations.ask(
-            (caller.tenant_id, caller.user_id),
-            lambda: self._upstream.authorize_list(caller),
-            name=f"hub-authorize-{caller.tenant_id}",
-        )
 
     # Connections
 
@@ -364,9 +315,8 @@ class EventStreams:
         """Check all clients; let jobs leave that ended too long ago."""
         if now - self._looked_at >= 1.0:
             self._looked_at = now
-            for feed in list(self._tenants.values()):
-                feed.look(wall)
-        for cohort in list(self._meeting.cohorts):
+            self._sources.look(wall)
+        for cohort in list(self._table.cohorts):
             try:
                 cohort.check(now, wall)
             except Exception:  # the other streams keep their keepalives and limits
@@ -375,7 +325,13 @@ class EventStreams:
     async def close(self) -> None:
         """End all feeds; the clients must have been closed."""
         self._closing = True
-        for feed in list(self._tenants.values()):
-            self._end(feed)
-        await asyncio.gather(*self._ending, return_exceptions=True)
-        await self._authorizations.finish()
+        await self._sources.close()
+
+    def _close_failed(self, source: StatesSource) -> None:
+        assert source.failure is not None
+        kind = source.failure.kind
+        closing = Closing(CloseReason.UPSTREAM_FAILED, kind, not is_final(kind))
+        for cohort in list(self._table.cohorts):
+            if cohort.reader.view.record is source.record:
+                for watcher in list(cohort.members):
+                    watcher.connection.close(closing)

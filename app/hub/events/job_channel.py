@@ -90,7 +90,7 @@ class JobChannel(Cursor):
         self._page_from = 0
         self._reads = LogReads(self, request_id=request_id)
         self._backoff: Backoff | None = None
-        #: Once there, it does not read back what it then is too slow for.
+        #: Before it is there, nothing is passed over.
         self._reached_head = False
         #: The newest snapshot that was delivered, and the interval in which that was.
         self._seen: Position | None = None
@@ -238,7 +238,7 @@ class JobChannel(Cursor):
 
     # What is next
 
-    def next(self, most: int, now: float) -> bytes:
+    def next(self, most: int, now: float, *, pass_over: bool) -> bytes:
         """Return events of about `most` bytes at most, which count as delivered; maybe none."""
         self.due = None
         if self._notices:
@@ -251,14 +251,14 @@ class JobChannel(Cursor):
             return self._notices.popleft() if self._notices else b""
         log_read, events = True, b""
         if self._interest.logs:
-            events, log_read = self._next_of_log(feed, most)
+            events, log_read = self._next_of_log(feed, most, pass_over=pass_over)
         if self._interest.metrics:
             events += self._next_snapshot(feed, now)
         if not events and log_read and feed.core.end is not None:
             events = self._end(feed)
         return events
 
-    def _next_of_log(self, feed: Feed, most: int) -> tuple[bytes, bool]:
+    def _next_of_log(self, feed: Feed, most: int, *, pass_over: bool) -> tuple[bytes, bool]:
         """Return the next events, and whether there will be no more."""
         if self._page:
             page, self._page = self._page, b""
@@ -275,7 +275,7 @@ class JobChannel(Cursor):
                 self._reads.judge(feed, most)
                 return b"", False
             elif step is Step.FETCH:
-                if self._reached_head and not core.in_hole(self):
+                if pass_over and self._reached_head and not core.in_hole(self):
                     return self._lag(feed), False
                 self._reads.ask(feed)
                 return b"", False

@@ -128,10 +128,6 @@ class TenantFeed:
         except TimeoutError:
             raise ApiError(COORDINATOR_TIMEOUT) from None
 
-    def look(self, wall: float) -> None:
-        """Let jobs leave the views that ended too long ago."""
-        self.views.look(wall)
-
     async def aclose(self) -> None:
         """End the upstream call and all timers; those who watched must have left."""
         self._closed = True

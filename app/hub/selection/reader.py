@@ -32,8 +32,12 @@ class Channel(Protocol):
     def listen(self, on_news: Callable[[], None]) -> None:
         """Call this when there may be something to read."""
 
-    def next(self, most: int, now: float) -> bytes:
-        """Return events of about `most` bytes at most, which count as delivered; maybe none."""
+    def next(self, most: int, now: float, *, pass_over: bool) -> bytes:
+        """Return events of about `most` bytes at most, which count as delivered; maybe none.
+
+        Where it had everything once, and the gateway has forgotten since what
+        comes next, it is read from the coordinator, or passed over.
+        """
 
     def same_place(self, other: Self) -> bool:
         """Whether both get the same from now on."""
@@ -104,6 +108,8 @@ class Reader:
         #: Whether there is more to send at once, and when there will be something otherwise.
         self.more = True
         self.due: float | None = None
+        #: Whether what the gateway no longer remembers is passed over; set for a slow client.
+        self.pass_over = False
         #: Called when there may be something to send; set by whoever sends it.
         self.on_news: Callable[[], None] = _nobody_listens
         self._bookmarked: Place | None = None
@@ -354,7 +360,7 @@ class Reader:
         while room > 0 and idle < len(self._turns):
             channel = self._turns[0]
             self._turns.rotate(-1)
-            events = channel.next(min(share, room), now)
+            events = channel.next(min(share, room), now, pass_over=self.pass_over)
             idle = 0 if events else idle + 1
             if events:
                 out.append(events)

@@ -31,6 +31,16 @@ def check_size(view: SelectionView, interest: Interest, settings: HubSettings) -
     raise ApiError(VALIDATION_ERROR, details=[FieldProblem("query", problem)])
 
 
+def check_named(count: int, settings: HubSettings) -> None:
+    """Raise `ApiError` VALIDATION_ERROR if more jobs are named than are watched one by one."""
+    if count > settings.events_followed:
+        problem = (
+            f"The query names {count} jobs, and of this coordinator at most "
+            f"{settings.events_followed} can be watched in one stream."
+        )
+        raise ApiError(VALIDATION_ERROR, details=[FieldProblem("job_id", problem)])
+
+
 def _reaches_too_far_back(view: SelectionView, interest: Interest) -> bool:
     forgotten, selection = view.record.forgotten_until, interest.selection
     if forgotten is None or not includes_ended(selection) or selection.only_named:
