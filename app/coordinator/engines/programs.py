@@ -20,10 +20,9 @@ class ProgramSpec:
     environment: Mapping[str, str]
     #: A directory that is there as long as the program runs; no two programs share one.
     place: Path
-    #: Directories that it may write; what is in them is the caller's again at the end. The first
-    #: is its home.
+    #: Directories that it may write; what is in them is the caller's again at the end.
     writable: tuple[Path, ...]
-    #: Its `/tmp`, which it may write as well.
+    #: Its `/tmp` and its home, which it may write as well.
     temporary: Path
     #: What it may read besides the system and this Python.
     readable: tuple[Path, ...] = ()
@@ -31,6 +30,8 @@ class ProgramSpec:
     network: bool = True
     #: Seconds.
     timeout: float
+    #: Bytes of main memory.
+    memory_bytes: int
     #: Bytes and files in all directories that it may write.
     size_bytes: int
     files: int

@@ -103,9 +103,13 @@ class JobWork:
             say = self._lines.from_thread(job)
             await _in(self._preparing, self._workspace.prepare, job, say, task.abandoned)
         except Abandoned:
+            await self._clear_temporary(job)
             return
-        except (NewerFormat, Unprepared) as error:
+        except NewerFormat as error:
             problem = str(error)
+        except Unprepared as error:
+            problem = str(error)
+            await self._clear_temporary(job)
         else:
             await self._event(lambda scheduler: scheduler.prepared(job_id), void)
             return

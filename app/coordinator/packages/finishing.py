@@ -43,7 +43,10 @@ def finish(root: Path, *, files: int) -> Installed:
     BadEnvironment, OSError.
     """
     with Directory.open(root) as environment:
-        names = _remove_stubs(environment, packages_of(root).relative_to(root).parts)
+        try:
+            names = _remove_stubs(environment, packages_of(root).relative_to(root).parts)
+        except (NotADirectoryError, FileNotFoundError):
+            raise BadEnvironment("the directory of its packages is gone") from None
         try:
             size = _close(environment, Limits(entries=files))
         except LimitReached as error:

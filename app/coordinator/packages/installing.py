@@ -50,6 +50,8 @@ class InstallLimits:
     size_bytes: int
     #: Files and directories of the same.
     files: int
+    #: Bytes of main memory to make it, for a job that asked for none.
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,7 @@ class Installer:
                 ),
                 network=wheels is None,
                 timeout=self._limits.timeout,
+                memory_bytes=wanted.job.resource_request.memory or self._limits.memory_bytes,
                 size_bytes=size,
                 files=self._limits.files,
             ),
@@ -260,7 +263,10 @@ class Installer:
 
 
 #: Why nothing can be installed where uv is not.
-NO_UV: Final = "this coordinator has no uv; install it beside the coordinator: pip install uv"
+NO_UV: Final = (
+    "this coordinator has no uv; install it for the coordinator's Python (pip install uv) and"
+    " restart the coordinator"
+)
 
 
 def _failed(wanted: _Wanted) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Collection
 
+import psutil
+
 from app.coordinator.engines.programs import Programs
 from app.coordinator.packages.environments import Environments
 from app.coordinator.packages.installing import NO_UV, Installer, InstallLimits
@@ -31,6 +33,7 @@ def open_installer(
             timeout=config.packages_timeout,
             size_bytes=config.environment_bytes,
             files=config.environment_files,
+            memory_bytes=psutil.virtual_memory().total // 2,
         ),
         clock=clock,
     )

@@ -5,7 +5,7 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from typing_extensions import override
@@ -17,7 +17,7 @@ from app.coordinator.isolation.sandbox import CannotStart, Sandbox
 from app.coordinator.isolation.uids import JobUids
 from app.coordinator.logs.lines import LineSplitter
 from app.coordinator.resources.disk_use import disk_use
-from app.coordinator.resources.resource_watch import in_words
+from app.coordinator.resources.resource_watch import Bounds, ResourceWatch, in_words
 from app.files.copying import Abandoned
 
 #: Seconds between two looks at whether anybody wants the result.
@@ -62,7 +62,9 @@ class LocalPrograms(Programs):
         abandoned: threading.Event,
     ) -> ProgramEnd:
         with self._sandbox(spec) as sandbox:
-            return _Supervision(spec, sandbox, output).run(abandoned)
+            own = self._isolation.level is Level.NAMESPACES
+            supervision = _Supervision(spec, sandbox, output, own_shared_memory=own)
+            return supervision.run(abandoned)
 
     @contextmanager
     def _sandbox(self, spec: ProgramSpec) -> Iterator[Sandbox]:
@@ -104,7 +106,7 @@ class LocalPrograms(Programs):
                     "cwd": str(spec.cwd),
                     "env": {
                         **spec.environment,
-                        "HOME": own[0],
+                        "HOME": temporary,
                         "TMPDIR": temporary,
                         "USER": "job",
                         "LOGNAME": "job",
@@ -129,12 +131,19 @@ class _Supervision:
     """One program, from its beginning to its end."""
 
     def __init__(
-        self, spec: ProgramSpec, sandbox: Sandbox, output: Callable[[bytes], None]
+        self,
+        spec: ProgramSpec,
+        sandbox: Sandbox,
+        output: Callable[[bytes], None],
+        *,
+        own_shared_memory: bool,
     ) -> None:
         self._spec = spec
         self._sandbox = sandbox
         self._output = output
         self._own = [str(path) for path in (*spec.writable, spec.temporary)]
+        self._own_shared_memory = own_shared_memory
+        self._watch = ResourceWatch(Bounds(memory=spec.memory_bytes, tasks=_PROCESSES, nice=_NICE))
         self._measure_at = time.monotonic() + _MEASURE
         self._status: int | None = None
         self._ended_for = ""
@@ -145,12 +154,13 @@ class _Supervision:
         deadline = time.monotonic() + self._spec.timeout
         sandbox = self._sandbox
         over = False
-        with selectors.DefaultSelector() as selector:
+        sandbox.begin()
+        self._watch.start(sandbox.first_pid, own_shared_memory=self._own_shared_memory)
+        with closing(self._watch), selectors.DefaultSelector() as selector:
             selector.register(sandbox.reports, selectors.EVENT_READ)
             for descriptor in sandbox.outputs[0]:
                 splitter = LineSplitter(clock=time.monotonic)
                 selector.register(descriptor, selectors.EVENT_READ, splitter)
-            sandbox.begin()
             # Its outputs are at their end when nothing of it is left.
             while selector.get_map():
                 for key, _ in selector.select(_LOOK):
@@ -191,6 +201,7 @@ class _Supervision:
         if now >= self._measure_at:
             self._measure()
             self._measure_at = time.monotonic() + max(_MEASURE, _LEISURE * (time.monotonic() - now))
+        self._ended_for = self._ended_for or self._watch.reason()
         if now >= deadline:
             self._ended_for = f"had not finished after {self._spec.timeout:g} s"
         if self._ended_for or abandoned.is_set():
