@@ -13,6 +13,7 @@ from app.schemas.jobs import JOB_STATUSES, LIST_JOBS_QUERY
 from app.schemas.loading import NO_QUERY, load_query
 from app.schemas.monitoring import JOB_METRICS_QUERY, LOGS_QUERY, METRICS_STREAM_QUERY
 from app.schemas.queue import QUEUE_QUERY
+from app.schemas.streams.many_jobs import EVENTS_QUERY
 from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 PAGE = {"page_size": 20, "page_token": ""}
@@ -205,3 +206,13 @@ def test_everything_at_once() -> None:
     )
 
     assert set(found) == {"follow", "level", "tail", "nope"}
+
+
+def test_labels_of_a_selection_are_read_and_judged() -> None:
+    query = MultiDict([("label", "team=nlp"), ("label", "a=b=c")])
+    found = load_query(EVENTS_QUERY, query)
+    assert [("team", "nlp"), ("a", "b=c")] == [*next(v for k, v in found.items() if "label" in k)]
+    for wrong in ("team", "=x", "a=\0", "x" * 2000):
+        with pytest.raises(ApiError) as caught:
+            load_query(EVENTS_QUERY, MultiDict(label=wrong))
+        assert caught.value.kind is VALIDATION_ERROR

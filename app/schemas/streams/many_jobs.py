@@ -78,10 +78,11 @@ class Label(Text):
     def __init__(self) -> None:
         super().__init__("", most=128 + 1 + 1024)
 
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    def deserialize(
+        self, value: Any, attr: str | None = None, data: Any = None, **kwargs: Any
     ) -> Any:
-        text = super()._deserialize(value, attr, data, **kwargs)
+        """Load it, as marshmallow does; what is validated is the text."""
+        text = super().deserialize(value, attr, data, **kwargs)
         key, separator, own = text.partition("=")
         if not key or not separator:
             raise self.make_error("form", input=value)

@@ -64,9 +64,16 @@ def _show(profile: str | None) -> None:
 
 @click.command()
 def profiles() -> None:
-    """List the stored profiles; the default one has a star."""
+    """List the stored profiles; the default one has a star.
+
+    \b
+    scaimind profiles
+    """
     config = load()
-    for name, profile in sorted(config.get("profiles", {}).items()):
+    found = config.get("profiles", {})
+    if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
+        raise CommandError(f"{config_file()}: profiles must be a table of tables.")
+    for name, profile in sorted(found.items()):
         star = "*" if name == config.get("default") else ""
         click.echo(f"{name}{star}\t{profile.get('url', '')}")
 
