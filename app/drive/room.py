@@ -50,6 +50,10 @@ class Room:
         """Bytes that a tenant may have; 0 is no limit."""
         return self._usage.quota
 
+    def used(self, tenant_id: str) -> int:
+        """Return what a tenant has, and what it is about to have."""
+        return self._usage.used(tenant_id)
+
     async def close(self) -> None:
         """Stop counting."""
         self._abandoned.set()

@@ -1,5 +1,6 @@
 """Requests to the drive of a gateway, as they are on the wire."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,9 @@ class DriveClient:
         **options: Any,
     ) -> Answer:
         """Make a request; the path goes out as it is written. `None` is no token."""
+        if isinstance(options.get("data"), bytes):
+            # What aiohttp would have as one write.
+            options["data"] = io.BytesIO(options["data"])
         secret = self.token if token == "" else token
         sent = {} if secret is None else {"Authorization": f"Bearer {secret}"}
         url = URL(f"{self.gateway.server.make_url('/')}{path.lstrip('/')}", encoded=True)

@@ -33,6 +33,11 @@ class Served:
         """Wait for a whole look at the tenant `acme`: cleared, and counted."""
         await self.gateway.app[UPLOADS].room.count("acme")
 
+    @property
+    def used(self) -> int:
+        """What the tenant `acme` has, as far as it has been counted."""
+        return self.gateway.app[UPLOADS].room.used("acme")
+
     async def client(self, tenant: str, **grants: Any) -> DriveClient:
         """A client with a key of its own."""
         key = await new_key(self.dsn, tenant=tenant, **grants)
