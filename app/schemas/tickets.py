@@ -10,17 +10,17 @@ from app.schemas.ids import Id
 from app.schemas.loading import Body
 from app.schemas.monitoring import LOG_FORMATS
 
-STREAM_KINDS = ("logs", "metrics", "events", "search")
+STREAM_KINDS = ("logs", "metrics", "events", "search", "drive")
 
 
 class StreamTicketBody(Body):
     """`POST /stream-tickets`."""
 
-    job_id = Id("Job to watch; of each kind but `events`.", load_default="")
+    job_id = Id("Job to watch; of each kind but `events` and `drive`.", load_default="")
     kind = Choice(
         "Kind of stream: `logs` is /jobs/{job_id}/logs, `metrics` is "
         "/jobs/{job_id}/metrics/stream, `search` is /jobs/{job_id}/logs/search, `events` is "
-        "/events.",
+        "/events, `drive` is a file or a folder below /v1/drive/.",
         STREAM_KINDS,
         required=True,
     )
@@ -37,11 +37,25 @@ class StreamTicketBody(Body):
         load_default="",
     )
 
+    path = Text(
+        "Of the kind `drive`: path of the file or the folder, not percent-encoded; empty for the "
+        "tenant's folder.",
+        most=4095,
+        load_default="",
+    )
+
     @validates_schema
     def _has_its_subject(self, data: Mapping[str, Any], **_: Any) -> None:
-        if data["kind"] == "events":
+        if data.get("path") and data["kind"] != "drive":
+            raise ValidationError("Only allowed for drive.", "path")
+        if data["kind"] in ("events", "drive"):
             if data.get("job_id"):
-                raise ValidationError("Must not be given for events. Use selection.", "job_id")
+                instead = "selection" if data["kind"] == "events" else "path"
+                raise ValidationError(
+                    f"Must not be given for {data['kind']}. Use {instead}.", "job_id"
+                )
+            if data["kind"] == "drive" and data.get("selection"):
+                raise ValidationError("Only allowed for events.", "selection")
         elif data.get("selection"):
             raise ValidationError("Only allowed for events.", "selection")
         elif not data.get("job_id"):
@@ -59,10 +73,13 @@ class StreamTicket(Schema):
     )
     expires_at = Time("Time by which the ticket must be used.", required=True)
     job_id = Text(
-        "Job that the ticket is for; null of the kind `events`.", required=True, allow_none=True
+        "Job that the ticket is for; null of the kinds `events` and `drive`.",
+        required=True,
+        allow_none=True,
     )
     kind = Choice("Kind of stream that the ticket is for.", STREAM_KINDS, required=True)
     format = Choice("Form that the ticket is for.", LOG_FORMATS, required=True)
+    path = Text("Path that the ticket is for, of the kind `drive`; else empty.", required=True)
 
 
 STREAM_TICKET_BODY = StreamTicketBody()

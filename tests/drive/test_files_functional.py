@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from app.scaikey.permissions import Permission
+from tests.drive.asking import DriveClient
 from tests.drive.conftest import Served
 
 CONTENT = bytes(range(256)) * 40
@@ -200,3 +201,40 @@ async def test_nothing_is_left_beside_the_files(served: Served) -> None:
     staging = served.root / ".uploads" / "acme"
     left: list[Path] = [each for each in staging.iterdir() if each.name != "lock"]
     assert left == []
+
+
+async def test_a_ticket_opens_its_path_once(served: Served) -> None:
+    acme = served.acme
+    await acme.put("a%20b/c", b"1")
+    await acme.put("other", b"2")
+
+    async def ticket(path: str, client: DriveClient = acme) -> str:
+        body = {"kind": "drive", "path": path}
+        url = "/v1/modules/scaimind/stream-tickets"
+        answer = await client.ask("POST", url, json=body)
+        assert (answer.status, answer.data["path"]) == (201, path), answer.body
+        return f"?ticket={answer.data['ticket']}"
+
+    async def opened(path: str, ticket: str) -> tuple[int, bytes]:
+        answer = await acme.get(path + ticket, token=None)
+        return answer.status, answer.body if answer.status == 200 else answer.code.encode()
+
+    first = await ticket("a b/c")
+    head = await acme.head("a%20b/c" + first, token=None)
+    assert head.status == 401
+    assert await opened("a%20b/c", first) == (200, b"1")
+    assert await opened("a%20b/c", first) == (401, b"AUTH_TICKET_INVALID")
+    assert await opened("other", await ticket("a b/c")) == (401, b"AUTH_TICKET_INVALID")
+    assert (await opened("a%20b/", await ticket("a b")))[0] == 200
+    # Of another tenant's path of the same name it opens that tenant's.
+    rival = await served.client("rival")
+    await rival.put("other", b"3")
+    assert await opened("other", await ticket("other", rival)) == (200, b"3")
+    for body in (
+        {"kind": "drive", "path": "none"},
+        {"kind": "drive", "path": "../a"},
+        {"kind": "drive", "job_id": "job-1"},
+        {"kind": "logs", "job_id": "job-1", "path": "a"},
+    ):
+        answer = await acme.ask("POST", "/v1/modules/scaimind/stream-tickets", json=body)
+        assert answer.status in (400, 404, 422)

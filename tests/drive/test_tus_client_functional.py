@@ -59,7 +59,11 @@ class Upload:
     async def going(self) -> AsyncIterator[dict[str, Any]]:
         """Run it, and yield what it says."""
         process = await asyncio.create_subprocess_exec(
-            *(program("node"), str(SCRIPT), str(installed(SCRIPT.parent) / "node_modules" / "tus-js-client")),
+            *(
+                program("node"),
+                str(SCRIPT),
+                str(installed(SCRIPT.parent) / "node_modules" / "tus-js-client"),
+            ),
             json.dumps(self._given),
             stdout=asyncio.subprocess.PIPE,
         )

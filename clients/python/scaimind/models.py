@@ -489,12 +489,14 @@ class StreamTicket(Model):
     ticket: str = field(default="", metadata={"kind": str})
     #: Time by which the ticket must be used.
     expires_at: datetime = field(default=EPOCH, metadata={"kind": datetime})
-    #: Job that the ticket is for; null of the kind `events`.
+    #: Job that the ticket is for; null of the kinds `events` and `drive`.
     job_id: str | None = field(default=None, metadata={"kind": str})
     #: Kind of stream that the ticket is for.
     kind: str = field(default="", metadata={"kind": str})
     #: Form that the ticket is for.
     format: str = field(default="", metadata={"kind": str})
+    #: Path that the ticket is for, of the kind `drive`; else empty.
+    path: str = field(default="", metadata={"kind": str})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
