@@ -201,7 +201,13 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
         report=app[_BREACHES],
     )
     reports = HubReports(app[METRICS], jobs=app[_JOB_WRITER])
-    app[HUB] = Hub(upstream=upstream, states=states, settings=settings.hub, observer=reports)
+    app[HUB] = Hub(
+        upstream=upstream,
+        states=states,
+        searcher=app[COORDINATOR],
+        settings=settings.hub,
+        observer=reports,
+    )
     yield
 
 

@@ -15,6 +15,7 @@ from app.api.routes import (
     events,
     health,
     jobs,
+    logs,
     monitoring,
     queue,
     root,
@@ -29,6 +30,7 @@ PREFIX = "/v1/modules/scaimind"
 #: The sections of the API reference, below the prefix.
 SECTIONS = (
     jobs,
+    logs,
     monitoring,
     streams,
     events,

@@ -10,6 +10,8 @@ class CloseReason(StrEnum):
     JOB_ENDED = "job_ended"
     #: `follow=false`, and the tail has been sent.
     TAIL_SENT = "tail_sent"
+    #: The search is over: `done` was sent.
+    SEARCH_DONE = "search_done"
     #: The client closed its connection.
     CLIENT_GONE = "client_gone"
     #: The client accepted no data for the write timeout.

@@ -16,7 +16,7 @@ from app.hub.connection import Connect, Connection, OnClosed, Packer, Watcher, d
 from app.hub.core.flush_pacer import FlushPacer
 from app.hub.core.forms import FormName, form_of
 from app.hub.core.history_budget import HistoryBudget
-from app.hub.core.judging import ALL
+from app.hub.core.judging import ALL, Unjudged
 from app.hub.events.event_streams import EventStreams
 from app.hub.feed import Feed
 from app.hub.filters.judge import Judge
@@ -26,6 +26,8 @@ from app.hub.log_watcher import LogWatcher
 from app.hub.metrics.watcher import MetricsWatcher
 from app.hub.observer import HubObserver
 from app.hub.open_streams import OpenStreams
+from app.hub.searching.results import Searcher
+from app.hub.searching.searches import Searches
 from app.hub.selection.states import StatesUpstream
 from app.hub.settings import HubSettings
 from app.hub.socket_pool import SocketPool
@@ -63,6 +65,7 @@ class Hub:
         *,
         upstream: Upstream,
         states: StatesUpstream,
+        searcher: Searcher,
         settings: HubSettings,
         observer: HubObserver | None = None,
     ) -> None:
@@ -101,6 +104,15 @@ class Hub:
             filters=self._filters,
             streams=self.streams,
             get_feed=self._feed_for_events,
+        )
+        self.searches = Searches(
+            searcher=searcher,
+            settings=settings,
+            observer=self._observer,
+            sockets=self._sockets,
+            limits=self._limits,
+            streams=self.streams,
+            authorize=self._authorize,
         )
         self._sweeper = self._loop.create_task(self._sweep(), name="hub-sweeper")
 
@@ -176,6 +188,12 @@ class Hub:
                 self._release(lease)
         return watcher if joined else None
 
+    async def passing(
+        self, log_filter: LogFilter, entries: Sequence[Unjudged]
+    ) -> list[tuple[int, bool]]:
+        """Judge entries that were read apart from any stream: whether each passes, by offset."""
+        return await self._judge.verdicts(log_filter, entries)
+
     def credentials(self) -> set[str]:
         """Return the ids of the credentials behind the open streams."""
         return self.streams.credentials()
@@ -203,6 +221,7 @@ class Hub:
         await self.streams.none_left()
         self._sweeper.cancel()
         await self.events.close()
+        await self.searches.close()
         for feed in (*self._feeds.values(), *self._outdated):
             self._end(feed)
         await asyncio.gather(self._sweeper, *self._ending, return_exceptions=True)
@@ -370,3 +389,4 @@ class Hub:
                 except Exception:  # the other jobs' streams keep their keepalives and limits
                     log.exception("hub_sweep_failed", job_id=feed.key.job_id)
             self.events.sweep(now, wall)
+            self.searches.sweep(now, wall)

@@ -8,7 +8,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema, fields
 
 from app.bridge.json_schema import schemas_of
-from app.schemas.fields import StringMap
+from app.schemas.fields import MessageField, StringMap
 from app.schemas.loading import Body
 from app.schemas.logs.filters import Moment
 
@@ -27,6 +27,7 @@ class Schemas:
         assert plugin.converter is not None
         self._converter = plugin.converter
         self._converter.add_attribute_function(_refine)  # type: ignore[no-untyped-call] # apispec's
+        self._converter.add_attribute_function(self._refer)  # type: ignore[no-untyped-call] # apispec's
         self._messages: dict[str, JsonSchema] = {}
 
     def of(self, schema: Schema) -> JsonSchema:
@@ -55,6 +56,10 @@ class Schemas:
             if issubclass(kind, Body) and kind.EXAMPLE is not None:
                 schema["examples"] = [kind.EXAMPLE]
         return dict(sorted((made | self._messages).items()))
+
+    def _refer(self, _converter: Any, field: "fields.Field[Any]", *, ret: JsonSchema) -> JsonSchema:
+        """Refer to the message that a field is."""
+        return self.of_message(field.message_name) if isinstance(field, MessageField) else {}
 
     def _name(self, schema: Any) -> str:
         kind: type[Schema] = schema if isinstance(schema, type) else type(schema)

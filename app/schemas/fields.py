@@ -310,6 +310,14 @@ class QueryFlag(fields.Boolean):
         raise self.make_error("invalid", input=value)
 
 
+class MessageField(fields.Raw):
+    """An object of an answer that is a message of the contract, by its name."""
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.message_name = name
+
+
 def _within(least: float, most: float) -> validate.Range:
     if (least, most) == (INT64_MIN, INT64_MAX):
         return validate.Range(min=least, max=most, error="Must fit into 64 bits.")

@@ -168,7 +168,11 @@ async def gateway_to(
         )
         seen = Seen()
         hub = Hub(
-            upstream=upstream, states=states, settings=replace(QUICK, **changes), observer=seen
+            upstream=upstream,
+            states=states,
+            searcher=client,
+            settings=replace(QUICK, **changes),
+            observer=seen,
         )
 
         @web.middleware

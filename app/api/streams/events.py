@@ -2,6 +2,7 @@
 
 from app.api.endpoint import Event
 from app.schemas.events import BookmarkEvent, EndEvent, ErrorEvent, GapEvent
+from app.schemas.logs.answers import SEARCH_DONE, SEARCH_MATCH, SEARCH_PROGRESS
 from app.schemas.streams.many_jobs import (
     BOOKMARK_ID,
     JobEndEvent,
@@ -30,6 +31,16 @@ LOG_EVENTS = (
     Event("log", "A log entry. Entries arrive in order, each once.", "LogEntry"),
     _GAP,
     _END,
+    _ERROR,
+)
+SEARCH_EVENTS = (
+    Event("match", "An entry that was found; from the newest to the oldest.", SEARCH_MATCH),
+    Event(
+        "progress",
+        "How far the search is: the first event, and at least every 250 ms.",
+        SEARCH_PROGRESS,
+    ),
+    Event("done", "The last event: the search is over.", SEARCH_DONE),
     _ERROR,
 )
 METRICS_EVENTS = (

@@ -54,6 +54,18 @@ def gap(*, start: Position, end: Position | None, reason: str, position: Positio
     return _event(b"gap", data, position)
 
 
+def match(position: Position, data: bytes) -> bytes:
+    """Frame what a search has found: its JSON, one line."""
+    return b"id: %b\nevent: match\ndata: %b\n\n" % (str(position).encode(), data)
+
+
+def event(
+    name: str, data: Mapping[str, object], position: Position, *, retry_ms: int | None = None
+) -> bytes:
+    """Frame any other event, with the place where to go on."""
+    return _event(name.encode(), data, position, retry_ms)
+
+
 def end(position: Position, status: str) -> bytes:
     """Return the last event of a complete stream: the position reached and the job's status."""
     return _event(b"end", {"status": status, "last_id": str(position)}, position)
