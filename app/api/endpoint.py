@@ -52,6 +52,8 @@ class Operation:
     rpc: str | None = None
     #: The answer's `data`.
     answer: Schema | None = None
+    #: What the answer's `data` may be besides.
+    or_answer: Schema | None = None
     #: The answer's `meta`, which may be left out.
     meta: Schema | None = None
     #: The answer is a stream of these.

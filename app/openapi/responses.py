@@ -111,6 +111,8 @@ class Responses:
         else:
             assert operation.rpc is not None, "an operation has an answer"
             data = self._schemas.of_message(answer_of(operation.rpc))
+        if operation.or_answer is not None:
+            data = {"anyOf": [data, self._schemas.of(operation.or_answer)]}
         envelope: JsonSchema = {
             "type": "object",
             "properties": {"data": data},

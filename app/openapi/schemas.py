@@ -27,7 +27,13 @@ class Schemas:
         assert plugin.converter is not None
         self._converter = plugin.converter
         self._converter.add_attribute_function(_refine)  # type: ignore[no-untyped-call] # apispec's
-        self._converter.add_attribute_function(self._refer)  # type: ignore[no-untyped-call] # apispec's
+
+        def refer(_converter: Any, field: "fields.Field[Any]", *, ret: JsonSchema) -> JsonSchema:
+            """Refer to the message that a field is."""
+            return self.of_message(field.message_name) if isinstance(field, MessageField) else {}
+
+        # A function, since apispec binds it to the converter.
+        self._converter.add_attribute_function(refer)  # type: ignore[no-untyped-call] # apispec's
         self._messages: dict[str, JsonSchema] = {}
 
     def of(self, schema: Schema) -> JsonSchema:
@@ -56,10 +62,6 @@ class Schemas:
             if issubclass(kind, Body) and kind.EXAMPLE is not None:
                 schema["examples"] = [kind.EXAMPLE]
         return dict(sorted((made | self._messages).items()))
-
-    def _refer(self, _converter: Any, field: "fields.Field[Any]", *, ret: JsonSchema) -> JsonSchema:
-        """Refer to the message that a field is."""
-        return self.of_message(field.message_name) if isinstance(field, MessageField) else {}
 
     def _name(self, schema: Any) -> str:
         kind: type[Schema] = schema if isinstance(schema, type) else type(schema)

@@ -9,12 +9,6 @@ MAX_OFFSET = 10**18 - 1
 LOG_FORMATS = ("sse", "text", "ndjson")
 
 
-class JobMetricsQuery(Query):
-    """`GET /jobs/{job_id}/metrics`."""
-
-    max_points = QueryWhole("0 means the coordinator's default.", load_default=0)
-
-
 class StreamQuery(Query):
     """What both streams take."""
 
@@ -62,6 +56,5 @@ class MetricsStreamQuery(StreamQuery):
     interval = QueryWhole("Seconds between snapshots.", least=1, most=60, load_default=5)
 
 
-JOB_METRICS_QUERY = JobMetricsQuery()
 LOGS_QUERY = LogsQuery()
 METRICS_STREAM_QUERY = MetricsStreamQuery()

@@ -15,6 +15,7 @@ from generated.mindcoordinator.v1 import (
     data_pb2,
     evaluations_pb2,
     jobs_pb2,
+    logs_pb2,
     queue_pb2,
     watch_pb2,
 )
@@ -237,6 +238,30 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET",
+        "/jobs/{job_id}/log-entries",
+        "ListJobLogs",
+        watch_pb2.ListJobLogsRequest(
+            job_id="job-1", after=watch_pb2.LogPosition(epoch="e1", offset=4), page_size=7
+        ),
+        watch_pb2.ListJobLogsResponse(
+            epoch="e1", next_after_offset=9, first_offset=1, last_offset=20
+        ),
+        {"scanned_to": 9, "next": 10, "entries": []},
+        path="/jobs/job-1/log-entries",
+        query={"from": "5", "limit": "7", "epoch": "e1"},
+    ),
+    Endpoint(
+        "GET",
+        "/jobs/{job_id}/log-marks",
+        "GetLogMarks",
+        logs_pb2.GetLogMarksRequest(job_id="job-1", buckets=3),
+        logs_pb2.LogMarks(epoch="e1", run_offsets=[1]),
+        {"epoch": "e1", "buckets": [], "run_offsets": [1]},
+        path="/jobs/job-1/log-marks",
+        query={"buckets": "3"},
+    ),
+    Endpoint(
+        "GET",
         "/cluster",
         "GetClusterStatus",
         cluster_pb2.GetClusterStatusRequest(),
@@ -357,7 +382,14 @@ ENDPOINTS = (
     ),
 )
 
-STREAMS = ("/jobs/{job_id}/logs", "/jobs/{job_id}/metrics/stream", "/events")
+STREAMS = (
+    "/jobs/{job_id}/logs",
+    "/jobs/{job_id}/logs/search",
+    "/jobs/{job_id}/metrics/stream",
+    "/events",
+)
+#: Many calls in one: a failure is told of its job alone.
+SUMMARY_OF_METRICS = "/metrics-summary"
 TICKETS = "/stream-tickets"
 #: Answered by the job cache alone, to who holds scaimind:view.
 CACHED = ("/summary",)

@@ -14,6 +14,7 @@ from tests.api.endpoints import (
     PREFIX,
     STREAMS,
     SUBMISSION,
+    SUMMARY_OF_METRICS,
     TICKETS,
     Endpoint,
 )
@@ -60,7 +61,7 @@ def test_every_route_is_among_these(gateway: Gateway) -> None:
         if route.resource is not None and route.method != "HEAD"
     }
     known = {(each.method, PREFIX + each.route) for each in ENDPOINTS}
-    known |= {("GET", PREFIX + route) for route in (*STREAMS, *CACHED)}
+    known |= {("GET", PREFIX + route) for route in (*STREAMS, *CACHED, SUMMARY_OF_METRICS)}
     known |= {("POST", PREFIX + TICKETS)}
     known |= {("GET", PREFIX + route) for route in ("/openapi.json", "/docs", "/docs/{asset}")}
     known |= {("GET", "/health"), ("GET", "/health/ready"), ("GET", "/metrics")}
@@ -70,7 +71,7 @@ def test_every_route_is_among_these(gateway: Gateway) -> None:
     known |= {("POST", PREFIX + "/console-sessions")}
     known |= {*DRIVE, ("OPTIONS", "/v1/drive-uploads/")}
     assert routes == known
-    assert len(ENDPOINTS) + len(STREAMS) == 23
+    assert len(ENDPOINTS) + len(STREAMS) == 26
 
 
 async def test_the_longest_lists_and_numbers_are_exact(gateway: Gateway) -> None:

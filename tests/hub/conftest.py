@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler
 
 from app.api.app_keys import CALLER, HUB, REQUEST_ID
 from app.api.middlewares import answer_errors
-from app.api.routes import events, streams
+from app.api.routes import events, logs, streams
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
 from app.bridge.contract.breaches import BreachReports
@@ -40,6 +40,9 @@ QUICK = HubSettings(
     retry_ms=100,
 )
 
+#: Of streams.
+KINDS = ("logs", "metrics", "events", "search")
+
 
 @dataclass
 class Seen(HubObserver):
@@ -47,7 +50,9 @@ class Seen(HubObserver):
 
     upstreams: int = 0
     most_upstreams: int = 0
-    watchers: dict[str, int] = field(default_factory=lambda: {"logs": 0, "metrics": 0, "events": 0})
+    watchers: dict[str, int] = field(
+        default_factory=lambda: {"logs": 0, "metrics": 0, "events": 0, "search": 0}
+    )
     reasons: list[CloseReason] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     anomalies: list[str] = field(default_factory=list)
@@ -110,6 +115,7 @@ class Gateway:
         path = {
             "logs": f"/jobs/{job}/logs",
             "metrics": f"/jobs/{job}/metrics/stream",
+            "search": f"/jobs/{job}/logs/search",
             "events": "/events",
         }[kind]
         arguments = "&".join(f"{name}={value}" for name, value in query.items())
@@ -122,6 +128,9 @@ class Gateway:
             http=http,
             many=kind == "events",
         )
+
+    def search(self, **arguments: Any) -> Watching:
+        return self.watch("search", **arguments)
 
     def log_in(self, **changes: Any) -> None:
         """Change the token of the requests that follow."""
@@ -188,6 +197,7 @@ async def gateway_to(
         app = web.Application(middlewares=[log_in, answer_errors])
         app[HUB] = hub
         app.router.add_routes(streams.routes)
+        app.router.add_routes(logs.routes)
         app.router.add_routes(events.routes)
 
         async def end_streams(_: web.Application) -> None:
@@ -202,7 +212,7 @@ async def gateway_to(
         finally:
             await server.close()
     assert seen.upstreams == 0
-    assert seen.watchers == {"logs": 0, "metrics": 0, "events": 0}
+    assert seen.watchers == dict.fromkeys(KINDS, 0)
     assert seen.history == 0
 
 

@@ -14,11 +14,15 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from app.log_filter import LogFilter
-from generated.mindcoordinator.v1 import coordinator_pb2_grpc, jobs_pb2, watch_pb2
+from generated.mindcoordinator.v1 import coordinator_pb2_grpc, jobs_pb2, logs_pb2, watch_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
 #: What a WatchJob of a coordinator with a fault does.
 StandIn = Callable[[watch_pb2.WatchJobRequest, Context], AsyncIterator[watch_pb2.WatchJobResponse]]
+#: What a SearchJobLogs does in place of sending what is there to be found.
+SearchStandIn = Callable[
+    [logs_pb2.SearchJobLogsRequest, Context], AsyncIterator[logs_pb2.SearchJobLogsResponse]
+]
 JOB = "job-1"
 #: A status and its detail.
 Refusal: TypeAlias = tuple[grpc.StatusCode, str]
@@ -84,6 +88,10 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         self.stand_in: StandIn | None = None
         #: Changes what is answered: the method, how many messages the call has sent, the message.
         self.lie: Lie = honest
+        #: What a search brings; a status ends it.
+        self.found: Sequence[logs_pb2.SearchJobLogsResponse | Refusal] = ()
+        self.search_stand_in: SearchStandIn | None = None
+        self.searches: list[logs_pb2.SearchJobLogsRequest] = []
         self.batch = 500
         #: Notified at every change.
         self.changed = asyncio.Condition()
@@ -264,6 +272,20 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
             job_id=request.job_id, total_points=max(newest, log.points)
         )
         return self.lie("GetJobMetrics", 0, answer)
+
+    async def SearchJobLogs(
+        self, request: logs_pb2.SearchJobLogsRequest, context: Context
+    ) -> AsyncIterator[logs_pb2.SearchJobLogsResponse]:
+        await self._admit("SearchJobLogs", request.job_id, context)
+        self.searches.append(request)
+        if self.search_stand_in is not None:
+            async for message in self.search_stand_in(request, context):
+                yield message
+            return
+        for found in self.found:
+            if isinstance(found, tuple):
+                await context.abort(*found)
+            yield found
 
     async def WatchJob(
         self, request: watch_pb2.WatchJobRequest, context: Context

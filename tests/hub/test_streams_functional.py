@@ -88,7 +88,7 @@ async def test_many_watchers_of_every_kind_share_one_stream(
                 pass
         for each in metrics:
             assert (await each.next_named("metrics")).data["loss"] == 1.0
-        assert gateway.seen.watchers == {"logs": 100, "metrics": 20, "events": 0}
+        assert gateway.seen.watchers == {"logs": 100, "metrics": 20, "events": 0, "search": 0}
         assert gateway.seen.most_upstreams == 1
     finally:
         await asyncio.gather(*(each.close() for each in everyone))

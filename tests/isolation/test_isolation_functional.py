@@ -35,6 +35,9 @@ UNKNOWN = {
     "checkpoint": "step-424242",
 }
 
+#: What a route needs beside its path.
+QUERIES = {"/jobs/{job_id}/logs/search": "?contains=a"}
+
 #: Where no coordinator is.
 NOWHERE = UpstreamSettings(
     address="127.0.0.1:1", api_secret=SECRET, read_attempts=1, unary_timeout=5
@@ -107,7 +110,7 @@ async def walk_paths(world: World, allowed: set[int]) -> int:
 
 
 async def walk(world: World, method: str, path: str, token: str, identifier: str) -> Any:
-    url = re.sub(r"\{\w+_id\}", identifier, path)
+    url = re.sub(r"\{\w+_id\}", identifier, path) + QUERIES.get(path, "")
     body: JsonObject | None = {} if method == "POST" else None
     return told(await world.gateway.ask(method, url, token=token, json=body), identifier)
 
@@ -119,6 +122,12 @@ def bodies(world: World, ids: Mapping[str, str]) -> dict[str, tuple[str, str, An
     return {
         "ticket for logs": ("POST", "/stream-tickets", {"job_id": job, "kind": "logs"}),
         "ticket for metrics": ("POST", "/stream-tickets", {"job_id": job, "kind": "metrics"}),
+        "ticket for a search": ("POST", "/stream-tickets", {"job_id": job, "kind": "search"}),
+        "ticket for text": (
+            "POST",
+            "/stream-tickets",
+            {"job_id": job, "kind": "logs", "format": "text"},
+        ),
         "evaluation of a job": ("POST", "/evaluations", {"job_id": job, "benchmarks": benchmarks}),
         "evaluation of a checkpoint": (
             "POST",
@@ -157,6 +166,7 @@ async def test_nothing_of_another_tenant_is_there(migrated_dsn: str, tmp_path: P
             assert (await watching.next()).name == "bookmark"
             count = await walk_paths(world, {403, 404})
             await ids_in_bodies(world)
+            await summaries(world)
             await lists(world)
             await tickets(world)
             await files(world)
@@ -193,6 +203,23 @@ async def ids_in_bodies(world: World) -> None:
             assert found[0] in (400, 403, 404, 409), (what, who, found)
             if world.own_job not in str((path, body)):
                 assert found[0] in (403, 404), (what, who, found)
+
+
+async def summaries(world: World) -> None:
+    """A summary of metrics tells of each job what a job that does not exist is told."""
+    for who, token in world.strangers.items():
+        told_of: dict[str, tuple[int, bytes]] = {}
+        for identifier in (UNKNOWN["live job"], world.owner.ids["live job"]):
+            url = f"/metrics-summary?job_id={identifier}&job_id={world.own_job}"
+            answer = await world.gateway.ask("GET", url, token=token)
+            body = answer.body.replace(identifier.encode(), b"<sent>")
+            if answer.status != 200:
+                body = b""
+            told_of[identifier] = answer.status, body
+        nothing, found = told_of.values()
+        assert found == nothing, who
+        assert found[0] in (200, 403), who
+        assert found[0] == 403 or b"JOB_NOT_FOUND" in found[1]
 
 
 async def lists(world: World, allowed: Collection[int] = (200, 400, 403, 501)) -> None:

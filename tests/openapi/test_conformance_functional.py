@@ -86,6 +86,7 @@ _JOB_OF = {
     "resume_job": "paused",
     "retry_job": "failed",
     "stream_logs": "completed",
+    "search_logs": "completed",
     "stream_metrics": "completed",
 }
 

@@ -11,7 +11,9 @@ from app.schemas.data import DATA_CACHE_QUERY
 from app.schemas.evaluations import LIST_EVALUATIONS_QUERY
 from app.schemas.jobs import JOB_STATUSES, LIST_JOBS_QUERY
 from app.schemas.loading import NO_QUERY, load_query
-from app.schemas.monitoring import JOB_METRICS_QUERY, LOGS_QUERY, METRICS_STREAM_QUERY
+from app.schemas.logs.queries import LOG_ENTRIES_QUERY, LOG_MARKS_QUERY
+from app.schemas.metrics.pictures import JOB_METRICS_QUERY
+from app.schemas.monitoring import LOGS_QUERY, METRICS_STREAM_QUERY
 from app.schemas.queue import QUEUE_QUERY
 from app.schemas.streams.many_jobs import EVENTS_QUERY
 from generated.mindcoordinator.v1.watch_pb2 import LogLevel
@@ -23,7 +25,22 @@ DEFAULTS: list[tuple[Schema, dict[str, Any]]] = [
     (LIST_JOBS_QUERY, {**PAGE, "statuses": [], "order_by": ""}),
     (LIST_EVALUATIONS_QUERY, PAGE),
     (LIST_NODES_QUERY, {**PAGE, "status_filter": ""}),
-    (JOB_METRICS_QUERY, {"max_points": 0}),
+    (
+        JOB_METRICS_QUERY,
+        {
+            "max_points": 0,
+            "keys": [],
+            "from_step": None,
+            "to_step": None,
+            "shape": "points",
+            "x": "step",
+        },
+    ),
+    (
+        LOG_ENTRIES_QUERY,
+        {"first": None, "before": None, "limit": 200, "epoch": "", "log_filter": LogFilter()},
+    ),
+    (LOG_MARKS_QUERY, {"buckets": 400}),
     (
         LOGS_QUERY,
         {
@@ -43,14 +60,25 @@ DEFAULTS: list[tuple[Schema, dict[str, Any]]] = [
 SCHEMAS = [schema for schema, _ in DEFAULTS]
 
 #: Those that have the conditions of a filter of log lines.
-FILTERED: list[Schema] = [LOGS_QUERY]
+FILTERED: list[Schema] = [LOGS_QUERY, LOG_ENTRIES_QUERY]
 #: May be given more than once.
-REPEATED = {"status": "TRAINING", "rank": "1", "source": "stdout"}
+REPEATED = {"status": "TRAINING", "rank": "1", "source": "stdout", "keys": "loss"}
+#: What else is not "1".
+ONES = {
+    **{"level": "INFO", "format": "sse", "since": "1s", "until": "1s"},
+    **{"shape": "points", "x": "time"},
+}
 
 #: Schema, argument, least, most.
 NUMBERS: list[tuple[Schema, str, int, int]] = [
     *((schema, "page_size", 1, 100) for schema in SCHEMAS[:3]),
     (JOB_METRICS_QUERY, "max_points", 0, 2**31 - 1),
+    (JOB_METRICS_QUERY, "from_step", -(2**63), 2**63 - 1),
+    (JOB_METRICS_QUERY, "to_step", -(2**63), 2**63 - 1),
+    (LOG_ENTRIES_QUERY, "from", 1, 10**18 - 1),
+    (LOG_ENTRIES_QUERY, "before", 1, 10**18 - 1),
+    (LOG_ENTRIES_QUERY, "limit", 1, 1000),
+    (LOG_MARKS_QUERY, "buckets", 1, 2000),
     (LOGS_QUERY, "tail", 0, 1_000_000),
     (LOGS_QUERY, "from", 1, 10**18 - 1),
     (METRICS_STREAM_QUERY, "interval", 1, 60),
@@ -78,6 +106,7 @@ TEXTS: list[tuple[Schema, str, int]] = [
     (LIST_NODES_QUERY, "status_filter", 64),
     (QUEUE_QUERY, "queue_name", 256),
     (DATA_CACHE_QUERY, "node_id", 256),
+    (LOG_ENTRIES_QUERY, "epoch", 32),
     *(
         (schema, name, 256)
         for schema in (LOGS_QUERY, METRICS_STREAM_QUERY)
@@ -124,9 +153,7 @@ def test_an_argument_that_does_not_exist(schema: Schema) -> None:
 @pytest.mark.parametrize("schema", SCHEMAS, ids=of)
 def test_an_argument_that_is_given_twice(schema: Schema) -> None:
     for name in arguments_of(schema):
-        value = {**REPEATED, "level": "INFO", "format": "sse", "since": "1s", "until": "1s"}.get(
-            name, "1"
-        )
+        value = {**REPEATED, **ONES}.get(name, "1")
         if name in REPEATED:
             load(schema, (name, value), (name, value))
         else:
@@ -156,6 +183,7 @@ def test_every_argument_is_tested_above() -> None:
     tested |= {(of(schema), name) for schema, name, _ in TEXTS}
     tested |= {("ListJobsQuery", "status"), ("LogsQuery", "follow"), ("LogsQuery", "format")}
     tested |= {(of(schema), name) for schema in FILTERED for name in CONDITIONS}
+    tested |= {("JobMetricsQuery", name) for name in ("keys", "shape", "x")}
 
     assert tested == {(of(schema), name) for schema in SCHEMAS for name in arguments_of(schema)}
 
@@ -211,7 +239,7 @@ def test_everything_at_once() -> None:
 def test_labels_of_a_selection_are_read_and_judged() -> None:
     query = MultiDict([("label", "team=nlp"), ("label", "a=b=c")])
     found = load_query(EVENTS_QUERY, query)
-    assert [("team", "nlp"), ("a", "b=c")] == [*next(v for k, v in found.items() if "label" in k)]
+    assert [*next(v for k, v in found.items() if "label" in k)] == [("team", "nlp"), ("a", "b=c")]
     for wrong in ("team", "=x", "a=\0", "x" * 2000):
         with pytest.raises(ApiError) as caught:
             load_query(EVENTS_QUERY, MultiDict(label=wrong))

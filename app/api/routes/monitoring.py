@@ -1,4 +1,4 @@
-"""A job's metrics so far; the streams are in `streams`."""
+"""Metrics so far, of a job and of many; the streams are in `streams`."""
 
 from aiohttp import web
 
@@ -6,20 +6,54 @@ from app.api.access import requires
 from app.api.app_keys import COORDINATOR, caller_of
 from app.api.endpoint import Operation, query_of
 from app.api.envelope import success
+from app.api.metrics.columns import columns, selected
+from app.api.metrics.summaries import summarize
 from app.api.paths import JOB_ID
 from app.scaikey.permissions import Permission
-from app.schemas.monitoring import JOB_METRICS_QUERY
+from app.schemas.metrics.pictures import (
+    JOB_METRICS_COLUMNS,
+    JOB_METRICS_QUERY,
+    METRICS_SUMMARY,
+    METRICS_SUMMARY_QUERY,
+)
 
 routes = web.RouteTableDef()
 
 
 @routes.get("/jobs/{job_id}/metrics")
 @requires(Permission.VIEW)
-@Operation(rpc="GetJobMetrics", query=JOB_METRICS_QUERY)
+@Operation(rpc="GetJobMetrics", or_answer=JOB_METRICS_COLUMNS, query=JOB_METRICS_QUERY)
 async def get_job_metrics(request: web.Request) -> web.Response:
-    """Get a job's current metrics."""
-    return success(
-        await request.app[COORDINATOR].get_job_metrics(
-            caller_of(request), JOB_ID.of(request), **query_of(request)
-        )
+    """Get a job's current metrics: its points, or arrays for each number."""
+    query, caller, job_id = query_of(request), caller_of(request), JOB_ID.of(request)
+    in_columns = query["shape"] == "columns"
+    selection = {name: query[name] for name in ("keys", "from_step", "to_step")}
+    answer = await request.app[COORDINATOR].get_job_metrics(
+        caller,
+        job_id,
+        max_points=query["max_points"],
+        with_buckets=in_columns,
+        **selection,
     )
+    answer = selected(answer, **selection)
+    return success(columns(answer, x=query["x"]) if in_columns else answer)
+
+
+@routes.get("/metrics-summary")
+@requires(Permission.VIEW)
+@Operation(rpc="GetJobMetrics", answer=METRICS_SUMMARY, query=METRICS_SUMMARY_QUERY)
+async def get_metrics_summary(request: web.Request) -> web.Response:
+    """Get one number of up to 50 jobs, each with a few points.
+
+    A job that cannot be read has an `error` in place of its series; the others are there.
+    """
+    query = query_of(request)
+    jobs = await summarize(
+        request.app[COORDINATOR],
+        caller_of(request),
+        list(dict.fromkeys(query["job_id"])),
+        key=query["key"],
+        points=query["points"],
+        x=query["x"],
+    )
+    return success({"key": query["key"], "x": query["x"], "jobs": jobs})

@@ -54,7 +54,7 @@ class LogSearchQuery(StreamQuery, LogFilterQuery):
         "Search entries before this offset; the newest first.",
         least=1,
         most=MAX_OFFSET,
-        load_default=0,
+        load_default=None,
     )
     limit = QueryWhole("Maximum number of matches.", least=1, most=1000, load_default=100)
 

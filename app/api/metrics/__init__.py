@@ -1,0 +1,1 @@
+"""Metrics for pictures: arrays for each number, and many jobs in one answer."""
