@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from scaimind.cli.main import say
+from scaimind.cli.main import CommandError, say
 from scaimind.cli.profiles import Profile, chosen, config_file, load, store
 from scaimind.client import Client
 from scaimind.urls import address
