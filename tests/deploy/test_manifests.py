@@ -104,8 +104,10 @@ def test_pods_have_no_rights_that_they_do_not_need(overlay: Rendered) -> None:
         assert spec["automountServiceAccountToken"] is False
         assert spec["enableServiceLinks"] is False
         own_users = name == COORDINATOR
-        assert spec.get("hostUsers", True) is not own_users
-        assert spec["securityContext"]["runAsNonRoot"] is not own_users
+        # Where it serves the drive it reads files of jobs' users, as root of a user namespace.
+        serves_drive = name == GATEWAY and "persistentVolumeClaim" in str(spec.get("volumes"))
+        assert spec.get("hostUsers", True) is not (own_users or serves_drive)
+        assert spec["securityContext"]["runAsNonRoot"] is not (own_users or serves_drive)
         profile = "Unconfined" if own_users else "RuntimeDefault"
         assert spec["securityContext"]["seccompProfile"] == {"type": profile}
         assert overlay.named("ServiceAccount", spec["serviceAccountName"])
@@ -115,6 +117,8 @@ def test_pods_have_no_rights_that_they_do_not_need(overlay: Rendered) -> None:
             if own_users:
                 assert rights.pop("procMount") == "Unmasked"
                 assert set(rights["capabilities"].pop("add")) == CAPABILITIES
+            if serves_drive:
+                assert rights["capabilities"].pop("add") == ["DAC_OVERRIDE", "FOWNER"]
             assert rights == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
@@ -256,8 +260,9 @@ def test_the_gateway_api_objects_refer_to_each_other(name: str) -> None:
     (listener,) = overlay.named("Gateway", parent["name"])["spec"]["listeners"]
     assert route["hostnames"] == [listener["hostname"]]
     (rule,) = route["rules"]
-    (match,) = rule["matches"]
-    assert match["path"] == {"type": "PathPrefix", "value": PREFIX}
+    served = [match["path"] for match in rule["matches"]]
+    drive = ["/v1/drive", "/v1/drive-uploads"] if name == "one-machine" else []
+    assert served == [{"type": "PathPrefix", "value": each} for each in (PREFIX, *drive)]
     (backend,) = rule["backendRefs"]
     ports = overlay.named("Service", backend["name"])["spec"]["ports"]
     assert backend["port"] in {each["port"] for each in ports}
@@ -265,6 +270,27 @@ def test_the_gateway_api_objects_refer_to_each_other(name: str) -> None:
         (policy,) = overlay.kind(kind)
         for target in policy["spec"]["targetRefs"]:
             assert overlay.named(target["kind"], target["name"])
+
+
+def test_on_one_machine_the_gateway_serves_the_folder_that_the_coordinator_means() -> None:
+    overlay = render("one-machine")
+    pod = overlay.named("Deployment", GATEWAY)["spec"]["template"]["spec"]
+    coordinator = overlay.named("StatefulSet", COORDINATOR)["spec"]
+    (container,) = pod["containers"]
+    settings = {each["name"]: each.get("value") for each in container["env"]}
+    [mount] = [each for each in container["volumeMounts"] if each["name"] == "drive"]
+    assert settings["SCAIMIND_DRIVE_DIR"] == mount["mountPath"]
+    [volume] = [each for each in pod["volumes"] if each["name"] == "drive"]
+    [claim] = coordinator["volumeClaimTemplates"]
+    name = f"{claim['metadata']['name']}-{COORDINATOR}-0"
+    assert volume["persistentVolumeClaim"]["claimName"] == name
+    # SCAIMIND_COORDINATOR_DRIVE_DIR is not set: it is `drive` in the data directory.
+    [its] = coordinator["template"]["spec"]["containers"]
+    environ = {each["name"]: each.get("value") for each in its["env"]}
+    assert "SCAIMIND_COORDINATOR_DRIVE_DIR" not in environ
+    [data] = [each for each in its["volumeMounts"] if each["name"] == claim["metadata"]["name"]]
+    assert data["mountPath"] == environ["SCAIMIND_COORDINATOR_DATA_DIR"]
+    assert mount["subPath"] == "drive"
 
 
 def test_both_ingresses_find_the_job_in_the_same_way() -> None:

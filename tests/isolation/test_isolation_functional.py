@@ -19,10 +19,13 @@ from aiohttp import hdrs, web
 
 from app.auth.settings import AuthSettings
 from app.bridge.settings import UpstreamSettings
+from app.drive.settings import DriveSettings
 from app.gateway.routes import PREFIX, add_routes
 from app.gateway.settings import SETTINGS
 from tests.auth.scripted_issuer import ISSUER, ScriptedIssuer
 from tests.coordinator.harness import SECRET, client_of, config_for, running
+from tests.drive.asking import DriveClient
+from tests.drive.tus import OCTETS, UPLOADS, Tus, metadata
 from tests.isolation.tenants import MARK, Owner, owner_of_everything, strangers, submission
 from tests.replicas import Answer, Replica, replica, settings_for
 
@@ -61,7 +64,9 @@ async def everything(dsn: str, folder: Path) -> AsyncIterator[World]:
     async with ScriptedIssuer().running() as issuer, running(folder, cpus=64) as (coordinator, _):
         auth = AuthSettings(issuer=ISSUER, jwks_url=issuer.jwks_url)
         address = f"127.0.0.1:{coordinator.port}"
-        settings = settings_for(dsn, address, api_secret=SECRET, auth=auth)
+        settings = settings_for(
+            dsn, address, api_secret=SECRET, auth=auth, drive=DriveSettings(dir=drive)
+        )
         async with (
             client_of(coordinator.port, drive, "owner") as owners,
             client_of(coordinator.port, drive, "rival") as rivals,
@@ -80,7 +85,7 @@ def routes_with_ids() -> Iterator[tuple[str, str]]:
     add_routes(app)
     for route in app.router.routes():
         path = "" if route.resource is None else route.resource.canonical
-        if re.search(r"\{\w+_id\}", path) and route.method != "HEAD":
+        if re.search(r"\{\w+_id\}", path) and path.startswith(PREFIX) and route.method != "HEAD":
             yield route.method, path.removeprefix(PREFIX)
 
 
@@ -170,6 +175,7 @@ async def test_nothing_of_another_tenant_is_there(migrated_dsn: str, tmp_path: P
             await lists(world)
             await tickets(world)
             await files(world)
+            await drive_routes(world)
         # Of ids, routes and callers, none was left out, and nobody has changed anything.
         routes = len(list(routes_with_ids()))
         assert count == routes * len(world.strangers) * len(owner.ids)
@@ -295,3 +301,68 @@ async def files(world: World) -> None:
 
 def checked(file: str) -> dict[str, Any]:
     return {"data_sources": [{"path": file, "format": "jsonl"}]}
+
+
+def routes_of_the_drive() -> set[tuple[str, str]]:
+    """Every route of the drive."""
+    app = web.Application()
+    add_routes(app)
+    return {
+        (route.method, route.resource.canonical)
+        for route in app.router.routes()
+        if route.resource is not None and route.resource.canonical.startswith("/v1/drive")
+    }
+
+
+async def drive_routes(world: World) -> None:
+    """A file, a folder and an upload of another tenant are like those that are not there."""
+    owner = DriveClient(world.gateway, world.owner.token)
+    name = world.owner.file.rpartition("/")[2]
+    upload = await Tus(owner).started(f"{MARK}/upload", 4, data=b"ab")
+    before = await everything_of(owner, name, upload)
+    tried = set()
+    for who, token in world.strangers.items():
+        stranger = DriveClient(world.gateway, token)
+        for method, path in routes_of_the_drive():
+            answers = [
+                await tried_at(stranger, method, path, *where)
+                for where in ((f"{MARK}/{name}", upload), (f"{MARK}/none", UPLOADS + "x" * 22))
+            ]
+            tried.add((method, path))
+            assert answers[0] == answers[1], (who, method, path)
+        for place in (f"../owner/{MARK}/{name}", f"%2e%2e/owner/{MARK}/{name}", "..%2Fowner"):
+            assert (await stranger.get(place)).status in (400, 403), (who, place)
+            assert (await stranger.put(place, b"x")).status in (400, 403), (who, place)
+        for folder in ("", MARK, ".uploads", ".uploads/owner"):
+            answer = await stranger.get(folder)
+            assert answer.status in (200, 403, 404), (who, folder)
+            assert world.owner.ids["live job"] not in answer.body.decode()
+        ticket = {"kind": "drive", "path": f"{MARK}/{name}"}
+        made = await world.gateway.ask("POST", "/stream-tickets", token=token, json=ticket)
+        assert made.status in (403, 404), (who, made.body)
+    assert tried == routes_of_the_drive()
+    assert await everything_of(owner, name, upload) == before
+
+
+async def tried_at(client: DriveClient, method: str, path: str, name: str, upload: str) -> Any:
+    """What a stranger is told at a route; what it made itself is removed again."""
+    at = path.replace("{path}", name).replace("/v1/drive-uploads/{upload_id}", upload)
+    headers = {"Tus-Resumable": "1.0.0"}
+    if at.startswith(UPLOADS):
+        headers |= {"Content-Type": OCTETS, "Upload-Offset": "2", "Upload-Length": "4"}
+        headers |= {"Upload-Metadata": metadata(path=name), "X-HTTP-Method-Override": "PATCH"}
+    answer = await client.ask(method, at, headers=headers, data=b"cd" if method != "GET" else None)
+    if method in ("PUT", "POST") and answer.status in (200, 201):
+        # Its own, in its own folder.
+        await client.delete(name)
+        return answer.status
+    if method in ("HEAD", "OPTIONS"):
+        return answer.status, sorted(each for each in answer.headers if each != "Content-Length")
+    return told(answer, name, upload)
+
+
+async def everything_of(owner: DriveClient, name: str, upload: str) -> Any:
+    """What its owner sees of a file, its folder, and an upload."""
+    file, folder = await owner.get(f"{MARK}/{name}"), await owner.get(MARK)
+    offset = await Tus(owner).offset(upload)
+    return file.body, file.headers["ETag"], folder.body, offset
