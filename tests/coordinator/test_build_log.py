@@ -1,5 +1,7 @@
 """What a job's log is told of an installation, however much that says."""
 
+from pathlib import Path
+
 from app.coordinator.logs.lines import Line
 from app.coordinator.packages.build_log import MAX_BYTES, MAX_LINES, BuildLog
 from generated.mindcoordinator.v1.watch_pb2 import LogLevel
@@ -7,7 +9,7 @@ from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 def taken(*lines: bytes) -> tuple[list[Line], BuildLog]:
     said: list[Line] = []
-    log = BuildLog(said.append)
+    log = BuildLog(said.append, places={Path("/data/job/env"): "<env>", Path("/data/job"): "<job>"})
     for line in lines:
         log.take(line)
     log.close()
@@ -42,6 +44,13 @@ def test_bytes_are_bounded_too() -> None:
 
     assert sum(len(line.message) for line in said) < MAX_BYTES + 41 * 60_000
     assert any("left out" in line.message for line in said)
+
+
+def test_paths_of_the_machine_are_not_told() -> None:
+    said, log = taken(b"error: not found at file:///data/job/x.whl or /data/job/env/lib")
+
+    assert said[0].message == "error: not found at file://<job>/x.whl or <env>/lib"
+    assert log.reason() == said[0].message
 
 
 def test_the_reason_is_what_was_said_from_the_first_error_on() -> None:

@@ -3,9 +3,12 @@
 import io
 import json
 import os
+import sqlite3
 import tarfile
 import textwrap
+import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 from generated.mindcoordinator.v1.jobs_pb2 import (
     PauseJobRequest,
     ResumeJobRequest,
+    RetryJobRequest,
 )
 from tests.coordinator.harness import Client, running, status_of
 from tests.coordinator.projects import failed, job, messages, submitted
@@ -110,6 +114,40 @@ async def test_each_run_has_a_copy_of_its_own(tmp_path: Path) -> None:
         "marks old False",
         "marks new False",
     ]
+
+
+async def test_a_retry_has_the_folder_and_the_arguments(tmp_path: Path) -> None:
+    fails = """
+        import os, sys
+        print("arguments", sys.argv[1:], flush=True)
+        sys.exit(os.path.exists("fails"))
+    """
+    async with running(tmp_path) as (_, client):
+        folder = project(client, **{"train.py": fails, "fails": ""})
+        job_id = await submitted(client, job("train.py", working_dir=folder, arguments="a 'b c'"))
+        assert status_of(await client.end(job_id)) == "FAILED"
+        (client.drive / "local/project/fails").unlink()
+        child = await client.call("RetryJob", RetryJobRequest(job_id=job_id))
+        said = await messages(client, child.job_id)
+        assert status_of(await client.end(child.job_id)) == "COMPLETED", said
+
+    assert "arguments ['a', 'b c']" in said
+
+
+async def test_what_earlier_versions_accepted_means_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, client):
+        script = client.write("train.py", "import sys; print('arguments', sys.argv[1:])")
+        request = job(script, arguments="a b")
+        request.scheduling_config.not_before.FromSeconds(int(time.time()) + 3600)
+        job_id = await submitted(client, request)
+    with closing(sqlite3.connect(tmp_path / "coordinator.db")) as db, db:
+        db.execute(
+            "UPDATE jobs SET state = json_set(json_remove(state, '$.program'), '$.not_before', 0)"
+        )
+    async with running(tmp_path) as (_, client):
+        said = await messages(client, job_id)
+
+    assert "arguments []" in said
 
 
 async def test_a_script_of_its_own_runs_in_the_folder(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A run's own copy of the working directory that its job names: a folder, or an archive of one."""
 
 import threading
+from contextlib import suppress
 from typing import Final
 
 from app.coordinator.data.archives.unpacked_tar import BadArchive
@@ -44,10 +45,16 @@ class Projects:
         OSError.
         """
         remove_tree(own, name)
-        with own.make_directory(name) as project:
-            left_out = self._fill(project, job, program.working_dir, abandoned)
-            for path in filter(None, (program.script, program.requirements)):
-                _require_file(project, path)
+        try:
+            with own.make_directory(name) as project:
+                left_out = self._fill(project, job, program.working_dir, abandoned)
+                for path in filter(None, (program.script, program.requirements)):
+                    _require_file(project, path)
+        except BaseException:
+            # It may have filled the disk.
+            with suppress(OSError):
+                remove_tree(own, name)
+            raise
         return left_out
 
     def _fill(

@@ -1,7 +1,9 @@
 """What a job's log is told of an installation: its lines within bounds, the last in any case."""
 
+import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from app.coordinator.logs.lines import Line, parse_line
@@ -24,8 +26,10 @@ Say: TypeAlias = Callable[[Line], None]
 class BuildLog:
     """Takes the lines of one program. For one thread."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Say, *, places: Mapping[Path, str]) -> None:
+        """`places` are paths of this machine, the longest first, and what stands for them."""
         self._say = say
+        self._places = {os.fsencode(path): text.encode() for path, text in places.items()}
         self._lines_left = MAX_LINES
         self._bytes_left = MAX_BYTES
         self._held: deque[Line] = deque(maxlen=_LAST)
@@ -34,6 +38,8 @@ class BuildLog:
 
     def take(self, raw: bytes) -> None:
         """Take a line that the program wrote."""
+        for place, text in self._places.items():
+            raw = raw.replace(place, text)
         read = parse_line(raw, default=LogLevel.LOG_LEVEL_INFO)
         line = Line(read.level, masked(read.message), fields=read.fields)
         self._last.append(line.message)

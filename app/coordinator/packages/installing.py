@@ -180,7 +180,8 @@ class Installer:
         venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
         wanted.base.add_to(packages_of(root))
         (path / "constraints.txt").write_text(wanted.base.constraints, encoding="utf-8")
-        lines = BuildLog(say)
+        places = {root: "<environment>", path: "<environments>", wanted.project: "<working_dir>"}
+        lines = BuildLog(say, places=places)
         tenant_id = wanted.job.tenant_id
         with self._environments.cache(tenant_id, self._clock(), most=size // 2) as cache:
             end = self._run(path, wanted, cache, size, lines, abandoned)
