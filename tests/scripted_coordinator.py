@@ -232,7 +232,10 @@ def least_answer(method: MethodDescriptor, request: Any) -> Message:
             setattr(answer, name, getattr(request, name))
     match method.name:
         case "SubmitJob":
-            answer.job_id = "job-new"
+            if request.validate_only:
+                answer.check.SetInParent()
+            else:
+                answer.job_id = "job-new"
         case "RetryJob":
             answer.job_id, answer.parent_job_id = f"{request.job_id}-again", request.job_id
         case "SubmitEvaluation":

@@ -4,8 +4,8 @@
 `app.openapi` describes the operation by the same declaration.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeAlias
 
@@ -64,6 +64,8 @@ class Operation:
     content: tuple[str, ...] = ()
     #: With which the answer comes; 204 and 304 come without it.
     statuses: tuple[int, ...] = (200,)
+    #: The answers' `data` for statuses that come with another one.
+    other_answers: Mapping[int, Schema] = field(default_factory=dict)
     #: Errors that follow neither from the access, nor from what is taken, nor from `rpc`.
     errors: tuple[ErrorKind, ...] = ()
     #: None lets any query pass unread.

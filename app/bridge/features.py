@@ -6,6 +6,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from app import errors
 from app.bridge.calls.cluster import ClusterCalls
+from app.bridge.errors import kinds_of
 from app.caller import Caller
 from app.errors import ApiError
 from app.tasks.single_flight import SingleFlight
@@ -22,6 +23,8 @@ Feature: TypeAlias = Literal[
     "validate_only",
     "watch_jobs",
 ]
+#: What an operation that asks for a feature can answer besides.
+ERRORS: Final = tuple(sorted(kinds_of("GetClusterStatus"), key=lambda kind: kind.code))
 _KNOWN: Final[frozenset[str]] = frozenset(get_args(Feature))
 
 

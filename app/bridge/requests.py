@@ -29,9 +29,12 @@ M = TypeVar("M", bound=Message)
 Body = Mapping[str, Any]
 
 
-def build_submit_job(body: Body, *, idempotency_key: str = "") -> SubmitJobRequest:
+def build_submit_job(
+    body: Body, *, idempotency_key: str = "", validate_only: bool = False
+) -> SubmitJobRequest:
     """Build from the body of `POST /jobs`."""
-    return build(SubmitJobRequest, {**body, "idempotency_key": idempotency_key})
+    about = {"idempotency_key": idempotency_key, "validate_only": validate_only}
+    return build(SubmitJobRequest, {**body, **about})
 
 
 def build_list_jobs(

@@ -97,17 +97,18 @@ class Responses:
             "headers": {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}},
         }
         if status not in _WITHOUT_CONTENT:
-            told["content"] = self._content(operation)
+            told["content"] = self._content(operation, status)
         return told
 
-    def _content(self, operation: Operation) -> JsonSchema:
+    def _content(self, operation: Operation, status: int) -> JsonSchema:
         if operation.events:
             also: JsonSchema = {name: {"schema": {"type": "string"}} for name in operation.also}
             return {"text/event-stream": self._stream(operation), **also}
         if operation.content:
             return {media_type: {"schema": {}} for media_type in operation.content}
-        if operation.answer is not None:
-            data = self._schemas.of(operation.answer)
+        answer = operation.other_answers.get(status, operation.answer)
+        if answer is not None:
+            data = self._schemas.of(answer)
         else:
             assert operation.rpc is not None, "an operation has an answer"
             data = self._schemas.of_message(answer_of(operation.rpc))

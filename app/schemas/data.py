@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from marshmallow import fields
 
 from app.schemas.configs import DataSourceSchema
-from app.schemas.fields import Many
+from app.schemas.fields import Many, Whole
 from app.schemas.ids import Id
 from app.schemas.loading import Body, Query
 
@@ -19,6 +19,11 @@ class ValidateDataSchema(Body):
 
     data_sources = Many(
         "Data sources to check.", fields.Nested(DataSourceSchema), least=1, most=100, required=True
+    )
+    preview = Whole(
+        "Number of records of each source to show, each cut at 4 KiB; 0 shows none.",
+        most=5,
+        load_default=0,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from marshmallow import ValidationError, fields, validates_schema
+from marshmallow import Schema, ValidationError, fields, validates_schema
 
 from app.schemas.configs import (
     DataConfigSchema,
@@ -13,7 +13,17 @@ from app.schemas.configs import (
     TrainingConfigSchema,
     label_map,
 )
-from app.schemas.fields import Choice, Flag, Many, QueryWhole, Text
+from app.schemas.fields import (
+    INT64_MAX,
+    Choice,
+    Flag,
+    Many,
+    QueryFlag,
+    QueryWhole,
+    Text,
+    TextList,
+    Whole,
+)
 from app.schemas.ids import Id
 from app.schemas.loading import Body, Query
 
@@ -69,6 +79,24 @@ class SubmitJobSchema(Body):
                     }
                 }
             )
+
+
+class SubmitJobQuery(Query):
+    """`POST /jobs`."""
+
+    validate_only = QueryFlag(
+        "Whether to check the submission, and do nothing else (AIP-163).", load_default=False
+    )
+
+
+class SubmissionCheckSchema(Schema):
+    """What would become of a submission that is valid."""
+
+    valid = Flag("Always true: a submission that is not valid is answered with an error.")
+    would_start = Flag("Whether the job would start at once.")
+    estimated_wait_seconds = Whole("0 when it would start at once.", most=INT64_MAX)
+    waiting_for = Text("What it would wait for, for people; empty when it would start at once.")
+    warnings = TextList("What is allowed but probably not meant, for people.")
 
 
 class CancelJobSchema(Body):
@@ -138,6 +166,8 @@ class ListJobsQuery(PageQuery):
 
 PAGE_QUERY = PageQuery()
 SUBMIT_JOB_BODY = SubmitJobSchema()
+SUBMIT_JOB_QUERY = SubmitJobQuery()
+SUBMISSION_CHECK = SubmissionCheckSchema()
 CANCEL_JOB_BODY = CancelJobSchema()
 PAUSE_JOB_BODY = PauseJobSchema()
 RESUME_JOB_BODY = ResumeJobSchema()

@@ -35,6 +35,7 @@ class Action(StrEnum):
 
     # Asked for by callers
     JOB_SUBMIT = "job.submit"
+    JOB_VALIDATE = "job.validate"
     JOB_CANCEL = "job.cancel"
     JOB_PAUSE = "job.pause"
     JOB_RESUME = "job.resume"

@@ -10,6 +10,7 @@ import os
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,6 +25,7 @@ from app.coordinator.data import json_array as json_elements
 from app.coordinator.data import readers as formats
 from app.coordinator.data import unpacking
 from app.coordinator.data.drive import Drive
+from app.coordinator.data.preview import Preview
 from app.coordinator.data.readers import format_of
 from app.coordinator.data.text import BadData
 from app.coordinator.data.validation import Finding, examine
@@ -74,6 +76,7 @@ def look(
     *,
     columns: tuple[str, ...] = (),
     format_name: str = "",
+    preview: int = 0,
     **drive: Any,
 ) -> Finding:
     if content is not None:
@@ -85,6 +88,7 @@ def look(
         url=name if name.startswith("/") else f"scaidrive://t/{name}",
         format_name=format_name,
         columns=columns,
+        preview=preview,
     )
 
 
@@ -378,3 +382,90 @@ def test_one_bad_record_among_many_in_little_memory(tmp_path: Path, name: str) -
     assert finding.record_count == 20_000
     assert f"line {20_002 if name == 'a.csv' else 20_001}" in finding.error_message
     assert peak < 12_000_000
+
+
+PREVIEWS = {
+    "a.jsonl": (GOOD, ['{"text": "a"}', '{"text": "b"}']),
+    "a.jsonl.gz": (gzip.compress(GOOD), ['{"text": "a"}', '{"text": "b"}']),
+    "a.json": (
+        b'[{"text": 1.5, "n": 1e999}, {"text": [null, true, "\\ud800"]}]',
+        ['{"text": 1.5, "n": null}', '{"text": [null, true, "\\ud800"]}'],
+    ),
+    "a.csv": (
+        b'text,n\r\n"a, ""b""\nc",1\r\n\r\nd,2\r\n',
+        ['{"text": "a, \\"b\\"\\nc", "n": "1"}', '{"text": "d", "n": "2"}'],
+    ),
+    "a.parquet": (parquet_bytes(3), ['{"text": "0"}', '{"text": "1"}', '{"text": "2"}']),
+}
+
+
+@pytest.mark.parametrize("name", PREVIEWS)
+@pytest.mark.parametrize("preview", [0, 1, 2, 5])
+def test_the_first_records_are_shown_as_json(tmp_path: Path, name: str, preview: int) -> None:
+    content, records = PREVIEWS[name]
+    plain = look(tmp_path, name, content)
+    finding = look(tmp_path, name, preview=preview)
+    assert list(finding.preview) == records[:preview]
+    assert replace(finding, preview=()) == plain
+    for record in finding.preview:
+        json.loads(record)
+
+
+def test_a_record_is_cut_at_four_kibibytes(tmp_path: Path) -> None:
+    words = "ä" * 5000
+    for name, content in (
+        ("a.jsonl", json.dumps({"text": words}, ensure_ascii=False).encode()),
+        ("b.json", json.dumps([{"text": words}]).encode()),
+        ("c.csv", f"text,{'n' * 5000}\n{words},1\n".encode()),
+        ("d.json", json.dumps([{"text": ["ab"] * 100_000}]).encode()),
+    ):
+        finding = look(tmp_path, name, content, preview=5)
+        assert finding.error_message == ""
+        [record] = finding.preview
+        assert record.endswith("…")
+        assert 4000 < len(record.encode()) <= 4096
+
+
+def test_what_is_nested_too_deeply_is_cut() -> None:
+    lists: list[Any] = []
+    for _ in range(100_000):
+        lists = [lists]
+    preview = Preview(2)
+    preview.add({"deep": lists})
+    preview.add({"deep": []})
+    [deep, flat] = preview.records
+    assert deep.startswith('{"deep": [[[')
+    assert deep.endswith("[…")
+    assert flat == '{"deep": []}'
+
+
+def test_records_of_several_files_and_before_a_bad_one_are_shown(tmp_path: Path) -> None:
+    for number in range(3):
+        look(tmp_path, f"shards/part-{number}.jsonl", b'{"n": %d}\n' % number)
+    assert look(tmp_path, "shards", preview=2).preview == ('{"n": 0}', '{"n": 1}')
+    finding = look(tmp_path, "bad.jsonl", GOOD + b"{", preview=5)
+    assert finding.error_message.startswith("line 4")
+    assert len(finding.preview) == 2
+    assert not look(tmp_path, "missing.jsonl", preview=5).preview
+
+
+def test_what_parquet_has_beyond_json_is_shown_as_text(tmp_path: Path) -> None:
+    table = pyarrow.table(
+        {
+            "when": pyarrow.array([0], pyarrow.timestamp("us", tz="UTC")),
+            "image": pyarrow.array([b"\x89PNG"]),
+            "loss": pyarrow.array([float("nan")]),
+            # No time of Python's.
+            "far": pyarrow.array([2**60], pyarrow.timestamp("us")),
+        }
+    )
+    out = io.BytesIO()
+    parquet.write_table(table.drop_columns("far"), out)
+    finding = look(tmp_path, "a.parquet", out.getvalue(), preview=1)
+    assert finding.preview == (
+        '{"when": "1970-01-01 00:00:00+00:00", "image": "(4 bytes)", "loss": null}',
+    )
+    out = io.BytesIO()
+    parquet.write_table(table.select(["far"]), out)
+    finding = look(tmp_path, "b.parquet", out.getvalue(), preview=1)
+    assert (finding.record_count, finding.error_message) == (1, "")

@@ -12,7 +12,13 @@ from app.coordinator.identity.access import Access
 
 
 def examine(
-    drive: Drive, access: Access, *, url: str, format_name: str, columns: Sequence[str]
+    drive: Drive,
+    access: Access,
+    *,
+    url: str,
+    format_name: str,
+    columns: Sequence[str],
+    preview: int = 0,
 ) -> Finding:
     if "crash" in url:
         os.kill(os.getpid(), 11)

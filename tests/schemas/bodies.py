@@ -188,9 +188,9 @@ CASES = [
     Case(
         "validate_data",
         VALIDATE_DATA_BODY,
-        {"data_sources": [SOURCE]},
+        {"data_sources": [SOURCE], "preview": 2},
         ValidateDataRequest,
-        frozenset({"preview"}),
+        frozenset(),
     ),
 ]
 BY_NAME = {case.name: case for case in CASES}

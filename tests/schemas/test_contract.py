@@ -30,7 +30,7 @@ Path = tuple[str | int, ...]
 NOT_EMPTY = {"name", "model_id", "path"}
 #: Whole numbers with a bound of their own; all others begin at 0.
 AT_LEAST = {"seed": -(2**63), "node_count": 1, "gradient_accumulation_steps": 1}
-AT_MOST = {"priority": 10}
+AT_MOST = {"priority": 10, "preview": 5}
 
 
 @dataclass(frozen=True)

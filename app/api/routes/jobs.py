@@ -3,14 +3,15 @@
 from aiohttp import web
 
 from app.api.access import requires
-from app.api.app_keys import COORDINATOR, EXCHANGE, JOB_CACHE, caller_of
-from app.api.audit import acts_on, has_created
+from app.api.app_keys import COORDINATOR, EXCHANGE, FEATURES, JOB_CACHE, caller_of
+from app.api.audit import acts_as, acts_on, has_created
 from app.api.endpoint import Operation, body_of, headers_of, query_of
 from app.api.envelope import success
 from app.api.paths import JOB_ID
 from app.api.stale_if_error import answer_stale, check_page, may_be_stale
 from app.auth import exchange
 from app.auth.exchange import lent_tokens
+from app.bridge import features
 from app.errors import ApiError
 from app.scaikey.permissions import Permission
 from app.schemas.cache import STALE_HEADERS, STALE_META
@@ -22,7 +23,9 @@ from app.schemas.jobs import (
     PAUSE_JOB_BODY,
     RESUME_JOB_BODY,
     RETRY_JOB_BODY,
+    SUBMISSION_CHECK,
     SUBMIT_JOB_BODY,
+    SUBMIT_JOB_QUERY,
 )
 from app.telemetry.audit import Action
 
@@ -53,15 +56,32 @@ async def list_jobs(request: web.Request) -> web.Response:
 @requires(Permission.MANAGE)
 @Operation(
     rpc="SubmitJob",
+    query=SUBMIT_JOB_QUERY,
     headers=SUBMIT_HEADERS,
     body=SUBMIT_JOB_BODY,
-    statuses=(201,),
-    errors=exchange.ERRORS,
+    statuses=(200, 201),
+    other_answers={200: SUBMISSION_CHECK},
+    errors=(*exchange.ERRORS, *features.ERRORS),
     action=Action.JOB_SUBMIT,
 )
 async def submit_job(request: web.Request) -> web.Response:
-    """Submit a training job."""
+    """Submit a training job.
+
+    With `validate_only`, everything is checked that a submission checks, and
+    nothing is stored; an `Idempotency-Key` stays unused. The answer is 200 with
+    what would become of the job, or the error that a submission would get.
+    501 where the coordinator cannot do that.
+    """
     caller = caller_of(request)
+    if query_of(request)["validate_only"]:
+        acts_as(request, Action.JOB_VALIDATE)
+        # Another one would ignore what it does not know, and queue the job.
+        await request.app[FEATURES].require(caller, "validate_only")
+        async with lent_tokens(request.app[EXCHANGE], caller) as tokens:
+            check = await request.app[COORDINATOR].check_submission(
+                caller, body_of(request), tokens=tokens
+            )
+        return success({"valid": True, **check})
     async with lent_tokens(request.app[EXCHANGE], caller) as tokens:
         answer = await request.app[COORDINATOR].submit_job(
             caller, body_of(request), tokens=tokens, **headers_of(request)

@@ -47,6 +47,25 @@ class JobCalls(Calls):
         self._record_job(caller.tenant_id, submitted_job(caller, request, answer))
         return answer
 
+    async def check_submission(
+        self, caller: Caller, body: Body, *, tokens: DownstreamTokens | None = None
+    ) -> JsonObject:
+        """Check a training job without queueing it, and return what would become of it.
+
+        Only for a coordinator with the feature `validate_only`: another one queues
+        the job.
+        """
+        answer = await self._call(
+            "SubmitJob",
+            self._stub.SubmitJob,
+            caller,
+            build_submit_job(body, validate_only=True),
+            tokens=tokens,
+            deadline=self._settings.submit_timeout,
+        )
+        check: JsonObject = answer["check"]
+        return {**check, "estimated_wait_seconds": answer["estimated_wait_seconds"]}
+
     async def get_job(self, caller: Caller, job_id: str) -> JsonObject:
         """Fetch a job's full state."""
         return await self._job("GetJob", self._stub.GetJob, caller, GetJobRequest(job_id=job_id))

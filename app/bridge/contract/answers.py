@@ -34,6 +34,9 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
 from generated.mindcoordinator.v1.queue_pb2 import GetQueueStatusRequest, GetQueueStatusResponse
 from generated.mindcoordinator.v1.watch_pb2 import GetJobMetricsRequest, GetJobMetricsResponse
 
+#: Bytes of a record that is shown.
+MAX_PREVIEW: Final = 4096
+
 
 def check_answer(method: str, tenant_id: str, request: Message, answer: Message) -> None:
     """Check the answer of a unary method to a request for a tenant. Raises `BrokenContract`."""
@@ -174,6 +177,14 @@ def _evaluation(tenant_id: str, request: GetEvaluationRequest, answer: Evaluatio
 def _validations(_: str, request: ValidateDataRequest, answer: ValidateDataResponse) -> None:
     if len(answer.validations) != len(request.data_sources):
         raise BrokenContract(Breach.RESOURCE, "validations: must be one for each data source")
+    for validation in answer.validations:
+        records = validation.preview.records
+        if len(records) > request.preview:
+            raise BrokenContract(Breach.PAGE, "the preview has more records than were asked for")
+        if any(len(record.encode()) > MAX_PREVIEW for record in records):
+            raise BrokenContract(
+                Breach.VALUE, f"preview.records: must have at most {MAX_PREVIEW} bytes each"
+            )
 
 
 _Own: TypeAlias = Callable[[str, Any, Any], None]

@@ -1,13 +1,14 @@
 """Reading data files record by record: JSONL, JSON, CSV and Parquet, packed or not.
 
-Each reader adds the good records to a tally as it goes, and raises BadData
-that names the first bad one. Memory is bounded by the longest record.
+Each reader adds the good records to a tally as it goes, shows it the first ones,
+and raises BadData that names the first bad one. Memory is bounded by the longest
+record.
 """
 
 import csv
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import IO, Any, Final
@@ -15,6 +16,7 @@ from typing import IO, Any, Final
 import orjson
 
 from app.coordinator.data.json_array import Elements
+from app.coordinator.data.preview import Preview
 from app.coordinator.data.text import BLOCK, MAX_RECORD, BadData, as_text, begin, shown_name
 from app.coordinator.data.unpacking import (
     MAX_RATIO,
@@ -43,6 +45,7 @@ class Tally:
     """The good records so far."""
 
     records: int = 0
+    preview: Preview = field(default_factory=Preview)
 
 
 def packing_of(name: str) -> str:
@@ -93,6 +96,7 @@ def _check_columns(columns: Sequence[str], there: Mapping[str, Any], number: int
 def _jsonl(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
     number = 0
     loads = orjson.loads
+    shown = tally.preview.room
     for lines in _lines(file):
         for line in lines:
             number += 1
@@ -107,6 +111,9 @@ def _jsonl(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
             if columns:
                 _check_columns(columns, record, tally.records + 1)
             tally.records += 1
+            if shown:
+                shown -= 1
+                tally.preview.add_text(line)
 
 
 def _lines(file: IO[bytes]) -> Iterator[list[bytes]]:
@@ -148,6 +155,8 @@ def _json(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
             raise BadData(f"record {number}: it is not a JSON object")
         _check_columns(columns, record, number)
         tally.records = number
+        if tally.preview.room:
+            tally.preview.add(record)
 
 
 # CSV
@@ -166,16 +175,21 @@ def _csv(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
         width = len(names)
         if names:
             _check_columns(columns, dict.fromkeys(names), 1)
+        shown = tally.preview.room
         for text in lines:
             line = lines.number
-            if '"' not in text:
+            if '"' not in text and not shown:
                 # Counting is several times as fast as csv.reader, and the same without quotes.
                 fields = text.count(",") + 1 if text.strip("\r\n") else 0
             else:
                 lines.again = text
-                fields = len(next(reader))
+                values = next(reader)
+                fields = len(values)
             if fields == width:
                 tally.records += 1
+                if shown:
+                    shown -= 1
+                    tally.preview.add(dict(zip(names, values, strict=True)))
             elif fields:
                 raise BadData(f"line {line}: it has {fields} fields, not {width}")
     except csv.Error as error:
@@ -233,6 +247,8 @@ def _parquet(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
                     f" {MAX_RATIO} times its size; check that its values are meant"
                 )
             tally.records += batch.num_rows
+            if tally.preview.room:
+                _show_rows(batch, tally.preview)
     except pyarrow.ArrowMemoryError:
         # An ArrowException, too.
         raise
@@ -249,6 +265,17 @@ def _parquet(file: IO[bytes], columns: Sequence[str], tally: Tally) -> None:
         return
     said = shortened(" ".join(problem.split()), 300)
     raise BadData(f"after record {tally.records}: it is not Parquet ({said})")
+
+
+def _show_rows(batch: Any, preview: Preview) -> None:
+    for number in range(min(preview.room, batch.num_rows)):
+        try:
+            [row] = batch.slice(number, 1).to_pylist()
+        except MemoryError:
+            raise
+        except Exception:  # of a value that Python cannot hold, which is good all the same
+            row = {}
+        preview.add(row)
 
 
 READERS: Final[Mapping[str, Callable[[IO[bytes], Sequence[str], Tally], None]]] = {

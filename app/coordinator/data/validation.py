@@ -6,6 +6,7 @@ from typing import Final
 
 from app.coordinator.data.data_files import DataFile, data_files
 from app.coordinator.data.drive import BadUrl, Drive, DriveFileSystem, shown
+from app.coordinator.data.preview import Preview
 from app.coordinator.data.readers import READERS, Tally, format_of, read
 from app.coordinator.data.text import BadData
 from app.coordinator.identity.access import Access
@@ -28,14 +29,23 @@ class Finding:
     format: str = ""
     #: Empty if the source is good.
     error_message: str = ""
+    #: The first good records, see `preview`.
+    preview: Sequence[str] = ()
 
 
 def examine(
-    drive: Drive, access: Access, *, url: str, format_name: str, columns: Sequence[str]
+    drive: Drive,
+    access: Access,
+    *,
+    url: str,
+    format_name: str,
+    columns: Sequence[str],
+    preview: int = 0,
 ) -> Finding:
     """Parse all of a source, in memory bounded by its longest record. Blocks.
 
-    A directory is the files in it, all of one format. Raises NoReader.
+    `preview` is how many records are to be shown. A directory is the files in
+    it, all of one format. Raises NoReader.
     """
     files = drive.filesystem(access)
     try:
@@ -45,7 +55,7 @@ def examine(
             accessible=False, format=shortened(format_name, 32), error_message=in_words(str(error))
         )
     size = sum(file.size_bytes for file in found)
-    tally = Tally()
+    tally = Tally(preview=Preview(preview))
     known = format_name
     accessible = True
     problem = ""
@@ -69,6 +79,7 @@ def examine(
         min(tally.records, _MOST),
         shortened(known, 32),
         in_words(problem),
+        tuple(tally.preview.records),
     )
 
 
@@ -81,7 +92,7 @@ def _read(
     files: DriveFileSystem, file: DataFile, known: str, columns: Sequence[str], tally: Tally
 ) -> None:
     """Add a file's records. Raises BadData that names the file if it is one of several."""
-    own = Tally()
+    own = Tally(preview=tally.preview)
     try:
         with files.open(file.url) as opened:
             read(opened, name=file.url, format_name=known, columns=columns, tally=own)

@@ -46,6 +46,8 @@ class Question:
     format_name: str
     #: That every record must have.
     columns: tuple[str, ...]
+    #: How many records to show.
+    preview: int = 0
 
 
 class ValidationPool:
@@ -155,7 +157,7 @@ class _Examiner:
         async with asyncio.timeout(within):
             try:
                 line = await self._worker.output.readline()
-                finding = Finding(**orjson.loads(line))
+                finding = _finding(line)
             except (ValueError, TypeError):
                 # Nothing, a part of a line, or too much: a parser has run wild.
                 return None
@@ -187,6 +189,14 @@ _TOO_SLOW: Final = (
     "its check did not finish within {:.1f} seconds, its share of the call; check it alone, or"
     " split it into smaller sources"
 )
+
+
+def _finding(line: bytes) -> Finding:
+    """Read a finding as the worker says it. Raises ValueError, TypeError."""
+    finding = Finding(**orjson.loads(line))
+    if not all(isinstance(record, str) for record in finding.preview):
+        raise TypeError("a preview has records as text")
+    return finding
 
 
 def _part(ends: float | None, *, left: int, alone: bool) -> float:

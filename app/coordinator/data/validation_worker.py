@@ -56,6 +56,7 @@ def _finding(drive: Drive, access: Access, source: dict[str, Any]) -> Finding:
             url=source["url"],
             format_name=source["format_name"],
             columns=source["columns"],
+            preview=source["preview"],
         )
     except NoReader as error:
         return _bad(source, str(error))

@@ -175,7 +175,7 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
 
         Raises Overloaded; FailedPrecondition if its tenant is not served here.
         """
-        self._parts.tenancy.check(job.tenant_id)
+        self._check_takes_jobs(job.tenant_id)
 
         def also() -> None:
             self._store.save_labels(job)
@@ -198,6 +198,10 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
             raise
         self._parts.tenancy.accepted(job.tenant_id)
         return taken_up
+
+    def _check_takes_jobs(self, tenant_id: str) -> None:
+        """Raise RequestError where no new job of this tenant is taken up, whatever it asks for."""
+        self._parts.tenancy.check(tenant_id)
 
     def _make_directory(self, job: JobRecord, secrets: Mapping[str, str]) -> None:
         """Make what a new job has on the disk. Raises Overloaded."""

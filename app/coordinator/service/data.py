@@ -4,6 +4,7 @@ from typing import Final
 
 from typing_extensions import override
 
+from app.coordinator.data.preview import MOST_RECORDS
 from app.coordinator.data.validation_pool import Question
 from app.coordinator.errors import InvalidArgument, NotFound
 from app.coordinator.jobs.messages import time_message
@@ -25,10 +26,12 @@ class DataCalls(Calls):
         access = await self._parts.admission.admit(peer, metadata_of(context))
         if not 0 < len(request.data_sources) <= _MAX_SOURCES:
             raise InvalidArgument("data_sources", f"must have 1 to {_MAX_SOURCES} sources")
+        if not 0 <= request.preview <= MOST_RECORDS:
+            raise InvalidArgument("preview", f"must be from 0 to {MOST_RECORDS}")
         findings = await self._parts.validation_pool.check(
             access,
             [
-                Question(source.path, source.format, tuple(source.columns))
+                Question(source.path, source.format, tuple(source.columns), request.preview)
                 for source in request.data_sources
             ],
             within=context.time_remaining(),
@@ -43,6 +46,9 @@ class DataCalls(Calls):
                     record_count=finding.record_count,
                     format=finding.format,
                     error_message=finding.error_message,
+                    preview=data_pb2.DataPreview(records=finding.preview)
+                    if finding.preview
+                    else None,
                 )
                 for source, finding in zip(request.data_sources, findings, strict=True)
             ],

@@ -9,5 +9,6 @@ FEATURES: Final[tuple[str, ...]] = (
     "log_filters",
     "log_search",
     "metrics_buckets",
+    "validate_only",
     "watch_jobs",
 )

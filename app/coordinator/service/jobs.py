@@ -10,12 +10,16 @@ from app.coordinator.errors import (
     Overloaded,
     all_problems,
 )
+from app.coordinator.identity.access import Access
+from app.coordinator.identity.peer import Peer
 from app.coordinator.jobs.listing import Order
 from app.coordinator.jobs.messages import checkpoint_message, job_message, status_message
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.states import RETRYABLE, Status
+from app.coordinator.scheduling.rehearsal import rehearse
 from app.coordinator.service.base import Calls, page_size
 from app.coordinator.service.interceptor import Context, metadata_of, peer_of
+from app.coordinator.submission.outlook import waiting_for, warnings_of
 from app.coordinator.submission.training import Accepted, accept, accept_export, accept_retry
 from app.shortening import shortened
 from generated.mindcoordinator.v1 import jobs_pb2
@@ -33,25 +37,46 @@ class JobCalls(Calls):
     ) -> jobs_pb2.SubmitJobResponse:
         peer = peer_of(context)
         access = await self._parts.admission.admit(peer, metadata_of(context))
-        known = self._known_key(peer, request.idempotency_key, request)
-        job = known or self._take_up(
-            accept(
-                request,
-                access=access,
-                user_id=peer.user_id,
-                drive=self._parts.drive,
-                packages=self._parts.packages,
-                cluster=self._scheduler.cluster,
-                now=self._parts.clock(),
-            ),
-            request,
-            key=request.idempotency_key,
+        if request.validate_only:
+            return self._checked(request, self._accepted(request, peer, access).job)
+        job = self._known_key(peer, request.idempotency_key, request) or self._take_up(
+            self._accepted(request, peer, access), request, key=request.idempotency_key
         )
         return jobs_pb2.SubmitJobResponse(
             job_id=job.job_id,
             status=status_message(job.status),
             message=job.message,
             estimated_wait_seconds=self._wait_of(job),
+        )
+
+    def _accepted(self, request: jobs_pb2.SubmitJobRequest, peer: Peer, access: Access) -> Accepted:
+        """The job of a submission. Raises RequestError."""
+        return accept(
+            request,
+            access=access,
+            user_id=peer.user_id,
+            drive=self._parts.drive,
+            packages=self._parts.packages,
+            cluster=self._scheduler.cluster,
+            now=self._parts.clock(),
+        )
+
+    def _checked(
+        self, request: jobs_pb2.SubmitJobRequest, job: JobRecord
+    ) -> jobs_pb2.SubmitJobResponse:
+        """What would become of a job (AIP-163); it is not taken up. Raises RequestError."""
+        self._check_takes_jobs(job.tenant_id)
+        rehearsal = rehearse(self._scheduler, job)
+        cluster = self._scheduler.cluster
+        return jobs_pb2.SubmitJobResponse(
+            status=status_message(rehearsal.job.status),
+            message=rehearsal.job.message,
+            estimated_wait_seconds=rehearsal.wait,
+            check=jobs_pb2.SubmissionCheck(
+                would_start=rehearsal.starts,
+                waiting_for=waiting_for(rehearsal, cluster),
+                warnings=warnings_of(request, cluster, now=self._parts.clock()),
+            ),
         )
 
     @override

@@ -67,7 +67,9 @@ def accept(
         )
     kept = SubmitJobRequest()
     kept.CopyFrom(request)
-    kept.idempotency_key = ""
+    # What is about the request, and not about the job.
+    kept.ClearField("idempotency_key")
+    kept.ClearField("validate_only")
     _fill_in(kept)
     with all_problems() as problems:
         check_texts(kept, problems)
