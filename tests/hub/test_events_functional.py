@@ -1,6 +1,7 @@
 """The stream over many jobs, over real sockets and real gRPC: states, then changes."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -217,3 +218,125 @@ async def test_a_place_of_another_selection_is_refused(
             assert (watching.status, watching.error["code"]) == (400, "MALFORMED_REQUEST")
     async with gateway.watch("events", last_event_id="nonsense") as watching:
         assert watching.status == 400
+
+
+async def test_nodes_and_the_queue_come_first_and_on_change(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many()
+    await states.set_state("a")
+    await states.set_node("n1", total_gpus=8)
+    await states.set_queue(3)
+    async with gateway.watch("events") as plain:
+        await beginning(plain)
+        async with gateway.watch("events", include="nodes,queue") as watching:
+            events, place = await beginning(watching)
+            assert [event.name for event in events] == ["node", "queue", "synced"]
+            assert (events[0].data["node_id"], events[0].data["total_gpus"]) == ("n1", 8)
+            assert events[1].data["total_queued"] == 3
+            # The tenant's call was renewed for them, and is still one.
+            assert states.open_states == 1
+            assert states.states_requests[-1].after.version == states.version
+            for total in (4, 5, 6):
+                await states.set_queue(total)
+            await states.set_node("n2")
+            told = await until(watching, "bookmark")
+            while not any(event.data.get("total_queued") == 6 for event in told):
+                told += await until(watching, "bookmark")
+            queues = [event for event in told if event.name == "queue"]
+            assert len(queues) < 3
+            assert [event.data["node_id"] for event in told if event.name == "node"] == ["n2"]
+        await states.set_state("b")
+        assert jobs_of([await plain.next()]) == ["b"]
+    async with gateway.watch("events", include="nodes,queue", last_event_id=place) as watching:
+        events, _ = await beginning(watching)
+        assert [event.name for event in events] == ["node", "node", "queue", "synced"]
+
+
+async def test_jobs_leave_that_ended_too_long_ago(states: StatesCoordinator, many: Maker) -> None:
+    gateway = await many()
+    now = int(time.time())
+    ended = jobs_pb2.JOB_STATUS_COMPLETED
+    await states.set_state("long ago", ended, ended_at=now - 4000)
+    await states.set_state("recent", ended, ended_at=now - 3598)
+    await states.set_state("live")
+    async with gateway.watch("events") as watching:
+        events, place = await beginning(watching)
+        assert jobs_of(events) == ["recent", "live"]
+        gone = await watching.next()
+        assert (gone.name, gone.data) == ("job_gone", {"job_id": "recent", "reason": "left"})
+    # The same for who was away meanwhile.
+    async with gateway.watch("events", last_event_id=place) as watching:
+        events, _ = await beginning(watching)
+        assert [(each.name, each.data.get("job_id")) for each in events] == [
+            ("job_gone", "recent"),
+            ("synced", None),
+        ]
+
+
+async def test_conditions_select(states: StatesCoordinator, many: Maker) -> None:
+    gateway = await many()
+    await states.set_state("a", user_id="ann", labels={"team": "nlp", "kind": "x"})
+    await states.set_state("b", user_id="bob", labels={"team": "nlp"})
+    await states.set_state("c", jobs_pb2.JOB_STATUS_QUEUED, user_id="ann")
+    asked: dict[str, list[str]] = {
+        "job_id=a&job_id=c": ["a", "c"],
+        "status=TRAINING": ["a", "b"],
+        "label=team=nlp": ["a", "b"],
+        "label=team=nlp&label=kind=x": ["a"],
+        "user_id=ann": ["a", "c"],
+        "user_id=ann&status=QUEUED": ["c"],
+        "ended_after=2030-01-01T00:00:00Z": ["a", "b", "c"],
+        "include=nodes": [],
+    }
+    for query, expected in asked.items():
+        name, _, value = query.partition("=")
+        async with gateway.watch("events", **{name: value}) as watching:  # type: ignore[arg-type]
+            events, _ = await beginning(watching)
+            assert jobs_of(events) == expected, query
+    for wrong in ("label=team", "ended_after=soon", "include=everything", "status=RUNS"):
+        name, _, value = wrong.partition("=")
+        async with gateway.watch("events", **{name: value}) as watching:  # type: ignore[arg-type]
+            assert (watching.status, watching.error["code"]) == (422, "VALIDATION_ERROR")
+
+
+async def test_a_coordinator_that_breaks_off_costs_nothing(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many()
+    await states.set_state("a")
+    async with gateway.watch("events") as watching:
+        await beginning(watching)
+        await states.stop()
+        await states.set_state("b")
+        await states.delete("a")
+        await states.start()
+        told = await until(watching, "job_gone")
+        assert jobs_of(told) == ["b"]
+        # Another record: everything that was known is void.
+        await states.lose_record("s2")
+        await states.stop()
+        await states.set_state("c")
+        await states.start()
+        told = await until(watching, "reset")
+        told = await until(watching, "synced")
+        assert jobs_of(told) == ["b", "c"]
+        assert (await watching.next()).name == "bookmark"
+
+
+async def test_a_coordinator_that_stays_away_ends_the_stream(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many(outage_limit=0.3)
+    await states.set_state("a")
+    async with gateway.watch("events") as watching:
+        await beginning(watching)
+        await states.stop()
+        error = (await until(watching, "error"))[-1]
+        assert error.data == {
+            "error": "stream ended",
+            "code": "COORDINATOR_UNAVAILABLE",
+            "retryable": True,
+        }
+        await watching.rest()
+    await states.start()

@@ -365,3 +365,41 @@ async def test_level_and_filter_hold_for_all_jobs(states: StatesCoordinator, man
         await dashboard.follow(watching, lambda: dashboard.count() == 2)
         assert dashboard.messages("a") == ["error"]
         assert dashboard.messages("b") == ["error"]
+
+
+@pytest.mark.parametrize("condition", [{"contains": "loss"}, {"matches": "l.ss"}])
+async def test_each_line_that_passes_a_filter_comes_once(
+    states: StatesCoordinator, many: Maker, condition: dict[str, str]
+) -> None:
+    gateway = await many()
+    for job in "ab":
+        await states.set_state(job)
+        await states.log("loss before", "nothing", job=job)
+    query: dict[str, Any] = {"include": "logs", "tail": 5, **condition}
+    dashboard = Dashboard()
+    async with gateway.watch("events", **query) as watching:
+        for number in range(50):
+            for job in "ab":
+                await states.log(f"loss {number}", f"step {number}", job=job)
+        await dashboard.follow(watching, partial(dashboard.has, 102))
+        while watching.events[-1].name != "bookmark":
+            dashboard.take(await watching.next())
+    for job in "ab":
+        await states.log("loss later", "more", job=job)
+    async with gateway.watch("events", **query, last_event_id=dashboard.place) as watching:
+        await dashboard.follow(watching, partial(dashboard.has, 104))
+    assert dashboard.doubled == 0
+    assert all("loss" in line for line in [*dashboard.messages("a"), *dashboard.messages("b")])
+
+
+async def test_too_many_filters_are_429(states: StatesCoordinator, many: Maker) -> None:
+    gateway = await many(max_filters_per_user=1)
+    await states.set_state("a")
+    async with (
+        gateway.watch("events", include="logs", contains="one") as first,
+        gateway.watch("events", include="logs", contains="one") as second,
+        gateway.watch("events", include="logs", contains="two") as third,
+        gateway.watch("events", contains="two") as fourth,
+    ):
+        assert (first.status, second.status, fourth.status) == (200, 200, 200)
+        assert (third.status, third.error["code"]) == (429, "RATE_LIMITED")

@@ -1,7 +1,7 @@
 """What a stream over many jobs is asked for, in one form for queries, tickets and cursors."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qsl
 
 import orjson
@@ -11,12 +11,11 @@ from multidict import MultiDict, MultiMapping
 from app.auth.tickets import Opens, StreamKind
 from app.errors import VALIDATION_ERROR, ApiError, FieldProblem
 from app.hub.selection.selection import Interest, Selection
-from app.log_filter import LogFilter
 from app.schemas.loading import load_query
 from app.schemas.streams.many_jobs import EVENTS_QUERY, IDENTITY
 
-#: The level from which on a filter lets entries pass; every entry passes DEBUG.
-_LEVELS: Final[Mapping[str, int]] = {"DEBUG": 0, "INFO": 2, "WARNING": 3, "ERROR": 4}
+#: What counts where a query names no level.
+_LEVEL: Final = cast(str, EVENTS_QUERY.fields["level"].load_default)
 
 
 def interest_of(query: MultiMapping[str], loaded: Mapping[str, Any]) -> Interest:
@@ -36,7 +35,7 @@ def interest_of(query: MultiMapping[str], loaded: Mapping[str, Any]) -> Interest
         metrics="metrics" in included,
         nodes="nodes" in included,
         queue="queue" in included,
-        filter=LogFilter(min_level=_LEVELS[loaded["level"]]),
+        filter=loaded["log_filter"],
         interval=loaded["interval"],
         text=_identity(query, loaded),
     )
@@ -67,5 +66,5 @@ def _identity(query: MultiMapping[str], loaded: Mapping[str, Any]) -> str:
     """Write what a query is about in one form, however it was written; times as they were."""
     asked = {name: sorted(set(query.getall(name, ()))) for name in IDENTITY}
     asked["include"] = sorted(loaded["include"])
-    asked["level"] = [loaded["level"]]
+    asked["level"] = [query.get("level", _LEVEL)]
     return orjson.dumps({name: values for name, values in asked.items() if values}).decode()

@@ -148,8 +148,7 @@ class TenantFeed:
             log.exception("hub_states_crashed")
             error = ApiError(COORDINATOR_ERROR)
         self._fail(error)
-        if not self._closed:
-            self._on_gone(self)
+        self._on_gone(self)
 
     def _fail(self, error: ApiError) -> None:
         self.failure = self.failure or error

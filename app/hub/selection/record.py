@@ -142,10 +142,13 @@ class TenantRecord:
 
     def _take_cluster(self, nodes: Iterable[NodeState], queue: bytes | None) -> None:
         for node in nodes:
+            # A stream that was opened anew tells of all again.
+            if node.node_id in self.nodes and self.nodes[node.node_id][1] == node.data:
+                continue
             self.cluster_changes += 1
             self.nodes.pop(node.node_id, None)
             self.nodes[node.node_id] = (self.cluster_changes, node.data)
-        if queue is not None:
+        if queue is not None and (self.queue is None or self.queue[1] != queue):
             self.cluster_changes += 1
             self.queue = (self.cluster_changes, queue)
 

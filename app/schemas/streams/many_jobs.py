@@ -9,8 +9,8 @@ from marshmallow import Schema, ValidationError, fields
 from app.schemas.fields import Choice, Many, QueryWhole, Text, Time, messages
 from app.schemas.ids import Id
 from app.schemas.jobs import JOB_STATUSES
-from app.schemas.loading import Headers, Query
-from app.schemas.logs.filters import LOG_LEVELS
+from app.schemas.loading import Headers
+from app.schemas.logs.filters import LOG_LEVELS, LogFilterQuery
 
 #: Characters of a bookmark's id.
 MAX_BOOKMARK: Final = 3072
@@ -112,7 +112,7 @@ class Included(Many):
         return found
 
 
-class EventsQuery(Query):
+class EventsQuery(LogFilterQuery):
     """`GET /events`."""
 
     job_id = Many("Only these jobs.", Id("", blank=False), most=1000, load_default=list)
