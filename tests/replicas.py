@@ -98,12 +98,14 @@ class Replica:
         """A stream, to be entered."""
         sent = {} if token is None else {"Authorization": f"Bearer {token}"}
         arguments = "&".join(f"{name}={value}" for name, value in query.items())
+        path = "/events" if kind == "events" else f"/jobs/{job}/{_STREAMS[kind]}"
         assert self.server.port is not None
         return Watching(
             ("127.0.0.1", self.server.port),
-            f"{PREFIX}/jobs/{job}/{_STREAMS[kind]}?{arguments}",
+            f"{PREFIX}{path}?{arguments}",
             headers={**sent, **(headers or {})},
             receive_buffer=receive_buffer,
+            many=kind == "events",
         )
 
 

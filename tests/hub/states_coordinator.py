@@ -31,6 +31,7 @@ class StatesCoordinator(LogCoordinator):
         self.forgotten = 0
         self.open_states = 0
         self.states_requests: list[watch_jobs_pb2.WatchJobsRequest] = []
+        self.states_metadata: list[dict[str, str]] = []
         self.nodes: dict[str, cluster_pb2.Node] = {}
         self.queue: queue_pb2.GetQueueStatusResponse | None = None
         self.cluster_changes = 0
@@ -104,6 +105,8 @@ class StatesCoordinator(LogCoordinator):
         self, request: watch_jobs_pb2.WatchJobsRequest, context: Context
     ) -> AsyncIterator[watch_jobs_pb2.WatchJobsResponse]:
         self.states_requests.append(request)
+        metadata = context.invocation_metadata() or ()
+        self.states_metadata.append({key: str(value) for key, value in metadata})
         if "WatchJobs" in self.refusals:
             code, detail = self.refusals["WatchJobs"]
             await context.abort(code, detail)
