@@ -15,6 +15,7 @@ from app.drive.tenants import check_tenant
 from app.drive.tree import OpenFile, Page, PageRequest, Stored
 from app.drive.usage import Lease
 from app.drive.versions import Preconditions
+from app.drive.write_behind import WriteBehind
 from app.files.names import unguessable
 
 #: Calls of the disk that are not done yet, for each thread; more are refused.
@@ -70,11 +71,11 @@ class Drive:
             file = await self._threads.run(
                 partial(StagedFile, self._root, tenant_id), discard=StagedFile.close
             )
-            strand = self.strand()
+            writing = WriteBehind(self._threads, file.sync)
             try:
-                yield NewFile(strand, self._root, lease, file)
+                yield NewFile(writing, self._root, lease, file)
             finally:
-                strand.end(file.close)
+                writing.end(file.close)
 
     async def delete(
         self, tenant_id: str, path: DrivePath, *, recursive: bool, preconditions: Preconditions
@@ -92,8 +93,8 @@ class Drive:
 class NewFile:
     """A file on its way into its place: written in order, then stored. One call at a time."""
 
-    def __init__(self, strand: Strand, root: Path, lease: Lease, file: StagedFile) -> None:
-        self._strand = strand
+    def __init__(self, writing: WriteBehind, root: Path, lease: Lease, file: StagedFile) -> None:
+        self._writing = writing
         self._root = root
         self._lease = lease
         self._file = file
@@ -101,14 +102,14 @@ class NewFile:
     async def write(self, data: bytes | bytearray) -> None:
         """Append."""
         self._lease.grow(self._lease.written + len(data))
-        await self._strand.run(partial(self._file.write, data))
+        await self._writing.write(partial(self._file.write, data), len(data))
         self._lease.written += len(data)
 
     async def store(self, path: DrivePath, preconditions: Preconditions) -> Stored:
         """Put the file into its place, if what is there is as demanded."""
-        await self._strand.run(self._file.sync)
+        await self._writing.finish()
         tenant_id = self._lease.tenant_id
-        stored = await self._strand.run(
+        stored = await self._writing.strand.run(
             partial(_store, self._root, tenant_id, path, self._file, preconditions)
         )
         before = 0 if stored.before is None else stored.before.size

@@ -22,9 +22,6 @@ PUT: Final = "put-"
 TRASH: Final = "trash-"
 LOCK: Final = "lock"
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Bytes behind which a file's content goes to the disk while it is still written: so the end
-#: of a large one has little left to wait for.
-SYNC_BYTES: Final = 64 * 1024 * 1024
 
 
 @contextmanager
@@ -84,7 +81,6 @@ class StagedFile:
         self._tenant_id = tenant_id
         self.name = PUT + unguessable()
         self.size = 0
-        self._synced = 0
         with staging_of(root, tenant_id) as staging:
             self._descriptor = os.open(self.name, _CREATE, 0o666, dir_fd=staging.descriptor)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
@@ -93,13 +89,10 @@ class StagedFile:
         """Append; raises OSError, and then some of it may have been appended."""
         write_all(self._descriptor, data, self.size)
         self.size += len(data)
-        if self.size - self._synced >= SYNC_BYTES:
-            self.sync()
 
     def sync(self) -> None:
-        """Wait until all of it is on the disk."""
+        """Wait until what has been written is on the disk; another thread may go on writing."""
         os.fdatasync(self._descriptor)
-        self._synced = self.size
 
     def close(self) -> None:
         """Close it, and remove it unless it has been put into its place."""

@@ -114,7 +114,6 @@ class OpenUpload:
             except BaseException:
                 self.close()
                 raise
-        self._synced = self.offset
 
     def _take(self, own: Directory) -> None:
         if self._descriptor is not None:
@@ -162,14 +161,11 @@ class OpenUpload:
                 PAYLOAD_TOO_LARGE, f"The upload has {self.info.length} bytes, as it was said to."
             )
         staging.write_all(self._descriptor, data, offset)
-        if offset + len(data) - self._synced >= staging.SYNC_BYTES:
-            self.sync()
 
     def sync(self) -> None:
-        """Wait until what has come is on the disk."""
+        """Wait until what has come is on the disk; another thread may go on writing."""
         if self._descriptor is not None:
             os.fsync(self._descriptor)
-            self._synced = self.offset
 
     def cut(self, offset: int) -> None:
         """Forget what has come behind an offset."""

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from app.drive import tree
-from app.drive.disk_threads import DiskThreads, Strand
+from app.drive.disk_threads import DiskThreads
 from app.drive.paths import DrivePath
 from app.drive.room import Room
 from app.drive.tenants import check_tenant
 from app.drive.tree import Stored
 from app.drive.upload_files import OpenUpload, UploadInfo, UploadState, create, peek
+from app.drive.write_behind import WriteBehind
 from app.errors import UPLOAD_LOCKED, ApiError
 
 #: Bytes of an id.
@@ -129,7 +130,7 @@ class Uploads:
                     partial(OpenUpload, self._root, tenant_id, upload_id, lifetime=self._lifetime),
                     discard=OpenUpload.close,
                 )
-                upload = UploadWriting(Strand(self._threads), opened, self.room, tenant_id)
+                upload = UploadWriting(self._threads, opened, self.room, tenant_id)
                 yield upload
         except TimeoutError:
             if not writer.limit.expired():
@@ -159,8 +160,10 @@ class Uploads:
 class UploadWriting:
     """An upload that a request has alone. One call at a time."""
 
-    def __init__(self, strand: Strand, opened: OpenUpload, room: Room, tenant_id: str) -> None:
-        self._strand = strand
+    def __init__(
+        self, threads: DiskThreads, opened: OpenUpload, room: Room, tenant_id: str
+    ) -> None:
+        self._writing = WriteBehind(threads, opened.sync)
         self._opened = opened
         self._room = room
         self._tenant_id = tenant_id
@@ -184,13 +187,13 @@ class UploadWriting:
 
     async def state(self) -> UploadState:
         """Return how far it is."""
-        return await self._strand.run(self._opened.state)
+        return await self._writing.strand.run(self._opened.state)
 
     async def set_length(self, length: int) -> None:
         """Note how many bytes the file has, which were not known. Raises `ApiError`."""
         offset = (await self.state()).offset
         async with self._room.leased(self._tenant_id, max(0, length - offset)) as lease:
-            await self._strand.run(partial(self._opened.set_length, length))
+            await self._writing.strand.run(partial(self._opened.set_length, length))
             lease.growth = lease.size
 
     async def write(
@@ -203,10 +206,10 @@ class UploadWriting:
             self._opened.write(data)
 
         if self.info.length is not None:
-            await self._strand.run(write)
+            await self._writing.write(write, len(data))
             return
         async with self._room.leased(self._tenant_id, len(data)) as lease:
-            await self._strand.run(write)
+            await self._writing.write(write, len(data))
             lease.growth = len(data)
 
     def cut_at_end(self, offset: int) -> None:
@@ -215,7 +218,7 @@ class UploadWriting:
 
     def end(self, done: Callable[[], None]) -> None:
         """Let others have the upload; `done` is called then."""
-        self._strand.end(self._close, done=done)
+        self._writing.end(self._close, done=done)
 
     def _close(self) -> None:
         try:
@@ -226,18 +229,18 @@ class UploadWriting:
 
     async def sync(self) -> None:
         """Wait until what has come is on the disk."""
-        await self._strand.run(self._opened.sync)
+        await self._writing.finish()
 
     async def finish_if_complete(self) -> None:
         """Put the file into its place if all of it has come."""
-        self._stored = await self._strand.run(self._finish)
+        self._stored = await self._writing.strand.run(self._finish)
         if self._stored is not None and self._stored.before is not None:
             self._room.add(self._tenant_id, -self._stored.before.size)
 
     async def remove(self) -> None:
         """End the upload."""
         length = 0 if self._opened.finished else self.info.length or 0
-        await self._strand.run(self._opened.remove)
+        await self._writing.strand.run(self._opened.remove)
         self._room.add(self._tenant_id, -length)
 
     def _finish(self) -> Stored | None:
