@@ -20,9 +20,10 @@ Experiment: TypeAlias = Callable[[World, random.Random, float], Awaitable[Tally]
 
 #: Each experiment, and its share of the time.
 EXPERIMENTS: Mapping[str, tuple[Experiment, float]] = {
-    "network": (faults.network, 0.3),
-    "processes": (faults.processes, 0.25),
-    "lying": (lying, 0.15),
+    "network": (faults.network, 0.25),
+    "processes": (faults.processes, 0.2),
+    "many": (faults.many_jobs, 0.15),
+    "lying": (lying, 0.1),
     "slow": (faults.slow_clients, 0.1),
     "shutdown": (faults.shutdown, 0.1),
     "clocks": (faults.clocks, 0.1),

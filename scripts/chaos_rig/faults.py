@@ -118,6 +118,55 @@ async def clocks(world: World, rng: random.Random, seconds: float) -> Tally:
     return tally
 
 
+async def many_jobs(world: World, rng: random.Random, seconds: float) -> Tally:
+    """Break things while clients follow two jobs in one stream, at two replicas in turn, while
+    others follow one as NDJSON, and while one searches it."""
+    faults: Mapping[str, Fault] = {
+        "clients: reset": _cut_downstream,
+        "coordinator: reset": _cut_upstream,
+        "coordinator: killed": _kill_coordinator,
+        "gateway: killed": _kill_gateway,
+    }
+    tally = Tally("many jobs")
+    began = time.monotonic()
+    async with world.replica() as replica:
+        workloads = [await world.submit(seconds) for _ in range(2)]
+        first, other = workloads
+        watchers = [world.watcher(first), *(world.ndjson_watcher(first) for _ in range(2))]
+        many = [world.events_watcher(workloads, replica=replica) for _ in range(3)]
+        searcher = world.searcher(first)
+        following = [asyncio.create_task(each.run(), name="events watcher") for each in many]
+        searching = asyncio.create_task(searcher.run(), name="searcher")
+
+        async def break_things() -> None:
+            while True:
+                for name in rng.sample(sorted(faults), len(faults)):
+                    if time.monotonic() - began > seconds - 4 or watchers[0].ended:
+                        return
+                    await faults[name](world, rng)
+                    tally.recovered(name, await _live(watchers[0], time.time()))
+                    # Until a connection of each has come and gone.
+                    await asyncio.sleep(rng.uniform(0.5, 1.5))
+
+        try:
+            await _follow(tally, world, first, watchers, break_things)
+            await asyncio.wait(following, timeout=RECOVERY)
+        finally:
+            await _cancel((*following, searching))
+        async with world.client() as client:
+            logs = {each.job_id: await client.log(each.job_id) for each in workloads}
+        tally.judge_log(other, logs[other.job_id])
+        for each in many:
+            tally.wrong += each.wrong
+            for job_id, got in each.jobs.items():
+                tally.judge(got, logs[job_id])
+        tally.answers += searcher.searches
+        tally.wrong += searcher.wrong
+        if not searcher.searches:
+            tally.wrong.append("no search came to its end")
+    return tally
+
+
 async def _with_faults(
     tally: Tally,
     world: World,

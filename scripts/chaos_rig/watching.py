@@ -70,6 +70,10 @@ class Watcher:
                 if not self.ended:
                     await asyncio.sleep(random.uniform(0.05, 0.3))
 
+    def query(self) -> dict[str, str]:
+        """Return the query of a connection."""
+        return {"tail": "1000000", "level": self.level}
+
     async def live_since(self, moment: float) -> float:
         """Wait for a line that was written after a moment of the wall clock; seconds waited."""
         began = time.monotonic()
@@ -82,8 +86,7 @@ class Watcher:
         headers = {"Authorization": f"Bearer {self.key}"}
         if self.last_id:
             headers["Last-Event-ID"] = self.last_id
-        query = {"tail": "1000000", "level": self.level}
-        async with session.get(self.url, params=query, headers=headers) as answer:
+        async with session.get(self.url, params=self.query(), headers=headers) as answer:
             if answer.status != 200:
                 await self._refused(answer)
                 return

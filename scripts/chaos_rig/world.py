@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from app.local.ports import COORDINATOR_PORTS, internal_port
 from app.local.postgres import Postgres, socket_folder
 from app.scaikey.api_keys import create_key
 from scripts.chaos_rig.asking import Asker
+from scripts.chaos_rig.forms import EventsWatcher, NdjsonWatcher, Searcher
 from scripts.chaos_rig.link import Link
 from scripts.chaos_rig.programs import PATIENCE, Program, accepts
 from scripts.chaos_rig.watching import Watcher
@@ -80,6 +81,39 @@ class World:
     def watcher(self, workload: Workload, level: str = "DEBUG", *, pause: float = 0) -> Watcher:
         """Make a client of the job's log."""
         return Watcher(f"{self._url(workload)}/logs", self.key, level=level, pause=pause)
+
+    def ndjson_watcher(self, workload: Workload) -> NdjsonWatcher:
+        """Make a client of the job's log as NDJSON."""
+        return NdjsonWatcher(f"{self._url(workload)}/logs", self.key)
+
+    def searcher(self, workload: Workload) -> Searcher:
+        """Make a client that searches the job's log."""
+        return Searcher(f"{self._url(workload)}/logs/search", self.key, text="ERROR: line")
+
+    def events_watcher(self, workloads: Sequence[Workload], *, replica: int) -> EventsWatcher:
+        """Make a client of the jobs in one stream; `replica` is another gateway's port."""
+        return EventsWatcher(
+            [f"http://127.0.0.1:{port}{PREFIX}/events" for port in (self.downstream.port, replica)],
+            self.key,
+            jobs={each.job_id: Watcher("", self.key) for each in workloads},
+        )
+
+    @asynccontextmanager
+    async def replica(self) -> AsyncIterator[int]:
+        """Run a second gateway; its port."""
+        port = internal_port("the second gateway", range(25000, 30000))
+        second = gateway_program(
+            self.folder,
+            port,
+            dsn=self.postgres.dsn,
+            coordinator=self.upstream.port,
+            name="second gateway",
+        )
+        await second.start()
+        try:
+            yield port
+        finally:
+            await second.end(signal.SIGTERM)
 
     def asker(self, workload: Workload) -> Asker:
         """Make a client that asks for the job."""
