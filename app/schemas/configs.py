@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from marshmallow import ValidationError, fields, validate, validates, validates_schema
+from typing_extensions import override
 
 from app.credentials import MASK
 from app.schemas.fields import (
@@ -62,14 +64,36 @@ class DistributedConfigSchema(Body):
     config = StringMap("Additional settings of the strategy.")
 
 
+class FrameworkConfig(StringMap):
+    """Settings of a framework. Of CUSTOM, a list of arguments and a flag become the texts that the
+    contract has for them."""
+
+    @override
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if (
+            isinstance(value, Mapping)
+            and len(value) <= self.most
+            and isinstance(data, Mapping)
+            and data.get("type") == "CUSTOM"
+        ):
+            texts = {
+                name: orjson.dumps(value[name]).decode()
+                for name, kind in (("arguments", list), ("allow_source_builds", bool))
+                if isinstance(value.get(name), kind)
+            }
+            value = {**value, **texts}
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 class FrameworkSchema(Body):
     """The training framework."""
 
     type = Choice("The framework.", FRAMEWORK_TYPES, required=True)
-    config = StringMap(
+    config = FrameworkConfig(
         "Settings of the framework. Of CUSTOM: working_dir, a scaidrive:// folder or .tar.gz that"
-        " each run has a copy of; arguments of the script, a JSON list or words as a shell splits"
-        " them; requirements, a file in working_dir that names packages; allow_source_builds."
+        " each run has a copy of; arguments of the script, a list of strings, as such or as JSON"
+        " text, or words as a shell splits them; requirements, a file in working_dir that names"
+        " packages; allow_source_builds, true or false."
     )
     distributed = fields.Nested(DistributedConfigSchema, allow_none=True)
     custom_script_path = Text(

@@ -76,6 +76,8 @@ def test_files_directories_and_links_within_are_unpacked(tmp_path: Path) -> None
             entry("src", tarfile.DIRTYPE),
             entry("again.py", tarfile.LNKTYPE, "src/train.py"),
             entry("data/current", tarfile.SYMTYPE, "../src/lib"),
+            entry("dangling", tarfile.SYMTYPE, "not/there"),
+            entry("circle", tarfile.SYMTYPE, "circle"),
             file(long, b"3"),
         ),
         tmp_path,
@@ -86,6 +88,8 @@ def test_files_directories_and_links_within_are_unpacked(tmp_path: Path) -> None
         "src/train.py": "1",
         "src/lib/helper.py": "2",
         "data/current": "-> ../src/lib",
+        "dangling": "-> not/there",
+        "circle": "-> circle",
         long: "3",
     }
     mode = (tmp_path / "target/src/train.py").stat().st_mode
@@ -102,6 +106,10 @@ HOSTILE = {
     "a link out": ([entry("l", tarfile.SYMTYPE, "../outside")], "leads out"),
     "an absolute link": ([entry("l", tarfile.SYMTYPE, "/etc")], "leads out"),
     "a link out from below": ([entry("a/b/l", tarfile.SYMTYPE, "../../../x")], "leads out"),
+    "a link out by way of another": (
+        [entry("here", tarfile.SYMTYPE, "."), entry("up", tarfile.SYMTYPE, "here/..")],
+        "leads out",
+    ),
     "a link to nothing": ([entry("l", tarfile.SYMTYPE, "")], "leads nowhere"),
     "a file through a link": (
         [entry("l", tarfile.SYMTYPE, "."), file("l/evil")],

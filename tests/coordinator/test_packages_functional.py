@@ -96,6 +96,8 @@ async def test_packages_are_installed_beside_those_of_the_base(tmp_path: Path, l
     assert not any("click" in line for line in said if line.strip().startswith("+"))
     assert [each.name for each in packages.glob("*.dist-info")] == ["extra-1.0.dist-info"]
     assert (packages / "__pycache__").is_dir()
+    # No file is the cache's as well.
+    assert {each.lstat().st_nlink for each in packages.rglob("*.py")} == {1}
     # Made once: the second job uses it.
     assert "The packages of 'requirements.txt' are there already." in said_again
     assert not list((entry / "jobs").iterdir())

@@ -151,6 +151,29 @@ class TestTogether:
             )
         }
 
+    def test_arguments_are_a_list_and_a_flag_is_a_boolean_if_one_likes(self) -> None:
+        body = least()
+        config = {"arguments": ["--name", "two words"], "allow_source_builds": True, "a": "b"}
+        body["training_config"]["framework"] = {**CUSTOM, "config": config}
+
+        loaded = load_body(SUBMIT_JOB_BODY, body)
+
+        assert loaded["training_config"]["framework"]["config"] == {
+            "arguments": '["--name","two words"]',
+            "allow_source_builds": "true",
+            "a": "b",
+        }
+        config["arguments"] = ["--n", 3]
+        assert problems(SUBMIT_JOB_BODY, body) == {
+            "training_config.framework.config.arguments": (
+                "Argument 2 of the JSON list must be a string, in quotes."
+            )
+        }
+        config["arguments"] = ["x" * 9000]
+        assert list(problems(SUBMIT_JOB_BODY, body)) == [
+            "training_config.framework.config.arguments"
+        ]
+
     def test_arguments_of_another_framework_are_its_own(self) -> None:
         body = least()
         body["training_config"]["framework"]["config"] = {"arguments": "'"}

@@ -6,14 +6,17 @@ refuses the whole archive. Nothing is written through a link: symbolic links are
 made when all files are there. Owners, times and attributes are not taken over.
 """
 
+import errno
 import lzma
 import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any, Final
 
 from app.coordinator.data.archives.unpacked_tar import LONGEST_READ, BadArchive, UnpackedTar
+from app.files.beneath import LeadsOut, open_beneath
 from app.files.directory import Directory
 from app.files.names import printable
 from app.files.walking import Limits, Position
@@ -34,6 +37,9 @@ _DAMAGE: Final = (
     *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError),
     *(ValueError, ArithmeticError, LookupError, RecursionError, MemoryError),
 )
+
+#: What the system answers about a link that leads to nothing, or in a circle.
+_NOWHERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 _Parts = tuple[str, ...]
 
@@ -90,11 +96,23 @@ class _Extraction:
                 if position.directory.exists(parts[-1]):
                     raise BadArchive(f"{_shown(parts)} is in it twice")
                 position.directory.symlink(leads_to, parts[-1])
+        for parts in self._links:
+            self._require_within(parts)
 
     def _count(self) -> None:
         self._entries_left -= 1
         if self._entries_left < 0:
             raise BadArchive(f"it has more than {self._limits.entries} entries")
+
+    def _require_within(self, parts: _Parts) -> None:
+        """Refuse a link that leads out by way of others. Where it leads need not be there."""
+        try:
+            open_beneath(Path(f"/proc/self/fd/{self._target.descriptor}"), parts).close()
+        except LeadsOut:
+            raise BadArchive(f"{_shown(parts)} is a link that leads out of it") from None
+        except OSError as error:
+            if error.errno not in _NOWHERE:
+                raise
 
     def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo, position: Position) -> None:
         parts = _parts_of(member.name)
