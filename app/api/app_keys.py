@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from app.bridge.client import CoordinatorClient
     from app.bridge.features import Features
     from app.cache.jobs import JobCache
+    from app.cache.writer import JobWriter
     from app.drive.drive import Drive
     from app.drive.transfers import Transfers
     from app.drive.uploads import Uploads
@@ -42,6 +43,7 @@ REVOCATIONS: "web.AppKey[Revocations]" = web.AppKey("revocations")
 RATE_LIMIT: "web.AppKey[RateLimit | None]" = web.AppKey("rate_limit")
 ANSWER_HEADERS: "web.AppKey[AnswerHeaders]" = web.AppKey("answer_headers")
 JOB_CACHE: "web.AppKey[JobCache]" = web.AppKey("job_cache")
+JOB_WRITER: "web.AppKey[JobWriter]" = web.AppKey("job_writer")
 DRIVE: "web.AppKey[Drive]" = web.AppKey("drive")
 UPLOADS: "web.AppKey[Uploads]" = web.AppKey("uploads")
 TRANSFERS: "web.AppKey[Transfers]" = web.AppKey("transfers")

@@ -73,6 +73,8 @@ class Operation:
     headers: Schema | None = None
     body: Schema | None = None
     body_optional: bool = False
+    #: The media types that a body may have; what is JSON is taken in any case.
+    body_types: tuple[str, ...] = ("application/json",)
     #: The body is of one of these media types, and read by the handler.
     raw_body: tuple[str, ...] = ()
     #: A page for people, that the API's document does not describe.

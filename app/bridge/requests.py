@@ -44,8 +44,12 @@ def build_list_jobs(
     page_token: str = "",
     order_by: str = "",
     label_filter: Mapping[str, str] | None = None,
+    name_contains: str = "",
+    user_ids: Iterable[str] = (),
+    created_after: datetime | None = None,
+    kind: str = "",
 ) -> ListJobsRequest:
-    """Build from the query of `GET /jobs`; `statuses` are bare names."""
+    """Build from the query of `GET /jobs`; `statuses` and `kind` are bare names."""
     return build(
         ListJobsRequest,
         {
@@ -54,6 +58,10 @@ def build_list_jobs(
             "page_token": page_token,
             "order_by": order_by,
             "label_filter": label_filter,
+            "name_contains": name_contains,
+            "user_ids": list(user_ids),
+            "created_after": created_after,
+            "kind": kind.upper() or None,
         },
     )
 
@@ -64,6 +72,7 @@ def build_retry_job(
     checkpoint_id: str = "",
     modify_resources: bool = False,
     new_resource_config: Body | None = None,
+    idempotency_key: str = "",
 ) -> RetryJobRequest:
     """Build from the body of `POST /jobs/{job_id}/retry`."""
     return build(
@@ -73,6 +82,7 @@ def build_retry_job(
             "checkpoint_id": checkpoint_id,
             "modify_resources": modify_resources,
             "new_resource_config": new_resource_config,
+            "idempotency_key": idempotency_key,
         },
     )
 

@@ -1,15 +1,17 @@
 """Reading the job cache: jobs as they were last seen, and a tenant's summary."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import orjson
 
 from app.cache import statements
+from app.cache.filters import JobFilters
 from app.cache.page_tokens import List, Order
-from app.cache.write_buffer import ENDS, STATUSES, JsonObject, shown, status_name, status_numbers
+from app.cache.write_buffer import ENDS, STATUSES, JsonObject, shown, status_name
 
 #: Jobs that hold GPUs: from SCHEDULING to EXPORTING, but for PAUSED.
 _HOLDING = frozenset({3, 4, 5, 6, 8, 9})
@@ -66,10 +68,15 @@ class JobCache:
         self,
         tenant_id: str,
         *,
-        statuses: Sequence[str],
         page_size: int,
         page_token: str,
         order_by: str,
+        statuses: Sequence[str] = (),
+        label_filter: Mapping[str, str] = MappingProxyType({}),
+        name_contains: str = "",
+        user_ids: Sequence[str] = (),
+        created_after: datetime | None = None,
+        kind: str = "",
     ) -> Stale | None:
         """Read a page of a list, as `ListJobs` gives it; None if nothing of the tenant was seen.
 
@@ -78,18 +85,29 @@ class JobCache:
         jobs. Raises `BadPage`.
         """
         order = Order.parse(order_by)
-        wanted = List(tenant_id, status_numbers(statuses), order)
+        filters = JobFilters(statuses, label_filter, name_contains, user_ids, created_after, kind)
+        wanted = List(tenant_id, filters, order)
         place, after = wanted.read(page_token) if page_token else (None, "")
-        rows = await self._database.read(
-            statements.list_jobs(
+        passing = filters.parameters()
+        if filters.only_statuses:
+            statement = statements.list_jobs(
                 order.column,
                 descending=order.descending,
-                filtered=bool(statuses),
+                filtered=bool(filters.statuses),
                 continued=bool(page_token),
-            ),
+            )
+        else:
+            statement = statements.search_jobs(
+                order.column,
+                descending=order.descending,
+                filters=passing,
+                continued=bool(page_token),
+            )
+        rows = await self._database.read(
+            statement,
             {
                 "tenant": tenant_id,
-                "statuses": list(wanted.statuses),
+                **passing,
                 "place": place,
                 "job_id": after,
                 "rows": page_size + 1,

@@ -6,12 +6,13 @@ continues from another source would skip and repeat jobs.
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self, TypeAlias
 
 import orjson
+
+from app.cache.filters import JobFilters
 
 #: What a job is ordered by.
 Place: TypeAlias = datetime | int | str
@@ -56,7 +57,7 @@ class List:
     """A list that is read page by page; a token is good for the list that it was made for."""
 
     tenant_id: str
-    statuses: Sequence[int]
+    filters: JobFilters
     order: Order
 
     def token(self, place: Place, job_id: str) -> str:
@@ -88,7 +89,7 @@ class List:
         return kind(place)  # type: ignore[no-any-return]  # an int or a str, as was just checked
 
     def _digest(self) -> str:
-        asked = [self.tenant_id, sorted(self.statuses), self.order.column, self.order.descending]
+        asked = [self.tenant_id, self.filters.asked(), self.order.column, self.order.descending]
         return hashlib.sha256(orjson.dumps(asked)).hexdigest()[:16]
 
 

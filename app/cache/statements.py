@@ -9,6 +9,8 @@ How states are ordered, whichever replica writes last:
 - A status that a feed told is newer than a copy of the same revision that was changed
   before it, and stays over it. A copy of a higher revision replaces it, unless it is
   an end.
+- A deleted job is a row with the status DELETED and the highest revision that there is:
+  nothing that a replica still holds of it replaces it, and no read shows it.
 - Of two statuses that feeds told, the later wins; of the same time twice, the one that
   comes later in a job's life.
 
@@ -20,10 +22,18 @@ replicas wait for each other, but never in a circle. The day of a copy is indexe
 its time, so that a refresh touches no index (HOT).
 """
 
+from collections.abc import Collection
+
 from app.cache.write_buffer import ENDS, STATUSES
 
 _TABLE = "mod_scaimind_jobs"
 _FAILED = STATUSES.index("FAILED")
+#: In place of the number of a state.
+DELETED = -1
+#: No copy has a higher one.
+_LAST_REVISION = 2**63 - 1
+#: Days that such a row stays: by then no replica holds anything of the job any more.
+_DELETED_DAYS = 2
 
 
 def _ended(whose: str) -> str:
@@ -65,23 +75,25 @@ _KEPT_VALUE = {
 #: Arrays, one entry for each job, no job twice.
 SAVE_COPIES = f"""
 INSERT INTO {_TABLE} AS known (
-    tenant_id, job_id, revision, updated_at, status, status_at, message, name, priority, gpus,
-    created_at, started_at, ended_at, job, synced_at
+    tenant_id, job_id, revision, updated_at, status, status_at, message, name, name_folded,
+    user_id, labels, priority, gpus, created_at, started_at, ended_at, job, synced_at
 )
-SELECT tenant_id, job_id, revision, updated_at, status, status_at, message, name, priority, gpus,
-    created_at, started_at, ended_at, job, now() - make_interval(secs => age)
+SELECT tenant_id, job_id, revision, updated_at, status, status_at, message, name, name_folded,
+    user_id, labels, priority, gpus, created_at, started_at, ended_at, job,
+    now() - make_interval(secs => age)
 FROM unnest(
     %s::text[], %s::text[], %s::bigint[], %s::timestamptz[], %s::int[], %s::timestamptz[],
-    %s::text[], %s::text[], %s::int[], %s::int[], %s::timestamptz[], %s::timestamptz[],
-    %s::timestamptz[], %s::json[], %s::float8[]
+    %s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::int[], %s::int[],
+    %s::timestamptz[], %s::timestamptz[], %s::timestamptz[], %s::json[], %s::float8[]
 ) AS seen (
-    tenant_id, job_id, revision, updated_at, status, status_at, message, name, priority, gpus,
-    created_at, started_at, ended_at, job, age
+    tenant_id, job_id, revision, updated_at, status, status_at, message, name, name_folded,
+    user_id, labels, priority, gpus, created_at, started_at, ended_at, job, age
 )
 -- Replicas lock rows in one order, or they would wait for each other.
 ORDER BY tenant_id COLLATE "C", job_id COLLATE "C"
 ON CONFLICT (tenant_id, job_id) DO UPDATE SET
     revision = excluded.revision, updated_at = excluded.updated_at, name = excluded.name,
+    name_folded = excluded.name_folded, user_id = excluded.user_id, labels = excluded.labels,
     priority = excluded.priority, gpus = excluded.gpus, created_at = excluded.created_at,
     started_at = excluded.started_at, job = excluded.job, synced_at = excluded.synced_at,
     {", ".join(map(_unless_kept, _KEPT_VALUE))}
@@ -97,6 +109,7 @@ WITH newer AS (
         AS seen (tenant_id, job_id, status, at, message)
     JOIN {_TABLE} AS known USING (tenant_id, job_id)
     WHERE ({_ended("seen")}, at, seen.status) > ({_ended("known")}, known.status_at, known.status)
+        AND known.status <> {DELETED}
     ORDER BY tenant_id COLLATE "C", job_id COLLATE "C"
     FOR UPDATE OF known
 )
@@ -111,7 +124,30 @@ FROM newer
 WHERE (known.tenant_id, known.job_id) = (newer.tenant_id, newer.job_id)
     AND ({_ended("newer")}, newer.at, newer.status)
     > ({_ended("known")}, known.status_at, known.status)
+    AND known.status <> {DELETED}
 """
+
+_GONE = "unnest(%s::text[], %s::text[]) AS gone (tenant_id, job_id)"
+#: Arrays of tenants and jobs, no job twice. Also of a job that was never seen: another replica may
+#: hold a copy that it has not written yet.
+DELETE_JOBS = f"""
+INSERT INTO {_TABLE} AS known (
+    tenant_id, job_id, revision, updated_at, status, status_at, message, name, priority, gpus,
+    created_at, job, synced_at
+)
+SELECT tenant_id, job_id, {_LAST_REVISION}, now(), {DELETED}, now(), '', '', 0, 0, now(), '{{}}',
+    now()
+FROM {_GONE}
+ORDER BY tenant_id COLLATE "C", job_id COLLATE "C"
+ON CONFLICT (tenant_id, job_id) DO UPDATE SET
+    revision = excluded.revision, updated_at = excluded.updated_at, status = excluded.status,
+    status_at = excluded.status_at, message = '', name = '', name_folded = NULL,
+    user_id = NULL, labels = NULL, priority = 0, gpus = 0, started_at = NULL, ended_at = NULL,
+    job = excluded.job, synced_at = excluded.synced_at
+WHERE known.status <> {DELETED}
+"""
+#: The same of jobs that were seen.
+DELETE_KNOWN_JOBS = DELETE_JOBS.replace(_GONE, f"{_GONE} JOIN {_TABLE} USING (tenant_id, job_id)")
 
 #: Parameters: days, rows. Returns how many rows went. Locked rows are left for another time.
 PURGE = f"""
@@ -119,6 +155,18 @@ WITH gone AS (
     DELETE FROM {_TABLE} WHERE (tenant_id, job_id) IN (
         SELECT tenant_id, job_id FROM {_TABLE}
         WHERE synced_on < (now() AT TIME ZONE 'UTC')::date - %s
+        LIMIT %s FOR UPDATE SKIP LOCKED
+    ) RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
+#: Parameter: rows. Returns how many rows went.
+PURGE_DELETED = f"""
+WITH gone AS (
+    DELETE FROM {_TABLE} WHERE (tenant_id, job_id) IN (
+        SELECT tenant_id, job_id FROM {_TABLE}
+        WHERE status = {DELETED}
+            AND synced_on < (now() AT TIME ZONE 'UTC')::date - {_DELETED_DAYS}
         LIMIT %s FOR UPDATE SKIP LOCKED
     ) RETURNING 1
 )
@@ -137,7 +185,10 @@ _READ = """
 """
 
 #: Parameters: tenant, job.
-GET_JOB = f"SELECT {_READ} FROM {_TABLE} AS jobs WHERE tenant_id = %s AND job_id = %s"
+GET_JOB = (
+    f"SELECT {_READ} FROM {_TABLE} AS jobs"
+    f" WHERE tenant_id = %s AND job_id = %s AND status <> {DELETED}"
+)
 
 
 def list_jobs(column: str, *, descending: bool, filtered: bool, continued: bool) -> str:
@@ -153,7 +204,7 @@ def list_jobs(column: str, *, descending: bool, filtered: bool, continued: bool)
     return f"""
 WITH counts AS (
     SELECT status, jobs FROM mod_scaimind_job_counts
-    WHERE tenant_id = %(tenant)s AND jobs > 0 {wanted}
+    WHERE tenant_id = %(tenant)s AND jobs > 0 AND status <> {DELETED} {wanted}
 ), list AS (
     SELECT (SELECT coalesce(sum(jobs), 0)::bigint FROM counts) AS total, heard,
         extract(epoch FROM now() - heard)::float8 AS age
@@ -176,12 +227,54 @@ ORDER BY page.place {direction}, page.job_id {direction}
 """
 
 
+#: What a job must be like, by the parameter that says so.
+_FILTERS = {
+    "statuses": "status = ANY(%(statuses)s)",
+    "labels": "labels @> %(labels)s::jsonb",
+    "name": "strpos(name_folded, %(name)s) > 0",
+    "users": "user_id = ANY(%(users)s)",
+    "created_after": "created_at >= %(created_after)s",
+    "evaluations": """(labels @> '{"type": "evaluation"}') = %(evaluations)s""",
+}
+
+
+def search_jobs(column: str, *, descending: bool, filters: Collection[str], continued: bool) -> str:
+    """A page of the jobs that pass some of `_FILTERS`, which are all counted.
+
+    Parameters by name: tenant, the filters', place and job_id (if
+    `continued`), rows. Rows as of `list_jobs`.
+    """
+    direction, behind = ("DESC", "<") if descending else ("ASC", ">")
+    wanted = "".join(f" AND {_FILTERS[name]}" for name in filters)
+    place = f"WHERE (place, job_id) {behind} (%(place)s, %(job_id)s)" if continued else ""
+    return f"""
+WITH found AS MATERIALIZED (
+    SELECT {column} AS place, job_id FROM {_TABLE} AS jobs
+    WHERE tenant_id = %(tenant)s AND status <> {DELETED}{wanted}
+), list AS (
+    SELECT (SELECT count(*) FROM found) AS total, heard,
+        extract(epoch FROM now() - heard)::float8 AS age
+    FROM (
+        SELECT max(synced_at) AS heard FROM mod_scaimind_job_counts WHERE tenant_id = %(tenant)s
+    ) AS newest
+), page AS (
+    SELECT place, job_id FROM found {place}
+    ORDER BY place {direction}, job_id {direction} LIMIT %(rows)s
+)
+SELECT list.total, list.heard, list.age, page.place, page.job_id, {_READ}
+FROM list LEFT JOIN (
+    page JOIN {_TABLE} AS jobs ON jobs.tenant_id = %(tenant)s AND jobs.job_id = page.job_id
+) ON true
+ORDER BY page.place {direction}, page.job_id {direction}
+"""
+
+
 #: Parameters by name: tenant, failures, days. One row.
 SUMMARY = f"""
 SELECT
     (
         SELECT json_agg(json_build_array(status, jobs, gpus)) FROM mod_scaimind_job_counts
-        WHERE tenant_id = %(tenant)s AND jobs > 0
+        WHERE tenant_id = %(tenant)s AND jobs > 0 AND status <> {DELETED}
     ),
     (SELECT max(synced_at) FROM mod_scaimind_job_counts WHERE tenant_id = %(tenant)s),
     (

@@ -90,9 +90,14 @@ class PendingUpdate:
 
     copy: Copy | None = None
     change: Change | None = None
+    #: There is no such job any more: nothing else counts.
+    deleted: bool = False
 
     def take(self, other: "PendingUpdate") -> None:
         """Take over what is newer in another one."""
+        if self.deleted or other.deleted:
+            self.copy, self.change, self.deleted = None, None, True
+            return
         if other.copy is not None and (self.copy is None or self.copy.order < other.copy.order):
             self.copy = other.copy
         if other.change is not None and (

@@ -81,9 +81,10 @@ class JobWriter:
         self._failures = 0
         self._backoff = Backoff(shortest=self.SHORTEST_PAUSE, longest=self.LONGEST_PAUSE)
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._write(), name="job-cache-writer")]
-        if settings.retention_days:
-            self._tasks.append(loop.create_task(self._purge(), name="job-cache-purge"))
+        self._tasks = [
+            loop.create_task(self._write(), name="job-cache-writer"),
+            loop.create_task(self._purge(), name="job-cache-purge"),
+        ]
 
     def record_job(self, tenant_id: str, job: JsonObject) -> None:
         """Record a job as the coordinator just returned it to a caller of this tenant.
@@ -105,6 +106,23 @@ class JobWriter:
             Key(tenant_id, job_id),
             PendingUpdate(change=Change(time, status_number(status), message)),
         )
+
+    async def delete_job(self, tenant_id: str, job_id: str, *, known: bool = False) -> None:
+        """Have no replica show a job any more: when this returns, unless the database does not
+        answer; then as soon as it does.
+
+        What this or another replica still holds of the job is not written. With
+        `known` only a job that was written before is marked: anybody may name
+        one that there never was.
+        """
+        key = Key(tenant_id, job_id)
+        statement = statements.DELETE_KNOWN_JOBS if known else statements.DELETE_JOBS
+        if not known:
+            self._put(key, PendingUpdate(deleted=True))
+        try:
+            await self._database.write(statement, _columns([key]))
+        except (DatabaseError, psycopg2.Error) as error:
+            log.warning("job_cache_delete_failed", reason=str(error) or type(error).__name__)
 
     async def close(self) -> None:
         """Write what can be written within `CLOSE_TIMEOUT`, and end the tasks."""
@@ -173,6 +191,9 @@ class JobWriter:
     async def _save(self, taken: Mapping[Key, PendingUpdate]) -> None:
         copies = [row for key, each in taken.items() if (row := self._copy_row(key, each.copy))]
         changes = [_change_row(key, each.change) for key, each in taken.items() if each.change]
+        deleted = [key for key, each in taken.items() if each.deleted]
+        if deleted:
+            await self._database.write(statements.DELETE_JOBS, _columns(deleted))
         if copies:
             await self._database.write(statements.SAVE_COPIES, _columns(copies))
         if changes:
@@ -186,6 +207,8 @@ class JobWriter:
         if len(text) > _MAX_JOB_BYTES:
             self._drop("too_large", 1)
             return None
+        name = shortened(_text(job["name"]), _MAX_NAME)
+        labels = {_text(key): _text(value) for key, value in job.get("labels", {}).items()}
         return (
             *key,
             copy.revision,
@@ -193,7 +216,10 @@ class JobWriter:
             copy.status,
             copy.status_at,
             _text(job["message"]),
-            shortened(_text(job["name"]), _MAX_NAME),
+            name,
+            name.casefold(),
+            _text(job.get("user_id", "")),
+            orjson.dumps(labels).decode(),
             job.get("training_config", {}).get("priority", 0),
             job.get("resource_config", {}).get("gpu_count", 0),
             time_of(job.get("created_at")) or copy.updated_at,
@@ -234,13 +260,19 @@ class JobWriter:
             # Replicas take turns by chance.
             await asyncio.sleep(self._settings.purge_interval * random.uniform(0.5, 1.0))
             try:
-                gone = _PURGE_ROWS
-                while gone == _PURGE_ROWS:
-                    [(gone,)] = await self._database.take(statements.PURGE, (days, _PURGE_ROWS))
-                    self._metrics.cache_purged.inc(gone)
-                await self._database.write(statements.PURGE_TALLIES, (days,))
+                await self._purge_rows(statements.PURGE_DELETED)
+                if days:
+                    await self._purge_rows(statements.PURGE, days)
+                    await self._database.write(statements.PURGE_TALLIES, (days,))
             except (DatabaseError, psycopg2.Error) as error:
                 log.warning("job_cache_purge_failed", reason=type(error).__name__)
+
+    async def _purge_rows(self, statement: str, *parameters: int) -> None:
+        """Delete rows, a piece at a time. Raises DatabaseError, psycopg2.Error."""
+        gone = _PURGE_ROWS
+        while gone == _PURGE_ROWS:
+            [(gone,)] = await self._database.take(statement, (*parameters, _PURGE_ROWS))
+            self._metrics.cache_purged.inc(gone)
 
 
 def _change_row(key: Key, change: Change) -> tuple[str, str, int, datetime, str]:

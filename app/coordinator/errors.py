@@ -99,6 +99,10 @@ class NotFound(RequestError):
     """There is no such thing, or it is another tenant's: the two are told alike."""
 
 
+class Aborted(RequestError):
+    """What the request is about has changed meanwhile: it was decided on an older version."""
+
+
 class AlreadyExists(RequestError):
     """An idempotency key was used before, for another request."""
 

@@ -39,6 +39,7 @@ from app.coordinator.isolation.levels import AUTO
 from app.coordinator.isolation.system_paths import system_paths
 from app.coordinator.jobs.changes.reader import ChangeReader
 from app.coordinator.jobs.events import JobEvents
+from app.coordinator.jobs.lister import JobLister
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import HOLDING
 from app.coordinator.jobs.store import Store
@@ -187,6 +188,7 @@ class Coordinator:
             secrets=secrets,
             job_events=self.job_events,
             change_reader=self._change_reader,
+            lister=self._lister,
             drive=drive,
             cache=cache,
             admission=await self._make_admission(),
@@ -246,6 +248,8 @@ class Coordinator:
         # Closed before the store, whose last words are durable once nobody else has it open.
         self._change_reader = ChangeReader(path)
         self._resources.callback(self._change_reader.close)
+        self._lister = JobLister(path)
+        self._resources.callback(self._lister.close)
         return store
 
     async def _end_unreadable(self, store: Store, engine: Engine) -> None:

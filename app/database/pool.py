@@ -116,7 +116,7 @@ class Pool(aiopg.Pool):
             async with connection.cursor(timeout=self._statement_timeout + _GRACE) as cursor:
                 await _execute(cursor, statement, parameters)
                 return list(await cursor.fetchall()) if fetch else []
-        except psycopg2.errors.UndefinedTable:
+        except (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn):
             raise SchemaMissing from None
         except SERVER_FAILURES as error:
             raise _ConnectionLost(reason(error)) from None

@@ -19,6 +19,7 @@ from app.api.app_keys import (
     FEATURES,
     HUB,
     JOB_CACHE,
+    JOB_WRITER,
     METRICS,
     READINESS,
     REVOCATIONS,
@@ -73,7 +74,6 @@ CREDENTIALS: web.AppKey[ChannelCredentials | None] = web.AppKey("credentials")
 _KEYS: web.AppKey[KeyLookup] = web.AppKey("keys", KeyLookup)
 #: None where neither JWTs nor forwarded tokens are configured.
 _IDENTITY_PROVIDER: web.AppKey[Check | None] = web.AppKey("identity_provider")
-_JOB_WRITER: web.AppKey[JobWriter] = web.AppKey("job_writer", JobWriter)
 _BREACHES: web.AppKey[BreachReports] = web.AppKey("breaches", BreachReports)
 _CHANNEL: web.AppKey[Channel] = web.AppKey("channel", Channel)
 
@@ -153,7 +153,7 @@ async def job_cache_context(app: web.Application) -> AsyncIterator[None]:
     # A pool of its own: whoever checks a token never waits for the cache.
     pool = Pool(replace(settings.database, pool_min=0, pool_max=settings.cache.pool_max))
     app[JOB_CACHE] = JobCache(database=pool)
-    app[_JOB_WRITER] = writer = JobWriter(
+    app[JOB_WRITER] = writer = JobWriter(
         database=pool, settings=settings.cache, metrics=app[METRICS], clock=time.monotonic
     )
     yield
@@ -172,7 +172,7 @@ async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
         settings=settings,
         observe=app[METRICS].observe_coordinator_call,
         report=app[_BREACHES],
-        record_job=app[_JOB_WRITER].record_job,
+        record_job=app[JOB_WRITER].record_job,
         tracer=app[TRACER],
     )
     app[FEATURES] = features = Features(app[COORDINATOR])
@@ -200,7 +200,7 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
         tracer=app[TRACER],
         report=app[_BREACHES],
     )
-    reports = HubReports(app[METRICS], jobs=app[_JOB_WRITER])
+    reports = HubReports(app[METRICS], jobs=app[JOB_WRITER])
     app[HUB] = Hub(
         upstream=upstream,
         states=states,

@@ -23,6 +23,7 @@ from app.hub.core.cohorts import Cohort
 from app.hub.core.feed_core import FeedCore
 from app.hub.core.flush_pacer import FlushPacer
 from app.hub.core.history_budget import HistoryBudget
+from app.hub.deletion import until_deleted
 from app.hub.filters.judge import Judge
 from app.hub.follower import Follower, Receiver
 from app.hub.job_reads import JobReads
@@ -77,6 +78,7 @@ class Feed(Receiver):
         self.loop = asyncio.get_running_loop()
         self.metrics = MetricsCohorts(loop=self.loop, observer=observer)
         self._holders = 0
+        self._request_id = request_id
         self._closed = False
         self._history_size = 0
         self._linger_timer: asyncio.TimerHandle | None = None
@@ -166,8 +168,14 @@ class Feed(Receiver):
         except Exception:
             log.exception("hub_feed_crashed", job_id=self.key.job_id)
             error = ApiError(COORDINATOR_ERROR)
-        if error is not None:
-            self._fail(error)
+        if error is None:
+            error = await until_deleted(
+                self.reads,
+                position=lambda: self.core.position,
+                is_read=lambda: self._holders > 0,
+                request_id=self._request_id,
+            )
+        self._fail(error)
 
     async def other_log(self) -> None:
         """Wait until the log has another epoch: the coordinator says that it has.

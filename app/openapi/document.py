@@ -99,7 +99,10 @@ def _operation(
     if declared.body is not None:
         told["requestBody"] = {
             "required": not declared.body_optional,
-            "content": {"application/json": {"schema": schemas.of(declared.body)}},
+            "content": {
+                media_type: {"schema": schemas.of(declared.body)}
+                for media_type in declared.body_types
+            },
         }
     if declared.raw_body:
         told["requestBody"] = {

@@ -7,6 +7,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from app.schemas.fields import QueryWhole
+from app.schemas.headers import EntityTags
 from app.schemas.jobs import JOB_STATUSES
 from app.schemas.loading import Headers, Query
 
@@ -50,6 +51,16 @@ class StaleHeaders(Headers):
         },
         data_key="Cache-Control",
         load_default=None,
+    )
+
+
+class GetJobHeaders(StaleHeaders):
+    """`GET /jobs/{job_id}`."""
+
+    if_none_match = EntityTags(
+        "The ETag of the job as the client knows it; 304 if it has not changed.",
+        data_key="If-None-Match",
+        load_default="",
     )
 
 
@@ -145,6 +156,7 @@ class SummaryMeta(Schema):
 
 
 STALE_HEADERS = StaleHeaders()
+GET_JOB_HEADERS = GetJobHeaders()
 STALE_META = StaleMeta()
 SUMMARY_QUERY = SummaryQuery()
 SUMMARY_ANSWER = SummaryAnswer()

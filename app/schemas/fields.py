@@ -193,13 +193,16 @@ class StringMap(fields.Dict):
         longest_key: int = 256,
         longest_value: int = 8192,
         also: Sequence[Any] = (),
+        nulls: bool = False,
         **kwargs: Any,
     ) -> None:
+        """`nulls`: values may be null."""
         super().__init__(
             keys=Text("", most=longest_key, blank=False, also=also),
             values=Text(
                 "",
                 most=longest_value,
+                allow_none=nulls,
                 error_messages={"invalid": 'Must be a string: write a number as "0.001".'},
             ),
             validate=validate.Length(max=most, error=f"Must have at most {most} entries."),

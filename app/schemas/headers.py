@@ -61,5 +61,36 @@ class StreamHeaders(Headers):
     )
 
 
+class EntityTags(Text):
+    """Entity tags, or `*` (RFC 9110, 13.1); whoever compares them reads them."""
+
+    #: The header may be given more than once (RFC 9110, 5.3).
+    LIST = True
+
+
+class RetryHeaders(Headers):
+    """`POST /jobs/{job_id}/retry`."""
+
+    idempotency_key = IdempotencyKey(
+        "Key chosen by the client for a retry. The same key, job and body within 24 hours return "
+        "the child that the first request made; otherwise it is rejected with 409. Keys belong "
+        "to the user, and those of retries are apart from those of submissions.",
+        data_key="Idempotency-Key",
+        load_default=str,
+    )
+
+
+class ChangeJobHeaders(Headers):
+    """`PATCH /jobs/{job_id}`."""
+
+    if_match = EntityTags(
+        "The ETag of the job as the client knows it; 412 if it has changed since.",
+        data_key="If-Match",
+        load_default="",
+    )
+
+
+RETRY_HEADERS = RetryHeaders()
+CHANGE_JOB_HEADERS = ChangeJobHeaders()
 SUBMIT_HEADERS = SubmitHeaders()
 STREAM_HEADERS = StreamHeaders()

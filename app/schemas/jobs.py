@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from marshmallow import Schema, ValidationError, fields, validates_schema
+from marshmallow import Schema, ValidationError, fields, post_load, pre_load, validates_schema
+from typing_extensions import override
 
 from app.schemas.configs import (
     DataConfigSchema,
@@ -22,9 +23,11 @@ from app.schemas.fields import (
     QueryWhole,
     Text,
     TextList,
+    Time,
     Whole,
 )
 from app.schemas.ids import Id
+from app.schemas.labels import LabelChanges, LabelFilter
 from app.schemas.loading import Body, Query
 
 JOB_STATUSES = (
@@ -142,6 +145,30 @@ class RetryJobSchema(Body):
             )
 
 
+class ChangeJobSchema(Body):
+    """`PATCH /jobs/{job_id}`: a JSON merge patch (RFC 7396) of these fields alone.
+
+    Null removes a label, or all of them.
+    """
+
+    EXAMPLE: ClassVar[dict[str, Any] | None] = {
+        "name": "a better name",
+        "labels": {"team": "nlp", "draft": None},
+    }
+
+    name = Text("New name.", most=256, blank=False)
+    labels = LabelChanges("Labels to set; null removes one. Others stay as they are.")
+
+    @pre_load
+    def _without_nulls(self, data: Any, **_: Any) -> Any:
+        """Let null arrive: it removes, and a job has a name."""
+        return data
+
+    @override
+    def on_bind_field(self, field_name: str, field_obj: "fields.Field[Any]") -> None:
+        """Leave to each field what null means for it."""
+
+
 class PageQuery(Query):
     """Which page of a list (AIP-158)."""
 
@@ -161,7 +188,45 @@ class ListJobsQuery(PageQuery):
         attribute="statuses",
         load_default=list,
     )
+    label = LabelFilter(
+        "Labels that a job must have, each as key=value.",
+        attribute="label_filter",
+        load_default=dict,
+    )
+    name = Text(
+        "Text that the name contains, whatever its case.",
+        most=256,
+        attribute="name_contains",
+        load_default="",
+    )
+    user_id = Many(
+        "Users whose jobs to include; none means all.",
+        Text("A user.", most=256, blank=False),
+        most=64,
+        attribute="user_ids",
+        load_default=list,
+    )
+    created_after = Time("Jobs that were created at this time or later.")
+    kind = Choice(
+        "Jobs that train, or those that evaluate (label type=evaluation); both if not given.",
+        ("training", "evaluation"),
+    )
     order_by = Text("Field to order by, optionally followed by desc.", most=256, load_default="")
+
+    @post_load
+    def _completed(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Neither has a text that stands for none."""
+        return {"created_after": None, "kind": "", **data}
+
+
+class DeletedJob(Schema):
+    """A job that is no more."""
+
+    job_id = fields.String(required=True)
+    freed_bytes = fields.Integer(
+        required=True,
+        metadata={"description": "Of its log, metrics, checkpoints and directories."},
+    )
 
 
 PAGE_QUERY = PageQuery()
@@ -169,6 +234,8 @@ SUBMIT_JOB_BODY = SubmitJobSchema()
 SUBMIT_JOB_QUERY = SubmitJobQuery()
 SUBMISSION_CHECK = SubmissionCheckSchema()
 CANCEL_JOB_BODY = CancelJobSchema()
+DELETED_JOB_ANSWER = DeletedJob()
+CHANGE_JOB_BODY = ChangeJobSchema()
 PAUSE_JOB_BODY = PauseJobSchema()
 RESUME_JOB_BODY = ResumeJobSchema()
 RETRY_JOB_BODY = RetryJobSchema()

@@ -40,6 +40,8 @@ class Action(StrEnum):
     JOB_PAUSE = "job.pause"
     JOB_RESUME = "job.resume"
     JOB_RETRY = "job.retry"
+    JOB_UPDATE = "job.update"
+    JOB_DELETE = "job.delete"
     EVALUATION_SUBMIT = "evaluation.submit"
     NODE_DRAIN = "node.drain"
     NODE_ENABLE = "node.enable"
@@ -68,6 +70,7 @@ class Action(StrEnum):
     JOB_RESTART = "job.restart"
     JOB_RECOVER = "job.recover"
     JOB_FAIL = "job.fail"
+    JOB_EXPIRE = "job.expire"
 
 
 class Actor(StrEnum):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -146,6 +147,32 @@ ENDPOINTS = (
         jobs_pb2.GetJobRequest(job_id="job-1"),
         _JOB,
         _JOB_DATA,
+        path="/jobs/job-1",
+    ),
+    Endpoint(
+        "PATCH",
+        "/jobs/{job_id}",
+        "UpdateJob",
+        jobs_pb2.UpdateJobRequest(
+            job_id="job-1",
+            name="better",
+            labels={"team": "nlp"},
+            update_mask=FieldMask(paths=["name", "labels.team", "labels.draft"]),
+        ),
+        _JOB,
+        _JOB_DATA,
+        permissions=MANAGE,
+        path="/jobs/job-1",
+        body={"name": "better", "labels": {"team": "nlp", "draft": None}},
+    ),
+    Endpoint(
+        "DELETE",
+        "/jobs/{job_id}",
+        "DeleteJob",
+        jobs_pb2.DeleteJobRequest(job_id="job-1"),
+        jobs_pb2.DeleteJobResponse(freed_bytes=2**53),
+        {"job_id": "job-1", "freed_bytes": 2**53},
+        permissions=MANAGE,
         path="/jobs/job-1",
     ),
     Endpoint(

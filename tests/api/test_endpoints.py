@@ -71,7 +71,7 @@ def test_every_route_is_among_these(gateway: Gateway) -> None:
     known |= {("POST", PREFIX + "/console-sessions")}
     known |= {*DRIVE, ("OPTIONS", "/v1/drive-uploads/")}
     assert routes == known
-    assert len(ENDPOINTS) + len(STREAMS) == 26
+    assert len(ENDPOINTS) + len(STREAMS) == 28
 
 
 async def test_the_longest_lists_and_numbers_are_exact(gateway: Gateway) -> None:
@@ -190,6 +190,8 @@ NOT_FOUND_CODES = {
     "PauseJob": "JOB_NOT_FOUND",
     "ResumeJob": "JOB_NOT_FOUND",
     "RetryJob": "JOB_NOT_FOUND",
+    "UpdateJob": "JOB_NOT_FOUND",
+    "DeleteJob": "JOB_NOT_FOUND",
     "GetJobMetrics": "JOB_NOT_FOUND",
     "GetNode": "NODE_NOT_FOUND",
     "DrainNode": "NODE_NOT_FOUND",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.bridge.converters import JsonObject
+from app.cache.filters import JobFilters
 from app.cache.jobs import JobCache
 from app.cache.page_tokens import BadPage, List, Order, is_ours
 from app.database.pool import Pool
@@ -131,14 +132,14 @@ async def test_a_feed_of_one_tenant_changes_no_job_of_another(
 
 
 def test_a_token_is_good_for_its_own_list_alone() -> None:
-    mine = List("acme", [5], Order("name", False))
+    mine = List("acme", JobFilters(["TRAINING"]), Order("name", False))
     token = mine.token("some name", "job-1")
     assert mine.read(token) == ("some name", "job-1")
     for other in (
-        List("other", [5], Order("name", False)),
-        List("acme", [5, 6], Order("name", False)),
-        List("acme", [5], Order("name", True)),
-        List("acme", [5], Order("created_at", False)),
+        List("other", JobFilters(["TRAINING"]), Order("name", False)),
+        List("acme", JobFilters(["TRAINING", "CHECKPOINTING"]), Order("name", False)),
+        List("acme", JobFilters(["TRAINING"]), Order("name", True)),
+        List("acme", JobFilters(["TRAINING"]), Order("created_at", False)),
     ):
         with pytest.raises(BadPage, match="Start without one"):
             other.read(token)
@@ -146,7 +147,7 @@ def test_a_token_is_good_for_its_own_list_alone() -> None:
 
 @pytest.mark.parametrize("order", [Order("created_at"), Order("priority"), Order("name")])
 def test_a_token_that_was_made_up_is_refused(order: Order) -> None:
-    mine = List("acme", [], order)
+    mine = List("acme", JobFilters(), order)
     places = {"created_at": at(1), "priority": 5, "name": "a"}
     good = mine.token(places[order.column], "job-1")  # type: ignore[arg-type]  # of three kinds
     assert mine.read(good) == (places[order.column], "job-1")

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg2
 import pytest
 
+from app.api.app_keys import JOB_WRITER
 from app.cache.writer import JobWriter
 from app.database.pool import Pool
-from app.gateway.components import _JOB_WRITER
 from app.local.postgres import Postgres
 from generated.mindcoordinator.v1.jobs_pb2 import JOB_STATUS_TRAINING, Job, ListJobsResponse
 from tests.cache.jobs import value
@@ -172,6 +172,6 @@ async def test_a_stop_of_the_gateway_writes_what_it_has_seen(
     async with gateway_on(server.dsn, flush_interval=60) as gateway:
         tell(gateway, 1)
         await requests_succeed(gateway, 1, times=1)
-        assert isinstance(gateway.app[_JOB_WRITER], JobWriter)
+        assert isinstance(gateway.app[JOB_WRITER], JobWriter)
         assert revisions(server) == []
     assert revisions(server) == [(1, 30)]

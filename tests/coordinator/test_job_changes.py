@@ -84,7 +84,7 @@ async def test_a_job_is_told_as_it_is_stored(store: Store, reader: ChangeReader)
     )
     with store.transaction():
         store.save_jobs([job])
-        store.save_labels(job)
+        store.save_search(job)
     page = await reader.page("t", 0)
     [change] = page.changes
     state = change.job

@@ -10,7 +10,7 @@ import pytest
 
 from app.coordinator.errors import InvalidArgument
 from app.coordinator.identity.access import Grant
-from app.coordinator.jobs.listing import PAGE_BYTES, JobsPage, Order
+from app.coordinator.jobs.listing import PAGE_BYTES, Filters, JobsPage, Order, list_jobs
 from app.coordinator.jobs.messages import job_message
 from app.coordinator.jobs.model import (
     Allocation,
@@ -125,8 +125,8 @@ def test_a_page_of_large_jobs_has_fewer_of_them(tmp_path: Path) -> None:
         store.save_jobs([replace(record(), job_id="huge", submission=huge, created_at=100)])
     token, pages = "", []
     while True:
-        page = store.list_jobs(
-            "t", statuses=(), labels={}, order=Order(), page_size=100, page_token=token
+        page = list_jobs(
+            store._db, "t", filters=Filters(), order=Order(), page_size=100, page_token=token
         )
         pages.append([job.job_id for job in page.jobs])
         assert sum(job_message(job).ByteSize() for job in page.jobs[1:]) < PAGE_BYTES
@@ -152,8 +152,8 @@ def test_checkpoints_count_in_a_page(tmp_path: Path) -> None:
             )
             store.save_jobs([job])
             store.save_checkpoints(None, job)
-    page = store.list_jobs(
-        "t" * 128, statuses=(), labels={}, order=Order(), page_size=100, page_token=""
+    page = list_jobs(
+        store._db, "t" * 128, filters=Filters(), order=Order(), page_size=100, page_token=""
     )
     assert page.next_page_token
     assert sum(job_message(job).ByteSize() for job in page.jobs) <= PAGE_BYTES
@@ -166,8 +166,8 @@ def test_a_page_token_with_a_number_that_is_too_large(tmp_path: Path, number: in
         store.save_jobs(replace(record(), job_id=f"j{at}") for at in range(2))
 
     def page(token: str) -> JobsPage:
-        return store.list_jobs(
-            "t", statuses=(), labels={}, order=Order(), page_size=1, page_token=token
+        return list_jobs(
+            store._db, "t", filters=Filters(), order=Order(), page_size=1, page_token=token
         )
 
     token = page("").next_page_token

@@ -1,8 +1,11 @@
 """Streams of a job that is deleted while it is watched."""
 
-import grpc
+import asyncio
 
-from app.hub import CloseReason
+import grpc
+import pytest
+
+from app.hub import CloseReason, deletion
 from tests.hub.conftest import Gateway, GatewayMaker
 from tests.hub.log_coordinator import JOB, LogCoordinator
 
@@ -58,3 +61,21 @@ async def test_a_page_that_is_no_longer_there_ends_the_streams_of_all_watchers(
             assert last.name == "error"
             assert last.data["code"] == "JOB_DELETED"
     assert gateway.seen.reasons == [CloseReason.JOB_DELETED] * 2
+
+
+async def test_a_job_that_another_replica_deleted_is_noticed_while_it_is_read(
+    gateway: Gateway, coordinator: LogCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "INTERVAL", 0.05)
+    await ended_and_long(coordinator)
+    async with gateway.watch(last_event_id="e1:1", receive_buffer=4 * KiB) as slow:
+        assert (await slow.next()).name == "bookmark"
+        async with coordinator.changed:
+            await coordinator.changed.wait_for(lambda: len(coordinator.reads) > 3)
+        delete(coordinator)
+        async with asyncio.timeout(10):
+            while not [each for each in gateway.hub.streams if each.closing]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # the client is not to read before
+        last = (await slow.rest())[-1]
+        assert (last.name, last.data["code"]) == ("error", "JOB_DELETED")
+    assert gateway.seen.reasons == [CloseReason.JOB_DELETED]

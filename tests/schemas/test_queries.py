@@ -22,7 +22,19 @@ PAGE = {"page_size": 20, "page_token": ""}
 STREAM = {"last_event_id": "", "last_event_id_of_polyfill": "", "ticket": ""}
 
 DEFAULTS: list[tuple[Schema, dict[str, Any]]] = [
-    (LIST_JOBS_QUERY, {**PAGE, "statuses": [], "order_by": ""}),
+    (
+        LIST_JOBS_QUERY,
+        {
+            **PAGE,
+            "statuses": [],
+            "order_by": "",
+            "label_filter": {},
+            "name_contains": "",
+            "user_ids": [],
+            "created_after": None,
+            "kind": "",
+        },
+    ),
     (LIST_EVALUATIONS_QUERY, PAGE),
     (LIST_NODES_QUERY, {**PAGE, "status_filter": ""}),
     (
@@ -62,11 +74,19 @@ SCHEMAS = [schema for schema, _ in DEFAULTS]
 #: Those that have the conditions of a filter of log lines.
 FILTERED: list[Schema] = [LOGS_QUERY, LOG_ENTRIES_QUERY]
 #: May be given more than once.
-REPEATED = {"status": "TRAINING", "rank": "1", "source": "stdout", "keys": "loss"}
+REPEATED = {
+    "status": "TRAINING",
+    "rank": "1",
+    "source": "stdout",
+    "keys": "loss",
+    "label": "a=b",
+    "user_id": "ann",
+}
 #: What else is not "1".
 ONES = {
     **{"level": "INFO", "format": "sse", "since": "1s", "until": "1s"},
     **{"shape": "points", "x": "time"},
+    **{"created_after": "2026-11-01T00:00:00Z", "kind": "training"},
 }
 
 #: Schema, argument, least, most.
@@ -182,6 +202,9 @@ def test_every_argument_is_tested_above() -> None:
     tested = {(of(schema), name) for schema, name, *_ in NUMBERS}
     tested |= {(of(schema), name) for schema, name, _ in TEXTS}
     tested |= {("ListJobsQuery", "status"), ("LogsQuery", "follow"), ("LogsQuery", "format")}
+    # In tests/api/test_changing_jobs.py.
+    others = ("label", "name", "user_id", "created_after", "kind")
+    tested |= {("ListJobsQuery", name) for name in others}
     tested |= {(of(schema), name) for schema in FILTERED for name in CONDITIONS}
     tested |= {("JobMetricsQuery", name) for name in ("keys", "shape", "x")}
 

@@ -1,23 +1,40 @@
 """Jobs: submit, read and control them."""
 
-from aiohttp import web
+from typing import Any
+
+from aiohttp import hdrs, web
 
 from app.api.access import requires
-from app.api.app_keys import COORDINATOR, EXCHANGE, FEATURES, JOB_CACHE, caller_of
+from app.api.app_keys import (
+    COORDINATOR,
+    EXCHANGE,
+    FEATURES,
+    HUB,
+    JOB_CACHE,
+    JOB_WRITER,
+    caller_of,
+)
 from app.api.audit import acts_as, acts_on, has_created
 from app.api.endpoint import Operation, body_of, headers_of, query_of
 from app.api.envelope import success
+from app.api.job_versions import asked_revisions, is_current, tag_of
 from app.api.paths import JOB_ID
 from app.api.stale_if_error import answer_stale, check_page, may_be_stale
 from app.auth import exchange
 from app.auth.exchange import lent_tokens
 from app.bridge import features
-from app.errors import ApiError
+from app.errors import JOB_NOT_FOUND, MALFORMED_REQUEST, PRECONDITION_FAILED, ApiError
 from app.scaikey.permissions import Permission
-from app.schemas.cache import STALE_HEADERS, STALE_META
-from app.schemas.headers import SUBMIT_HEADERS
+from app.schemas.cache import GET_JOB_HEADERS, STALE_HEADERS, STALE_META
+from app.schemas.headers import (
+    CHANGE_JOB_HEADERS,
+    RETRY_HEADERS,
+    SUBMIT_HEADERS,
+)
 from app.schemas.jobs import (
     CANCEL_JOB_BODY,
+    CHANGE_JOB_BODY,
+    DELETED_JOB_ANSWER,
     LIST_JOBS_QUERY,
     PAGE_QUERY,
     PAUSE_JOB_BODY,
@@ -31,10 +48,19 @@ from app.telemetry.audit import Action
 
 routes = web.RouteTableDef()
 
+#: Of the query of a list: for coordinators with the feature `job_filters`.
+_JOB_FILTERS = ("name_contains", "user_ids", "created_after", "kind")
+
 
 @routes.get("/jobs")
 @requires(Permission.VIEW)
-@Operation(rpc="ListJobs", query=LIST_JOBS_QUERY, headers=STALE_HEADERS, meta=STALE_META)
+@Operation(
+    rpc="ListJobs",
+    errors=features.ERRORS,
+    query=LIST_JOBS_QUERY,
+    headers=STALE_HEADERS,
+    meta=STALE_META,
+)
 async def list_jobs(request: web.Request) -> web.Response:
     """List the jobs of the caller's tenant.
 
@@ -43,6 +69,9 @@ async def list_jobs(request: web.Request) -> web.Response:
     """
     caller, query = caller_of(request), query_of(request)
     try:
+        if any(query[name] for name in _JOB_FILTERS):
+            # One that does not know them would answer as if they had not been given.
+            await request.app[FEATURES].require(caller, "job_filters")
         return success(await request.app[COORDINATOR].list_jobs(caller, **query))
     except ApiError as error:
         check_page(query["page_token"], request, error)
@@ -92,17 +121,83 @@ async def submit_job(request: web.Request) -> web.Response:
 
 @routes.get("/jobs/{job_id}")
 @requires(Permission.VIEW)
-@Operation(rpc="GetJob", headers=STALE_HEADERS, meta=STALE_META)
+@Operation(
+    rpc="GetJob",
+    statuses=(200, 304),
+    errors=(MALFORMED_REQUEST,),
+    headers=GET_JOB_HEADERS,
+    meta=STALE_META,
+)
 async def get_job(request: web.Request) -> web.Response:
-    """Get a job's full state."""
+    """Get a job's full state.
+
+    Its `ETag` is its revision: with `If-None-Match` a job that has not changed
+    is 304. An answer from the job cache has none.
+    """
     caller, job_id = caller_of(request), JOB_ID.of(request)
     try:
-        return success(await request.app[COORDINATOR].get_job(caller, job_id))
+        job = await request.app[COORDINATOR].get_job(caller, job_id)
     except ApiError as error:
         if not may_be_stale(request, error):
             raise
         reading = request.app[JOB_CACHE].job(caller.tenant_id, job_id)
         return await answer_stale(request, error, reading, read="job")
+    if is_current(request, tag_of(job)):
+        return _tagged(web.Response(status=304), job)
+    return _tagged(success(job), job)
+
+
+@routes.patch("/jobs/{job_id}")
+@requires(Permission.MANAGE)
+@Operation(
+    rpc="UpdateJob",
+    errors=(MALFORMED_REQUEST, PRECONDITION_FAILED),
+    headers=CHANGE_JOB_HEADERS,
+    body=CHANGE_JOB_BODY,
+    body_types=("application/merge-patch+json", "application/json"),
+    action=Action.JOB_UPDATE,
+)
+async def change_job(request: web.Request) -> web.Response:
+    """Change a job's name and labels, by a JSON merge patch (RFC 7396).
+
+    Labels that the patch does not name stay; null removes one, or all of them.
+    The label `type` and those that begin with `scaimind/` are the platform's.
+    With `If-Match` the job must still have that revision. 501 where the
+    coordinator cannot change jobs.
+    """
+    caller, job_id = caller_of(request), JOB_ID.of(request)
+    coordinator, revisions = request.app[COORDINATOR], asked_revisions(request)
+    revision = revisions[0] if revisions else 0
+    if len(revisions) > 1:
+        revision = (await coordinator.get_job(caller, job_id))["revision"]
+        if revision not in revisions:
+            raise ApiError(PRECONDITION_FAILED)
+    job = await coordinator.update_job(caller, job_id, body_of(request), revision=revision)
+    return _tagged(success(job), job)
+
+
+@routes.delete("/jobs/{job_id}")
+@requires(Permission.MANAGE)
+@Operation(rpc="DeleteJob", answer=DELETED_JOB_ANSWER, action=Action.JOB_DELETE)
+async def delete_job(request: web.Request) -> web.Response:
+    """Delete a job that has ended, with its log, metrics and checkpoints.
+
+    It cannot be undone. What the job has exported and the models that it has
+    registered stay. Whoever still watches it gets `error` `JOB_DELETED`. 501
+    where the coordinator cannot delete jobs.
+    """
+    caller, job_id = caller_of(request), JOB_ID.of(request)
+    freed = 0
+    try:
+        freed = (await request.app[COORDINATOR].delete_job(caller, job_id))["freed_bytes"]
+    except ApiError as error:
+        if error.kind is not JOB_NOT_FOUND:
+            raise
+        # Perhaps one that was deleted by a request of which nobody learned the outcome.
+        await _forget(request, job_id, known=True)
+        raise
+    await _forget(request, job_id)
+    return success({"job_id": job_id, "freed_bytes": freed})
 
 
 @routes.get("/jobs/{job_id}/checkpoints")
@@ -176,14 +271,37 @@ async def resume_job(request: web.Request) -> web.Response:
 @requires(Permission.MANAGE)
 @Operation(
     rpc="RetryJob",
+    errors=features.ERRORS,
+    headers=RETRY_HEADERS,
     body=RETRY_JOB_BODY,
     body_optional=True,
     action=Action.JOB_RETRY,
 )
 async def retry_job(request: web.Request) -> web.Response:
-    """Retry a failed or preempted job as a new child job."""
+    """Retry a failed or preempted job as a new child job.
+
+    501 with an `Idempotency-Key` where the coordinator knows none for retries.
+    """
+    caller, key = caller_of(request), headers_of(request)["idempotency_key"]
+    if key:
+        # One that does not know it would make another child each time.
+        await request.app[FEATURES].require(caller, "retry_keys")
     child = await request.app[COORDINATOR].retry_job(
-        caller_of(request), JOB_ID.of(request), **body_of(request)
+        caller, JOB_ID.of(request), **body_of(request), idempotency_key=key
     )
     has_created(request, child["job_id"])
     return success(child)
+
+
+def _tagged(response: web.Response, job: dict[str, Any]) -> web.Response:
+    tag = tag_of(job)
+    if tag is not None:
+        response.headers[hdrs.ETAG] = tag
+    return response
+
+
+async def _forget(request: web.Request, job_id: str, *, known: bool = False) -> None:
+    """Have nothing of a job shown here any more; `known`: where it was seen before."""
+    tenant_id = caller_of(request).tenant_id
+    request.app[HUB].job_deleted(tenant_id, job_id)
+    await request.app[JOB_WRITER].delete_job(tenant_id, job_id, known=known)

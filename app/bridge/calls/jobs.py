@@ -1,6 +1,7 @@
 """Calls about jobs."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from app.bridge.calls.base import Calls
 from app.bridge.converters import JsonObject
@@ -79,8 +80,15 @@ class JobCalls(Calls):
         page_token: str = "",
         order_by: str = "",
         label_filter: Mapping[str, str] | None = None,
+        name_contains: str = "",
+        user_ids: Iterable[str] = (),
+        created_after: datetime | None = None,
+        kind: str = "",
     ) -> JsonObject:
-        """Fetch a page of the tenant's jobs."""
+        """Fetch a page of the tenant's jobs.
+
+        The last four are for coordinators with the feature `job_filters`.
+        """
         answer = await self._call(
             "ListJobs",
             self._stub.ListJobs,
@@ -91,6 +99,10 @@ class JobCalls(Calls):
                 page_token=page_token,
                 order_by=order_by,
                 label_filter=label_filter,
+                name_contains=name_contains,
+                user_ids=user_ids,
+                created_after=created_after,
+                kind=kind,
             ),
         )
         for job in answer["jobs"]:
@@ -136,6 +148,7 @@ class JobCalls(Calls):
         checkpoint_id: str = "",
         modify_resources: bool = False,
         new_resource_config: Body | None = None,
+        idempotency_key: str = "",
     ) -> JsonObject:
         """Make a child job of a failed or preempted one, and return the child."""
         return await self._job(
@@ -147,6 +160,7 @@ class JobCalls(Calls):
                 checkpoint_id=checkpoint_id,
                 modify_resources=modify_resources,
                 new_resource_config=new_resource_config,
+                idempotency_key=idempotency_key,
             ),
         )
 

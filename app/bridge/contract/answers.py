@@ -109,12 +109,17 @@ def _jobs(tenant_id: str, request: ListJobsRequest, answer: ListJobsResponse) ->
         asked_token=request.page_token,
     )
     statuses, labels = set(request.statuses), dict(request.label_filter).items()
+    users, name = set(request.user_ids), request.name_contains.casefold()
     for job in answer.jobs:
         _of_tenant("jobs.tenant_id", tenant_id, job.tenant_id)
         if statuses and job.status not in statuses:
             raise BrokenContract(Breach.RESOURCE, "jobs.status: must be one that was asked for")
         if job.labels and not labels <= dict(job.labels).items():
             raise BrokenContract(Breach.RESOURCE, "jobs.labels: must be those that were asked for")
+        if users and job.user_id not in users:
+            raise BrokenContract(Breach.RESOURCE, "jobs.user_id: must be one that was asked for")
+        if name not in job.name.casefold():
+            raise BrokenContract(Breach.RESOURCE, "jobs.name: must contain what was asked for")
 
 
 def _checkpoints(_: str, request: ListCheckpointsRequest, answer: ListCheckpointsResponse) -> None:

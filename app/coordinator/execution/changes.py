@@ -72,13 +72,7 @@ class JobChanges:
     def forget(self, job: JobRecord, *, now: int) -> bool:
         """Delete a job that has ended, so that it stays deleted after a power cut; whether it was
         there. Its watchers are woken. Raises sqlite3.Error."""
-        try:
-            deleted = self._delete(job, now)
-        except sqlite3.OperationalError:
-            if not self._reserve.release():
-                raise
-            log.warning("disk_reserve_released")
-            deleted = self._delete(job, now)
+        deleted = self._with_reserve(lambda: self._delete(job, now))
         if deleted:
             self.forget_secrets(job.job_id)
             self._job_events.wake(job.job_id)
@@ -88,6 +82,16 @@ class JobChanges:
         with self._store.transaction(durable=True):
             return self._store.delete_job(job.tenant_id, job.job_id, now=now)
 
+    def redescribe(self, job: JobRecord) -> None:
+        """Store a job that has ended, with another name and labels. Raises sqlite3.Error."""
+
+        def save() -> None:
+            with self._store.transaction():
+                self._store.save_jobs([job])
+                self._store.save_submission(job)
+
+        self._with_reserve(save)
+
     def forget_secrets(self, job_id: str) -> None:
         """Remove what a job was given that must not outlive it; the next start tries again."""
         try:
@@ -96,13 +100,18 @@ class JobChanges:
             log.error("secrets_not_removed", job_id=job_id, reason=error.strerror)
 
     def _save(self, transition: Transition, also: Callable[[], None] | None) -> None:
+        self._with_reserve(lambda: self._store_all(transition, also))
+
+    def _with_reserve(self, store: Callable[[], T]) -> T:
+        """Store something, in the room that is kept aside if there is no other. Raises what
+        `store` does."""
         try:
-            self._store_all(transition, also)
+            return store()
         except sqlite3.OperationalError:
             if not self._reserve.release():
                 raise
             log.warning("disk_reserve_released")
-            self._store_all(transition, also)
+            return store()
 
     def _store_all(self, transition: Transition, also: Callable[[], None] | None) -> None:
         newest = transition.newest()

@@ -160,6 +160,10 @@ class Controller:
         """Delete a job that has ended, as `JobChanges.forget` does. Raises sqlite3.Error."""
         return self._changes.forget(job, now=self._clock())
 
+    def redescribe(self, job: JobRecord) -> None:
+        """Store the new name and labels of a job that has ended. Raises sqlite3.Error."""
+        self._changes.redescribe(job)
+
     async def settled(self, job_id: str) -> None:
         """Wait until nothing is being done for a job any more."""
         await self._tasks.settled(job_id)

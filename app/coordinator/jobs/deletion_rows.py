@@ -7,7 +7,7 @@ from typing import Final
 from app.coordinator.jobs.states import RETRYABLE
 
 #: The tables with rows of a job, those that others refer to last.
-_TABLES: Final = ("job_labels", "checkpoints", "kept_bytes", "jobs")
+_TABLES: Final = ("job_labels", "job_search", "checkpoints", "kept_bytes", "jobs")
 
 
 @dataclass(frozen=True, slots=True)

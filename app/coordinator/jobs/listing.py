@@ -3,13 +3,14 @@
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from app.coordinator.errors import InvalidArgument
 from app.coordinator.jobs.checkpoint_rows import TOLD, count_checkpoints, newest_checkpoints
 from app.coordinator.jobs.messages import job_message
-from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.model import JobRecord, Kind
 from app.coordinator.jobs.rows import record_of
 from app.coordinator.jobs.states import Status
 from app.coordinator.storage.page_tokens import make_token, read_token
@@ -20,6 +21,8 @@ ORDERS: Final = ("created_at", "updated_at", "name", "status", "priority")
 #: Bytes in one page, unless its first job alone is larger. The smallest `max_message_bytes` that
 #: can be set leaves room for as much again.
 PAGE_BYTES: Final = 4 * 1024 * 1024
+#: Jobs with one of several labels that are counted to find the rarest of them.
+_COMPARED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,33 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Filters:
+    """Conditions, all of which a job meets; what is empty sets none."""
+
+    statuses: Sequence[Status] = ()
+    #: Labels that a job has, all of them.
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    #: Text in its name, whatever its case.
+    name: str = ""
+    #: Any of these.
+    users: Sequence[str] = ()
+    #: Microseconds since 1970.
+    created_after: int = 0
+    kind: Kind | None = None
+
+    def asked(self) -> list[Any]:
+        """What tells two lists apart."""
+        return [
+            sorted(set(self.statuses)),
+            sorted(self.labels.items()),
+            self.name.casefold(),
+            sorted(set(self.users)),
+            self.created_after,
+            self.kind,
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class JobsPage:
     """A page of a list."""
 
@@ -56,8 +86,7 @@ def list_jobs(
     db: sqlite3.Connection,
     tenant_id: str,
     *,
-    statuses: Sequence[Status],
-    labels: Mapping[str, str],
+    filters: Filters,
     order: Order,
     page_size: int,
     page_token: str,
@@ -66,42 +95,134 @@ def list_jobs(
 
     Raises InvalidArgument for a foreign token.
     """
-    where = ["tenant_id = ?"]
-    values: list[Any] = [tenant_id]
-    if statuses:
-        where.append(f"status IN ({', '.join('?' * len(statuses))})")
-        values += statuses
-    for label in sorted(labels.items()):
-        where.append(
-            "EXISTS (SELECT 1 FROM job_labels WHERE job_labels.job_id = jobs.job_id"
-            " AND key = ? AND value = ?)"
-        )
-        values += label
-    asked = [*where, *values, order.column, order.descending]
-    total = db.execute(f"SELECT count(*) FROM jobs WHERE {' AND '.join(where)}", values).fetchone()[
-        0
-    ]
+    asked = [tenant_id, filters.asked(), order.column, order.descending]
+    query = _Query(db, tenant_id, filters, order)
+    total = query.count()
+    place = ()
     if page_token:
-        where.append(f"({order.column}, job_id) {'<' if order.descending else '>'} (?, ?)")
-        values += read_token(page_token, asked, str if order.column == "name" else int, str)
-    direction = "DESC" if order.descending else "ASC"
-    rows = db.execute(
-        f"SELECT * FROM jobs WHERE {' AND '.join(where)}"
-        f" ORDER BY {order.column} {direction}, job_id {direction} LIMIT ?",
-        [*values, page_size + 1],
-    )
+        place = tuple(read_token(page_token, asked, str if order.column == "name" else int, str))
     jobs: list[JobRecord] = []
     size = 0
     token = ""
-    with closing(rows):
-        for row in rows:
+    with closing(query.rows(place, page_size + 1)) as found:
+        for value, job_id in found:
+            row = db.execute("SELECT * FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
             job = told_record(db, row)
             size += job_message(job).ByteSize()
             if jobs and (len(jobs) == page_size or size > PAGE_BYTES):
                 return JobsPage(jobs, token, total)
             jobs.append(job)
-            token = make_token(asked, row[order.column], row["job_id"])
+            token = make_token(asked, value, job_id)
     return JobsPage(jobs, "", total)
+
+
+class _Query:
+    """The jobs that pass, found by the table in which there are the fewest others.
+
+    That is the rarest label; else what lists are filtered by, which is in the
+    order of the tenant's jobs; else the jobs themselves.
+    """
+
+    def __init__(
+        self, db: sqlite3.Connection, tenant_id: str, filters: Filters, order: Order
+    ) -> None:
+        self._db = db
+        self._order = order
+        self._filters = filters
+        self._where: list[str] = []
+        self._values: list[Any] = []
+        labels = _rarest_first(db, tenant_id, filters.labels)
+        searches = bool(filters.name or filters.users or filters.kind)
+        needs_jobs = bool(filters.statuses) or order.column != "created_at"
+        if labels:
+            self._lead, tables = "found", ["job_labels AS found"]
+        elif searches:
+            self._lead, tables = "search", ["job_search AS search"]
+        else:
+            self._lead, tables, needs_jobs = "jobs", ["jobs"], False
+        self._add(f"{self._lead}.tenant_id = ?", tenant_id)
+        if filters.created_after:
+            self._add(f"{self._lead}.created_at >= ?", filters.created_after)
+        for at, (key, value) in enumerate(labels):
+            if at == 0:
+                self._add("found.key = ? AND found.value = ?", key, value)
+            else:
+                self._add(
+                    "EXISTS (SELECT 1 FROM job_labels AS more WHERE more.job_id = found.job_id"
+                    " AND more.key = ? AND more.value = ?)",
+                    key,
+                    value,
+                )
+        if searches and labels:
+            tables.append("job_search AS search")
+            self._add(
+                "(search.tenant_id, search.created_at, search.job_id)"
+                " = (found.tenant_id, found.created_at, found.job_id)"
+            )
+        self._add_searches()
+        if needs_jobs:
+            tables.append("jobs")
+            self._add(f"jobs.job_id = {self._lead}.job_id")
+        if filters.statuses:
+            self._add_any("jobs.status", filters.statuses)
+        # A cross join is made in the order in which it is written.
+        self._from = " CROSS JOIN ".join(tables)
+
+    def _add_searches(self) -> None:
+        filters = self._filters
+        if filters.kind is not None:
+            self._add("search.kind = ?", filters.kind)
+        if filters.users:
+            self._add_any("search.user_id", sorted(set(filters.users)))
+        if filters.name:
+            self._add("instr(search.name, ?) > 0", filters.name.casefold())
+
+    def _add(self, condition: str, *values: Any) -> None:
+        self._where.append(condition)
+        self._values += values
+
+    def _add_any(self, column: str, values: Sequence[Any]) -> None:
+        self._add(f"{column} IN ({', '.join('?' * len(values))})", *values)
+
+    def count(self) -> int:
+        """How many there are."""
+        statement = f"SELECT count(*) FROM {self._from} WHERE {' AND '.join(self._where)}"
+        count: int = self._db.execute(statement, self._values).fetchone()[0]
+        return count
+
+    def rows(self, behind: Sequence[Any], limit: int) -> sqlite3.Cursor:
+        """Places and ids, in order, behind a place if one is given."""
+        column, descending = self._order.column, self._order.descending
+        place = f"{self._lead if column == 'created_at' else 'jobs'}.{column}"
+        where, values = self._where, self._values
+        if behind:
+            comparison = "<" if descending else ">"
+            where = [*where, f"({place}, {self._lead}.job_id) {comparison} (?, ?)"]
+            values = [*values, *behind]
+        direction = "DESC" if descending else "ASC"
+        return self._db.execute(
+            f"SELECT {place}, {self._lead}.job_id FROM {self._from} WHERE {' AND '.join(where)}"
+            f" ORDER BY {place} {direction}, {self._lead}.job_id {direction} LIMIT ?",
+            [*values, limit],
+        )
+
+
+def _rarest_first(
+    db: sqlite3.Connection, tenant_id: str, labels: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Labels by how many of the tenant's jobs have them, as far as that is worth counting."""
+    if len(labels) < 2:
+        return list(labels.items())
+
+    def count(label: tuple[str, str]) -> int:
+        found: int = db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM job_labels"
+            " WHERE tenant_id = ? AND key = ? AND value = ? LIMIT ?)",
+            (tenant_id, *label, _COMPARED),
+        ).fetchone()[0]
+        return found
+
+    return sorted(sorted(labels.items()), key=count)
 
 
 def told_record(db: sqlite3.Connection, row: sqlite3.Row) -> JobRecord:

@@ -9,7 +9,7 @@ but may lack the last moments.
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ from app.coordinator.jobs.deletion_rows import (
     forget_deleted,
     may_read_again,
 )
-from app.coordinator.jobs.listing import JobsPage, Order, list_jobs, told_record
+from app.coordinator.jobs.listing import told_record
 from app.coordinator.jobs.model import Checkpoint, JobRecord
 from app.coordinator.jobs.rows import failed_record_of, record_of, values_of
 from app.coordinator.jobs.states import RETRYABLE, TERMINAL, Status
@@ -151,12 +151,26 @@ class Store:
         record_change(self._db, job.tenant_id, job.job_id)
         self._changed.add(job.tenant_id)
 
-    def save_labels(self, job: JobRecord) -> None:
-        """Insert the labels of a new job; call inside a transaction."""
+    def save_search(self, job: JobRecord) -> None:
+        """Keep what lists find a job by; call inside a transaction, for a stored job."""
+        self._db.execute("DELETE FROM job_labels WHERE job_id = ?", (job.job_id,))
+        place = (job.tenant_id, job.created_at)
         self._db.executemany(
-            "INSERT INTO job_labels VALUES (?, ?, ?)",
-            [(job.job_id, *label) for label in job.submission.labels.items()],
+            "INSERT INTO job_labels VALUES (?, ?, ?, ?, ?)",
+            [(job.job_id, *label, *place) for label in job.submission.labels.items()],
         )
+        self._db.execute(
+            "INSERT OR REPLACE INTO job_search VALUES (?, ?, ?, ?, ?, ?)",
+            (*place, job.job_id, job.kind, job.user_id, job.name.casefold()),
+        )
+
+    def save_submission(self, job: JobRecord) -> None:
+        """Replace what a job was submitted with, and its name; call inside a transaction."""
+        self._db.execute(
+            "UPDATE jobs SET name = ?, submission = ? WHERE job_id = ?",
+            (job.name, job.submission.SerializeToString(), job.job_id),
+        )
+        self.save_search(job)
 
     def save_drain(self, node_id: str, reason: str | None) -> None:
         """Keep a node drained, or enabled if `reason` is None; call inside a transaction."""
@@ -303,27 +317,6 @@ class Store:
             (Status.COMPLETED, limit),
         ).fetchall()
         return [(row["queue_name"], row["seconds"]) for row in reversed(rows)]
-
-    def list_jobs(
-        self,
-        tenant_id: str,
-        *,
-        statuses: Sequence[Status],
-        labels: Mapping[str, str],
-        order: Order,
-        page_size: int,
-        page_token: str,
-    ) -> JobsPage:
-        """A page of the tenant's jobs (AIP-158). Raises InvalidArgument for a foreign token."""
-        return list_jobs(
-            self._db,
-            tenant_id,
-            statuses=statuses,
-            labels=labels,
-            order=order,
-            page_size=page_size,
-            page_token=page_token,
-        )
 
 
 def digest_of(request: Any) -> bytes:

@@ -20,6 +20,7 @@ from app.coordinator.jobs.changes.step import record_changes
 from app.coordinator.jobs.checkpoints_step import move_checkpoints_apart
 from app.coordinator.jobs.deletions_step import keep_deletions
 from app.coordinator.jobs.demands_step import ask_for_no_cores
+from app.coordinator.jobs.filters_step import index_filters
 from app.coordinator.jobs.run_times_step import keep_run_times
 from app.coordinator.jobs.secrets_step import mask_ended, move_secrets_apart
 
@@ -119,6 +120,7 @@ STEPS: Final[tuple[StoreStep, ...]] = (
     _programs_are_kept,
     keep_deletions,
     record_changes,
+    index_filters,
 )
 
 

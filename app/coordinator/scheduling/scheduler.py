@@ -30,6 +30,7 @@ from app.coordinator.scheduling.outcomes import apply_run_result
 from app.coordinator.scheduling.placement import finds_room, place_waiting, waiting_in_order
 from app.coordinator.scheduling.transitions import Abandon, Launch, RunEnd, Transition
 from app.shortening import quoted
+from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 _SECOND: Final = 1_000_000
 
@@ -290,6 +291,11 @@ class Scheduler:
         job = self._table.transition(job, resume_from=resume_from)
         queue_job(self._table, job, f"Waiting in the queue to {where}.")
         return self._finish()
+
+    def describe(self, job_id: str, submission: SubmitJobRequest) -> Transition:
+        """Record another name and other labels of a job, which are in its submission."""
+        self._table.transition(self.jobs[job_id], name=submission.name, submission=submission)
+        return self._table.recorded
 
     def drain(self, node_id: str, *, force: bool, reason: str) -> Transition:
         """Place no more jobs on a node; with `force`, stop those that run there."""

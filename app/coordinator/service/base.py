@@ -30,6 +30,7 @@ from app.coordinator.identity.peer import Peer
 from app.coordinator.identity.tokens import Admission
 from app.coordinator.jobs.changes.reader import ChangeReader
 from app.coordinator.jobs.events import JobEvents
+from app.coordinator.jobs.lister import JobLister
 from app.coordinator.jobs.model import JobRecord, checkpoint_url
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import TERMINAL, WAITING
@@ -62,6 +63,7 @@ class Parts:
     secrets: JobSecrets
     job_events: JobEvents
     change_reader: ChangeReader
+    lister: JobLister
     drive: Drive
     cache: DataCache
     admission: Admission
@@ -178,7 +180,7 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
         self._check_takes_jobs(job.tenant_id)
 
         def also() -> None:
-            self._store.save_labels(job)
+            self._store.save_search(job)
             if key:
                 now = self._parts.clock()
                 used = UsedKey(digest_of(request), job.job_id)

@@ -6,9 +6,12 @@ from typing import Final
 #: a gateway asks for nothing that is not announced, and for all that is.
 FEATURES: Final[tuple[str, ...]] = (
     "delete_job",
+    "job_filters",
     "log_filters",
     "log_search",
     "metrics_buckets",
+    "retry_keys",
+    "update_job",
     "validate_only",
     "watch_jobs",
 )

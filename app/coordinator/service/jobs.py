@@ -1,7 +1,9 @@
 """The calls about jobs: submitting, reading, steering."""
 
+from collections.abc import Mapping
 from typing import Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from typing_extensions import override
 
 from app.coordinator.errors import (
@@ -12,18 +14,27 @@ from app.coordinator.errors import (
 )
 from app.coordinator.identity.access import Access
 from app.coordinator.identity.peer import Peer
-from app.coordinator.jobs.listing import Order
+from app.coordinator.jobs.listing import Filters, Order
 from app.coordinator.jobs.messages import checkpoint_message, job_message, status_message
-from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.model import JobRecord, Kind
 from app.coordinator.jobs.states import RETRYABLE, Status
 from app.coordinator.scheduling.rehearsal import rehearse
 from app.coordinator.service.base import Calls, page_size
 from app.coordinator.service.interceptor import Context, metadata_of, peer_of
+from app.coordinator.submission.checks import MAX_NAME
 from app.coordinator.submission.outlook import waiting_for, warnings_of
 from app.coordinator.submission.training import Accepted, accept, accept_export, accept_retry
 from app.shortening import shortened
 from generated.mindcoordinator.v1 import jobs_pb2
 
+_KINDS: Final[Mapping[int, Kind | None]] = {
+    jobs_pb2.JOB_KIND_UNSPECIFIED: None,
+    jobs_pb2.JOB_KIND_TRAINING: Kind.TRAINING,
+    jobs_pb2.JOB_KIND_EVALUATION: Kind.EVALUATION,
+}
+_MAX_USERS: Final = 64
+#: The end of the year 9999.
+_LAST_SECOND: Final = 253_402_300_799
 #: Labels that can be asked for at once; each is a part of the database's query.
 _MAX_LABELS: Final = 64
 
@@ -101,10 +112,20 @@ class JobCalls(Calls):
                 order = Order.parse(request.order_by)
             with problems.collected():
                 size = page_size(request.page_size)
-        page = self._store.list_jobs(
+            if len(request.user_ids) > _MAX_USERS:
+                problems.add("user_ids", f"must have at most {_MAX_USERS} users")
+            if len(request.name_contains) > MAX_NAME:
+                problems.add("name_contains", f"must have at most {MAX_NAME} characters")
+        page = await self._parts.lister.page(
             peer.tenant_id,
-            statuses=sorted(set(statuses)),
-            labels=request.label_filter,
+            filters=Filters(
+                statuses=sorted(set(statuses)),
+                labels=dict(request.label_filter),
+                name=request.name_contains,
+                users=list(request.user_ids),
+                created_after=_microseconds(request.created_after),
+                kind=_KINDS[request.kind],
+            ),
             order=order,
             page_size=size,
             page_token=request.page_token,
@@ -154,6 +175,9 @@ class JobCalls(Calls):
     @override
     async def RetryJob(self, request: jobs_pb2.RetryJobRequest, context: Context) -> jobs_pb2.Job:
         peer = peer_of(context)
+        known = self._known_key(peer, request.idempotency_key, request)
+        if known is not None:
+            return job_message(known)
         job = self._job(peer, request.job_id)
         if job.status not in RETRYABLE:
             raise FailedPrecondition(
@@ -165,7 +189,7 @@ class JobCalls(Calls):
             again = accept_export(
                 job, user_id=peer.user_id, secrets=self._secrets_of(job), now=self._parts.clock()
             )
-            return job_message(self._take_up(again, request))
+            return job_message(self._take_up(again, request, key=request.idempotency_key))
         child = accept_retry(
             job,
             resources=request.new_resource_config if request.modify_resources else None,
@@ -175,7 +199,7 @@ class JobCalls(Calls):
             secrets=self._secrets_of(job),
             now=self._parts.clock(),
         )
-        return job_message(self._take_up(child, request))
+        return job_message(self._take_up(child, request, key=request.idempotency_key))
 
     @override
     async def ListCheckpoints(
@@ -217,3 +241,8 @@ class JobCalls(Calls):
             return self._parts.secrets.of(job.job_id)
         except OSError as error:
             raise Overloaded(f"the job's variables cannot be read: {error.strerror}") from None
+
+
+def _microseconds(time: Timestamp) -> int:
+    """A moment that a caller names, within what the store can compare."""
+    return min(max(time.seconds, 0), _LAST_SECOND) * 1_000_000 + time.nanos // 1000

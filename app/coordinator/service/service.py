@@ -8,6 +8,7 @@ from app.coordinator.service.evaluations import EvaluationCalls
 from app.coordinator.service.jobs import JobCalls
 from app.coordinator.service.monitoring import MonitoringCalls
 from app.coordinator.service.unimplemented import UnimplementedCalls
+from app.coordinator.service.updates import UpdateCalls
 from app.coordinator.service.watch_jobs.calls import WatchJobsCalls
 
 __all__ = ["Parts", "Service"]
@@ -16,6 +17,7 @@ __all__ = ["Parts", "Service"]
 class Service(
     JobCalls,
     DeletionCalls,
+    UpdateCalls,
     MonitoringCalls,
     ClusterCalls,
     EvaluationCalls,

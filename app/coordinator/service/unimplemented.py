@@ -8,15 +8,11 @@ from typing_extensions import override
 from app.coordinator.errors import NotImplementedHere
 from app.coordinator.service.base import Calls
 from app.coordinator.service.interceptor import Context
-from generated.mindcoordinator.v1 import jobs_pb2, logs_pb2
+from generated.mindcoordinator.v1 import logs_pb2
 
 
 class UnimplementedCalls(Calls):
     """Refuses each of these calls."""
-
-    @override
-    async def UpdateJob(self, request: jobs_pb2.UpdateJobRequest, context: Context) -> jobs_pb2.Job:
-        raise _refusal("UpdateJob")
 
     @override
     async def GetLogMarks(

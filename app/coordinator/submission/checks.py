@@ -17,12 +17,12 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
 
 _QUEUE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FORMATS: Final = ("", "jsonl", "json", "csv", "parquet")
-_MAX_NAME: Final = 256
+MAX_NAME: Final = 256
 #: Each is mounted by itself for the job, and the time for that grows with its square.
 _MAX_SOURCES: Final = 256
 #: Of a label's value, in characters.
-_MAX_VALUE: Final = 1024
-_MAX_LABELS: Final = 64
+MAX_VALUE: Final = 1024
+MAX_LABELS: Final = 64
 _MAX_RANKS: Final = 256
 
 
@@ -30,16 +30,16 @@ def check_texts(request: SubmitJobRequest, problems: Problems) -> None:
     """Note what is wrong with names, labels and the queue."""
     if not request.name.strip():
         problems.add("name", "must not be empty")
-    if len(request.name) > _MAX_NAME:
-        problems.add("name", f"must have at most {_MAX_NAME} characters")
-    if len(request.labels) > _MAX_LABELS:
-        problems.add("labels", f"must have at most {_MAX_LABELS} labels")
+    if len(request.name) > MAX_NAME:
+        problems.add("name", f"must have at most {MAX_NAME} characters")
+    if len(request.labels) > MAX_LABELS:
+        problems.add("labels", f"must have at most {MAX_LABELS} labels")
     for key, value in request.labels.items():
-        if not key or len(key) > _MAX_NAME:
-            problems.add("labels", f"keys must have 1 to {_MAX_NAME} characters")
+        if not key or len(key) > MAX_NAME:
+            problems.add("labels", f"keys must have 1 to {MAX_NAME} characters")
             break
-        if len(value) > _MAX_VALUE:
-            problems.add(f"labels.{key}", f"must have at most {_MAX_VALUE} characters")
+        if len(value) > MAX_VALUE:
+            problems.add(f"labels.{key}", f"must have at most {MAX_VALUE} characters")
     if not _QUEUE.fullmatch(request.scheduling_config.queue_name):
         problems.add(
             "scheduling_config.queue_name", "must be up to 64 letters, digits, '.', '_' and '-'"

@@ -31,7 +31,7 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
 )
 
 #: Bytes of a whole submission: a page of jobs, and each change of a job, tells it all.
-_MAX_SUBMISSION: Final = 256 * 1024
+MAX_SUBMISSION: Final = 256 * 1024
 
 
 def new_job_id(prefix: str = "job") -> str:
@@ -59,10 +59,10 @@ def accept(
     now: int,
 ) -> Accepted:
     """The job of a submission. Raises RequestError."""
-    if request.ByteSize() > _MAX_SUBMISSION:
+    if request.ByteSize() > MAX_SUBMISSION:
         raise InvalidArgument(
             "submission",
-            f"the submission has {request.ByteSize()} bytes; the limit is {_MAX_SUBMISSION}."
+            f"the submission has {request.ByteSize()} bytes; the limit is {MAX_SUBMISSION}."
             " Put large texts into a file on the drive",
         )
     kept = SubmitJobRequest()

@@ -1347,7 +1347,7 @@ class RetryJobRequest(_message.Message):
     """
     modify_resources: _builtins.bool
     idempotency_key: _builtins.str
-    """As of SubmitJobRequest."""
+    """As of SubmitJobRequest. Only for coordinators with the feature `retry_keys`."""
     @_builtins.property
     def new_resource_config(self) -> Global___ResourceConfig:
         """Required when `modify_resources` is set; replaces the original's."""
