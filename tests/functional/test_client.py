@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 from scaimind import AsyncClient, Client, Gap, LogLine
+from scaimind.core.events import JobChanged
 
 from tests.functional.stack import PATIENCE, PROJECT, Stack
 from tests.programs import program
 
+COMMAND = (sys.executable, "-m", "scaimind")
+AGAIN = ("name", "training_config", "data_config", "resource_config")
 FAILING = "raise SystemExit(3)\n"
 COUNTING = """
 import time
@@ -96,6 +99,54 @@ def test_a_job_that_is_not_there_is_a_refusal_of_one_line(stack: Stack) -> None:
     refused = command(stack, "jobs", "get", "job-none")
     assert refused.returncode == 6
     assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_a_wait_goes_on_through_a_pause_and_says_so(stack: Stack, scripts: str) -> None:
+    job_id = submit(stack, f"{scripts}/endless.py").stdout.split("\t")[0]
+    stack.await_status(job_id, "TRAINING")
+    waiting = subprocess.Popen(
+        (*COMMAND, "jobs", "wait", job_id),
+        env=environment(stack),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with waiting:
+        assert waiting.stderr is not None
+        assert command(stack, "jobs", "pause", job_id, "--wait").returncode == 0
+        assert waiting.stderr.readline() == f"{job_id} is PAUSED; the wait goes on.\n"
+        assert command(stack, "jobs", "cancel", job_id).returncode == 0
+        assert waiting.communicate(timeout=PATIENCE) == (f"{job_id}\tCANCELLED\n", "")
+    assert waiting.returncode == 3
+
+
+def test_no_answer_has_a_status_of_its_own(stack: Stack) -> None:
+    nobody = environment(stack) | {"SCAIMIND_URL": "http://127.0.0.1:1"}
+    for words in (("jobs", "logs", "-f", "job-x"), ("jobs", "wait", "job-x"), ("queue",)):
+        done = subprocess.run(
+            (*COMMAND, *words), env=nobody, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 5, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_job_is_known_to_streams_as_soon_as_it_is_submitted(stack: Stack, scripts: str) -> None:
+    with Client(stack.url, stack.key) as client:
+        submitted = submit(stack, f"{scripts}/endless.py").stdout.split("\t")[0]
+        body = {name: client.jobs.get(submitted).raw[name] for name in AGAIN}
+        # It keeps the gateway's record of the tenant's jobs alive.
+        held = client.events()
+        next(held)
+        for _ in range(10):
+            job_id = client.jobs.submit(body).job_id
+            events = client.events(job_id=job_id)
+            changed = next(events)
+            assert isinstance(changed, JobChanged)
+            assert changed.job.job_id == job_id
+            events.close()
+            client.jobs.cancel(job_id)
+        client.jobs.cancel(submitted)
+        held.close()
 
 
 def test_a_hundred_waits_are_one_upstream_stream(stack: Stack, scripts: str) -> None:
@@ -186,9 +237,6 @@ class Terminal:
             self.process.kill()
             self.process.wait(PATIENCE)
             os.close(self._ours)
-
-
-COMMAND = (sys.executable, "-m", "scaimind")
 
 
 def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(

@@ -52,12 +52,14 @@ class StateSources:
         watched. Raises `ApiError`, also if the caller may not list jobs.
         """
         await self._authorize(caller)
-        source: StatesSource = self._tenant_feed(caller)
-        source.hold()
+        feed = self._tenant_feed(caller)
+        source: StatesSource = feed
+        feed.hold()
         try:
-            await source.ready(nodes=interest.nodes, queue=interest.queue)
+            await feed.ready(nodes=interest.nodes, queue=interest.queue)
+            await self._until_named_are_known(caller, feed, interest)
         except BaseException as error:
-            source.release()
+            feed.release()
             if not isinstance(error, ApiError) or error.kind is not NOT_IMPLEMENTED:
                 raise
         else:
@@ -80,6 +82,25 @@ class StateSources:
             source.release()
             raise
         return source
+
+    async def _until_named_are_known(
+        self, caller: Caller, feed: TenantFeed, interest: Interest
+    ) -> None:
+        """Wait for jobs that were submitted so lately that the feed has not told of them yet."""
+        named = interest.selection.job_ids
+        missing = sorted(job_id for job_id in named if feed.record.get(job_id) is None)
+        there = await asyncio.gather(*(self._is_to_come(caller, feed, each) for each in missing))
+        await feed.until_known([each for each, comes in zip(missing, there, strict=True) if comes])
+
+    async def _is_to_come(self, caller: Caller, feed: TenantFeed, job_id: str) -> bool:
+        try:
+            state = await self._upstream.read_state(caller, job_id)
+        except ApiError as error:
+            if error.kind is not JOB_NOT_FOUND:
+                raise
+            return False
+        forgotten = feed.record.forgotten_until
+        return state.ended_at is None or forgotten is None or state.ended_at > forgotten
 
     def _named_jobs(self, caller: Caller, job_ids: frozenset[str]) -> NamedJobs:
         if self._closing:

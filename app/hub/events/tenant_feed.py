@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import aclosing, suppress
 
 import structlog
 
@@ -63,6 +63,8 @@ class TenantFeed:
         #: What is asked for beside states; it only grows.
         self._nodes = self._queue = False
         self._cluster_known = asyncio.Event()
+        #: Set, and replaced by another, with each batch.
+        self._news = asyncio.Event()
         self._outage = Outage(limit=settings.outage_limit, steady=settings.reconnect_max)
         self._backoff = Backoff(shortest=settings.reconnect_min, longest=settings.reconnect_max)
         self._newest = 0
@@ -108,6 +110,13 @@ class TenantFeed:
             raise ApiError(COORDINATOR_TIMEOUT) from None
         if self.failure is not None:
             raise self.failure
+
+    async def until_known(self, job_ids: Collection[str]) -> None:
+        """Wait until the record has these jobs; not for ever, and not for a failed upstream."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.open_timeout):
+                while self.failure is None and not all(map(self.record.get, job_ids)):
+                    await self._news.wait()
 
     async def reach(self, version: int) -> bool:
         """Whether all that changed behind a version is known, also what was deleted.
@@ -156,8 +165,13 @@ class TenantFeed:
         if self._linger_timer is not None:
             self._linger_timer.cancel()
         self._cluster_known.set()
+        self._tell_news()
         if not self._complete.done():
             self._complete.set_result(None)
+
+    def _tell_news(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     async def _follow(self) -> ApiError:
         """Follow the states for ever; returns the error for which they are lost for good."""
@@ -227,6 +241,7 @@ class TenantFeed:
 
     def _take(self, batch: StatesBatch) -> None:
         self.views.take(batch, time.time())
+        self._tell_news()
         record = self.record
         if record.crowded:
             raise ApiError(RESOURCE_EXHAUSTED)

@@ -23,7 +23,8 @@ class AsyncClient:
 
     `url` is the gateway's address, `key` an API key or a token; SCAIMIND_URL and
     SCAIMIND_API_KEY stand in for them. `token` brings tokens that end: it is
-    called at the first request and after each 401. Every method raises
+    called at the first request and after each 401. With `fail_fast` nothing is
+    tried again before there was an answer once. Every method raises
     `ConnectionFailed` without an answer and `ApiError` for a refusal.
     """
 
@@ -34,6 +35,7 @@ class AsyncClient:
         *,
         token: Callable[[], str] | None = None,
         verify: Any = True,
+        fail_fast: bool = False,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._driver = AsyncDriver(
@@ -42,6 +44,7 @@ class AsyncClient:
                 key or ("" if token else os.environ.get("SCAIMIND_API_KEY", "")), provider=token
             ),
             verify=verify,
+            fail_fast=fail_fast,
             transport=transport,
         )
         self.jobs = AsyncJobs(self._driver)
@@ -74,7 +77,7 @@ class AsyncClient:
         tail: int | None = None,
         interval: int | None = None,
         after: str | None = None,
-        level: str | None = None,
+        level: str | None = "DEBUG",
         rank: Iterable[int] | int | None = None,
         source: Iterable[str] | str | None = None,
         contains: str | None = None,

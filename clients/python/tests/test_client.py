@@ -86,6 +86,16 @@ def test_other_posts_are_not_repeated() -> None:
     assert len(asked) == 1
 
 
+def test_who_is_in_a_hurry_tries_once_until_there_was_an_answer() -> None:
+    made, asked = client(no_answer, fail_fast=True)
+    with pytest.raises(ConnectionFailed):
+        made.jobs.get("j")
+    assert len(asked) == 1
+    made, _ = client(data({}), no_answer, data({"job_id": "j"}), fail_fast=True)
+    made.jobs.get("i")
+    assert made.jobs.get("j").job_id == "j"
+
+
 def test_a_refusal_for_too_many_requests_is_waited_out(no_pauses: list[float]) -> None:
     made, _ = client(refused(429, "RATE_LIMITED", **{"retry-after": "9"}), data({"job_id": "j"}))
     made.jobs.cancel("j")

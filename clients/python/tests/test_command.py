@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +254,21 @@ def test_login_without_an_address_says_what_to_give() -> None:
     result = CliRunner().invoke(cli, ["login"])
     assert result.exit_code == 2
     assert "Say which gateway" in result.output
+
+
+def test_help_is_there_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    def best(*arguments: str) -> float:
+        took = []
+        for _ in range(7):
+            began = time.perf_counter()
+            subprocess.run((sys.executable, *arguments), stdout=subprocess.DEVNULL, check=True)
+            took.append(time.perf_counter() - began)
+        return min(took)
+
+    root = str(Path(__file__).parents[1])
+    begin = f"import sys; sys.path.insert(0, {root!r}); sys.argv = ['scaimind', '--help'];"
+    help_takes = best("-c", f"{begin} from scaimind.cli.main import main; main()")
+    ratio = help_takes / best("-c", "pass")
+    with capsys.disabled():
+        print(f"\nscaimind --help takes {ratio:.1f} times as long as python -c pass")  # noqa: T201
+    assert ratio < 12

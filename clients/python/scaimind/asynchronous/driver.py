@@ -39,9 +39,12 @@ class AsyncDriver:
         *,
         transport: httpx2.AsyncBaseTransport | None = None,
         verify: Any = True,
+        fail_fast: bool = False,
     ) -> None:
         self._address = address(url)
         self._tokens = tokens
+        #: Whether a request without an answer is the end, until there was one.
+        self._fails = fail_fast
         self._http = httpx2.AsyncClient(
             transport=transport, verify=verify, follow_redirects=False, limits=LIMITS
         )
@@ -105,12 +108,14 @@ class AsyncDriver:
                                 told = await asyncio.to_thread(self._tokens.renew)
                             case Send(request):
                                 told = await self._send(request)
+                                self._fails = False
                             case Open(request):
                                 await open_answer.aclose()
                                 response = await open_answer.enter_async_context(
                                     await self._stream(request)
                                 )
                                 told, pieces = await _opened(response)
+                                self._fails = False
                             case Receive():
                                 told = b"" if pieces is None else await anext(pieces, b"")
                     except (httpx2.TransportError, httpx2.StreamError) as error:
@@ -118,6 +123,8 @@ class AsyncDriver:
                             f"No answer from {self._address}: {error or type(error).__name__}"
                         )
                         problem.__cause__ = error
+                        if self._fails:
+                            raise problem from error
             finally:
                 steps.close()
 

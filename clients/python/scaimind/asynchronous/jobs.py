@@ -115,8 +115,9 @@ class AsyncJobs:
         *,
         follow: bool = True,
         tail: int | None = None,
+        first: int | None = None,
         after: Cursor | str | None = None,
-        level: str | None = None,
+        level: str | None = "DEBUG",
         rank: Iterable[int] | int | None = None,
         source: Iterable[str] | str | None = None,
         contains: str | None = None,
@@ -127,12 +128,14 @@ class AsyncJobs:
         """Iterate over a job's log.
 
         With `follow`, through everything until the job has ended; a connection
-        that breaks is made again for ever. `after` is where to go on; otherwise
-        `tail` says how many of the newest lines come first. The others are
-        conditions that each line fulfils: `level` is the least one, `contains` a
-        text whatever its case, `matches` a pattern of RE2.
+        that breaks is made again for ever. `after` is where to go on; otherwise it
+        begins with the newest `tail` lines, or with the line `first` (1 is all of
+        the log), or where the gateway chooses. The others are conditions that each
+        line fulfils: `level` is the least one, `contains` a text whatever its case,
+        `matches` a pattern of RE2.
         """
-        conditions = operations.query(
+        more = operations.query(
+            **{"from": first},
             level=level,
             rank=rank,
             source=source,
@@ -141,9 +144,7 @@ class AsyncJobs:
             since=since,
             until=until,
         )
-        return AsyncLogs(
-            self._driver, job_id, follow=follow, tail=tail, after=after, more=conditions
-        )
+        return AsyncLogs(self._driver, job_id, follow=follow, tail=tail, after=after, more=more)
 
     async def wait(
         self,

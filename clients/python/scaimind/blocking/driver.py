@@ -41,9 +41,12 @@ class SyncDriver:
         *,
         transport: httpx2.BaseTransport | None = None,
         verify: Any = True,
+        fail_fast: bool = False,
     ) -> None:
         self._address = address(url)
         self._tokens = tokens
+        #: Whether a request without an answer is the end, until there was one.
+        self._fails = fail_fast
         self._http = httpx2.Client(
             transport=transport, verify=verify, follow_redirects=False, limits=LIMITS
         )
@@ -106,15 +109,19 @@ class SyncDriver:
                                 told = self._tokens.renew()
                             case Send(request):
                                 told = self._send(request)
+                                self._fails = False
                             case Open(request):
                                 open_answer.close()
                                 response = open_answer.enter_context(self._stream(request))
                                 told, pieces = _opened(response)
+                                self._fails = False
                             case Receive():
                                 told = next(pieces, b"")
                     except (httpx2.TransportError, httpx2.StreamError) as error:
                         problem = ConnectionFailed(_text(error, self._address))
                         problem.__cause__ = error
+                        if self._fails:
+                            raise problem from error
             finally:
                 steps.close()
 

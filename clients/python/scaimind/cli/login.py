@@ -43,7 +43,7 @@ def login(profile: str | None, url: str | None, name: str, default: bool, show: 
     key = key.strip()
     if not key:
         raise click.UsageError("There is no key: set SCAIMIND_API_KEY, or give it by a pipe.")
-    with Client(root, key) as made:
+    with Client(root, key, fail_fast=True) as made:
         made.cluster()
     path = store(Profile(name, root, key), default=default)
     say(f"Stored profile {name} in {path}.")

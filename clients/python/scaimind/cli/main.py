@@ -171,13 +171,15 @@ def _explain(error: Exception) -> int:
 
     if not isinstance(error, ScaiMindError):
         raise error
-    say(printable(str(error)))
+    details = error.details if isinstance(error, ApiError) else ()
+    if not details:
+        say(printable(str(error)))
     if isinstance(error, ConnectionFailed):
         say("Check the address (SCAIMIND_URL, or 'scaimind profiles') and that the gateway runs.")
         return NO_ANSWER
     if not isinstance(error, ApiError):
         return USAGE
-    for problem in error.details:
+    for problem in details:
         say(printable(f"{problem.field}: {problem.message}"))
     if error.code.startswith("AUTH_TOKEN"):
         say("Set SCAIMIND_API_KEY, or store a key with 'scaimind login'.")

@@ -17,7 +17,7 @@ def client(profile: str | None) -> "Client":
     from scaimind.client import Client
 
     found = chosen(profile)
-    return Client(found.url, found.api_key)
+    return Client(found.url, found.api_key, fail_fast=True)
 
 
 def resolve(made: "Client", job_id: str) -> str:

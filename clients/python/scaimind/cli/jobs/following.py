@@ -35,9 +35,14 @@ def follow(
     as_json: bool = False,
     filters: Mapping[str, Any] | None = None,
 ) -> int:
-    """Print a job's log; return the exit status: the job's, if `wait` follows it to its end."""
+    """Print a job's log; return the exit status: the job's, if `wait` follows it to its end.
+
+    Without `tail` and `after`, all of the log.
+    """
     began = time.monotonic()
-    lines = made.jobs.logs(job_id, follow=wait, tail=tail, after=after, **(filters or {}))
+    first = 1 if tail is None and after is None else None
+    more = filters or {}
+    lines = made.jobs.logs(job_id, follow=wait, tail=tail, first=first, after=after, **more)
     line = StatusLine()
     printer = Printer(line, as_json=as_json)
     progress = Progress(made, job_id, line)

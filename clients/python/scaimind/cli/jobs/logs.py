@@ -10,15 +10,14 @@ from scaimind.cli.main import TIMED_OUT, say
 from scaimind.cli.session import client, resolve
 from scaimind.cli.times import duration, moment
 
-#: Without `--tail` all lines come: more than a log is expected to have.
-_ALL = 1_000_000
+_MOST = 1_000_000
 
 
 @click.command()
 @click.argument("job_id", metavar="JOB")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option(
-    "--tail", type=click.IntRange(0, _ALL), help="Begin with so many newest lines; else with all."
+    "--tail", type=click.IntRange(0, _MOST), help="Begin with so many newest lines; else with all."
 )
 @click.option("--since", metavar="TIME", callback=moment, help="Only lines since: 10m, or a date.")
 @click.option("--until", metavar="TIME", callback=moment, help="Only lines before.")
@@ -61,7 +60,7 @@ def logs(
             made,
             resolve(made, job_id),
             wait=follow,
-            tail=tail if tail is not None or after else _ALL,
+            tail=tail,
             after=after,
             as_json=as_json,
             filters={name: value for name, value in filters.items() if value not in (None, ())},

@@ -118,7 +118,7 @@ def submit(
             return
         from scaimind.cli.jobs.following import follow as follow_log
 
-        status = follow_log(made, answer.job_id, wait=True, tail=1_000_000)
+        status = follow_log(made, answer.job_id, wait=True)
     sys.exit(status)
 
 
