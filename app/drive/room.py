@@ -36,8 +36,9 @@ class Room:
     Counting has threads of its own: however long it takes, requests have theirs.
     """
 
-    def __init__(self, root: Path, *, usage: Usage, lifetime: float) -> None:
+    def __init__(self, root: Path, *, threads: DiskThreads, usage: Usage, lifetime: float) -> None:
         self._root = root
+        self._requests = threads
         self._usage = usage
         self._lifetime = lifetime
         # Two: a tenant that nothing is known of yet does not wait for a pass over all others.
@@ -63,19 +64,27 @@ class Room:
     async def run(self) -> None:
         """Count all tenants, clear away what has expired, and begin anew, until cancelled."""
         while True:
-            try:
-                for tenant_id in await self._threads.run(partial(tenants_in, self._root)):
+            for tenant_id in await self._tenants():
+                try:
                     await self.count(tenant_id)
-            except (ApiError, OSError) as error:
-                # Of the drive's own directory. It may come back: a disk that is mounted late.
-                log.warning("drive_not_counted", reason=str(error))
+                except Exception:
+                    # A fault with one tenant's files must not end the counting of all.
+                    log.exception("drive_count_failed", tenant_id=tenant_id)
             await asyncio.sleep(INTERVAL)
+
+    async def _tenants(self) -> list[str]:
+        try:
+            return await self._threads.run(partial(tenants_in, self._root))
+        except (ApiError, OSError) as error:
+            # Of the drive's own directory. It may come back: a disk that is mounted late.
+            log.warning("drive_not_counted", reason=str(error))
+            return []
 
     @asynccontextmanager
     async def leased(self, tenant_id: str, size: int) -> AsyncIterator[Lease]:
         """Set room aside for a file of this size in the block. Raises `ApiError`."""
         await self._known(tenant_id)
-        free = await self._threads.run(partial(counting.free_bytes, self._root))
+        free = await self._requests.run(partial(counting.free_bytes, self._root))
         lease = self._usage.lease(tenant_id, size, free=free)
         try:
             yield lease

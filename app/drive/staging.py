@@ -47,10 +47,10 @@ def _private(parent: Directory, name: str) -> Directory:
 
 def tenants_in(root: Path) -> list[str]:
     """Return who has a folder, or a staging folder."""
-    found: set[str] = set()
-    for folder in (root, root / FOLDER):
-        with suppress(FileNotFoundError), Directory.open(folder, follow=True) as directory:
-            found.update(entry.name for entry in directory.scan() if is_tenant(entry.name))
+    with Directory.open(root, follow=True) as directory:
+        found = {entry.name for entry in directory.scan() if is_tenant(entry.name)}
+        with suppress(FileNotFoundError), directory.open_directory(FOLDER) as staging:
+            found |= {entry.name for entry in staging.scan() if is_tenant(entry.name)}
     return sorted(found)
 
 

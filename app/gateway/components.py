@@ -225,7 +225,7 @@ async def drive_context(app: web.Application) -> AsyncIterator[None]:
         name="drive",
     )
     usage = Usage(quota=settings.quota, min_free=settings.min_free)
-    room = Room(settings.dir, usage=usage, lifetime=settings.upload_lifetime)
+    room = Room(settings.dir, threads=threads, usage=usage, lifetime=settings.upload_lifetime)
     app[DRIVE] = Drive(settings.dir, threads=threads, room=room)
     app[UPLOADS] = Uploads(
         settings.dir, threads=threads, room=room, lifetime=settings.upload_lifetime

@@ -235,6 +235,33 @@ async def test_an_upload_is_taken_over_by_who_comes_back(served: Served) -> None
     assert (await served.acme.head("a")).headers["Content-Length"] == str(3 * MiB)
 
 
+async def test_another_replica_waits_until_an_upload_is_free(
+    served: Served, drive_settings: DriveSettings
+) -> None:
+    tus = Tus(served.acme)
+    url = await tus.started("a", 3 * MiB)
+    first = asyncio.ensure_future(tus.patch(url, 0, never(2 * MiB)))
+    data = served.root / ".uploads" / "acme" / f"{url.rpartition('/')[2]}.data"
+    async with asyncio.timeout(30):
+        while size(data) < MiB:  # noqa: ASYNC110 - another task's work
+            await asyncio.sleep(0.01)
+    async with serving(served.dsn, drive_settings) as (_, elsewhere):
+        other = Tus(elsewhere)
+        offset = await other.offset(url)
+        assert offset >= MiB
+        refused = await other.patch(url, offset, b"y")
+        assert (refused.status, refused.code) == (423, "UPLOAD_LOCKED")
+        assert (await other.ask("DELETE", url)).code == "UPLOAD_LOCKED"
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        async with asyncio.timeout(30):
+            while (await other.patch(url, offset := await other.offset(url), b"")).status != 204:
+                pass
+        rest = b"y" * (3 * MiB - offset)
+        assert (await other.patch(url, offset, rest)).status == 204
+    assert (await served.acme.head("a")).headers["Content-Length"] == str(3 * MiB)
+
+
 async def test_what_had_come_when_a_client_left_is_kept(served: Served) -> None:
     tus = Tus(served.acme)
     content = os.urandom(3 * MiB)
