@@ -14,12 +14,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from aiohttp.typedefs import Handler
 
-from app.api.app_keys import CALLER, HUB, REQUEST_ID
+from app.api.app_keys import CALLER, COORDINATOR, FEATURES, HUB, REQUEST_ID
 from app.api.middlewares import answer_errors
 from app.api.routes import events, logs, streams
 from app.bridge.channel import open_channel
 from app.bridge.client import CoordinatorClient
 from app.bridge.contract.breaches import BreachReports
+from app.bridge.features import Features
 from app.bridge.settings import UpstreamSettings
 from app.bridge.streams.watch_job import WatchClient
 from app.bridge.streams.watch_jobs import WatchJobsClient
@@ -196,12 +197,15 @@ async def gateway_to(
 
         app = web.Application(middlewares=[log_in, answer_errors])
         app[HUB] = hub
+        app[COORDINATOR] = client
+        app[FEATURES] = features = Features(client)
         app.router.add_routes(streams.routes)
         app.router.add_routes(logs.routes)
         app.router.add_routes(events.routes)
 
         async def end_streams(_: web.Application) -> None:
             await hub.close()
+            await features.close()
 
         app.on_shutdown.append(end_streams)
         server = TestServer(app)

@@ -36,6 +36,11 @@ class Download:
         """The lines of NDJSON."""
         return [json.loads(line) for line in self.lines]
 
+    @property
+    def data(self) -> Any:
+        """The data of an answer in the platform's envelope."""
+        return json.loads(self.body)["data"]
+
 
 async def download(
     address: tuple[str, int],

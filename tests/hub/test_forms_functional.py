@@ -11,6 +11,7 @@ from generated.mindcoordinator.v1 import watch_pb2
 from tests.hub.conftest import Gateway, GatewayMaker
 from tests.hub.downloads import Download, download, head_of, parsed
 from tests.hub.log_coordinator import JOB, LogCoordinator
+from tests.programs import program
 
 KiB = 1024
 
@@ -274,3 +275,23 @@ async def test_a_quiet_ndjson_stream_carries_bookmarks_and_text_nothing(
     assert ndjson.complete
     assert ndjson.objects[-1]["event"] == "end"
     assert (await following).lines == ["one", "two"]
+
+
+@pytest.mark.parametrize(("option", "status"), [("--http1.1", 18), ("--http1.0", 56)])
+async def test_curl_reports_a_transfer_that_is_incomplete(
+    gateway: Gateway, coordinator: LogCoordinator, option: str, status: int
+) -> None:
+    await coordinator.log("one")
+    form = "text" if option == "--http1.1" else "ndjson"
+    url = f"http://127.0.0.1:{gateway.server.port}/jobs/{JOB}/logs?format={form}"
+    process = await asyncio.create_subprocess_exec(
+        *(program("curl"), "--silent", "--no-buffer", option, url),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        assert b"one" in await process.stdout.readline()
+        await gateway.hub.close()
+        await process.communicate()
+    assert process.returncode == status
