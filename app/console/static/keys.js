@@ -36,9 +36,13 @@ export function listenToKeys() {
   addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
     const target = /** @type {HTMLElement} */ (event.target);
-    const typing = target.closest?.("input, textarea, select, [contenteditable]");
-    if (typing && event.key !== "Escape") return;
-    if (target.closest?.("dialog") && event.key !== "Escape") return;
+    const field = target.closest?.("input, textarea, select, [contenteditable]");
+    if (field) {
+      // One leaves a field before one leaves the page.
+      if (event.key === "Escape") /** @type {HTMLElement} */ (field).blur();
+      return;
+    }
+    if (target.closest?.("dialog")) return;
     const chord = prefix && event.timeStamp - prefixedAt < 1500 ? `${prefix} ${event.key}` : event.key;
     prefix = "";
     const found = bindings().findLast((each) => each.keys === chord);

@@ -28,7 +28,14 @@ export const connection = signal({ state: "connecting", since: Date.now(), next:
 
 /** How far back ended jobs are shown from the start. */
 export const ENDED_AFTER = "24h";
-const SELECTION = { include: "jobs,nodes,queue", ended_after: ENDED_AFTER };
+const INCLUDE = "jobs,nodes,queue";
+/** What is asked for; where it is more than a stream may have, the next one. */
+const SELECTIONS = [
+  { include: INCLUDE, ended_after: ENDED_AFTER },
+  { include: INCLUDE },
+  { include: INCLUDE, status: ["PENDING", "QUEUED", "SCHEDULING", "PREPARING", "TRAINING", "CHECKPOINTING", "PAUSED", "EVALUATING", "EXPORTING"] },
+];
+let asked = 0;
 /** Without a byte for so long, a connection is broken: three keepalives. */
 const SILENCE_MS = 45_000;
 const SHORTEST_MS = 500;
@@ -67,6 +74,7 @@ function empty() {
     queue.value = null;
     synced.value = false;
     cursor = "";
+    asked = 0;
     changed.value += 1;
   });
 }
@@ -153,7 +161,7 @@ async function follow(ended) {
       watchdog = setTimeout(abort, SILENCE_MS);
     };
     try {
-      const response = await request("GET", `/events${query(SELECTION)}`, {
+      const response = await request("GET", `/events${query(SELECTIONS[asked])}`, {
         headers: cursor ? { "Last-Event-ID": cursor } : {},
         signal: attempt.signal,
       });
@@ -173,6 +181,11 @@ async function follow(ended) {
         if (error.status === 501) {
           tell("polled", error.message);
           return;
+        }
+        if (error.status === 422 && asked < SELECTIONS.length - 1) {
+          asked += 1;
+          cursor = "";
+          continue;
         }
         if (error.status === 400) cursor = "";
         if (error.retryAfter) pause = Math.max(pause, error.retryAfter * 1000);

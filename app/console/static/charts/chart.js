@@ -77,7 +77,7 @@ function options({ series, x, log, sync, zoom, width, element }) {
     width,
     height: HEIGHT,
     scales: { x: { time: x === "time" }, y: { distr: log ? 3 : 1 } },
-    axes: [axis, { ...axis, size: 56, values: (/** @type {any} */ _, /** @type {any[]} */ ticks) => ticks.map((tick) => (tick === null ? "" : measure(tick))) }],
+    axes: [{ ...axis, size: 26 }, { ...axis, size: 56, values: (/** @type {any} */ _, /** @type {any[]} */ ticks) => ticks.map((tick) => (tick === null ? "" : measure(tick))) }],
     series: [{ label: x }, ...lines],
     bands,
     legend: { show: false },

@@ -9,6 +9,9 @@ const LIVE = 2_000;
 /** Numbers that a snapshot has by itself; `extra` and `eval_metrics` add theirs by name. */
 const OWN = ["loss", "learning_rate", "grad_norm", "tokens_per_second", "samples_per_second", "gpu_utilization"];
 
+/** Numbers that say where a step is, and draw no curve. */
+const NO_SERIES = ["total_steps", "epoch"];
+
 /** @typedef {{x: number[], y: (number | null)[], low: (number | null)[], high: (number | null)[]}} Curve */
 
 export class Curves {
@@ -78,6 +81,7 @@ export class Curves {
     const names = new Set(this.thinned.keys());
     for (const point of this.live) for (const name of Object.keys(numbers(point))) names.add(name);
     const rank = (/** @type {string} */ name) => (OWN.indexOf(name) + OWN.length + 1) % (OWN.length + 1);
+    for (const name of NO_SERIES) names.delete(name);
     return [...names].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
   }
 
@@ -115,11 +119,30 @@ function numbers(point) {
 export function curvesOf(told) {
   const curves = new Map();
   for (const [name, column] of Object.entries(told.series ?? {})) {
-    const { x, y, min, max } = /** @type {any} */ (column);
-    const places = x.map((/** @type {any} */ each) => (typeof each === "string" ? Date.parse(each) / 1000 : each));
-    curves.set(name, { x: places, y, low: min ?? y, high: max ?? y });
+    const { x, y, buckets } = /** @type {any} */ (column);
+    const band = told.x === "step" && buckets ? bandOf(x, y, buckets) : { low: y, high: y };
+    curves.set(name, { x, y, ...band });
   }
   return curves;
+}
+
+/**
+ * The minimum and maximum around each point: of the stretch that ends at it.
+ * @param {number[]} x @param {(number | null)[]} y @param {any} buckets by step
+ */
+function bandOf(x, y, buckets) {
+  const low = [...y];
+  const high = [...y];
+  let at = 0;
+  x.forEach((step, index) => {
+    while (at < buckets.to_step.length && buckets.to_step[at] < (x[index - 1] ?? -Infinity)) at += 1;
+    for (let each = at; each < buckets.from_step.length && buckets.from_step[each] <= step; each += 1) {
+      const [least, most] = [buckets.minimum[each], buckets.maximum[each]];
+      if (least !== null) low[index] = Math.min(low[index] ?? least, least);
+      if (most !== null) high[index] = Math.max(high[index] ?? most, most);
+    }
+  });
+  return { low, high };
 }
 
 /** An exponential mean, as training people smooth curves. @param {(number | null)[]} values @param {number} weight */

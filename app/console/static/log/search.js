@@ -61,12 +61,11 @@ export class LogSearch {
   /** @param {string} name @param {any} data */
   #take(name, data) {
     if (name === "match") {
-      const entry = data.entry ?? data;
-      this.matches.push({ offset: entry.offset, spans: data.spans ?? [] });
+      this.matches.push({ offset: data.entry.offset, spans: data.spans });
     } else if (name === "progress") this.scannedTo = data.scanned_to;
     else if (name === "done") {
       this.reason = data.reason;
-      this.scannedTo = data.scanned_to ?? this.scannedTo;
+      this.scannedTo = data.scanned_to;
     } else if (name === "error") this.error = new Error("The search broke off. Try again.");
   }
 

@@ -10,6 +10,8 @@ const PAGE = 200;
 const PAGES_KEPT = 60;
 const LIVE_KEPT = 5_000;
 const AT_ONCE = 3;
+/** Behind the newest entry of any log; as text, since it is beyond the integers of JavaScript. */
+const BEHIND_ALL = "999999999999999999";
 
 export class LogSource {
   /** @param {string} job */
@@ -38,7 +40,7 @@ export class LogSource {
   /** Learn where the log begins and ends. */
   async open() {
     try {
-      const page = await this.#fetch({ before: "", limit: PAGE });
+      const page = await this.#fetch({ before: BEHIND_ALL, limit: PAGE });
       this.#bounds(page);
       for (const entry of page.entries) this.#keep(entry);
       this.error.value = null;
@@ -156,8 +158,8 @@ export class FilteredSource {
     this.loading = signal(false);
     /** @type {Entry[]} */
     this.entries = [];
-    /** Where the next page ends; 0 when the beginning has been reached. */
-    this.before = -1;
+    /** Where the next page ends; null when the beginning has been reached. @type {string | number | null} */
+    this.before = BEHIND_ALL;
     this.controller = new AbortController();
   }
 
@@ -166,21 +168,21 @@ export class FilteredSource {
   }
 
   get exhausted() {
-    return this.before === 0;
+    return this.before === null;
   }
 
   async more() {
     if (this.loading.value || this.exhausted) return;
     this.loading.value = true;
     try {
-      const which = { before: this.before < 0 ? "" : this.before, limit: 200, ...this.filter };
+      const which = { before: this.before, limit: PAGE, ...this.filter };
       const page = await get(
-        `/jobs/${segment(this.job)}/log-entries${query(this.before < 0 ? { ...which, tail: 200 } : which)}`,
+        `/jobs/${segment(this.job)}/log-entries${query(which)}`,
         this.controller.signal,
       );
       const known = new Set(this.entries.map((entry) => entry.offset));
       this.entries = [...page.entries.filter((/** @type {Entry} */ entry) => !known.has(entry.offset)), ...this.entries];
-      this.before = page.next?.before ?? 0;
+      this.before = page.next;
       this.error.value = null;
     } catch (error) {
       if (!this.controller.signal.aborted) this.error.value = error;

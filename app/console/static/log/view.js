@@ -255,8 +255,8 @@ export function LogView({ job, listen }) {
     <div class="log-body">
       <div ref=${box} class=${`log-box${wrap ? " wrap" : ""}`} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label="Lines"
         onKeyDown=${(/** @type {KeyboardEvent} */ event) => steps(event)}>
-        <div class="log-space" style=${{ height: `${Math.max(height, 1)}px` }}></div>
         <div class="log-lines">${total ? shown : html`<p class="quiet nothing">${matching ? (matching.loading.value ? "Searching…" : "No line passes the filter.") : "No lines yet."}</p>`}</div>
+        <div class="log-space" style=${{ height: `${Math.max(height, 1)}px` }}></div>
       </div>
       <${Strip} marks=${marks} hits=${finder.matches.map((each) => each.offset)} first=${first} last=${last}
         top=${matching ? 0 : at} rows=${rows} jump=${jump} />
@@ -307,7 +307,8 @@ function LogBar({ words, finder, hit, times, setTimes, wrap, setWrap, job }) {
       ${LEVELS.map((level) => html`<option value=${level}>${level ? `${level[0]}${level.slice(1).toLowerCase()} and above` : "All levels"}</option>`)}
     </select>
     <input aria-label="Rank" class="short" placeholder="Rank" inputmode="numeric" value=${words.get("rank") ?? ""} onChange=${set("rank")} />
-    <input aria-label="Only lines that contain" placeholder="Only lines with…" value=${words.get("contains") ?? ""} onChange=${set("contains")} />
+    <input aria-label="Only lines that contain" placeholder="Only lines with…" value=${words.get(regex ? "matches" : "contains") ?? ""} onChange=${(/** @type {any} */ event) =>
+      setSearch({ contains: regex ? "" : event.target.value, matches: regex ? event.target.value : "" })} />
     <button type="button" aria-pressed=${times} onClick=${() => setTimes(!times)} title="Times (t)">Times</button>
     <button type="button" aria-pressed=${wrap} onClick=${() => setWrap(!wrap)} title="Wrap (z)">Wrap</button>
     <${Download} job=${job} />

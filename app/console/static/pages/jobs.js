@@ -280,7 +280,7 @@ function useExtras(shown) {
       if (document.hidden) return;
       try {
         const told = await get(`/metrics-summary${query({ job_id: wanted, key: "loss", points: 60 })}`, controller.signal);
-        for (const each of told.jobs) losses.set(each.job_id, each.values ?? []);
+        for (const each of told.jobs) losses.set(each.job_id, each.series?.y ?? []);
         extras.value += 1;
       } catch {
         // The table says all else without it; the next turn tries again.

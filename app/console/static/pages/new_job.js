@@ -111,7 +111,8 @@ function outlook(check) {
   if (check.would_start) return ": starts now";
   if (check.waiting_for === undefined) return "";
   const wait = check.estimated_wait_seconds ? `about ${duration(check.estimated_wait_seconds)}` : "waits";
-  return `: ${wait}${check.waiting_for ? `, ${check.waiting_for}` : ""}`;
+  const why = check.waiting_for.replace(/\.$/, "");
+  return `: ${wait}${why ? `, ${why[0].toLowerCase()}${why.slice(1)}` : ""}`;
 }
 
 /** Leave out what is not given. @param {any} value @returns {any} */
