@@ -5,6 +5,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from app.bridge.contract.unknown_fields import UnknownFields
+from app.bridge.reading_channel import ReadingChannel
 from app.bridge.settings import UpstreamSettings
 from app.bridge.tls import ChannelCredentials, server_name_options
 
@@ -37,17 +39,24 @@ MAX_METADATA_BYTES = 64 * 1024
 
 
 def open_channel(
-    settings: UpstreamSettings, *, credentials: ChannelCredentials | None = None
+    settings: UpstreamSettings,
+    *,
+    credentials: ChannelCredentials | None = None,
+    unknown_fields: UnknownFields | None = None,
 ) -> Channel:
     """Open the channel; it connects at the first call. The caller closes it.
 
     To be called on the running event loop, after any fork. Without
-    `credentials` it is plain text.
+    `credentials` it is plain text. `unknown_fields` reads every answer.
     """
     options = channel_options(settings) + server_name_options(settings)
     if credentials is None:
-        return grpc.aio.insecure_channel(settings.address, options=options)
-    return grpc.aio.secure_channel(settings.address, credentials, options=options)
+        channel = grpc.aio.insecure_channel(settings.address, options=options)
+    else:
+        channel = grpc.aio.secure_channel(settings.address, credentials, options=options)
+    if unknown_fields is None:
+        return channel
+    return ReadingChannel(channel, prefix=f"/{SERVICE}/", reader_of=unknown_fields.reader_of)
 
 
 def channel_options(settings: UpstreamSettings) -> list[tuple[str, Any]]:

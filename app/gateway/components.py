@@ -42,6 +42,7 @@ from app.auth.tickets import Tickets
 from app.bridge.channel import Channel, open_channel
 from app.bridge.client import CoordinatorClient
 from app.bridge.contract.breaches import BreachReports
+from app.bridge.contract.unknown_fields import UnknownFields
 from app.bridge.features import Features
 from app.bridge.health import coordinator_problem
 from app.bridge.streams.watch_job import WatchClient
@@ -166,7 +167,11 @@ async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS].upstream
     metrics = app[METRICS]
     app[_BREACHES] = BreachReports(count=metrics.count_breach, expect=metrics.expect_breach)
-    app[_CHANNEL] = channel = open_channel(settings, credentials=app[CREDENTIALS])
+    app[_CHANNEL] = channel = open_channel(
+        settings,
+        credentials=app[CREDENTIALS],
+        unknown_fields=UnknownFields(count=metrics.count_unknown_fields),
+    )
     app[COORDINATOR] = CoordinatorClient(
         channel=channel,
         settings=settings,

@@ -130,6 +130,13 @@ class Metrics:
             "Open WatchJob streams to the coordinator.",
             registry=registry,
         )
+        self.unknown_fields = Counter(
+            "scaimind_coordinator_unknown_fields",
+            "Fields of the coordinator's messages that this gateway does not know, by message and "
+            "number ('other' beyond the first hundred): the coordinator is newer.",
+            ("message", "number"),
+            registry=registry,
+        )
         self.upstream_anomalies = Counter(
             "scaimind_upstream_anomalies",
             "Contract violations of the coordinator, by kind.",
@@ -192,6 +199,10 @@ class Metrics:
         self.coordinator_calls.labels(method=method, code=code).inc()
         if seconds is not None:
             self.coordinator_call_seconds.labels(method=method).observe(seconds)
+
+    def count_unknown_fields(self, message: str, number: str, count: int) -> None:
+        """Count fields of a newer contract."""
+        self.unknown_fields.labels(message=message, number=number).inc(count)
 
     def expect_breach(self, kind: str) -> None:
         """Have a count of this kind from the start, so that an increase of it has a beginning."""
