@@ -48,9 +48,7 @@ from app.coordinator.jobs.times import Stopwatch, this_stopwatch
 from app.coordinator.ownership import sole_owner
 from app.coordinator.packages.opening import open_installer, package_rules
 from app.coordinator.resources.memory_reserve import MemoryReserve, available_memory
-from app.coordinator.retention.deletion import JobDeletion
-from app.coordinator.retention.kept_files import KeptFiles
-from app.coordinator.retention.removals import Removals
+from app.coordinator.retention.keeping import Keeping
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.service.interceptor import ApiSecretInterceptor
@@ -61,6 +59,7 @@ from app.coordinator.service.service import Parts, Service
 from app.coordinator.service.tracing import TraceInterceptor
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 from app.coordinator.storage.disk_reserve import DiskReserve
+from app.coordinator.storage.free_space import FreeSpace
 from app.coordinator.submission.tenancy import Tenancy
 from app.files.descriptors import raise_limit
 from app.files.walking import Limits
@@ -178,11 +177,17 @@ class Coordinator:
         gpus = GpuMeter(range(len(scheduler.cluster.nodes[config.node_id].spec.gpus)))
         self._resources.callback(gpus.close)
         gpus.start()
-        files = KeptFiles(jobs=config.data_dir / "jobs", drive=drive)
-        removals = Removals(store=store, files=files, secrets=secrets)
+        self.keeping = keeping = Keeping(
+            config,
+            controller=self.controller,
+            store=store,
+            drive=drive,
+            secrets=secrets,
+            clock=self._clock,
+        )
         parts = Parts(
             controller=self.controller,
-            deletion=JobDeletion(controller=self.controller, files=files, removals=removals),
+            deletion=keeping.deletion,
             store=store,
             workspace=workspace,
             secrets=secrets,
@@ -206,17 +211,23 @@ class Coordinator:
                 tenant_id=store.newest_tenant(),
             ),
             packages=package_rules(config),
+            free_space=FreeSpace((config.data_dir, config.drive_root), floor=config.min_free_bytes),
             clock=self._clock,
         )
         self._server = self._make_server(parts)
         if config.metrics_address:
-            registry = registry_of(scheduler, gpus, node_id=config.node_id, clock=self._clock)
+            registry = registry_of(
+                scheduler,
+                gpus,
+                node_id=config.node_id,
+                clock=self._clock,
+                disk_bytes=keeping.retention.disk_bytes,
+            )
             self.metrics_port = await self._services.enter_async_context(
                 serve_metrics(config.metrics_address, registry)
             )
         self.controller.start()
-        removals.start()
-        self._services.push_async_callback(removals.close)
+        await self._services.enter_async_context(keeping)
         self._watch_memory(scheduler)
         await self._server.start()
         await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)

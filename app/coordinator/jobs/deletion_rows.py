@@ -77,3 +77,42 @@ def may_read_again(db: sqlite3.Connection, tenant_id: str, job_id: str) -> bool:
             (job_id, folder, f"{folder[:-1]}0", job_id, job_id),
         ).fetchone()[0]
     )
+
+
+def unmeasured_jobs(db: sqlite3.Connection, *, limit: int) -> list[KeptJob]:
+    """Jobs that have ended and were not measured since."""
+    rows = db.execute(
+        "SELECT job_id, tenant_id, ended_at, NULL FROM jobs WHERE ended_at > 0"
+        " AND NOT EXISTS (SELECT 1 FROM kept_bytes WHERE kept_bytes.job_id = jobs.job_id)"
+        " ORDER BY ended_at DESC LIMIT ?",
+        (limit,),
+    )
+    return [KeptJob(*row) for row in rows]
+
+
+def save_kept_bytes(db: sqlite3.Connection, job_id: str, directory: int, checkpoints: int) -> None:
+    """Keep what a job takes up, if it is still there; call inside a transaction."""
+    db.execute(
+        "INSERT OR REPLACE INTO kept_bytes SELECT job_id, ?, ? FROM jobs WHERE job_id = ?",
+        (directory, checkpoints, job_id),
+    )
+
+
+def kept_bytes(db: sqlite3.Connection) -> tuple[int, int]:
+    """What all ended jobs take up that were measured: their directories, their checkpoints."""
+    row = db.execute(
+        "SELECT coalesce(sum(directory), 0), coalesce(sum(checkpoints), 0) FROM kept_bytes"
+    ).fetchone()
+    return row[0], row[1]
+
+
+def oldest_kept(db: sqlite3.Connection, behind: tuple[int, str], *, limit: int) -> list[KeptJob]:
+    """Ended jobs by their end, behind the one with this end and id."""
+    rows = db.execute(
+        "SELECT jobs.job_id, tenant_id, ended_at, directory + checkpoints"
+        " FROM jobs LEFT JOIN kept_bytes ON kept_bytes.job_id = jobs.job_id"
+        " WHERE ended_at > 0 AND (ended_at, jobs.job_id) > (?, ?)"
+        " ORDER BY ended_at, jobs.job_id LIMIT ?",
+        (*behind, limit),
+    )
+    return [KeptJob(*row) for row in rows]

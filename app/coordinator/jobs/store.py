@@ -34,10 +34,15 @@ from app.coordinator.jobs.checkpoint_rows import (
 )
 from app.coordinator.jobs.deletion_rows import (
     DeletedJob,
+    KeptJob,
     delete_job,
     deleted_jobs,
     forget_deleted,
+    kept_bytes,
     may_read_again,
+    oldest_kept,
+    save_kept_bytes,
+    unmeasured_jobs,
 )
 from app.coordinator.jobs.listing import told_record
 from app.coordinator.jobs.model import Checkpoint, JobRecord
@@ -227,6 +232,22 @@ class Store:
     def may_read_again(self, tenant_id: str, job_id: str) -> bool:
         """Whether another job has ended that would read this one's files if it were retried."""
         return may_read_again(self._db, tenant_id, job_id)
+
+    def unmeasured_jobs(self, *, limit: int) -> list[KeptJob]:
+        """Jobs that have ended and were not measured since."""
+        return unmeasured_jobs(self._db, limit=limit)
+
+    def save_kept_bytes(self, job_id: str, directory: int, checkpoints: int) -> None:
+        """Keep what a job takes up; call inside a transaction."""
+        save_kept_bytes(self._db, job_id, directory, checkpoints)
+
+    def kept_bytes(self) -> tuple[int, int]:
+        """What all ended jobs take up that were measured: their directories, their checkpoints."""
+        return kept_bytes(self._db)
+
+    def oldest_kept(self, behind: tuple[int, str], *, limit: int) -> list[KeptJob]:
+        """Ended jobs by their end, behind the one with this end and id."""
+        return oldest_kept(self._db, behind, limit=limit)
 
     def newest_tenant(self) -> str | None:
         """Whose the job is that was made last; None without a job."""

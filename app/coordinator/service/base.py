@@ -41,6 +41,7 @@ from app.coordinator.scheduling.cluster_view import ClusterView
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.service.logs.search import LogSearches
+from app.coordinator.storage.free_space import FreeSpace
 from app.coordinator.submission.program import PackageRules
 from app.coordinator.submission.tenancy import Tenancy
 from app.shortening import quoted
@@ -73,6 +74,7 @@ class Parts:
     gpus: GpuMeter
     #: Whose jobs are taken up.
     tenancy: Tenancy
+    free_space: FreeSpace
     #: Which packages jobs may ask for.
     packages: PackageRules
     #: Microseconds since 1970.
@@ -204,6 +206,7 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
     def _check_takes_jobs(self, tenant_id: str) -> None:
         """Raise RequestError where no new job of this tenant is taken up, whatever it asks for."""
         self._parts.tenancy.check(tenant_id)
+        self._parts.free_space.check()
 
     def _make_directory(self, job: JobRecord, secrets: Mapping[str, str]) -> None:
         """Make what a new job has on the disk. Raises Overloaded."""

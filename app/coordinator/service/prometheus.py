@@ -4,7 +4,7 @@ Counts of all tenants, and no name that a caller gave: whoever reads them learns
 no job, and the number of series depends on nodes and GPUs alone.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -26,12 +26,18 @@ _IDLE: Final = 60.0
 
 
 def registry_of(
-    scheduler: Scheduler, gpus: GpuMeter, *, node_id: str, clock: Callable[[], int]
+    scheduler: Scheduler,
+    gpus: GpuMeter,
+    *,
+    node_id: str,
+    clock: Callable[[], int],
+    disk_bytes: Callable[[], Mapping[str, int]] = dict,
 ) -> CollectorRegistry:
     """Make the metrics of a coordinator on the node `node_id`; `clock` is in microseconds."""
     registry = CollectorRegistry()
     ProcessCollector(namespace="scaimind", registry=registry)
     registry.register(_ClusterCollector(scheduler, gpus, node_id, clock))
+    registry.register(_DiskCollector(disk_bytes))
     return registry
 
 
@@ -124,6 +130,23 @@ class _ClusterCollector(Collector):
                 memory.add_metric(labels, use.memory_bytes)
         yield busy
         yield memory
+
+
+class _DiskCollector(Collector):
+    def __init__(self, disk_bytes: Callable[[], Mapping[str, int]]) -> None:
+        self._disk_bytes = disk_bytes
+
+    @override
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "scaimind_coordinator_disk_bytes",
+            "Bytes on the disk by kind, as of the last look (retention_interval): jobs and their"
+            " checkpoints, the cache, registered models, the store.",
+            labels=("kind",),
+        )
+        for kind, size in self._disk_bytes().items():
+            family.add_metric((kind,), size)
+        yield family
 
 
 def _nodes(nodes: list[NodeState]) -> Iterator[GaugeMetricFamily]:

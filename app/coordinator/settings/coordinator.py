@@ -10,6 +10,7 @@ from app.configuration.toml_file import with_file
 from app.coordinator.settings.data import DEFAULT_DATA_DIR, DataSettings
 from app.coordinator.settings.nodes import NodeSettings
 from app.coordinator.settings.packages import PackageSettings
+from app.coordinator.settings.retention import RetentionSettings
 from app.coordinator.settings.runs import RunSettings
 from app.coordinator.settings.serving import ServingSettings
 from app.coordinator.settings.tokens import TokenSettings
@@ -23,6 +24,7 @@ SECTIONS: Final[tuple[type[Section], ...]] = (
     ServingSettings,
     TokenSettings,
     RunSettings,
+    RetentionSettings,
     PackageSettings,
     NodeSettings,
 )
@@ -37,7 +39,13 @@ class BadConfig(SettingsError):
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorConfig(
-    DataSettings, ServingSettings, TokenSettings, RunSettings, PackageSettings, NodeSettings
+    DataSettings,
+    ServingSettings,
+    TokenSettings,
+    RunSettings,
+    RetentionSettings,
+    PackageSettings,
+    NodeSettings,
 ):
     """Every setting of the coordinator. Times are in seconds, sizes in bytes.
 

@@ -7,6 +7,7 @@ from app.configuration.values import parse_size
 from app.coordinator.isolation.levels import AUTO, Level, UidRange
 
 #: The largest page of an answer is half of it.
+_MOST_DAYS: Final = 36_500
 _SMALLEST_MESSAGE: Final = 8 * 1024**2
 
 
@@ -41,6 +42,13 @@ def parse_uids(text: str) -> UidRange:
     if not 0 < found.first <= found.last < 2**32 - 1:
         raise ValueError(f"{text!r} is not a range of user ids above 0")
     return found
+
+
+def parse_days(text: str) -> int:
+    """Read a number of days, up to a hundred years."""
+    if not text.isdecimal() or int(text) > _MOST_DAYS:
+        raise ValueError(f"{text!r} is not a number of days up to {_MOST_DAYS}")
+    return int(text)
 
 
 def parse_message_size(text: str) -> int:

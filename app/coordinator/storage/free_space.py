@@ -1,0 +1,37 @@
+"""The space that stays free on the coordinator's disks: below it no job is taken up."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from app.coordinator.errors import Overloaded
+
+_MIB: Final = 1024 * 1024
+#: Where nothing is set: a share of the disk, and the most that is.
+_SHARE: Final = 0.01
+_MOST: Final = 1024 * _MIB
+
+
+class FreeSpace:
+    """Asks the system for each submission: a call that reads no disk."""
+
+    def __init__(self, folders: Iterable[Path], *, floor: int = 0) -> None:
+        """`floor` is in bytes; 0 is a share of each disk."""
+        self._folders = tuple(folders)
+        self._floor = floor
+
+    def check(self) -> None:
+        """Raise Overloaded, with the numbers, if too little is free on one of the disks."""
+        for folder in self._folders:
+            try:
+                disk = shutil.disk_usage(folder)
+            except OSError:  # what writes there says what is wrong
+                continue
+            floor = self._floor or min(int(disk.total * _SHARE), _MOST)
+            if disk.free < floor:
+                raise Overloaded(
+                    f"the coordinator's disk has {disk.free // _MIB} MiB free, and takes up no job"
+                    f" below {floor // _MIB} MiB (min_free_bytes); delete jobs that have ended, or"
+                    " have an operator free some space"
+                )
