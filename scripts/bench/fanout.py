@@ -1,7 +1,8 @@
 """Measures what it costs to fan one job's log out to many watchers, against two peers.
 
 In one run: the gateway end to end (real gRPC coordinator, real PostgreSQL for
-its key, real sockets), nchan (nginx's module, one worker, fed over HTTP) and
+its key, real sockets), its stream over many jobs of which one prints the lines
+(`events`), nchan (nginx's module, one worker, fed over HTTP) and
 the plain way (an aiohttp-sse handler with an upstream stream per watcher).
 Servers run alone on one core; coordinator, publisher and load client on
 another. CPU time is that of the server's process tree in the measured
@@ -36,7 +37,7 @@ from scripts.bench.fanout_rig.processes import Cores, RigError
 from scripts.bench.fanout_rig.report import as_json, as_text
 from scripts.bench.fanout_rig.workloads import IDLE_WATCHERS, PLAIN, WORKLOADS
 
-PEERS = ("gateway", "nchan", "plain")
+PEERS = ("gateway", "events", "nchan", "plain")
 FAULT_WATCHERS = 5
 
 
@@ -80,7 +81,7 @@ def main() -> int:
         # What is not put onto the server's core on purpose stays off it.
         os.sched_setaffinity(0, {cores.load})
         gateway = None
-        if "gateway" in asked.peers and not asked.self_test:
+        if {"gateway", "events"} & set(asked.peers) and not asked.self_test:
             _say("starting PostgreSQL for the gateway's key")
             gateway = stack.enter_context(peers.gateway(folder))
         bench = Bench(cores=cores, folder=folder, gateway=gateway)

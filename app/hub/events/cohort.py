@@ -46,6 +46,10 @@ class Cohort:
     reader of its own. `on_empty` is called once nobody is left.
     """
 
+    #: Of an interval, what has to pass between two steps. Feeds flush once an interval: a step
+    #: that was late by chance would be an interval behind them from then on.
+    PROMPT = 0.75
+
     def __init__(
         self,
         key: Hashable,
@@ -112,8 +116,8 @@ class Cohort:
     # Steps
 
     def wake(self) -> None:
-        """Step soon: at once if the last step is an interval ago."""
-        self._step_at(self._stepped_at + self._table.pacer.interval)
+        """Step soon: at once if the last step is about an interval ago."""
+        self._step_at(self._stepped_at + self._table.pacer.interval * self.PROMPT)
 
     def _step_at(self, due: float) -> None:
         if self._closed or (self._due is not None and self._due <= due):

@@ -71,10 +71,12 @@ class Reader:
     """A place in a selection's states and in each followed job. Times are the loop's clock."""
 
     #: Events after which a bookmark is due, at the next turn of a channel; and seconds.
-    BOOKMARK_EVENTS = 160
+    BOOKMARK_EVENTS = 128
     BOOKMARK_SECONDS = 1.0
     #: Least seconds between two events about the cluster.
     CLUSTER_SECONDS = 1.0
+    #: Most events about the cluster in a step.
+    CLUSTER_EVENTS = 64
     #: Turns of a channel in a step where all have much to send.
     TURNS = 4
 
@@ -273,16 +275,25 @@ class Reader:
                 self._pend_changes(self._mark)
         pending = self._pending
         while pending and room > 0:
+            if self._mark is not None and self._events >= self.BOOKMARK_EVENTS:
+                break
             event, mark = pending.popleft()
             if event:
                 out.append(event)
                 room -= len(event)
                 self._events += 1
             self._mark = mark or self._mark
-        if self._mark is not None and not pending:
+        if self._states_told:
             self._mark = Mark(view.number, view.version, view.looked)
             self._reconcile()
         return room
+
+    @property
+    def _states_told(self) -> bool:
+        """Whether everything that the view has was delivered."""
+        return (
+            self._mark is not None and not self._pending and self._mark.number == self.view.number
+        )
 
     def _pend_changes(self, mark: Mark) -> None:
         if mark.number == self.view.number:
@@ -331,26 +342,30 @@ class Reader:
     def _take_cluster(self, out: list[bytes], now: float) -> None:
         if now - self._cluster_at < self.CLUSTER_SECONDS:
             return
-        events = self._cluster_events()
+        events = self._cluster_events(self.CLUSTER_EVENTS)
         if events:
-            self._cluster_at = now
             self._events += len(events)
             out += events
+        if self._cluster == self.view.record.cluster_changes:
+            self._cluster_at = now
 
-    def _cluster_events(self) -> list[bytes]:
-        """Return what has changed of nodes and queue, which counts as delivered."""
+    def _cluster_events(self, most: int | None = None) -> list[bytes]:
+        """Return what has changed of nodes and queue, oldest first; it counts as delivered."""
         record, seen = self.view.record, self._cluster
-        events = []
+        changed: list[tuple[int, bytes]] = []
         if self.interest.nodes:
             for number, data in reversed(record.nodes.values()):
                 if number <= seen:
                     break
-                events.append(event_frames.node(data))
-        events.reverse()
+                changed.append((number, event_frames.node(data)))
+        changed.reverse()
         if self.interest.queue and record.queue is not None and record.queue[0] > seen:
-            events.append(event_frames.queue(record.queue[1]))
-        self._cluster = record.cluster_changes
-        return events
+            changed.append((record.queue[0], event_frames.queue(record.queue[1])))
+            changed.sort()
+        complete = most is None or len(changed) <= most
+        chosen = changed if complete else changed[:most]
+        self._cluster = record.cluster_changes if complete else chosen[-1][0]
+        return [event for _, event in chosen]
 
     # Logs and metrics
 
@@ -368,7 +383,7 @@ class Reader:
                 self._events += events.count(b"\n\n")
                 if self._events >= self.BOOKMARK_EVENTS:
                     self._bookmark(out, now)
-        self.more = room <= 0
+        self.more = room <= 0 or not self._states_told
 
     def _bookmark_due(self, now: float) -> bool:
         return (

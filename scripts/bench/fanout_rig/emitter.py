@@ -6,6 +6,7 @@ when it serves gRPC on 127.0.0.1, and then obeys commands on stdin, each answere
 with one JSON object a line:
 
 - `start RATE`: lines per second from now on.
+- `opened`: how many streams of a job, and of a tenant's states, were ever opened.
 - `stop`: no more lines; `last` is the number of the last one that was sent out.
 
 Every line carries its number, dense from 1, and the time at which it was
@@ -18,6 +19,7 @@ import argparse
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +29,7 @@ import orjson
 import uvloop
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from generated.mindcoordinator.v1 import jobs_pb2, watch_pb2
+from generated.mindcoordinator.v1 import jobs_pb2, watch_jobs_pb2, watch_pb2
 from scripts.bench.fanout_rig.workloads import JOB, SECRET, TENANT
 
 EPOCH = "bench"
@@ -114,13 +116,19 @@ class Log:
 
 
 class Coordinator:
-    """What a gateway needs of a coordinator to serve one job's log."""
+    """What a gateway needs of a coordinator to serve one job's log, and `jobs` jobs at once.
 
-    def __init__(self, log: Log) -> None:
+    All but the one are quiet: their logs are empty.
+    """
+
+    def __init__(self, log: Log, *, jobs: int) -> None:
         self._log = log
+        self._jobs = [JOB, *(f"{JOB}-quiet-{number}" for number in range(1, jobs))]
+        #: Streams that were ever opened, by method.
+        self.opened: Counter[str] = Counter()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The three methods; all others are UNIMPLEMENTED."""
+        """The methods that are needed; all others are UNIMPLEMENTED."""
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
@@ -133,6 +141,16 @@ class Coordinator:
                     self.list_job_logs,
                     watch_pb2.ListJobLogsRequest.FromString,
                     watch_pb2.ListJobLogsResponse.SerializeToString,
+                ),
+                "ListJobs": grpc.unary_unary_rpc_method_handler(
+                    self.list_jobs,
+                    jobs_pb2.ListJobsRequest.FromString,
+                    jobs_pb2.ListJobsResponse.SerializeToString,
+                ),
+                "WatchJobs": grpc.unary_stream_rpc_method_handler(
+                    self.watch_jobs,
+                    watch_jobs_pb2.WatchJobsRequest.FromString,
+                    watch_jobs_pb2.WatchJobsResponse.SerializeToString,
                 ),
                 "WatchJob": grpc.unary_stream_rpc_method_handler(
                     self.watch_job,
@@ -152,6 +170,31 @@ class Coordinator:
         job.started_at.FromNanoseconds(STARTED)
         job.updated_at.FromNanoseconds(STARTED)
         return job
+
+    async def list_jobs(
+        self, request: jobs_pb2.ListJobsRequest, context: Context
+    ) -> jobs_pb2.ListJobsResponse:
+        """No jobs: who asks wants to know whether it may."""
+        await self._admit(JOB, context)
+        return jobs_pb2.ListJobsResponse()
+
+    async def watch_jobs(
+        self, request: watch_jobs_pb2.WatchJobsRequest, context: Context
+    ) -> AsyncIterator[watch_jobs_pb2.WatchJobsResponse]:
+        """All jobs, which train for ever."""
+        await self._admit(JOB, context)
+        self.opened["WatchJobs"] += 1
+        message = watch_jobs_pb2.WatchJobsResponse(
+            start=watch_jobs_pb2.WatchJobsStart(epoch=EPOCH, reset=True), synced=len(self._jobs)
+        )
+        for version, job_id in enumerate(self._jobs, 1):
+            state = watch_jobs_pb2.JobState(
+                job_id=job_id, name=job_id, status=jobs_pb2.JOB_STATUS_TRAINING, revision=1
+            )
+            state.created_at.FromNanoseconds(STARTED)
+            message.changes.append(watch_jobs_pb2.JobChange(version=version, job=state))
+        yield message
+        await asyncio.Event().wait()
 
     async def list_job_logs(
         self, request: watch_pb2.ListJobLogsRequest, context: Context
@@ -180,6 +223,12 @@ class Coordinator:
     ) -> AsyncIterator[watch_pb2.WatchJobResponse]:
         """The log from where the request says, in the batches in which it grew."""
         await self._admit(request.job_id, context)
+        self.opened["WatchJob"] += 1
+        if request.job_id != JOB:
+            yield watch_pb2.WatchJobResponse(
+                start=watch_pb2.WatchStart(epoch=EPOCH, status=jobs_pb2.JOB_STATUS_TRAINING)
+            )
+            await asyncio.Event().wait()
         last = self._log.last_offset
         after = request.after
         if request.HasField("after") and after.epoch == EPOCH and after.offset <= last:
@@ -204,7 +253,7 @@ class Coordinator:
         metadata = dict(context.invocation_metadata() or ())
         if metadata.get("x-api-secret") != SECRET:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong secret")
-        if metadata.get("x-tenant-id") != TENANT or job_id != JOB:
+        if metadata.get("x-tenant-id") != TENANT or job_id not in self._jobs:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such job")
 
 
@@ -279,11 +328,12 @@ def say(**answer: int) -> None:
     print(orjson.dumps(answer).decode(), flush=True)
 
 
-async def main(*, publish: str | None, fault: str | None) -> None:
+async def main(*, publish: str | None, fault: str | None, jobs: int) -> None:
     """Serves until the end of stdin."""
     log = Log(fault=fault)
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Coordinator(log).handler(),))
+    coordinator = Coordinator(log, jobs=jobs)
+    server.add_generic_rpc_handlers((coordinator.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     commands = asyncio.StreamReader()
@@ -299,6 +349,11 @@ async def main(*, publish: str | None, fault: str | None) -> None:
             if words[0] == "start":
                 growing = tasks.create_task(log.grow(int(words[1])), name="grow")
                 say(rate=int(words[1]))
+            elif words[0] == "opened":
+                say(
+                    watch_job=coordinator.opened["WatchJob"],
+                    watch_jobs=coordinator.opened["WatchJobs"],
+                )
             elif words[0] == "stop":
                 if growing:
                     growing.cancel()
@@ -320,5 +375,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--publish")
     parser.add_argument("--fault", choices=["hole", "double"])
+    parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
-    uvloop.run(main(publish=arguments.publish, fault=arguments.fault))
+    uvloop.run(main(publish=arguments.publish, fault=arguments.fault, jobs=arguments.jobs))

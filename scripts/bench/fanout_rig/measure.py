@@ -23,7 +23,7 @@ from scripts.bench.fanout_rig.processes import (
     tree_of,
     usage_of,
 )
-from scripts.bench.fanout_rig.workloads import Workload
+from scripts.bench.fanout_rig.workloads import EVENTS_JOBS, Workload
 
 #: After this many seconds a line that has not arrived is lost.
 DRAIN = 10.0
@@ -74,6 +74,10 @@ class Result:
     #: Share of the server's core that others took.
     foreign_share: float
     verdict: Verdict
+    #: Streams that the server opened at the coordinator, of a job and of a tenant's states; 0 of
+    #: peers that have none.
+    streams_of_jobs: int
+    streams_of_states: int
 
     @property
     def cpu_us(self) -> float:
@@ -135,6 +139,7 @@ class Bench:
                 time.sleep(seconds)
                 used, busy_after = usage_of(tree).since(usage), self._busy()
                 window = client.ask("end")
+                opened = emitter.ask("opened")
                 verdict = _verdict(client, emitter)
         wall = window["wall_s"]
         return Result(
@@ -153,6 +158,8 @@ class Bench:
             load_share=(busy_after[1] - busy[1]) / wall,
             foreign_share=max((busy_after[0] - busy[0] - used.total) / wall, 0.0),
             verdict=verdict,
+            streams_of_jobs=opened["watch_job"],
+            streams_of_states=opened["watch_jobs"],
         )
 
     def idle(self, peer: str, watchers: int) -> Idle:
@@ -202,14 +209,21 @@ class Bench:
                 publish = f"http://127.0.0.1:{endpoint.port}/publish"
                 emitter, _ = stack.enter_context(self._emitting(log / "emitter", publish=publish))
             else:
-                emitter, port = stack.enter_context(self._emitting(log / "emitter", fault=fault))
+                jobs = EVENTS_JOBS if peer == "events" else 1
+                emitter, port = stack.enter_context(
+                    self._emitting(log / "emitter", fault=fault, jobs=jobs)
+                )
                 address = f"127.0.0.1:{port}"
                 if peer == "plain":
                     serving = peers.plain(coordinator=address, core=core, log=server_log)
                 else:
                     assert self._gateway is not None
                     serving = self._gateway.serving(
-                        coordinator=address, watchers=watchers, core=core, log=server_log
+                        coordinator=address,
+                        watchers=watchers,
+                        core=core,
+                        log=server_log,
+                        many=peer == "events",
                     )
                 endpoint = stack.enter_context(serving)
             await_stream(endpoint)
@@ -220,9 +234,9 @@ class Bench:
 
     @contextlib.contextmanager
     def _emitting(
-        self, log: Path, *, publish: str | None = None, fault: str | None = None
+        self, log: Path, *, publish: str | None = None, fault: str | None = None, jobs: int = 1
     ) -> Iterator[tuple[Dialog, int]]:
-        command = python("scripts.bench.fanout_rig.emitter")
+        command = [*python("scripts.bench.fanout_rig.emitter"), "--jobs", str(jobs)]
         if publish:
             command += ["--publish", publish]
         if fault:

@@ -175,9 +175,12 @@ class Gateway:
 
     @contextlib.contextmanager
     def serving(
-        self, *, coordinator: str, watchers: int, core: int, log: Path
+        self, *, coordinator: str, watchers: int, core: int, log: Path, many: bool = False
     ) -> Iterator[Endpoint]:
-        """A fresh process. Its limits on one user are raised; all else is as it comes."""
+        """A fresh process, and its stream of the one job, or of `many` jobs.
+
+        Its limits on one user are raised; all else is as it comes.
+        """
         port = free_port()
         room = str(max(20_000, 2 * watchers))
         env = environment(
@@ -196,10 +199,11 @@ class Gateway:
         )
         with started(python("app", "serve"), core=core, log=log, env=env) as process:
             await_port(process, port, log)
+            stream = "events?include=jobs,logs&tail=0" if many else f"jobs/{JOB}/logs?tail=0"
             yield Endpoint(
                 process.pid,
                 port,
-                f"/v1/modules/scaimind/jobs/{JOB}/logs?tail=0",
+                f"/v1/modules/scaimind/{stream}",
                 (f"Authorization: Bearer {self._key}",),
             )
 

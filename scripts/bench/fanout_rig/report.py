@@ -5,7 +5,14 @@ from dataclasses import asdict
 from typing import Any
 
 from scripts.bench.fanout_rig.measure import Idle, Result
-from scripts.bench.fanout_rig.workloads import TARGET_P99_MS, TARGET_SHARE, TARGET_WATCHER_KIB
+from scripts.bench.fanout_rig.workloads import (
+    EVENTS_JOBS,
+    TARGET_EVENTS,
+    TARGET_EVENTS_KIB,
+    TARGET_P99_MS,
+    TARGET_SHARE,
+    TARGET_WATCHER_KIB,
+)
 
 #: The load client's share of its core over which it, not the server, may be what is measured.
 CLIENT_LIMIT = 0.85
@@ -95,7 +102,14 @@ def as_json(results: Sequence[Result], idles: Sequence[Idle]) -> dict[str, Any]:
 
 def as_text(results: Sequence[Result], idles: Sequence[Idle]) -> str:
     """The tables for people."""
-    return "\n".join([*_result_lines(results), *_ratio_lines(results), *_idle_lines(idles)])
+    return "\n".join(
+        [
+            *_result_lines(results),
+            *_ratio_lines(results),
+            *_events_lines(results),
+            *_idle_lines(idles),
+        ]
+    )
 
 
 def _result_lines(results: Sequence[Result]) -> Iterator[str]:
@@ -138,14 +152,33 @@ def _ratio_lines(results: Sequence[Result]) -> Iterator[str]:
             )
 
 
+def _events_lines(results: Sequence[Result]) -> Iterator[str]:
+    """The stream over many jobs, against a job's own stream under the same workload."""
+    own = {each.workload.name: each for each in results if each.peer == "gateway"}
+    for result in results:
+        if result.peer != "events":
+            continue
+        yield (
+            f"{result.workload.name}: {result.workload.watchers} streams over {EVENTS_JOBS} jobs "
+            f"cost the coordinator {result.streams_of_jobs} streams of jobs and "
+            f"{result.streams_of_states} of states"
+        )
+        if single := own.get(result.workload.name):
+            ratio = result.cpu_us / single.cpu_us
+            yield (
+                f"{result.workload.name}: they need {ratio:.2f} times the CPU per delivery of the "
+                f"job's own stream (to reach: at most {TARGET_EVENTS:g}, "
+                f"{_word(ratio <= TARGET_EVENTS)})"
+            )
+
+
 def _idle_lines(idles: Sequence[Idle]) -> Iterator[str]:
     for idle in idles:
         dearest = max(idle.connected, idle.after_lines) / KIB
         verdict = ""
-        if idle.peer == "gateway":
-            verdict = (
-                f"  (to reach: {TARGET_WATCHER_KIB:g}, {_word(dearest <= TARGET_WATCHER_KIB)})"
-            )
+        targets = {"gateway": TARGET_WATCHER_KIB, "events": TARGET_EVENTS_KIB}
+        if (target := targets.get(idle.peer)) is not None:
+            verdict = f"  (to reach: {target:g}, {_word(dearest <= target)})"
         yield (
             f"{idle.peer:8}{idle.watchers:6,} idle watchers: {idle.connected / KIB:.1f} KiB each "
             f"when connected, {idle.after_lines / KIB:.1f} KiB after a few lines{verdict}"

@@ -13,6 +13,12 @@ TARGET_P99_MS = 60.0
 TARGET_SHARE = 0.80
 #: Most memory that an idle watcher of the gateway may cost.
 TARGET_WATCHER_KIB = 12.0
+#: Times the CPU per delivery of a job's own stream that a stream over many jobs may need.
+TARGET_EVENTS = 1.5
+#: Jobs that such a stream follows: the one with the log, and quiet ones.
+EVENTS_JOBS = 30
+#: Most memory that an idle watcher of such a stream may cost.
+TARGET_EVENTS_KIB = 16.0
 #: Watchers that `--memory` connects.
 IDLE_WATCHERS = 5000
 

@@ -1,0 +1,108 @@
+"""The record of a tenant's states: what is known, since when, and how much."""
+
+from app.hub.selection.record import TenantRecord
+from app.hub.selection.states import JobChange, NodeState, StatesBatch, StatesStart
+from tests.hub.selection.tenant import change, gone, whole
+
+
+def known(record: TenantRecord) -> list[str]:
+    record.validate()
+    return [each.job_id for each in record]
+
+
+def told(changes: list[JobChange]) -> list[tuple[int, str, bool]]:
+    return [(each.version, each.job_id, each.state is not None) for each in changes]
+
+
+def test_nothing_is_there_until_the_whole_state_has_arrived() -> None:
+    record = TenantRecord(most=10)
+    start = StatesStart("s1", reset=True)
+    assert not record.take(StatesBatch(start=start, changes=[change(1, "a")])).reset
+    assert not record.complete
+    assert known(record) == []
+    taken = record.take(StatesBatch(changes=[change(4, "b")], synced=6))
+    assert taken.reset
+    assert (record.complete, record.version, record.floor, known(record)) == (
+        True,
+        6,
+        6,
+        ["a", "b"],
+    )
+
+
+def test_changes_are_known_by_version_and_a_job_by_its_newest() -> None:
+    record = TenantRecord(most=10)
+    record.take(whole(change(1, "a"), change(2, "b"), change(3, "c")))
+    record.take(StatesBatch(changes=[change(4, "a", "PAUSED"), gone(5, "b"), change(6, "d")]))
+    assert known(record) == ["c", "a", "d"]
+    assert told(record.changes_since(3)) == [(4, "a", True), (5, "b", False), (6, "d", True)]
+    assert told(record.changes_since(5)) == [(6, "d", True)]
+    record.take(StatesBatch(changes=[change(7, "b")]))
+    assert told(record.changes_since(3)) == [(4, "a", True), (6, "d", True), (7, "b", True)]
+    record.validate()
+
+
+def test_a_whole_state_of_the_same_epoch_is_told_as_changes() -> None:
+    record = TenantRecord(most=10)
+    record.take(whole(change(1, "a"), change(2, "b"), change(3, "c")))
+    taken = record.take(whole(change(1, "a"), change(8, "c", "PAUSED"), change(9, "d"), synced=9))
+    assert not taken.reset
+    assert told([*taken.changes]) == [(8, "c", True), (9, "d", True), (9, "b", False)]
+    # What else was deleted meanwhile nobody here knows.
+    assert record.floor == 9
+
+
+def test_another_epoch_is_another_record() -> None:
+    record = TenantRecord(most=10)
+    record.take(whole(change(7, "a")))
+    assert record.take(whole(change(1, "b"), epoch="s2")).reset
+    assert (record.epoch, record.version, record.generation) == ("s2", 1, 2)
+    assert known(record) == ["b"]
+
+
+def test_deletions_of_before_are_learned() -> None:
+    record = TenantRecord(most=10)
+    record.take(whole(change(5, "a"), synced=9))
+    record.learn_deletions(3, [gone(4, "x"), change(5, "a"), gone(7, "y"), gone(8, "a")])
+    assert record.floor == 3
+    assert told(record.changes_since(3)) == [(4, "x", False), (5, "a", True), (7, "y", False)]
+    record.validate()
+
+
+def test_of_too_many_jobs_those_that_ended_first_are_forgotten() -> None:
+    record = TenantRecord(most=20)
+    ended = [change(n, f"e{n}", "COMPLETED", ended_at=float(n)) for n in range(1, 16)]
+    record.take(whole(*ended, *(change(n, f"r{n}") for n in range(16, 31))))
+    assert len(known(record)) <= 20
+    assert record.get("r16") is not None
+    assert record.get("e15") is not None
+    assert record.get("e1") is None
+    assert record.forgotten_until is not None
+    assert all(
+        each.state.ended_at > record.forgotten_until
+        for each in record
+        if each.state is not None and each.state.ended_at is not None
+    )
+    assert not record.crowded
+    record.take(StatesBatch(changes=[change(n, f"r{n}") for n in range(31, 60)]))
+    assert record.crowded
+
+
+def test_the_number_of_deletions_is_bounded() -> None:
+    record = TenantRecord(most=10)
+    record.take(whole())
+    count = TenantRecord.DELETIONS + 5
+    record.take(StatesBatch(changes=[gone(n, f"j{n}") for n in range(1, count + 1)]))
+    assert record.floor == 5
+    assert len(record.changes_since(record.floor)) == TenantRecord.DELETIONS
+    record.validate()
+
+
+def test_a_node_that_is_told_again_has_not_changed() -> None:
+    record = TenantRecord(most=10)
+    record.take(StatesBatch(start=StatesStart("s1", reset=True), nodes=[NodeState("n", b"1")]))
+    before = record.cluster_changes
+    record.take(StatesBatch(nodes=[NodeState("n", b"1")]))
+    assert record.cluster_changes == before
+    record.take(StatesBatch(nodes=[NodeState("n", b"2")], queue=b"q"))
+    assert record.cluster_changes == before + 2

@@ -1,0 +1,101 @@
+"""A selection over a record: what comes, what leaves, who is followed."""
+
+import pytest
+
+from app.hub.selection.record import TenantRecord
+from app.hub.selection.selection import RECENT, Selection
+from app.hub.selection.states import StatesBatch
+from app.hub.selection.view import SelectionView
+from tests.hub.selection.tenant import change, gone, whole
+
+NOW = 1_000_000.0
+
+
+class World:
+    """A record and one view of it."""
+
+    def __init__(self, selection: Selection, *, follow: int = 64) -> None:
+        self.record = TenantRecord(most=1000)
+        self.record.take(whole(change(1, "a"), change(2, "b", "QUEUED"), change(3, "c")))
+        self.view = SelectionView(selection, record=self.record, follow=follow, now=NOW)
+
+    def take(self, *changes: object, now: float = NOW) -> list[bytes]:
+        """The events that a batch makes."""
+        before = self.view.number
+        self.view.take(self.record.take(StatesBatch(changes=[*changes])), now)  # type: ignore[list-item]
+        self.view.validate()
+        return [each.event for each in self.view.changes_since(before)]
+
+
+def names(events: list[bytes]) -> list[str]:
+    return [event.split(b"\n")[0].removeprefix(b"event: ").decode() for event in events]
+
+
+def test_changes_of_what_matches_are_events_and_others_are_not() -> None:
+    world = World(Selection.of(statuses=["TRAINING"]))
+    assert set(world.view.matching) == {"a", "c"}
+    assert names(world.take(change(4, "b", "PAUSED"))) == []
+    assert names(world.take(change(5, "b", "TRAINING"), change(6, "a", "PAUSED"))) == [
+        "job",
+        "job_gone",
+    ]
+    assert names(world.take(gone(7, "c"), gone(8, "a"))) == ["job_gone"]
+    assert set(world.view.matching) == {"b"}
+
+
+def test_between_two_looks_only_the_newest_event_of_a_job_is_kept() -> None:
+    world = World(Selection.of(statuses=["TRAINING"]))
+    before = world.view.number
+    world.take(change(4, "a", "PAUSED"))
+    world.take(change(5, "a", "TRAINING"))
+    changes = world.view.changes_since(before)
+    assert names([each.event for each in changes]) == ["job"]
+    assert changes[0].version == 5
+
+
+def test_jobs_that_ended_leave_when_their_hour_is_over() -> None:
+    world = World(Selection.of())
+    world.take(change(4, "a", "COMPLETED", ended_at=NOW))
+    assert "a" in world.view.matching
+    before = world.view.number
+    assert not world.view.look(NOW + RECENT - 1)
+    assert world.view.look(NOW + RECENT)
+    assert names([each.event for each in world.view.changes_since(before)]) == ["job_gone"]
+    # Whoever was away learns of it as well, though the job did not change.
+    assert names(world.view.changes_of_record(4, NOW, NOW + RECENT)) == ["job_gone"]
+    assert world.view.changes_of_record(4, NOW + RECENT, NOW + RECENT + 5) == []
+
+
+def test_what_has_changed_for_who_was_away_is_told_by_what_matches_now() -> None:
+    world = World(Selection.of(statuses=["TRAINING"]))
+    world.take(change(4, "a", "PAUSED"), gone(5, "c"), change(6, "d"), change(7, "b", "PAUSED"))
+    events = world.view.changes_of_record(3, NOW, NOW)
+    assert names(events) == ["job_gone", "job_gone", "job", "job_gone"]
+    assert [b"deleted" in event for event in events] == [False, True, False, False]
+
+
+def test_the_newest_are_followed() -> None:
+    world = World(Selection.of(), follow=2)
+    assert list(world.view.followed) == ["c", "b"]
+    assert world.view.over_limit
+    world.take(change(4, "d"))
+    assert list(world.view.followed) == ["d", "c"]
+    world.take(gone(5, "d"), gone(6, "c"))
+    assert list(world.view.followed) == ["b", "a"]
+    assert not world.view.over_limit
+
+
+def test_named_jobs_that_are_not_there_are_told() -> None:
+    world = World(Selection.of(job_ids=["a", "x"], statuses=["QUEUED"]))
+    assert [b"left" in event for event in world.view.missing()] == [True, False]
+    assert [b"unknown" in event for event in world.view.missing()] == [False, True]
+
+
+def test_events_of_jobs_that_left_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SelectionView, "GONE", 100)
+    world = World(Selection.of())
+    count = SelectionView.GONE + 10
+    for number in range(count):
+        world.take(change(10 + 2 * number, f"j{number}"), gone(11 + 2 * number, f"j{number}"))
+    assert 0 < world.view.dropped < world.view.number
+    assert len(world.view.changes_since(world.view.dropped)) <= SelectionView.GONE
