@@ -14,8 +14,8 @@ from marshmallow import Schema
 
 from app.api.bodies import read_object
 from app.errors import ErrorKind
-from app.schemas.events import EVENT_ID
 from app.schemas.loading import NO_QUERY, load_body, load_headers, load_query
+from app.schemas.streams.events import EVENT_ID
 from app.telemetry.audit import Action
 
 JsonObject: TypeAlias = dict[str, Any]

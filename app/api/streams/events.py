@@ -1,8 +1,8 @@
 """The events of the streams, as the API's document describes them."""
 
 from app.api.endpoint import Event
-from app.schemas.events import BookmarkEvent, EndEvent, ErrorEvent, GapEvent
 from app.schemas.logs.answers import SEARCH_DONE, SEARCH_MATCH, SEARCH_PROGRESS
+from app.schemas.streams.events import BookmarkEvent, EndEvent, ErrorEvent, GapEvent
 from app.schemas.streams.many_jobs import (
     BOOKMARK_ID,
     JobEndEvent,
