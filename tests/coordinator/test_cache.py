@@ -237,7 +237,7 @@ def test_what_a_job_was_given_stays_while_others_need_the_room(bench: Bench) -> 
     assert not list((bench.root / "cache" / "incoming").iterdir())
 
 
-def test_a_disk_without_room_for_copies_lets_the_job_read_the_original(
+def test_a_disk_without_room_for_copies_lets_the_job_read_the_very_file(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
@@ -257,6 +257,9 @@ def test_a_disk_without_room_for_copies_lets_the_job_read_the_original(
         grant=Grant.give(tenant_id="t", user_id="u", job_id="j", urls=[url]),
     )
     inputs = Inputs(drive=bench.drive, cache=bench.cache, clock=lambda: 1)
-    assert inputs.fetch(job, url, threading.Event()) == bench.root / "drive" / "t" / "a"
+    read = inputs.fetch(job, url, threading.Event())
+    assert read.samefile(bench.root / "drive" / "t" / "a")
+    inputs.release("j")
+    assert not read.exists()
     with pytest.raises(BadUrl, match="no grant"):
         inputs.fetch(replace(job, grant=None), url, threading.Event())

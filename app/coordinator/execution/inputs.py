@@ -9,6 +9,7 @@ import structlog
 
 from app.coordinator.data.cache import DataCache
 from app.coordinator.data.drive import SCHEME, BadUrl, Drive
+from app.coordinator.data.pinned import PinnedFiles
 from app.coordinator.identity.access import Access
 from app.coordinator.jobs.model import JobRecord
 
@@ -22,13 +23,15 @@ class Inputs:
         self._drive = drive
         self._cache = cache
         self._clock = clock
+        self._pinned = PinnedFiles(drive.root)
 
     def fetch(self, job: JobRecord, url: str, abandoned: threading.Event) -> Path:
         """Where the job's processes read a file or a directory until `release`.
 
-        What is on ScaiDrive is fetched into the cache, if it fits there;
-        models and allowed paths of this machine are read where they are.
-        Raises BadUrl, Abandoned, OSError.
+        What is on ScaiDrive is fetched into the cache, if it fits there, and
+        else read in place under names of the job's own: whatever is replaced or
+        deleted meanwhile, the job reads what was there. Models and allowed paths
+        of this machine are read where they are. Raises BadUrl, Abandoned, OSError.
         """
         access = access_of(job)
         if url.startswith(SCHEME):
@@ -49,11 +52,15 @@ class Inputs:
             if cached is not None:
                 return cached
             log.warning("data_set_not_cached", tenant_id=job.tenant_id, url=url)
+            place = self._drive.place(access, url)
+            if (pinned := self._pinned.pin(job.job_id, place, abandoned)) is not None:
+                return pinned
         return self._drive.find(access, url)
 
     def release(self, job_id: str) -> None:
         """The job reads nothing any more."""
         self._cache.release(job_id)
+        self._pinned.release(job_id)
 
 
 def access_of(job: JobRecord) -> Access:
