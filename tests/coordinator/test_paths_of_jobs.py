@@ -30,6 +30,10 @@ METHODS = {
 #: Why no job can write where modules, or the modules of a folder, call something of the above.
 ALLOWED: dict[str, tuple[str, set[str]]] = {
     "data/atlas.py": ("the models' own directory is the coordinator's", {"mkdir"}),
+    "data/archives": (
+        "it is Directory's, and a descriptor that the worker was started with",
+        {"exists", "open"},
+    ),
     "data/cache.py": (
         "the cache's own directory is the coordinator's; jobs read it",
         {"iterdir", "mkdir", "open", "os.listdir", "os.utime", "rename", "touch", "unlink"},
@@ -103,6 +107,21 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
         "a run's directory is its own; a short name for TMPDIR that nobody can guess",
         {"exists", "os.symlink", "touch"},
     ),
+    "packages/base.py": (
+        "an environment before anything is installed into it; the packages of this Python",
+        {"mkdir", "read_text", "touch", "write_text"},
+    ),
+    "packages/environments.py": (
+        "directories around those that an installation writes; those are walked by app.files",
+        {"iterdir", "mkdir", "os.listdir", "os.utime", "touch", "unlink"},
+    ),
+    "packages/installing.py": (
+        "beside what an installation writes, before it begins",
+        {"write_text"},
+    ),
+    "retention/kept_files.py": ("it is Directory's rmdir", {"rmdir"}),
+    "jobs/lister.py": ("the store, in the data directory", {"resolve"}),
+    "jobs/changes/reader.py": ("the store, in the data directory", {"resolve"}),
     "ownership.py": ("the data directory", {"mkdir", "os.access", "os.open"}),
     "server.py": ("the data directory", {"mkdir"}),
     "jobs/store_steps.py": ("the data directory", {"iterdir", "os.open", "unlink"}),

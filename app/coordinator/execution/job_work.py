@@ -35,11 +35,11 @@ from app.files.copying import Abandoned
 OBSERVE_INTERVAL: Final = 0.5
 #: Seconds after which a run is looked at though nothing is new: directories tell nobody.
 LOOK_ANYWAY: Final = 10.0
-#: Preparations at the same time; they may copy for hours.
+#: Preparations at the same time; they may copy or install for hours, or wait for one another. Where
+#: more jobs can be at once there are as many: none waits for those of others.
 _PREPARING: Final = 32
 #: Exports at the same time, apart from those: how long one takes is up to its job, which may leave
-#: files of terabytes of holes behind. Where more jobs can be at once there are as many: none waits
-#: for those of others.
+#: files of terabytes of holes behind. Where more jobs can be at once there are as many.
 _EXPORTING: Final = 32
 
 log = structlog.get_logger("scaimind.coordinator")
@@ -74,8 +74,9 @@ class JobWork:
         self._engine = engine
         self._clock = clock
         self._event = event
-        self._preparing = ThreadPoolExecutor(_PREPARING, thread_name_prefix="preparing")
         most_jobs = 2 * sum(node.spec.cpus for node in scheduler.cluster.nodes.values())
+        preparations = max(_PREPARING, most_jobs)
+        self._preparing = ThreadPoolExecutor(preparations, thread_name_prefix="preparing")
         exports = max(_EXPORTING, most_jobs)
         self._exporting = ThreadPoolExecutor(exports, thread_name_prefix="exporting")
         # One for all jobs: looking is never urgent.
