@@ -106,6 +106,9 @@ async def test_cancelling_asks_first(window: Window, stack: Stack) -> None:
     await row.get_by_role("button", name="Cancel").click()
     await question.get_by_role("button", name="Cancel the job").click()
     await expect(row).to_contain_text("Cancelled")
+    await row.get_by_role("button", name="Delete").click()
+    await question.get_by_role("button", name="Delete the job").click()
+    await expect(row).to_have_count(0)
 
 
 async def test_a_reload_in_mid_stream_and_a_gateway_that_is_killed(

@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
 import { signal } from "../vendor/signals.js";
 import { html } from "../html.js";
-import { get, post, query, segment } from "../api.js";
+import { ask as request, get, post, query, segment } from "../api.js";
 import { now } from "../clock.js";
 import { count, duration, measure } from "../format.js";
 import { bind } from "../keys.js";
@@ -222,7 +222,8 @@ export function Actions({ job, ask }) {
   }
   if (job.status === "PAUSED") buttons.push({ text: "Resume", run: () => post(`/jobs/${id}/resume`) });
   if (job.status === "FAILED" || job.status === "PREEMPTED") {
-    buttons.push({ text: "Retry", run: () => post(`/jobs/${id}/retry`) });
+    const key = `retry-of-${job.job_id}-${job.revision}`;
+    buttons.push({ text: "Retry", run: () => post(`/jobs/${id}/retry`, {}, { "Idempotency-Key": key }) });
   }
   if (!ENDED.has(job.status)) {
     buttons.push({
@@ -235,6 +236,18 @@ export function Actions({ job, ask }) {
         action: "Cancel the job",
         danger: true,
         run: () => post(`/jobs/${id}/cancel`),
+      },
+    });
+  }
+  if (ENDED.has(job.status)) {
+    buttons.push({
+      text: "Delete",
+      ask: {
+        title: `Delete ${job.name}?`,
+        text: "Its log, metrics and checkpoints are deleted for good. What it exported or registered stays.",
+        action: "Delete the job",
+        danger: true,
+        run: () => request("DELETE", `/jobs/${id}`),
       },
     });
   }
