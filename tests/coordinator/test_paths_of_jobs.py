@@ -119,6 +119,7 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
         "beside what an installation writes, before it begins",
         {"write_text"},
     ),
+    "retention/disk_bytes.py": ("the store, in the data directory", {"glob", "is_file"}),
     "retention/kept_files.py": ("it is Directory's rmdir", {"rmdir"}),
     "jobs/lister.py": ("the store, in the data directory", {"resolve"}),
     "jobs/changes/reader.py": ("the store, in the data directory", {"resolve"}),
