@@ -42,8 +42,8 @@ from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.lister import JobLister
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import HOLDING
+from app.coordinator.jobs.steps.store_steps import UnusableStore
 from app.coordinator.jobs.store import Store
-from app.coordinator.jobs.store_steps import UnusableStore
 from app.coordinator.jobs.times import Stopwatch, this_stopwatch
 from app.coordinator.ownership import sole_owner
 from app.coordinator.packages.opening import open_installer, package_rules

@@ -8,10 +8,10 @@ import orjson
 import pytest
 
 from app.coordinator.errors import InvalidArgument
-from app.coordinator.jobs.checkpoints_step import move_checkpoints_apart
 from app.coordinator.jobs.model import Checkpoint
+from app.coordinator.jobs.steps.checkpoints import move_checkpoints_apart
+from app.coordinator.jobs.steps.store_steps import STEPS, bring_up
 from app.coordinator.jobs.store import Store
-from app.coordinator.jobs.store_steps import STEPS, bring_up
 from app.coordinator.storage.page_tokens import make_token, read_token
 from tests.coordinator.test_store import record
 

@@ -377,7 +377,7 @@ _OPENS_ON_A_FULL_DISK = """
 import os, sqlite3, sys
 from pathlib import Path
 from app.coordinator.jobs.store import Store
-from app.coordinator.jobs.store_steps import STEPS, UnusableStore, bring_up
+from app.coordinator.jobs.steps.store_steps import STEPS, UnusableStore, bring_up
 path = Path(sys.argv[1]) / "coordinator.db"
 db = sqlite3.connect(path, isolation_level=None)
 db.execute("PRAGMA journal_mode = WAL")

@@ -17,8 +17,8 @@ from app.coordinator.jobs.changes.reader import ChangeReader, ChangesPage
 from app.coordinator.jobs.changes.record import KEPT_FOR
 from app.coordinator.jobs.model import JobRecord, Progress, ResourceRequest
 from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.steps.store_steps import STEPS, bring_up
 from app.coordinator.jobs.store import Store
-from app.coordinator.jobs.store_steps import STEPS, bring_up
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus, SubmitJobRequest
 
 HOUR = 3600 * 1_000_000

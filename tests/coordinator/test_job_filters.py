@@ -13,8 +13,8 @@ from app.coordinator.jobs.lister import JobLister
 from app.coordinator.jobs.listing import ORDERS, Filters, Order, list_jobs
 from app.coordinator.jobs.model import JobRecord, Kind
 from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.steps.store_steps import STEPS, bring_up
 from app.coordinator.jobs.store import Store
-from app.coordinator.jobs.store_steps import STEPS, bring_up
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 from tests.coordinator.test_store import record
 

@@ -125,8 +125,8 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
     "jobs/changes/reader.py": ("the store, in the data directory", {"resolve"}),
     "ownership.py": ("the data directory", {"mkdir", "os.access", "os.open"}),
     "server.py": ("the data directory", {"mkdir"}),
-    "jobs/store_steps.py": ("the data directory", {"iterdir", "os.open", "unlink"}),
-    "jobs/secrets_step.py": ("a run's directory is the runner's", {"exists", "is_dir", "iterdir"}),
+    "jobs/steps/store_steps.py": ("the data directory", {"iterdir", "os.open", "unlink"}),
+    "jobs/steps/secrets.py": ("a run's directory is the runner's", {"exists", "is_dir", "iterdir"}),
     "workers": ("/proc, and where this code is", {"open", "resolve"}),
     "execution/workspace.py": (
         "a job's directory and its program are beside what it writes",

@@ -21,8 +21,8 @@ from app.coordinator.jobs.model import (
     StopReason,
 )
 from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.steps.store_steps import UnusableStore
 from app.coordinator.jobs.store import Store
-from app.coordinator.jobs.store_steps import UnusableStore
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 

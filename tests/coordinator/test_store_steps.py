@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from app.coordinator import BadConfig
+from app.coordinator.jobs.steps.store_steps import STEPS, StoreStep, UnusableStore, bring_up
 from app.coordinator.jobs.store import Store
-from app.coordinator.jobs.store_steps import STEPS, StoreStep, UnusableStore, bring_up
 from app.coordinator.storage import job_directory_steps as jobdir_steps
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.job_directory_steps import NewerFormat

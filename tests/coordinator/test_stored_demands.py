@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from app.coordinator.jobs.demands_step import ask_for_no_cores
 from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest
 from app.coordinator.jobs.rows import values_of
 from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.steps.demands import ask_for_no_cores
+from app.coordinator.jobs.steps.store_steps import STEPS, bring_up
 from app.coordinator.jobs.store import Store
-from app.coordinator.jobs.store_steps import STEPS, bring_up
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 

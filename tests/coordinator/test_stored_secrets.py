@@ -10,8 +10,8 @@ from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.rows import values_of
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.steps.store_steps import STEPS, UnusableStore, bring_up
 from app.coordinator.jobs.store import Store
-from app.coordinator.jobs.store_steps import STEPS, UnusableStore, bring_up
 from app.coordinator.storage.job_directory import JobDir
 from app.files.json_files import read_json, write_json
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest

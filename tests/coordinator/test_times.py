@@ -12,8 +12,8 @@ import pytest
 from app.coordinator.cluster.nodes import Cluster, NodeSpec
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.rows import record_of, values_of
-from app.coordinator.jobs.run_times_step import keep_run_times
 from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.steps.run_times import keep_run_times
 from app.coordinator.jobs.store import Store
 from app.coordinator.jobs.times import MOST_AHEAD, Moment, Stopwatch, creation_time
 from app.coordinator.scheduling.estimates import RunTimes

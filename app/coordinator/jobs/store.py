@@ -48,7 +48,7 @@ from app.coordinator.jobs.listing import told_record
 from app.coordinator.jobs.model import Checkpoint, JobRecord
 from app.coordinator.jobs.rows import failed_record_of, record_of, values_of
 from app.coordinator.jobs.states import RETRYABLE, TERMINAL, Status
-from app.coordinator.jobs.store_steps import bring_up, lack_of_room
+from app.coordinator.jobs.steps.store_steps import bring_up, lack_of_room
 from app.coordinator.storage.process_identity import read_boot_id
 from app.shortening import shortened
 

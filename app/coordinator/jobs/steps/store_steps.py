@@ -16,13 +16,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from app.coordinator.jobs.changes.step import record_changes
-from app.coordinator.jobs.checkpoints_step import move_checkpoints_apart
-from app.coordinator.jobs.deletions_step import keep_deletions
-from app.coordinator.jobs.demands_step import ask_for_no_cores
-from app.coordinator.jobs.filters_step import index_filters
-from app.coordinator.jobs.run_times_step import keep_run_times
-from app.coordinator.jobs.secrets_step import mask_ended, move_secrets_apart
+from app.coordinator.jobs.steps.changes import record_changes
+from app.coordinator.jobs.steps.checkpoints import move_checkpoints_apart
+from app.coordinator.jobs.steps.deletions import keep_deletions
+from app.coordinator.jobs.steps.demands import ask_for_no_cores
+from app.coordinator.jobs.steps.filters import index_filters
+from app.coordinator.jobs.steps.run_times import keep_run_times
+from app.coordinator.jobs.steps.secrets import mask_ended, move_secrets_apart
 
 #: Copies of former versions that are kept.
 KEPT_COPIES: Final = 2

@@ -1,0 +1,1 @@
+"""The steps that bring a store from each version to the next."""
