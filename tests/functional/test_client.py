@@ -86,6 +86,12 @@ def test_a_job_that_is_cancelled_ends_a_wait_with_three(stack: Stack, scripts: s
     waited = command(stack, "jobs", "wait", job_id)
     assert (waited.returncode, waited.stdout) == (3, f"{job_id}\tCANCELLED\n")
 
+    assert command(stack, "jobs", "delete", job_id).returncode == 0
+    for words in (("logs", "-f"), ("wait",), ("delete",)):
+        refused = command(stack, "jobs", *words, job_id)
+        assert refused.returncode == 6, refused
+        assert len(refused.stderr.splitlines()) == 1
+
 
 def test_wrong_fields_are_shown_at_their_line(stack: Stack, tmp_path: Path) -> None:
     body = tmp_path / "job.yaml"

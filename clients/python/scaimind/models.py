@@ -20,6 +20,7 @@ __all__ = [
     "DataPreview",
     "DataSource",
     "DataValidation",
+    "DeletedJob",
     "DistributedConfig",
     "Evaluation",
     "Failure",
@@ -31,6 +32,7 @@ __all__ = [
     "Job",
     "JobCounts",
     "JobProgress",
+    "JobState",
     "MetricsBucket",
     "MetricsBuckets",
     "MetricsSnapshot",
@@ -43,6 +45,7 @@ __all__ = [
     "SchedulingConfig",
     "StreamTicket",
     "SubmissionCheck",
+    "SubmissionCheckSchema",
     "SubmitJobResponse",
     "SummaryAnswer",
     "TrainingConfig",
@@ -551,3 +554,45 @@ class SummaryAnswer(Model):
     newest_failures: tuple[Failure, ...] = field(default=(), metadata={"kind": ("list", Failure)})
     #: Oldest first; days without a completed job are left out.
     run_times: tuple[RunTimes, ...] = field(default=(), metadata={"kind": ("list", RunTimes)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState(Model):
+    """JobState."""
+
+    job_id: str = field(default="", metadata={"kind": str})
+    user_id: str = field(default="", metadata={"kind": str})
+    name: str = field(default="", metadata={"kind": str})
+    status: str = field(default="", metadata={"kind": str})
+    message: str = field(default="", metadata={"kind": str})
+    progress: JobProgress | None = field(default=None, metadata={"kind": JobProgress})
+    labels: Mapping[str, str] = field(default_factory=dict, metadata={"kind": ("map", str)})
+    created_at: datetime | None = field(default=None, metadata={"kind": datetime})
+    updated_at: datetime | None = field(default=None, metadata={"kind": datetime})
+    ended_at: datetime | None = field(default=None, metadata={"kind": datetime})
+    revision: int = field(default=0, metadata={"kind": int})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionCheckSchema(Model):
+    """What would become of a submission that is valid."""
+
+    #: Always true: a submission that is not valid is answered with an error.
+    valid: bool | None = field(default=None, metadata={"kind": bool})
+    #: Whether the job would start at once.
+    would_start: bool | None = field(default=None, metadata={"kind": bool})
+    #: 0 when it would start at once.
+    estimated_wait_seconds: int | None = field(default=None, metadata={"kind": int})
+    #: What it would wait for, for people; empty when it would start at once.
+    waiting_for: str | None = field(default=None, metadata={"kind": str})
+    #: What is allowed but probably not meant, for people.
+    warnings: tuple[str, ...] | None = field(default=None, metadata={"kind": ("list", str)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedJob(Model):
+    """A job that is no more."""
+
+    job_id: str = field(default="", metadata={"kind": str})
+    #: Of its log, metrics, checkpoints and directories.
+    freed_bytes: int = field(default=0, metadata={"kind": int})

@@ -21,8 +21,8 @@ class AsyncEvents(AsyncIterator[Event]):
         self._items = driver.run(follow_events(query, self._view))
 
     @property
-    def jobs(self) -> Mapping[str, models.Job]:
-        """The selected jobs by id, as far as lists need them."""
+    def jobs(self) -> Mapping[str, models.JobState]:
+        """The selected jobs by id."""
         return self._view.jobs
 
     @property

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from scaimind import models
-from scaimind.answers import DeletedJob, SubmissionCheck
 from scaimind.asynchronous.driver import AsyncDriver
 from scaimind.core import operations
 from scaimind.core.cursor import Cursor
@@ -27,7 +26,7 @@ class AsyncJobs:
         """Queue a job. It is queued once, however often the request has to be repeated."""
         return await self._driver.result(operations.submit_job(body, idempotency_key))
 
-    async def check(self, body: Mapping[str, Any]) -> SubmissionCheck:
+    async def check(self, body: Mapping[str, Any]) -> models.SubmissionCheckSchema:
         """Check a job as `submit` does, and queue nothing."""
         return await self._driver.result(operations.check_job(body))
 
@@ -95,7 +94,7 @@ class AsyncJobs:
         """Change a job's name and labels; a label of None is removed, others stay."""
         return await self._driver.result(operations.update_job(job_id, name, labels))
 
-    async def delete(self, job_id: str) -> DeletedJob:
+    async def delete(self, job_id: str) -> models.DeletedJob:
         """Delete a job that has ended, and what is kept of it; what it exported stays."""
         return await self._driver.result(operations.delete_job(job_id))
 
@@ -104,10 +103,20 @@ class AsyncJobs:
         return self._driver.run(operations.list_checkpoints(job_id))
 
     async def metrics(
-        self, job_id: str, *, max_points: int | None = None
+        self,
+        job_id: str,
+        *,
+        max_points: int | None = None,
+        keys: Iterable[str] | str | None = None,
+        from_step: int | None = None,
+        to_step: int | None = None,
     ) -> models.GetJobMetricsResponse:
-        """Get a job's numbers, thinned to `max_points`."""
-        return await self._driver.result(operations.job_metrics(job_id, max_points))
+        """Get a job's numbers, thinned to `max_points`: all, or those of `keys`."""
+        return await self._driver.result(
+            operations.job_metrics(
+                job_id, max_points=max_points, keys=keys, from_step=from_step, to_step=to_step
+            )
+        )
 
     def logs(
         self,
@@ -150,7 +159,7 @@ class AsyncJobs:
         self,
         *job_ids: str,
         timeout: float | None = None,  # noqa: ASYNC109  # as Client has it
-        progress: Callable[[models.Job], None] | None = None,
+        progress: Callable[[models.JobState], None] | None = None,
     ) -> dict[str, str]:
         """Wait until each of the jobs has ended; return their final statuses by id.
 

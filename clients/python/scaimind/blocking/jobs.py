@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from scaimind import models
-from scaimind.answers import DeletedJob, SubmissionCheck
 from scaimind.blocking.driver import SyncDriver
 from scaimind.core import operations
 from scaimind.core.cursor import Cursor
@@ -27,7 +26,7 @@ class Jobs:
         """Queue a job. It is queued once, however often the request has to be repeated."""
         return self._driver.result(operations.submit_job(body, idempotency_key))
 
-    def check(self, body: Mapping[str, Any]) -> SubmissionCheck:
+    def check(self, body: Mapping[str, Any]) -> models.SubmissionCheckSchema:
         """Check a job as `submit` does, and queue nothing."""
         return self._driver.result(operations.check_job(body))
 
@@ -93,7 +92,7 @@ class Jobs:
         """Change a job's name and labels; a label of None is removed, others stay."""
         return self._driver.result(operations.update_job(job_id, name, labels))
 
-    def delete(self, job_id: str) -> DeletedJob:
+    def delete(self, job_id: str) -> models.DeletedJob:
         """Delete a job that has ended, and what is kept of it; what it exported stays."""
         return self._driver.result(operations.delete_job(job_id))
 
@@ -102,10 +101,20 @@ class Jobs:
         return self._driver.run(operations.list_checkpoints(job_id))
 
     def metrics(
-        self, job_id: str, *, max_points: int | None = None
+        self,
+        job_id: str,
+        *,
+        max_points: int | None = None,
+        keys: Iterable[str] | str | None = None,
+        from_step: int | None = None,
+        to_step: int | None = None,
     ) -> models.GetJobMetricsResponse:
-        """Get a job's numbers, thinned to `max_points`."""
-        return self._driver.result(operations.job_metrics(job_id, max_points))
+        """Get a job's numbers, thinned to `max_points`: all, or those of `keys`."""
+        return self._driver.result(
+            operations.job_metrics(
+                job_id, max_points=max_points, keys=keys, from_step=from_step, to_step=to_step
+            )
+        )
 
     def logs(
         self,
@@ -148,7 +157,7 @@ class Jobs:
         self,
         *job_ids: str,
         timeout: float | None = None,
-        progress: Callable[[models.Job], None] | None = None,
+        progress: Callable[[models.JobState], None] | None = None,
     ) -> dict[str, str]:
         """Wait until each of the jobs has ended; return their final statuses by id.
 

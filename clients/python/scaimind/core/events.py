@@ -22,9 +22,9 @@ PATH: Final = "/events"
 
 @dataclass(frozen=True, slots=True)
 class JobChanged:
-    """A job's state, the first or another one. Of `job`, what lists need is set."""
+    """A job's state, the first or another one."""
 
-    job: models.Job
+    job: models.JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ Event: TypeAlias = (
 class View:
     """What is known of the selected jobs; changed by the stream alone, before each event."""
 
-    jobs: dict[str, models.Job] = field(default_factory=dict)
+    jobs: dict[str, models.JobState] = field(default_factory=dict)
     nodes: dict[str, models.Node] = field(default_factory=dict)
     queue: models.GetQueueStatusResponse | None = None
     #: Whether the whole state has been told once.
@@ -147,7 +147,7 @@ def _told(event: ServerEvent, view: View) -> Iterator[Event]:
 
 
 def _job(data: dict[str, Any], view: View) -> Iterator[Event]:
-    job = models.Job.of(data)
+    job = models.JobState.of(data)
     known = view.jobs.get(job.job_id)
     if view.arriving is not None:
         view.arriving.add(job.job_id)

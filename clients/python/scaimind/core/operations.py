@@ -7,7 +7,6 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from scaimind import models
-from scaimind.answers import DeletedJob, SubmissionCheck
 from scaimind.core.commands import API, Command, Emit, Request
 from scaimind.core.retries import call
 from scaimind.errors import ProtocolError
@@ -98,11 +97,11 @@ def get_job(job_id: str) -> Steps[models.Job]:
     return one(models.Job, Request("GET", path("jobs", job_id)))
 
 
-def check_job(body: Body) -> Steps[SubmissionCheck]:
+def check_job(body: Body) -> Steps[models.SubmissionCheckSchema]:
     """Check a submission; nothing is stored, so that it can be repeated."""
     arguments = query(validate_only=True)
     request = Request("POST", "/jobs", arguments, dict(body), timeout=120.0, safe=True)
-    return one(SubmissionCheck, request)
+    return one(models.SubmissionCheckSchema, request)
 
 
 def list_jobs(**arguments: Any) -> Steps[None]:
@@ -123,9 +122,9 @@ def update_job(
     return one(models.Job, Request("PATCH", path("jobs", job_id), body=patch, headers=headers))
 
 
-def delete_job(job_id: str) -> Steps[DeletedJob]:
+def delete_job(job_id: str) -> Steps[models.DeletedJob]:
     """Delete a job. A repetition may find it deleted already."""
-    return one(DeletedJob, Request("DELETE", path("jobs", job_id)))
+    return one(models.DeletedJob, Request("DELETE", path("jobs", job_id)))
 
 
 def act_on_job(job_id: str, action: str, body: Body) -> Steps[models.Job]:
@@ -140,12 +139,10 @@ def list_checkpoints(job_id: str) -> Steps[None]:
     return pages(models.Checkpoint, "checkpoints", path("jobs", job_id, "checkpoints"), ())
 
 
-def job_metrics(job_id: str, max_points: int | None) -> Steps[models.GetJobMetricsResponse]:
+def job_metrics(job_id: str, **arguments: Any) -> Steps[models.GetJobMetricsResponse]:
     """Get a job's numbers."""
-    return one(
-        models.GetJobMetricsResponse,
-        Request("GET", path("jobs", job_id, "metrics"), query(max_points=max_points)),
-    )
+    at = path("jobs", job_id, "metrics")
+    return one(models.GetJobMetricsResponse, Request("GET", at, query(**arguments)))
 
 
 # Evaluations

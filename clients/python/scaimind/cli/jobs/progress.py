@@ -48,7 +48,7 @@ class Progress:
                     self.status = event.job.status
                     self._line.show("" if ended(self.status) else self._text(event.job))
 
-    def _text(self, job: models.Job) -> str:
+    def _text(self, job: models.JobState) -> str:
         if job.progress is None or not job.progress.step or job.status == "PAUSED":
             return printable(f"{job.status}  {job.message}")
         return describe(job.progress, self._pace.of(job.progress, time.monotonic()))

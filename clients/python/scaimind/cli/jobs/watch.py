@@ -86,14 +86,14 @@ def _print_changes(events: Any) -> None:
             click.echo(f"{event.job_id}\tGONE\t{printable(event.reason)}")
 
 
-def _cells(job: models.Job) -> list[str]:
+def _cells(job: models.JobState) -> list[str]:
     progress = job.progress
     loss = "" if progress is None or progress.loss is None else f"{progress.loss:.4g}"
     step = str(progress.step) if progress is not None else ""
     return [printable(each) for each in (job.job_id, job.status, step, loss, job.name)]
 
 
-def table(jobs: Mapping[str, models.Job], *, room: int) -> "Table":
+def table(jobs: Mapping[str, models.JobState], *, room: int) -> "Table":
     """Return the jobs as a table of at most `room` rows: the newest, unfinished ones first."""
     from rich.table import Table
     from rich.text import Text
