@@ -4,7 +4,8 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,12 +47,50 @@ class Report:
     #: The first of them; there may be more.
     left_out: list[LeftOut] = field(default_factory=list)
     left_out_count: int = 0
+    #: Device and number of each file that was written, by its path.
+    written: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def note(self, path: str, directory: Directory, name: str) -> None:
+        """Note which file was written, unless it was left out."""
+        with suppress(FileNotFoundError):
+            about = directory.stat(name)
+            if stat.S_ISREG(about.st_mode):
+                self.written[path] = about.st_dev, about.st_ino
 
     def leave_out(self, path: str, what: str) -> None:
         """Note that something is left out."""
         self.left_out_count += 1
         if len(self.left_out) < _NAMED:
             self.left_out.append(LeftOut(printable(path), what))
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Copies that were just made of a tree's files: one more copy can share them.
+
+    Where a file system cannot clone files (copy_file_range(2)), it can give one
+    file two names (link(2)). Such a file is read-only from then on, and it is
+    taken only if it is still the very file that was written.
+    """
+
+    root: Directory
+    #: Device and number of each file, by its path below the root.
+    written: Mapping[str, tuple[int, int]]
+
+    def link(self, path: str, target: Directory, name: str) -> bool:
+        """Give the copy at `path` a second name; return whether it was possible. Raises OSError."""
+        if (identity := self.written.get(path)) is None:
+            return False
+        if not _linked(self.root, path.split("/"), target, name):
+            return False
+        with target.open_file(name) as file:
+            about = os.fstat(file.fileno())
+            if (about.st_dev, about.st_ino) == identity:
+                os.fchmod(file.fileno(), stat.S_IMODE(about.st_mode) & 0o555 | stat.S_IRUSR)
+                return True
+        # Somebody has put another file in its place meanwhile.
+        target.unlink(name)
+        return False
 
 
 def copy_content(
@@ -140,15 +179,20 @@ def copy_open_file(
 
 
 def copy_tree(
-    source: Directory, target: Directory, abandoned: threading.Event, *, limits: Limits
+    source: Directory,
+    target: Directory,
+    abandoned: threading.Event,
+    *,
+    limits: Limits,
+    twins: Twins | None = None,
 ) -> Report:
     """Copy the files and directories in `source` into `target`.
 
     Files replace those of their name one by one; directories are joined with
     those that are there. Links and special files are left out, and so is what
     becomes one meanwhile. A link in the place of a directory in `target` is an
-    error. Files that are one file with two names stay so. Raises LimitReached,
-    ChangedMeanwhile, Abandoned, OSError.
+    error. Files that are one file with two names stay so, and those that have
+    `twins` share them. Raises LimitReached, ChangedMeanwhile, Abandoned, OSError.
     """
     report = Report()
     #: Where the copy is of each file that has several names.
@@ -164,7 +208,8 @@ def copy_tree(
                 report.leave_out(visit.path, visit.entry.kind.value)
                 continue
             position.follow(visit.parts)
-            _copy_file(visit, target, position.directory, copies, report, abandoned, limits)
+            _copy_file(visit, target, position.directory, copies, report, abandoned, limits, twins)
+            report.note(visit.path, position.directory, visit.entry.name)
     return report
 
 
@@ -176,6 +221,7 @@ def _copy_file(
     report: Report,
     abandoned: threading.Event,
     limits: Limits,
+    twins: Twins | None,
 ) -> None:
     name = visit.entry.name
     try:
@@ -191,6 +237,9 @@ def _copy_file(
         identity = about.st_dev, about.st_ino
         report.files += 1
         if identity in copies and _linked(root, copies[identity], target, name):
+            return
+        if twins is not None and twins.link(visit.path, target, name):
+            report.size_bytes += about.st_size
             return
         report.size_bytes += copy_open_file(
             file.fileno(), target, name, abandoned, limit=limits.size_bytes - report.size_bytes

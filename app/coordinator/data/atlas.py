@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 import orjson
 
 from app.coordinator.data.drive import ATLAS_SCHEME, MODEL, NEWEST
-from app.files.copying import Abandoned, copy_tree
+from app.files.copying import Abandoned, Twins, copy_tree
 from app.files.directory import Directory, Kind
 from app.files.json_files import read_json
 from app.files.names import is_utf8, printable
@@ -53,11 +53,13 @@ class Atlas:
         about: dict[str, Any],
         limits: Limits,
         abandoned: threading.Event,
+        twins: Twins | None = None,
     ) -> str:
         """Make a version of the files in `files`; returns its URL.
 
         A job makes one version, however often this is called for it. `about`
-        goes into the manifest. Raises LimitReached, Abandoned, OSError.
+        goes into the manifest. Files that have `twins` are kept once, with them.
+        Raises LimitReached, Abandoned, OSError.
         """
         folder = self._root / tenant_id / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +69,7 @@ class Atlas:
                 version = max(_versions(model), default=0) + 1
                 with staged_directory(model, str(version), label=job_id) as fresh:
                     with fresh.make_directory("files") as target:
-                        copy_tree(files, target, abandoned, limits=limits)
+                        copy_tree(files, target, abandoned, limits=limits, twins=twins)
                         listed = list(_listed(target, limits, abandoned))
                     manifest = {
                         "name": name,

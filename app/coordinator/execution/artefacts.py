@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,13 +11,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from app.coordinator.data.atlas import Atlas
 from app.coordinator.data.conversion.conversion import Converter
-from app.coordinator.data.drive import Drive, Place
+from app.coordinator.data.drive import CHECKPOINTS, Drive, Place
 from app.coordinator.execution.inputs import access_of
 from app.coordinator.execution.job_config import to_dict
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.storage.job_directory import JobDir
-from app.files.copying import Report, copy_tree
+from app.files.copying import Report, Twins, copy_tree
 from app.files.directory import Directory
+from app.files.removing import remove_tree
 from app.files.staging import staged_directory
 from app.files.walking import Limits
 
@@ -74,15 +75,17 @@ class Artefacts:
             left_out = _told(converted or report)
             if not asked.register_model:
                 return Exported(url, left_out=left_out)
-            model_url = self._atlas.register(
-                tenant_id=job.tenant_id,
-                name=asked.model_name,
-                files=made,
-                job_id=job.job_id,
-                about=self._about(job),
-                limits=self._limits,
-                abandoned=abandoned,
-            )
+            with self._twins(place, report) as twins:
+                model_url = self._atlas.register(
+                    tenant_id=job.tenant_id,
+                    name=asked.model_name,
+                    files=made,
+                    job_id=job.job_id,
+                    about=self._about(job),
+                    limits=self._limits,
+                    abandoned=abandoned,
+                    twins=twins,
+                )
         return Exported(url, model_url, left_out)
 
     def _bring(
@@ -100,6 +103,16 @@ class Artefacts:
                 with directory.open_directory(name) as existing:
                     return copy_tree(made, existing, abandoned, limits=self._limits)
             return report
+
+    @contextmanager
+    def _twins(self, place: Place, report: Report) -> Iterator[Twins | None]:
+        """What was brought to a destination, to be shared; None where jobs can write."""
+        if CHECKPOINTS in place.parts:
+            yield None
+            return
+        directory, name = place.open_destination()
+        with directory:
+            yield None if name else Twins(directory, report.written)
 
     @contextmanager
     def _converted(
@@ -127,6 +140,12 @@ class Artefacts:
             "steps": job.progress.step,
             "loss": job.progress.loss,
         }
+
+
+def drop_output(directory: JobDir) -> None:
+    """Remove the artefacts of a job that has brought them away. Raises OSError."""
+    with suppress(FileNotFoundError), Directory.open(directory.path) as own:
+        remove_tree(own, directory.output.name)
 
 
 def _told(report: Report) -> str:

@@ -14,6 +14,7 @@ import structlog
 
 from app.coordinator.data.drive import BadUrl
 from app.coordinator.engines.engine import CannotLaunch, Engine, NeverStarted, RunHandle
+from app.coordinator.execution.artefacts import drop_output
 from app.coordinator.execution.checkpoints import CheckpointFinder
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.job_tasks import Event, JobTask
@@ -22,7 +23,7 @@ from app.coordinator.execution.preparation import Unprepared
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.failures import is_disk_full, is_passing
-from app.coordinator.jobs.model import JobRecord, StopReason
+from app.coordinator.jobs.model import JobRecord, Kind, StopReason
 from app.coordinator.jobs.states import Status
 from app.coordinator.metrics.snapshots import MetricsReader, progress_of
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
@@ -282,9 +283,19 @@ class JobWork:
             if made.model_url:
                 await self._lines.say(job, f"The model is registered as {made.model_url}.")
             await self._event(lambda scheduler: scheduler.exported(job.job_id, made.url), never)
+            if self._scheduler.jobs.get(job.job_id) is None and job.kind is Kind.TRAINING:
+                await self._drop_output(job)
             return
         await self._lines.say(job, problem)
         await self._event(lambda scheduler: scheduler.export_failed(job.job_id, problem), never)
+
+    async def _drop_output(self, job: JobRecord) -> None:
+        """Keep a job's artefacts once: they are at their destination."""
+        try:
+            directory = self._workspace.directory(job.job_id)
+            await _in(self._exporting, drop_output, directory)
+        except Exception as error:  # the retention does it once more
+            log.warning("artefacts_kept_twice", job_id=job.job_id, exc_info=error)
 
     def release(self, job: JobRecord) -> None:
         """Let go of what was fetched for a job."""

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from app.coordinator.data.drive import CHECKPOINTS, Drive
+from app.coordinator.execution.artefacts import drop_output
+from app.coordinator.jobs.model import JobRecord, Kind
+from app.coordinator.jobs.states import Status
 from app.coordinator.resources.disk_use import freed_use
+from app.coordinator.storage.job_directory import JobDir
 from app.files.directory import Directory
 from app.files.removing import remove_tree
 
@@ -51,6 +55,12 @@ class KeptFiles:
         ):
             checkpoints = freed_use([found], most_files=_MOST_FILES).size_bytes
         return KeptBytes(directory, checkpoints)
+
+    def drop_exported(self, job: JobRecord) -> None:
+        """Remove what a job that is COMPLETED has brought away, if it is still there as well.
+        Raises OSError."""
+        if job.kind is Kind.TRAINING and job.status is Status.COMPLETED:
+            drop_output(JobDir(self._jobs / job.job_id))
 
     def remove(self, tenant_id: str, job_id: str, abandoned: threading.Event) -> None:
         """Remove all of it; done again, it goes on. Raises Abandoned, OSError."""

@@ -101,9 +101,20 @@ class Retention:
     async def _measure(self) -> None:
         while jobs := self._store.unmeasured_jobs(limit=_BATCH):
             for job in jobs:
+                await self._drop_exported(job)
                 size = await asyncio.to_thread(self._files.measure, job.tenant_id, job.job_id)
                 with self._store.transaction():
                     self._store.save_kept_bytes(job.job_id, size.directory, size.checkpoints)
+
+    async def _drop_exported(self, kept: KeptJob) -> None:
+        """Do what a coordinator that was killed right after an export could not."""
+        job = self._store.job(kept.tenant_id, kept.job_id)
+        if job is None:
+            return
+        try:
+            await asyncio.to_thread(self._files.drop_exported, job)
+        except OSError as error:  # of one job; its files go with it
+            log.warning("artefacts_kept_twice", job_id=kept.job_id, reason=error.strerror)
 
     async def _delete(self) -> None:
         total, behind = sum(self._store.kept_bytes()), (0, "")
