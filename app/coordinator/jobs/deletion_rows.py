@@ -4,6 +4,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
+from app.coordinator.jobs.deletions_step import EXPORTS_OF, RESUMES_FROM
 from app.coordinator.jobs.states import RETRYABLE
 
 #: The tables with rows of a job, those that others refer to last.
@@ -64,13 +65,13 @@ def may_read_again(db: sqlite3.Connection, tenant_id: str, job_id: str) -> bool:
             f"""
             SELECT EXISTS (
                 SELECT 1 FROM jobs WHERE status IN ({retryable}) AND job_id <> ?
-                AND json_extract(state, '$.resume_from') <> ''
-                AND json_extract(state, '$.resume_from') >= ?
-                AND json_extract(state, '$.resume_from') < ?
+                AND {RESUMES_FROM} <> ''
+                AND {RESUMES_FROM} >= ?
+                AND {RESUMES_FROM} < ?
             ) OR EXISTS (
                 SELECT 1 FROM jobs WHERE status IN ({retryable}) AND job_id <> ?
-                AND json_extract(state, '$.artefacts_of') <> ''
-                AND json_extract(state, '$.artefacts_of') = ?
+                AND {EXPORTS_OF} <> ''
+                AND {EXPORTS_OF} = ?
             )
             """,
             # `0` is the character behind `/`.

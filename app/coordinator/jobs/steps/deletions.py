@@ -1,10 +1,12 @@
 """Makes room in the store for deleted jobs, and for the sizes of those that are kept."""
 
 import sqlite3
+from typing import Final
 
-#: What an ended job may read of another one if it is retried; see `deletion_rows`.
-_RESUMES_FROM = "json_extract(state, '$.resume_from')"
-_EXPORTS_OF = "json_extract(state, '$.artefacts_of')"
+#: What an ended job may read of another one if it is retried; see `deletion_rows`. A damaged row
+#: names nothing: it must neither stop the store nor keep itself from being replaced.
+RESUMES_FROM: Final = "CASE WHEN json_valid(state) THEN json_extract(state, '$.resume_from') END"
+EXPORTS_OF: Final = "CASE WHEN json_valid(state) THEN json_extract(state, '$.artefacts_of') END"
 
 
 def keep_deletions(db: sqlite3.Connection) -> None:
@@ -27,7 +29,7 @@ def keep_deletions(db: sqlite3.Connection) -> None:
         ) STRICT, WITHOUT ROWID
         """,
         "CREATE INDEX jobs_by_end ON jobs (ended_at, job_id) WHERE ended_at > 0",
-        f"CREATE INDEX jobs_by_resume ON jobs ({_RESUMES_FROM}) WHERE {_RESUMES_FROM} <> ''",
-        f"CREATE INDEX jobs_by_export ON jobs ({_EXPORTS_OF}) WHERE {_EXPORTS_OF} <> ''",
+        f"CREATE INDEX jobs_by_resume ON jobs ({RESUMES_FROM}) WHERE {RESUMES_FROM} <> ''",
+        f"CREATE INDEX jobs_by_export ON jobs ({EXPORTS_OF}) WHERE {EXPORTS_OF} <> ''",
     ):
         db.execute(statement)
