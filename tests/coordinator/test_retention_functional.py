@@ -95,7 +95,7 @@ async def test_jobs_go_by_their_size_the_oldest_end_first(tmp_path: Path) -> Non
             session.get(f"http://127.0.0.1:{coordinator.metrics_port}/metrics") as answer,
         ):
             text = await answer.text()
-        for kind in ("jobs", "checkpoints", "cache", "models", "store"):
+        for kind in ("jobs", "checkpoints", "cache", "packages", "models", "store"):
             [line] = [each for each in text.splitlines() if f'disk_bytes{{kind="{kind}"}}' in each]
             if kind in ("jobs", "checkpoints"):
                 assert 900_000 < float(line.split()[1]) < 2_000_000, line

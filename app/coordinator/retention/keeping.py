@@ -44,7 +44,11 @@ class Keeping:
                 files=files,
                 unfinished=lambda: tuple(controller.scheduler.jobs.values()),
                 database=config.data_dir / "coordinator.db",
-                folders={"cache": config.data_dir / "cache", "models": config.atlas_root},
+                folders={
+                    "cache": config.data_dir / "cache",
+                    "packages": config.data_dir / "environments",
+                    "models": config.atlas_root,
+                },
             ),
             clock=clock,
         )
