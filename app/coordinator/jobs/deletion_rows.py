@@ -4,8 +4,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from app.coordinator.jobs.deletions_step import EXPORTS_OF, RESUMES_FROM
 from app.coordinator.jobs.states import RETRYABLE
+from app.coordinator.jobs.steps.deletions import EXPORTS_OF, RESUMES_FROM
 
 #: The tables with rows of a job, those that others refer to last.
 _TABLES: Final = ("job_labels", "job_search", "checkpoints", "kept_bytes", "jobs")
