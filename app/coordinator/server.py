@@ -185,6 +185,8 @@ class Coordinator:
             secrets=secrets,
             clock=self._clock,
         )
+        log_searches = LogSearches(searches=config.log_searches, readable=readable)
+        self._services.push_async_callback(log_searches.close)
         parts = Parts(
             controller=self.controller,
             deletion=keeping.deletion,
@@ -203,7 +205,7 @@ class Coordinator:
                 memory_bytes=config.validation_memory,
                 readable=readable,
             ),
-            log_searches=LogSearches(searches=config.log_searches, readable=readable),
+            log_searches=log_searches,
             gpus=gpus,
             tenancy=Tenancy(
                 engine.isolation,

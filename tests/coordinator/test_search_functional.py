@@ -129,7 +129,9 @@ async def until_end(stream: AsyncIterator[SearchJobLogsResponse]) -> SearchJobLo
 @pytest.fixture
 async def searches(tmp_path: Path) -> AsyncIterator[LogSearches]:
     append(tmp_path / "log", [SLOW_LINE] * 1000)
-    yield LogSearches(searches=4, readable=system_paths([tmp_path]))
+    searches = LogSearches(searches=4, readable=system_paths([tmp_path]))
+    yield searches
+    await searches.close()
     assert workers() == []
 
 
@@ -159,6 +161,35 @@ async def test_so_many_search_at_once_and_no_tenant_alone(
         await stream.aclose()
 
 
+async def test_a_search_whose_messages_nobody_takes_ends(
+    searches: LogSearches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.coordinator.service.logs.search._PATIENCE", 0.5)
+    monkeypatch.setattr("app.coordinator.service.logs.search._MAX_SECONDS", 0.5)
+    stream = searches.search("a", JobDir(tmp_path), SearchJobLogsRequest(filter=SLOW))
+    await anext(stream)
+    (work,) = searches._works
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.wait((work,))
+    assert workers() == []
+    assert (await until_end(stream)).end == SearchEnd.SEARCH_END_BUDGET
+
+
+async def test_no_search_outlives_its_coordinator(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, client):
+        job_id = await client.submit("print('x')")
+        await client.end(job_id)
+        append(tmp_path / "jobs" / job_id / "log", [SLOW_LINE] * 1000)
+        call = client.stub.SearchJobLogs(
+            SearchJobLogsRequest(job_id=job_id, filter=SLOW), metadata=client.metadata
+        )
+        async with asyncio.timeout(PATIENCE):
+            async for message in call:
+                if 0 < message.scanned_to < 1000:
+                    break
+    assert workers() == []
+
+
 async def test_a_search_whose_process_dies_says_where_to_go_on(
     searches: LogSearches, tmp_path: Path
 ) -> None:
@@ -169,7 +200,7 @@ async def test_a_search_whose_process_dies_says_where_to_go_on(
         (worker,) = workers()
         for process in worker.children():
             process.kill()
-        with pytest.raises(Unavailable, match=r"before_offset \d+"):
+        with pytest.raises(Unavailable, match="from the last scanned_to on"):
             await until_end(stream)
 
 

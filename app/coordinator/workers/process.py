@@ -1,9 +1,10 @@
 """A worker that is spoken with on the event loop: asked once, and heard piece by piece."""
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from app.coordinator.workers.rules import Rules, command
 
@@ -26,14 +27,32 @@ class WorkerProcess:
         self._asked = asked
         self._name = name
         self._limit = limit
-        self._process: asyncio.subprocess.Process
+        self._started: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._last_words = b""
 
     async def __aenter__(self) -> Self:
         """Start it. Raises OSError."""
+        try:
+            await _to_end(self._start(), name=f"{self._name}: start")
+        except asyncio.CancelledError:
+            if self._started is not None:
+                await _to_end(self._close(), name=f"{self._name}: end")
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it, if it has not ended; wait until it has, also where the task is cancelled."""
+        await _to_end(self._close(), name=f"{self._name}: end")
+
+    async def _start(self) -> None:
         argv, environment = command(self._module, self._rules)
-        self._process = await asyncio.create_subprocess_exec(
+        self._started = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -47,18 +66,16 @@ class WorkerProcess:
             asyncio.create_task(self._ask(), name=f"{self._name}: questions"),
             asyncio.create_task(self._listen(), name=f"{self._name}: stderr"),
         ]
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End it, if it has not ended; wait until it has."""
+    async def _close(self) -> None:
         await self.stop()
         # They end with the process: its pipes are closed then.
         await asyncio.gather(self.output.read(), *self._tasks)
+
+    @property
+    def _process(self) -> asyncio.subprocess.Process:
+        assert self._started is not None
+        return self._started
 
     @property
     def output(self) -> asyncio.StreamReader:
@@ -106,3 +123,17 @@ class WorkerProcess:
         assert self._process.stderr is not None
         while block := await self._process.stderr.read(_READ):
             self._last_words = (self._last_words + block)[-_KEPT_WORDS:]
+
+
+async def _to_end(work: Coroutine[Any, Any, None], *, name: str) -> None:
+    """Await something to its end. A cancellation meanwhile is raised then."""
+    task = asyncio.create_task(work, name=name)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -34,6 +33,8 @@ _MAX_SCANNED: Final = 4 * 1024**3
 _MAX_SECONDS: Final = 30.0
 #: Seconds beyond these in which a process has to come to an end by itself.
 _PATIENCE: Final = 10.0
+#: Messages that wait for a slow caller.
+_WAITING: Final = 4
 #: Seconds after which a message is sent, whether or not there is news.
 _BEAT: Final = 0.2
 #: Bytes of the memory of one process, and of the longest message that it can have to say.
@@ -41,32 +42,6 @@ _MEMORY: Final = 512 * 1024**2
 _MAX_MESSAGE: Final = 2 * 1024**2
 
 log = structlog.get_logger("scaimind.coordinator")
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far a search is, as it is told while there is no news."""
-
-    epoch: str
-    scanned_to: int
-    match_count: int = 0
-    scanned_bytes: int = 0
-
-    def take(self, message: SearchJobLogsResponse) -> None:
-        self.scanned_to = message.scanned_to
-        self.match_count = message.match_count
-        self.scanned_bytes = message.scanned_bytes
-
-    def message(
-        self, end: SearchEnd.ValueType = SearchEnd.SEARCH_END_UNSPECIFIED
-    ) -> SearchJobLogsResponse:
-        return SearchJobLogsResponse(
-            epoch=self.epoch,
-            scanned_to=self.scanned_to,
-            match_count=self.match_count,
-            scanned_bytes=self.scanned_bytes,
-            end=end,
-        )
 
 
 class LogSearches:
@@ -77,77 +52,128 @@ class LogSearches:
         """`readable` is what of the system every process may read."""
         self._readable = readable
         self._turns = Turns(places=searches, room=searches)
+        self._works: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """End all that run, and wait until their processes have ended."""
+        while works := set(self._works):
+            for work in works:
+                work.cancel()
+            await asyncio.wait(works)
 
     async def search(
         self, tenant_id: str, directory: JobDir, request: SearchJobLogsRequest
     ) -> AsyncGenerator[SearchJobLogsResponse]:
         """What is found, and in the last message why the search ended.
 
-        The process ends when the iterator is closed. Raises RequestError, OSError.
+        The process ends when the iterator is closed, and after a bounded time
+        however slowly the messages are taken. Raises RequestError, OSError.
         """
         condition = _checked(request)
+        found: asyncio.Queue[SearchJobLogsResponse] = asyncio.Queue(_WAITING)
+        work = asyncio.create_task(
+            self._work(tenant_id, directory, condition, request, found), name="log search"
+        )
+        self._works.add(work)
+        work.add_done_callback(self._works.discard)
         try:
-            async with self._turns.turn(tenant_id):
+            async with aclosing(_told(found, work)) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            work.cancel()
+            await asyncio.wait((work,))
+
+    async def _work(
+        self,
+        tenant_id: str,
+        directory: JobDir,
+        condition: LogFilter,
+        request: SearchJobLogsRequest,
+        found: asyncio.Queue[SearchJobLogsResponse],
+    ) -> None:
+        """Put what is found into a queue, up to the end, or as far as the time suffices."""
+        try:
+            async with (
+                asyncio.timeout(_MAX_SECONDS + _PATIENCE),
+                self._turns.turn(tenant_id),
+            ):
                 epoch, last = await asyncio.to_thread(_state, directory)
                 before = min(request.before_offset or last + 1, last + 1)
-                progress = _Progress(epoch, before)
-                if before <= 1:
-                    yield progress.message(SearchEnd.SEARCH_END_EXHAUSTED)
-                    return
-                yield progress.message()
-                asked = question(
-                    directory.log,
-                    condition=condition,
-                    before=before,
-                    bounds=SearchBounds(
+                nothing = before <= 1
+                await found.put(
+                    SearchJobLogsResponse(
+                        epoch=epoch,
+                        scanned_to=before,
+                        end=SearchEnd.SEARCH_END_EXHAUSTED
+                        if nothing
+                        else SearchEnd.SEARCH_END_UNSPECIFIED,
+                    )
+                )
+                if not nothing:
+                    bounds = SearchBounds(
                         matches=request.limit or _DEFAULT_MATCHES,
                         scanned_bytes=_MAX_SCANNED,
                         seconds=_MAX_SECONDS,
-                    ),
-                )
-                async with aclosing(self._run(directory, asked, progress)) as messages:
-                    async for message in messages:
-                        yield message
+                    )
+                    asked = question(
+                        directory.log, condition=condition, before=before, bounds=bounds
+                    )
+                    await self._run(directory, asked, found)
         except Full:
             raise Overloaded(
                 "too many searches of logs are running; try again in a moment"
             ) from None
+        except TimeoutError:
+            # It ends where it is.
+            return
 
     async def _run(
-        self, directory: JobDir, asked: bytes, progress: _Progress
-    ) -> AsyncGenerator[SearchJobLogsResponse]:
+        self, directory: JobDir, asked: bytes, found: asyncio.Queue[SearchJobLogsResponse]
+    ) -> None:
         rules = Rules(
             readable=(*self._readable, str(directory.log)),
             memory_bytes=_MEMORY,
             cpu_seconds=int(_MAX_SECONDS + _PATIENCE),
         )
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + _MAX_SECONDS + _PATIENCE
         async with WorkerProcess(WORKER, rules, asked=asked, name="log search") as worker:
-            while True:
-                heard = asyncio.create_task(_hear(worker), name="log search: messages")
-                try:
-                    while not (await asyncio.wait((heard,), timeout=_BEAT))[0]:
-                        if loop.time() > ends:
-                            yield progress.message(SearchEnd.SEARCH_END_BUDGET)
-                            return
-                        yield progress.message()
-                finally:
-                    heard.cancel()
-                    await asyncio.wait((heard,))
-                message = heard.result()
-                if message is None:
-                    # It may have been deleted meanwhile.
-                    await asyncio.to_thread(_state, directory)
-                    await _tell_of_death(worker, progress)
-                    raise Unavailable(
-                        "the process of this search ended before the search did; search again"
-                        f" with before_offset {progress.scanned_to}"
-                    )
-                progress.take(message)
-                yield message
+            while (message := await _hear(worker)) is not None:
+                await found.put(message)
                 if message.end:
                     return
+            # The log may have been deleted meanwhile.
+            await asyncio.to_thread(_state, directory)
+            log.error("log_search_died", status=await worker.stop(), stderr=worker.last_words)
+            raise Unavailable(
+                "the process of this search ended before the search did; search again from the"
+                " last scanned_to on"
+            )
+
+
+async def _told(
+    found: asyncio.Queue[SearchJobLogsResponse], work: asyncio.Task[None]
+) -> AsyncGenerator[SearchJobLogsResponse]:
+    """What is found, and how far the search is where there is no news. Raises what `work` does."""
+    progress = SearchJobLogsResponse()
+    while not progress.end:
+        news = asyncio.create_task(found.get(), name="log search: news")
+        try:
+            await asyncio.wait((news, work), timeout=_BEAT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not news.done():
+                news.cancel()
+                await asyncio.wait((news,))
+        if not news.cancelled():
+            yield news.result()
+            progress = news.result()
+            del progress.matches[:]
+        elif work.done():
+            work.result()
+            if found.empty():
+                progress.end = SearchEnd.SEARCH_END_BUDGET
+                yield progress
+        elif progress.epoch:
+            yield progress
 
 
 def _checked(request: SearchJobLogsRequest) -> LogFilter:
@@ -178,13 +204,3 @@ async def _hear(worker: WorkerProcess) -> SearchJobLogsResponse | None:
         return SearchJobLogsResponse.FromString(await worker.output.readexactly(size))
     except (asyncio.IncompleteReadError, DecodeError):
         return None
-
-
-async def _tell_of_death(worker: WorkerProcess, progress: _Progress) -> None:
-    status = await worker.stop()
-    log.error(
-        "log_search_died",
-        status=status,
-        scanned_to=progress.scanned_to,
-        stderr=worker.last_words,
-    )
