@@ -18,6 +18,7 @@ from app.coordinator.execution.preparation import Preparation, Unprepared, scrip
 from app.coordinator.execution.project import Projects
 from app.coordinator.jobs.model import Checkpoint, JobRecord
 from app.coordinator.logs import log as logs
+from app.coordinator.logs import run_starts
 from app.coordinator.metrics.snapshots import MetricsWriter
 from app.coordinator.packages.build_log import Say
 from app.coordinator.packages.environments import Environment
@@ -60,6 +61,7 @@ class Workspace:
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.lock.touch()
         logs.create(directory.log)
+        run_starts.create(directory.log)
         MetricsWriter(directory.metrics).close()
         jobdir_steps.mark_new(directory)
 

@@ -8,8 +8,9 @@ import structlog
 
 _log = structlog.get_logger("scaimind.coordinator")
 
-#: Journals that are remembered as told of.
+#: Journals of which it is remembered what is lost, and ranges of each.
 _MOST: Final = 10_000
+_MOST_RANGES: Final = 100
 
 
 class DamageLog:
@@ -21,7 +22,12 @@ class DamageLog:
     def __init__(self) -> None:
         #: How many there are, as far as they were read since the start.
         self.journals = 0
-        self._told: OrderedDict[tuple[str, str], None] = OrderedDict()
+        #: What is lost, by job and journal: numbers of the first and the last record.
+        self._lost: OrderedDict[tuple[str, str], set[tuple[int, int]]] = OrderedDict()
+
+    def lost(self, job_id: str, journal: str) -> list[tuple[int, int]]:
+        """What is known to be lost, as ranges of numbers in any order, which may overlap."""
+        return list(self._lost.get((job_id, journal), ()))
 
     def check(
         self, job_id: str, journal: str, *, after: int, numbers: Sequence[int], through: int
@@ -30,21 +36,25 @@ class DamageLog:
 
         Records from `after` to `through` were asked for, and `numbers` were there.
         """
-        if len(numbers) >= through - after or (job_id, journal) in self._told:
+        if len(numbers) >= through - after:
             return
-        there = set(numbers)
-        first = next(number for number in range(after + 1, through + 1) if number not in there)
-        last = next((number for number in numbers if number > first), through + 1) - 1
-        self.note(job_id, journal, first=first, last=last)
+        known = after
+        for number in (*numbers, through + 1):
+            if number > known + 1:
+                self.note(job_id, journal, first=known + 1, last=number - 1)
+            known = number
 
     def note(self, job_id: str, journal: str, *, first: int, last: int) -> None:
         """Take note of records that are lost."""
-        if (job_id, journal) in self._told:
+        ranges = self._lost.get((job_id, journal))
+        if ranges is not None:
+            if len(ranges) < _MOST_RANGES:
+                ranges.add((first, last))
             return
         self.journals += 1
-        self._told[job_id, journal] = None
-        if len(self._told) > _MOST:
-            self._told.popitem(last=False)
+        self._lost[job_id, journal] = {(first, last)}
+        if len(self._lost) > _MOST:
+            self._lost.popitem(last=False)
         _log.error(
             "journal_damaged",
             job_id=job_id,

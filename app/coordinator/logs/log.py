@@ -8,7 +8,7 @@ of the others show the hole.
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from app.coordinator.storage import journal
 from app.coordinator.storage.journal import JournalReader
+from app.coordinator.storage.journal_counts import Counted, counts_through, holes
 from app.coordinator.storage.journal_scan import Look, scan_before
 from app.coordinator.storage.journal_writer import JournalWriter
 from app.coordinator.storage.records import CLASSES, Cursor, RecordKind, Slice
@@ -34,6 +35,8 @@ _ENTRIES: Final = "entries"
 MAX_MESSAGE: Final = 64 * 1024
 #: Bytes in one page or batch, unless its first entry alone is larger.
 PAGE_BYTES: Final = 256 * 1024
+#: The key of an entry's field `level`.
+_LEVEL_KEY: Final = 0x10
 _EPOCH: Final = re.compile(rb"[a-z0-9]{1,32}")
 #: Timestamps are below it: the year 10000, in seconds since 1970.
 _END_OF_TIME: Final = 253_402_300_800
@@ -91,6 +94,18 @@ def _class_of(record: bytes) -> int:
         return class_of_level(WatchJobResponse.FromString(record).logs[0].level)
     except DecodeError:
         return class_of_level(_OF_DAMAGED)
+
+
+def class_of_head(head: bytes) -> int:
+    """The journal's class of an entry, from the first bytes of its record."""
+    at = 1
+    for _ in ("length", "offset"):
+        while head[at] > 0x7F:
+            at += 1
+        at += 2
+    # Behind the offset comes the level, if it has one.
+    known = len(head) > at and head[at - 1] == _LEVEL_KEY
+    return class_of_level(head[at] if known else 0)
 
 
 def class_of_level(level: int) -> int:
@@ -199,6 +214,15 @@ class LogReader:
     ) -> Iterator[Look]:
         """What lies before an entry, from the end, as `journal_scan` returns it."""
         return scan_before(self._journal, offset, classes=_passing(min_level), wanted=wanted)
+
+    def count_through(self, offsets: Sequence[int]) -> Counted:
+        """How many entries of each class of levels there are up to each of `offsets`, which
+        ascend. Raises IndexLost."""
+        return counts_through(self._journal, offsets, class_of=class_of_head)
+
+    def holes(self) -> list[tuple[int, int]]:
+        """What writers of the log found to be lost, by offset: first and last, ascending."""
+        return holes(self._journal)
 
     def slices(self, cursor: Cursor, *, limit: int) -> Iterator[Slice]:
         """All that is there behind `cursor`, at most `limit` entries at once."""

@@ -8,6 +8,7 @@ FEATURES: Final[tuple[str, ...]] = (
     "delete_job",
     "job_filters",
     "log_filters",
+    "log_marks",
     "log_search",
     "metrics_buckets",
     "retry_keys",

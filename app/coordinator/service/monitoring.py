@@ -13,6 +13,7 @@ from app.coordinator.jobs.states import TERMINAL
 from app.coordinator.metrics.downsampling import job_metrics
 from app.coordinator.service.base import Calls
 from app.coordinator.service.interceptor import Context, peer_of
+from app.coordinator.service.logs.marks import get_log_marks
 from app.coordinator.service.logs.pages import list_logs
 from app.coordinator.service.logs.watch import watch
 from generated.mindcoordinator.v1 import logs_pb2, watch_pb2
@@ -70,6 +71,20 @@ class MonitoringCalls(Calls):
             yield batch
 
     @override
+    async def GetLogMarks(
+        self, request: logs_pb2.GetLogMarksRequest, context: Context
+    ) -> logs_pb2.LogMarks:
+        peer = peer_of(context)
+        job = self._job(peer, request.job_id)
+        with self._while_there(peer, job.job_id):
+            return await asyncio.to_thread(
+                get_log_marks,
+                self._parts.workspace.directory(job.job_id),
+                request,
+                known_lost=self._parts.damage.lost(job.job_id, "log"),
+            )
+
+    @override
     async def SearchJobLogs(
         self, request: logs_pb2.SearchJobLogsRequest, context: Context
     ) -> AsyncIterator[logs_pb2.SearchJobLogsResponse]:
@@ -104,7 +119,8 @@ class MonitoringCalls(Calls):
     ) -> None:
         damage = self._parts.damage
         if page.missing:
-            damage.note(job_id, "log", first=page.missing[0].first, last=page.missing[0].last)
+            for lost in page.missing:
+                damage.note(job_id, "log", first=lost.first, last=lost.last)
         elif page.entries and request.min_level == 0 and not request.HasField("filter"):
             offsets = [entry.offset for entry in page.entries]
             after = request.after.offset if request.HasField("after") else offsets[0] - 1

@@ -7,7 +7,6 @@ from app.coordinator.service.deletions import DeletionCalls
 from app.coordinator.service.evaluations import EvaluationCalls
 from app.coordinator.service.jobs import JobCalls
 from app.coordinator.service.monitoring import MonitoringCalls
-from app.coordinator.service.unimplemented import UnimplementedCalls
 from app.coordinator.service.updates import UpdateCalls
 from app.coordinator.service.watch_jobs.calls import WatchJobsCalls
 
@@ -23,6 +22,5 @@ class Service(
     EvaluationCalls,
     DataCalls,
     WatchJobsCalls,
-    UnimplementedCalls,
 ):
     """One method per call of the contract."""

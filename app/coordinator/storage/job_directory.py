@@ -4,7 +4,7 @@
         lock            held by whoever may write the log: the runner while it lives
         format          which format all of this has, see `jobdir_steps`
         config.json     SCAIMIND_JOB_CONFIG
-        log/            entries and their index, see `logs`
+        log/            entries, their index, and where runs begin, see `logs`
         metrics/        snapshots and their index, see `metrics`
         program/        its script; the training process reads it, and writes nothing there
         work/           the training process's own directory, its HOME

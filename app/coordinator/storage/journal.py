@@ -209,6 +209,14 @@ class JournalReader:
             cursor = piece.cursor
         yield replace(piece, lost=piece.cursor.number - cursor.number)
 
+    def good_end(self, cursor: Cursor) -> Cursor:
+        """The place behind the records that follow `cursor` without a hole."""
+        while True:
+            piece, _ = _read(self._file, cursor, self._kind, limit=READ)
+            if not piece.count:
+                return cursor
+            cursor = piece.cursor
+
     def backward(self, pieces: Iterator[Slice]) -> Iterator[Slice]:
         """Slices in the opposite order. Without an index they may be the whole journal: of most
         of them nothing is kept but their places."""

@@ -10,7 +10,7 @@ nothing can be read still tells how many records there were, see `last_known`.
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,8 @@ from app.coordinator.storage.records import (
 
 #: An entry of the index: a position, and counts by class.
 ENTRY: Final = struct.Struct(f"<{1 + CLASSES}Q")
+#: Entries that are read at once.
+_READ_ENTRIES: Final = 4096
 #: Bytes of a journal between two entries, at most. A hole may have more, see `last_known`.
 _LONGEST_BLOCK: Final = 4 * READ
 
@@ -77,6 +79,17 @@ class Index:
     def before(self, at: int) -> Mark:
         """The mark at which block `at` begins."""
         return self[at - 1] if at else START
+
+    def repeated(self) -> Iterator[int]:
+        """The places of entries that repeat the one before: a writer lost what lay before it."""
+        before = b""
+        for start in range(0, self._count, _READ_ENTRIES):
+            data = self._bytes(start, min(start + _READ_ENTRIES, self._count))
+            for at in range(0, len(data), ENTRY.size):
+                entry = data[at : at + ENTRY.size]
+                if entry == before:
+                    yield start + at // ENTRY.size
+                before = entry
 
     def reaches_behind(self, position: int) -> bool:
         """Whether records were written behind a position of the journal."""

@@ -225,6 +225,12 @@ def own_number(head: bytes, kind: RecordKind) -> int | None:
     return number if number < MAX_NUMBER and end - at <= length else None
 
 
+def record_size(head: bytes) -> int:
+    """Bytes of the record that begins with `head`, of which `own_number` returned a number."""
+    length, at = _read_varint(head, 1)
+    return at + length
+
+
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     """A number and where it ends. The varint has to be whole."""
     value = shift = 0

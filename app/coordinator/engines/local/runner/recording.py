@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from app.coordinator.failures import FailureBackoff, is_disk_full
 from app.coordinator.logs.log import LogWriter
 from app.coordinator.logs.new_entry import NewEntry, numbered
+from app.coordinator.logs.run_starts import note_run
 from app.coordinator.metrics.snapshots import MetricsWriter
 from app.coordinator.resources.resource_watch import in_words
 from app.coordinator.storage.job_directory import JobDir
@@ -53,6 +54,9 @@ class Recorder:
             self._metrics = resources.enter_context(closing(MetricsWriter(job.metrics)))
             self._resources = resources.pop_all()
         self._bounds = bounds
+        self._log_directory = job.log
+        #: The offset of the run's first line, until it is noted.
+        self._begins: int | None = self.log.last_offset + 1
         self._lines: list[NewEntry] = []
         self._snapshots: list[MetricsSnapshot] = []
         self._backoff = FailureBackoff()
@@ -131,6 +135,7 @@ class Recorder:
         if self.retry_at is not None and time.monotonic() < self.retry_at:
             return
         try:
+            self._note_beginning()
             _append_what_fits(self._append_lines, self._lines)
             _append_what_fits(self._metrics.append, self._snapshots)
         except OSError as error:
@@ -141,6 +146,12 @@ class Recorder:
         else:
             self._backoff = FailureBackoff()
             self.retry_at = None
+
+    def _note_beginning(self) -> None:
+        """Write down where the run begins, before its first line."""
+        if self._begins is not None:
+            note_run(self._log_directory, self._begins)
+            self._begins = None
 
     def _append_lines(self, lines: list[NewEntry]) -> None:
         self.log.append(numbered(lines, after=self.log.last_offset))
