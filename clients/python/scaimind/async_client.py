@@ -116,7 +116,7 @@ class AsyncClient:
     async def request(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None
     ) -> Any:
-        """Make any request below the API's root; return what its JSON holds."""
+        """Make any request below the API's root; return what its JSON holds, or its text."""
         arguments = operations.query(**(query or {}))
         return await self._driver.result(operations.plain(method, path, arguments, body))
 

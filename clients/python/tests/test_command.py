@@ -1,6 +1,7 @@
 """The command's parts that need no gateway."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -12,13 +13,21 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from scaimind.cli.jobs.following import Printer
+from scaimind.cli.jobs.progress import Pace, describe
 from scaimind.cli.jobs.statuses import exit_status
 from scaimind.cli.jobs.submission import Submission
 from scaimind.cli.jobs.uploads import Uploads
 from scaimind.cli.main import cli
-from scaimind.cli.output import cut, printable, width
+from scaimind.cli.output import cut, printable, steers_nothing, width
 from scaimind.cli.profiles import Profile, chosen, config_file, store
+from scaimind.cli.status_line import StatusLine
 from scaimind.cli.times import seconds
+from scaimind.core.cursor import Cursor
+from scaimind.core.entries import Gap, LogLine
+from scaimind.core.files import Folder
+from scaimind.errors import NotFound
+from scaimind.models import JobProgress
 
 NOTHING: dict[str, Any] = {
     "base": None,
@@ -84,7 +93,10 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SCAIMIND_URL", "https://env")
     monkeypatch.setenv("SCAIMIND_API_KEY", "sgk_env")
     assert chosen(None) == Profile("", "https://env", "sgk_env")
-    assert chosen("work") == Profile("work", "https://work", "sgk_env")
+    # A profile that is named has its own key: that of the environment is another gateway's.
+    assert chosen("work") == Profile("work", "https://work", "sgk_1")
+    store(Profile("keyless", "https://keyless", ""), default=False)
+    assert chosen("keyless") == Profile("keyless", "https://keyless", "sgk_env")
 
 
 @pytest.mark.parametrize("text", ["[profiles", "profiles = 3\n", ""])
@@ -256,19 +268,103 @@ def test_login_without_an_address_says_what_to_give() -> None:
     assert "Say which gateway" in result.output
 
 
-def test_help_is_there_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    def best(*arguments: str) -> float:
-        took = []
-        for _ in range(7):
-            began = time.perf_counter()
-            subprocess.run((sys.executable, *arguments), stdout=subprocess.DEVNULL, check=True)
-            took.append(time.perf_counter() - began)
-        return min(took)
+class Drive:
+    """What uploads need of a client's files; holds names alone."""
 
+    def __init__(self) -> None:
+        self.stored: list[str] = []
+
+    def folder(self) -> Folder:
+        return Folder(uri="scaidrive://t/")
+
+    def get(self, path: str) -> None:
+        if path not in self.stored:
+            raise NotFound("no", code="FILE_NOT_FOUND", status=404)
+
+    def upload(self, local: Path, path: str, **_: Any) -> None:
+        self.stored.append(path)
+
+    def sync(self, selected: Any, path: str, **_: Any) -> None:
+        self.stored += [f"{path}/{each.name}" for each in selected]
+
+
+def test_much_is_asked_about_and_refused_without_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("22")
+    (tmp_path / ".env").write_text("secret")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    drive: Any = Drive()
+
+    def uploads() -> tuple[Uploads, dict[str, Any]]:
+        made, holder = Uploads(), {"path": str(tmp_path)}
+        made.add(holder, "path", Path())
+        return made, holder
+
+    for limit in ("MAX_FILES", "MAX_BYTES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"scaimind.cli.jobs.uploads.{limit}", 1)
+            with pytest.raises(click.ClickException, match=r"2 files with 0\.0 MB"):
+                uploads()[0].carry_out(drive, yes=False)
+            assert drive.stored == []
+            if limit == "MAX_BYTES":
+                made, holder = uploads()
+                made.carry_out(drive, yes=True)
+                assert [each.rpartition("/")[2] for each in drive.stored] == ["a", "b"]
+                assert holder["path"] == f"scaidrive://t/{drive.stored[0].rpartition('/')[0]}"
+    assert "link: a link that leaves the folder" in capsys.readouterr().err
+
+
+def entry(offset: int, message: str, **fields: str) -> LogLine:
+    return LogLine("j", "e", offset, "INFO", message, None, "stdout", 0, "", fields)
+
+
+def test_pieces_of_a_line_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = Printer(StatusLine(), as_json=False)
+    for item in (
+        entry(1, "Loading", partial="true"),
+        entry(2, "...", partial="true", continues="1"),
+        entry(3, " done", continues="1"),
+        entry(4, "Reading", partial="true"),
+        entry(5, "another"),
+        Gap("j", Cursor("e", 6), Cursor("e", 9), "dropped"),
+        entry(10, "open", partial="true"),
+    ):
+        printer.show(item)
+    printer.finish()
+    assert capsys.readouterr().out.splitlines() == [
+        "Loading... done",
+        "Reading",
+        "another",
+        "[scaimind: lines 6 to 9 are missing: dropped]",
+        "open",
+    ]
+
+
+def test_a_terminal_shows_how_far_a_job_is() -> None:
+    pace = Pace()
+    assert pace.of(JobProgress(step=100, total_steps=200), 10.0) == 0
+    assert pace.of(JobProgress(step=150, total_steps=200), 20.0) == 5
+    text = describe(JobProgress(step=150, total_steps=200, loss=1.25), 5.0)
+    assert text.endswith("75%  step 150 of 200  5 steps/s  10s left  loss 1.25")
+    # Another run begins again.
+    assert pace.of(JobProgress(step=10, total_steps=200), 21.0) == 0
+    assert steers_nothing("a\x1b[31mb\x1b[2Jc\rd\te") == "a\x1b[31mb[2Jcd\te\x1b[0m"
+
+
+def test_help_is_there_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     root = str(Path(__file__).parents[1])
     begin = f"import sys; sys.path.insert(0, {root!r}); sys.argv = ['scaimind', '--help'];"
-    help_takes = best("-c", f"{begin} from scaimind.cli.main import main; main()")
-    ratio = help_takes / best("-c", "pass")
+    programs = "pass", f"{begin} from scaimind.cli.main import main; main()"
+    best = [math.inf, math.inf]
+    # In turns: what else the machine does, it does to both.
+    for number in [0, 1] * 15:
+        began = time.perf_counter()
+        command = (sys.executable, "-c", programs[number])
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        best[number] = min(best[number], time.perf_counter() - began)
+    ratio = best[1] / best[0]
     with capsys.disabled():
         print(f"\nscaimind --help takes {ratio:.1f} times as long as python -c pass")  # noqa: T201
     assert ratio < 12

@@ -40,4 +40,8 @@ def api(
         except ValueError as error:
             raise click.UsageError(f"The body is no JSON: {error}") from error
     with client(profile) as made:
-        show_data(made.request(method.upper(), path, query=arguments, body=sent), "json")
+        found = made.request(method.upper(), path, query=arguments, body=sent)
+    if isinstance(found, str):
+        click.echo(found, nl=not found.endswith("\n"))
+    elif found is not None:
+        show_data(found, "json")

@@ -77,7 +77,8 @@ def chosen(name: str | None) -> Profile:
     if not isinstance(found, dict) or not isinstance(found.get("url"), str):
         known = ", ".join(sorted(profiles)) or "none"
         raise CommandError(f"There is no profile {wanted!r}; known: {known}.")
-    return Profile(wanted, found["url"], key or str(found.get("api_key", "")))
+    # Not the other way round: a key of the environment may be another gateway's.
+    return Profile(wanted, found["url"], str(found.get("api_key", "")) or key)
 
 
 def store(profile: Profile, *, default: bool) -> Path:

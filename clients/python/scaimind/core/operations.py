@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from scaimind import models
 from scaimind.core.commands import API, Command, Emit, Request
-from scaimind.core.retries import call
+from scaimind.core.retries import call, exchange, parsed
 from scaimind.errors import ProtocolError
 from scaimind.model import Model
 
@@ -225,5 +225,10 @@ def summary(days: int | None) -> Steps[models.SummaryAnswer]:
 def plain(
     method: str, at: str, arguments: tuple[tuple[str, str], ...], body: Any
 ) -> Generator[Command, Any, Any]:
-    """Make any request; return what its JSON holds."""
-    return call(Request(method, at, arguments, body))
+    """Make any request; return what its JSON holds, the text of other answers, None without."""
+    answer = yield from exchange(Request(method, at, arguments, body))
+    if not answer.body:
+        return None
+    if "json" in answer.headers.get("content-type", "").partition(";")[0]:
+        return parsed(answer)
+    return answer.body.decode(errors="replace")

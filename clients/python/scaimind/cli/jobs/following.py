@@ -1,6 +1,7 @@
 """Following one job's log at a terminal or in a pipe."""
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -153,7 +154,7 @@ class Printer:
         if not self._on_terminal:
             return line.message
         text = steers_nothing(line.message)
-        colour = _COLOURS.get(line.level)
+        colour = None if os.environ.get("NO_COLOR") else _COLOURS.get(line.level)
         return text if colour is None else click.style(text, fg=colour)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from scaimind.cli.jobs.statuses import exit_status
-from scaimind.cli.main import TIMED_OUT, say
+from scaimind.cli.main import INTERRUPTED, TIMED_OUT, say
 from scaimind.cli.session import client, resolve
 from scaimind.cli.times import duration, moment
 
@@ -93,6 +93,10 @@ def wait(profile: str | None, job_ids: tuple[str, ...], timeout: float | None) -
         except WaitTimeout as error:
             say(str(error))
             sys.exit(TIMED_OUT)
+        except KeyboardInterrupt:
+            say("")
+            say("Nobody waits any more; the jobs go on.")
+            sys.exit(INTERRUPTED)
     for job_id, status in statuses.items():
         click.echo(f"{job_id}\t{status}")
     sys.exit(exit_status(statuses.values()))

@@ -15,6 +15,7 @@ import click
 
 from scaimind.cli.main import CommandError, say
 from scaimind.cli.output import printable
+from scaimind.cli.status_line import StatusLine, bar, size
 
 if TYPE_CHECKING:
     from scaimind.blocking.files import Files
@@ -45,7 +46,7 @@ class _Pending:
     upload: _Upload
     size: int
     count: int
-    send: Callable[[], str]
+    send: Callable[[StatusLine], str]
 
 
 @dataclass(slots=True)
@@ -93,15 +94,17 @@ class Uploads:
                 each.holder[each.key] = f"{root}/{found}"
             else:
                 pending.append(found)
-        size, count = sum(each.size for each in pending), sum(each.count for each in pending)
-        if not yes and (size > MAX_BYTES or count > MAX_FILES):
-            _ask(f"{count:,} files with {size / 1e6:,.1f} MB are to be uploaded")
-        for waiting in pending:
-            upload = waiting.upload
-            upload.holder[upload.key] = f"{root}/{waiting.send()}"
+        whole, count = sum(each.size for each in pending), sum(each.count for each in pending)
+        if not yes and (whole > MAX_BYTES or count > MAX_FILES):
+            _ask(f"{count:,} files with {whole / 1e6:,.1f} MB are to be uploaded")
+        with StatusLine() as line:
+            for waiting in pending:
+                upload = waiting.upload
+                line.show(f"Uploading {printable(upload.path.resolve().name)}")
+                upload.holder[upload.key] = f"{root}/{waiting.send(line)}"
         if pending:
             names = ", ".join(each.upload.path.resolve().name for each in pending)
-            say(f"Uploaded {printable(names)} ({size / 1e6:,.1f} MB)")
+            say(f"Uploaded {printable(names)} ({whole / 1e6:,.1f} MB)")
 
 
 def _file(files: "Files", upload: _Upload) -> str | _Pending:
@@ -112,7 +115,7 @@ def _file(files: "Files", upload: _Upload) -> str | _Pending:
     place = f"uploads/{digest_of(path)[:40]}/{path.name}"
     if _is_there(files, place):
         return place
-    return _Pending(upload, path.stat().st_size, 1, lambda: _put(files, path, place))
+    return _Pending(upload, path.stat().st_size, 1, lambda line: _put(files, path, place, line))
 
 
 def _folder(files: "Files", upload: _Upload) -> str | _Pending:
@@ -132,14 +135,14 @@ def _folder(files: "Files", upload: _Upload) -> str | _Pending:
         if _is_there(files, place):
             return place
 
-    def send() -> str:
+    def send(line: StatusLine) -> str:
         if not upload.packed:
-            files.sync(found.files, place)
+            files.sync(found.files, place, progress=line.show)
             return place
         with tempfile.NamedTemporaryFile(prefix="scaimind-", suffix=".tar.gz") as packed:
             pack(found.files, packed)
             packed.flush()
-            return _put(files, Path(packed.name), place)
+            return _put(files, Path(packed.name), place, line)
 
     return _Pending(upload, found.size, len(found.files), send)
 
@@ -154,11 +157,17 @@ def _is_there(files: "Files", place: str) -> bool:
     return True
 
 
-def _put(files: "Files", path: Path, place: str) -> str:
+def _put(files: "Files", path: Path, place: str, line: StatusLine) -> str:
     from scaimind.errors import Conflict
 
+    whole = path.stat().st_size
+    name = printable(place.rpartition("/")[2])
+
+    def tell(sent: int) -> None:
+        line.show(f"{bar(sent / max(whole, 1))} {size(sent)} of {size(whole)}  {name}")
+
     try:
-        files.upload(path, place, only_new=True)
+        files.upload(path, place, only_new=True, progress=tell)
     except Conflict:
         # Somebody else has just stored the same.
         if not _is_there(files, place):
