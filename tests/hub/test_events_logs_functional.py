@@ -403,3 +403,30 @@ async def test_too_many_filters_are_429(states: StatesCoordinator, many: Maker) 
     ):
         assert (first.status, second.status, fourth.status) == (200, 200, 200)
         assert (third.status, third.error["code"]) == (429, "RATE_LIMITED")
+
+
+async def test_more_jobs_than_the_replica_can_watch_are_429(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many(max_feeds=2)
+    for job in "abc":
+        await states.set_state(job)
+    async with gateway.watch("events", include="logs") as watching:
+        assert (watching.status, watching.error["code"]) == (429, "RATE_LIMITED")
+    async with gateway.watch("events") as watching:
+        assert watching.status == 200
+
+
+async def test_a_replica_that_stops_sends_its_clients_away(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many(drain_spread=1)
+    await states.set_state("a")
+    async with gateway.watch("events", include="jobs,logs") as watching:
+        await beginning(watching)
+        await gateway.hub.close()
+        error = (await until(watching, "error"))[-1]
+        assert (error.data["code"], error.data["retryable"]) == ("SHUTTING_DOWN", True)
+        assert error.retry is not None
+        await watching.rest()
+    assert states.open_states == 0

@@ -117,6 +117,8 @@ async def walk_paths(world: World, allowed: set[int]) -> int:
 async def walk(world: World, method: str, path: str, token: str, identifier: str) -> Any:
     url = re.sub(r"\{\w+_id\}", identifier, path) + QUERIES.get(path, "")
     body: JsonObject | None = {} if method == "POST" else None
+    if method == "PATCH":
+        body = {"name": "another"}
     return told(await world.gateway.ask(method, url, token=token, json=body), identifier)
 
 
@@ -169,6 +171,7 @@ async def test_nothing_of_another_tenant_is_there(migrated_dsn: str, tmp_path: P
         async with gateway.watch(job=owner.ids["live job"], token=owner.token) as watching:
             # The feed is there, and open to its owner, while the others try to join.
             assert (await watching.next()).name == "bookmark"
+            await streams(world)
             count = await walk_paths(world, {403, 404})
             await ids_in_bodies(world)
             await summaries(world)
@@ -276,6 +279,41 @@ async def tickets(world: World) -> None:
         path = f"/jobs/{live}/logs?ticket={world.owner.ticket}"
         answer = await world.gateway.ask("GET", path, token=token)
         assert answer.status == 400, who
+
+
+async def streams(world: World) -> None:
+    """The stream over many jobs has none of another tenant, named or not, nor its tickets."""
+    secrets = [MARK, *(each for what, each in world.owner.ids.items() if what != "checkpoint")]
+    live = world.owner.ids["live job"]
+    include = "jobs,logs,metrics,nodes,queue"
+    async with world.gateway.watch("events", token=world.owner.token, include=include) as own:
+        while (await own.next()).name != "synced":
+            pass
+        # Its places name nothing that could be read.
+        bookmark = await own.next()
+        assert bookmark.name == "bookmark"
+        place = bookmark.id
+    for who, token in world.strangers.items():
+        told = []
+        for job in (live, UNKNOWN["live job"]):
+            async with world.gateway.watch("events", token=token, job_id=job) as watching:
+                assert watching.status in (403, 404), (who, watching.status)
+                told.append((watching.status, watching.error["code"], watching.error["message"]))
+        assert told[0] == told[1], who
+        queries: list[dict[str, Any]] = [
+            {"include": include},
+            {"include": include, "last_event_id": place},
+            {"include": include, "label": f"project={MARK}"},
+        ]
+        for query in queries:
+            async with world.gateway.watch("events", token=token, **query) as watching:
+                assert watching.status in (200, 403), (who, query, watching.body)
+                if watching.status == 403:
+                    continue
+                while (await watching.next()).name != "bookmark":
+                    pass
+                leaked = [each for each in secrets if each in watching.received.decode()]
+                assert not leaked, (who, query, leaked)
 
 
 async def files(world: World) -> None:

@@ -239,6 +239,9 @@ class EventStreams:
                         [channel.open() for channel in channels],
                         timeout=self._settings.open_timeout,
                     )
+                    refused = [each.refusal for each in channels if each.refusal is not None]
+                    if refused:
+                        raise refused[0]
                 except BaseException:
                     reader.close()
                     raise

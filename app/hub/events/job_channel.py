@@ -7,7 +7,7 @@ from typing import Protocol, Self
 
 import structlog
 
-from app.errors import COORDINATOR_ERROR, JOB_DELETED, JOB_NOT_FOUND, ApiError
+from app.errors import COORDINATOR_ERROR, JOB_DELETED, JOB_NOT_FOUND, RATE_LIMITED, ApiError
 from app.hub.core.cursors import Cursor, Step
 from app.hub.events.log_reads import LogReads
 from app.hub.events.starting import Beginning, find_beginning
@@ -58,6 +58,7 @@ class JobChannel(Cursor):
         "_tick",
         "due",
         "job_id",
+        "refusal",
     )
 
     def __init__(
@@ -75,6 +76,8 @@ class JobChannel(Cursor):
         self._form: JobForm = form
         self.job_id = job_id
         self.due: float | None = None
+        #: Why the feed could not be opened, where a limit of the gateway was reached.
+        self.refusal: ApiError | None = None
         self._interest = interest
         self._start = start
         self._source = source
@@ -335,6 +338,8 @@ class JobChannel(Cursor):
         self._failed(error)
 
     def _failed(self, error: ApiError) -> None:
+        if error.kind is RATE_LIMITED:
+            self.refusal = error
         if not is_final(error.kind):
             pause = self._source_pause()
             self._opening = asyncio.get_running_loop().call_later(pause, self._open_again)

@@ -244,7 +244,11 @@ class TenantFeed:
         self._tell_news()
         record = self.record
         if record.crowded:
-            raise ApiError(RESOURCE_EXHAUSTED)
+            raise ApiError(
+                RESOURCE_EXHAUSTED,
+                f"Your tenant has more than {self._settings.events_record_jobs} unfinished jobs: "
+                "too many for this stream. Follow single jobs.",
+            )
         if record.version > self._newest:
             self._newest = record.version
             self._outage.progressed()
