@@ -92,11 +92,16 @@ class PendingUpdate:
     change: Change | None = None
     #: There is no such job any more: nothing else counts.
     deleted: bool = False
+    #: The same of a job that may never have been there: it is marked if it was seen.
+    missing: bool = False
 
     def take(self, other: "PendingUpdate") -> None:
         """Take over what is newer in another one."""
         if self.deleted or other.deleted:
             self.copy, self.change, self.deleted = None, None, True
+            return
+        if self.missing or other.missing:
+            self.copy, self.change, self.missing = None, None, True
             return
         if other.copy is not None and (self.copy is None or self.copy.order < other.copy.order):
             self.copy = other.copy

@@ -124,6 +124,10 @@ class JobWriter:
         except (DatabaseError, psycopg2.Error) as error:
             log.warning("job_cache_delete_failed", reason=str(error) or type(error).__name__)
 
+    def forget_job(self, tenant_id: str, job_id: str) -> None:
+        """Have a job no longer shown, if it ever was: the coordinator does not know it."""
+        self._put(Key(tenant_id, job_id), PendingUpdate(missing=True))
+
     async def close(self) -> None:
         """Write what can be written within `CLOSE_TIMEOUT`, and end the tasks."""
         self._closing.set()
@@ -194,6 +198,9 @@ class JobWriter:
         deleted = [key for key, each in taken.items() if each.deleted]
         if deleted:
             await self._database.write(statements.DELETE_JOBS, _columns(deleted))
+        missing = [key for key, each in taken.items() if each.missing and not each.deleted]
+        if missing:
+            await self._database.write(statements.DELETE_KNOWN_JOBS, _columns(missing))
         if copies:
             await self._database.write(statements.SAVE_COPIES, _columns(copies))
         if changes:

@@ -88,6 +88,21 @@ async def test_only_what_was_seen_is_marked_for_a_job_that_there_never_was(
     assert rows == [("seen", -1)]
 
 
+async def test_a_job_that_the_coordinator_deleted_itself_is_forgotten_when_it_is_asked_for(
+    replicas: tuple[Gateway, Gateway], migrated_pool: Pool
+) -> None:
+    gateway, _ = replicas
+    await write(migrated_pool, job("expired"))
+    gateway.coordinator.answer("GetJob", Failure(StatusCode.NOT_FOUND, "the job does not exist"))
+    assert (await gateway.ask("/jobs/expired", **HOUR))[0] == 404
+
+    async def forgotten() -> bool:
+        rows = await migrated_pool.read("SELECT status FROM mod_scaimind_jobs")
+        return rows == [(-1,)]
+
+    await gateway.until(forgotten)
+
+
 async def test_marks_go_after_some_days(migrated_pool: Pool) -> None:
     writer = new_writer(migrated_pool, purge_interval=0.01)
     await writer.delete_job("acme", "old")

@@ -138,6 +138,9 @@ async def get_job(request: web.Request) -> web.Response:
     try:
         job = await request.app[COORDINATOR].get_job(caller, job_id)
     except ApiError as error:
+        if error.kind is JOB_NOT_FOUND:
+            # Perhaps one that the coordinator has deleted by itself.
+            request.app[JOB_WRITER].forget_job(caller.tenant_id, job_id)
         if not may_be_stale(request, error):
             raise
         reading = request.app[JOB_CACHE].job(caller.tenant_id, job_id)
