@@ -103,7 +103,8 @@ class Connection:
         "written_at",
     )
 
-    #: How long a client that still takes bytes is given to take its last ones, in seconds.
+    #: How long a client that still takes bytes is given to take its last ones where its stream
+    #: is broken off, in seconds.
     GRACE = 1.0
 
     def __init__(
@@ -238,7 +239,7 @@ class Connection:
         expires_at = self.caller.expires_at
         if expires_at is not None and expires_at.timestamp() <= wall:
             self.close(EXPIRED)
-        elif self._pending is not None and self.closing is None:
+        elif self._pending is not None and (self.closing is None or self.closing.error is None):
             # The kernel may take nothing for long while the client reads slowly.
             left = outstanding(self._fd)
             if left < self._outstanding:
@@ -254,20 +255,31 @@ class Connection:
 
     def close(self, closing: Closing) -> None:
         """End the stream: at once, or when the client has taken the last events."""
-        if self.closing is not None:
-            return
-        self.closing = closing
-        if self._fd >= 0:
-            self._end()
+        if self.closing is None:
+            self.closing = closing
+            if self._fd >= 0:
+                self._end()
+        elif self._fd >= 0:
+            # It was ending, for as long as the client takes its last bytes.
+            if closing in (GONE, STALLED):
+                self._shut()
+            else:
+                self._end_soon()
 
     def _end(self) -> None:
         if self.closing in (GONE, STALLED):
             self._shut()
             return
         self._watcher.stop()
-        self._timer = asyncio.get_running_loop().call_later(self.GRACE, self._shut)
+        if self.closing is not None and self.closing.error is not None:
+            self._end_soon()
+        # A client that was sent everything is waited for as while it was sent (`check`).
         if self._pending is None:
             self._send_last_words()
+
+    def _end_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.GRACE, self._shut)
 
     def _send_last_words(self) -> None:
         assert self.closing is not None

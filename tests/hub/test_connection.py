@@ -3,9 +3,11 @@
 import asyncio
 import socket
 
+import pytest
+
 from app.caller import Caller
 from app.hub.close_reasons import CloseReason
-from app.hub.connection import Closing, Connection, drained, event_of
+from app.hub.connection import ENDED, Closing, Connection, drained, event_of
 from app.hub.socket_pool import SocketPool
 from app.hub.upstream import Position
 from tests.hub.sse import parse
@@ -62,4 +64,69 @@ async def test_what_is_sent_to_a_full_socket_keeps_its_order_and_the_end_comes_l
         assert watcher.left
         assert [each.id for each in parse(received)] == ["e:1", "e:2", "e:3", "e:3"]
         assert parse(received)[-1].data["code"] == "SHUTTING_DOWN"
+        pool.close()
+
+
+async def test_a_slow_client_that_was_sent_everything_gets_the_end_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Connection, "GRACE", 0.01)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.setblocking(False)
+        pool, watcher = SocketPool(), Stopped()
+        closed: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
+        connection = Connection(
+            caller=Caller("acme", "ann"),
+            chunked=True,
+            pool=pool,
+            watcher=watcher,
+            on_closed=lambda _, reason: closed.set_result(reason),
+            cut=True,
+        )
+        connection.open(ours.detach())
+        assert not connection.send(b"x" * 1_000_000, 0.0)
+        connection.close(ENDED)
+        loop = asyncio.get_running_loop()
+        # Time passes, far more than a stream that is broken off is given.
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            connection.check(loop.time(), 0.0, write_timeout=30)
+        received = bytearray()
+        async with asyncio.timeout(10):
+            while data := await loop.sock_recv(theirs, 65536):
+                received += data
+        assert received.endswith(b"0\r\n\r\n")
+        assert await closed is CloseReason.JOB_ENDED
+        pool.close()
+
+
+@pytest.mark.parametrize("stalls", [True, False])
+async def test_one_that_takes_nothing_is_left_and_a_shutdown_waits_a_moment_alone(
+    monkeypatch: pytest.MonkeyPatch, stalls: bool
+) -> None:
+    monkeypatch.setattr(Connection, "GRACE", 0.01)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        pool, watcher = SocketPool(), Stopped()
+        closed: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
+        connection = Connection(
+            caller=Caller("acme", "ann"),
+            chunked=True,
+            pool=pool,
+            watcher=watcher,
+            on_closed=lambda _, reason: closed.set_result(reason),
+        )
+        connection.open(ours.detach())
+        assert not connection.send(b"x" * 1_000_000, 0.0)
+        connection.close(ENDED)
+        now = asyncio.get_running_loop().time()
+        connection.check(now, 0.0, write_timeout=30)
+        assert not closed.done()
+        if stalls:
+            connection.check(now + 31, 0.0, write_timeout=30)
+        else:
+            connection.close(drained(retry_ms=7))
+        async with asyncio.timeout(10):
+            assert await closed is CloseReason.JOB_ENDED
         pool.close()
