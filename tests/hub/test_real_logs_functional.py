@@ -75,6 +75,13 @@ async def test_a_log_of_a_real_job(make_gateway: GatewayMaker, tmp_path: Path) -
         first = await json_of(gateway, job_id, "log-entries?matches=%5EERROR&limit=3")
         assert [each["message"] for each in first["entries"]] == expected()[9:30:10]
 
+        marks = await json_of(gateway, job_id, "log-marks?buckets=50")
+        assert len(marks["buckets"]) <= 50
+        assert sum(each["error"] for each in marks["buckets"]) == LINES // 10
+        levels = ("debug", "info", "warning", "error")
+        assert sum(each[level] for each in marks["buckets"] for level in levels) == len(log)
+        assert len(marks["run_offsets"]) == 1
+
         async with gateway.search(
             job=job_id, matches="line%20[0-9]*77%20", contains="L%C3%96G", limit=20
         ) as searching:
