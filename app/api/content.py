@@ -46,16 +46,18 @@ async def read_content(request: web.Request) -> bytes:
     return bytes(content)
 
 
-async def arriving(request: web.Request) -> AsyncIterator[bytes]:
+async def arriving(request: web.Request, *, longest_pause: bool = False) -> AsyncIterator[bytes]:
     """Yield the body as it arrives, within its time. The time between two pieces is not its own.
 
+    With `longest_pause` the time that bytes have earned is never more than
+    `body_timeout`: of a large body, too, nothing may fail to come for longer.
     Raises `ApiError` (`REQUEST_TIMEOUT`), and what `aiohttp` raises.
     """
     limits, body = request.app[SERVER_SETTINGS], request.content
-    loop, size, waited = asyncio.get_running_loop(), 0, 0.0
+    loop, left = asyncio.get_running_loop(), limits.body_timeout
     while True:
         # Counted from the start: a byte more never buys more than its share.
-        timeout = asyncio.timeout(limits.body_timeout + size / limits.min_rate - waited)
+        timeout = asyncio.timeout(left)
         began = loop.time()
         try:
             async with timeout:
@@ -66,8 +68,9 @@ async def arriving(request: web.Request) -> AsyncIterator[bytes]:
             raise ApiError(REQUEST_TIMEOUT, "The request body did not arrive in time.") from None
         if not data:
             return
-        waited += loop.time() - began
-        size += len(data)
+        left += len(data) / limits.min_rate - (loop.time() - began)
+        if longest_pause:
+            left = min(left, limits.body_timeout)
         yield data
 
 

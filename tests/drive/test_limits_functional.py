@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.api.app_keys import DRIVE, REVOCATIONS
+from app.api.app_keys import DRIVE, REVOCATIONS, TRANSFERS
+from app.api.settings import ServerSettings
 from app.drive import tree
 from app.drive.settings import DriveSettings
 from app.scaikey.api_keys import revoke_key
@@ -212,6 +213,32 @@ async def test_a_transfer_ends_with_the_key_behind_it(served: Served) -> None:
         await reader.readexactly(30 * MiB)
     writer.close()
     assert (await client.get("large")).status == 401
+
+
+async def test_a_transfer_that_makes_no_progress_ends_however_much_has_passed(
+    migrated_dsn: str, drive_settings: DriveSettings
+) -> None:
+    # What has passed would earn weeks.
+    slow = ServerSettings(body_timeout=0.5, answer_timeout=0.5, min_rate=1)
+    settings = settings_for(migrated_dsn, NOWHERE, drive=drive_settings, server=slow)
+    async with replica(settings) as gateway:
+        acme = DriveClient(gateway, (await new_key(migrated_dsn, tenant="acme")).secret)
+        assert (await acme.put("large", b"x" * 30 * MiB)).status == 201
+        late = await acme.put("a", never(2 * MiB))
+        assert (late.status, late.code) == (408, "REQUEST_TIMEOUT")
+        port = gateway.server.port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**16)
+        writer.write(
+            f"GET /v1/drive/large HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {acme.token}\r\n"
+            "\r\n".encode()
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        async with asyncio.timeout(30):
+            while list(gateway.app[TRANSFERS].credentials()):  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.05)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await reader.readexactly(30 * MiB)
+        writer.close()
 
 
 async def served_bytes(size: int) -> AsyncIterator[bytes]:

@@ -43,7 +43,7 @@ async def receive(request: web.Request, write: Write, *, keep: bool = False) -> 
     size = 0
     pieces = _Pieces(write)
     try:
-        async for data in arriving(request):
+        async for data in arriving(request, longest_pause=True):
             size += len(data)
             await pieces.add(data)
         await pieces.flush()

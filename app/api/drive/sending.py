@@ -34,9 +34,10 @@ async def send_file(
     """Send the headers and that part of the file, which the caller has announced.
 
     A thread is held while the disk is read, never while the client is waited
-    for. The client has as long as for any other answer. If the file has become
-    shorter, the disk hangs or the client does not take it, the connection ends
-    before the announced length. Takes the file over. Raises `ClientLeft`.
+    for: it has to take `min_rate` bytes a second, and something within
+    `answer_timeout`. If it does not, the file has become shorter or the disk
+    hangs, the connection ends before the announced length. Takes the file over.
+    Raises `ClientLeft`.
     """
     sock: socket.socket | None = None
     try:
@@ -75,25 +76,27 @@ async def _send(
 ) -> None:
     limits = request.app[SERVER_SETTINGS]
     loop = asyncio.get_running_loop()
-    # Counted from the start: a byte more never buys more than its share.
-    latest = loop.time() + limits.answer_timeout
+    #: Seconds that the client may still keep us waiting: bytes that it takes earn some, but never
+    #: more than it had at the start.
+    left = limits.answer_timeout
     transport.set_write_buffer_limits(high=0)
-    async with asyncio.timeout_at(latest):
+    async with asyncio.timeout(left):
         await writer.drain()
     offset = part.start
     while offset < part.stop and not transport.is_closing():
-        began = loop.time()
         sent = await strand.run(
             partial(_sendfile, sock.fileno(), opened.descriptor, offset, part.stop - offset)
         )
-        latest += loop.time() - began  # the disk's time is not the client's
         if sent is None:
-            async with asyncio.timeout_at(latest + (offset - part.start) / limits.min_rate):
+            began = loop.time()
+            async with asyncio.timeout(left):
                 await _writable(sock.fileno())
+            left -= loop.time() - began
         elif not sent:
             raise EOFError("the file became shorter while it was sent")
         else:
             offset += sent
+            left = min(limits.answer_timeout, left + sent / limits.min_rate)
     if offset < part.stop:
         raise ConnectionResetError("the client has gone")
 
