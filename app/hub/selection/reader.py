@@ -8,53 +8,17 @@ starves a quiet one. A reader is shared by all clients that are at the same plac
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Self
 
 from app.hub.selection import event_frames
+from app.hub.selection.channel import Channel, OpenChannel
 from app.hub.selection.places import MAX_JOBS, LogPlace, Place, digest
 from app.hub.selection.selection import Interest
 from app.hub.selection.view import SelectionView
 
 
-class Channel(Protocol):
-    """A followed job's log and metrics, from a place of its own."""
-
-    job_id: str
-
-    @property
-    def place(self) -> LogPlace | None:
-        """Return what was delivered; None where that is not known yet."""
-
-    @property
-    def due(self) -> float | None:
-        """Return when there will be something that has to wait now; None if nothing has to."""
-
-    def listen(self, on_news: Callable[[], None]) -> None:
-        """Call this when there may be something to read."""
-
-    def next(self, most: int, now: float, *, pass_over: bool) -> bytes:
-        """Return events of about `most` bytes at most, which count as delivered; maybe none.
-
-        Where it had everything once, and the gateway has forgotten since what
-        comes next, it is read from the coordinator, or passed over.
-        """
-
-    def same_place(self, other: Self) -> bool:
-        """Whether both get the same from now on."""
-
-    def fork(self) -> Self:
-        """Return another one at the same place."""
-
-    def close(self) -> None:
-        """Read no more."""
-
-
 def _nobody_listens() -> None:
     """Do nothing."""
-
-
-#: Opens a job's channel behind a place, or at its beginning.
-OpenChannel = Callable[[str, LogPlace | None], Channel]
 
 
 @dataclass(frozen=True, slots=True)
