@@ -72,3 +72,7 @@ class HubReports(HubMetrics):
                 message=change.message,
                 at=change.at,
             )
+
+    @override
+    def job_deleted(self, key: JobKey) -> None:
+        self._jobs.forget_job(key.tenant_id, key.job_id)

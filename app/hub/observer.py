@@ -19,6 +19,9 @@ class HubObserver:
     def status_changed(self, key: JobKey, change: StatusChange) -> None:
         """Note a status change of a watched job."""
 
+    def job_deleted(self, key: JobKey) -> None:
+        """Note that a job of a watched tenant was deleted."""
+
     def watcher_joined(self, kind: str) -> None:
         """Note a new watcher of `logs` or `metrics`."""
 

@@ -10,6 +10,11 @@ from grpc import StatusCode
 from app.cache.jobs import JobCache
 from app.database.pool import Pool
 from generated.mindcoordinator.v1 import jobs_pb2
+from generated.mindcoordinator.v1.watch_jobs_pb2 import (
+    JobChange,
+    WatchJobsResponse,
+    WatchJobsStart,
+)
 from tests.cache.jobs import at, job, new_writer, rfc3339, write
 from tests.cache.server import Gateway, gateway_on
 from tests.scripted_coordinator import Failure
@@ -101,6 +106,30 @@ async def test_a_job_that_the_coordinator_deleted_itself_is_forgotten_when_it_is
         return rows == [(-1,)]
 
     await gateway.until(forgotten)
+
+
+async def test_a_deletion_among_a_tenants_changes_is_heeded(
+    replicas: tuple[Gateway, Gateway], migrated_pool: Pool
+) -> None:
+    gateway, _ = replicas
+    await write(migrated_pool, job("expired"), job("kept"))
+    gateway.coordinator.answer(
+        "WatchJobs",
+        [
+            WatchJobsResponse(start=WatchJobsStart(epoch="e1", reset=True), synced=1),
+            WatchJobsResponse(changes=[JobChange(version=2, deleted_job_id="expired")]),
+        ],
+    )
+    path = "/v1/modules/scaimind/events"
+    async with gateway.client.get(path, headers=gateway.authorization()):
+
+        async def forgotten() -> bool:
+            rows = await migrated_pool.read(
+                "SELECT job_id FROM mod_scaimind_jobs WHERE status = -1"
+            )
+            return rows == [("expired",)]
+
+        await gateway.until(forgotten)
 
 
 async def test_marks_go_after_some_days(migrated_pool: Pool) -> None:

@@ -22,7 +22,7 @@ from app.hub.observer import HubObserver
 from app.hub.selection.record import TenantRecord
 from app.hub.selection.states import JobChange, StatesBatch, StatesUpstream
 from app.hub.settings import HubSettings
-from app.hub.upstream import Position, is_final
+from app.hub.upstream import JobKey, Position, is_final
 from app.tasks.backoff import Backoff
 from app.tasks.single_flight import SingleFlight
 
@@ -241,6 +241,9 @@ class TenantFeed:
 
     def _take(self, batch: StatesBatch) -> None:
         self.views.take(batch, time.time())
+        for change in batch.changes:
+            if change.state is None:
+                self._observer.job_deleted(JobKey(self.tenant_id, change.job_id))
         self._tell_news()
         record = self.record
         if record.crowded:
