@@ -141,7 +141,7 @@ class _DiskCollector(Collector):
         family = GaugeMetricFamily(
             "scaimind_coordinator_disk_bytes",
             "Bytes on the disk by kind, as of the last look (retention_interval): jobs and their"
-            " checkpoints, the cache, registered models, the store.",
+            " checkpoints, the cache, packages, registered models, the store.",
             labels=("kind",),
         )
         for kind, size in self._disk_bytes().items():
