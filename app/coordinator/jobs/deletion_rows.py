@@ -80,17 +80,6 @@ def may_read_again(db: sqlite3.Connection, tenant_id: str, job_id: str) -> bool:
     )
 
 
-def unmeasured_jobs(db: sqlite3.Connection, *, limit: int) -> list[KeptJob]:
-    """Jobs that have ended and were not measured since."""
-    rows = db.execute(
-        "SELECT job_id, tenant_id, ended_at, NULL FROM jobs WHERE ended_at > 0"
-        " AND NOT EXISTS (SELECT 1 FROM kept_bytes WHERE kept_bytes.job_id = jobs.job_id)"
-        " ORDER BY ended_at DESC LIMIT ?",
-        (limit,),
-    )
-    return [KeptJob(*row) for row in rows]
-
-
 def save_kept_bytes(db: sqlite3.Connection, job_id: str, directory: int, checkpoints: int) -> None:
     """Keep what a job takes up, if it is still there; call inside a transaction."""
     db.execute(

@@ -42,7 +42,6 @@ from app.coordinator.jobs.deletion_rows import (
     may_read_again,
     oldest_kept,
     save_kept_bytes,
-    unmeasured_jobs,
 )
 from app.coordinator.jobs.listing import told_record
 from app.coordinator.jobs.model import Checkpoint, JobRecord
@@ -232,10 +231,6 @@ class Store:
     def may_read_again(self, tenant_id: str, job_id: str) -> bool:
         """Whether another job has ended that would read this one's files if it were retried."""
         return may_read_again(self._db, tenant_id, job_id)
-
-    def unmeasured_jobs(self, *, limit: int) -> list[KeptJob]:
-        """Jobs that have ended and were not measured since."""
-        return unmeasured_jobs(self._db, limit=limit)
 
     def save_kept_bytes(self, job_id: str, directory: int, checkpoints: int) -> None:
         """Keep what a job takes up; call inside a transaction."""

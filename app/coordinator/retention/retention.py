@@ -23,6 +23,8 @@ from app.telemetry.audit import Action, Actor, Identity, Target, record
 
 #: Jobs that are read from the store at once.
 _BATCH: Final = 100
+#: Microseconds by which the clock may be set back between two looks; else the next start measures.
+_SET_BACK: Final = 3600 * 1_000_000
 _DAY: Final = 24 * 3600 * 1_000_000
 
 log = structlog.get_logger("scaimind.coordinator")
@@ -66,6 +68,8 @@ class Retention:
         self._disk = disk
         self._clock = clock
         self._bytes: Mapping[str, int] = {}
+        #: End and id of the job up to which all are measured that have ended.
+        self._measured = (0, "")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -99,8 +103,14 @@ class Retention:
         self._bytes = await asyncio.to_thread(self._disk.measure, self._store.kept_bytes())
 
     async def _measure(self) -> None:
-        while jobs := self._store.unmeasured_jobs(limit=_BATCH):
+        # The clock may have been set back since the last look.
+        self._measured = (max(self._measured[0] - _SET_BACK, 0), "")
+        while jobs := self._store.oldest_kept(self._measured, limit=_BATCH):
+            await asyncio.sleep(0)
             for job in jobs:
+                self._measured = (job.ended_at, job.job_id)
+                if job.size_bytes is not None:
+                    continue
                 await self._drop_exported(job)
                 size = await asyncio.to_thread(self._files.measure, job.tenant_id, job.job_id)
                 with self._store.transaction():
