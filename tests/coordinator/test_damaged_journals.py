@@ -251,6 +251,7 @@ def test_a_damaged_log_is_read_to_its_end(what: list[tuple[float, bytes]], close
 @often
 @given(what=st.lists(DAMAGE, min_size=1, max_size=3), closed=st.booleans())
 @example(what=[(0.5, b"\xff" * 300)], closed=True)
+@example(what=[(0.85546875, b"\x00")], closed=False)
 def test_what_is_lost_of_a_level_is_named(what: list[tuple[float, bytes]], closed: bool) -> None:
     with job(closed=closed) as directory:
         for each in what:
@@ -268,9 +269,12 @@ def test_what_is_lost_of_a_level_is_named(what: list[tuple[float, bytes]], close
                 named.update(range(lost.first, lost.last + 1))
             named.update(entry.offset for entry in answer.entries)
             after, last = answer.next_after_offset, answer.last_offset
-        assert set(range(5, last + 1, 5)) <= named
+        # A byte that makes another level of one is no damage that can be seen.
+        changed = {entry.offset for entry in watched(directory) if entry.level < ERROR}
+        expected = set(range(5, last + 1, 5)) - changed
+        assert expected <= named
         errors, lost_errors = listed_backward(directory, page_size=2, min_level=ERROR)
-        assert set(range(5, last + 1, 5)) <= covered(errors, lost_errors)
+        assert expected <= covered(errors, lost_errors)
 
 
 @settings(often, max_examples=60)
