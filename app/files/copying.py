@@ -78,7 +78,7 @@ class Twins:
     written: Mapping[str, tuple[int, int]]
 
     def link(self, path: str, target: Directory, name: str) -> bool:
-        """Link the copy at `path` under a second name; return whether it was possible. Raises OSError."""
+        """Link the copy at `path` under another name; return whether it could. Raises OSError."""
         if (identity := self.written.get(path)) is None:
             return False
         if not _linked(self.root, path.split("/"), target, name):
