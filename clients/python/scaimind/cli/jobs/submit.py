@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from scaimind.cli.main import say
-from scaimind.cli.output import printable, show_data
+from scaimind.cli.output import output_option, printable, show_data
 from scaimind.cli.profiles import chosen
 from scaimind.cli.session import client, resolve
 
@@ -38,7 +38,7 @@ class WithArguments(click.Command):
 @click.option("--script", metavar="FILE", help="What to run in FOLDER; train.py or main.py.")
 @click.option("--requirements", metavar="FILE", help="What to install, a file in FOLDER.")
 @click.option("--data", "sources", multiple=True, metavar="FILE|URI", help="A data source.")
-@click.option("--output", "destination", metavar="URI", help="Where artefacts go.")
+@click.option("--output-path", "destination", metavar="URI", help="Where artefacts go.")
 @click.option(
     "--hp", "hyperparameters", multiple=True, metavar="NAME=VALUE", help="A hyperparameter."
 )
@@ -49,13 +49,7 @@ class WithArguments(click.Command):
 @click.option("--print", "only_print", is_flag=True, help="Print the submission; do nothing.")
 @click.option("--follow", is_flag=True, help="Then follow the log until the job has ended.")
 @click.option("-y", "--yes", is_flag=True, help="Upload however much it is, without asking.")
-@click.option(
-    "-o",
-    "--output-format",
-    "output",
-    type=click.Choice(["json", "yaml", "name"]),
-    help="The API's data, or the job's id alone.",
-)
+@output_option
 @click.pass_context
 def submit(
     ctx: click.Context,
@@ -112,7 +106,7 @@ def submit(
             gap = "  " if sys.stdout.isatty() else "\t"
             click.echo(gap.join(map(printable, columns)))
         if not follow:
-            if sys.stderr.isatty() and output is None:
+            if sys.stderr.isatty() and output in (None, "wide"):
                 say(f"  {chosen(ctx.obj).url}/console/jobs/{answer.job_id}")
                 say(f"  scaimind jobs logs -f {answer.job_id}")
             return
