@@ -1,5 +1,7 @@
 """The space that stays free on the coordinator's disks: below it no job is taken up."""
 
+import errno
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,8 +32,13 @@ class FreeSpace:
                 continue
             floor = self._floor or min(int(disk.total * _SHARE), _MOST)
             if disk.free < floor:
+                full = "" if disk.free else f" ({os.strerror(errno.ENOSPC)})"
                 raise Overloaded(
-                    f"the coordinator's disk has {disk.free // _MIB} MiB free, and takes up no job"
-                    f" below {floor // _MIB} MiB (min_free_bytes); delete jobs that have ended, or"
-                    " have an operator free some space"
+                    f"the coordinator's disk has {_shown(disk.free)} free{full}, and below"
+                    f" {_shown(floor)} (min_free_bytes) no job is taken up; delete jobs that have"
+                    " ended, or have an operator free some space"
                 )
+
+
+def _shown(size: int) -> str:
+    return f"{size // _MIB} MiB" if size >= _MIB or not size else f"{max(size // 1024, 1)} KiB"
