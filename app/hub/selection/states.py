@@ -1,10 +1,11 @@
 """The states of a tenant's jobs, and the place that they come from."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from typing import NamedTuple, Protocol
 
 from app.caller import Caller
+from app.hub.selection import event_frames
 from app.hub.upstream import Position
 
 #: The statuses of jobs that have ended.
@@ -24,7 +25,13 @@ class JobState:
     #: The same; None until the job has ended.
     ended_at: float | None
     #: The record as JSON, one line.
-    data: bytes
+    data: InitVar[bytes]
+    #: Its event: one object for all who are sent it, however long they take.
+    event: bytes = field(init=False)
+
+    def __post_init__(self, data: bytes) -> None:
+        """Frame the record."""
+        object.__setattr__(self, "event", event_frames.job(data))
 
 
 class JobChange(NamedTuple):

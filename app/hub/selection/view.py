@@ -91,7 +91,7 @@ class SelectionView:
         job, job_id = change.state, change.job_id
         if job is not None and self.selection.matches(job, now):
             self._enter(job)
-            self._note(job_id, change.version, event_frames.job(job.data))
+            self._note(job_id, change.version, job.event)
         elif job_id in self.matching:
             self._leave(job_id, change.version, "deleted" if job is None else "left")
 
@@ -168,7 +168,7 @@ class SelectionView:
     def state(self) -> list[bytes]:
         """Return the events of the whole state, the newest job last."""
         jobs = sorted(self.matching.values(), key=lambda job: (job.created_at, job.job_id))
-        return [event_frames.job(job.data) for job in jobs]
+        return [job.event for job in jobs]
 
     def missing(self) -> list[bytes]:
         """Return an event for each job that was named and is not there."""
@@ -198,7 +198,7 @@ class SelectionView:
         for change in self.record.changes_since(version):
             job = change.state
             if job is not None and change.job_id in self.matching:
-                events.append(event_frames.job(job.data))
+                events.append(job.event)
             else:
                 reason = "deleted" if job is None else "left"
                 events.append(event_frames.job_gone(change.job_id, reason))
