@@ -9,7 +9,12 @@ from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 def taken(*lines: bytes) -> tuple[list[Line], BuildLog]:
     said: list[Line] = []
-    log = BuildLog(said.append, places={Path("/data/job/env"): "<env>", Path("/data/job"): "<job>"})
+
+    def say(line: Line, *, source: str = "coordinator") -> None:
+        assert (source == "coordinator") == ("left out" in line.message)
+        said.append(line)
+
+    log = BuildLog(say, places={Path("/data/job/env"): "<env>", Path("/data/job"): "<job>"})
     for line in lines:
         log.take(line)
     log.close()

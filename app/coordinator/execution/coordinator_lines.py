@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 import structlog
 
@@ -11,8 +12,12 @@ from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.logs.lines import Line
 from app.coordinator.logs.log import LogWriter
+from app.coordinator.packages.build_log import Say
 from app.coordinator.storage.locks import locked
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
+
+#: The source of the coordinator's own lines.
+_SOURCE: Final = "coordinator"
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -39,16 +44,16 @@ class CoordinatorLines:
             log.error("log_not_written", job_id=job.job_id, line=text, exc_info=error)
         self._job_events.wake(job.job_id)
 
-    def from_thread(self, job: JobRecord) -> Callable[[Line], None]:
+    def from_thread(self, job: JobRecord) -> Say:
         """Return what adds lines to a job's log in another thread, as `say` does.
 
         Call it on the event loop.
         """
         loop = asyncio.get_running_loop()
 
-        def say(line: Line) -> None:
+        def say(line: Line, *, source: str = _SOURCE) -> None:
             try:
-                self._write(job, line)
+                self._write(job, line, source)
             except Exception as error:  # whatever state the log is in: it is only told of
                 log.error("log_not_written", job_id=job.job_id, exc_info=error)
             # The loop may have been closed behind a thread that nobody waits for.
@@ -57,12 +62,12 @@ class CoordinatorLines:
 
         return say
 
-    def _write(self, job: JobRecord, line: Line) -> None:
+    def _write(self, job: JobRecord, line: Line, source: str = _SOURCE) -> None:
         directory = self._workspace.directory(job.job_id)
         entry = LogEntry(
             level=line.level,
             message=line.message,
-            source="coordinator",
+            source=source,
             node_id=job.node_ids[0] if job.node_ids else "",
             fields=line.fields,
         )

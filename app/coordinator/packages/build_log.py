@@ -2,9 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Protocol
 
 from app.coordinator.logs.lines import Line, parse_line
 from app.credentials import masked
@@ -19,8 +19,15 @@ _LAST: Final = 40
 #: Characters of a reason.
 _MAX_REASON: Final = 2000
 
-#: Adds a line to a job's log. Blocks shortly, and never raises.
-Say: TypeAlias = Callable[[Line], None]
+#: The source of what uv says: a job decides some of it, and the coordinator's own lines are not so.
+SOURCE: Final = "uv"
+
+
+class Say(Protocol):
+    """Adds lines to a job's log. Blocks shortly, and never raises."""
+
+    def __call__(self, line: Line, *, source: str = "coordinator") -> None:
+        """Add a line."""
 
 
 class BuildLog:
@@ -46,7 +53,7 @@ class BuildLog:
         self._lines_left -= 1
         self._bytes_left -= len(raw)
         if self._lines_left >= 0 and self._bytes_left >= 0:
-            self._say(line)
+            self._say(line, source=SOURCE)
         else:
             self._held.append(line)
             self._held_count += 1
@@ -58,7 +65,7 @@ class BuildLog:
             text = f"{left_out} lines of uv are left out here."
             self._say(Line(LogLevel.LOG_LEVEL_WARNING, text))
         for line in self._held:
-            self._say(line)
+            self._say(line, source=SOURCE)
         self._held.clear()
 
     def reason(self) -> str:
