@@ -187,6 +187,20 @@ def test_a_deletion_forgets_more_than_one_so_that_the_record_does_not_grow(
     assert 4 <= kept <= 5
 
 
+def test_the_record_never_reaches_further_back_than_it_did(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_module, "KEPT_CHANGES", 0)
+    jobs = [record(f"j{n}") for n in range(4)]
+    save(store, *jobs)
+    # The clock was ahead by a day at the first deletion.
+    forgotten = []
+    for job, minutes in zip(jobs, (24 * 60, 60, 24 * 60 + 55, 25 * 60 + 10), strict=True):
+        delete(store, job, now=minutes * HOUR // 60)
+        forgotten.append(store.reach("t").forgotten)
+    assert forgotten == [0, 0, 6, 6]
+
+
 def test_the_epoch_outlives_restarts_and_kills_but_no_power_cut(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,11 @@ def record_deletion(db: sqlite3.Connection, tenant_id: str, job_id: str, *, now:
         return
     versions = [(tenant_id, row["version"]) for row in old]
     db.executemany("DELETE FROM job_changes WHERE tenant_id = ? AND version = ?", versions)
-    db.execute("UPDATE change_versions SET forgotten = ? WHERE tenant_id = ?", versions[-1][::-1])
+    # The clock may have been set: a deletion may go later than a newer one.
+    db.execute(
+        "UPDATE change_versions SET forgotten = max(forgotten, ?) WHERE tenant_id = ?",
+        (old[-1]["version"], tenant_id),
+    )
 
 
 def reach_of(db: sqlite3.Connection, tenant_id: str) -> Reach:
