@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 from aiohttp import hdrs, web
 
+from app.api.settings import LimitsSettings
 from app.auth.settings import AuthSettings
 from app.bridge.settings import UpstreamSettings
 from app.drive.settings import DriveSettings
@@ -65,7 +66,13 @@ async def everything(dsn: str, folder: Path) -> AsyncIterator[World]:
         auth = AuthSettings(issuer=ISSUER, jwks_url=issuer.jwks_url)
         address = f"127.0.0.1:{coordinator.port}"
         settings = settings_for(
-            dsn, address, api_secret=SECRET, auth=auth, drive=DriveSettings(dir=drive)
+            dsn,
+            address,
+            api_secret=SECRET,
+            auth=auth,
+            drive=DriveSettings(dir=drive),
+            # A stranger asks for every route with every id: far more than anybody may in a burst.
+            limits=LimitsSettings(rate=0),
         )
         async with (
             client_of(coordinator.port, drive, "owner") as owners,
