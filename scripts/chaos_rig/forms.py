@@ -70,7 +70,7 @@ class EventsWatcher:
         headers = {"Authorization": f"Bearer {self.key}"}
         if self.cursor:
             headers["Last-Event-ID"] = self.cursor
-        query = [("include", "jobs,logs"), ("tail", "1000000")]
+        query = [("include", "jobs,logs"), ("tail", "1000000"), ("level", "DEBUG")]
         query += [("job_id", job_id) for job_id in self.jobs]
         async with session.get(url, params=query, headers=headers) as answer:
             if answer.status != 200:
@@ -78,7 +78,7 @@ class EventsWatcher:
                     self.wrong.append(f"{answer.status} of /events")
                     await asyncio.sleep(0.5)
                 return
-            parser = Parser()
+            parser = Parser(many=True)
             async for data in answer.content.iter_any():
                 for event in parser.feed(data):
                     self._take(event)
