@@ -175,6 +175,34 @@ async def test_a_job_that_comes_back_goes_on_where_it_was_left(
     assert dashboard.messages("a") == ["one", "two"]
 
 
+async def test_a_job_that_comes_back_comes_whole_to_who_never_had_it(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many()
+    for job in "ab":
+        await states.set_state(job)
+    await states.log("one", "two", job="a")
+    early, late = Dashboard(), Dashboard()
+    selection: dict[str, Any] = {"status": "TRAINING", "include": "logs", "tail": 100}
+    async with gateway.watch("events", **selection) as first:
+        await early.follow(first, partial(early.has, 2))
+        await states.set_state("a", jobs_pb2.JOB_STATUS_PAUSED)
+        async with gateway.watch("events", **selection) as second:
+            await beginning(second)
+            await states.log("other", job="b")
+            await early.follow(first, partial(early.has, 3))
+            await late.follow(second, partial(late.has, 1))
+            # With the bookmark behind it, each has everything, and looks for others at its place.
+            await until(first, "bookmark")
+            await until(second, "bookmark")
+            await states.set_state("a")
+            await states.log("three", job="a")
+            await early.follow(first, partial(early.has, 4))
+            await late.follow(second, lambda: "three" in late.messages("a"))
+    assert early.messages("a") == late.messages("a") == ["one", "two", "three"]
+    assert early.doubled == late.doubled == 0
+
+
 async def test_the_end_of_a_job_ends_its_log_and_not_the_stream(
     states: StatesCoordinator, many: Maker
 ) -> None:

@@ -171,6 +171,8 @@ class Reader:
             and self._mark == other._mark
             and self._cluster == other._cluster
             and self._told_limit == other._told_limit
+            # A job that comes back goes on from there, and from its beginning otherwise.
+            and self._left == other._left
             and self._channels.keys() == other._channels.keys()
             and all(
                 channel.same_place(other._channels[job_id])

@@ -192,6 +192,29 @@ def test_a_job_that_leaves_is_followed_no_longer_and_keeps_its_place() -> None:
     assert [data for name, _, data in world.settle(reader) if name == "log"] == ["a 6", "a 7"]
 
 
+def test_who_never_had_a_job_that_left_is_not_at_the_place_of_who_had() -> None:
+    world = World()
+    world.logs["a"] = Log(5)
+    had = world.reader()
+    world.settle(had)
+    world.take(gone(3, "a"))
+    world.settle(had)
+    never = world.reader()
+    world.settle(never)
+    assert not had.same_place(never)
+    assert not never.same_place(had)
+    assert had.same_place(had.fork())
+    world.take(change(4, "a"))
+    world.logs["a"].size = 6
+    assert [data for name, _, data in world.settle(had) if name == "log"] == ["a 6"]
+    everything = [f"a {offset}" for offset in range(1, 7)]
+    assert [data for name, _, data in world.settle(never) if name == "log"] == everything
+    world.now = 2.0
+    world.settle(had)
+    world.settle(never)
+    assert had.same_place(never)
+
+
 def test_growth_beyond_the_limit_is_told_once() -> None:
     world = World(follow=2)
     reader = world.reader()
