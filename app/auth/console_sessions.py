@@ -4,7 +4,7 @@
 with it in the address's fragment, which no server ever sees. The page exchanges the
 code, once and within a minute, for the bearer token of a session (`sgc_` and 43 random
 characters). Both end with the credential that they come from, and a session after
-twelve hours at the latest, also one that was made from another session.
+twelve hours at the latest.
 
 PostgreSQL has the SHA-256 of each, and the credential itself, which is exchanged for
 tokens of other services, sealed (RFC 7516, A256GCM) with a key that only the code or

@@ -179,6 +179,26 @@ async def test_a_session_by_the_command_ends_with_a_sign_out_in_another_tab(
     assert status_of(stack, token) == 401
 
 
+async def test_a_link_signs_nobody_in_unasked(window: Window, stack: Stack, job: str) -> None:
+    command = [sys.executable, "-m", "scaimind", "console", "--print"]
+    _, key = new_key(stack, "--tenant", "eves", "--user", "eve", "--preset", "engineer")
+    settings = {
+        "SCAIMIND_URL": stack.url,
+        "SCAIMIND_API_KEY": key,
+        "PYTHONPATH": str(PROJECT / "clients/python"),
+    }
+    await signed_in(window, "/jobs")
+    row = window.page.locator(f'a[href$="{job}"]')
+    await expect(row).to_be_visible()
+    code = ran(command, stack, **settings).strip().partition("#")[2]
+    await window.go(f"/jobs#{code}")
+    await window.page.reload()
+    question = window.page.get_by_role("dialog")
+    await expect(question).to_contain_text("signed in already")
+    await question.get_by_role("button", name="Keep as it is").click()
+    await expect(row).to_be_visible()
+
+
 def new_key(stack: Stack, *arguments: str) -> tuple[str, str]:
     """Make a key on the command line: its id, and the key."""
     command = [sys.executable, "-m", "app", "keys", "create", *arguments]

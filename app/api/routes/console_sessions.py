@@ -6,7 +6,13 @@ from app.api.access import public, requires
 from app.api.app_keys import CALLER, CONSOLE_SESSIONS, REQUEST_ID, caller_of
 from app.api.endpoint import Operation, body_of
 from app.api.envelope import success, told_time
-from app.errors import AUTH_CODE_INVALID, AUTH_UNAVAILABLE, NOT_FOUND, ApiError
+from app.errors import (
+    AUTH_CODE_INVALID,
+    AUTH_UNAVAILABLE,
+    AUTHZ_PERMISSION_DENIED,
+    NOT_FOUND,
+    ApiError,
+)
 from app.scaikey.permissions import Permission
 from app.schemas.console import (
     CONSOLE_CODE,
@@ -29,7 +35,14 @@ routes = web.RouteTableDef()
 )
 async def create_console_code(request: web.Request) -> web.Response:
     """Create a single-use code that signs a browser in to the console within a minute."""
-    made = await request.app[CONSOLE_SESSIONS].make_code(caller_of(request))
+    sessions = request.app[CONSOLE_SESSIONS]
+    # Signing out ends a session with all that it made.
+    if sessions.recognises(_token(request)):
+        raise ApiError(
+            AUTHZ_PERMISSION_DENIED,
+            "A console session makes no codes. Use the key or token that it comes from.",
+        )
+    made = await sessions.make_code(caller_of(request))
     return success({"code": made.secret, "expires_at": told_time(made.expires_at)}, status=201)
 
 
@@ -59,7 +72,11 @@ async def create_console_session(request: web.Request) -> web.Response:
 )
 async def end_console_session(request: web.Request) -> web.Response:
     """End the console session whose token the request has."""
-    token = request.headers[hdrs.AUTHORIZATION].strip().partition(" ")[2].strip()
-    if not await request.app[CONSOLE_SESSIONS].end(token):
+    if not await request.app[CONSOLE_SESSIONS].end(_token(request)):
         raise ApiError(NOT_FOUND, "The token is not that of a console session.")
     return success({})
+
+
+def _token(request: web.Request) -> str:
+    """Return the bearer token, which the authenticator has found."""
+    return request.headers[hdrs.AUTHORIZATION].strip().partition(" ")[2].strip()

@@ -5,14 +5,14 @@ import { clock } from "./format.js";
 import { bind, bindings, helpShown } from "./keys.js";
 import { connection, signOutEverywhere, start } from "./live.js";
 import { follow, go, path, to } from "./router.js";
-import { expired, token } from "./session.js";
+import { exchange, expired, sessions, tenant, token, waitingCode } from "./session.js";
 import { Cluster } from "./pages/cluster.js";
 import { Evaluations } from "./pages/evaluations.js";
 import { Job } from "./pages/job.js";
 import { Jobs } from "./pages/jobs.js";
 import { NewJob } from "./pages/new_job.js";
 import { SignIn } from "./pages/sign_in.js";
-import { Empty } from "./parts.js";
+import { Confirm, Empty } from "./parts.js";
 
 const PAGES = [
   { name: "jobs", text: "Jobs", icon: "M2 4h12M2 8h12M2 12h8" },
@@ -38,7 +38,7 @@ export function App() {
   );
   if (!token.value) return html`<${SignIn} />`;
   const [page = "jobs"] = path.value;
-  return html`<div class="frame" onClick=${follow}>
+  return html`<div class="frame" key=${sessions.value} onClick=${follow}>
     <a class="skip" href="#main">Skip to the content</a>
     <nav aria-label="Pages">
       ${PAGES.map(
@@ -51,11 +51,16 @@ export function App() {
     <header>
       <${Connection} />
       <span class="spring"></span>
+      ${tenant.value ? html`<span class="quiet" title="Tenant"><bdi>${tenant.value}</bdi></span>` : null}
       <button type="button" class="plain" title="Keys (?)" onClick=${() => (helpShown.value = true)}>Keys</button>
       <button type="button" class="plain" onClick=${signOutEverywhere}>Sign out</button>
     </header>
     <main id="main" tabindex="-1"><${Page} page=${page} /></main>
     ${expired.value ? html`<${SignIn} again />` : null}
+    ${waitingCode.value
+      ? html`<${Confirm} title="Sign in by this link?" text="You are signed in already. The link signs you in with another session, maybe as somebody else." action="Sign in by the link"
+          run=${() => exchange(waitingCode.value)} close=${() => (waitingCode.value = "")} />`
+      : null}
     ${helpShown.value ? html`<${Keys} />` : null}
   </div>`;
 }

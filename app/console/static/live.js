@@ -108,6 +108,8 @@ function share(digest, ended) {
   navigator.locks
     .request(name, { signal: ended }, async () => {
       leads = true;
+      // Who asked while nobody led has had no answer.
+      own.postMessage(snapshot());
       await follow(ended);
     })
     .catch(() => {});
@@ -184,10 +186,10 @@ async function follow(ended) {
         }
         if (error.status === 422 && asked < SELECTIONS.length - 1) {
           asked += 1;
-          cursor = "";
+          anew();
           continue;
         }
-        if (error.status === 400) cursor = "";
+        if (error.status === 400) anew();
         if (error.retryAfter) pause = Math.max(pause, error.retryAfter * 1000);
       }
     } finally {
@@ -202,6 +204,14 @@ async function follow(ended) {
       ended.addEventListener("abort", () => (clearTimeout(timer), resolve(null)), { once: true });
     });
   }
+}
+
+/** Begin without a place: what is not in the state that follows is gone. In all tabs. */
+function anew() {
+  cursor = "";
+  const events = [{ name: "reset", data: {} }];
+  channel?.postMessage({ kind: "events", events, cursor });
+  take(events);
 }
 
 /** Count bytes as signs of life, also those of comments. @param {Response} response

@@ -13,8 +13,13 @@ export const expired = signal(false);
 /** Why signing in by a link did not work. */
 export const linkProblem = signal("");
 
+/** Grows when another person's session begins: what the last one's has on the screen goes. */
+export const sessions = signal(0);
+/** A code that waits for a yes, since somebody is signed in already. */
+export const waitingCode = signal("");
+
 /** @type {Set<() => void>} */
-const leaving = new Set();
+const leaving = new Set([() => (tenant.value = "")]);
 
 /** Have `empty` called when the session ends: nothing of it may stay. @param {() => void} empty */
 export function onSignOut(empty) {
@@ -34,18 +39,31 @@ useSession({
  * @param {boolean} keep whether a reload finds it again
  */
 export async function signIn(given, keep) {
+  if (!/^[\x21-\x7e]+$/.test(given)) {
+    throw new ApiError(0, "NO_TOKEN", "That is no token: it has characters that no token has.");
+  }
   await ask("GET", "/summary", { token: given });
-  take(given, keep);
+  await take(given, keep);
 }
 
 /** @param {string} given @param {boolean} keep */
-function take(given, keep) {
-  const another = token.value !== "" && token.value !== given;
-  if (another) for (const empty of leaving) empty();
+async function take(given, keep) {
+  if (token.value !== "" && token.value !== given && !(await isOfSameTenant(given))) {
+    for (const empty of leaving) empty();
+    sessions.value += 1;
+  }
   if (keep) sessionStorage.setItem(STORED, given);
   else sessionStorage.removeItem(STORED);
   token.value = given;
   expired.value = false;
+}
+
+/** Whether a token sees what is on the screen: tenants' data is theirs, not their users'.
+ * @param {string} given */
+async function isOfSameTenant(given) {
+  if (!tenant.value) return false;
+  const page = await ask("GET", "/jobs?page_size=1", { token: given });
+  return page.jobs[0]?.tenant_id === tenant.value;
 }
 
 /** Exchange the code of `scaimind console`, which stands in the address's fragment. */
@@ -53,9 +71,17 @@ export async function signInFromAddress() {
   const code = new URLSearchParams(location.hash.slice(1)).get("code");
   if (!code) return;
   history.replaceState(null, "", location.pathname + location.search);
+  // A link must not put somebody's work into another one's name unasked.
+  if (token.value) waitingCode.value = code;
+  else await exchange(code);
+}
+
+/** Take the session of a code. @param {string} code */
+export async function exchange(code) {
+  waitingCode.value = "";
   try {
     const session = await ask("POST", "/console-sessions", { body: { code }, token: "" });
-    take(session.token, true);
+    await take(session.token, true);
   } catch (error) {
     linkProblem.value = error instanceof ApiError ? error.message : String(error);
   }
@@ -69,7 +95,12 @@ export function signOut(told = false) {
   sessionStorage.removeItem(STORED);
   for (const empty of leaving) empty();
   if (!told && ended.startsWith("sgc_")) {
-    ask("DELETE", "/console-sessions/current", { token: ended }).catch(() => {});
+    ask("DELETE", "/console-sessions/current", { token: ended }).catch((error) => {
+      // Refused: it has ended already. Otherwise it lives on, and a person should know.
+      if (error.status !== 401 && error.status !== 404) {
+        linkProblem.value = "Signed out here, but the gateway did not answer: the session may go on until it expires.";
+      }
+    });
   }
   return ended;
 }

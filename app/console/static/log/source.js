@@ -10,6 +10,8 @@ const PAGE = 200;
 const PAGES_KEPT = 60;
 const LIVE_KEPT = 5_000;
 const AT_ONCE = 3;
+/** After a failure a page is asked for again, and one that is not complete: so much later. */
+const AGAIN_MS = 3_000;
 /** Behind the newest entry of any log; as text, since it is beyond the integers of JavaScript. */
 const BEHIND_ALL = "999999999999999999";
 
@@ -23,8 +25,11 @@ export class LogSource {
     this.last = signal(0);
     this.epoch = "";
     this.error = signal(/** @type {any} */ (null));
-    /** @type {Map<number, Map<number, Entry>>} */
+    /** What is known of each page: its entries, and up to which offset it was looked at.
+     * @type {Map<number, {entries: Map<number, Entry>, to: number}>} */
     this.pages = new Map();
+    /** When a page may be asked for again, in milliseconds. @type {Map<number, number>} */
+    this.notBefore = new Map();
     /** @type {Map<number, Entry>} */
     this.live = new Map();
     /** @type {Set<number>} */
@@ -57,24 +62,19 @@ export class LogSource {
     if (live) return live;
     const index = Math.floor((offset - 1) / PAGE);
     const page = this.pages.get(index);
-    if (!page) {
-      this.#ask(index);
-      return undefined;
-    }
-    const entry = page.get(offset);
+    const entry = page?.entries.get(offset);
     if (entry) return entry;
-    // The end of the log may have been fetched before the entry was there.
-    if (!this.#complete(index)) {
-      this.#ask(index);
-      return undefined;
-    }
-    return null;
+    if (page && offset <= page.to) return null;
+    // Not fetched yet, cut short by the coordinator, or fetched before the entry was there.
+    this.#ask(index);
+    return undefined;
   }
 
   /** An entry that came live. @param {Entry} entry @param {string} epoch */
   add(entry, epoch) {
     if (epoch && epoch !== this.epoch) {
       if (this.epoch) {
+        this.notBefore.clear();
         this.pages.clear();
         this.live.clear();
         this.last.value = 0;
@@ -88,36 +88,41 @@ export class LogSource {
   }
 
   /** @param {number} index */
-  #complete(index) {
-    return this.completeTo !== undefined && (index + 1) * PAGE <= this.completeTo;
-  }
-
-  /** @type {number | undefined} */
-  completeTo = undefined;
-
-  /** @param {number} index */
   #ask(index) {
     if (this.asked.has(index) || this.asked.size >= AT_ONCE) return;
+    if (Date.now() < (this.notBefore.get(index) ?? 0)) return;
     this.asked.add(index);
-    const from = index * PAGE + 1;
-    this.#fetch({ from, limit: PAGE })
+    const known = this.pages.get(index) ?? { entries: new Map(), to: index * PAGE };
+    const from = known.to + 1;
+    this.#fetch({ from, limit: (index + 1) * PAGE - known.to })
       .then((page) => {
         this.#bounds(page);
-        const entries = new Map();
-        for (const entry of page.entries) entries.set(entry.offset, entry);
+        for (const entry of page.entries) known.entries.set(entry.offset, entry);
+        // A page may be cut short: it goes on where it was cut.
+        const moved = Math.min(page.scanned_to, (index + 1) * PAGE) > known.to;
+        known.to = Math.max(known.to, Math.min(page.scanned_to, (index + 1) * PAGE));
         this.pages.delete(index);
-        this.pages.set(index, entries);
+        this.pages.set(index, known);
         if (this.pages.size > PAGES_KEPT) this.pages.delete(this.pages.keys().next().value ?? 0);
-        this.completeTo = Math.max(this.completeTo ?? 0, page.last_offset);
+        if (moved) this.notBefore.delete(index);
+        else this.#later(index, AGAIN_MS);
         this.error.value = null;
       })
       .catch((error) => {
-        if (!this.controller.signal.aborted) this.error.value = error;
+        if (this.controller.signal.aborted) return;
+        this.error.value = error;
+        this.#later(index, Math.max(AGAIN_MS, (error.retryAfter ?? 0) * 1000));
       })
       .finally(() => {
         this.asked.delete(index);
         this.#tell();
       });
+  }
+
+  /** Ask for a page again, but not at once. @param {number} index @param {number} ms */
+  #later(index, ms) {
+    this.notBefore.set(index, Date.now() + ms);
+    setTimeout(() => this.controller.signal.aborted || this.#tell(), ms);
   }
 
   /** @param {Record<string, unknown>} which */

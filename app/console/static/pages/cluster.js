@@ -81,10 +81,10 @@ function Node({ node, ask }) {
           return html`<li class=${gpu.allocated ? "held" : "free"} title=${`${gpu.type || "GPU"} ${gpu.index ?? index}, ${memory}`}>
             <span>${gpu.index ?? index} <span class="quiet">${gpu.type}</span></span>
             ${use === null ? null : html`<meter min="0" max="1" value=${use} aria-label="Utilisation"></meter>`}
-            <span class=${gpu.allocated ? "training" : "quiet"}>${gpu.allocated ? `held${use === null ? "" : `, ${Math.round(use * 100)} %`}` : "free"}</span>
+            <span class=${gpu.allocated ? "training" : "quiet"}>${gpu.allocated ? `in use${use === null ? "" : `, ${Math.round(use * 100)} %`}` : "free"}</span>
           </li>`;
         })}</ul>`
-      : html`<p class="quiet">${count(node.total_cpus)} CPUs, ${count(node.allocated_cpus)} held; ${size(node.total_memory_bytes)} of memory; no GPU</p>`}
+      : html`<p class="quiet">${count(node.total_cpus)} CPUs, ${count(node.allocated_cpus)} in use; ${size(node.total_memory_bytes)} of memory; no GPU</p>`}
     ${here.length ? html`<p class="here">${here.slice(0, 12).map((/** @type {string} */ each) => html`<a href=${to("jobs", each)} dir="auto">${jobs.get(each)?.name ?? each}</a>`)}${here.length > 12 ? html`<span class="quiet">and ${here.length - 12} more</span>` : null}</p>` : null}
   </li>`;
 }
@@ -94,7 +94,7 @@ function Queue({ queue: told, error }) {
   if (error) return html`<${Problem} error=${error} />`;
   const rows = told?.queued_jobs ?? [];
   if (!rows.length) return html`<p class="quiet">Nothing waits.</p>`;
-  return html`<div class="scrolls"><table><thead><tr><th scope="col">Place</th><th scope="col">Job</th><th scope="col">Owner</th><th scope="col">Asks for</th><th scope="col">Waits since</th><th scope="col">Starts in about</th><th scope="col">Why</th></tr></thead><tbody>
+  return html`<div class="scrolls"><table><thead><tr><th scope="col">Place</th><th scope="col">Job</th><th scope="col">Owner</th><th scope="col">Asks for</th><th scope="col">Waiting since</th><th scope="col">Starts in about</th><th scope="col">Why</th></tr></thead><tbody>
     ${rows.map((/** @type {any} */ each) => {
       const job = jobs.get(each.job_id);
       return html`<tr><td>${each.position}</td><td><a href=${to("jobs", each.job_id)} dir="auto">${each.name || job?.name || each.job_id}</a></td>
