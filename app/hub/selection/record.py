@@ -42,6 +42,8 @@ class TenantRecord:
         #: The whole state, while it arrives, and its epoch.
         self._arriving: dict[str, JobChange] | None = None
         self._arriving_epoch = ""
+        #: Whether more of those that have arrived are unfinished than it may hold.
+        self._arriving_crowded = False
         #: Newest nodes and queue, each with the number of its change.
         self.nodes: dict[str, tuple[int, bytes]] = {}
         self.queue: tuple[int, bytes] | None = None
@@ -54,6 +56,7 @@ class TenantRecord:
         if batch.start is not None:
             self._arriving = {} if batch.start.reset else None
             self._arriving_epoch = batch.start.epoch
+            self._arriving_crowded = False
         taken = Taken()
         if self._arriving is not None:
             self._collect(self._arriving, batch.changes)
@@ -92,7 +95,9 @@ class TenantRecord:
             if change.state is not None:
                 arriving[change.job_id] = change
         if len(arriving) > self._most + self._most // 4:
+            # What is left of too many makes room for a quarter more, so that this is rare.
             self._forget(arriving)
+            self._arriving_crowded = len(arriving) > self._most
 
     def _complete(self, arrived: dict[str, JobChange], version: int) -> Taken:
         """Put the whole state that has arrived in place of what was known."""
@@ -161,8 +166,8 @@ class TenantRecord:
 
     @property
     def crowded(self) -> bool:
-        """Whether more jobs are unfinished than it may hold."""
-        return len(self._jobs) > self._most
+        """Whether more jobs are unfinished than it may hold, also of a state that still arrives."""
+        return self._arriving_crowded or len(self._jobs) > self._most
 
     def get(self, job_id: str) -> JobState | None:
         """Return a job's state; None if it is not there."""

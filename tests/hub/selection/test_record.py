@@ -106,3 +106,29 @@ def test_a_node_that_is_told_again_has_not_changed() -> None:
     assert record.cluster_changes == before
     record.take(StatesBatch(nodes=[NodeState("n", b"2")], queue=b"q"))
     assert record.cluster_changes == before + 2
+
+
+def test_a_whole_state_is_too_large_before_it_has_arrived() -> None:
+    record = TenantRecord(most=20)
+    record.take(StatesBatch(start=StatesStart("s1", reset=True)))
+    taken = 0
+    while not record.crowded and taken < 1000:
+        taken += 1
+        record.take(StatesBatch(changes=[change(taken, f"r{taken}")]))
+    assert 20 < taken <= 26
+    # Another beginning is another state.
+    record.take(whole(change(1, "a")))
+    assert not record.crowded
+
+
+def test_a_state_that_arrives_is_crowded_by_unfinished_jobs_alone() -> None:
+    record = TenantRecord(most=20)
+    record.take(StatesBatch(start=StatesStart("s1", reset=True)))
+    for number in range(1, 200):
+        ended = change(number, f"e{number}", "COMPLETED", ended_at=float(number))
+        record.take(StatesBatch(changes=[ended]))
+        assert not record.crowded
+    record.take(StatesBatch(changes=[change(200, "r")], synced=200))
+    assert not record.crowded
+    assert record.get("r") is not None
+    assert len(known(record)) <= 20
