@@ -12,6 +12,7 @@ import pytest
 from generated.mindcoordinator.v1 import jobs_pb2
 from tests.hub.client import Watching
 from tests.hub.conftest import Gateway, gateway_to
+from tests.hub.log_coordinator import Context
 from tests.hub.sse import Event
 from tests.hub.states_coordinator import StatesCoordinator, tells_states
 
@@ -187,6 +188,35 @@ async def test_without_watch_jobs_only_named_jobs_are_served(
         async with gateway.watch("events", **query) as watching:
             assert (watching.status, watching.error["code"]) == (501, "NOT_IMPLEMENTED")
             assert "WatchJobs" in watching.error["message"]
+
+
+async def test_of_many_named_jobs_that_are_missing_only_a_few_are_asked_for(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many(events_followed=20)
+    await states.set_state("a")
+    at_work = most = asked = 0
+    enough = asyncio.Event()
+
+    async def count(method: str, job_id: str, context: Context) -> None:
+        nonlocal at_work, most, asked
+        if method == "GetJob":
+            asked += 1
+            at_work += 1
+            most = max(most, at_work)
+            if at_work == 8:
+                enough.set()
+            await enough.wait()
+            at_work -= 1
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such job")
+
+    states._admit = count  # type: ignore[method-assign]
+    names = "&job_id=".join(["a", *(f"x{number:03}" for number in range(100))])
+    async with gateway.watch("events", job_id=names) as watching:
+        events, _ = await beginning(watching)
+    assert jobs_of(events) == ["a"]
+    assert [event.data["reason"] for event in events[1:-1]] == ["unknown"] * 100
+    assert (asked, most) == (20, 8)
 
 
 async def test_limits_are_told_with_both_numbers(states: StatesCoordinator, many: Maker) -> None:

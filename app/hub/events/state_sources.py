@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 from app.caller import Caller
 from app.errors import JOB_NOT_FOUND, NOT_IMPLEMENTED, SHUTTING_DOWN, ApiError
@@ -16,6 +17,11 @@ from app.hub.selection.size import check_named
 from app.hub.selection.states import StatesUpstream
 from app.hub.settings import HubSettings
 from app.tasks.single_flight import SingleFlight
+
+A = TypeVar("A")
+
+#: Jobs that one request asks the coordinator for at the same time.
+_AT_ONCE: Final = 8
 
 
 class StateSources:
@@ -73,7 +79,7 @@ class StateSources:
                 "and queue.",
             )
         check_named(len(named), self._settings)
-        await asyncio.gather(*(self._authorize_job(caller, job_id) for job_id in sorted(named)))
+        await _a_few_at_a_time(sorted(named), lambda job_id: self._authorize_job(caller, job_id))
         source = self._named_jobs(caller, named)
         source.hold()
         try:
@@ -86,10 +92,14 @@ class StateSources:
     async def _until_named_are_known(
         self, caller: Caller, feed: TenantFeed, interest: Interest
     ) -> None:
-        """Wait for jobs that were submitted so lately that the feed has not told of them yet."""
+        """Wait for jobs that were submitted so lately that the feed has not told of them yet.
+
+        Of more than `events_followed` that are missing, the rest is not asked for.
+        """
         named = interest.selection.job_ids
         missing = sorted(job_id for job_id in named if feed.record.get(job_id) is None)
-        there = await asyncio.gather(*(self._is_to_come(caller, feed, each) for each in missing))
+        missing = missing[: self._settings.events_followed]
+        there = await _a_few_at_a_time(missing, lambda each: self._is_to_come(caller, feed, each))
         await feed.until_known([each for each, comes in zip(missing, there, strict=True) if comes])
 
     async def _is_to_come(self, caller: Caller, feed: TenantFeed, job_id: str) -> bool:
@@ -194,3 +204,12 @@ class StateSources:
             self._end_named(named)
         await asyncio.gather(*self._ending, return_exceptions=True)
         await self._authorizations.finish()
+
+
+async def _a_few_at_a_time(job_ids: Sequence[str], ask: Callable[[str], Awaitable[A]]) -> list[A]:
+    """Return the answers in order. A failure is raised, and no further job is asked for."""
+    answers: list[A] = []
+    for first in range(0, len(job_ids), _AT_ONCE):
+        few = job_ids[first : first + _AT_ONCE]
+        answers += await asyncio.gather(*(ask(job_id) for job_id in few))
+    return answers
