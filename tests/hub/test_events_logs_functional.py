@@ -433,6 +433,42 @@ async def test_too_many_filters_are_429(states: StatesCoordinator, many: Maker) 
         assert (third.status, third.error["code"]) == (429, "RATE_LIMITED")
 
 
+async def test_a_stream_without_jobs_counts_its_filter_for_the_user(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many(max_filters_per_user=1)
+    async with (
+        gateway.watch("events", include="jobs,logs", contains="one") as first,
+        gateway.watch("events", include="jobs,logs", contains="two") as second,
+    ):
+        assert (first.status, second.status) == (200, 429)
+    async with asyncio.timeout(10):
+        await gateway.hub.streams.none_left()
+    async with gateway.watch("events", include="jobs,logs", contains="two") as third:
+        assert third.status == 200
+
+
+async def test_a_job_that_joins_with_too_many_filters_is_told_of_by_a_gap(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many(max_filters_per_job=1)
+    async with (
+        gateway.watch("events", include="logs", contains="x") as first,
+        gateway.watch("events", include="logs", contains="y") as second,
+    ):
+        await beginning(first)
+        await beginning(second)
+        await states.set_state("a")
+        await states.log("xy", job="a")
+        told = {(await watching.next()).name: watching for watching in (first, second)}
+        assert told.keys() == {"log", "gap"}
+    async with asyncio.timeout(10):
+        await gateway.hub.streams.none_left()
+    # What nobody has any more counts no longer.
+    assert not gateway.hub._filters._counts
+    assert not gateway.hub._filters._uses
+
+
 async def test_more_jobs_than_the_replica_can_watch_are_429(
     states: StatesCoordinator, many: Maker
 ) -> None:

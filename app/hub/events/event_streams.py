@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -18,6 +18,7 @@ from app.errors import (
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import Closing, Connection, Watcher
 from app.hub.core.flush_pacer import FlushPacer
+from app.hub.core.judging import ALL
 from app.hub.events.cohort import Cohort, CohortTable
 from app.hub.events.job_channel import FeedSource, JobChannel
 from app.hub.events.sources import GetFeed, StatesSource
@@ -56,10 +57,16 @@ class _Feeds(FeedSource):
     tenant_id: str
     request_id: str
     get_feed: GetFeed
+    filters: FilterLimits
 
     def feed(self, job_id: str) -> Feed:
         """Return the job's feed, which may be opening."""
         return self.get_feed(self.tenant_id, job_id, self.request_id)
+
+    def count_filter(self, job_id: str, log_filter: LogFilter) -> Callable[[], None]:
+        """Count the filter for the job."""
+        taken = self.filters.take_for_job(JobKey(self.tenant_id, job_id), log_filter)
+        return partial(self.filters.release, *taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +77,9 @@ class _Lease:
     #: In seconds of the loop's clock.
     since: float
     groups: tuple[Group, ...]
-    #: What a filter counts towards, once for each job.
-    filters: list[tuple[LogFilter, Sequence[Owner]]] = field(default_factory=list)
+    filter: LogFilter = ALL
+    #: Towards whose number of filters it counts; the channels count theirs for the jobs.
+    filter_owners: Sequence[Owner] = ()
 
 
 class EventStreams:
@@ -126,9 +134,14 @@ class EventStreams:
                 "Last-Event-ID is of another selection. Leave it out to begin anew, or send the "
                 "query that it came from.",
             )
-        lease = _Lease(caller, self._loop.time(), tuple(self._limits.count_in(caller)))
+        groups = tuple(self._limits.count_in(caller))
+        lease = _Lease(caller, self._loop.time(), groups)
         joined = False
         try:
+            if interest.logs:
+                counted, owners = self._filters.take_for_user(caller, interest.filter)
+                lease = replace(lease, filter=counted, filter_owners=owners)
+                interest = replace(interest, filter=counted)
             source = await self._sources.open(caller, interest)
             try:
                 watcher = await self._join(
@@ -159,8 +172,6 @@ class EventStreams:
             if after is None:
                 _check_names(view, interest)
                 check_size(view, interest, self._settings)
-            if interest.logs:
-                interest = self._count_filter(lease, view, interest)
             reader = await self._reader(lease.caller, feed, view, interest, tail, after)
             if self._closing:
                 raise ApiError(SHUTTING_DOWN, retry_after=1)
@@ -174,13 +185,6 @@ class EventStreams:
         finally:
             feed.views.release(view)
 
-    def _count_filter(self, lease: _Lease, view: SelectionView, interest: Interest) -> Interest:
-        """Count the filter for each job that is followed now; the interest with the one to use."""
-        for job_id in view.followed:
-            key = JobKey(lease.caller.tenant_id, job_id)
-            lease.filters.append(self._filters.take(key, lease.caller, interest.filter))
-        return replace(interest, filter=lease.filters[0][0]) if lease.filters else interest
-
     async def _reader(
         self,
         caller: Caller,
@@ -191,7 +195,7 @@ class EventStreams:
         after: Place | None,
     ) -> Reader:
         """Make the reader of a client that joins, its channels open as far as they can be."""
-        source = _Feeds(caller.tenant_id, caller.request_id, self._get_feed)
+        source = _Feeds(caller.tenant_id, caller.request_id, self._get_feed, self._filters)
 
         def new_channel(job_id: str, start: LogPlace | int | None) -> JobChannel:
             return JobChannel(
@@ -309,8 +313,7 @@ class EventStreams:
 
     def _release(self, lease: _Lease) -> None:
         self._limits.count_out(lease.groups)
-        for log_filter, owners in lease.filters:
-            self._filters.release(log_filter, owners)
+        self._filters.release(lease.filter, lease.filter_owners)
 
     # The regular round
 

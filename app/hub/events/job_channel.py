@@ -16,6 +16,7 @@ from app.hub.selection.job_form import JobForm, job_form
 from app.hub.selection.places import LogPlace, digest
 from app.hub.selection.selection import Interest
 from app.hub.upstream import LogPage, Position, is_final
+from app.log_filter import LogFilter
 from app.tasks.backoff import Backoff
 
 log = structlog.get_logger()
@@ -29,13 +30,19 @@ class FeedSource(Protocol):
     def feed(self, job_id: str) -> Feed:
         """Return the job's feed, which may be opening. Raises `ApiError` at a limit."""
 
+    def count_filter(self, job_id: str, log_filter: LogFilter) -> Callable[[], None]:
+        """Count a filter for the job until what is returned is called, once.
+
+        Raises `ApiError` RATE_LIMITED if the job has too many already.
+        """
+
 
 class JobChannel(Cursor):
     """Reads one job's feed by a cursor of its own, which never joins the feed's cohorts.
 
     It begins behind a place, at the job's beginning, or before the newest
     entries. Failures that may pass are waited for; the client is told of the
-    rest.
+    rest, and of a job that has too many filters already.
     """
 
     __slots__ = (
@@ -56,6 +63,7 @@ class JobChannel(Cursor):
         "_source",
         "_start",
         "_tick",
+        "_uncount_filter",
         "due",
         "job_id",
         "refusal",
@@ -100,6 +108,8 @@ class JobChannel(Cursor):
         self._tick = -1
         #: Where it ended, if there is no more to come.
         self._done: LogPlace | None = None
+        #: Undoes the count of the filter for the job, once that was taken.
+        self._uncount_filter: Callable[[], None] | None = None
 
     # Life
 
@@ -121,6 +131,9 @@ class JobChannel(Cursor):
         self._opening = None
         self._on_news = None
         self._leave()
+        if self._uncount_filter is not None:
+            self._uncount_filter()
+            self._uncount_filter = None
 
     def fork(self) -> Self:
         """Return another one at the same place."""
@@ -135,6 +148,9 @@ class JobChannel(Cursor):
         made._done = self._done
         if self._done is not None:
             return made
+        if self._uncount_filter is not None:
+            # It is not refused: the filter is one that the job has.
+            made._count_filter()
         if self._feed is None:
             made.open()
             return made
@@ -151,9 +167,20 @@ class JobChannel(Cursor):
         if self._on_news is not None:
             self._on_news()
 
+    def _count_filter(self) -> None:
+        if self._interest.logs and self._uncount_filter is None:
+            self._uncount_filter = self._source.count_filter(self.job_id, self.filter)
+
     async def _open(self) -> None:
         feed: Feed | None = None
         entered = False
+        try:
+            self._count_filter()
+        except ApiError as error:
+            self._opening = None
+            self._refuse(error)
+            self.on_feed_changed()
+            return
         try:
             feed = self._source.feed(self.job_id)
             feed.hold()
@@ -230,7 +257,8 @@ class JobChannel(Cursor):
     def same_place(self, other: Self) -> bool:
         """Whether both get the same from now on."""
         if self._done is not None or other._done is not None:
-            return self._done == other._done
+            same = self._done == other._done
+            return same and not (self._notices or other._notices)
         return (
             self._feed is not None
             and self._feed is other._feed
@@ -344,13 +372,20 @@ class JobChannel(Cursor):
             pause = self._source_pause()
             self._opening = asyncio.get_running_loop().call_later(pause, self._open_again)
             return
+        # Of a job that is gone the states tell.
+        gone = error.kind in (JOB_NOT_FOUND, JOB_DELETED)
+        self._give_up(None if gone else "upstream_failed")
+
+    def _refuse(self, error: ApiError) -> None:
+        self.refusal = error
+        self._give_up("too_many_filters")
+
+    def _give_up(self, reason: str | None) -> None:
+        """Read no more, and tell of it by a gap unless it needs none."""
         self._done = self.place or _NOWHERE
-        if error.kind not in (JOB_NOT_FOUND, JOB_DELETED):
-            # Of a job that is gone the states tell.
+        if reason is not None:
             position = Position("", self._done.offset)
-            self._notices.append(
-                self._form.unknown_gap(reason="upstream_failed", position=position)
-            )
+            self._notices.append(self._form.unknown_gap(reason=reason, position=position))
 
     def _source_pause(self) -> float:
         if self._backoff is None:

@@ -18,6 +18,8 @@ from app.log_filter import LogFilter
 
 #: Whose filters are counted: those of a job, or of a user.
 Owner: TypeAlias = tuple[str, ...]
+#: How many different filters there may be, and whose they are, for people.
+_Limit: TypeAlias = tuple[int, str]
 
 
 class FilterLimits:
@@ -38,22 +40,42 @@ class FilterLimits:
 
         Raises `ApiError` RATE_LIMITED, and counts nothing, if it is one filter too many.
         """
+        return self._take(log_filter, self._of_job(key) | self._of_user(caller))
+
+    def take_for_user(
+        self, caller: Caller, log_filter: LogFilter
+    ) -> tuple[LogFilter, Sequence[Owner]]:
+        """Do as `take` does, for a stream whose jobs are counted by `take_for_job`."""
+        return self._take(log_filter, self._of_user(caller))
+
+    def take_for_job(self, key: JobKey, log_filter: LogFilter) -> tuple[LogFilter, Sequence[Owner]]:
+        """Do as `take` does, for a job that joins a stream."""
+        return self._take(log_filter, self._of_job(key))
+
+    def _of_job(self, key: JobKey) -> dict[Owner, _Limit]:
+        return {("job", *key): (self._settings.max_filters_per_job, "The open streams of this job")}
+
+    def _of_user(self, caller: Caller) -> dict[Owner, _Limit]:
+        if caller.user_id is None:
+            return {}
+        user = ("user", caller.tenant_id, caller.user_id)
+        return {user: (self._settings.max_filters_per_user, "Your open streams")}
+
+    def _take(
+        self, log_filter: LogFilter, owners: dict[Owner, _Limit]
+    ) -> tuple[LogFilter, Sequence[Owner]]:
         if judging_of(log_filter) is Judging.BY_LEVEL:
             return log_filter, ()
-        owners: dict[Owner, tuple[int, str]] = {
-            ("job", *key): (self._settings.max_filters_per_job, "of this job")
-        }
-        if caller.user_id is not None:
-            user = ("user", caller.tenant_id, caller.user_id)
-            owners[user] = (self._settings.max_filters_per_user, "of yours")
+        if not owners:
+            return self._known.get(log_filter, log_filter), ()
         for owner, (limit, whose) in owners.items():
             counts = self._counts.get(owner) or Counter()
             if log_filter not in counts and len(counts) >= limit:
                 self._observer.watcher_refused("filters")
                 raise ApiError(
                     RATE_LIMITED,
-                    f"The open streams {whose} have {len(counts)} different filters, and {limit} "
-                    "is the limit. Use one of the same filters, or close some streams.",
+                    f"{whose} already use {len(counts)} different filters, which is the limit. "
+                    "Use one of the same filters, or close some streams.",
                     retry_after=RETRY_AFTER,
                 )
         known = self._known.setdefault(log_filter, log_filter)

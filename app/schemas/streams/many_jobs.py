@@ -238,7 +238,13 @@ class JobGapEvent(PlaceOfJob):
         allow_none=True,
         metadata={"description": "`<epoch>:<offset>` of the last; null if unknown."},
     )
-    reason = fields.String(required=True, metadata={"description": "Why they are not delivered."})
+    reason = fields.String(
+        required=True,
+        metadata={
+            "description": "Why they are not delivered. `too_many_filters`: the job's watchers "
+            "already use as many different filters as a job can have; the job is not followed."
+        },
+    )
 
 
 class JobEndEvent(PlaceOfJob):
