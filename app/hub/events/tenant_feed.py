@@ -20,7 +20,7 @@ from app.hub.events.views import Views
 from app.hub.log_context import shared_context
 from app.hub.observer import HubObserver
 from app.hub.selection.record import TenantRecord
-from app.hub.selection.states import JobChange, StatesBatch, StatesUpstream
+from app.hub.selection.states import StatesBatch, StatesUpstream
 from app.hub.settings import HubSettings
 from app.hub.upstream import JobKey, Position, is_final
 from app.tasks.backoff import Backoff
@@ -35,6 +35,9 @@ class TenantFeed:
     When it is over, `on_gone` is called once; `failure` says why if the
     upstream has failed for good.
     """
+
+    #: Calls at the same time that read what was deleted before the record began.
+    CATCH_UPS = 2
 
     def __init__(
         self,
@@ -71,6 +74,8 @@ class TenantFeed:
         self._call: asyncio.Task[None] | None = None
         self._renewing = False
         self._catch_ups = SingleFlight[Position, bool]()
+        #: Clients choose the versions: they must not choose how many calls there are.
+        self._catch_up_turns = asyncio.Semaphore(self.CATCH_UPS)
         self._task = self._loop.create_task(
             self._run(),
             name=f"hub-states-{tenant_id}",
@@ -121,21 +126,20 @@ class TenantFeed:
     async def reach(self, version: int) -> bool:
         """Whether all that changed behind a version is known, also what was deleted.
 
-        The coordinator is asked where the record does not reach back so far.
-        Raises `ApiError` if it cannot answer.
+        The coordinator is asked where the record does not reach back so far;
+        what takes longer than `open_timeout` with the wait for its turn is not
+        known. Raises `ApiError` if the coordinator cannot answer.
         """
-        record = self.record
-        if record.floor <= version <= record.version:
+        after = Position(self.record.epoch, version)
+        if self._reaches(after):
             return True
-        after = Position(record.epoch, version)
-        catch_up = self._catch_ups.ask(
+        return await self._catch_ups.ask(
             after, lambda: self._catch_up(after), name=f"hub-states-behind-{self.tenant_id}"
         )
-        try:
-            async with asyncio.timeout(self._settings.open_timeout):
-                return await catch_up
-        except TimeoutError:
-            raise ApiError(COORDINATOR_TIMEOUT) from None
+
+    def _reaches(self, after: Position) -> bool:
+        record = self.record
+        return after.epoch == record.epoch and record.floor <= after.offset <= record.version
 
     async def aclose(self) -> None:
         """End the upstream call and all timers; those who watched must have left."""
@@ -262,8 +266,17 @@ class TenantFeed:
                 self._complete.set_result(None)
 
     async def _catch_up(self, after: Position) -> bool:
-        """Read what changed behind a version; False if the coordinator's record is shorter."""
-        changes: list[JobChange] = []
+        """Make the record reach back to a version; whether it does in time."""
+        try:
+            async with asyncio.timeout(self._settings.open_timeout), self._catch_up_turns:
+                # While this waited, another may have gone back further.
+                return self._reaches(after) or await self._read_deletions(after)
+        except TimeoutError:
+            return False
+
+    async def _read_deletions(self, after: Position) -> bool:
+        """Read what was deleted behind a version; False if that is not known, or too much."""
+        deleted: dict[str, int] = {}
         batches = self._upstream.watch_jobs(
             self.tenant_id, after=after, nodes=False, queue=False, request_id=self._request_id
         )
@@ -271,11 +284,14 @@ class TenantFeed:
             async for batch in batches:
                 if batch.start is not None and batch.start.reset:
                     return False
-                changes += batch.changes
+                for change in batch.changes:
+                    deleted.pop(change.job_id, None)
+                    if change.state is None:
+                        deleted[change.job_id] = change.version
+                if len(deleted) > self.record.DELETIONS:
+                    return False
                 if batch.synced is not None:
-                    break
-            else:
-                raise ApiError(COORDINATOR_UNAVAILABLE)
-        if after.epoch == self.record.epoch:
-            self.record.learn_deletions(after.offset, changes)
-        return True
+                    return after.epoch == self.record.epoch and self.record.learn_deletions(
+                        after.offset, batch.synced, deleted
+                    )
+        raise ApiError(COORDINATOR_UNAVAILABLE)

@@ -1,6 +1,6 @@
 """What the gateway knows of the states of a tenant's jobs, by the version of their last change."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.hub.selection.states import JobChange, JobState, NodeState, StatesBatch
@@ -73,21 +73,27 @@ class TenantRecord:
         self._take_cluster(batch.nodes, batch.queue)
         return taken
 
-    def learn_deletions(self, after: int, changes: Iterable[JobChange]) -> None:
-        """Take the changes behind a version from another stream of the same epoch.
+    def learn_deletions(self, after: int, until: int, deleted: Mapping[str, int]) -> bool:
+        """Take the deletions between two versions from another stream of the same epoch.
 
-        Only deletions that this record did not see are taken: it has the rest.
+        `deleted` has the version by job; those that this record saw are passed
+        over. Returns whether all deletions behind `after` are known now: not
+        if they are too many, or if some behind `until` are missing here.
         """
+        if until < self.floor:
+            return False
+        # What is newer than the record will come from its own stream.
         found = {
-            change.job_id: change.version
-            for change in changes
-            if change.state is None and change.job_id not in self._jobs
+            job_id: version
+            for job_id, version in deleted.items()
+            if version <= self.version and job_id not in self._jobs
         }
         self._deleted = dict(
             sorted((found | self._deleted).items(), key=lambda deletion: deletion[1])
         )
         self.floor = min(self.floor, after)
         self._bound_deletions()
+        return self.floor <= after
 
     def _collect(self, arriving: dict[str, JobChange], changes: Iterable[JobChange]) -> None:
         for change in changes:

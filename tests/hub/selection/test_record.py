@@ -63,9 +63,29 @@ def test_another_epoch_is_another_record() -> None:
 def test_deletions_of_before_are_learned() -> None:
     record = TenantRecord(most=10)
     record.take(whole(change(5, "a"), synced=9))
-    record.learn_deletions(3, [gone(4, "x"), change(5, "a"), gone(7, "y"), gone(8, "a")])
+    assert record.learn_deletions(3, 9, {"x": 4, "y": 7, "a": 8})
     assert record.floor == 3
     assert told(record.changes_since(3)) == [(4, "x", False), (5, "a", True), (7, "y", False)]
+    record.validate()
+
+
+def test_what_is_newer_than_the_record_is_not_learned() -> None:
+    record = TenantRecord(most=10)
+    record.take(whole(change(5, "a"), synced=9))
+    assert record.learn_deletions(3, 12, {"x": 4, "y": 12})
+    record.take(StatesBatch(changes=[gone(11, "z"), gone(12, "y")]))
+    assert told(record.changes_since(11)) == [(12, "y", False)]
+    record.validate()
+
+
+def test_deletions_are_not_learned_with_a_hole_behind_them_or_beyond_the_bound() -> None:
+    record = TenantRecord(most=10)
+    record.take(whole(change(5, "a"), synced=99_999))
+    assert not record.learn_deletions(3, 99_998, {"x": 4})
+    assert record.floor == 99_999
+    many = {f"j{number}": number for number in range(10, 11 + TenantRecord.DELETIONS)}
+    assert not record.learn_deletions(3, 99_999, many)
+    assert record.floor > 3
     record.validate()
 
 
