@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.coordinator.packages import environments as module
 from app.coordinator.packages.environments import MAX_AGE, Environment, Environments
 from app.files.copying import Abandoned
 
@@ -99,6 +100,45 @@ def test_a_cache_goes_like_an_environment_and_not_while_it_is_used(tmp_path: Pat
     assert not cache.exists()
     with environments.cache("t", 3, most=MIB) as cache:
         assert not list(cache.iterdir())
+
+
+def test_a_cache_that_is_taken_while_its_former_self_is_removed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environments = opened(tmp_path, limit=MIB)
+    with environments.cache("t", 1, most=MIB) as cache:
+        (cache / "old").write_bytes(b"x" * 2 * MIB)
+    remove, removed = module._remove, 0
+
+    def taken_meanwhile(path: Path) -> None:
+        nonlocal removed
+        removed += 1
+        with environments.cache("t", 2, most=MIB) as cache:
+            assert not (cache / "old").exists()
+            (cache / "new").touch()
+            remove(path)
+            assert (cache / "new").exists()
+
+    monkeypatch.setattr(module, "_remove", taken_meanwhile)
+    environments.make_room(0)
+
+    assert removed == 1
+    assert not list((tmp_path / "removed").iterdir())
+
+
+def test_a_removal_of_a_cache_that_was_cut_off_is_finished_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environments = opened(tmp_path, limit=MIB)
+    with environments.cache("t", 1, most=MIB) as cache:
+        (cache / "old").write_bytes(b"x" * 2 * MIB)
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(module, "_remove", lambda path: None)
+        environments.make_room(0)
+    assert list(tmp_path.rglob("old"))
+
+    assert opened(tmp_path).size_bytes == 0
+    assert not list(tmp_path.rglob("old"))
 
 
 def test_a_cache_that_is_too_large_begins_anew(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
     ),
     "packages/environments.py": (
         "directories around those that an installation writes; those are walked by app.files",
-        {"iterdir", "mkdir", "os.listdir", "os.utime", "touch", "unlink"},
+        {"iterdir", "mkdir", "os.listdir", "os.utime", "rename", "touch", "unlink"},
     ),
     "packages/installing.py": (
         "beside what an installation writes, before it begins",

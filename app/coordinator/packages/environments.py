@@ -9,6 +9,7 @@
         caches/<tenant>/      what a tenant's packages were made of
             cache.json        whose it is, and its size; its mtime is when it was used last
             uv/               uv's cache
+        removed/              being removed: cleared at every start
 
 An id is used once, and an environment stays where it was made: its programs
 name its path. What nobody uses is removed when the limit demands it, the least
@@ -86,6 +87,7 @@ class Environments:
     def __init__(self, root: Path, *, limit_bytes: int) -> None:
         self._entries_root = root / "entries"
         self._caches_root = root / "caches"
+        self._removed = root / "removed"
         self._limit_bytes = limit_bytes
         self._entries: dict[str, Environment] = {}
         self._caches: dict[str, _Cache] = {}
@@ -97,8 +99,10 @@ class Environments:
 
         What it had not finished is removed. Raises OSError.
         """
-        for folder in (self._entries_root, self._caches_root):
+        for folder in (self._entries_root, self._caches_root, self._removed):
             folder.mkdir(parents=True, exist_ok=True)
+        for path in self._removed.iterdir():
+            _remove(path)
         for path in self._entries_root.iterdir():
             entry = _load(path)
             if entry is None:
@@ -228,14 +232,15 @@ class Environments:
         """
         name = hashlib.sha256(tenant_id.encode()).hexdigest()[:32]
         path = self._caches_root / name
-        (path / "uv").mkdir(parents=True, exist_ok=True)
         with self._lock:
+            # Made and taken into use at once: what nobody uses may be removed at any moment.
+            (path / "uv").mkdir(parents=True, exist_ok=True)
             cache = self._caches.setdefault(tenant_id, _Cache(path=path, tenant_id=tenant_id))
             cache.busy = True
-        if cache.size_bytes > most:
-            _forget(path, "uv")
-            (path / "uv").mkdir(exist_ok=True)
         try:
+            if cache.size_bytes > most:
+                _forget(path, "uv")
+                (path / "uv").mkdir(exist_ok=True)
             yield path / "uv"
         finally:
             size = _size_of(path / "uv")
@@ -251,7 +256,10 @@ class Environments:
             return max(self._limit_bytes - kept, 0)
 
     def make_room(self, size: int) -> None:
-        """Remove what nobody uses until `size` bytes fit besides the rest, as far as possible."""
+        """Remove what nobody uses until `size` bytes fit besides the rest, as far as possible.
+
+        Raises OSError.
+        """
         doomed: list[Path] = []
         with self._lock:
             excess = self._size() + size - self._limit_bytes
@@ -264,12 +272,14 @@ class Environments:
                 if excess <= 0:
                     break
                 excess -= each.size_bytes
-                doomed.append(each.path)
                 if isinstance(each, Environment):
+                    doomed.append(each.path)
                     del self._entries[each.path.name]
                     # From here on it is none, whatever becomes of its removal.
                     (each.path / "environment.json").unlink(missing_ok=True)
                 else:
+                    # The tenant's next installation makes a new one at this path.
+                    doomed.append(self._withdraw(each.path))
                     del self._caches[each.tenant_id]
                 log.info(
                     "environment_evicted",
@@ -280,6 +290,13 @@ class Environments:
         # Without the lock: others only look, and must not wait for the disk.
         for path in doomed:
             _remove(path)
+
+    def _withdraw(self, path: Path) -> Path:
+        """Move a directory, if it is there, to where only its removal finds it."""
+        doomed = self._removed / secrets.token_hex(8)
+        with suppress(FileNotFoundError):
+            path.rename(doomed)
+        return doomed
 
     def _size(self) -> int:
         made = sum(each.size_bytes for each in self._entries.values())
