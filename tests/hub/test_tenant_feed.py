@@ -28,6 +28,7 @@ class Upstream(StatesUpstream):
 
     def __init__(self) -> None:
         self.answering = asyncio.Event()
+        self.going_on = asyncio.Event()
         self.asked: list[int] = []
         self.open = self.most_open = 0
         self.two_open = asyncio.Event()
@@ -43,6 +44,10 @@ class Upstream(StatesUpstream):
     ) -> AsyncGenerator[StatesBatch, None]:
         if after is None:
             yield whole(change(VERSION, "a"))
+            await self.going_on.wait()
+            running = [change(VERSION + number, f"r{number}") for number in range(1, 20)]
+            ended = change(VERSION + 20, "e", "COMPLETED", ended_at=1.0)
+            yield StatesBatch(changes=[*running, ended, change(VERSION + 21, "a")])
             await asyncio.Event().wait()
             return
         self.asked.append(after.offset)
@@ -72,7 +77,7 @@ async def feed_of(upstream: Upstream, *, open_timeout: float) -> TenantFeed:
     feed = TenantFeed(
         "acme",
         upstream=upstream,
-        settings=HubSettings(open_timeout=open_timeout),
+        settings=HubSettings(open_timeout=open_timeout, events_record_jobs=20),
         observer=HubObserver(),
         on_gone=lambda _: None,
         request_id="req_test",
@@ -131,3 +136,14 @@ async def test_more_deletions_than_the_record_keeps_are_too_many(
     assert feed.record.floor == VERSION
     upstream.behind.pop()
     assert await feed.reach(1)
+
+
+async def test_a_place_before_the_last_change_of_a_forgotten_job_is_too_old(
+    upstream: Upstream, feed: TenantFeed
+) -> None:
+    upstream.going_on.set()
+    await feed.until_known(["r19"])
+    assert feed.record.get("e") is None
+    assert await feed.reach(VERSION + 20)
+    assert not await feed.reach(VERSION + 19)
+    assert upstream.asked == []

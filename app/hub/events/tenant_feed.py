@@ -126,11 +126,14 @@ class TenantFeed:
     async def reach(self, version: int) -> bool:
         """Whether all that changed behind a version is known, also what was deleted.
 
+        It is not where a job that was forgotten changed behind it.
         The coordinator is asked where the record does not reach back so far;
         what takes longer than `open_timeout` with the wait for its turn is not
         known. Raises `ApiError` if the coordinator cannot answer.
         """
         after = Position(self.record.epoch, version)
+        if version < self.record.forgotten_version:
+            return False
         if self._reaches(after):
             return True
         return await self._catch_ups.ask(

@@ -1,7 +1,7 @@
 """What the gateway knows of the states of a tenant's jobs, by the version of their last change."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from app.hub.selection.states import JobChange, JobState, NodeState, StatesBatch
 
@@ -11,6 +11,8 @@ class Taken:
     """What a batch has changed."""
 
     changes: Sequence[JobChange] = ()
+    #: Jobs that the record knows no more after these changes, though they are still there.
+    forgotten: Collection[str] = ()
     #: The record is another one now: all that was known before is void.
     reset: bool = False
 
@@ -36,6 +38,8 @@ class TenantRecord:
         self.generation = 0
         #: The latest end of a job that was forgotten, seconds since 1970.
         self.forgotten_until: float | None = None
+        #: The latest change of a job that was forgotten.
+        self.forgotten_version = 0
         # By the version of the last change: a job that changes goes to the end.
         self._jobs: dict[str, JobChange] = {}
         self._deleted: dict[str, int] = {}
@@ -44,6 +48,8 @@ class TenantRecord:
         self._arriving_epoch = ""
         #: Whether more of those that have arrived are unfinished than it may hold.
         self._arriving_crowded = False
+        #: Those known before that are there, but too many for it.
+        self._arriving_forgotten: set[str] = set()
         #: Newest nodes and queue, each with the number of its change.
         self.nodes: dict[str, tuple[int, bytes]] = {}
         self.queue: tuple[int, bytes] | None = None
@@ -57,6 +63,9 @@ class TenantRecord:
             self._arriving = {} if batch.start.reset else None
             self._arriving_epoch = batch.start.epoch
             self._arriving_crowded = False
+            self._arriving_forgotten = set()
+            if batch.start.epoch != self.epoch:
+                self.forgotten_version = 0
         taken = Taken()
         if self._arriving is not None:
             self._collect(self._arriving, batch.changes)
@@ -69,9 +78,9 @@ class TenantRecord:
             taken = Taken(batch.changes)
             if batch.synced is not None:
                 self.version = max(self.version, batch.synced)
-        self._forget(self._jobs)
         self._take_cluster(batch.nodes, batch.queue)
-        return taken
+        forgotten = self._forget(self._jobs)
+        return replace(taken, forgotten=[*taken.forgotten, *forgotten]) if forgotten else taken
 
     def learn_deletions(self, after: int, until: int, deleted: Mapping[str, int]) -> bool:
         """Take the deletions between two versions from another stream of the same epoch.
@@ -98,16 +107,20 @@ class TenantRecord:
     def _collect(self, arriving: dict[str, JobChange], changes: Iterable[JobChange]) -> None:
         for change in changes:
             arriving.pop(change.job_id, None)
+            self._arriving_forgotten.discard(change.job_id)
             if change.state is not None:
                 arriving[change.job_id] = change
         if len(arriving) > self._most + self._most // 4:
             # What is left of too many makes room for a quarter more, so that this is rare.
-            self._forget(arriving)
+            self._arriving_forgotten.update(
+                job_id for job_id in self._forget(arriving) if job_id in self._jobs
+            )
             self._arriving_crowded = len(arriving) > self._most
 
     def _complete(self, arrived: dict[str, JobChange], version: int) -> Taken:
         """Put the whole state that has arrived in place of what was known."""
         before, same = self._jobs, self._arriving_epoch == self.epoch
+        forgotten, self._arriving_forgotten = self._arriving_forgotten, set()
         self._jobs = arrived
         self.version = self.floor = version
         self._deleted.clear()
@@ -120,8 +133,12 @@ class TenantRecord:
             for job_id, change in arrived.items()
             if job_id not in before or before[job_id].version < change.version
         ]
-        gone = [JobChange(version, job_id, None) for job_id in before if job_id not in arrived]
-        return Taken([*changed, *gone])
+        gone = [
+            JobChange(version, job_id, None)
+            for job_id in before
+            if job_id not in arrived and job_id not in forgotten
+        ]
+        return Taken([*changed, *gone], forgotten)
 
     def _apply(self, change: JobChange) -> None:
         self.version = max(self.version, change.version)
@@ -138,18 +155,23 @@ class TenantRecord:
             oldest = next(iter(self._deleted))
             self.floor = max(self.floor, self._deleted.pop(oldest))
 
-    def _forget(self, jobs: dict[str, JobChange]) -> None:
-        """Forget the jobs that ended first where there are too many, several at a time."""
+    def _forget(self, jobs: dict[str, JobChange]) -> list[str]:
+        """Forget the jobs that ended first where there are too many, several at a time.
+
+        Returns which.
+        """
         if len(jobs) <= self._most:
-            return
+            return []
         ended = sorted(
             (change.state.ended_at, job_id)
             for job_id, change in jobs.items()
             if change.state is not None and change.state.ended_at is not None
         )
-        for ended_at, job_id in ended[: len(jobs) - self._most + self._most // 20]:
-            del jobs[job_id]
+        first = ended[: len(jobs) - self._most + self._most // 20]
+        for ended_at, job_id in first:
+            self.forgotten_version = max(self.forgotten_version, jobs.pop(job_id).version)
             self.forgotten_until = max(self.forgotten_until or ended_at, ended_at)
+        return [job_id for _, job_id in first]
 
     def _take_cluster(self, nodes: Iterable[NodeState], queue: bytes | None) -> None:
         for node in nodes:

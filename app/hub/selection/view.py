@@ -32,6 +32,8 @@ class SelectionView:
 
     #: Events about jobs that have left which are kept for those who are behind.
     GONE = 10_000
+    #: Times to leave that are kept beside two for each job that matches.
+    LEAVING = 1_000
 
     def __init__(
         self, selection: Selection, *, record: TenantRecord, follow: int, now: float
@@ -71,6 +73,9 @@ class SelectionView:
         before = self.number
         for change in taken.changes:
             self._take(change, now)
+        for job_id in taken.forgotten:
+            if job_id in self.matching:
+                self._leave(job_id, self.version, "left")
         self._settle()
         return self.number != before
 
@@ -100,6 +105,14 @@ class SelectionView:
         self.matching[job.job_id] = job
         if job.ended_at is not None and self.selection.ended_within is not None:
             heapq.heappush(self._leaving, (job.ended_at, job.job_id))
+            # Those of jobs that left otherwise stay: not more of them than of others.
+            if len(self._leaving) > self.LEAVING + 2 * len(self.matching):
+                self._leaving = [
+                    (each.ended_at, each.job_id)
+                    for each in self.matching.values()
+                    if each.ended_at is not None
+                ]
+                heapq.heapify(self._leaving)
 
     def _leave(self, job_id: str, version: int, reason: str) -> None:
         del self.matching[job_id]

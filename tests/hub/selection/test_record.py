@@ -152,3 +152,16 @@ def test_a_state_that_arrives_is_crowded_by_unfinished_jobs_alone() -> None:
     assert not record.crowded
     assert record.get("r") is not None
     assert len(known(record)) <= 20
+
+
+def test_the_newest_change_of_what_was_forgotten_is_known_and_of_one_epoch() -> None:
+    record = TenantRecord(most=20)
+    record.take(whole(*(change(n, f"r{n}") for n in range(1, 19))))
+    record.take(StatesBatch(changes=[change(30, "e1", "COMPLETED", ended_at=1.0)]))
+    record.take(StatesBatch(changes=[change(31, "e2", "COMPLETED", ended_at=2.0)]))
+    assert record.forgotten_version == 0
+    taken = record.take(StatesBatch(changes=[change(32, "r50")]))
+    assert set(taken.forgotten) == {"e1", "e2"}
+    assert record.forgotten_version == 31
+    record.take(whole(change(1, "a"), epoch="s2"))
+    assert record.forgotten_version == 0

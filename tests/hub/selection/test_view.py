@@ -14,8 +14,8 @@ NOW = 1_000_000.0
 class World:
     """A record and one view of it."""
 
-    def __init__(self, selection: Selection, *, follow: int = 64) -> None:
-        self.record = TenantRecord(most=1000)
+    def __init__(self, selection: Selection, *, follow: int = 64, most: int = 1000) -> None:
+        self.record = TenantRecord(most=most)
         self.record.take(whole(change(1, "a"), change(2, "b", "QUEUED"), change(3, "c")))
         self.view = SelectionView(selection, record=self.record, follow=follow, now=NOW)
 
@@ -99,3 +99,44 @@ def test_events_of_jobs_that_left_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         world.take(change(10 + 2 * number, f"j{number}"), gone(11 + 2 * number, f"j{number}"))
     assert 0 < world.view.dropped < world.view.number
     assert len(world.view.changes_since(world.view.dropped)) <= SelectionView.GONE
+
+
+def test_jobs_that_the_record_forgets_leave() -> None:
+    world = World(Selection.of(ended_within=1e9), most=20)
+    told: set[str] = set()
+    for number in range(10, 300):
+        ended = change(number, f"e{number}", "COMPLETED", ended_at=NOW + number)
+        for event in world.take(ended):
+            if names([event]) == ["job_gone"]:
+                assert b'"left"' in event
+                told.add(event.decode())
+        assert len(world.view.matching) <= 20
+    assert len(told) + len(world.view.matching) == 290 + 3
+
+
+def test_a_whole_state_tells_what_is_forgotten_apart_from_what_was_deleted() -> None:
+    world = World(Selection.of(ended_within=1e9), most=8)
+    world.take(*(change(n, f"e{n}", "COMPLETED", ended_at=NOW + n) for n in range(4, 8)))
+    before = world.view.number
+    # Too many arrive at once, and `c` is not among them.
+    ended = [change(n, f"e{n}", "COMPLETED", ended_at=NOW + n) for n in range(4, 20)]
+    batch = whole(change(1, "a"), change(2, "b", "QUEUED"), *ended)
+    world.view.take(world.record.take(batch), NOW)
+    world.view.validate()
+    gone = [each.event for each in world.view.changes_since(before) if each.gone]
+    assert {event for event in gone if b'"deleted"' in event} == {
+        event for event in gone if b'"c"' in event
+    }
+    assert len([event for event in gone if b'"left"' in event]) == 4
+    assert len(gone) == 5
+
+
+def test_times_to_leave_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SelectionView, "LEAVING", 50)
+    world = World(Selection.of(ended_within=1e9), most=20)
+    for number in range(10, 1000):
+        world.take(change(number, f"e{number}", "COMPLETED", ended_at=NOW + number))
+        assert len(world.view._leaving) <= 50 + 2 * 21
+    assert world.view.look(NOW + 1e9 + 2000)
+    world.view.validate()
+    assert set(world.view.matching) == {"a", "b", "c"}
