@@ -388,5 +388,8 @@ class Hub:
                     feed.sweep(now, wall)
                 except Exception:  # the other jobs' streams keep their keepalives and limits
                     log.exception("hub_sweep_failed", job_id=feed.key.job_id)
-            self.events.sweep(now, wall)
-            self.searches.sweep(now, wall)
+            for kind, sweep in (("events", self.events.sweep), ("search", self.searches.sweep)):
+                try:
+                    sweep(now, wall)
+                except Exception:  # all other streams keep their keepalives and limits
+                    log.exception("hub_sweep_failed", kind=kind)

@@ -8,7 +8,9 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
+from app.hub.selection.view import SelectionView
 from generated.mindcoordinator.v1 import jobs_pb2
 from tests.hub.client import Watching
 from tests.hub.conftest import Gateway, gateway_to
@@ -370,3 +372,47 @@ async def test_a_coordinator_that_stays_away_ends_the_stream(
         }
         await watching.rest()
     await states.start()
+
+
+async def test_a_selection_that_cannot_be_looked_at_ends_its_streams_alone(
+    states: StatesCoordinator, many: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await many()
+    await states.set_state("a")
+    look = SelectionView.look
+
+    def fail_for_one(view: SelectionView, now: float) -> bool:
+        if view.selection.job_ids:
+            raise RuntimeError("bug")
+        return look(view, now)
+
+    monkeypatch.setattr(SelectionView, "look", fail_for_one)
+    with capture_logs() as lines:
+        async with gateway.watch("events") as well, gateway.watch("events", job_id="a") as broken:
+            await beginning(well)
+            error = (await until(broken, "error"))[-1]
+            assert (error.data["code"], error.data["retryable"]) == ("INTERNAL_ERROR", True)
+            await broken.rest()
+            await states.set_state("b")
+            assert jobs_of(await until(well, "job")) == ["b"]
+    assert "hub_events_look_failed" in [line["event"] for line in lines]
+
+
+async def test_the_regular_round_survives_a_fault_of_a_part(
+    many: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await many()
+    rounds, again = [0], asyncio.Event()
+
+    def fail(now: float, wall: float) -> None:
+        raise RuntimeError("bug")
+
+    def count(now: float, wall: float) -> None:
+        rounds[0] += 1
+        if rounds[0] == 2:
+            again.set()
+
+    monkeypatch.setattr(gateway.hub.events, "sweep", fail)
+    monkeypatch.setattr(gateway.hub.searches, "sweep", count)
+    async with asyncio.timeout(10):
+        await again.wait()

@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
+from app.bridge.streams.watch_jobs import WatchJobsClient
 from generated.mindcoordinator.v1 import jobs_pb2
 from tests.hub.conftest import GatewayMaker
 from tests.hub.log_coordinator import LogCoordinator, one_job
@@ -64,3 +66,26 @@ async def test_more_named_jobs_than_can_be_watched_are_422(
     async with gateway.watch("events", job_id="a&job_id=b") as watching:
         assert watching.status == 422
         assert "2 jobs" in watching.error["details"][0]["message"]
+
+
+async def test_a_fault_while_a_named_job_is_followed_ends_its_streams(
+    coordinator: LogCoordinator, make_gateway: GatewayMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await make_gateway()
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("bug")
+
+    with capture_logs() as lines:
+        async with gateway.watch("events", job_id="a") as watching:
+            await beginning(watching)
+            with monkeypatch.context() as broken:
+                broken.setattr(WatchJobsClient, "read_state", fail)
+                await coordinator.end("a", jobs_pb2.JOB_STATUS_FAILED)
+                error = (await until(watching, "error"))[-1]
+            assert (error.data["code"], error.data["retryable"]) == ("INTERNAL_ERROR", True)
+            await watching.rest()
+    assert "hub_named_job_crashed" in [line["event"] for line in lines]
+    async with gateway.watch("events", job_id="a") as watching:
+        events, _ = await beginning(watching)
+        assert [event.name for event in events] == ["job", "synced"]

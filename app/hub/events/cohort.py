@@ -93,6 +93,11 @@ class Cohort:
         if not self.members:
             self._close()
 
+    def break_off(self) -> None:
+        """Close all clients' connections: a fault of the gateway keeps it from going on."""
+        for watcher in list(self.members):
+            watcher.connection.close(BROKEN)
+
     def _close(self) -> None:
         if self._closed:
             return
@@ -167,8 +172,7 @@ class Cohort:
             payload = self.reader.next(now)
         except Exception:
             log.exception("hub_events_crashed")
-            for watcher in list(self.members):
-                watcher.connection.close(BROKEN)
+            self.break_off()
             return
         if payload:
             self._broadcast(payload, now)

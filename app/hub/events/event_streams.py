@@ -266,7 +266,12 @@ class EventStreams:
         def enter(cohort: Cohort) -> None:
             feed.hold()
             feed.views.hold(view.selection, follow=view.key[1])
-            feed.views.listen(view, cohort.wake, cluster=interest.nodes or interest.queue)
+            feed.views.listen(
+                view,
+                cohort.wake,
+                cluster=interest.nodes or interest.queue,
+                on_broken=cohort.break_off,
+            )
 
         def empty(cohort: Cohort) -> None:
             feed.views.unlisten(view, cohort.wake)
@@ -327,6 +332,7 @@ class EventStreams:
                 cohort.check(now, wall)
             except Exception:  # the other streams keep their keepalives and limits
                 log.exception("hub_events_sweep_failed")
+                cohort.break_off()
 
     async def close(self) -> None:
         """End all feeds; the clients must have been closed."""

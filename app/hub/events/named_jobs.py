@@ -12,7 +12,14 @@ from secrets import token_hex
 import structlog
 
 from app.caller import Caller
-from app.errors import COORDINATOR_TIMEOUT, JOB_DELETED, JOB_NOT_FOUND, SHUTTING_DOWN, ApiError
+from app.errors import (
+    COORDINATOR_ERROR,
+    COORDINATOR_TIMEOUT,
+    JOB_DELETED,
+    JOB_NOT_FOUND,
+    SHUTTING_DOWN,
+    ApiError,
+)
 from app.hub.events.sources import GetFeed
 from app.hub.events.views import Views
 from app.hub.feed import Feed
@@ -68,7 +75,7 @@ class NamedJobs:
         self._epoch = token_hex(8)
         self._tasks = [
             self._loop.create_task(
-                self._follow(job_id),
+                self._run(job_id),
                 name=f"hub-named-{job_id}",
                 context=shared_context(tenant_id=tenant_id, request_id=request_id),
             )
@@ -92,6 +99,8 @@ class NamedJobs:
                 await self._complete.wait()
         except TimeoutError:
             raise ApiError(COORDINATOR_TIMEOUT) from None
+        if self.failure is not None:
+            raise self.failure
 
     async def reach(self, version: int) -> bool:
         """Whether all that changed behind a version is known."""
@@ -99,10 +108,25 @@ class NamedJobs:
 
     async def aclose(self) -> None:
         """End all tasks; those who watched must have left."""
-        self.failure = ApiError(SHUTTING_DOWN, retry_after=1)
+        self.failure = self.failure or ApiError(SHUTTING_DOWN, retry_after=1)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self, job_id: str) -> None:
+        try:
+            await self._follow(job_id)
+        except Exception:
+            log.exception("hub_named_job_crashed", job_id=job_id)
+            self._fail()
+
+    def _fail(self) -> None:
+        """End it and its streams: one of the jobs is not followed any more."""
+        if self.failure is None:
+            self.failure = ApiError(COORDINATOR_ERROR)
+            self._complete.set()
+            self._on_gone(self)
+            self.views.break_all()
 
     async def _follow(self, job_id: str) -> None:
         """Follow one job until it is gone."""

@@ -5,13 +5,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import structlog
+
 from app.hub.selection.record import TenantRecord
 from app.hub.selection.selection import Selection
 from app.hub.selection.states import StatesBatch
 from app.hub.selection.view import SelectionView
 
+log = structlog.get_logger()
+
 #: Told that there may be something to send.
 OnNews: TypeAlias = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    #: Whether it is told of nodes and queue.
+    cluster: bool
+    #: Called when the view cannot be kept up to date any more.
+    on_broken: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -19,7 +31,7 @@ class _Watched:
     view: SelectionView
     holders: int = 0
     #: In order of arrival: a dict for a set.
-    listeners: dict[OnNews, bool] = field(default_factory=dict)
+    listeners: dict[OnNews, _Listener] = field(default_factory=dict)
 
 
 class Views:
@@ -46,9 +58,19 @@ class Views:
         if not watched.holders:
             del self._watched[view.key]
 
-    def listen(self, view: SelectionView, on_news: OnNews, *, cluster: bool) -> None:
-        """Call at each change of a view that is held, and of nodes and queue if wanted."""
-        self._watched[view.key].listeners[on_news] = cluster
+    def listen(
+        self,
+        view: SelectionView,
+        on_news: OnNews,
+        *,
+        cluster: bool,
+        on_broken: Callable[[], None],
+    ) -> None:
+        """Call at each change of a view that is held, and of nodes and queue if wanted.
+
+        `on_broken` is called where a fault of the gateway leaves the view behind.
+        """
+        self._watched[view.key].listeners[on_news] = _Listener(cluster, on_broken)
 
     def unlisten(self, view: SelectionView, on_news: OnNews) -> None:
         """Call no more."""
@@ -61,13 +83,28 @@ class Views:
         cluster = self._record.cluster_changes != before
         for watched in list(self._watched.values()):
             changed = watched.view.take(taken, now)
-            for on_news, wants_cluster in list(watched.listeners.items()):
-                if changed or (cluster and wants_cluster):
+            for on_news, listener in list(watched.listeners.items()):
+                if changed or (cluster and listener.cluster):
                     on_news()
 
     def look(self, now: float) -> None:
         """Let jobs leave that ended too long ago."""
         for watched in list(self._watched.values()):
-            if watched.view.look(now):
+            try:
+                changed = watched.view.look(now)
+            except Exception:  # the other selections go on
+                log.exception("hub_events_look_failed")
+                self._break(watched)
+                continue
+            if changed:
                 for on_news in list(watched.listeners):
                     on_news()
+
+    def break_all(self) -> None:
+        """Tell all who listen that the record is not kept up to date any more."""
+        for watched in list(self._watched.values()):
+            self._break(watched)
+
+    def _break(self, watched: _Watched) -> None:
+        for listener in list(watched.listeners.values()):
+            listener.on_broken()

@@ -9,7 +9,7 @@ import structlog
 from app.caller import Caller
 from app.errors import COORDINATOR_TIMEOUT, COORDINATOR_UNAVAILABLE, SHUTTING_DOWN, ApiError
 from app.hub.close_reasons import CloseReason
-from app.hub.connection import Connection, Watcher
+from app.hub.connection import BROKEN, Connection, Watcher
 from app.hub.limits import Group, StreamLimits
 from app.hub.observer import HubObserver
 from app.hub.open_streams import OpenStreams
@@ -102,7 +102,11 @@ class Searches:
     def sweep(self, now: float, wall: float) -> None:
         """Check for stalled clients and expired tokens."""
         for connection in list(self._watchers):
-            connection.check(now, wall, write_timeout=self._settings.write_timeout)
+            try:
+                connection.check(now, wall, write_timeout=self._settings.write_timeout)
+            except Exception:  # the other streams keep their limits
+                log.exception("hub_search_sweep_failed")
+                connection.close(BROKEN)
 
     async def close(self) -> None:
         """Wait for the end of all searches; their streams must have been closed."""
