@@ -5,6 +5,7 @@ The functions block, for threads, and raise OSError.
 
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,13 +36,32 @@ def used_bytes(root: Path, tenant_id: str, abandoned: threading.Event) -> int:
         total = declared_bytes(own)
         for entry in list(own.scan()):
             if entry.kind is Kind.DIRECTORY:
-                total += count.tree(own, (entry.name,))
+                total += count.tree(own, _Node(None, entry.name))
     try:
         with tree.tenant_folder(root, tenant_id) as top:
-            total += count.tree(top, ())
+            total += count.tree(top, None)
     except FileNotFoundError:
         pass
     return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A folder that waits: its name, and the folder that it is in. None is the top.
+
+    Siblings share what is above them: a path for each would take as much as it is deep.
+    """
+
+    above: "_Node | None"
+    name: str
+
+
+def _way(node: _Node | None) -> tuple[str, ...]:
+    names: list[str] = []
+    while node is not None:
+        names.append(node.name)
+        node = node.above
+    return tuple(reversed(names))
 
 
 class _Count:
@@ -51,29 +71,28 @@ class _Count:
         self._abandoned = abandoned
         self._looked_at = 0
 
-    def tree(self, top: Directory, parts: tuple[str, ...]) -> int:
+    def tree(self, top: Directory, start: _Node | None) -> int:
         """Count a folder and all below it, however deep: one folder of it is open at a time."""
-        total, waiting = 0, [parts]
+        total, waiting = 0, [start]
         while waiting:
-            way = waiting.pop()
+            node = waiting.pop()
+            way = _way(node)
             self._look(len(way) + 1)
             try:
                 with tree.descend(top, way) as folder:
-                    total += self._folder(folder, way, waiting)
+                    total += self._folder(folder, node, waiting)
             except (FileNotFoundError, NotADirectoryError, PermissionError):
                 continue  # it has gone, or is nothing to be counted
         return total
 
-    def _folder(
-        self, folder: Directory, way: tuple[str, ...], waiting: list[tuple[str, ...]]
-    ) -> int:
+    def _folder(self, folder: Directory, node: _Node | None, waiting: list[_Node | None]) -> int:
         total = 0
         for entry in folder.scan():
             self._look(1)
             if entry.kind is Kind.DIRECTORY:
                 if len(waiting) >= _MOST_WAITING:
                     raise LimitReached("there are too many folders")
-                waiting.append((*way, entry.name))
+                waiting.append(_Node(node, entry.name))
             try:
                 about = folder.stat(entry.name)
             except FileNotFoundError:
