@@ -347,8 +347,7 @@ class Hub:
             self._outdated.add(self._feeds.pop(key))
             feed = None
         if feed is None:
-            if len(self._feeds) >= self._settings.max_feeds:
-                raise self._limits.refusal("feeds")
+            self._limits.check_feed(key.tenant_id, self._feeds)
             feed = self._feeds[key] = Feed(
                 key,
                 upstream=self._upstream,

@@ -1,13 +1,14 @@
 """How many streams a process, a tenant and a user may have open."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from app.caller import Caller
 from app.errors import RATE_LIMITED, ApiError
 from app.hub.observer import HubObserver
 from app.hub.settings import HubSettings
+from app.hub.upstream import JobKey
 
 #: What a stream counts towards: the process, a tenant or a user.
 Group: TypeAlias = tuple[str, ...]
@@ -19,6 +20,8 @@ _TEXTS: Mapping[str, str] = {
     "process": "This replica has reached its limit of open streams. Try again later.",
     "tenant": "Your tenant has reached its limit of open streams. Close some and try again.",
     "user": "You have reached your limit of open streams. Close some and try again.",
+    "tenant_feeds": "Your tenant has reached its limit of watched jobs on this replica. Close some "
+    "streams and try again.",
     "feeds": "This replica has reached its limit of watched jobs. Try again later.",
 }
 
@@ -49,6 +52,15 @@ class StreamLimits:
             self._counts[group] -= 1
             if not self._counts[group]:
                 del self._counts[group]
+
+    def check_feed(self, tenant_id: str, feeds: Iterable[JobKey]) -> None:
+        """Raise `ApiError` RATE_LIMITED if a tenant cannot have a feed besides these."""
+        tenants = Counter(key.tenant_id for key in feeds)
+        most = self._settings.max_feeds
+        if tenants.total() >= most:
+            raise self.refusal("feeds")
+        if tenants[tenant_id] >= max(int(most * self._settings.max_feeds_share), 1):
+            raise self.refusal("tenant_feeds")
 
     def refusal(self, limit: str) -> ApiError:
         """Return the error of a caller that met a limit, and note it."""

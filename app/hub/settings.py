@@ -109,6 +109,12 @@ class HubSettings(Section):
         8, "Maximum number of different filters of one user's watchers.", at_least=1
     )
     max_feeds: int = setting(2_000, "Maximum number of jobs watched at the same time.", at_least=1)
+    max_feeds_share: float = setting(
+        0.5,
+        "Share of SCAIMIND_HUB_MAX_FEEDS that the jobs of one tenant can take; at least one job.",
+        at_least=0.01,
+        at_most=1,
+    )
     events_jobs: int = setting(
         10_000, "Maximum number of jobs that a stream over many jobs begins with.", at_least=1
     )

@@ -582,6 +582,26 @@ async def test_feeds_are_bounded(make_gateway: GatewayMaker, coordinator: LogCoo
         assert gateway.seen.refused == ["feeds"]
 
 
+async def test_a_tenant_has_a_share_of_the_feeds(
+    make_gateway: GatewayMaker, coordinator: LogCoordinator
+) -> None:
+    gateway = await make_gateway(max_feeds=4)
+    for number in range(2, 5):
+        coordinator.jobs[f"job-{number}"]
+    async with (
+        gateway.watch(),
+        gateway.watch(job="job-2"),
+        gateway.watch(job="job-2") as shared,
+        gateway.watch(job="job-3") as refused,
+    ):
+        assert (shared.status, refused.status) == (200, 429)
+        assert "Your tenant" in refused.error["message"]
+        assert gateway.seen.refused == ["tenant_feeds"]
+        gateway.log_in(tenant_id="other")
+        async with gateway.watch(job="job-3") as admitted:
+            assert admitted.status == 200
+
+
 async def test_histories_together_are_bounded_and_the_oldest_goes_first(
     make_gateway: GatewayMaker, coordinator: LogCoordinator
 ) -> None:
