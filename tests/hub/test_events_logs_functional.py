@@ -493,4 +493,6 @@ async def test_a_replica_that_stops_sends_its_clients_away(
         assert (error.data["code"], error.data["retryable"]) == ("SHUTTING_DOWN", True)
         assert error.retry is not None
         await watching.rest()
-    assert states.open_states == 0
+    # The coordinator learns of it a moment later.
+    async with asyncio.timeout(30):
+        await states.until_states(0)
