@@ -11,7 +11,8 @@ from typing import Final, Self
 
 from app.errors import MALFORMED_REQUEST, PRECONDITION_FAILED, ApiError
 
-_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\U0010ffff]*"'
+#: Of ASCII, as this server's are: bytes above that come as surrogates, which cannot be stored.
+_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e]*"'
 _TAGS: Final = re.compile(rf"(?:[ \t]*,)*[ \t]*{_TAG}(?:[ \t]*,(?:[ \t]*{_TAG})?)*[ \t]*")
 
 
@@ -53,8 +54,8 @@ class Tags:
         if not _TAGS.fullmatch(value):
             raise ApiError(
                 MALFORMED_REQUEST,
-                "If-Match and If-None-Match are '*' or entity tags as an ETag header has them, in"
-                " double quotes.",
+                "If-Match and If-None-Match are '*' or entity tags as an ETag header has them:"
+                " ASCII, in double quotes.",
             )
         return cls(tuple(re.findall(_TAG, value)))
 

@@ -1,7 +1,6 @@
 """The headers of tus 1.0.0 (https://tus.io/protocols/resumable-upload)."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 from email.utils import formatdate
@@ -98,6 +97,9 @@ def metadata_of(request: web.Request) -> tuple[str, dict[str, str]]:
     if len(written) > _MAX_METADATA:
         raise ApiError(MALFORMED_REQUEST, f"{METADATA} has more than {_MAX_METADATA} characters.")
     try:
+        if not written.isascii():
+            # It is stored and sent back; other bytes come as surrogates, which cannot be.
+            raise ValueError
         for pair in filter(None, written.split(",")):
             name, _, value = pair.strip().partition(" ")
             if not name or name in found:
@@ -106,8 +108,8 @@ def metadata_of(request: web.Request) -> tuple[str, dict[str, str]]:
     except ValueError:
         raise ApiError(
             MALFORMED_REQUEST,
-            f"{METADATA} has to be pairs of a name and a value in base64, separated by commas;"
-            " the values are UTF-8.",
+            f"{METADATA} has to be pairs of a name in ASCII and a value in base64, separated by"
+            " commas; the values are UTF-8.",
         ) from None
     return written, found
 
@@ -124,7 +126,7 @@ class Checksum:
         algorithm, _, digest = value.strip().partition(" ")
         try:
             self._expected = base64.b64decode(digest, validate=True)
-        except binascii.Error:
+        except ValueError:  # also of what is not ASCII
             self._expected = b""
         if algorithm not in _ALGORITHMS or not self._expected:
             raise ApiError(
