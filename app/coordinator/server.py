@@ -139,12 +139,13 @@ class Coordinator:
         drive = Drive(config.drive_root, atlas=config.atlas_root, allowed=config.allowed_paths)
         cache = DataCache(config.data_dir / "cache", limit_bytes=config.cache_bytes)
         running = {job.job_id for job in store.unfinished() if job.status in HOLDING}
-        cache.open(running=running)
+        inputs = Inputs(drive=drive, cache=cache, clock=self._clock)
+        inputs.open(running=running)
         limits = Limits(entries=config.export_files, size_bytes=config.export_bytes)
         workspace = Workspace(
             jobs=config.data_dir / "jobs",
             drive=drive,
-            inputs=Inputs(drive=drive, cache=cache, clock=self._clock),
+            inputs=inputs,
             projects=_projects(config, drive, readable),
             installer=open_installer(
                 config, programs=engine.programs, running=running, clock=self._clock

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,12 @@ from generated.mindcoordinator.v1.cluster_pb2 import (
     EnableNodeRequest,
     GetNodeRequest,
 )
-from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, Job, PauseJobRequest
+from generated.mindcoordinator.v1.jobs_pb2 import (
+    CancelJobRequest,
+    Job,
+    PauseJobRequest,
+    ResumeJobRequest,
+)
 from tests.coordinator.harness import PATIENCE, Client, running, status_of
 from tests.coordinator.scripts import WAITS
 
@@ -234,6 +240,41 @@ async def test_what_only_looks_at_a_job_may_fail(
         assert status_of(job) == "COMPLETED", job
         fault.armed = 0
         await is_well(client, tmp_path)
+
+
+async def test_what_was_fetched_is_let_go_of_without_holding_others_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as (_, client):
+        job_id = await client.submit(WAITS)
+        await client.until_line(job_id, "ready")
+        loop, began, may_end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+        order: list[str] = []
+        release, prepare = Workspace.release, Workspace.prepare
+
+        def slow(workspace: Workspace, job_id: str) -> None:
+            loop.call_soon_threadsafe(began.set)
+            assert may_end.wait(PATIENCE)
+            release(workspace, job_id)
+            order.append("released")
+
+        def prepared(workspace: Workspace, *given: Any) -> None:
+            order.append("prepared")
+            monkeypatch.setattr(Workspace, "release", release)
+            prepare(workspace, *given)
+
+        monkeypatch.setattr(Workspace, "release", slow)
+        monkeypatch.setattr(Workspace, "prepare", prepared)
+        await client.call("PauseJob", PauseJobRequest(job_id=job_id))
+        async with asyncio.timeout(PATIENCE / 2):
+            await began.wait()
+            await client.call("ResumeJob", ResumeJobRequest(job_id=job_id))
+            await client.until_status(job_id, "SCHEDULING", "PREPARING")
+        may_end.set()
+        await client.until_status(job_id, "TRAINING")
+        # What the next run fetches is fetched after that.
+        assert order == ["released", "prepared"]
+        await client.call("CancelJob", CancelJobRequest(job_id=job_id))
 
 
 async def test_what_could_not_be_looked_at_is_said_once(

@@ -8,6 +8,7 @@ import pytest
 from app.coordinator.data.drive import Drive
 from app.coordinator.data.pinned import PinnedFiles
 from app.coordinator.identity.access import Access
+from tests.coordinator.harness import running
 
 JOB = "job-00000000000000000001"
 
@@ -62,6 +63,28 @@ def test_a_job_is_prepared_anew_and_gives_up_what_it_had(drive: Drive, tmp_path:
     pinned.release(JOB)
     assert list((tmp_path / ".pinned").iterdir()) == []
     assert (tmp_path / "t" / "data" / "a.jsonl").read_text() == "another"
+
+
+def test_a_start_forgets_what_was_left_of_jobs_that_do_not_run(
+    drive: Drive, tmp_path: Path
+) -> None:
+    PinnedFiles(tmp_path).open(running=())
+    read = pin(drive, "data")
+    for left in ("job-1", "job-2"):
+        (tmp_path / ".pinned" / left / "deep").mkdir(parents=True)
+        (tmp_path / ".pinned" / left / "deep" / "file").touch()
+    PinnedFiles(tmp_path).open(running={JOB, "job-3"})
+    assert [each.name for each in (tmp_path / ".pinned").iterdir()] == [JOB]
+    assert (read / "a.jsonl").read_text() == "first"
+
+
+async def test_a_coordinator_forgets_them_when_it_starts(tmp_path: Path) -> None:
+    left = tmp_path / "drive" / ".pinned" / JOB / "digest"
+    left.mkdir(parents=True)
+    (left / "file").touch()
+    async with running(tmp_path) as (_, client):
+        assert client.drive == tmp_path / "drive"
+        assert not left.parent.exists()
 
 
 def test_where_nothing_can_be_linked_it_is_read_in_place(

@@ -10,9 +10,12 @@ import hashlib
 import os
 import stat
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+import structlog
 
 from app.coordinator.data.drive import Place
 from app.files.copying import Abandoned
@@ -24,12 +27,36 @@ _FOLDER: Final = ".pinned"
 #: What the system answers where a file cannot have a second name.
 _NO_LINK: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 
+log = structlog.get_logger("scaimind.coordinator")
+
 
 class PinnedFiles:
     """The jobs' own names. Blocks: call it in a thread."""
 
     def __init__(self, drive_root: Path) -> None:
         self._root = drive_root
+
+    def open(self, *, running: Collection[str]) -> None:
+        """Forget what a former coordinator left of all jobs but `running`.
+
+        What cannot be removed is logged, and removed at the next start.
+        """
+        try:
+            with (
+                Directory.open(self._root, follow=True) as root,
+                root.open_directory(_FOLDER) as pinned,
+            ):
+                left = [each.name for each in pinned.scan() if each.name not in running]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("pinned_files_not_removed", reason=error.strerror)
+            return
+        for job_id in left:
+            try:
+                self.release(job_id)
+            except OSError as error:
+                log.warning("pinned_files_not_removed", job_id=job_id, reason=error.strerror)
 
     def pin(self, job_id: str, place: Place, abandoned: threading.Event) -> Path | None:
         """Return where the job reads what is at a place until `release`.

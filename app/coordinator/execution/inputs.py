@@ -2,7 +2,7 @@
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import structlog
@@ -24,6 +24,12 @@ class Inputs:
         self._cache = cache
         self._clock = clock
         self._pinned = PinnedFiles(drive.root)
+
+    def open(self, *, running: Collection[str]) -> None:
+        """Take up what a former coordinator left; `running` are the jobs that still use it.
+        Raises OSError."""
+        self._cache.open(running=running)
+        self._pinned.open(running=running)
 
     def fetch(self, job: JobRecord, url: str, abandoned: threading.Event) -> Path:
         """Where the job's processes read a file or a directory until `release`.

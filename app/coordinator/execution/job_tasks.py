@@ -93,7 +93,7 @@ class JobActions(Protocol):
     async def kill_run(self, job: JobRecord, task: JobTask) -> None:
         """End the job's newest run by force: nothing of it lives afterwards."""
 
-    def release(self, job: JobRecord) -> None:
+    async def release(self, job: JobRecord) -> None:
         """Let go of what was fetched for a job."""
 
 
@@ -225,11 +225,15 @@ class JobTasks:
         finally:
             if task.handle is not None:
                 task.handle.close()
-            if self._tasks.get(job.job_id) is task:
-                del self._tasks[job.job_id]
-            current = self._scheduler.jobs.get(job.job_id)
-            if current is None or current.status not in HOLDING:
-                self._release(job)
+            try:
+                current = self._scheduler.jobs.get(job.job_id)
+                if current is None or current.status not in HOLDING:
+                    await self._release(job)
+            finally:
+                # Only now: a task that begins meanwhile waits for this one, and what it fetches
+                # must not be let go of.
+                if self._tasks.get(job.job_id) is task:
+                    del self._tasks[job.job_id]
 
     async def _carry_through(self, job: JobRecord, task: JobTask, what: str, do: Do) -> None:
         """Do it until it is done, or settle the job."""
@@ -322,9 +326,9 @@ class JobTasks:
             self._answers_for(job, task) and self._scheduler.jobs[job.job_id].status not in RUNNING
         )
 
-    def _release(self, job: JobRecord) -> None:
+    async def _release(self, job: JobRecord) -> None:
         try:
-            self._actions.release(job)
+            await self._actions.release(job)
         except Exception as error:  # of the cache alone: it evicts what nobody holds at its start
             log.error("inputs_not_released", job_id=job.job_id, exc_info=error)
 

@@ -297,9 +297,10 @@ class JobWork:
         except Exception as error:  # the retention does it once more
             log.warning("artefacts_kept_twice", job_id=job.job_id, exc_info=error)
 
-    def release(self, job: JobRecord) -> None:
+    async def release(self, job: JobRecord) -> None:
         """Let go of what was fetched for a job."""
-        self._workspace.release(job.job_id)
+        # There may be very many files of it. Not behind what is being prepared or exported.
+        await asyncio.to_thread(self._workspace.release, job.job_id)
 
 
 async def _in(threads: ThreadPoolExecutor, do: Callable[..., _T], *given: Any) -> _T:

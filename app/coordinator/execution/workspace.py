@@ -168,6 +168,6 @@ class Workspace:
             raise Unprepared(str(error)) from None
 
     def release(self, job_id: str) -> None:
-        """Let go of what was fetched for a job, and of its packages."""
+        """Let go of what was fetched for a job, and of its packages. Raises OSError."""
         self._inputs.release(job_id)
         self._installer.release(job_id)
