@@ -78,6 +78,31 @@ async def test_jobs_go_by_their_age_and_what_others_read_stays(
         assert await ids(client) == {retried, paused, failed}
 
 
+async def test_what_a_retry_would_read_as_its_model_stays(tmp_path: Path) -> None:
+    clock = Clock()
+    async with running(tmp_path, clock=clock, retention_days=30) as (coordinator, client):
+        read, above, old, done = [await client.submit(LEAVES) for _ in range(4)]
+        for job_id in (read, above, old, done):
+            assert status_of(await client.end(job_id)) == "COMPLETED"
+        clock.now += 29 * DAY
+
+        async def reads(path: str, script: str) -> str:
+            model = {"model_id": f"scaidrive://local/jobs/{path}"}
+            job_id = await client.submit(script, training_config={"base_model": model})
+            await client.end(job_id)
+            return job_id
+
+        failed = [
+            await reads(f"{read}/checkpoints/step-1", "raise SystemExit(3)"),
+            await reads(f"{above}/", "raise SystemExit(3)"),
+            await reads(f"{old}/output", "raise SystemExit(3)"),
+        ]
+        completed = await reads(f"{done}/checkpoints/step-1", "pass")
+        clock.now += 2 * DAY
+        await coordinator.keeping.retention.look()
+        assert await ids(client) == {read, above, *failed, completed}
+
+
 async def test_jobs_go_by_their_size_the_oldest_end_first(tmp_path: Path) -> None:
     async with running(tmp_path, retention_bytes=2_600_000, metrics_address="127.0.0.1:0") as (
         coordinator,

@@ -10,6 +10,9 @@ from app.coordinator.jobs.steps.deletions import EXPORTS_OF, RESUMES_FROM
 #: The tables with rows of a job, those that others refer to last.
 _TABLES: Final = ("job_labels", "job_search", "checkpoints", "kept_bytes", "jobs")
 
+#: The URLs of a job's grant; a damaged row has none.
+_URLS: Final = "CASE WHEN json_valid(state) THEN json_extract(state, '$.grant.urls') END"
+
 
 @dataclass(frozen=True, slots=True)
 class DeletedJob:
@@ -57,7 +60,11 @@ def forget_deleted(db: sqlite3.Connection, job_id: str) -> None:
 
 
 def may_read_again(db: sqlite3.Connection, tenant_id: str, job_id: str) -> bool:
-    """Whether another job has ended that would read this one's files if it were retried."""
+    """Whether another job has ended that would read this one's files if it were retried.
+
+    What a job reads is what its grant names, below or above this one's checkpoints.
+    """
+    checkpoints = f"scaidrive://{tenant_id}/jobs/{job_id}/checkpoints/"
     folder = f"scaidrive://{tenant_id}/jobs/{job_id}/"
     retryable = ", ".join(str(int(status)) for status in sorted(RETRYABLE))
     return bool(
@@ -72,10 +79,21 @@ def may_read_again(db: sqlite3.Connection, tenant_id: str, job_id: str) -> bool:
                 SELECT 1 FROM jobs WHERE status IN ({retryable}) AND job_id <> ?
                 AND {EXPORTS_OF} <> ''
                 AND {EXPORTS_OF} = ?
+            ) OR EXISTS (
+                SELECT 1 FROM jobs, json_each({_URLS}) AS url
+                WHERE tenant_id = ? AND status IN ({retryable}) AND job_id <> ?
+                AND (
+                    substr(rtrim(url.value, '/') || '/', 1, ?) = ?
+                    OR substr(?, 1, length(rtrim(url.value, '/')) + 1)
+                        = rtrim(url.value, '/') || '/'
+                )
             )
             """,
-            # `0` is the character behind `/`.
-            (job_id, folder, f"{folder[:-1]}0", job_id, job_id),
+            (
+                # `0` is the character behind `/`.
+                *(job_id, folder, f"{folder[:-1]}0", job_id, job_id),
+                *(tenant_id, job_id, len(checkpoints), checkpoints, checkpoints),
+            ),
         ).fetchone()[0]
     )
 
