@@ -112,8 +112,7 @@ class NewFile:
         stored = await self._writing.strand.run(
             partial(_store, self._root, tenant_id, path, self._file, preconditions)
         )
-        before = 0 if stored.before is None else stored.before.size
-        self._lease.growth = stored.version.size - before
+        self._lease.growth = stored.version.size - stored.freed
         return stored
 
 

@@ -161,8 +161,13 @@ def _item(folder: Directory, name: str) -> Item | None:
     return Item(name if utf8 else printable(name), kind, about.st_mtime_ns, utf8, version)
 
 
-def current(parent: Directory, name: str) -> Version | None:
-    """Return the version of the file that is there, None if nothing is.
+def _freed_bytes(about: os.stat_result) -> int:
+    """Return what a file takes on the disk that goes with this name of it, as counts have it."""
+    return about.st_blocks * 512 if about.st_nlink == 1 else 0
+
+
+def _current(parent: Directory, name: str) -> os.stat_result | None:
+    """Return what the system says of the file that is there, None if nothing is.
 
     Raises `ApiError` (`FILE_CONFLICT`) if anything else is there.
     """
@@ -172,7 +177,11 @@ def current(parent: Directory, name: str) -> Version | None:
         return None
     if not stat.S_ISREG(about.st_mode):
         raise ApiError(FILE_CONFLICT, "What is at the path is not a regular file. Delete it first.")
-    return Version.of(about)
+    return about
+
+
+def _version(about: os.stat_result | None) -> Version | None:
+    return None if about is None else Version.of(about)
 
 
 def check_writable(path: DrivePath) -> None:
@@ -195,7 +204,7 @@ def check_destination(
                 tenant_folder(root, tenant_id) as top,
                 descend(top, path.parts[:-1]) as parent,
             ):
-                preconditions.check(current(parent, path.name))
+                preconditions.check(_version(_current(parent, path.name)))
         except FileNotFoundError:
             preconditions.check(None)
 
@@ -245,6 +254,8 @@ class Stored:
     version: Version
     #: Of the file that it replaced, if there was one.
     before: Version | None
+    #: Bytes that went with it: none of a file that has other names, few of one with holes.
+    freed: int
 
 
 def put_in_place(
@@ -262,12 +273,12 @@ def put_in_place(
     the disk already; when this returns, its name is. Raises `ApiError`.
     """
     with _conflicts(), made_folder(root, tenant_id, path.parts[:-1]) as parent:
-        before = current(parent, path.name)
-        preconditions.check(before)
+        before = _current(parent, path.name)
+        preconditions.check(_version(before))
         _move(source, name, parent, path.name)
         version = Version.of(parent.stat(path.name))
         os.fsync(parent.descriptor)
-    return Stored(version, before)
+    return Stored(version, _version(before), 0 if before is None else _freed_bytes(before))
 
 
 def _move(source: Directory, name: str, target: Directory, new: str) -> None:
@@ -314,7 +325,7 @@ def delete(
         else:
             preconditions.check(Version.of(about) if stat.S_ISREG(about.st_mode) else None)
             parent.unlink(path.name)
-            freed = about.st_blocks * 512 if about.st_nlink == 1 else 0
+            freed = _freed_bytes(about)
         os.fsync(parent.descriptor)
     return freed
 

@@ -234,8 +234,8 @@ class UploadWriting:
     async def finish_if_complete(self) -> None:
         """Put the file into its place if all of it has come."""
         self._stored = await self._writing.strand.run(self._finish)
-        if self._stored is not None and self._stored.before is not None:
-            self._room.add(self._tenant_id, -self._stored.before.size)
+        if self._stored is not None:
+            self._room.add(self._tenant_id, -self._stored.freed)
 
     async def remove(self) -> None:
         """End the upload."""

@@ -68,6 +68,27 @@ async def test_a_quota_counts_what_jobs_write_and_what_is_on_its_way(
         assert (await acme.put("c", b"x" * 4 * MiB)).status == 201
 
 
+async def test_replacing_a_file_frees_what_it_took(served: Served) -> None:
+    await served.acme.put("first", b"x" * MiB)
+    sparse, linked = served.folder / "sparse", served.folder / "linked"
+    with sparse.open("wb") as file:
+        file.truncate(512 * 1024 * MiB)
+    linked.write_bytes(b"x" * 4 * MiB)
+    os.link(linked, served.folder / "second name")
+    await served.swept()
+    before = served.used
+    assert before >= 5 * MiB
+    for name in ("sparse", "linked"):
+        assert (await served.acme.put(name, b"1")).status == 200
+    assert before <= served.used <= before + MiB
+    with sparse.open("wb") as file:
+        file.truncate(512 * 1024 * MiB)
+    await Tus(served.acme).started("sparse", 1, data=b"1")
+    assert before <= served.used <= before + MiB
+    await served.acme.put("first", b"1")
+    assert served.used <= before
+
+
 async def test_a_body_of_unknown_length_ends_at_the_quota(
     migrated_dsn: str, drive_settings: DriveSettings
 ) -> None:
