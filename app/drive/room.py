@@ -95,6 +95,15 @@ class Room:
         """Note by what a tenant has grown; less than 0 is what has gone."""
         self._usage.add(tenant_id, size)
 
+    def moved(self, tenant_id: str, size: int) -> None:
+        """Note that an upload's file has come to its place."""
+        self._usage.moved(tenant_id, size)
+
+    async def check_quota(self, tenant_id: str) -> None:
+        """Raise `ApiError` if the tenant has more than it may."""
+        await self._known(tenant_id)
+        self._usage.check_quota(tenant_id)
+
     def clear_soon(self, tenant_id: str) -> None:
         """Have removed what the tenant has deleted."""
         self._threads.post(partial(self._clear, tenant_id))

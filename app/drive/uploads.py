@@ -206,6 +206,7 @@ class UploadWriting:
             self._opened.write(data)
 
         if self.info.length is not None:
+            await self._room.check_quota(self._tenant_id)
             await self._writing.write(write, len(data))
             return
         async with self._room.leased(self._tenant_id, len(data)) as lease:
@@ -235,6 +236,7 @@ class UploadWriting:
         """Put the file into its place if all of it has come."""
         self._stored = await self._writing.strand.run(self._finish)
         if self._stored is not None:
+            self._room.moved(self._tenant_id, self._stored.version.size)
             self._room.add(self._tenant_id, -self._stored.freed)
 
     async def remove(self) -> None:

@@ -13,6 +13,9 @@ class _Tenant:
     growth: int = 0
     #: The part of it since the count began that runs now.
     growth_during_count: int = 0
+    #: What came or changed its place since then, and may be counted twice; of the last count.
+    moved_during_count: int = 0
+    doubtful: int = 0
     #: Why it cannot be counted.
     problem: str = ""
 
@@ -49,16 +52,22 @@ class Usage:
         its = self._of(tenant_id)
         its.growth += size
         its.growth_during_count += size
+        its.moved_during_count += max(0, size)
+
+    def moved(self, tenant_id: str, size: int) -> None:
+        """Note that an upload's file has come to its place: a count may have seen it in both."""
+        self._of(tenant_id).moved_during_count += size
 
     def count_begins(self, tenant_id: str) -> None:
         """From now on, what is added may be missed by the count."""
-        self._of(tenant_id).growth_during_count = 0
+        its = self._of(tenant_id)
+        its.growth_during_count = its.moved_during_count = 0
 
     def count_ends(self, tenant_id: str, counted: int, *, problem: str = "") -> None:
         """Take over what was counted; what was added meanwhile may be in it twice for a while."""
         its = self._of(tenant_id)
         its.counted, its.problem = counted, problem
-        its.growth = its.growth_during_count
+        its.growth, its.doubtful = its.growth_during_count, its.moved_during_count
 
     def lease(self, tenant_id: str, size: int, *, free: int) -> "Lease":
         """Set room aside for a file of this size; `free` is what the disk has left.
@@ -72,9 +81,7 @@ class Usage:
 
     def check(self, tenant_id: str, more: int, *, free: int) -> None:
         """Raise `ApiError`, with the numbers, unless so many more bytes may come."""
-        its = self._of(tenant_id)
-        if its.problem:
-            raise ApiError(QUOTA_EXCEEDED, f"Your tenant's files cannot be counted: {its.problem}.")
+        self._check_counted(self._of(tenant_id))
         used = self.used(tenant_id)
         if self._quota and used + more > self._quota:
             raise ApiError(
@@ -89,6 +96,22 @@ class Usage:
                 f"The file needs {more} bytes more, and the drive's disk has"
                 f" {max(0, free - awaited)} left, of which {self._min_free} stay free.",
             )
+
+    def check_quota(self, tenant_id: str) -> None:
+        """Raise `ApiError` if the tenant certainly has more than it may: jobs write meanwhile."""
+        its = self._of(tenant_id)
+        self._check_counted(its)
+        used = (its.counted or 0) + its.growth - its.doubtful
+        if self._quota and used > self._quota:
+            raise ApiError(
+                QUOTA_EXCEEDED,
+                f"Your tenant has {used} of its {self._quota} bytes on the drive, unfinished"
+                " uploads at their full length included. Delete files first.",
+            )
+
+    def _check_counted(self, its: _Tenant) -> None:
+        if its.problem:
+            raise ApiError(QUOTA_EXCEEDED, f"Your tenant's files cannot be counted: {its.problem}.")
 
     def end(self, lease: "Lease") -> None:
         """Take a lease back: the tenant has grown by what became of it."""

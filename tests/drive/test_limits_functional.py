@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.api.app_keys import DRIVE, REVOCATIONS, TRANSFERS
+from app.api.app_keys import DRIVE, REVOCATIONS, TRANSFERS, UPLOADS
 from app.api.settings import ServerSettings
 from app.drive import tree
 from app.drive.settings import DriveSettings
@@ -87,6 +87,26 @@ async def test_replacing_a_file_frees_what_it_took(served: Served) -> None:
     assert before <= served.used <= before + MiB
     await served.acme.put("first", b"1")
     assert served.used <= before
+
+
+async def test_an_upload_does_not_go_on_above_the_quota(
+    migrated_dsn: str, drive_settings: DriveSettings
+) -> None:
+    assert drive_settings.dir is not None
+    async with serving(migrated_dsn, replace(drive_settings, quota=10 * MiB)) as (gateway, acme):
+        tus = Tus(acme)
+        url = await tus.started("a", 2 * MiB)
+        assert (await tus.patch(url, 0, b"x")).status == 204
+        written = drive_settings.dir / "acme" / "written by a job"
+        written.parent.mkdir(exist_ok=True)
+        written.write_bytes(b"x" * 9 * MiB)
+        await gateway.app[UPLOADS].room.count("acme")
+        refused = await tus.patch(url, 1, b"x")
+        assert (refused.status, refused.code) == (507, "QUOTA_EXCEEDED")
+        assert await tus.offset(url) == 1
+        written.unlink()
+        await gateway.app[UPLOADS].room.count("acme")
+        assert (await tus.patch(url, 1, b"x" * (2 * MiB - 1))).status == 204
 
 
 async def test_a_body_of_unknown_length_ends_at_the_quota(
