@@ -73,7 +73,7 @@ class Drive:
             )
             writing = WriteBehind(self._threads, file.sync)
             try:
-                yield NewFile(writing, self._root, lease, file)
+                yield NewFile(writing, self._root, self._room, lease, file)
             finally:
                 writing.end(file.close)
 
@@ -93,16 +93,27 @@ class Drive:
 class NewFile:
     """A file on its way into its place: written in order, then stored. One call at a time."""
 
-    def __init__(self, writing: WriteBehind, root: Path, lease: Lease, file: StagedFile) -> None:
+    def __init__(
+        self, writing: WriteBehind, root: Path, room: Room, lease: Lease, file: StagedFile
+    ) -> None:
         self._writing = writing
         self._root = root
+        self._room = room
         self._lease = lease
         self._file = file
 
     async def write(self, data: bytes | bytearray) -> None:
         """Append."""
         self._lease.grow(self._lease.written + len(data))
-        await self._writing.write(partial(self._file.write, data), len(data))
+        free = 0
+
+        def write() -> None:
+            nonlocal free
+            free = self._room.look(len(data))
+            self._file.write(data)
+
+        await self._writing.write(write, len(data))
+        self._lease.saw(free)
         self._lease.written += len(data)
 
     async def store(self, path: DrivePath, preconditions: Preconditions) -> Stored:

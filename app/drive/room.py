@@ -104,6 +104,16 @@ class Room:
         await self._known(tenant_id)
         self._usage.check_quota(tenant_id)
 
+    def look(self, size: int) -> int:
+        """Return what the disk has left; for threads.
+
+        Raises `ApiError` unless a piece of this size may come: whoever else writes to the
+        disk is not asked, and room that was set aside may be gone.
+        """
+        free = counting.free_bytes(self._root)
+        self._usage.check_free(size, free=free)
+        return free
+
     def clear_soon(self, tenant_id: str) -> None:
         """Have removed what the tenant has deleted."""
         self._threads.post(partial(self._clear, tenant_id))

@@ -203,6 +203,7 @@ class UploadWriting:
 
         def write() -> None:
             check(data)
+            self._room.look(len(data))
             self._opened.write(data)
 
         if self.info.length is not None:

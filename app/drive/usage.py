@@ -113,6 +113,14 @@ class Usage:
         if its.problem:
             raise ApiError(QUOTA_EXCEEDED, f"Your tenant's files cannot be counted: {its.problem}.")
 
+    def check_free(self, size: int, *, free: int) -> None:
+        """Raise `ApiError` unless a piece of a file may come. For any thread."""
+        if free - size < self._min_free:
+            raise ApiError(
+                DRIVE_FULL,
+                f"The drive's disk has {free} bytes left, of which {self._min_free} stay free.",
+            )
+
     def end(self, lease: "Lease") -> None:
         """Take a lease back: the tenant has grown by what became of it."""
         self._leases.discard(lease)
@@ -128,8 +136,9 @@ class Lease:
 
     _usage: Usage
     tenant_id: str
-    #: What the disk had left when it was given.
+    #: What the disk had left last, and how much of it was written then.
     _free: int
+    _written_then: int = 0
     size: int = 0
     #: How much of it is on the disk already.
     written: int = 0
@@ -139,5 +148,13 @@ class Lease:
     def grow(self, size: int) -> None:
         """Make it at least so large. Raises `ApiError` like `Usage.lease`."""
         if size > self.size:
-            self._usage.check(self.tenant_id, size - self.size, free=self._free - self.written)
+            self._usage.check(
+                self.tenant_id,
+                size - self.size,
+                free=self._free - (self.written - self._written_then),
+            )
             self.size = size
+
+    def saw(self, free: int) -> None:
+        """Note what the disk has left now."""
+        self._free, self._written_then = free, self.written

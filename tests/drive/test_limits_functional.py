@@ -13,7 +13,7 @@ import pytest
 
 from app.api.app_keys import DRIVE, REVOCATIONS, TRANSFERS, UPLOADS
 from app.api.settings import ServerSettings
-from app.drive import tree
+from app.drive import counting, tree
 from app.drive.settings import DriveSettings
 from app.scaikey.api_keys import revoke_key
 from tests.drive.asking import DriveClient
@@ -141,6 +141,32 @@ async def test_the_disk_keeps_some_room(migrated_dsn: str, drive_settings: Drive
             "Tus-Max-Size"
             not in (await acme.ask("OPTIONS", "/v1/drive-uploads/", token=None)).headers
         )
+
+
+@pytest.mark.parametrize("length", [8 * MiB, None])
+async def test_room_that_somebody_else_took_stays_free(
+    served: Served, monkeypatch: pytest.MonkeyPatch, length: int | None
+) -> None:
+    tus = Tus(served.acme)
+    url = await tus.started("a", length)
+    left = iter([100 * 1024 * MiB] * 4)
+
+    def free(_: Path) -> int:
+        return next(left, 1024 * MiB)
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            yield b"x" * MiB
+
+    monkeypatch.setattr(counting, "free_bytes", free)
+    refused = await tus.patch(url, 0, body())
+    assert (refused.status, refused.code) == (507, "DRIVE_FULL")
+    assert 0 < await tus.offset(url) < 8 * MiB
+    left = iter([100 * 1024 * MiB] * 4)
+    content = b"x" * 8 * MiB if length else body()
+    refused = await served.acme.put("b", content)
+    assert (refused.status, refused.code) == (507, "DRIVE_FULL")
+    assert await served.acme.names() == []
 
 
 class Stuck:
