@@ -12,7 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -21,7 +21,7 @@ from app.drive.paths import DrivePath
 from app.drive.versions import Preconditions, Version
 from app.errors import FILE_CONFLICT, FILE_NOT_FOUND, ApiError
 from app.files.copying import copy_content
-from app.files.directory import Directory, NotARegularFile
+from app.files.directory import Directory, Kind, NotARegularFile
 from app.files.names import is_utf8, printable
 from app.files.removing import remove_tree
 
@@ -188,6 +188,12 @@ def check_writable(path: DrivePath) -> None:
     """Raise `ApiError` unless callers may write at the path."""
     if path.is_root or path.only_folder:
         raise ApiError(FILE_CONFLICT, "The path is that of a folder. Name a file in it.")
+    if path.above_checkpoints:
+        raise ApiError(
+            FILE_CONFLICT,
+            "'jobs' and what is directly in it are folders, of jobs and their checkpoints. Name a"
+            " file deeper in it, or elsewhere.",
+        )
     if path.in_checkpoints:
         raise ApiError(
             FILE_CONFLICT, "Checkpoints belong to their job, and are not changed by others."
@@ -344,10 +350,11 @@ def _delete_folder(
             FILE_CONFLICT,
             "The folder is not empty. Send recursive=true to delete all that is in it.",
         )
-    if path.above_checkpoints and _holds_checkpoints(parent, path):
+    if path.above_checkpoints and _may_hold_checkpoints(parent, path):
         raise ApiError(
             FILE_CONFLICT,
-            "The folder has checkpoints of a job. They go when the job is deleted.",
+            "The folder has, or may have, checkpoints, which go when their job is deleted. Delete"
+            " what else is in it one by one.",
         )
     try:
         parent.rename(path.name, trash, trash_name)
@@ -357,8 +364,10 @@ def _delete_folder(
         remove_tree(parent, path.name)
 
 
-def _holds_checkpoints(parent: Directory, path: DrivePath) -> bool:
-    if len(path.parts) == 1:
-        return True
+def _may_hold_checkpoints(parent: Directory, path: DrivePath) -> bool:
     with parent.open_directory(path.name) as folder:
+        if len(path.parts) == 1:
+            # Any folder in it may be a job's, which gets checkpoints at any moment.
+            with closing(folder.scan()) as entries:
+                return any(entry.kind is Kind.DIRECTORY for entry in entries)
         return folder.exists("checkpoints")
