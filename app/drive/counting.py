@@ -34,7 +34,7 @@ def used_bytes(root: Path, tenant_id: str, abandoned: threading.Event) -> int:
     count = _Count(abandoned)
     with staging.staging_of(root, tenant_id) as own:
         total = declared_bytes(own)
-        for entry in list(own.scan()):
+        for entry in own.scan():
             if entry.kind is Kind.DIRECTORY:
                 total += count.tree(own, _Node(None, entry.name))
     try:

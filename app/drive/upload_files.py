@@ -18,7 +18,7 @@ import orjson
 from app.drive import staging, tree
 from app.drive.paths import DrivePath
 from app.drive.versions import Preconditions, Tags
-from app.errors import PAYLOAD_TOO_LARGE, UPLOAD_LOCKED, UPLOAD_NOT_FOUND, ApiError
+from app.errors import PAYLOAD_TOO_LARGE, RATE_LIMITED, UPLOAD_LOCKED, UPLOAD_NOT_FOUND, ApiError
 from app.files.directory import Directory, NotARegularFile
 from app.files.removing import remove_tree
 
@@ -30,6 +30,10 @@ _MAX_INFO: Final = 64 * 1024
 _MOST_LIFETIMES: Final = 7
 #: Seconds for which what is being made or removed may look like what a crash left.
 _GRACE: Final = 60.0
+#: Unfinished uploads of a tenant.
+MOST_UPLOADS: Final = 1_000
+#: What `stat` calls a block.
+_BLOCK: Final = 512
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -89,8 +93,18 @@ class UploadState:
 
 
 def create(root: Path, tenant_id: str, info: UploadInfo) -> None:
-    """Make an upload of which nothing has come yet."""
-    with staging.staging_of(root, tenant_id) as own:
+    """Make an upload of which nothing has come yet.
+
+    Raises `ApiError` (`RATE_LIMITED`) if the tenant has too many.
+    """
+    with staging.staging_of(root, tenant_id) as own, staging.locked(own):
+        unfinished = sum(entry.name.endswith(_DATA) for entry in own.scan())
+        if unfinished >= MOST_UPLOADS:
+            raise ApiError(
+                RATE_LIMITED,
+                f"Your tenant has {unfinished} unfinished uploads, of at most {MOST_UPLOADS}."
+                " Finish or end some first.",
+            )
         os.close(os.open(info.upload_id + _DATA, _CREATE, 0o666, dir_fd=own.descriptor))
         info.write(own)
 
@@ -227,9 +241,15 @@ def peek(root: Path, tenant_id: str, upload_id: str, *, lifetime: float) -> Uplo
 
 
 def declared_bytes(own: Directory) -> int:
-    """Return what the uploads in a staging folder will take: their lengths, or what has come."""
+    """Return what the uploads in a staging folder will take: their lengths, or what has come.
+
+    What is known about them takes blocks, too.
+    """
     total = 0
-    for entry in list(own.scan()):
+    for entry in own.scan():
+        if entry.name.endswith(_INFO):
+            with suppress(FileNotFoundError):
+                total += own.stat(entry.name).st_blocks * _BLOCK
         if entry.name.endswith(_DATA):
             upload_id = entry.name.removesuffix(_DATA)
             with suppress(FileNotFoundError, ApiError):

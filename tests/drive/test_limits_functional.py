@@ -13,7 +13,7 @@ import pytest
 
 from app.api.app_keys import DRIVE, REVOCATIONS, TRANSFERS, UPLOADS
 from app.api.settings import ServerSettings
-from app.drive import counting, tree
+from app.drive import counting, tree, upload_files
 from app.drive.settings import DriveSettings
 from app.scaikey.api_keys import revoke_key
 from tests.drive.asking import DriveClient
@@ -129,10 +129,12 @@ async def test_a_body_of_unknown_length_ends_at_the_quota(
         assert await tus.offset(url) <= 5 * MiB
 
 
-async def test_the_disk_keeps_some_room(migrated_dsn: str, drive_settings: DriveSettings) -> None:
-    about = os.statvfs(str(drive_settings.dir))
-    free = about.f_bavail * about.f_frsize
-    low = replace(drive_settings, min_free=max(1, free - 2 * MiB), quota=0)
+async def test_the_disk_keeps_some_room(
+    migrated_dsn: str, drive_settings: DriveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 1024 * MiB
+    monkeypatch.setattr(counting, "free_bytes", lambda _: free)
+    low = replace(drive_settings, min_free=free - 2 * MiB, quota=0)
     async with serving(migrated_dsn, low) as (_, acme):
         refused = await acme.put("a", b"x" * 20 * MiB, expect100=True)
         assert (refused.status, refused.code) == (507, "DRIVE_FULL")
@@ -167,6 +169,34 @@ async def test_room_that_somebody_else_took_stays_free(
     refused = await served.acme.put("b", content)
     assert (refused.status, refused.code) == (507, "DRIVE_FULL")
     assert await served.acme.names() == []
+
+
+async def test_a_tenant_has_so_many_unfinished_uploads(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_files, "MOST_UPLOADS", 3)
+    tus = Tus(served.acme)
+    urls = [await tus.started(f"a{number}", 1) for number in range(3)]
+    refused = await tus.create("b", 1)
+    assert (refused.status, refused.code) == (429, "RATE_LIMITED")
+    assert "3 unfinished" in refused.body.decode()
+    assert (await tus.ask("DELETE", urls[0])).status == 204
+    assert (await tus.create("b", 1)).status == 201
+    assert (await tus.create("c", 1)).status == 429
+    assert (await tus.patch(urls[1], 0, b"1")).status == 204
+    assert (await tus.create("c", 1)).status == 201
+
+
+async def test_a_file_does_not_take_the_place_of_a_folder_of_jobs(served: Served) -> None:
+    for path in ("jobs", "jobs/job-1"):
+        refused = await served.acme.put(path, b"1")
+        assert (refused.status, refused.code) == (409, "FILE_CONFLICT")
+        assert (await Tus(served.acme).create(path, 1)).status == 409
+    assert (await served.acme.put("jobs/job-1/notes", b"1")).status == 201
+    assert (await served.acme.delete("jobs?recursive=true")).status == 409
+    assert (await served.acme.delete("jobs/job-1?recursive=true")).status == 204
+    (served.folder / "jobs" / "notes").write_bytes(b"1")
+    assert (await served.acme.delete("jobs?recursive=true")).status == 204
 
 
 class Stuck:
