@@ -22,6 +22,8 @@ _NOT_BY_ITSELF: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSU
 _NO_LINK: Final = (errno.EMLINK, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOENT)
 #: Names of what was left out that a report has.
 _NAMED: Final = 100
+#: Characters of all paths together that a report keeps of files that were written.
+_PATHS: Final = 32 * 1024 * 1024
 
 
 class Abandoned(Exception):
@@ -47,15 +49,20 @@ class Report:
     #: The first of them; there may be more.
     left_out: list[LeftOut] = field(default_factory=list)
     left_out_count: int = 0
-    #: Device and number of each file that was written, by its path.
+    #: Device and number of files that were written, by their paths, where that was asked for;
+    #: not of all in a tree whose paths are very long.
     written: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _paths_left: int = field(default_factory=lambda: _PATHS)
 
     def note(self, path: str, directory: Directory, name: str) -> None:
         """Note which file was written, unless it was left out."""
+        if len(path) > self._paths_left:
+            return
         with suppress(FileNotFoundError):
             about = directory.stat(name)
             if stat.S_ISREG(about.st_mode):
                 self.written[path] = about.st_dev, about.st_ino
+                self._paths_left -= len(path)
 
     def leave_out(self, path: str, what: str) -> None:
         """Note that something is left out."""
@@ -74,7 +81,7 @@ class Twins:
     """
 
     root: Directory
-    #: Device and number of each file, by its path below the root.
+    #: Device and number of files, by their paths below the root; others are not shared.
     written: Mapping[str, tuple[int, int]]
 
     def link(self, path: str, target: Directory, name: str) -> bool:
@@ -185,6 +192,7 @@ def copy_tree(
     *,
     limits: Limits,
     twins: Twins | None = None,
+    note_written: bool = False,
 ) -> Report:
     """Copy the files and directories in `source` into `target`.
 
@@ -192,7 +200,8 @@ def copy_tree(
     those that are there. Links and special files are left out, and so is what
     becomes one meanwhile. A link in the place of a directory in `target` is an
     error. Files that are one file with two names stay so, and those that have
-    `twins` share them. Raises LimitReached, ChangedMeanwhile, Abandoned, OSError.
+    `twins` share them. The report has what was written if `note_written` asks for
+    it. Raises LimitReached, ChangedMeanwhile, Abandoned, OSError.
     """
     report = Report()
     #: Where the copy is of each file that has several names.
@@ -209,7 +218,8 @@ def copy_tree(
                 continue
             position.follow(visit.parts)
             _copy_file(visit, target, position.directory, copies, report, abandoned, limits, twins)
-            report.note(visit.path, position.directory, visit.entry.name)
+            if note_written:
+                report.note(visit.path, position.directory, visit.entry.name)
     return report
 
 

@@ -71,7 +71,7 @@ class Artefacts:
         place = self._drive.destination(access_of(job), url)
         with self._converted(asked.export_format, output, directory, abandoned) as found:
             made, converted = found
-            report = self._bring(made, place, job.job_id, abandoned)
+            report = self._bring(made, place, job.job_id, abandoned, noted=asked.register_model)
             left_out = _told(converted or report)
             if not asked.register_model:
                 return Exported(url, left_out=left_out)
@@ -89,19 +89,31 @@ class Artefacts:
         return Exported(url, model_url, left_out)
 
     def _bring(
-        self, made: Directory, place: Place, job_id: str, abandoned: threading.Event
+        self,
+        made: Directory,
+        place: Place,
+        job_id: str,
+        abandoned: threading.Event,
+        *,
+        noted: bool,
     ) -> Report:
         directory, name = place.open_destination()
         with directory:
             if not name:
-                return copy_tree(made, directory, abandoned, limits=self._limits)
+                return copy_tree(
+                    made, directory, abandoned, limits=self._limits, note_written=noted
+                )
             try:
                 with staged_directory(directory, name, label=job_id) as fresh:
-                    report = copy_tree(made, fresh, abandoned, limits=self._limits)
+                    report = copy_tree(
+                        made, fresh, abandoned, limits=self._limits, note_written=noted
+                    )
             except FileExistsError:
                 # Somebody else has made it meanwhile: another job that exports to the same place.
                 with directory.open_directory(name) as existing:
-                    return copy_tree(made, existing, abandoned, limits=self._limits)
+                    return copy_tree(
+                        made, existing, abandoned, limits=self._limits, note_written=noted
+                    )
             return report
 
     @contextmanager
