@@ -16,8 +16,8 @@ class ConsoleCode(Schema):
     """The answer of `POST /console-codes`."""
 
     code = Text(
-        "Open `/console#code=` with it behind, or exchange it at `POST /console-sessions`. It can"
-        " be used once and is not shown again.",
+        "Open `/console#code=CODE` with it, or exchange it at `POST /console-sessions`. It can be "
+        "used once and is not shown again.",
         required=True,
     )
     expires_at = Time("Time by which the code must be used.", required=True)

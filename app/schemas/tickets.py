@@ -16,7 +16,9 @@ STREAM_KINDS = ("logs", "metrics", "events", "search", "drive")
 class StreamTicketBody(Body):
     """`POST /stream-tickets`."""
 
-    job_id = Id("Job to watch; of each kind but `events` and `drive`.", load_default="")
+    job_id = Id(
+        "Job to watch; required for every kind except `events` and `drive`.", load_default=""
+    )
     kind = Choice(
         "Kind of stream: `logs` is /jobs/{job_id}/logs, `metrics` is "
         "/jobs/{job_id}/metrics/stream, `search` is /jobs/{job_id}/logs/search, `events` is "
@@ -25,20 +27,20 @@ class StreamTicketBody(Body):
         required=True,
     )
     format = Choice(
-        "Form of the log, of the kind `logs`: the ticket opens it in no other. To open it in "
+        "For `logs`: form of the log; the ticket opens it in no other. To open it in "
         "another than `sse`, send the argument `format` beside the ticket.",
         LOG_FORMATS,
         load_default="sse",
     )
     selection = Text(
-        "Of the kind `events`: the query of /events that is to be sent, without ticket and "
+        "For `events`: the query of /events that will be sent, without ticket and "
         "last_event_id. The stream may be opened with other values of tail and interval.",
         most=8192,
         load_default="",
     )
 
     path = Text(
-        "Of the kind `drive`: path of the file or the folder, not percent-encoded; empty for the "
+        "For `drive`: path of the file or the folder, not percent-encoded; empty for the "
         "tenant's folder.",
         most=4095,
         load_default="",

@@ -74,7 +74,7 @@ class StateSources:
         if interest.needs_states:
             raise ApiError(
                 NOT_IMPLEMENTED,
-                "The coordinator does not tell of all jobs at once (it does not implement "
+                "The coordinator cannot stream all jobs (it does not implement "
                 "WatchJobs). Name each job with job_id, and leave out the other conditions, nodes "
                 "and queue.",
             )

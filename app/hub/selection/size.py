@@ -13,13 +13,13 @@ def check_size(view: SelectionView, interest: Interest, settings: HubSettings) -
         return
     if matching > settings.events_jobs:
         problem = (
-            f"The selection has {matching} jobs, and a stream has at most {settings.events_jobs}. "
-            "Narrow it with status, label, user_id or ended_after."
+            f"The selection has {matching} jobs, and a stream can begin with at most "
+            f"{settings.events_jobs}. Narrow it with status, label, user_id or ended_after."
         )
     elif interest.follows and matching > settings.events_followed:
         problem = (
-            f"The selection has {matching} jobs, and logs and metrics are followed of at most "
-            f"{settings.events_followed}. Narrow it, or include jobs alone."
+            f"The selection has {matching} jobs, and logs and metrics can be followed for at most "
+            f"{settings.events_followed} jobs. Narrow it, or include jobs alone."
         )
     elif _reaches_too_far_back(view, interest):
         problem = (
