@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from app.drive import staging, tree
-from app.drive.upload_files import declared_bytes
+from app.drive.upload_files import declared_bytes, lacking_bytes
 from app.files.copying import Abandoned
 from app.files.directory import Directory, Kind, LimitReached
 
@@ -107,6 +107,12 @@ class _Count:
             raise LimitReached("there are too many files")
         if before // _BATCH != self._looked_at // _BATCH and self._abandoned.wait(_PAUSE):
             raise Abandoned
+
+
+def awaited_bytes(root: Path, tenant_id: str) -> int:
+    """Return what the tenant's unfinished uploads still lack of their lengths."""
+    with staging.staging_of(root, tenant_id) as own:
+        return lacking_bytes(own)
 
 
 def free_bytes(root: Path) -> int:

@@ -99,6 +99,10 @@ class Room:
         """Note that an upload's file has come to its place."""
         self._usage.moved(tenant_id, size)
 
+    def awaits(self, tenant_id: str, size: int) -> None:
+        """Note what unfinished uploads will write; less than 0 is what they have written."""
+        self._usage.awaits(tenant_id, size)
+
     async def check_quota(self, tenant_id: str) -> None:
         """Raise `ApiError` if the tenant has more than it may."""
         await self._known(tenant_id)
@@ -144,6 +148,8 @@ class Room:
             self._usage.count_ends(tenant_id, 0, problem=str(error.strerror))
         else:
             self._usage.count_ends(tenant_id, counted)
+        awaited = await self._threads.run(partial(counting.awaited_bytes, self._root, tenant_id))
+        self._usage.count_awaited(tenant_id, awaited)
 
     def _clear(self, tenant_id: str) -> None:
         with suppress(Abandoned):

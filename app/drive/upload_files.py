@@ -258,6 +258,17 @@ def declared_bytes(own: Directory) -> int:
     return total
 
 
+def lacking_bytes(own: Directory) -> int:
+    """Return what the uploads in a staging folder have not received of their lengths."""
+    total = 0
+    for entry in own.scan():
+        if entry.name.endswith(_DATA):
+            with suppress(FileNotFoundError, ApiError):
+                length = UploadInfo.read(own, entry.name.removesuffix(_DATA)).length or 0
+                total += max(0, length - own.stat(entry.name).st_size)
+    return total
+
+
 def clear(root: Path, tenant_id: str, *, lifetime: float) -> int:
     """Remove uploads that have expired, and what crashes left; returns how many uploads."""
     now, expired = time.time(), 0

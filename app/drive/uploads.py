@@ -90,6 +90,7 @@ class Uploads:
         async with self.room.leased(tenant_id, length or 0) as lease:
             await self._threads.run(partial(create, self._root, tenant_id, info))
             lease.growth = length or 0
+            self.room.awaits(tenant_id, lease.growth)
         return UploadState(info, 0, info.created_at + self._lifetime)
 
     async def state(self, tenant_id: str, upload_id: str) -> UploadState:
@@ -195,6 +196,7 @@ class UploadWriting:
         async with self._room.leased(self._tenant_id, max(0, length - offset)) as lease:
             await self._writing.strand.run(partial(self._opened.set_length, length))
             lease.growth = lease.size
+            self._room.awaits(self._tenant_id, lease.size)
 
     async def write(
         self, data: bytes | bytearray, *, check: Callable[[bytes | bytearray], None]
@@ -209,6 +211,7 @@ class UploadWriting:
         if self.info.length is not None:
             await self._room.check_quota(self._tenant_id)
             await self._writing.write(write, len(data))
+            self._room.awaits(self._tenant_id, -len(data))
             return
         async with self._room.leased(self._tenant_id, len(data)) as lease:
             await self._writing.write(write, len(data))
@@ -243,8 +246,10 @@ class UploadWriting:
     async def remove(self) -> None:
         """End the upload."""
         length = 0 if self._opened.finished else self.info.length or 0
+        lacking = max(0, length - (await self.state()).offset)
         await self._writing.strand.run(self._opened.remove)
         self._room.add(self._tenant_id, -length)
+        self._room.awaits(self._tenant_id, -lacking)
 
     def _finish(self) -> Stored | None:
         return self._opened.finish() if self._opened.complete else None

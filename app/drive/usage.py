@@ -16,6 +16,8 @@ class _Tenant:
     #: What came or changed its place since then, and may be counted twice; of the last count.
     moved_during_count: int = 0
     doubtful: int = 0
+    #: What unfinished uploads still lack, as of the last count and what has changed since.
+    awaited: int = 0
     #: Why it cannot be counted.
     problem: str = ""
 
@@ -58,6 +60,15 @@ class Usage:
         """Note that an upload's file has come to its place: a count may have seen it in both."""
         self._of(tenant_id).moved_during_count += size
 
+    def awaits(self, tenant_id: str, size: int) -> None:
+        """Note what unfinished uploads will write; less than 0 is what they have written."""
+        its = self._of(tenant_id)
+        its.awaited = max(0, its.awaited + size)
+
+    def count_awaited(self, tenant_id: str, size: int) -> None:
+        """Take over what uploads lacked when they were counted; what came since is forgotten."""
+        self._of(tenant_id).awaited = size
+
     def count_begins(self, tenant_id: str) -> None:
         """From now on, what is added may be missed by the count."""
         its = self._of(tenant_id)
@@ -90,6 +101,7 @@ class Usage:
                 f" {self._quota} bytes on the drive. Delete files first.",
             )
         awaited = sum(each.size - each.written for each in self._leases)
+        awaited += sum(each.awaited for each in self._tenants.values())
         if free - awaited - more < self._min_free:
             raise ApiError(
                 DRIVE_FULL,

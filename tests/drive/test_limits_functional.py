@@ -171,6 +171,25 @@ async def test_room_that_somebody_else_took_stays_free(
     assert await served.acme.names() == []
 
 
+async def test_what_uploads_lack_is_not_promised_twice(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "free_bytes", lambda _: 1024 * MiB + 10 * MiB)
+    tus = Tus(served.acme)
+    rival = await served.client("rival")
+    url = await tus.started("a", 8 * MiB)
+    for counted in (False, True):
+        if counted:
+            await served.swept()
+        refused = await rival.put("b", b"1" * 3 * MiB, expect100=True)
+        assert (refused.status, refused.code) == (507, "DRIVE_FULL")
+        assert (await rival.put("c", b"1" * MiB)).status in (200, 201)
+    assert (await tus.patch(url, 0, b"x" * 4 * MiB)).status == 204
+    assert (await rival.put("b", b"1" * 3 * MiB)).status == 201
+    assert (await tus.ask("DELETE", url)).status == 204
+    assert (await rival.put("d", b"1" * 9 * MiB)).status == 201
+
+
 async def test_a_tenant_has_so_many_unfinished_uploads(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
