@@ -101,7 +101,7 @@ class Views:
                     on_news()
 
     def break_all(self) -> None:
-        """Tell all who listen that the record is not kept up to date any more."""
+        """Let all who listen know that the record is not kept up to date any more."""
         for watched in list(self._watched.values()):
             self._break(watched)
 
