@@ -24,6 +24,10 @@ def block(holding: str) -> str:
     return str(found)
 
 
+def _heeding_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Shell:
     """A terminal in the project's folder, into which the tutorial's first lines were pasted."""
 
@@ -51,6 +55,8 @@ class Shell:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # As a terminal has it: who runs the tests in the background ignores Ctrl-C.
+            preexec_fn=_heeding_ctrl_c,
         )
         self._started.append(started)
         return started

@@ -97,7 +97,7 @@ def test_the_banners_command_prints_a_token(stack: Stack) -> None:
 
 def test_the_bare_address_and_the_version_are_for_browsers_and_tools(stack: Stack) -> None:
     with urllib.request.urlopen(f"{stack.url}/", timeout=PATIENCE) as page:
-        assert page.url == f"{stack.url}/v1/modules/scaimind/docs"
+        assert page.url == f"{stack.url}/console"
     with urllib.request.urlopen(f"{stack.url}/version", timeout=PATIENCE) as answer:
         version = json.load(answer)["data"]
     assert version["name"] == "scaimind-gateway"
