@@ -97,6 +97,8 @@ class Postgres:
                 str(self._programs / "postgres"),
                 *("-D", str(self._cluster), "-k", str(socket_folder)),
                 *("-c", "listen_addresses=", "-c", "unix_socket_permissions=0700"),
+                # The log of a failed statement would repeat the values in it.
+                *("-c", "log_min_error_statement=panic", "-c", "log_error_verbosity=terse"),
             ),
             environ=self._environ,
             folder=Path("/"),

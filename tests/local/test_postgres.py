@@ -13,6 +13,7 @@ import pytest
 from app.local import postgres as postgres_module
 from app.local.data_dir import CannotStart, DataDir
 from app.local.postgres import Postgres, dsn, socket_folder
+from tests.cache.server import own_server
 
 PATIENCE = 60.0
 
@@ -52,6 +53,27 @@ async def test_everything_lies_behind_closed_doors(
     assert stat.S_IMODE(data_dir.postgres_password.stat().st_mode) == 0o600
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     assert stat.S_IMODE(data_dir.postgres.stat().st_mode) == 0o700
+
+
+async def test_the_log_of_a_failed_statement_has_none_of_its_values(tmp_path: Path) -> None:
+    value = "what a caller sent"
+
+    def fail(dsn: str) -> None:
+        with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE seen (value text PRIMARY KEY, size int CHECK (size > 0))")
+            cursor.execute("INSERT INTO seen VALUES (%s, 1)", (value,))
+            connection.commit()
+            for size in (1, 0):
+                with pytest.raises(psycopg2.IntegrityError):
+                    cursor.execute("INSERT INTO seen VALUES (%s, %s)", (value, size))
+                connection.rollback()
+
+    async with own_server(tmp_path) as server:
+        await asyncio.to_thread(fail, server.dsn)
+    log = DataDir(tmp_path).logs.joinpath("postgres.log").read_text()
+    assert "duplicate key" in log
+    assert "violates check constraint" in log
+    assert value not in log
 
 
 def _copy_programs(target: Path) -> None:

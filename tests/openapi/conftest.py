@@ -46,7 +46,7 @@ class Ids:
 
     completed: str
     failed: str
-    running: str
+    to_be_deleted: str
     to_be_paused: str
     to_be_cancelled: str
     paused: str
@@ -84,6 +84,8 @@ async def _fill(client: Client) -> Ids:
     await client.end(completed)
     failed = await client.submit("raise SystemExit(1)")
     await client.end(failed)
+    to_be_deleted = await client.submit("pass")
+    await client.end(to_be_deleted)
     evaluation = await client.call(
         "SubmitEvaluation",
         SubmitEvaluationRequest(
@@ -97,7 +99,7 @@ async def _fill(client: Client) -> Ids:
     return Ids(
         completed=completed,
         failed=failed,
-        running=await _start(client),
+        to_be_deleted=to_be_deleted,
         to_be_paused=await _start(client),
         to_be_cancelled=await _start(client),
         paused=paused,
