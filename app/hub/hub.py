@@ -15,10 +15,10 @@ from app.hub.close_reasons import CloseReason
 from app.hub.connection import Connect, Connection, OnClosed, Packer, Watcher, drained
 from app.hub.core.flush_pacer import FlushPacer
 from app.hub.core.forms import FormName, form_of
-from app.hub.core.history_budget import HistoryBudget
 from app.hub.core.judging import ALL, Unjudged
 from app.hub.events.event_streams import EventStreams
 from app.hub.feed import Feed
+from app.hub.feed_table import FeedTable
 from app.hub.filters.judge import Judge
 from app.hub.filters.limits import FilterLimits, Owner
 from app.hub.limits import Group, StreamLimits
@@ -80,19 +80,21 @@ class Hub:
             now=self._loop.time(),
         )
         self._sockets = SocketPool()
-        self._feeds: dict[JobKey, Feed] = {}
-        #: Feeds of logs that their jobs no longer have, until their watchers have left.
-        self._outdated: set[Feed] = set()
-        self._history = HistoryBudget(limit=settings.history_bytes_total, observer=self._observer)
         self._limits = StreamLimits(settings=settings, observer=self._observer)
         self._filters = FilterLimits(settings=settings, observer=self._observer)
         self._judge = Judge()
+        self._feeds = FeedTable(
+            upstream=upstream,
+            settings=settings,
+            observer=self._observer,
+            pacer=self._pacer,
+            limits=self._limits,
+            judge=self._judge,
+        )
         self._closing = False
         #: Of all watchers that have joined.
         self.streams = OpenStreams()
         self._authorizations = SingleFlight[tuple[str, str | None, str], None]()
-        #: Feeds on their way out.
-        self._ending: set[asyncio.Task[None]] = set()
         #: Streams over many jobs.
         self.events = EventStreams(
             upstream=states,
@@ -103,7 +105,7 @@ class Hub:
             limits=self._limits,
             filters=self._filters,
             streams=self.streams,
-            get_feed=self._feed_for_events,
+            get_feed=self._feed,
         )
         self.searches = Searches(
             searcher=searcher,
@@ -204,10 +206,7 @@ class Hub:
 
     def job_deleted(self, tenant_id: str, job_id: str) -> None:
         """Close the streams of a job that is no more, and forget what is kept of its log."""
-        key = JobKey(tenant_id, job_id)
-        for feed in (self._feeds.get(key), *self._outdated):
-            if feed is not None and feed.key == key:
-                feed.job_deleted()
+        self._feeds.job_deleted(JobKey(tenant_id, job_id))
 
     async def close(self) -> None:
         """Ask all watchers to connect elsewhere, and end all feeds.
@@ -217,14 +216,14 @@ class Hub:
         if self._closing:
             return
         self._closing = True
+        self._feeds.stop()
         self._send_all_away()
         await self.streams.none_left()
         self._sweeper.cancel()
         await self.events.close()
         await self.searches.close()
-        for feed in (*self._feeds.values(), *self._outdated):
-            self._end(feed)
-        await asyncio.gather(self._sweeper, *self._ending, return_exceptions=True)
+        await self._feeds.close()
+        await asyncio.gather(self._sweeper, return_exceptions=True)
         await self._authorizations.finish()
         self._judge.close()
         self._sockets.close()
@@ -255,7 +254,7 @@ class Hub:
         try:
             await self._authorize(caller, job_id)
             log_filter, owners = self._filters.take(key, caller, log_filter)
-            feed = self._feed(key, request_id=caller.request_id)
+            feed = self._feeds.get(key, request_id=caller.request_id)
             feed.hold()
             await feed.opened()
             self._check_alive(feed)
@@ -341,52 +340,14 @@ class Hub:
             name=f"hub-authorize-{job_id}",
         )
 
-    def _feed(self, key: JobKey, *, request_id: str) -> Feed:
-        feed = self._feeds.get(key)
-        if feed is not None and feed.outdated:
-            self._outdated.add(self._feeds.pop(key))
-            feed = None
-        if feed is None:
-            self._limits.check_feed(key.tenant_id, self._feeds)
-            feed = self._feeds[key] = Feed(
-                key,
-                upstream=self._upstream,
-                settings=self._settings,
-                pacer=self._pacer,
-                observer=self._observer,
-                on_gone=self._end,
-                budget=self._history,
-                judge=self._judge,
-                request_id=request_id,
-            )
-        return feed
-
-    def _feed_for_events(self, tenant_id: str, job_id: str, request_id: str) -> Feed:
-        if self._closing:
-            raise ApiError(SHUTTING_DOWN, retry_after=1)
-        return self._feed(JobKey(tenant_id, job_id), request_id=request_id)
-
-    def _end(self, feed: Feed) -> None:
-        """Take a feed out, so that a new watcher gets a new one, and end it."""
-        if self._feeds.get(feed.key) is feed:
-            del self._feeds[feed.key]
-        elif feed in self._outdated:
-            self._outdated.discard(feed)
-        else:
-            return
-        task = self._loop.create_task(feed.aclose(), name=f"hub-end-{feed.key.job_id}")
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+    def _feed(self, tenant_id: str, job_id: str, request_id: str) -> Feed:
+        return self._feeds.get(JobKey(tenant_id, job_id), request_id=request_id)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self.SWEEP)
             now, wall = self._loop.time(), time.time()
-            for feed in (*self._feeds.values(), *self._outdated):
-                try:
-                    feed.sweep(now, wall)
-                except Exception:  # the other jobs' streams keep their keepalives and limits
-                    log.exception("hub_sweep_failed", job_id=feed.key.job_id)
+            self._feeds.sweep(now, wall)
             for kind, sweep in (("events", self.events.sweep), ("search", self.searches.sweep)):
                 try:
                     sweep(now, wall)

@@ -11,8 +11,8 @@ from app.hub.connection import BROKEN, ENDED, TAIL_SENT, Closing, Connect
 from app.hub.core.cursors import Cursor, Step
 from app.hub.core.forms import Form
 from app.hub.feed import Feed
-from app.hub.resuming import why_not_in_log
-from app.hub.tails import find_tail
+from app.hub.joining.resuming import why_not_in_log
+from app.hub.joining.tails import find_tail
 from app.hub.upstream import LogPage, Position, is_final
 from app.log_filter import LogFilter
 from app.tasks.backoff import Backoff

@@ -10,6 +10,7 @@ import structlog
 from app.errors import COORDINATOR_ERROR, JOB_DELETED, JOB_NOT_FOUND, RATE_LIMITED, ApiError
 from app.hub.core.cursors import Cursor, Step
 from app.hub.events.log_reads import LogReads
+from app.hub.events.snapshots import Snapshots
 from app.hub.events.starting import Beginning, find_beginning
 from app.hub.feed import Feed
 from app.hub.selection.job_form import JobForm, job_form
@@ -59,12 +60,10 @@ class JobChannel(Cursor):
         "_reached_head",
         "_reads",
         "_request_id",
-        "_seen",
+        "_snapshots",
         "_source",
         "_start",
-        "_tick",
         "_uncount_filter",
-        "due",
         "job_id",
         "refusal",
     )
@@ -83,7 +82,6 @@ class JobChannel(Cursor):
         super().__init__(log_filter=interest.filter, form=form, chunked=False)
         self._form: JobForm = form
         self.job_id = job_id
-        self.due: float | None = None
         #: Why the feed could not be opened, where a limit of the gateway was reached.
         self.refusal: ApiError | None = None
         self._interest = interest
@@ -103,9 +101,7 @@ class JobChannel(Cursor):
         self._backoff: Backoff | None = None
         #: Before it is there, nothing is passed over.
         self._reached_head = False
-        #: The newest snapshot that was delivered, and the interval in which that was.
-        self._seen: Position | None = None
-        self._tick = -1
+        self._snapshots = Snapshots(form=form, interval=interest.interval)
         #: Where it ended, if there is no more to come.
         self._done: LogPlace | None = None
         #: Undoes the count of the filter for the job, once that was taken.
@@ -159,7 +155,7 @@ class JobChannel(Cursor):
         made.offset = self._page_from if self._page else self.offset
         made.generation = self.generation
         made._reached_head = self._reached_head
-        made._seen, made._tick = self._seen, self._tick
+        made._snapshots.take_place_of(self._snapshots)
         return made
 
     def on_feed_changed(self) -> None:
@@ -208,7 +204,7 @@ class JobChannel(Cursor):
         self._enter(feed)
         self.offset = beginning.offset
         self.generation = feed.core.generation
-        self._seen = beginning.seen
+        self._snapshots.seen = beginning.seen
         if beginning.gap is None:
             return
         epoch, position = feed.core.epoch, Position(feed.core.epoch, beginning.offset)
@@ -245,14 +241,16 @@ class JobChannel(Cursor):
                 return _NOWHERE
             return self._start if isinstance(self._start, LogPlace) else None
         position = self._feed.core.position_of(self)
-        sequence = 0
-        if self._seen is not None and self._seen.epoch == position.epoch:
-            sequence = self._seen.offset
         return LogPlace(
             digest(position.epoch)[:6],
             self._page_from if self._page else position.offset,
-            sequence,
+            self._snapshots.sequence(position.epoch),
         )
+
+    @property
+    def due(self) -> float | None:
+        """Return when there will be a snapshot that has to wait now; None if none has to."""
+        return self._snapshots.due if self._feed is not None else None
 
     def same_place(self, other: Self) -> bool:
         """Whether both get the same from now on."""
@@ -262,8 +260,8 @@ class JobChannel(Cursor):
         return (
             self._feed is not None
             and self._feed is other._feed
-            and (self.offset, self.generation, self._seen)
-            == (other.offset, other.generation, other._seen)
+            and (self.offset, self.generation, self._snapshots.seen)
+            == (other.offset, other.generation, other._snapshots.seen)
             and not (self._page or other._page or self._notices or other._notices)
         )
 
@@ -271,7 +269,6 @@ class JobChannel(Cursor):
 
     def next(self, most: int, now: float, *, pass_over: bool) -> bytes:
         """Return events of about `most` bytes at most, which count as delivered; maybe none."""
-        self.due = None
         if self._notices:
             return self._notices.popleft()
         feed = self._feed
@@ -284,7 +281,7 @@ class JobChannel(Cursor):
         if self._interest.logs:
             events, log_read = self._next_of_log(feed, most, pass_over=pass_over)
         if self._interest.metrics:
-            events += self._next_snapshot(feed, now)
+            events += self._snapshots.next(feed, now)
         if not events and log_read and feed.core.end is not None:
             events = self._end(feed)
         return events
@@ -320,19 +317,6 @@ class JobChannel(Cursor):
         self.offset = last
         end = Position(epoch, last)
         return self._form.gap(start=Position(epoch, first), end=end, reason="lagging", position=end)
-
-    def _next_snapshot(self, feed: Feed, now: float) -> bytes:
-        newest = feed.metrics.newest
-        if newest is None or newest[0] == self._seen:
-            return b""
-        # All who want the same interval are served in the same moments.
-        tick = int(now // self._interest.interval)
-        if tick <= self._tick and feed.core.end is None:
-            self.due = (self._tick + 1) * float(self._interest.interval)
-            return b""
-        self._tick = tick
-        self._seen, frame = newest
-        return self._form.snapshot(self._seen, frame)
 
     def _end(self, feed: Feed) -> bytes:
         position = feed.core.position_of(self)

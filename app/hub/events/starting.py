@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from app.hub.core.judging import ALL
 from app.hub.feed import Feed
-from app.hub.resuming import FUTURE_OFFSET, UNKNOWN_EPOCH, why_no_snapshot, why_not_in_log
+from app.hub.joining.resuming import FUTURE_OFFSET, UNKNOWN_EPOCH, why_no_snapshot, why_not_in_log
+from app.hub.joining.tails import find_tail
 from app.hub.selection.places import LogPlace, digest
 from app.hub.selection.selection import Interest
-from app.hub.tails import find_tail
 from app.hub.upstream import Position
 
 

@@ -3,7 +3,7 @@
 from app.hub.connection import ENDED, Closing, Connect, event_of
 from app.hub.core import frames
 from app.hub.feed import Feed
-from app.hub.resuming import why_no_snapshot
+from app.hub.joining.resuming import why_no_snapshot
 from app.hub.upstream import Position
 
 

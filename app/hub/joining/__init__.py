@@ -1,0 +1,1 @@
+"""Where a watcher begins: by a tail, or behind the id that it sends back."""
