@@ -19,12 +19,20 @@ class Caller:
     permissions: frozenset[str] = frozenset()
     #: Which credential this is, so that it can be revoked; never the secret itself.
     credential_id: str = ""
+    #: The console session through which the credential is used, which can end before it; empty
+    #: without one.
+    session_id: str = ""
     #: From when on the credential does not count: for requests, streams and tickets alike, with
     #: any tolerance for clocks that differ included. None if it does not end by itself.
     expires_at: datetime | None = None
     request_id: str = ""
     #: The bearer token as it came, to be exchanged (RFC 8693); never logged.
     subject_token: str = field(default="", repr=False)
+
+    @property
+    def revocable_by(self) -> tuple[str, ...]:
+        """The ids by which what the caller has open can be revoked."""
+        return (self.credential_id, self.session_id) if self.session_id else (self.credential_id,)
 
     def expired(self, now: datetime) -> bool:
         """Return whether the credential has ended at `now`."""

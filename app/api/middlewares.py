@@ -120,7 +120,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
         return await handler(request)
     request[CALLER] = caller = await _caller(request, access)
     structlog.contextvars.bind_contextvars(tenant_id=caller.tenant_id, user_id=caller.user_id)
-    with request.app[REVOCATIONS].watched(caller.credential_id):
+    with request.app[REVOCATIONS].watched(caller.revocable_by):
         return await handler(request)
 
 

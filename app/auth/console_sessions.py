@@ -10,13 +10,16 @@ PostgreSQL has the SHA-256 of each, and the credential itself, which is exchange
 tokens of other services, sealed (RFC 7516, A256GCM) with a key that only the code or
 the token gives. Whoever reads the table learns no secret.
 
-Nothing is remembered: a session that has ended is refused at once on every replica.
+Nothing is remembered: a session that has ended is refused at once on every replica. Its id
+(`ses_` and the hash of its token in hexadecimal) names what it has open: whoever ends it tells
+every replica on the channel of revoked keys (`app/auth/revocations.py`).
 Rows that have ended are deleted by those that make new ones, up to a hundred each.
 """
 
 import hashlib
+import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -36,6 +39,8 @@ log = structlog.get_logger()
 
 CODE_PREFIX: Final = "sgo_"
 SESSION_PREFIX: Final = "sgc_"
+#: The id of a session: no secret, but what its streams are ended by.
+SESSION_ID: Final = re.compile(r"ses_[0-9a-f]{64}")
 #: Seconds within which a code has to be exchanged.
 CODE_LIFETIME: Final = 60
 #: Seconds after which a session ends at the latest.
@@ -75,9 +80,15 @@ _FIND = (
     f"SELECT {_COLUMNS} FROM mod_scaimind_console_sessions AS session"
     " WHERE secret_hash = %s AND kind = 'session'"
 )
+# Notified in the same transaction: a session that is seen to have ended has been told of.
 _END = (
-    "DELETE FROM mod_scaimind_console_sessions WHERE secret_hash = %s AND kind = 'session'"
-    " RETURNING 1"
+    "WITH ended AS (DELETE FROM mod_scaimind_console_sessions"
+    " WHERE secret_hash = %s AND kind = 'session' RETURNING secret_hash)"
+    f" SELECT pg_notify('{api_keys.REVOCATIONS}', 'ses_' || encode(secret_hash, 'hex')) FROM ended"
+)
+_COUNTING = (
+    "SELECT 'ses_' || encode(secret_hash, 'hex') FROM mod_scaimind_console_sessions"
+    " WHERE secret_hash = ANY(%s) AND kind = 'session' AND expires_at > now()"
 )
 _IS_API_KEY = f"^{api_keys.KEY_ID.pattern}$"
 
@@ -125,7 +136,10 @@ class ConsoleSessions(Verifier):
         return caller, await self._make(caller, "session", SESSION_PREFIX, SESSION_LIFETIME)
 
     async def end(self, token: str) -> bool:
-        """End a session; return whether the token was that of one. Raises `ApiError`."""
+        """End a session and all that it has open; return whether the token was that of one.
+
+        Raises `ApiError`.
+        """
         return bool(await self._ask(self._database.take, _END, (_digest(token),)))
 
     @override
@@ -171,6 +185,7 @@ class ConsoleSessions(Verifier):
             credential_id=credential_id,
             expires_at=ends,
             request_id=request_id,
+            session_id=_session_id(secret) if self.recognises(secret) else "",
             subject_token=_opened(sealed, secret),
         )
         # By the clock that ends streams, not by the database's.
@@ -185,6 +200,15 @@ class ConsoleSessions(Verifier):
             log.error("console_sessions_failed", reason=str(error))
             raise ApiError(AUTH_UNAVAILABLE, retry_after=_RETRY_AFTER) from None
         return rows
+
+
+def counting_statement(session_ids: Collection[str]) -> tuple[str, Sequence[Any]]:
+    """Return what selects the ids of those sessions that count now."""
+    return _COUNTING, ([bytes.fromhex(each.removeprefix("ses_")) for each in sorted(session_ids)],)
+
+
+def _session_id(token: str) -> str:
+    return f"ses_{_digest(token).hex()}"
 
 
 def _digest(secret: str) -> bytes:

@@ -1,15 +1,15 @@
-"""How a replica learns of a revoked API key, and what it does then.
+"""How a replica learns of a revoked API key or an ended console session, and what it does then.
 
 At once by PostgreSQL's NOTIFY, on a connection of its own. And by itself,
 since a notification can be missed: while the connection is made anew, behind
 a proxy that does not pass it on, or where the connection is dead and nobody
-has noticed yet. So the keys in use are looked up every few seconds, all with
-one query.
+has noticed yet. So the keys and sessions in use are looked up every few seconds, all of
+a kind with one query.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import aiopg
 import psycopg2
 import structlog
 
+from app.auth import console_sessions
 from app.auth.settings import AuthSettings
 from app.database.errors import SERVER_FAILURES, DatabaseError, reason
 from app.database.polled_connection import PolledConnection
@@ -29,13 +30,13 @@ log = structlog.get_logger()
 
 
 class Streams(Protocol):
-    """What is open, and by which credential."""
+    """What is open, and by which credential and session."""
 
     def credentials(self) -> Iterable[str]:
-        """Return the ids of the credentials behind the open streams."""
+        """Return the ids of the credentials and sessions behind the open streams."""
 
     def revoke(self, credential_id: str) -> None:
-        """Close the streams that a credential opened."""
+        """Close the streams that a credential or session opened."""
 
 
 class OpenByCredential:
@@ -45,17 +46,17 @@ class OpenByCredential:
         self._kinds = kinds
 
     def credentials(self) -> Iterable[str]:
-        """Return the ids of the credentials behind all of it."""
+        """Return the ids of the credentials and sessions behind all of it."""
         return {each for kind in self._kinds for each in kind.credentials()}
 
     def revoke(self, credential_id: str) -> None:
-        """Close what a credential opened, of every kind."""
+        """Close what a credential or session opened, of every kind."""
         for kind in self._kinds:
             kind.revoke(credential_id)
 
 
 class Revocations:
-    """Rejects revoked keys and closes their streams.
+    """Rejects revoked keys, and closes the streams of keys and sessions.
 
     `run` does the work until it is cancelled. While PostgreSQL cannot be
     asked, streams stay open for `unchecked_limit` seconds.
@@ -81,27 +82,28 @@ class Revocations:
         self._keys = keys
         self._streams = streams
         self._clock = clock
-        #: Requests in progress, by credential; they may be opening a stream.
+        #: Requests in progress, by credential and session; they may be opening a stream.
         self._requests: Counter[str] = Counter()
-        #: Of those credentials the revoked ones.
+        #: Of those the revoked ones.
         self._revoked: set[str] = set()
         #: Set when the keys in use are to be looked up at once.
         self._missed = asyncio.Event()
         self._checked_at = clock()
 
     @contextmanager
-    def watched(self, credential_id: str) -> Iterator[None]:
+    def watched(self, revocable_by: Sequence[str]) -> Iterator[None]:
         """Go around a request, so that a stream which it opens meanwhile is not overlooked."""
-        self._requests[credential_id] += 1
+        self._requests.update(revocable_by)
         try:
             yield
         finally:
-            self._requests[credential_id] -= 1
-            if credential_id in self._revoked:
-                self._streams.revoke(credential_id)
-            if not self._requests[credential_id]:
-                del self._requests[credential_id]
-                self._revoked.discard(credential_id)
+            for each in revocable_by:
+                self._requests[each] -= 1
+                if each in self._revoked:
+                    self._streams.revoke(each)
+                if not self._requests[each]:
+                    del self._requests[each]
+                    self._revoked.discard(each)
 
     async def run(self) -> None:
         """Listen and look, until cancelled."""
@@ -152,32 +154,44 @@ class Revocations:
             await self._look()
 
     async def _look(self) -> None:
-        """Look up the keys behind open streams and requests in progress."""
+        """Look up the keys and sessions behind open streams and requests in progress."""
         credentials = {*self._streams.credentials(), *self._requests}
-        in_use = {each for each in credentials if api_keys.KEY_ID.fullmatch(each)}
-        if in_use:
-            try:
-                rows = await self._reader.read(*api_keys.counting_statement(in_use))
-            except DatabaseError as error:
-                self._could_not_look(in_use, str(error))
-                return
-            for key_id in in_use.difference(key_id for (key_id,) in rows):
-                self._apply(key_id)
+        keys = {each for each in credentials if api_keys.KEY_ID.fullmatch(each)}
+        sessions = {each for each in credentials if console_sessions.SESSION_ID.fullmatch(each)}
+        try:
+            counting = await self._counting(keys, sessions)
+        except DatabaseError as error:
+            self._could_not_look(keys | sessions, str(error))
+            return
+        for each in (keys | sessions) - counting:
+            self._apply(each)
         self._checked_at = self._clock()
+
+    async def _counting(self, keys: set[str], sessions: set[str]) -> set[str]:
+        """Return those that count now. Raises `DatabaseError`."""
+        rows: list[Sequence[Any]] = []
+        if keys:
+            rows += await self._reader.read(*api_keys.counting_statement(keys))
+        if sessions:
+            rows += await self._reader.read(*console_sessions.counting_statement(sessions))
+        return {each for (each,) in rows}
 
     def _could_not_look(self, in_use: Iterable[str], why: str) -> None:
         seconds = self._clock() - self._checked_at
         log.warning("revocations_unknown", reason=why, seconds=round(seconds, 1))
         if seconds >= self._settings.unchecked_limit:
-            for key_id in in_use:
-                self._streams.revoke(key_id)
+            for each in in_use:
+                self._streams.revoke(each)
 
-    def _apply(self, key_id: str) -> None:
-        log.info("api_key_revoked", credential_id=key_id)
-        self._keys.forget(key_id)
-        if key_id in self._requests:
-            self._revoked.add(key_id)
-        self._streams.revoke(key_id)
+    def _apply(self, revoked: str) -> None:
+        if console_sessions.SESSION_ID.fullmatch(revoked):
+            log.info("console_session_ended", session_id=revoked)
+        else:
+            log.info("api_key_revoked", credential_id=revoked)
+            self._keys.forget(revoked)
+        if revoked in self._requests:
+            self._revoked.add(revoked)
+        self._streams.revoke(revoked)
 
 
 def _stopping() -> bool:

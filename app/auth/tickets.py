@@ -3,7 +3,7 @@
 A ticket is `sgt_` and 43 random characters (256 bits). It opens one thing (`Opens`),
 once, within a minute, for the caller for whom it was made. PostgreSQL has its
 SHA-256, so that every replica takes it and only one can. A stream that it opened
-ends when the credential behind it does.
+ends when the credential behind it does, and with the console session that it was made in.
 
 A ticket that does not fit the request is used up, so that it cannot be tried out.
 Expired tickets are deleted by those that create new ones, up to a hundred each: no
@@ -45,19 +45,25 @@ WITH swept AS (
 )
 INSERT INTO mod_scaimind_stream_tickets (
     ticket_hash, job_id, kind, tenant_id, user_id, roles, permissions,
-    credential_id, credential_expires_at, expires_at
-) VALUES (%s, %s, %s, %s, %s, %s::text[], %s::text[], %s, %s, now() + make_interval(secs => %s))
+    credential_id, credential_expires_at, session_id, expires_at
+) VALUES (
+    %s, %s, %s, %s, %s, %s::text[], %s::text[], %s, %s, %s, now() + make_interval(secs => %s)
+)
 RETURNING expires_at
 """
-# The last column tells whether an API key behind the ticket still counts.
+# The last column tells whether what is behind the ticket still counts: API key and session.
 _REDEEM = """
 DELETE FROM mod_scaimind_stream_tickets AS ticket WHERE ticket_hash = %s
 RETURNING job_id, kind, expires_at > now(), tenant_id, user_id, roles, permissions,
-    credential_id, credential_expires_at,
-    credential_id !~ %s OR EXISTS (
+    credential_id, credential_expires_at, session_id,
+    (credential_id !~ %s OR EXISTS (
         SELECT FROM mod_scaimind_api_keys AS key
         WHERE key.key_id = ticket.credential_id AND key.revoked_at IS NULL
-    )
+    )) AND (session_id IS NULL OR EXISTS (
+        SELECT FROM mod_scaimind_console_sessions AS session
+        WHERE session.secret_hash = decode(substr(ticket.session_id, 5), 'hex')
+        AND session.kind = 'session'
+    ))
 """
 _IS_API_KEY = f"^{api_keys.KEY_ID.pattern}$"
 
@@ -129,7 +135,7 @@ class Tickets:
                     caller.user_id,
                 ),
                 *(sorted(caller.roles), sorted(caller.permissions)),
-                *(caller.credential_id, caller.expires_at, LIFETIME),
+                *(caller.credential_id, caller.expires_at, caller.session_id or None, LIFETIME),
             ),
         )
         return NewTicket(secret, expires_at)
@@ -144,13 +150,13 @@ class Tickets:
         if not rows:
             raise _refusal("it does not exist or was already used")
         subject, kind, in_time, tenant_id, user_id, roles, permissions, *credential = rows[0]
-        credential_id, credential_expires_at, counts = credential
+        credential_id, credential_expires_at, session_id, counts = credential
         if not in_time:
             raise _refusal("it has expired", credential_id)
         if (subject, kind) != (opens.subject, opens.kind.value):
             raise _refusal("it is for something else", credential_id)
         if not counts:
-            raise _refusal("the credential behind it was revoked", credential_id)
+            raise _refusal("the credential or session behind it was revoked", credential_id)
         caller = Caller(
             tenant_id=tenant_id,
             user_id=user_id,
@@ -159,6 +165,7 @@ class Tickets:
             credential_id=credential_id,
             expires_at=credential_expires_at,
             request_id=request_id,
+            session_id=session_id or "",
         )
         # By the clock that ends streams, not by the database's.
         if caller.expired(self._now()):

@@ -26,7 +26,7 @@ class Transfers:
         self._most_per_tenant = max(1, most // 2)
         self._now = now
         self._by_tenant: Counter[str] = Counter()
-        self._open: dict[asyncio.Timeout, str] = {}
+        self._open: dict[asyncio.Timeout, tuple[str, ...]] = {}
 
     @asynccontextmanager
     async def running(self, caller: Caller) -> AsyncIterator[None]:
@@ -51,7 +51,7 @@ class Transfers:
         self._by_tenant[caller.tenant_id] += 1
         try:
             async with timeout:
-                self._open[timeout] = caller.credential_id
+                self._open[timeout] = caller.revocable_by
                 yield
         except TimeoutError:
             if not timeout.expired():
@@ -66,12 +66,12 @@ class Transfers:
                 del self._by_tenant[caller.tenant_id]
 
     def credentials(self) -> Iterable[str]:
-        """Return the ids of the credentials behind the transfers that run."""
-        return set(self._open.values())
+        """Return the ids of the credentials and sessions behind the transfers that run."""
+        return {each for revocable_by in self._open.values() for each in revocable_by}
 
     def revoke(self, credential_id: str) -> None:
-        """End the transfers of a credential."""
+        """End the transfers of a credential or session."""
         now = asyncio.get_running_loop().time()
-        for timeout, its_credential in list(self._open.items()):
-            if its_credential == credential_id and not timeout.expired():
+        for timeout, revocable_by in list(self._open.items()):
+            if credential_id in revocable_by and not timeout.expired():
                 timeout.reschedule(now)

@@ -138,6 +138,42 @@ async def test_signing_out_ends_the_session_and_nothing_else(gateway: Replica, k
     assert answer.code == "NOT_FOUND"
 
 
+async def ticket_of(gateway: Replica, token: str) -> str:
+    body = {"job_id": JOB, "kind": "logs"}
+    answer = await gateway.ask("POST", "/stream-tickets", token=token, json=body)
+    assert answer.status == 201
+    made: str = answer.data["ticket"]
+    return made
+
+
+async def test_signing_out_ends_all_that_the_session_has_open_on_every_replica(
+    migrated_dsn: str, gateway: Replica, coordinator: LogCoordinator, key: NewKey
+) -> None:
+    one, two = [await session(gateway, key.secret) for _ in range(2)]
+    async with (
+        replica(settings_for(migrated_dsn, coordinator.address)) as other,
+        other.watch("logs", token=one) as log,
+        other.watch("events", token=one, job_id=JOB) as events,
+        gateway.watch("logs", ticket=await ticket_of(other, one)) as by_ticket,
+        other.watch("logs", token=two) as of_another_session,
+        other.watch("logs", token=key.secret) as of_the_key,
+    ):
+        unused = await ticket_of(gateway, one)
+        assert (await gateway.ask("DELETE", "/console-sessions/current", token=one)).status == 200
+        for watching in (log, events, by_ticket):
+            assert watching.status == 200
+            while (event := await watching.next()).name != "error":
+                assert event.name in ("bookmark", "job", "synced")
+            assert event.data["code"] == "AUTH_EXPIRED"
+        async with other.watch("logs", ticket=unused) as refused:
+            assert refused.status == 401
+        # Nothing else has ended.
+        await coordinator.log("more")
+        for watching in (of_another_session, of_the_key):
+            assert watching.status == 200
+            assert (await watching.next_named("log")).data["message"] == "more"
+
+
 async def test_the_database_has_neither_the_secrets_nor_the_key(
     migrated_dsn: str, gateway: Replica, key: NewKey
 ) -> None:

@@ -33,7 +33,8 @@ class Database:
         self.answered = asyncio.Condition()
 
     async def read(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
-        [key_ids] = parameters
+        [named] = parameters
+        key_ids = [f"ses_{each.hex()}" if isinstance(each, bytes) else each for each in named]
         self.asked.append(key_ids)
         async with self.answered:
             self.answered.notify_all()
@@ -100,6 +101,17 @@ async def test_each_key_in_use_is_asked_for_once_and_nothing_else(clock: Clock) 
     assert streams.revoked == []
 
 
+async def test_a_session_that_has_ended_is_found_without_a_notification(clock: Clock) -> None:
+    ended, lasting = "ses_" + "1" * 64, "ses_" + "2" * 64
+    database, streams = Database(), Streams(ONE, ended, lasting)
+    database.counting = {ONE, lasting}
+    async with running(database, streams, clock):
+        await database.rounds(4)
+    assert database.asked[:2] == [[ONE], [ended, lasting]]
+    assert streams.revoked == [ended]
+    assert streams.open == [ONE, lasting]
+
+
 async def test_without_streams_nothing_is_asked(clock: Clock) -> None:
     database, streams = Database(), Streams("jwt:1")
     async with running(database, streams, clock):
@@ -113,14 +125,14 @@ async def test_a_request_in_progress_counts_as_a_stream_to_be(clock: Clock) -> N
     database, streams = Database(), Streams()
     database.counting = {OTHER}
     async with running(database, streams, clock) as revocations:
-        with revocations.watched(OTHER), revocations.watched(ONE):
-            with revocations.watched(ONE):
+        with revocations.watched((OTHER,)), revocations.watched((ONE,)):
+            with revocations.watched((ONE,)):
                 await database.rounds(2)
             streams.revoked.clear()
         # What was opened meanwhile is closed at the end of the request, and this is forgotten.
         assert streams.revoked == [ONE]
         streams.revoked.clear()
-        with revocations.watched(OTHER):
+        with revocations.watched((OTHER,)):
             pass
         assert streams.revoked == []
 
