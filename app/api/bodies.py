@@ -12,8 +12,9 @@ from app.shortening import shortened
 
 JsonObject = dict[str, Any]
 
-#: Up to here, colons are looked for one by one.
-_FEW_COLONS = 1000
+#: Up to this size of a body a name that stands twice is looked for, to be told: that takes
+#: many times as long as it takes to read the body.
+_MAX_NAMED = 64 * 1024
 
 
 async def read_object(request: web.Request, *, optional: bool = False) -> JsonObject:
@@ -42,8 +43,18 @@ def decode_object(body: bytes) -> JsonObject:
             f"The request body is not valid JSON: line {error.lineno}, column {error.colno}: "
             f"{error.msg.rstrip('.')}.",
         ) from None
-    if _may_have_doubles(body, value):
-        _refuse_doubles(body)
+    try:
+        doubled = _has_doubles(body, value)
+    except orjson.JSONEncodeError:
+        raise ApiError(MALFORMED_REQUEST, "The request body is nested too deeply.") from None
+    if doubled:
+        raise ApiError(
+            MALFORMED_REQUEST,
+            f"The request body has the duplicate name {_doubled_name(body)!r} in an object."
+            if len(body) <= _MAX_NAMED
+            else "An object in the request body has a duplicate name. It is named here for bodies"
+            f" of up to {_MAX_NAMED // 1024} KiB.",
+        )
     if not isinstance(value, dict):
         raise ApiError(MALFORMED_REQUEST, "The request body must be one JSON object: {...}.")
     return value
@@ -59,44 +70,32 @@ def _check_media_type(request: web.Request) -> None:
         raise ApiError(UNSUPPORTED_MEDIA_TYPE, "The request body must be JSON in UTF-8.")
 
 
-def _may_have_doubles(body: bytes, value: Any) -> bool:
-    """Return whether an object may have had a name twice, of which `value` has the last.
+def _has_doubles(body: bytes, value: Any) -> bool:
+    """Return whether an object had a name twice, of which `value` has the last.
 
-    An object that lost a member lost its colon: unless there are escapes that
-    stand for colons, the body then has more of them than the value.
+    An object that lost a member lost its colon: the body then has more of them than the
+    value. Raises `orjson.JSONEncodeError` for a value nested deeper than it encodes (254).
     """
-    # A single byte is found much faster than several.
-    if b"\\" in body and b"\\u003" in body:
-        return True
     members = _colons(body)
-    try:
-        return members > 1 and members != _colons(orjson.dumps(value))
-    except orjson.JSONEncodeError:
-        return True  # nested deeper than it encodes
+    # A single byte is found much faster than several.
+    if b"\\" in body:
+        unescaped = body.replace(rb"\\", b"")
+        members += sum(map(unescaped.count, (rb"\u003a", rb"\u003A")))
+    return members > 1 and members != _colons(orjson.dumps(value))
 
 
 def _colons(text: bytes) -> int:
-    """Count the colons: fast where there are few, among long strings, as where there are many."""
-    found, place = 0, text.find(b":")
-    while place >= 0:
-        found += 1
-        if found == _FEW_COLONS:
-            return found + text.count(b":", place + 1)
-        place = text.find(b":", place + 1)
-    return found
+    """Count the colons; `bytes.count` takes five times as long where they are few."""
+    return len(text) - len(text.replace(b":", b""))
 
 
-def _refuse_doubles(body: bytes) -> None:
-    """Raise `ApiError` if an object has a name twice."""
+def _doubled_name(body: bytes) -> str:
+    """Return a name that an object has twice, cut if it is long; there is one."""
     try:
         json.loads(body, object_pairs_hook=_without_doubles)
     except _Doubled as doubled:
-        raise ApiError(
-            MALFORMED_REQUEST,
-            f"The request body has the duplicate name {doubled.name!r} in an object.",
-        ) from None
-    except RecursionError:
-        raise ApiError(MALFORMED_REQUEST, "The request body is nested too deeply.") from None
+        return doubled.name
+    raise AssertionError("no object has a name twice")
 
 
 class _Doubled(Exception):
@@ -105,12 +104,10 @@ class _Doubled(Exception):
         super().__init__(name)
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> JsonObject:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _without_doubles(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) < len(pairs):
         names: set[str] = set()
         for name, _ in pairs:
             if name in names:
                 raise _Doubled(shortened(name, 100))
             names.add(name)
-    return found

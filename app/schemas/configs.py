@@ -21,7 +21,7 @@ from app.schemas.fields import (
     Time,
     Whole,
 )
-from app.schemas.loading import Body
+from app.schemas.loading import Body, Entry
 from app.script_arguments import parse_arguments
 
 TRAINING_TYPES = ("SFT", "LORA", "QLORA", "DPO", "RLHF", "CONTINUED_PRETRAIN", "FULL_FINETUNE")
@@ -150,7 +150,7 @@ class TrainingConfigSchema(Body):
             raise ValidationError(masked)
 
 
-class DataSourceSchema(Body):
+class DataSourceSchema(Entry):
     """A source of records."""
 
     path = Text(

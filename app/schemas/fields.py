@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from marshmallow import ValidationError, fields, validate
+from typing_extensions import override
 
 INT32_MAX = 2**31 - 1
 INT64_MIN = -(2**63)
@@ -38,6 +39,11 @@ def storable(value: str) -> None:
         raise ValidationError("Must be valid Unicode: it contains a lone surrogate.")
 
 
+def _plain(value: str) -> bool:
+    """Return whether text is `storable`, as two fast calls can say; of ASCII alone they can."""
+    return value.isascii() and "\0" not in value
+
+
 def not_blank(value: str) -> None:
     """Refuse text of nothing but white space."""
     if value.isspace():
@@ -56,11 +62,25 @@ class Text(fields.String):
         limits: list[Any] = [validate.Length(min=None if blank else 1, max=most), storable]
         if not blank:
             limits.append(not_blank)
-        super().__init__(
-            validate=[*limits, *kwargs.pop("also", ())], metadata={"description": text}, **kwargs
-        )
+        also = kwargs.pop("also", ())
+        super().__init__(validate=[*limits, *also], metadata={"description": text}, **kwargs)
         self._length = limits[0]
+        self._blank = blank
+        self._has_more_rules = bool(also)
         self.most = most
+
+    @override
+    def deserialize(self, value: Any, *rest: Any, **kwargs: Any) -> Any:
+        """Load a value as marshmallow does, and text that is plainly good many times as fast."""
+        if (
+            type(value) is str
+            and len(value) <= self.most
+            and _plain(value)
+            and (self._blank or (value and not value.isspace()))
+            and not self._has_more_rules
+        ):
+            return value
+        return super().deserialize(value, *rest, **kwargs)
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
@@ -253,9 +273,12 @@ class Many(fields.List[Any]):
         self._length(value)
         loaded: list[Any] = []
         problems: dict[int, Any] = {}
+        inner = self.inner
+        # What marshmallow adds around each object is several times the work for a small one.
+        load = inner.schema.load if isinstance(inner, fields.Nested) else inner.deserialize
         for place, item in enumerate(value):
             try:
-                loaded.append(self.inner.deserialize(item, **kwargs))
+                loaded.append(inner.deserialize(item) if item is None else load(item))
             except ValidationError as error:
                 problems[place] = error.messages
                 if error.valid_data is not None:
@@ -274,6 +297,26 @@ class TextList(Many):
 
     def __init__(self, text: str, *, most: int = 1024, longest: int = 1024, **kwargs: Any) -> None:
         super().__init__(text, Text("", most=longest, blank=False), most=most, **kwargs)
+        self._longest = longest
+
+    @override
+    def deserialize(self, value: Any, *rest: Any, **kwargs: Any) -> Any:
+        """Load a value as marshmallow does, and texts that are plainly good many times as fast."""
+        if type(value) is list and len(value) <= self.most and self._has_plain_texts(value):
+            return value
+        return super().deserialize(value, *rest, **kwargs)
+
+    def _has_plain_texts(self, texts: list[Any]) -> bool:
+        try:
+            whole = "".join(texts)
+        except TypeError:
+            return False
+        return (
+            _plain(whole)
+            and all(texts)
+            and max(map(len, texts), default=0) <= self._longest
+            and not any(map(str.isspace, texts))
+        )
 
 
 class QueryWhole(fields.Integer):

@@ -1,10 +1,11 @@
 """Applying a schema: all that is wrong with a request, at once, each with its path."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import islice
 from typing import Any, ClassVar
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing, pre_load
 from multidict import MultiMapping
 from typing_extensions import override
 
@@ -65,6 +66,50 @@ class Body(_Strict):
     def on_bind_field(self, field_name: str, field_obj: "fields.Field[Any]") -> None:
         # No null arrives: it is how the API's document learns of them.
         field_obj.allow_none = not field_obj.required
+
+
+class Entry(Body):
+    """An object of which a list may have very many: loaded as any `Body`, many times as fast.
+
+    It has no hooks, and no rules beside those of its fields: they would be passed over.
+    """
+
+    @override
+    def load(self, data: Any, **options: Any) -> Any:
+        """Load an object without what marshmallow does for each to find out about hooks."""
+        if type(data) is not dict:
+            return super().load(data, **options)
+        known = self.fields
+        loaded: dict[str, Any] = {}
+        problems: dict[str, Any] = {}
+        unknown: list[str] = []
+        for name, value in data.items():
+            field = known.get(name)
+            if field is None:
+                if len(unknown) < _MAX_UNKNOWN:
+                    unknown.append(name)
+            elif value is not None or field.required:
+                try:
+                    loaded[name] = field.deserialize(value, name, data)
+                except ValidationError as error:
+                    problems[name] = error.messages
+        for name in self._required:
+            if name not in data:
+                problems[name] = [known[name].error_messages["required"]]
+        problems.update((name, [self.error_messages["unknown"]]) for name in unknown)
+        if problems:
+            raise ValidationError(problems, valid_data=loaded)
+        return loaded
+
+    @override
+    def on_bind_field(self, field_name: str, field_obj: "fields.Field[Any]") -> None:
+        super().on_bind_field(field_name, field_obj)
+        assert field_obj.load_default is missing, "it is not looked at"
+        assert field_obj.data_key is None, "it is not looked at"
+
+    @cached_property
+    def _required(self) -> tuple[str, ...]:
+        return tuple(name for name, field in self.fields.items() if field.required)
 
 
 class Query(_Strict):

@@ -2,11 +2,19 @@
 
 import gzip
 import io
+import json
 import zlib
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.api.bodies import decode_object
+from app.errors import ApiError
 from tests.api.conftest import Gateway
 from tests.api.endpoints import PREFIX
 
@@ -48,7 +56,8 @@ async def test_an_optional_body_may_be_empty(gateway: Gateway, body: bytes) -> N
         (b'{"a": "\\u003a", "a": 2}', "duplicate name 'a'"),
         (b'{"a": "\\u003A\\u003A", "a": 2}', "duplicate name 'a'"),
         (b'{"a": ":", "\\u0061": ":::"}', "duplicate name 'a'"),
-        (b'{"reason": {"a": ' * 300 + b'{"b": 1, "b": 2}' + b"}}" * 300, "duplicate name 'b'"),
+        (b'{"a": ' * 250 + b'{"b": 1, "b": 2}' + b"}" * 250, "duplicate name 'b'"),
+        (b'{"a": ' * 300 + b"1" + b"}" * 300, "nested too deeply"),
         (b"[" * 5000 + b"]" * 5000, ""),
         (b'{"a": ' * 1000 + b"1" + b"}" * 1000, ""),
         (b'{"reason": 1' + b"0" * 5000 + b"}", "line 1, column 12"),
@@ -119,13 +128,74 @@ async def test_a_body_beyond_the_limit(gateway: Gateway, chunked: bool) -> None:
     assert str(1024 * 1024) in answer.error["message"]
 
 
-async def test_many_names_are_checked_in_no_time_that_grows_with_their_square(
-    gateway: Gateway,
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [(6_000, "duplicate name '5999' in an object."), (80_000, "named here for bodies of up to 64")],
+)
+async def test_a_duplicate_name_is_looked_for_in_bodies_that_are_not_large(
+    gateway: Gateway, size: int, told: str
 ) -> None:
-    names = ",".join(f'"{number}":0' for number in range(80_000))
-    body = f'{{{names},"79999":0}}'.encode()
+    names = ",".join(f'"{number}":0' for number in range(size))
+    body = f'{{{names},"{size - 1}":0}}'.encode()
     answer = await gateway.ask("POST", CANCEL, data=body, headers=JSON)
-    assert "duplicate name '79999'" in answer.error["message"]
+    assert (answer.status, answer.error["code"]) == (400, "MALFORMED_REQUEST")
+    assert told in answer.error["message"]
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object's members, of which some may have the same name."""
+
+
+NAMES = st.text('ab:\\"\n\0é', max_size=2)
+PAIRS = st.recursive(
+    NAMES | st.integers() | st.none(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.lists(st.tuples(NAMES, inner), max_size=4).map(Pairs)
+    ),
+    max_leaves=12,
+)
+
+
+def written(value: Any, escaped: Callable[[str], str]) -> str:
+    """Write JSON, with names that stand twice."""
+    if isinstance(value, Pairs):
+        members = (f"{escaped(name)} : {written(inner, escaped)}" for name, inner in value)
+        return "{" + ", ".join(members) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(written(inner, escaped) for inner in value) + "]"
+    return escaped(value) if isinstance(value, str) else json.dumps(value)
+
+
+def doubled(value: Any) -> set[str]:
+    """Return the names that an object has twice."""
+    if isinstance(value, Pairs):
+        names = Counter(name for name, _ in value)
+        here = {name for name, times in names.items() if times > 1}
+        return here.union(*(doubled(inner) for _, inner in value))
+    return set().union(*map(doubled, value)) if isinstance(value, list) else set()
+
+
+@pytest.mark.parametrize(
+    "escaped",
+    [
+        lambda text: orjson.dumps(text).decode(),
+        json.dumps,
+        lambda text: '"' + "".join(f"\\u{ord(each):04x}" for each in text) + '"',
+        lambda text: '"' + "".join(f"\\u{ord(each):04X}" for each in text) + '"',
+    ],
+    ids=["plain", "ascii", "escaped", "capitals"],
+)
+@given(value=PAIRS)
+def test_a_duplicate_name_is_found_however_strings_are_written(
+    value: Any, escaped: Callable[[str], str]
+) -> None:
+    body = f'{{"a": {written(value, escaped)}}}'.encode()
+    if expected := doubled(value):
+        with pytest.raises(ApiError) as refused:
+            decode_object(body)
+        assert any(f"name {name!r} in" in str(refused.value.message) for name in expected)
+    else:
+        assert decode_object(body) == json.loads(body)
 
 
 async def test_a_body_that_is_not_as_compressed_as_it_says(gateway: Gateway) -> None:
