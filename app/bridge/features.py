@@ -19,6 +19,7 @@ Feature: TypeAlias = Literal[
     "log_marks",
     "log_search",
     "metrics_buckets",
+    "parent_filter",
     "retry_keys",
     "update_job",
     "validate_only",

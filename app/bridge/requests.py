@@ -48,6 +48,7 @@ def build_list_jobs(
     user_ids: Iterable[str] = (),
     created_after: datetime | None = None,
     kind: str = "",
+    parent_job_id: str = "",
 ) -> ListJobsRequest:
     """Build from the query of `GET /jobs`; `statuses` and `kind` are bare names."""
     return build(
@@ -62,6 +63,7 @@ def build_list_jobs(
             "user_ids": list(user_ids),
             "created_after": created_after,
             "kind": kind.upper() or None,
+            "parent_job_id": parent_job_id,
         },
     )
 

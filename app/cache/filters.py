@@ -27,11 +27,14 @@ class JobFilters:
     created_after: datetime | None = None
     #: `training` or `evaluation`.
     kind: str = ""
+    #: The job whose retries they are.
+    parent: str = ""
 
     @property
     def only_statuses(self) -> bool:
         """Whether the tallies by status know how many jobs there are."""
-        return not (self.labels or self.name or self.users or self.created_after or self.kind)
+        others = (self.labels, self.name, self.users, self.created_after, self.kind, self.parent)
+        return not any(others)
 
     def parameters(self) -> dict[str, Any]:
         """Return the conditions' parameters, as `statements.search_jobs` names them."""
@@ -48,6 +51,8 @@ class JobFilters:
             found["created_after"] = self.created_after
         if self.kind:
             found["evaluations"] = self.kind == _EVALUATION
+        if self.parent:
+            found["parent"] = self.parent
         return found
 
     def asked(self) -> list[Any]:
@@ -60,4 +65,6 @@ class JobFilters:
             sorted(self.users),
             None if after is None else after.astimezone(UTC),
             self.kind,
+            # Tokens of lists without one are those of earlier versions.
+            *([self.parent] if self.parent else []),
         ]

@@ -77,6 +77,7 @@ class JobCache:
         user_ids: Sequence[str] = (),
         created_after: datetime | None = None,
         kind: str = "",
+        parent_job_id: str = "",
     ) -> Stale | None:
         """Read a page of a list, as `ListJobs` gives it; None if nothing of the tenant was seen.
 
@@ -85,7 +86,9 @@ class JobCache:
         jobs. Raises `BadPage`.
         """
         order = Order.parse(order_by)
-        filters = JobFilters(statuses, label_filter, name_contains, user_ids, created_after, kind)
+        filters = JobFilters(
+            *(statuses, label_filter, name_contains, user_ids, created_after, kind, parent_job_id)
+        )
         wanted = List(tenant_id, filters, order)
         place, after = wanted.read(page_token) if page_token else (None, "")
         passing = filters.parameters()

@@ -76,24 +76,26 @@ _KEPT_VALUE = {
 SAVE_COPIES = f"""
 INSERT INTO {_TABLE} AS known (
     tenant_id, job_id, revision, updated_at, status, status_at, message, name, name_folded,
-    user_id, labels, priority, gpus, created_at, started_at, ended_at, job, synced_at
+    user_id, labels, parent_job_id, priority, gpus, created_at, started_at, ended_at, job,
+    synced_at
 )
 SELECT tenant_id, job_id, revision, updated_at, status, status_at, message, name, name_folded,
-    user_id, labels, priority, gpus, created_at, started_at, ended_at, job,
+    user_id, labels, parent_job_id, priority, gpus, created_at, started_at, ended_at, job,
     now() - make_interval(secs => age)
 FROM unnest(
     %s::text[], %s::text[], %s::bigint[], %s::timestamptz[], %s::int[], %s::timestamptz[],
-    %s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::int[], %s::int[],
+    %s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::text[], %s::int[], %s::int[],
     %s::timestamptz[], %s::timestamptz[], %s::timestamptz[], %s::json[], %s::float8[]
 ) AS seen (
     tenant_id, job_id, revision, updated_at, status, status_at, message, name, name_folded,
-    user_id, labels, priority, gpus, created_at, started_at, ended_at, job, age
+    user_id, labels, parent_job_id, priority, gpus, created_at, started_at, ended_at, job, age
 )
 -- Replicas lock rows in one order, or they would wait for each other.
 ORDER BY tenant_id COLLATE "C", job_id COLLATE "C"
 ON CONFLICT (tenant_id, job_id) DO UPDATE SET
     revision = excluded.revision, updated_at = excluded.updated_at, name = excluded.name,
     name_folded = excluded.name_folded, user_id = excluded.user_id, labels = excluded.labels,
+    parent_job_id = excluded.parent_job_id,
     priority = excluded.priority, gpus = excluded.gpus, created_at = excluded.created_at,
     started_at = excluded.started_at, job = excluded.job, synced_at = excluded.synced_at,
     {", ".join(map(_unless_kept, _KEPT_VALUE))}
@@ -142,8 +144,8 @@ ORDER BY tenant_id COLLATE "C", job_id COLLATE "C"
 ON CONFLICT (tenant_id, job_id) DO UPDATE SET
     revision = excluded.revision, updated_at = excluded.updated_at, status = excluded.status,
     status_at = excluded.status_at, message = '', name = '', name_folded = NULL,
-    user_id = NULL, labels = NULL, priority = 0, gpus = 0, started_at = NULL, ended_at = NULL,
-    job = excluded.job, synced_at = excluded.synced_at
+    user_id = NULL, labels = NULL, parent_job_id = '', priority = 0, gpus = 0, started_at = NULL,
+    ended_at = NULL, job = excluded.job, synced_at = excluded.synced_at
 WHERE known.status <> {DELETED}
 """
 #: The same of jobs that were seen.
@@ -234,6 +236,8 @@ _FILTERS = {
     "name": "strpos(name_folded, %(name)s) > 0",
     "users": "user_id = ANY(%(users)s)",
     "created_after": "created_at >= %(created_after)s",
+    # The index has jobs with a parent alone, as this condition says.
+    "parent": "parent_job_id <> '' AND parent_job_id = %(parent)s",
     "evaluations": """(labels @> '{"type": "evaluation"}') = %(evaluations)s""",
 }
 

@@ -227,6 +227,7 @@ class JobWriter:
             name.casefold(),
             _text(job.get("user_id", "")),
             orjson.dumps(labels).decode(),
+            _text(job.get("parent_job_id", "")),
             job.get("training_config", {}).get("priority", 0),
             job.get("resource_config", {}).get("gpu_count", 0),
             time_of(job.get("created_at")) or copy.updated_at,

@@ -211,6 +211,9 @@ class ListJobsQuery(PageQuery):
         "Jobs that train, or those that evaluate (label type=evaluation); both if not given.",
         ("training", "evaluation"),
     )
+    parent_job_id = Text(
+        "Jobs that this one is the parent of: its retries.", most=256, load_default=""
+    )
     order_by = Text("Field to order by, optionally followed by desc.", most=256, load_default="")
 
     @post_load

@@ -59,7 +59,7 @@ def fill(path: Path, jobs: int) -> None:
         )
         db.execute(
             "INSERT INTO job_search"
-            " SELECT tenant_id, created_at, job_id, kind, user_id, name FROM jobs"
+            " SELECT tenant_id, created_at, job_id, kind, user_id, name, '' FROM jobs"
         )
         db.execute(
             f"""

@@ -23,11 +23,11 @@ def announce(gateway: Gateway, *features: str) -> None:
 
 
 async def test_a_list_is_filtered_by_the_coordinator(gateway: Gateway) -> None:
-    announce(gateway, "job_filters")
+    announce(gateway, "job_filters", "parent_filter")
     answer = await gateway.ask(
         "GET",
         f"{PREFIX}/jobs?label=team%3Dnlp&label=a%3Db%3Dc&name=Nightly&user_id=ann&user_id=bob"
-        "&created_after=2026-11-01T00:00:00Z&kind=evaluation",
+        "&created_after=2026-11-01T00:00:00Z&kind=evaluation&parent_job_id=job-1",
     )
     assert answer.status == 200
     [asked] = gateway.coordinator.requests("ListJobs")
@@ -38,6 +38,7 @@ async def test_a_list_is_filtered_by_the_coordinator(gateway: Gateway) -> None:
         user_ids=["ann", "bob"],
         created_after=Timestamp(seconds=1793491200),
         kind=jobs_pb2.JOB_KIND_EVALUATION,
+        parent_job_id="job-1",
     )
 
 
@@ -57,7 +58,7 @@ async def test_a_filter_that_is_none_is_refused(gateway: Gateway, query: str) ->
     assert gateway.coordinator.requests("ListJobs") == []
 
 
-@pytest.mark.parametrize("query", ["name=a", "user_id=a", "kind=training"])
+@pytest.mark.parametrize("query", ["name=a", "user_id=a", "kind=training", "parent_job_id=a"])
 async def test_a_coordinator_without_filters_is_not_asked(gateway: Gateway, query: str) -> None:
     answer = await gateway.ask("GET", f"{PREFIX}/jobs?{query}")
     assert (answer.status, answer.error["code"]) == (501, "NOT_IMPLEMENTED")
@@ -67,11 +68,11 @@ async def test_a_coordinator_without_filters_is_not_asked(gateway: Gateway, quer
 
 
 async def test_a_list_that_does_not_pass_its_filters_breaks_the_contract(gateway: Gateway) -> None:
-    announce(gateway, "job_filters")
+    announce(gateway, "job_filters", "parent_filter")
     gateway.coordinator.answer("ListJobs", jobs_pb2.ListJobsResponse(jobs=[ANSWER]))
     answer = await gateway.ask("GET", f"{PREFIX}/jobs?name=N")
     assert answer.status == 200
-    for query in ("name=m", "user_id=bob"):
+    for query in ("name=m", "user_id=bob", "parent_job_id=job-0"):
         assert (await gateway.ask("GET", f"{PREFIX}/jobs?{query}")).status == 500
 
 

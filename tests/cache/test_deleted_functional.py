@@ -160,6 +160,9 @@ def labelled(job_id: str, name: str, user: str, created: float, **labels: str) -
         ({"user_ids": ["ann", "bob"]}, ["a", "b", "c"]),
         ({"created_after": at(2)}, ["b", "c", "d"]),
         ({"kind": "evaluation"}, ["d"]),
+        ({"parent_job_id": "a"}, ["c"]),
+        ({"parent_job_id": "a", "kind": "evaluation"}, []),
+        ({"parent_job_id": "b"}, []),
         ({"kind": "training"}, ["a", "b", "c"]),
         ({"kind": "training", "user_ids": ["ann"], "created_after": at(2)}, ["c"]),
         ({"statuses": ["FAILED"], "user_ids": ["ann"]}, []),
@@ -173,7 +176,7 @@ async def test_lists_obey_the_filters(
         migrated_pool,
         labelled("a", "Lange Stra\u00dfe", "ann", 1, team="nlp"),
         labelled("b", "b", "bob", 2, team="nlp", draft="yes", nul="a\0b"),
-        labelled("c", "100%_sure", "ann", 3),
+        job("c", created=3, name="100%_sure", user_id="ann", parent_job_id="a"),
         labelled("d", "d", "carl", 4, type="evaluation"),
     )
     assert await ids(cache, **wanted) == found

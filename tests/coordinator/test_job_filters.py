@@ -36,9 +36,9 @@ def job(job_id: str, at: int, name: str, user: str, **labels: str) -> JobRecord:
 JOBS = [
     job("a", 1, "Lange Stra\u00dfe", "ann", team="nlp"),
     job("b", 2, "b", "bob", team="nlp", draft="yes"),
-    job("c", 3, "100%_sure", "ann", team="vision"),
+    replace(job("c", 3, "100%_sure", "ann", team="vision"), parent_job_id="a"),
     job("d", 4, "Evaluation of b", "carl", type="evaluation"),
-    replace(job("e", 5, "b", "ann", team="nlp"), tenant_id="other"),
+    replace(job("e", 5, "b", "ann", team="nlp"), tenant_id="other", parent_job_id="a"),
 ]
 
 
@@ -68,6 +68,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
         ({"users": ["ann", "bob", "ann"]}, "abc"),
         ({"created_after": 3}, "cd"),
         ({"kind": Kind.EVALUATION}, "d"),
+        ({"parent": "a"}, "c"),
+        ({"parent": "a", "users": ["bob"]}, ""),
+        ({"parent": "a", "labels": {"team": "vision"}}, "c"),
+        ({"parent": "b"}, ""),
         ({"kind": Kind.TRAINING}, "abc"),
         ({"kind": Kind.TRAINING, "users": ["ann"], "created_after": 2}, "c"),
         ({"labels": {"team": "nlp"}, "name": "b", "statuses": [Status.FAILED]}, "b"),
@@ -133,7 +137,11 @@ def test_jobs_of_an_older_store_are_found(tmp_path: Path) -> None:
         bring_up(db, path, STEPS[:before])
         db.execute(
             "INSERT INTO jobs VALUES ('j', 't', 'u', 'Stra\u00dfe', 'training', 10, 5, 'default',"
-            " 1, 7, 7, 7, 0, 0, 8, x'', NULL, '{}')"
+            " 1, 7, 7, 7, 0, 0, 8, x'', NULL, '{}'),"
+            " ('k', 't', 'u', '', 'training', 10, 5, 'default', 1, 8, 8, 8, 0, 0, 8, x'', NULL,"
+            """ '{"parent_job_id": "j"}'),"""
+            " ('l', 't', 'u', '', 'training', 10, 5, 'default', 1, 9, 9, 9, 0, 0, 9, x'', NULL,"
+            " 'damaged')"
         )
         db.execute("INSERT INTO job_labels VALUES ('j', 'team', 'nlp')")
         bring_up(db, path)
@@ -144,6 +152,8 @@ def test_jobs_of_an_older_store_are_found(tmp_path: Path) -> None:
             " AND value = 'nlp' AND created_at = 7",
         ):
             assert [row["job_id"] for row in db.execute(statement)] == ["j"]
+        parents = db.execute("SELECT job_id, parent_job_id FROM job_search ORDER BY job_id")
+        assert [tuple(row) for row in parents] == [("j", ""), ("k", "j"), ("l", "")]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +162,7 @@ def test_jobs_of_an_older_store_are_found(tmp_path: Path) -> None:
         ({"labels": {"team": "nlp"}}, "job_labels_by_value"),
         ({"users": ["ann"]}, "job_search_by_user"),
         ({"kind": Kind.EVALUATION}, "job_search_by_kind"),
+        ({"parent": "a"}, "job_search_by_parent"),
         ({"created_after": 3}, "jobs_by_creation"),
         ({}, "jobs_by_"),
     ],

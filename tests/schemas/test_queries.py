@@ -33,6 +33,7 @@ DEFAULTS: list[tuple[Schema, dict[str, Any]]] = [
             "user_ids": [],
             "created_after": None,
             "kind": "",
+            "parent_job_id": "",
         },
     ),
     (LIST_EVALUATIONS_QUERY, PAGE),
@@ -203,7 +204,7 @@ def test_every_argument_is_tested_above() -> None:
     tested |= {(of(schema), name) for schema, name, _ in TEXTS}
     tested |= {("ListJobsQuery", "status"), ("LogsQuery", "follow"), ("LogsQuery", "format")}
     # In tests/api/test_changing_jobs.py.
-    others = ("label", "name", "user_id", "created_after", "kind")
+    others = ("label", "name", "user_id", "created_after", "kind", "parent_job_id")
     tested |= {("ListJobsQuery", name) for name in others}
     tested |= {(of(schema), name) for schema in FILTERED for name in CONDITIONS}
     tested |= {("JobMetricsQuery", name) for name in ("keys", "shape", "x")}

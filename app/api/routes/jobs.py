@@ -72,6 +72,8 @@ async def list_jobs(request: web.Request) -> web.Response:
         if any(query[name] for name in _JOB_FILTERS):
             # One that does not know them would answer as if they had not been given.
             await request.app[FEATURES].require(caller, "job_filters")
+        if query["parent_job_id"]:
+            await request.app[FEATURES].require(caller, "parent_filter")
         return success(await request.app[COORDINATOR].list_jobs(caller, **query))
     except ApiError as error:
         check_page(query["page_token"], request, error)

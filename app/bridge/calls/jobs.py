@@ -84,10 +84,12 @@ class JobCalls(Calls):
         user_ids: Iterable[str] = (),
         created_after: datetime | None = None,
         kind: str = "",
+        parent_job_id: str = "",
     ) -> JsonObject:
         """Fetch a page of the tenant's jobs.
 
-        The last four are for coordinators with the feature `job_filters`.
+        The last four but one are for coordinators with the feature `job_filters`, the last
+        is for those with `parent_filter`.
         """
         answer = await self._call(
             "ListJobs",
@@ -103,6 +105,7 @@ class JobCalls(Calls):
                 user_ids=user_ids,
                 created_after=created_after,
                 kind=kind,
+                parent_job_id=parent_job_id,
             ),
         )
         for job in answer["jobs"]:

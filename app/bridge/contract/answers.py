@@ -118,6 +118,10 @@ def _jobs(tenant_id: str, request: ListJobsRequest, answer: ListJobsResponse) ->
             raise BrokenContract(Breach.RESOURCE, "jobs.labels: must be those that were asked for")
         if users and job.user_id not in users:
             raise BrokenContract(Breach.RESOURCE, "jobs.user_id: must be one that was asked for")
+        if request.parent_job_id and job.parent_job_id != request.parent_job_id:
+            raise BrokenContract(
+                Breach.RESOURCE, "jobs.parent_job_id: must be the one that was asked for"
+            )
         if name not in job.name.casefold():
             raise BrokenContract(Breach.RESOURCE, "jobs.name: must contain what was asked for")
 

@@ -59,6 +59,8 @@ class Filters:
     #: Microseconds since 1970.
     created_after: int = 0
     kind: Kind | None = None
+    #: The job whose retries they are.
+    parent: str = ""
 
     def asked(self) -> list[Any]:
         """What tells two lists apart."""
@@ -69,6 +71,8 @@ class Filters:
             sorted(set(self.users)),
             self.created_after,
             self.kind,
+            # Tokens of lists without one are those of earlier versions.
+            *([self.parent] if self.parent else []),
         ]
 
 
@@ -132,7 +136,7 @@ class _Query:
         self._where: list[str] = []
         self._values: list[Any] = []
         labels = _rarest_first(db, tenant_id, filters.labels)
-        searches = bool(filters.name or filters.users or filters.kind)
+        searches = bool(filters.name or filters.users or filters.kind or filters.parent)
         needs_jobs = bool(filters.statuses) or order.column != "created_at"
         if labels:
             self._lead, tables = "found", ["job_labels AS found"]
@@ -172,6 +176,9 @@ class _Query:
 
     def _add_searches(self) -> None:
         filters = self._filters
+        if filters.parent:
+            # The index has jobs with a parent alone, as this condition says.
+            self._add("search.parent_job_id <> '' AND search.parent_job_id = ?", filters.parent)
         if filters.kind is not None:
             self._add("search.kind = ?", filters.kind)
         if filters.users:

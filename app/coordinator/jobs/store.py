@@ -164,8 +164,11 @@ class Store:
             [(job.job_id, *label, *place) for label in job.submission.labels.items()],
         )
         self._db.execute(
-            "INSERT OR REPLACE INTO job_search VALUES (?, ?, ?, ?, ?, ?)",
-            (*place, job.job_id, job.kind, job.user_id, job.name.casefold()),
+            "INSERT OR REPLACE INTO job_search VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(*place, job.job_id, job.kind, job.user_id),
+                *(job.name.casefold(), job.parent_job_id),
+            ),
         )
 
     def save_submission(self, job: JobRecord) -> None:

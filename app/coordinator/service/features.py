@@ -11,6 +11,7 @@ FEATURES: Final[tuple[str, ...]] = (
     "log_marks",
     "log_search",
     "metrics_buckets",
+    "parent_filter",
     "retry_keys",
     "update_job",
     "validate_only",

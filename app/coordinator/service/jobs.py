@@ -116,6 +116,8 @@ class JobCalls(Calls):
                 problems.add("user_ids", f"must have at most {_MAX_USERS} users")
             if len(request.name_contains) > MAX_NAME:
                 problems.add("name_contains", f"must have at most {MAX_NAME} characters")
+            if len(request.parent_job_id) > MAX_NAME:
+                problems.add("parent_job_id", f"must have at most {MAX_NAME} characters")
         page = await self._parts.lister.page(
             peer.tenant_id,
             filters=Filters(
@@ -125,6 +127,7 @@ class JobCalls(Calls):
                 users=list(request.user_ids),
                 created_after=_microseconds(request.created_after),
                 kind=_KINDS[request.kind],
+                parent=request.parent_job_id,
             ),
             order=order,
             page_size=size,

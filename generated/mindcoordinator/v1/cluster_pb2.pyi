@@ -236,7 +236,8 @@ class ClusterStatus(_message.Message):
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What this coordinator can do beyond the first version of this contract:
         `delete_job`, `job_filters`, `log_filters`, `log_marks`, `log_search`,
-        `metrics_buckets`, `retry_keys`, `update_job`, `validate_only`, `watch_jobs`.
+        `metrics_buckets`, `parent_filter`, `retry_keys`, `update_job`,
+        `validate_only`, `watch_jobs`.
         """
 
     def __init__(

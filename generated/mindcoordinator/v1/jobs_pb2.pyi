@@ -1184,6 +1184,7 @@ class ListJobsRequest(_message.Message):
     USER_IDS_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    PARENT_JOB_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 100; 0 means 20."""
     page_token: _builtins.str
@@ -1197,6 +1198,10 @@ class ListJobsRequest(_message.Message):
     are for coordinators with the feature `job_filters`.
     """
     kind: Global___JobKind.ValueType
+    parent_job_id: _builtins.str
+    """Jobs with this `parent_job_id`; empty means all. For coordinators with the
+    feature `parent_filter`.
+    """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobStatus.ValueType]:
         """Any of these; empty means all."""
@@ -1225,10 +1230,11 @@ class ListJobsRequest(_message.Message):
         user_ids: _abc.Iterable[_builtins.str] | None = ...,
         created_after: _timestamp_pb2.Timestamp | None = ...,
         kind: Global___JobKind.ValueType = ...,
+        parent_job_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "kind", b"kind", "label_filter", b"label_filter", "name_contains", b"name_contains", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "user_ids", b"user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "kind", b"kind", "label_filter", b"label_filter", "name_contains", b"name_contains", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent_job_id", b"parent_job_id", "statuses", b"statuses", "user_ids", b"user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,12 +43,14 @@ class AsyncJobs:
         user_id: Iterable[str] | str | None = None,
         created_after: datetime | str | None = None,
         kind: str | None = None,
+        parent_job_id: str | None = None,
         order_by: str | None = None,
         page_size: int | None = None,
     ) -> AsyncIterator[models.Job]:
         """Iterate over the tenant's jobs, newest first unless `order_by` says otherwise.
 
-        A `label` is `key=value`; `kind` is training or evaluation.
+        A `label` is `key=value`; `kind` is training or evaluation. Retries of a job have it as
+        their `parent_job_id`.
         """
         return self._driver.run(
             operations.list_jobs(
@@ -58,6 +60,7 @@ class AsyncJobs:
                 user_id=user_id,
                 created_after=created_after,
                 kind=kind,
+                parent_job_id=parent_job_id,
                 order_by=order_by,
                 page_size=page_size,
             )

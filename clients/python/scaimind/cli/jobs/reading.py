@@ -29,6 +29,7 @@ _JOB = click.argument("job_id", metavar="JOB")
 @click.option(
     "--kind", type=click.Choice(["training", "evaluation"]), help="Only jobs of this kind."
 )
+@click.option("--parent", metavar="JOB", help="Only retries of this job.")
 @click.option("--limit", default=50, show_default=True, help="Maximum number of jobs.")
 @output_option
 @click.pass_obj
@@ -47,6 +48,7 @@ def list_jobs(profile: str | None, /, limit: int, output: str | None, **given: A
             user_id=given["user"],
             created_after=given["since"],
             kind=given["kind"],
+            parent_job_id=given["parent"],
             page_size=min(max(limit, 1), 100),
         )
         show(
