@@ -1,0 +1,92 @@
+"""The trained model as files: safetensors, tokenizer with its chat template, and a model card."""
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from .errors import TrainingRefused
+from .job import Job
+from .model import load_model
+from .model_card import model_card
+
+log: Final = logging.getLogger(__name__)
+#: What the trainer adds for itself: a pickle that names this machine's paths.
+_OWN_FILES: Final = ("training_args.bin",)
+
+
+def check_export(job: Job, *, adapter: bool) -> None:
+    """Raise TrainingRefused if the training makes nothing of the kind that is to be exported."""
+    if job.output.export_format == "adapter" and not adapter:
+        raise TrainingRefused(
+            f"output_config.export_format: {job.training_type} trains no adapter; use safetensors,"
+            " or the training type LORA or QLORA"
+        )
+
+
+def export(
+    job: Job, trainer: Any, tokenizer: Any, *, default_dtype: str, metrics: Mapping[str, float]
+) -> None:
+    """Write the model to the output directory. All ranks call it; the first one writes.
+
+    An adapter is merged into its base as it was before any quantization, unless the job wants
+    the adapter alone. Raises OSError, TrainingRefused.
+    """
+    output = job.output_dir
+    output.mkdir(parents=True, exist_ok=True)
+    if not _is_adapter(trainer):
+        trainer.save_model(str(output))
+    elif job.output.export_format == "adapter":
+        trainer.save_model(str(output))
+        if job.is_main:
+            _name_base(output, job)
+    else:
+        _export_merged(job, trainer, tokenizer, default_dtype=default_dtype)
+    if not job.is_main:
+        return
+    for name in _OWN_FILES:
+        (output / name).unlink(missing_ok=True)
+    tokenizer.save_pretrained(str(output))
+    (output / "README.md").write_text(model_card(job, trainer, metrics), encoding="utf-8")
+    log.info("The model is exported.")
+
+
+def _is_adapter(trainer: Any) -> bool:
+    from peft import PeftModel
+
+    return isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel)
+
+
+def _export_merged(job: Job, trainer: Any, tokenizer: Any, *, default_dtype: str) -> None:
+    """Write the base with the adapter merged into it.
+
+    The base is loaded anew: what was trained may be quantized, or divided among ranks.
+    """
+    # All ranks need the same place, since each may have a part to write.
+    adapter = job.output_dir / ".adapter.partial"
+    trainer.save_model(str(adapter))
+    if not job.is_main:
+        return
+    from peft import PeftModel
+
+    try:
+        base = load_model(job.base_model, default_dtype=default_dtype, tokenizer=tokenizer)
+        merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload(safe_merge=True)
+        merged.save_pretrained(str(job.output_dir))
+    finally:
+        shutil.rmtree(adapter, ignore_errors=True)
+
+
+def _name_base(output: Path, job: Job) -> None:
+    """Name the base as the job does: where it was read from means nothing elsewhere."""
+    path = output / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = job.base_model.model_id
+    with tempfile.NamedTemporaryFile(
+        "w", dir=output, prefix=".", suffix=".partial", delete=False, encoding="utf-8"
+    ) as file:
+        json.dump(config, file, indent=2, sort_keys=True)
+    Path(file.name).replace(path)

@@ -1,0 +1,68 @@
+"""HF_TRAINER: the Trainer's own ways: one process, or DistributedDataParallel over the ranks."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..errors import TrainingFailed, TrainingRefused, listed, shown
+from ..hyperparameters import parse_hyperparameters
+from ..job import Job
+from .backend import distributed_backend
+
+_STRATEGIES: Final = ("", "ddp", "none")
+#: What `framework.distributed.config` may set.
+_DISTRIBUTED: Final = (
+    "ddp_find_unused_parameters",
+    "ddp_bucket_cap_mb",
+    "ddp_broadcast_buffers",
+    "ddp_static_graph",
+    "ddp_timeout",
+)
+
+
+class _HfTrainer:
+    """One process, or one replica of the model in each rank."""
+
+    def arguments(self, job: Job) -> Mapping[str, Any]:
+        """Return the settings of DistributedDataParallel and of `framework.config`."""
+        from transformers import TrainingArguments
+
+        asked = job.framework
+        if asked.strategy.lower() not in _STRATEGIES:
+            raise TrainingRefused(
+                f"framework.distributed.strategy: {shown(asked.strategy)} is nothing that"
+                " HF_TRAINER does; use ddp, or the framework DEEPSPEED or FSDP"
+            )
+        unknown = [name for name in asked.distributed_config if name not in _DISTRIBUTED]
+        if unknown:
+            raise TrainingRefused(
+                f"framework.distributed.config: {listed(unknown)} cannot be set; HF_TRAINER has"
+                f" {', '.join(_DISTRIBUTED)}"
+            )
+        groups = {"arguments": TrainingArguments}
+        own = parse_hyperparameters(asked.config, groups, where="framework.config")
+        distributed = parse_hyperparameters(
+            asked.distributed_config, groups, where="framework.distributed.config"
+        )
+        return {
+            **own["arguments"],
+            **distributed["arguments"],
+            **distributed_backend(job),
+        }
+
+    def verify(self, trainer: Any) -> None:
+        """Raise TrainingFailed unless there are as many replicas as ranks."""
+        import os
+
+        kind = str(trainer.accelerator.distributed_type.value)
+        asked = int(os.environ.get("WORLD_SIZE") or 1)
+        if trainer.args.world_size != asked:
+            raise TrainingFailed(
+                f"{asked} ranks were asked for and {trainer.args.world_size} were set up"
+            )
+        if kind not in (("NO",) if asked == 1 else ("MULTI_CPU", "MULTI_GPU")):
+            raise TrainingFailed(
+                f"HF_TRAINER with {asked} rank(s) was asked for, and {kind} was set up"
+            )
+
+
+FRAMEWORK: Final = _HfTrainer()

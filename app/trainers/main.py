@@ -1,0 +1,249 @@
+"""Puts a run together: the job, its data, its model, its trainer, the export."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from .arguments import combined_arguments, writing_directory
+from .checkpoints import discard_unfinished, resumable
+from .errors import OK, StopRequested, TrainingError, TrainingFailed
+from .frameworks import Framework, framework
+from .hyperparameters import parse_hyperparameters
+from .job import Job, read_job
+from .metrics import MetricsFile, Progress, StepTimes
+from .stopping import StopSignal
+from .types import TrainingType, training_type
+from .watchdog import Watchdog
+
+log: Final = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return the exit status: `train` (the default), or `schema`, which
+    prints what hyperparameters there are."""
+    parser = argparse.ArgumentParser(prog="scaimind_trainers")
+    parser.add_argument("command", nargs="?", default="train", choices=("train", "schema"))
+    command = parser.parse_args(arguments).command
+    _prepare_environment()
+    if command == "schema":
+        from .schema import schema
+
+        json.dump(schema(), sys.stdout)
+        return OK
+    logging.basicConfig(
+        stream=sys.stdout, level=logging.WARNING, format="%(levelname)s: %(message)s"
+    )
+    logging.getLogger(__package__).setLevel(logging.INFO)
+    stop = StopSignal()
+    stop.install()
+    try:
+        return _train(stop)
+    except StopRequested:
+        log.info("Asked to leave; there is nothing new to save.")
+        return OK
+    except TrainingError as error:
+        # What led to it is for those who look into a library.
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        print(f"ERROR: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        return error.status
+
+
+def _prepare_environment() -> None:
+    """Set what libraries read when they are imported; what the job set stays."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # Only one of the ranks has its progress in the log.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    if "OMP_NUM_THREADS" not in os.environ:
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
+        cores = len(os.sched_getaffinity(0))
+        os.environ["OMP_NUM_THREADS"] = str(max(cores // max(ranks, 1), 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a run needs around its trainer."""
+
+    job: Job
+    kind: TrainingType
+    framework: Framework
+    stop: StopSignal
+
+
+def _train(stop: StopSignal) -> int:
+    job = read_job(os.environ)
+    kind = training_type(job.training_type)
+    spread = framework(job.framework.type)
+    parts = _Parts(job, kind, spread, stop)
+    resume = resumable(job.resume_from) if job.resume_from else None
+    if job.is_main:
+        discard_unfinished(writing_directory(job))
+    trainer, tokenizer, metrics, checkpoints = _build(parts)
+    spread.verify(trainer)
+    status = _run_trainer(parts, trainer, checkpoints, resume)
+    if status is not None:
+        return status
+    from .export import export
+
+    stop.deferred = False
+    export(job, trainer, tokenizer, default_dtype=default_dtype(kind), metrics=metrics.latest)
+    _leave_group()
+    return OK
+
+
+def default_dtype(kind: TrainingType) -> str:
+    """Return how weights are kept where the job does not say: those that are trained in 32 bits,
+    those that are only read in the 16 bits that a GPU computes with."""
+    import torch
+
+    if kind.adapter and torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+        return "bfloat16"
+    return "float32"
+
+
+def _build(parts: _Parts) -> tuple[Any, Any, Any, Any]:
+    """Return trainer, tokenizer and callbacks. The model is loaded last."""
+    job, kind = parts.job, parts.kind
+    groups = kind.hyperparameters()
+    given = parse_hyperparameters(job.hyperparameters, groups)
+    from .callbacks import CheckpointCallback, MetricsCallback, watch_compilation
+    from .data.records import read_records
+    from .export import check_export
+    from .model import load_model, load_tokenizer, max_length
+    from .reporting import report_start
+    from .run import Run
+
+    check_export(job, adapter=kind.adapter)
+    spread = parts.framework.arguments(job)
+    tokenizer = load_tokenizer(job.base_model, job.data)
+    length = max_length(job.base_model, job.data, tokenizer)
+    cache = Path(tempfile.gettempdir(), f"scaimind-data-{job.job_id or os.getppid()}")
+    records = read_records(job.data, kind.forms, wanted=job.training_type, cache=cache)
+    if job.is_main:
+        for line in records.summary:
+            log.info("Data: %s.", line)
+    arguments = combined_arguments(
+        job,
+        given=given["arguments"],
+        framework=spread,
+        defaults={"max_length": length, **_device_defaults(), **kind.defaults()},
+        has_validation=records.validation is not None,
+        known=frozenset(field.name for field in fields(groups["arguments"])),
+    )
+    clock = time.monotonic
+    times = StepTimes(clock)
+    file = MetricsFile(job.metrics_file if job.is_main else None)
+    watchdog = Watchdog(times, file, clock)
+    metrics = MetricsCallback(
+        file,
+        times,
+        Progress(times, clock),
+        watchdog,
+        choose_steps="logging_steps" not in {**given["arguments"], **spread},
+    )
+    checkpoints = CheckpointCallback(job, writing_directory(job), parts.stop)
+    run = Run(
+        job=job,
+        tokenizer=tokenizer,
+        records=records,
+        arguments=arguments,
+        hyperparameters={name: group for name, group in given.items() if name != "arguments"},
+        callbacks=(metrics, checkpoints),
+        load_model=partial(
+            load_model, job.base_model, default_dtype=default_dtype(kind), tokenizer=tokenizer
+        ),
+    )
+    trainer = kind.build(run)
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    if trainer.args.torch_compile:
+        watch_compilation(watchdog)
+    if job.is_main:
+        report_start(job, trainer, tokenizer, max_length=length)
+    return trainer, tokenizer, metrics, checkpoints
+
+
+def _device_defaults() -> dict[str, Any]:
+    import torch
+
+    if torch.cuda.is_available():
+        return {"bf16": torch.cuda.is_bf16_supported()}
+    return {"bf16": False, "gradient_checkpointing": False}
+
+
+def _run_trainer(parts: _Parts, trainer: Any, checkpoints: Any, resume: Path | None) -> int | None:
+    """Train; return the exit status if the process was asked to leave, else None."""
+    import torch
+
+    from .callbacks import StoppedInEvaluation
+
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        if trainer.state.global_step < trainer.state.max_steps and parts.stop.requested:
+            log.info("Asked to leave; step %d is saved.", trainer.state.global_step)
+            return OK
+        _evaluate_at_end(trainer)
+    except StoppedInEvaluation:
+        _save_after_evaluation(trainer, checkpoints)
+        return OK
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrainingFailed(_out_of_memory(trainer)) from error
+    except RuntimeError as error:
+        if _is_out_of_memory(error):
+            raise TrainingFailed(_out_of_memory(trainer)) from error
+        raise
+    return None
+
+
+def _evaluate_at_end(trainer: Any) -> None:
+    """Evaluate the final model, unless its last step was evaluated."""
+    if trainer.eval_dataset is None:
+        return
+    history = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    if not history or history[-1]["step"] != trainer.state.global_step:
+        trainer.evaluate()
+
+
+def _save_after_evaluation(trainer: Any, checkpoints: Any) -> None:
+    step = trainer.state.global_step
+    if step >= trainer.state.max_steps or step == 0:
+        log.info("Asked to leave; there is nothing new to save.")
+        return
+    trainer._save_checkpoint(trainer.model, trial=None)
+    checkpoints.publish(step)
+    log.info("Asked to leave; step %d is saved.", step)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    text = str(error)
+    return "DefaultCPUAllocator" in text or "out of memory" in text.lower()
+
+
+def _out_of_memory(trainer: Any) -> str:
+    args = trainer.args
+    return (
+        f"out of memory at step {trainer.state.global_step} with {args.train_batch_size} records a"
+        " device; lower data_config.batch_size and raise gradient_accumulation_steps for it, lower"
+        " max_seq_length, set gradient_checkpointing to true, or use LORA or QLORA"
+    )
+
+
+def _leave_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
