@@ -184,11 +184,11 @@ class CheckpointCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Give the checkpoint its name. All ranks wrote to it."""
+        """Rename the checkpoint, which all ranks wrote to, to its final name."""
         self.publish(state.global_step)
 
     def publish(self, step: int) -> None:
-        """Give what was written at a step its name, in all ranks. Raises OSError."""
+        """Rename what was written at a step to its final name, in all ranks. Raises OSError."""
         if self._group is not None:
             dist.barrier(group=self._group)
         if self._job.is_main:
