@@ -341,12 +341,12 @@ ENDPOINTS = (
         "GET",
         "/queue",
         "GetQueueStatus",
-        queue_pb2.GetQueueStatusRequest(queue_name="fast"),
+        queue_pb2.GetQueueStatusRequest(queue_name="fast", page_size=5, page_token="next"),
         queue_pb2.GetQueueStatusResponse(
             queued_jobs=[queue_pb2.QueuedJob(job_id="job-1", position=2)], total_queued=2
         ),
         {"total_queued": 2, "estimated_wait_seconds": 0},
-        query={"queue_name": "fast"},
+        query={"queue_name": "fast", "page_size": "5", "page_token": "next"},
     ),
     Endpoint(
         "GET",

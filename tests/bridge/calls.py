@@ -183,7 +183,7 @@ CALLS = [
     Call(
         "GetQueueStatus",
         lambda client, caller: client.get_queue_status(caller, queue_name="q"),
-        queue_pb2.GetQueueStatusRequest(queue_name="q"),
+        queue_pb2.GetQueueStatusRequest(queue_name="q", page_size=20),
     ),
     Call(
         "SubmitEvaluation",

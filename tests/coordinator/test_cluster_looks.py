@@ -5,7 +5,8 @@ from typing import Any, cast
 import pytest
 
 from app.coordinator.cluster.gpus import GpuUse
-from app.coordinator.scheduling.cluster_view import ClusterView, Forecast
+from app.coordinator.scheduling.cluster_view import ClusterView, Outlook
+from app.coordinator.scheduling.estimates import Forecast
 from app.coordinator.service.watch_jobs.looks import ClusterLooks
 from generated.mindcoordinator.v1.cluster_pb2 import Node
 from generated.mindcoordinator.v1.queue_pb2 import GetQueueStatusResponse, QueuedJob
@@ -36,10 +37,10 @@ class View:
         node.last_heartbeat.FromSeconds(self.now)
         return [node, Node(node_id="o")]
 
-    def shared_forecast(self) -> Forecast:
-        return Forecast([], {}, 0, self.count, 0.0)
+    def shared_outlook(self) -> Outlook:
+        return Outlook(Forecast({}, 0.0, 0.0), 0, self.count, 0.0)
 
-    def queue(self, tenant_id: str, *, forecast: Forecast) -> GetQueueStatusResponse:
+    def queue(self, tenant_id: str, *, page_size: int, outlook: Outlook) -> GetQueueStatusResponse:
         self.looks += 1
         return GetQueueStatusResponse(
             queued_jobs=[

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.coordinator.cluster.nodes import Cluster, NodeSpec
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.states import Status
-from app.coordinator.scheduling.estimates import LONGEST, RunTimes, waits
+from app.coordinator.scheduling.estimates import LONGEST, Forecast, RunTimes, forecast
 from app.coordinator.scheduling.scheduler import Scheduler
 from generated.mindcoordinator.v1.cluster_pb2 import GetClusterStatusRequest, ListNodesRequest
 from generated.mindcoordinator.v1.jobs_pb2 import ListJobsRequest, SubmitJobRequest
@@ -54,8 +54,9 @@ def test_no_number_of_a_job_makes_a_wait_that_cannot_be_told(
         replace(record(f"j{n}", max_runtime=each, not_before=not_before), status=Status.QUEUED)
         for n, each in enumerate(runtimes)
     ]
-    for wait in waits(cluster, jobs, [], times, 1_000).values():
-        assert 0 <= wait <= LONGEST
+    seen_now = forecast(cluster, jobs[:4], [], times, 1_000)
+    for rank, job in enumerate(jobs):
+        assert 0 <= seen_now.wait(job, rank=rank, now=1_000) <= LONGEST
 
 
 async def test_a_stored_job_with_any_limit_of_time_breaks_no_call_of_others(
@@ -91,12 +92,12 @@ async def test_a_stored_job_with_any_limit_of_time_breaks_no_call_of_others(
 async def test_a_job_that_is_made_is_answered_though_its_wait_cannot_be_estimated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(scheduler: Scheduler) -> dict[str, int]:
+    def fails(scheduler: Scheduler) -> Forecast:
         raise OverflowError("wide")
 
     async with running(tmp_path, cpus=1) as (_, client):
         job_id = await client.submit(WAITS, resource_config={"cpu_count": 1})
         await client.until_line(job_id, "ready")
-        monkeypatch.setattr(Scheduler, "waits", fails)
+        monkeypatch.setattr(Scheduler, "forecast", fails)
         waiting = await client.submit("pass", resource_config={"cpu_count": 1})
         assert (await client.job(waiting)).job_id == waiting

@@ -14,7 +14,7 @@ from app.coordinator.errors import FailedPrecondition
 from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.states import MOVES, TERMINAL, Status
 from app.coordinator.scheduling.estimates import RunTimes
-from app.coordinator.scheduling.scheduler import Scheduler
+from app.coordinator.scheduling.scheduler import PLAYED, Scheduler
 from app.coordinator.scheduling.transitions import (
     Abandon,
     Export,
@@ -244,7 +244,7 @@ def test_waits_come_from_measured_run_times() -> None:
     bench.settle()
     third, fourth = bench.job(), bench.job()
     bench.now += 40 * SECOND
-    assert bench.scheduler.waits() == {third: 60, fourth: 160}
+    assert bench.scheduler.forecast().waits == {third: 60, fourth: 160}
     assert bench.status(second) is Status.TRAINING
 
 
@@ -378,7 +378,8 @@ def test_whatever_happens_nothing_is_oversubscribed_or_lost(seed: int) -> None:
                     bench.apply(Scheduler.tick)
         except FailedPrecondition:
             pass
-    assert set(scheduler.waits()) == {job.job_id for job in scheduler.queue()}
+    waiting = [job.job_id for job in scheduler.waiting]
+    assert list(scheduler.forecast().waits) == waiting[:PLAYED]
     for node_id in bench.cluster.nodes:
         bench.apply(Scheduler.enable, node_id)
     bench.now += 100 * SECOND
@@ -424,7 +425,7 @@ def test_who_asks_for_nothing_keeps_nobody_waiting_who_asks_for_something() -> N
     statuses = [_submitted(scheduler, f"idler-{number}", idler) for number in range(3)]
     assert statuses == [Status.SCHEDULING, Status.SCHEDULING, Status.QUEUED]
     assert _submitted(scheduler, "cores", ResourceRequest(cpus=2)) is Status.SCHEDULING
-    assert scheduler.queue()[0].job_id == "idler-2"
+    assert next(iter(scheduler.waiting)).job_id == "idler-2"
     scheduler.validate()
 
 

@@ -101,7 +101,7 @@ def test_run_times_are_what_passed(step: int) -> None:
     machine.now += step
     machine.submit("b")
     # Seen by nobody, its limit is what is expected of it.
-    assert machine.scheduler.waits() == {"b": 540}
+    assert machine.scheduler.forecast().waits == {"b": 540}
     transition = machine.apply(lambda scheduler: scheduler.run_ended("a", RunEnd(exit_code=0)))
     (ended,) = (job for job in transition.changed[-1:] if job.job_id == "a")
     assert ended.ran == 60 * SECOND
@@ -115,7 +115,7 @@ def test_the_order_of_jobs_is_that_of_their_submission() -> None:
     for job_id, step in (("y", 0), ("x", -HOUR), ("w", -HOUR), ("v", 3 * HOUR), ("u", -HOUR)):
         machine.now += step
         machine.submit(job_id)
-    assert [job.job_id for job in machine.scheduler.queue()] == list("yxwvu")
+    assert [job.job_id for job in machine.scheduler.waiting] == list("yxwvu")
     times = [machine.scheduler.jobs[job_id].created_at for job_id in "zyxwvu"]
     assert times == sorted(set(times))
     assert times[0] > NOON + 5

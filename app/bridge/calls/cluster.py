@@ -63,11 +63,15 @@ class ClusterCalls(Calls):
             "EnableNode", self._stub.EnableNode, caller, EnableNodeRequest(node_id=node_id)
         )
 
-    async def get_queue_status(self, caller: Caller, *, queue_name: str = "") -> JsonObject:
-        """Fetch the tenant's waiting jobs, of all queues unless one is named."""
+    async def get_queue_status(
+        self, caller: Caller, *, queue_name: str = "", page_size: int = 20, page_token: str = ""
+    ) -> JsonObject:
+        """Fetch a page of the tenant's waiting jobs, of all queues unless one is named."""
         return await self._call(
             "GetQueueStatus",
             self._stub.GetQueueStatus,
             caller,
-            GetQueueStatusRequest(queue_name=queue_name),
+            GetQueueStatusRequest(
+                queue_name=queue_name, page_size=page_size, page_token=page_token
+            ),
         )

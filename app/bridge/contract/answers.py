@@ -162,7 +162,13 @@ def _node(_: str, request: Any, node: Node) -> None:
 
 
 def _queue(tenant_id: str, request: GetQueueStatusRequest, answer: GetQueueStatusResponse) -> None:
-    _once([job.job_id for job in answer.queued_jobs])
+    _page(
+        [job.job_id for job in answer.queued_jobs],
+        # An earlier coordinator has all of them on one page.
+        size=0,
+        token=answer.next_page_token,
+        asked_token=request.page_token,
+    )
     for job in answer.queued_jobs:
         _of_tenant("queued_jobs.tenant_id", tenant_id, job.tenant_id)
         if request.queue_name:

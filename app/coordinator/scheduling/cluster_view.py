@@ -1,7 +1,7 @@
 """What one tenant is shown of the nodes and of the queue."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,24 +9,23 @@ from app.coordinator.cluster.gpus import GpuMeter, GpuUse
 from app.coordinator.cluster.messages import node_message
 from app.coordinator.cluster.nodes import NodeState
 from app.coordinator.errors import NotFound
-from app.coordinator.jobs.listing import PAGE_BYTES
 from app.coordinator.jobs.messages import time_message
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
+from app.coordinator.scheduling.estimates import Forecast
 from app.coordinator.scheduling.scheduler import Scheduler
+from app.coordinator.scheduling.waiting import Place, place_of
+from app.coordinator.storage.page_tokens import make_token, read_token
 from generated.mindcoordinator.v1 import cluster_pb2, jobs_pb2, queue_pb2
 
-#: Seconds that a forecast is used again for those who watch.
+#: Seconds that an outlook is used again for those who watch.
 _SHARED_FOR: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
-    """The queue of all tenants, and how long each job in it is expected to wait."""
+class Outlook:
+    """How long jobs are expected to wait, as of a moment."""
 
-    #: In the order of placement.
-    queue: list[JobRecord]
-    #: Seconds, by job id.
-    waits: dict[str, int]
+    forecast: Forecast
     #: Seconds that a job with default resources would wait if it were submitted now.
     newcomer_wait: int
     #: Which state of the store it was made of, and when on the steady clock.
@@ -50,7 +49,7 @@ class ClusterView:
         self._gpus = gpus
         self._clock = clock
         self._commits = commits
-        self._shared: Forecast | None = None
+        self._shared: Outlook | None = None
 
     def commits(self) -> int:
         """Count the changes of the store: without one, no queue has changed."""
@@ -83,68 +82,76 @@ class ClusterView:
         )
 
     def queue(
-        self, tenant_id: str, queue_name: str = "", *, forecast: Forecast | None = None
+        self,
+        tenant_id: str,
+        queue_name: str = "",
+        *,
+        page_size: int,
+        page_token: str = "",
+        outlook: Outlook | None = None,
     ) -> queue_pb2.GetQueueStatusResponse:
-        """The tenant's waiting jobs, by position, of all queues or of one.
+        """A page of the tenant's waiting jobs in the order of placement, of all queues or of one
+        (AIP-158). Raises InvalidArgument for a foreign token.
 
-        A forecast that is given is one of the default queue.
+        An outlook that is given is one of the default queue.
         """
-        forecast = forecast or self.forecast(queue_name or "default")
-        places: dict[str, int] = {}
-        own = []
-        for job in forecast.queue:
-            place = places[job.queue_name] = places.get(job.queue_name, 0) + 1
-            if job.tenant_id != tenant_id or queue_name not in ("", job.queue_name):
-                continue
-            resources = job.submission.resource_config
-            own.append(
-                queue_pb2.QueuedJob(
-                    job_id=job.job_id,
-                    tenant_id=job.tenant_id,
-                    name=job.name,
-                    priority=job.priority,
-                    gpu_count=resources.gpu_count,
-                    gpu_type=resources.gpu_type,
-                    queued_at=time_message(job.queued_at or job.created_at),
-                    position=place,
-                    estimated_wait_seconds=forecast.waits[job.job_id],
-                    queue_name=job.queue_name,
-                )
-            )
-        own.sort(key=lambda queued: queued.position)
+        asked = ["queue", tenant_id, queue_name]
+        behind = None
+        if page_token:
+            pending, *rest = read_token(page_token, asked, int, int, int, str)
+            behind = Place(bool(pending), *rest)
+        outlook = outlook or self.outlook(queue_name or "default")
+        name = queue_name or None
+        waiting = self._scheduler.waiting
+        jobs = waiting.page(tenant_id, name, behind=behind, size=page_size + 1)
+        page = jobs[:page_size]
         return queue_pb2.GetQueueStatusResponse(
-            queued_jobs=list(_fitting(own)),
-            total_queued=len(own),
-            estimated_wait_seconds=forecast.newcomer_wait,
+            queued_jobs=[self._queued(job, outlook) for job in page],
+            total_queued=waiting.count(tenant_id, name),
+            estimated_wait_seconds=outlook.newcomer_wait,
+            next_page_token=make_token(asked, *_numbers(place_of(page[-1])))
+            if len(jobs) > page_size
+            else "",
         )
 
-    def forecast(self, queue_name: str = "default") -> Forecast:
-        """The queue played forward, as it is now; `queue_name` is the newcomer's."""
+    def _queued(self, job: JobRecord, outlook: Outlook) -> queue_pb2.QueuedJob:
+        resources = job.submission.resource_config
+        before = self._scheduler.waiting.rank(place_of(job), queue_name=job.queue_name)
+        return queue_pb2.QueuedJob(
+            job_id=job.job_id,
+            tenant_id=job.tenant_id,
+            name=job.name,
+            priority=job.priority,
+            gpu_count=resources.gpu_count,
+            gpu_type=resources.gpu_type,
+            queued_at=time_message(job.queued_at or job.created_at),
+            position=before + 1,
+            estimated_wait_seconds=self._scheduler.wait_of(job, outlook.forecast),
+            queue_name=job.queue_name,
+        )
+
+    def outlook(self, queue_name: str = "default") -> Outlook:
+        """The head of the queue played forward, as it is now; `queue_name` is the newcomer's."""
         scheduler = self._scheduler
-        return Forecast(
-            queue=scheduler.queue(),
-            waits=scheduler.waits(),
-            newcomer_wait=scheduler.wait_of_newcomer(_newcomer(queue_name, self._clock())),
+        forecast = scheduler.forecast()
+        newcomer = _newcomer(queue_name, self._clock())
+        return Outlook(
+            forecast=forecast,
+            newcomer_wait=scheduler.wait_of_newcomer(newcomer, forecast),
             commits=self._commits(),
             made_at=time.monotonic(),
         )
 
-    def shared_forecast(self) -> Forecast:
-        """The forecast of the default queue that all who watch share: it may be a second old."""
+    def shared_outlook(self) -> Outlook:
+        """The outlook of the default queue that all who watch share: it may be a second old."""
         shared = self._shared
         if shared is None or time.monotonic() - shared.made_at >= _SHARED_FOR:
-            shared = self._shared = self.forecast()
+            shared = self._shared = self.outlook()
         return shared
 
 
-def _fitting(queued: Iterable[queue_pb2.QueuedJob]) -> Iterator[queue_pb2.QueuedJob]:
-    """The first of them, as many as an answer may hold."""
-    size = 0
-    for job in queued:
-        size += job.ByteSize()
-        if size > PAGE_BYTES:
-            return
-        yield job
+def _numbers(place: Place) -> tuple[int | str, ...]:
+    return int(place.pending), *place[1:]
 
 
 def _newcomer(queue_name: str, now: int) -> JobRecord:

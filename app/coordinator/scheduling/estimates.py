@@ -2,7 +2,8 @@
 
 import heapq
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from app.coordinator.cluster.nodes import Cluster
@@ -37,29 +38,50 @@ class RunTimes:
         return min(mean, limit) if limit else mean
 
 
-def waits(
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The first jobs of the queue played forward, and how fast those behind them move up."""
+
+    #: Seconds until each of the first jobs starts, by job id. At most LONGEST.
+    waits: Mapping[str, int]
+    #: Seconds until the last of them starts.
+    reached: float
+    #: Seconds for which each job behind them waits longer than the one before it.
+    pace: float
+
+    def wait(self, job: JobRecord, *, rank: int, now: int) -> int:
+        """Seconds until a job starts that has `rank` jobs before it in the queue."""
+        if (played := self.waits.get(job.job_id)) is not None:
+            return played
+        behind = max(rank + 1 - len(self.waits), 1)
+        start = max(self.reached + behind * self.pace, (job.not_before - now) / _SECOND)
+        return max(0, round(min(start, LONGEST)))
+
+
+def forecast(
     cluster: Cluster,
     waiting: Sequence[JobRecord],
-    holding: Sequence[JobRecord],
+    holding: Iterable[JobRecord],
     run_times: RunTimes,
     now: int,
     ran: Mapping[str, float] = MappingProxyType({}),
-) -> dict[str, int]:
-    """Seconds until each of `waiting` starts, by job id: the queue played forward. At most LONGEST.
+) -> Forecast:
+    """Play the queue forward: when each of `waiting` starts, if nothing else comes.
 
     `ran` has the seconds that runs of `holding` have taken so far, by job id.
     `waiting` is in the order of placement. A job that no enabled node can
-    take is given the time at which everything before it is over.
+    take is given the time at which everything before it is over. Behind the
+    last of them, jobs are taken to be as these are: as one of those that run
+    ends, one starts.
     """
     trial = cluster.copy()
-    by_id = {job.job_id: job for job in (*holding, *waiting)}
     placements = {job.job_id: job.placement for job in holding}
     ends: list[tuple[float, str]] = []
     for job in holding:
         left = run_times.expected(job) - ran.get(job.job_id, 0.0)
         heapq.heappush(ends, (max(left, 1.0), job.job_id))
-    clock = 0.0
-    answer: dict[str, int] = {}
+    clock = total = 0.0
+    waits: dict[str, int] = {}
     for job in waiting:
         start = max(clock, (job.not_before - now) / _SECOND)
         while ends and ends[0][0] <= start:
@@ -70,9 +92,12 @@ def waits(
             trial.release(over, placements[over])
         if job.not_before <= now:
             clock = start
-        answer[job.job_id] = max(0, round(min(start, LONGEST)))
+        waits[job.job_id] = max(0, round(min(start, LONGEST)))
+        expected = run_times.expected(job)
+        total += expected
         if placement is not None:
             trial.allocate(job.job_id, placement)
             placements[job.job_id] = placement
-            heapq.heappush(ends, (start + run_times.expected(by_id[job.job_id]), job.job_id))
-    return answer
+            heapq.heappush(ends, (start + expected, job.job_id))
+    pace = total / max(len(waits), 1) / max(len(ends), 1)
+    return Forecast(waits, clock, pace)

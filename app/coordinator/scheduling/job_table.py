@@ -11,6 +11,7 @@ from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.states import HOLDING, TERMINAL, Status, check_move
 from app.coordinator.jobs.times import creation_time
 from app.coordinator.scheduling.transitions import Instruction, Transition
+from app.coordinator.scheduling.waiting import WaitingJobs
 
 
 class JobTable:
@@ -30,6 +31,11 @@ class JobTable:
         self._jobs: dict[str, JobRecord] = {}
         #: The jobs by id, to be read.
         self.jobs: Mapping[str, JobRecord] = MappingProxyType(self._jobs)
+        #: Those of them that wait.
+        self.waiting = WaitingJobs(self._jobs)
+        self._holding: dict[str, JobRecord] = {}
+        #: Those that hold resources, to be read.
+        self.holding: Mapping[str, JobRecord] = MappingProxyType(self._holding)
         self._recording: Transition | None = None
 
     @property
@@ -85,11 +91,25 @@ class JobTable:
             if message is not None:
                 changes["message"] = message
             job = self._next(job, status, changes)
-        self._jobs[job.job_id] = job
+        self._put(job.job_id, job)
         recorded.changed.append(job)
         if job.status in TERMINAL:
-            del self._jobs[job.job_id]
+            self._put(job.job_id, None)
         return job
+
+    def _put(self, job_id: str, job: JobRecord | None) -> None:
+        """Put in a job's newest version, or take the job out, if it is there."""
+        if (before := self._jobs.get(job_id)) is not None:
+            self.waiting.remove(before)
+        if job is None:
+            self._jobs.pop(job_id, None)
+        else:
+            self._jobs[job_id] = job
+            self.waiting.add(job)
+        if job is not None and job.status in HOLDING:
+            self._holding[job_id] = job
+        else:
+            self._holding.pop(job_id, None)
 
     def instruct(self, instruction: Instruction) -> None:
         """Have something done once the block's changes are stored."""
@@ -113,7 +133,7 @@ class JobTable:
                 except ValueError as error:
                     problems[job.job_id] = error
                     job = replace(job, placement=())
-            self._jobs[job.job_id] = job
+            self._put(job.job_id, job)
         return problems
 
     def stamp(self, job: JobRecord) -> int:
@@ -140,20 +160,20 @@ class JobTable:
 
     def _undo(self, recorded: Transition) -> None:
         for job_id, job in recorded.before.items():
-            if job is None:
-                self._jobs.pop(job_id, None)
-            else:
-                self._jobs[job_id] = job
+            self._put(job_id, job)
         for node_id, drain in recorded.drained.items():
             self.cluster.set_drain(node_id, drain)
         self.cluster.release_all()
-        for job in self._jobs.values():
-            if job.status in HOLDING:
-                self.cluster.allocate(job.job_id, job.placement)
+        for job in self._holding.values():
+            self.cluster.allocate(job.job_id, job.placement)
 
     def validate(self) -> None:
         """Raise AssertionError unless what is taken is what the jobs hold."""
         self.cluster.validate()
+        self.waiting.validate()
+        assert self.holding == {
+            job_id: job for job_id, job in self.jobs.items() if job.status in HOLDING
+        }
         held: dict[str, set[str]] = {node_id: set() for node_id in self.cluster.nodes}
         for job in self.jobs.values():
             assert job.status not in TERMINAL, job

@@ -1,22 +1,14 @@
 """Who is placed where: by priority, then age, with preemption where it helps."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason
-from app.coordinator.jobs.states import HOLDING, WAITING, Status
+from app.coordinator.jobs.states import Status
 from app.coordinator.scheduling.job_changes import stop_run
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.transitions import Prepare
-
-
-def waiting_in_order(table: JobTable) -> list[JobRecord]:
-    """The jobs that wait, of all tenants, in the order in which they are placed."""
-    now = table.now()
-    return sorted(
-        (job for job in table.jobs.values() if job.status in WAITING),
-        key=lambda job: (job.not_before > now, -job.priority, job.created_at, job.job_id),
-    )
+from app.coordinator.scheduling.waiting import Place, place_of, takes
 
 
 def place_waiting(table: JobTable) -> None:
@@ -26,24 +18,22 @@ def place_waiting(table: JobTable) -> None:
     those behind it: nobody is overtaken into waiting for ever. Jobs that ask
     for nothing, and those that ask for something, overtake each other: neither
     takes what the other waits for.
+
+    Jobs that ask for the same are looked at until one of them finds no room: the
+    cost is that of the jobs that are placed, and of the different requests that
+    are looked at before every node is kept.
     """
     cluster = table.cluster
-    all_kept: dict[bool, set[str]] = {True: set(), False: set()}
-    able: dict[ResourceRequest, frozenset[str]] = {}
-    for job in waiting_in_order(table):
-        if job.status is not Status.QUEUED:
-            continue
-        if job.resource_request not in able:
-            able[job.resource_request] = _able(cluster, job.resource_request)
-        usable = able[job.resource_request]
-        kept = all_kept[_takes(job.resource_request)]
-        if len(usable) < job.resource_request.nodes:
+    for job, kept in _Turns(table):
+        resource_request = job.resource_request
+        usable = _able(cluster, resource_request)
+        if len(usable) < resource_request.nodes:
             # Only a drained node could help: nobody has to wait for that.
             continue
-        if len(usable - kept) < job.resource_request.nodes:
+        if len(usable - kept) < resource_request.nodes:
             kept |= usable
             continue
-        placement = cluster.place(job.resource_request, without=kept)
+        placement = cluster.place(resource_request, without=kept)
         if placement is None:
             _make_room(table, job, kept)
             kept |= usable
@@ -59,21 +49,48 @@ def place_waiting(table: JobTable) -> None:
         table.instruct(Prepare(job))
 
 
-def finds_room(table: JobTable, job: JobRecord, *, behind: Iterable[JobRecord]) -> bool:
-    """Whether a newcomer would be placed at once, behind jobs that wait."""
+class _Turns:
+    """The jobs that may be placed, each with the nodes that those before it keep, a set to add to.
+
+    A job that is not placed has had the turn of all that ask for the same.
+    """
+
+    def __init__(self, table: JobTable) -> None:
+        self._waiting = table.waiting
+        self._enabled = _enabled(table.cluster)
+
+    def __iter__(self) -> Iterator[tuple[JobRecord, set[str]]]:
+        kept: dict[bool, set[str]] = {True: set(), False: set()}
+        heads = {taking: self._waiting.next_head(taking, None) for taking in kept}
+        while True:
+            left = [(place_of(job), taking) for taking, job in heads.items() if job is not None]
+            if not left:
+                return
+            place, taking = min(left)
+            job = heads[taking]
+            assert job is not None
+            yield job, kept[taking]
+            done = kept[taking] >= self._enabled
+            heads[taking] = None if done else self._waiting.next_head(taking, place)
+
+
+def finds_room(table: JobTable, job: JobRecord, *, behind: Place) -> bool:
+    """Whether a newcomer would be placed at once, behind those that wait before a place."""
     kept: set[str] = set()
-    for other in behind:
-        if _takes(other.resource_request) is not _takes(job.resource_request):
-            continue
+    enabled = _enabled(table.cluster)
+    taking = takes(job.resource_request)
+    other = table.waiting.next_head(taking, None)
+    while other is not None and place_of(other) < behind and not kept >= enabled:
         usable = _able(table.cluster, other.resource_request)
-        if other.status is Status.QUEUED and len(usable) >= other.resource_request.nodes:
+        if len(usable) >= other.resource_request.nodes:
             kept |= usable
+        other = table.waiting.next_head(taking, place_of(other))
     return table.cluster.place(job.resource_request, without=kept) is not None
 
 
-def _takes(resource_request: ResourceRequest) -> bool:
-    """Whether somebody else has to do without what is asked for."""
-    return bool(resource_request.cpus or resource_request.memory or resource_request.gpus)
+def _enabled(cluster: Cluster) -> frozenset[str]:
+    """The nodes that take new jobs."""
+    return frozenset(node.spec.node_id for node in cluster.nodes.values() if node.drain is None)
 
 
 def _able(cluster: Cluster, resource_request: ResourceRequest) -> frozenset[str]:
@@ -88,7 +105,7 @@ def _able(cluster: Cluster, resource_request: ResourceRequest) -> frozenset[str]
 def _make_room(table: JobTable, job: JobRecord, kept: set[str]) -> None:
     """Preempt just enough of lower priority that `job` will fit, if that is possible."""
     trial = table.cluster.copy()
-    holding = [other for other in table.jobs.values() if other.status in HOLDING]
+    holding = list(table.holding.values())
     for other in holding:
         if other.stop_reason is not StopReason.NONE or other.status is Status.EXPORTING:
             trial.release(other.job_id, other.placement)

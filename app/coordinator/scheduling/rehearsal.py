@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import WAITING
 from app.coordinator.scheduling.scheduler import Scheduler
+from app.coordinator.scheduling.waiting import place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,9 @@ def rehearse(scheduler: Scheduler, job: JobRecord) -> Rehearsal:
 def _seen(scheduler: Scheduler, job: JobRecord, *, preempted: int) -> Rehearsal:
     if job.status not in WAITING:
         return Rehearsal(job, ahead=0, preempted=preempted, wait=0)
-    queue = [other.job_id for other in scheduler.queue()]
     return Rehearsal(
         job,
-        ahead=queue.index(job.job_id),
+        ahead=scheduler.waiting.rank(place_of(job)),
         preempted=preempted,
-        wait=scheduler.waits()[job.job_id],
+        wait=scheduler.wait_of(job, scheduler.forecast()),
     )

@@ -16,7 +16,7 @@ from app.coordinator.errors import FailedPrecondition, NotFound
 from app.coordinator.jobs.model import Checkpoint, JobRecord, Kind, Progress, StopReason
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.jobs.times import Stopwatch
-from app.coordinator.scheduling.estimates import RunTimes, waits
+from app.coordinator.scheduling.estimates import Forecast, RunTimes, forecast
 from app.coordinator.scheduling.job_changes import (
     STOPPING,
     end_job,
@@ -27,11 +27,14 @@ from app.coordinator.scheduling.job_changes import (
 )
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.outcomes import apply_run_result
-from app.coordinator.scheduling.placement import finds_room, place_waiting, waiting_in_order
+from app.coordinator.scheduling.placement import finds_room, place_waiting
 from app.coordinator.scheduling.transitions import Abandon, Launch, RunEnd, Transition
+from app.coordinator.scheduling.waiting import WaitingJobs, newcomers_place, place_of
 from app.shortening import quoted
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
+#: Waiting jobs that are played forward to say how long they wait; it is estimated for others.
+PLAYED: Final = 32
 _SECOND: Final = 1_000_000
 
 
@@ -207,11 +210,10 @@ class Scheduler:
 
     def tick(self) -> Transition:
         """Act on the time that has passed; once also after all that ran was found again."""
-        now = self._clock()
-        for job in list(self.jobs.values()):
-            if job.status is Status.PENDING and job.not_before <= now:
-                queue_job(self._table, job, "Waiting in the queue.")
-            elif self._time_left(job) == 0:
+        for job in self.waiting.due(self._clock()):
+            queue_job(self._table, job, "Waiting in the queue.")
+        for job in list(self.holding.values()):
+            if self._time_left(job) == 0:
                 limit = job.max_runtime // 1_000_000
                 stop_run(
                     self._table,
@@ -226,13 +228,10 @@ class Scheduler:
 
         The clock may be set meanwhile: look again from time to time.
         """
-        now = self._clock()
-        delays = [
-            max(job.not_before - now, 0)
-            for job in self.jobs.values()
-            if job.status is Status.PENDING
-        ]
-        delays += [left for job in self.jobs.values() if (left := self._time_left(job)) is not None]
+        lefts = map(self._time_left, self.holding.values())
+        delays = [left for left in lefts if left is not None]
+        if (time := self.waiting.next_time()) is not None:
+            delays.append(max(time - self._clock(), 0))
         return min(delays, default=None)
 
     # Requests
@@ -337,25 +336,39 @@ class Scheduler:
 
     # Reading
 
-    def queue(self) -> list[JobRecord]:
-        """Return the waiting jobs of all tenants in the order in which they are placed."""
-        return waiting_in_order(self._table)
+    @property
+    def waiting(self) -> WaitingJobs:
+        """The waiting jobs of all tenants in the order in which they are placed."""
+        return self._table.waiting
 
-    def waits(self) -> dict[str, int]:
-        """Return the seconds until each waiting job is expected to start, by job id."""
-        return self._play(self.queue())
+    @property
+    def holding(self) -> Mapping[str, JobRecord]:
+        """The jobs that hold resources, by id."""
+        return self._table.holding
 
-    def wait_of_newcomer(self, job: JobRecord) -> int:
+    def forecast(self) -> Forecast:
+        """Play the first PLAYED of the waiting jobs forward. The others are not looked at."""
+        return self._play(self.waiting.first(PLAYED))
+
+    def wait_of(self, job: JobRecord, forecast: Forecast) -> int:
+        """Return the seconds until a waiting job is expected to start."""
+        rank = self.waiting.rank(place_of(job))
+        return forecast.wait(job, rank=rank, now=self._clock())
+
+    def wait_of_newcomer(self, job: JobRecord, forecast: Forecast) -> int:
         """Return the seconds until a job would start if it were submitted now."""
-        ahead = [other for other in self.queue() if other.priority >= job.priority]
-        if finds_room(self._table, job, behind=ahead):
+        place = newcomers_place(job)
+        if finds_room(self._table, job, behind=place):
             return 0
-        return self._play([*ahead, job])[job.job_id]
+        rank = self.waiting.rank(place)
+        if rank >= PLAYED:
+            return forecast.wait(job, rank=rank, now=self._clock())
+        return self._play([*self.waiting.first(rank), job]).waits[job.job_id]
 
-    def _play(self, waiting: list[JobRecord]) -> dict[str, int]:
-        holding = [job for job in self.jobs.values() if job.status in HOLDING]
+    def _play(self, waiting: list[JobRecord]) -> Forecast:
+        holding = self.holding.values()
         ran = {job.job_id: self._ran(job) / _SECOND for job in holding if job.status in RUNNING}
-        return waits(self.cluster, waiting, holding, self._run_times, self._clock(), ran)
+        return forecast(self.cluster, waiting, holding, self._run_times, self._clock(), ran)
 
     def _ran(self, job: JobRecord) -> int:
         """Microseconds that a job's run has gone on."""

@@ -229,7 +229,7 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
         if job.status not in WAITING:
             return 0
         try:
-            return self._scheduler.waits().get(job.job_id, 0)
+            return self._scheduler.wait_of(job, self._scheduler.forecast())
         except Exception as error:  # the job is there; an estimate is no reason to say it is not
             log.error("wait_not_estimated", job_id=job.job_id, exc_info=error)
             return 0

@@ -4,7 +4,6 @@ from typing_extensions import override
 
 from app.coordinator.cluster.listing import NodePages
 from app.coordinator.identity.peer import Peer
-from app.coordinator.jobs.states import HOLDING, WAITING
 from app.coordinator.service.base import Calls, page_size
 from app.coordinator.service.features import FEATURES
 from app.coordinator.service.interceptor import Context, peer_of
@@ -24,7 +23,6 @@ class ClusterCalls(Calls):
         online = [node for node in nodes if node.drain is None]
         total = sum(len(node.spec.gpus) for node in nodes)
         taken = sum(len(node.taken_gpus) for node in nodes)
-        jobs = self._scheduler.jobs.values()
         if total:
             used = taken / total
         else:
@@ -37,8 +35,8 @@ class ClusterCalls(Calls):
             total_gpus=total,
             allocated_gpus=taken,
             available_gpus=sum(len(node.spec.gpus) - len(node.taken_gpus) for node in online),
-            active_jobs=sum(1 for job in jobs if job.status in HOLDING),
-            queued_jobs=sum(1 for job in jobs if job.status in WAITING),
+            active_jobs=len(self._scheduler.holding),
+            queued_jobs=len(self._scheduler.waiting),
             cluster_utilization=used,
             features=FEATURES,
         )
@@ -94,7 +92,12 @@ class ClusterCalls(Calls):
         self, request: queue_pb2.GetQueueStatusRequest, context: Context
     ) -> queue_pb2.GetQueueStatusResponse:
         peer = peer_of(context)
-        return self._view.queue(peer.tenant_id, request.queue_name)
+        return self._view.queue(
+            peer.tenant_id,
+            request.queue_name,
+            page_size=page_size(request.page_size),
+            page_token=request.page_token,
+        )
 
     def _node_message(self, peer: Peer, node_id: str) -> cluster_pb2.Node:
         return self._view.node(peer.tenant_id, node_id)

@@ -57,9 +57,15 @@ class AsyncClient:
         """Get cluster-wide totals."""
         return await self._driver.result(operations.cluster_status())
 
-    async def queue(self, queue_name: str | None = None) -> models.GetQueueStatusResponse:
-        """Get the tenant's waiting jobs, of all queues unless one is named."""
-        return await self._driver.result(operations.queue_status(queue_name))
+    async def queue(
+        self,
+        queue_name: str | None = None,
+        *,
+        page_size: int | None = None,
+        page_token: str | None = None,
+    ) -> models.GetQueueStatusResponse:
+        """Get a page of the tenant's waiting jobs, of all queues unless one is named."""
+        return await self._driver.result(operations.queue_status(queue_name, page_size, page_token))
 
     async def summary(self, days: int | None = None) -> models.SummaryAnswer:
         """Get a summary of the tenant's jobs of the last days."""

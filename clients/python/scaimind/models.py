@@ -387,6 +387,7 @@ class GetQueueStatusResponse(Model):
     queued_jobs: tuple[QueuedJob, ...] = field(default=(), metadata={"kind": ("list", QueuedJob)})
     total_queued: int = field(default=0, metadata={"kind": int})
     estimated_wait_seconds: int = field(default=0, metadata={"kind": int})
+    next_page_token: str = field(default="", metadata={"kind": str})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,16 +72,23 @@ class GetQueueStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUEUE_NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     queue_name: _builtins.str
     """Empty means all queues that the tenant can see."""
+    page_size: _builtins.int
+    """1-100, default 20"""
+    page_token: _builtins.str
     def __init__(
         self,
         *,
         queue_name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue_name", b"queue_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "queue_name", b"queue_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -94,12 +101,17 @@ class GetQueueStatusResponse(_message.Message):
     QUEUED_JOBS_FIELD_NUMBER: _builtins.int
     TOTAL_QUEUED_FIELD_NUMBER: _builtins.int
     ESTIMATED_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total_queued: _builtins.int
+    """Of all pages."""
     estimated_wait_seconds: _builtins.int
     """For a job that would be submitted now with default resources."""
+    next_page_token: _builtins.str
     @_builtins.property
     def queued_jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueuedJob]:
-        """The tenant's own, by position; of very many, the first."""
+        """A page of the tenant's own, in the order in which they are to be placed: by position, where
+        they are of one queue. In WatchJobs: the first of them.
+        """
 
     def __init__(
         self,
@@ -107,10 +119,11 @@ class GetQueueStatusResponse(_message.Message):
         queued_jobs: _abc.Iterable[Global___QueuedJob] | None = ...,
         total_queued: _builtins.int = ...,
         estimated_wait_seconds: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait_seconds", b"estimated_wait_seconds", "queued_jobs", b"queued_jobs", "total_queued", b"total_queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait_seconds", b"estimated_wait_seconds", "next_page_token", b"next_page_token", "queued_jobs", b"queued_jobs", "total_queued", b"total_queued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

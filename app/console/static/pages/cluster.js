@@ -14,7 +14,7 @@ export function Cluster() {
   const polled = connection.value.state === "polled";
   const loaded = useLoaded((signal) => get("/cluster/nodes?page_size=100", signal), [polled]);
   const totals = useLoaded((signal) => get("/cluster", signal), [changed.value >> 6]);
-  const queued = useLoaded((signal) => get("/queue", signal), [polled]);
+  const queued = useLoaded((signal) => get("/queue?page_size=100", signal), [polled]);
   const known = new Map((loaded.value?.nodes ?? []).map((/** @type {any} */ node) => [node.node_id, node]));
   for (const [id, node] of nodes) known.set(id, node);
   const all = [...known.values()].sort((a, b) => (a.node_id < b.node_id ? -1 : 1));

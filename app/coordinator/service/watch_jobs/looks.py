@@ -12,6 +12,8 @@ from generated.mindcoordinator.v1.watch_jobs_pb2 import WatchJobsResponse
 
 #: Seconds between two looks of a stream.
 INTERVAL: Final = 1.0
+#: Waiting jobs that are told of: the first. GetQueueStatus has the others.
+MOST_QUEUED: Final = 100
 #: Seconds that a wait may differ from what was told, less the time that has passed.
 WAIT_TOLERANCE: Final = 10
 
@@ -36,7 +38,7 @@ class ClusterLooks:
         self._looked_at: float | None = None
         #: The changes and the sample that the nodes were seen with.
         self._seen: tuple[int, Mapping[int, GpuUse]] | None = None
-        self._forecast_of: int | None = None
+        self._outlook_of: int | None = None
         self._nodes: dict[str, Node] = {}
         self._queue: tuple[GetQueueStatusResponse, float] | None = None
 
@@ -71,12 +73,12 @@ class ClusterLooks:
                 message.nodes.append(node)
 
     def _add_queue(self, message: WatchJobsResponse) -> None:
-        if self._forecast_of == self._view.commits():
+        if self._outlook_of == self._view.commits():
             return
-        forecast = self._view.shared_forecast()
+        outlook = self._view.shared_outlook()
         # If it is older than the newest change, the next look is at a newer one.
-        self._forecast_of = forecast.commits
-        queue = self._view.queue(self._tenant_id, forecast=forecast)
+        self._outlook_of = outlook.commits
+        queue = self._view.queue(self._tenant_id, page_size=MOST_QUEUED, outlook=outlook)
         now = self._clock()
         if self._queue is None or _differs(*self._queue, queue, now):
             self._queue = (queue, now)

@@ -98,9 +98,15 @@ def queue(profile: str | None, output: str | None) -> None:
     scaimind queue
     """
     with client(profile) as made:
-        found = made.queue()
+        page = made.queue(page_size=100)
+        waiting, data = list(page.queued_jobs), dict(page.raw)
+        while page.next_page_token:
+            page = made.queue(page_size=100, page_token=page.next_page_token)
+            waiting += page.queued_jobs
+            data["queued_jobs"] = data.get("queued_jobs", []) + page.raw.get("queued_jobs", [])
+    data.pop("next_page_token", None)
     show(
-        found.queued_jobs,
+        waiting,
         output,
         [
             ("JOB", lambda job: job.job_id),
@@ -112,5 +118,5 @@ def queue(profile: str | None, output: str | None) -> None:
         ],
         wide=[("GPUS", lambda job: job.gpu_count), ("TYPE", lambda job: job.gpu_type)],
         name=lambda job: str(job.job_id),
-        data=found.raw,
+        data=data,
     )

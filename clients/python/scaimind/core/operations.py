@@ -210,11 +210,12 @@ def act_on_node(node_id: str, action: str, body: Body) -> Steps[models.Node]:
     )
 
 
-def queue_status(queue_name: str | None) -> Steps[models.GetQueueStatusResponse]:
-    """Get the tenant's waiting jobs."""
-    return one(
-        models.GetQueueStatusResponse, Request("GET", "/queue", query(queue_name=queue_name))
-    )
+def queue_status(
+    queue_name: str | None, page_size: int | None, page_token: str | None
+) -> Steps[models.GetQueueStatusResponse]:
+    """Get a page of the tenant's waiting jobs."""
+    arguments = query(queue_name=queue_name, page_size=page_size, page_token=page_token)
+    return one(models.GetQueueStatusResponse, Request("GET", "/queue", arguments))
 
 
 def summary(days: int | None) -> Steps[models.SummaryAnswer]:

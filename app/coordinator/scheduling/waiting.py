@@ -1,0 +1,165 @@
+"""The jobs that wait, in the order in which they are placed. A look or a change costs the
+logarithm of their number, and a few moves of memory."""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
+from app.coordinator.jobs.states import WAITING, Status
+
+
+class Place(NamedTuple):
+    """Where a job stands: by priority, then age, behind all others while it waits for a time."""
+
+    pending: bool
+    #: The priority, negated: the highest comes first.
+    urgency: int
+    created_at: int
+    job_id: str
+
+
+def place_of(job: JobRecord) -> Place:
+    """Return where a job stands among those that wait."""
+    return Place(job.status is Status.PENDING, -job.priority, job.created_at, job.job_id)
+
+
+def newcomers_place(job: JobRecord) -> Place:
+    """Return where a job would stand if it were submitted now: no other was made later."""
+    return place_of(job)._replace(created_at=2**63)
+
+
+def takes(resource_request: ResourceRequest) -> bool:
+    """Whether somebody else has to do without what is asked for."""
+    return bool(resource_request.cpus or resource_request.memory or resource_request.gpus)
+
+
+_T = TypeVar("_T", Place, tuple[int, str])
+#: The queue of all, of a tenant, of a name, or of both: tenant and name.
+_Scope: TypeAlias = tuple[str | None, str | None]
+_ALL: Final[_Scope] = (None, None)
+
+
+class WaitingJobs:
+    """An index over the jobs that wait. Whoever changes a job takes it out and puts it in again."""
+
+    def __init__(self, jobs: Mapping[str, JobRecord]) -> None:
+        """`jobs` has the newest version of each job that waits, by id."""
+        self._jobs = jobs
+        self._queues: dict[_Scope, list[Place]] = {}
+        #: Those that are QUEUED, by what they ask for.
+        self._alike: dict[ResourceRequest, list[Place]] = {}
+        #: The first of each of those, of such that take something and of such that do not.
+        self._heads: dict[bool, list[Place]] = {True: [], False: []}
+        #: Those that are PENDING, by when they may be placed.
+        self._times: list[tuple[int, str]] = []
+
+    def add(self, job: JobRecord) -> None:
+        """Put a job in; nothing if it does not wait."""
+        if job.status not in WAITING:
+            return
+        place = place_of(job)
+        for scope in _scopes(job):
+            insort(self._queues.setdefault(scope, []), place)
+        if place.pending:
+            insort(self._times, (job.not_before, job.job_id))
+            return
+        heads = self._heads[takes(job.resource_request)]
+        alike = self._alike.setdefault(job.resource_request, [])
+        if not alike or place < alike[0]:
+            if alike:
+                _remove(heads, alike[0])
+            insort(heads, place)
+        insort(alike, place)
+
+    def remove(self, job: JobRecord) -> None:
+        """Take a job out as it was put in; nothing if it did not wait."""
+        if job.status not in WAITING:
+            return
+        place = place_of(job)
+        for scope in _scopes(job):
+            queue = self._queues[scope]
+            _remove(queue, place)
+            if not queue:
+                del self._queues[scope]
+        if place.pending:
+            _remove(self._times, (job.not_before, job.job_id))
+            return
+        heads = self._heads[takes(job.resource_request)]
+        alike = self._alike[job.resource_request]
+        if alike[0] == place:
+            _remove(heads, place)
+            if len(alike) > 1:
+                insort(heads, alike[1])
+        _remove(alike, place)
+        if not alike:
+            del self._alike[job.resource_request]
+
+    def __len__(self) -> int:
+        """Count the jobs of all tenants."""
+        return len(self._queue(_ALL))
+
+    def __iter__(self) -> Iterator[JobRecord]:
+        """All in order; none may come or go meanwhile."""
+        return (self._jobs[place.job_id] for place in self._queue(_ALL))
+
+    def first(self, count: int) -> list[JobRecord]:
+        """Return the first jobs of all."""
+        return list(islice(self, count))
+
+    def rank(self, place: Place, *, queue_name: str | None = None) -> int:
+        """Count the jobs of all tenants before a place: in one queue, or in all."""
+        return bisect_left(self._queue((None, queue_name)), place)
+
+    def count(self, tenant_id: str, queue_name: str | None = None) -> int:
+        """Count a tenant's jobs, in one queue or in all."""
+        return len(self._queue((tenant_id, queue_name)))
+
+    def page(
+        self, tenant_id: str, queue_name: str | None, *, behind: Place | None, size: int
+    ) -> list[JobRecord]:
+        """Return a tenant's first jobs behind a place, in one queue or in all."""
+        queue = self._queue((tenant_id, queue_name))
+        start = 0 if behind is None else bisect_right(queue, behind)
+        return [self._jobs[place.job_id] for place in queue[start : start + size]]
+
+    def next_head(self, taking: bool, behind: Place | None) -> JobRecord | None:
+        """Return the next QUEUED job behind a place that is the first of those who ask for the
+        same; only among such as take something, or among the others."""
+        heads = self._heads[taking]
+        at = 0 if behind is None else bisect_right(heads, behind)
+        return self._jobs[heads[at].job_id] if at < len(heads) else None
+
+    def due(self, now: int) -> list[JobRecord]:
+        """Return the PENDING jobs whose time has come, the earliest first."""
+        count = bisect_left(self._times, (now + 1, ""))
+        return [self._jobs[job_id] for _, job_id in self._times[:count]]
+
+    def next_time(self) -> int | None:
+        """Return when the next PENDING job may be placed; None if there is none."""
+        return self._times[0][0] if self._times else None
+
+    def _queue(self, scope: _Scope) -> Sequence[Place]:
+        return self._queues.get(scope, ())
+
+    def validate(self) -> None:
+        """Raise AssertionError unless the index is that of the jobs."""
+        again = WaitingJobs(self._jobs)
+        for job in self._jobs.values():
+            again.add(job)
+        assert self._queues == again._queues
+        assert self._alike == again._alike
+        assert self._heads == again._heads
+        assert self._times == again._times
+
+
+def _scopes(job: JobRecord) -> tuple[_Scope, ...]:
+    tenant_id, queue_name = job.tenant_id, job.queue_name
+    return _ALL, (None, queue_name), (tenant_id, None), (tenant_id, queue_name)
+
+
+def _remove(places: list[_T], place: _T) -> None:
+    at = bisect_left(places, place)
+    assert places[at] == place
+    del places[at]
