@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, ExitStack
 from typing import Final, Self
 
 import grpc.aio
-import psutil
 import structlog
 from grpc_health.v1 import (  # type: ignore[import-untyped]  # no stubs
     health,
@@ -20,20 +19,15 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from app.coordinator.cluster.gpus import GpuMeter
 from app.coordinator.cluster.nodes import Cluster
-from app.coordinator.data.archives.unpacking import Unpacker
-from app.coordinator.data.atlas import Atlas
 from app.coordinator.data.cache import DataCache
-from app.coordinator.data.conversion.conversion import Converter
 from app.coordinator.data.drive import Drive
 from app.coordinator.data.validation_pool import ValidationPool
 from app.coordinator.engines.engine import Engine
 from app.coordinator.engines.local.opening import open_local_engine
-from app.coordinator.execution.artefacts import Artefacts
 from app.coordinator.execution.controller import Controller
 from app.coordinator.execution.inputs import Inputs
-from app.coordinator.execution.project import Projects
+from app.coordinator.execution.opening import open_workspace
 from app.coordinator.execution.run_spec import RunSpecs
-from app.coordinator.execution.workspace import Workspace
 from app.coordinator.identity.tokens import Admission, TokenChecker
 from app.coordinator.isolation.levels import AUTO
 from app.coordinator.isolation.system_paths import system_paths
@@ -61,8 +55,8 @@ from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 from app.coordinator.storage.disk_reserve import DiskReserve
 from app.coordinator.storage.free_space import FreeSpace
 from app.coordinator.submission.tenancy import Tenancy
+from app.coordinator.trainers.asking import Trainers
 from app.files.descriptors import raise_limit
-from app.files.walking import Limits
 from app.scaikey.http import open_session
 from app.scaikey.jwks import KeySetCache
 from app.telemetry.tracing import NoTracer, Tracer, open_tracer
@@ -141,26 +135,17 @@ class Coordinator:
         running = {job.job_id for job in store.unfinished() if job.status in HOLDING}
         inputs = Inputs(drive=drive, cache=cache, clock=self._clock)
         inputs.open(running=running)
-        limits = Limits(entries=config.export_files, size_bytes=config.export_bytes)
-        workspace = Workspace(
-            jobs=config.data_dir / "jobs",
+        trainers = Trainers(config.trainers_python, readable=readable)
+        self._services.push_async_callback(trainers.close)
+        workspace = open_workspace(
+            config,
             drive=drive,
             inputs=inputs,
-            projects=_projects(config, drive, readable),
             installer=open_installer(
                 config, programs=engine.programs, running=running, clock=self._clock
             ),
-            artefacts=Artefacts(
-                drive=drive,
-                atlas=Atlas(config.atlas_root),
-                converter=Converter(
-                    readable=readable,
-                    memory_bytes=config.export_memory or psutil.virtual_memory().total // 2,
-                    limits=limits,
-                ),
-                limits=limits,
-                clock=self._clock,
-            ),
+            readable=readable,
+            clock=self._clock,
         )
         secrets = JobSecrets(config.data_dir / "secrets")
         self.controller = Controller(
@@ -168,7 +153,9 @@ class Coordinator:
             store=store,
             workspace=workspace,
             job_events=self.job_events,
-            run_specs=RunSpecs(workspace=workspace, secrets=secrets, drive=drive),
+            run_specs=RunSpecs(
+                workspace=workspace, secrets=secrets, drive=drive, trainers=trainers
+            ),
             engine=engine,
             reserve=DiskReserve(config.data_dir / "reserve"),
             secrets=secrets,
@@ -214,6 +201,7 @@ class Coordinator:
                 tenant_id=store.newest_tenant(),
             ),
             packages=package_rules(config),
+            trainers=trainers,
             free_space=FreeSpace((config.data_dir, config.drive_root), floor=config.min_free_bytes),
             clock=self._clock,
         )
@@ -230,6 +218,7 @@ class Coordinator:
                 serve_metrics(config.metrics_address, registry)
             )
         self.controller.start()
+        trainers.start()
         await self._services.enter_async_context(keeping)
         self._watch_memory(scheduler)
         await self._server.start()
@@ -359,11 +348,6 @@ class Coordinator:
         finally:
             self._resources.close()
         log.info("coordinator_stopped")
-
-
-def _projects(config: CoordinatorConfig, drive: Drive, readable: tuple[str, ...]) -> Projects:
-    limits = Limits(entries=config.working_dir_files, size_bytes=config.working_dir_bytes)
-    return Projects(drive=drive, unpacker=Unpacker(readable=readable, limits=limits), limits=limits)
 
 
 async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | None = None) -> None:

@@ -16,6 +16,7 @@ from app.coordinator.execution.inputs import access_of
 from app.coordinator.execution.job_config import to_dict
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.storage.job_directory import JobDir
+from app.coordinator.trainers.models import EXPORTS, uses_trainers
 from app.files.copying import Report, Twins, copy_tree
 from app.files.directory import Directory
 from app.files.removing import remove_tree
@@ -69,7 +70,9 @@ class Artefacts:
         asked = job.submission.output_config
         url = asked.path or self._drive.url(job.tenant_id, f"jobs/{job.job_id}/output")
         place = self._drive.destination(access_of(job), url)
-        with self._converted(asked.export_format, output, directory, abandoned) as found:
+        as_it_is = uses_trainers(job.submission.training_config) and asked.export_format in EXPORTS
+        export_format = "" if as_it_is else asked.export_format
+        with self._converted(export_format, output, directory, abandoned) as found:
             made, converted = found
             report = self._bring(made, place, job.job_id, abandoned, noted=asked.register_model)
             left_out = _told(converted or report)

@@ -13,6 +13,7 @@ from app.coordinator.data.drive import BadUrl, Drive
 from app.coordinator.evaluations.process import EVALUATOR, SCRIPT, process_config
 from app.coordinator.execution.inputs import Inputs, access_of
 from app.coordinator.execution.job_config import training_config
+from app.coordinator.execution.models import Models
 from app.coordinator.execution.project import Projects
 from app.coordinator.identity.access import Access
 from app.coordinator.jobs.model import JobRecord, Kind, Program
@@ -20,6 +21,8 @@ from app.coordinator.logs.lines import Line
 from app.coordinator.packages.build_log import Say
 from app.coordinator.packages.installing import CannotInstall, Installer
 from app.coordinator.storage.job_directory import PROGRAM, JobDir
+from app.coordinator.trainers.models import uses_trainers
+from app.coordinator.trainers.program import LAUNCHER, place_trainers
 from app.files.copying import copy_content
 from app.files.directory import Directory, LimitReached
 from app.files.json_files import write_json
@@ -37,10 +40,17 @@ class Preparation:
     """Sets up jobs' directories. Blocks: call it in a thread."""
 
     def __init__(
-        self, *, drive: Drive, inputs: Inputs, projects: Projects, installer: Installer
+        self,
+        *,
+        drive: Drive,
+        inputs: Inputs,
+        models: Models,
+        projects: Projects,
+        installer: Installer,
     ) -> None:
         self._drive = drive
         self._inputs = inputs
+        self._models = models
         self._projects = projects
         self._installer = installer
 
@@ -65,6 +75,12 @@ class Preparation:
                         _place_script(own, script, script_name(job), abandoned)
                     _place_evaluator(own, abandoned)
                     config = process_config(job, fetch)
+                elif uses_trainers(job.submission.training_config):
+                    remove_tree(own, PROGRAM)
+                    with own.make_directory(PROGRAM) as program:
+                        place_trainers(program, abandoned)
+                    config = training_config(job, fetch)
+                    self._models.add_paths(job, config, fetch)
                 else:
                     self._place_program(job, access, own, directory, say, abandoned)
                     config = training_config(job, fetch)
@@ -102,6 +118,8 @@ def script_name(job: JobRecord) -> str:
     """Return the name of the job's script."""
     if job.kind is Kind.EVALUATION:
         return SCRIPT.name
+    if uses_trainers(job.submission.training_config):
+        return LAUNCHER
     return job.submission.training_config.framework.custom_script_path.rsplit("/", 1)[-1]
 
 

@@ -1,19 +1,24 @@
 """What a job's run executes, whatever carries it out."""
 
 import errno
+import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from app.coordinator.data.drive import Drive
-from app.coordinator.engines.engine import RunSpec
+from app.coordinator.engines.engine import CannotLaunch, RunSpec
 from app.coordinator.execution.inputs import access_of
 from app.coordinator.execution.ranks import ranks_of
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.jobs.model import JobRecord, Kind
 from app.coordinator.jobs.secrets import JobSecrets, unknown
-from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.submission.environment import own_variables
+from app.coordinator.trainers.asking import NO_ENVIRONMENT, Trainers
+from app.coordinator.trainers.models import uses_trainers
+from app.coordinator.trainers.program import OPTIONS as TRAINERS_OPTIONS
+from app.coordinator.trainers.variables import default_variables
 from app.credentials import MASK
 from app.files.json_files import read_json
 
@@ -27,18 +32,35 @@ _OPTIONS: Final[Mapping[Kind, tuple[str, ...]]] = {
 class RunSpecs:
     """Makes the specifications of runs. Blocks shortly: it looks into the job's files."""
 
-    def __init__(self, *, workspace: Workspace, secrets: JobSecrets, drive: Drive) -> None:
+    def __init__(
+        self, *, workspace: Workspace, secrets: JobSecrets, drive: Drive, trainers: Trainers
+    ) -> None:
         self._workspace = workspace
+        self._trainers = trainers
         self._secrets = secrets
         self._drive = drive
 
     def of(self, job: JobRecord) -> RunSpec:
-        """Return the specification of the job's newest run. Raises BadUrl, OSError."""
+        """Return the specification of the job's newest run. Raises BadUrl, OSError; CannotLaunch
+        where there is no environment for it."""
         environment, left_out = own_variables(job.submission.training_config.environment)
         directory = self._workspace.directory(job.job_id)
         resume = self._drive.find(access_of(job), job.resume_from) if job.resume_from else None
         checkpoints = self._workspace.checkpoints_path(job)
-        packages = self._workspace.environment(job)
+        python = self._python(job)
+        config = read_json(directory.config) or {}
+        ranks = ranks_of(job)
+        trained = uses_trainers(job.submission.training_config)
+        if trained:
+            environment = {
+                **default_variables(
+                    home=directory.work,
+                    cores=job.resource_request.cpus,
+                    ranks=len(ranks) // len(job.placement),
+                    environ=os.environ,
+                ),
+                **environment,
+            }
         where = f", from checkpoint {job.resume_from}" if resume else ""
         return RunSpec(
             announcement=f"Run {job.run_count} begins on {', '.join(job.node_ids)}{where}.",
@@ -47,8 +69,8 @@ class RunSpecs:
                 for name, reason in left_out.items()
             ),
             script=self._workspace.script(job),
-            python=packages.python if packages is not None else None,
-            options=_OPTIONS[job.kind],
+            python=python.program,
+            options=TRAINERS_OPTIONS if trained else _OPTIONS[job.kind],
             arguments=job.program.arguments if job.program else (),
             directory=directory.project if job.program and job.program.working_dir else None,
             environment=environment,
@@ -60,11 +82,20 @@ class RunSpecs:
                 "SCAIMIND_RESUME_FROM": str(resume) if resume else "",
             },
             secrets=self._secrets_file(job, environment),
-            ranks=ranks_of(job),
+            ranks=ranks,
             checkpoints=checkpoints,
-            readable=self._unchangeable([*_inputs(directory), *([resume] if resume else [])]),
-            shared=(packages.root,) if packages is not None else (),
+            readable=self._unchangeable([*_inputs(config), *([resume] if resume else [])]),
+            shared=(*python.roots, *map(Path, config.get("shared_paths", ()))),
         )
+
+    def _python(self, job: JobRecord) -> "_Python":
+        """Return what executes the job's script. Raises CannotLaunch, OSError."""
+        if uses_trainers(job.submission.training_config):
+            if (environment := self._trainers.environment) is None:
+                raise CannotLaunch(NO_ENVIRONMENT)
+            return _Python(environment.python, environment.roots)
+        packages = self._workspace.environment(job)
+        return _Python() if packages is None else _Python(packages.python, (packages.root,))
 
     def _unchangeable(self, paths: Iterable[Path]) -> tuple[Path, ...]:
         """Return what can be opened by its path: a job could lay a link in the place of the
@@ -80,17 +111,36 @@ class RunSpecs:
         return self._secrets.path(job.job_id) if MASK in environment.values() else None
 
 
-def _inputs(directory: JobDir) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class _Python:
+    """What executes a script: the coordinator's own Python, or another one with what it is in."""
+
+    program: Path | None = None
+    roots: tuple[Path, ...] = ()
+
+
+def _inputs(config: Mapping[str, Any]) -> list[Path]:
     """Return what was fetched for the job, wherever it was put."""
-    config = read_json(directory.config) or {}
     fetched = [
         *config.get("data_config", {}).get("sources", ()),
         *config.get("benchmarks", ()),
     ]
     paths = [each["local_path"] for each in fetched]
-    base = config.get("training_config", {}).get("base_model", {})
-    if "local_path" in base:
-        paths.append(base["local_path"])
+    training = config.get("training_config", {})
+    base = training.get("base_model", {})
+    preprocess = config.get("data_config", {}).get("preprocess", {})
+    for section, name in (
+        (base, "local_path"),
+        (base, "adapter_base_local_path"),
+        (base, "tokenizer_local_path"),
+        (preprocess, "tokenizer_local_path"),
+    ):
+        if section.get(name):
+            paths.append(section[name])
+    paths += training.get("hyperparameter_local_paths", {}).values()
     if "model_path" in config:
         paths.append(config["model_path"])
-    return [Path(path) for path in paths]
+    shared = config.get("shared_paths", ())
+    return [
+        Path(path) for path in paths if not path.startswith(tuple(f"{each}/" for each in shared))
+    ]

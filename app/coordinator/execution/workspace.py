@@ -14,6 +14,7 @@ from app.coordinator.data.drive import CHECKPOINTS, BadUrl, Drive
 from app.coordinator.execution.artefacts import Artefacts, Exported
 from app.coordinator.execution.checkpoints import CheckpointFinder, remove_leftovers
 from app.coordinator.execution.inputs import Inputs, access_of
+from app.coordinator.execution.models import Models
 from app.coordinator.execution.preparation import Preparation, Unprepared, script_name
 from app.coordinator.execution.project import Projects
 from app.coordinator.jobs.model import Checkpoint, JobRecord
@@ -38,6 +39,7 @@ class Workspace:
         jobs: Path,
         drive: Drive,
         inputs: Inputs,
+        models: Models,
         projects: Projects,
         installer: Installer,
         artefacts: Artefacts,
@@ -48,7 +50,7 @@ class Workspace:
         self._installer = installer
         self._artefacts = artefacts
         self._preparation = Preparation(
-            drive=drive, inputs=inputs, projects=projects, installer=installer
+            drive=drive, inputs=inputs, models=models, projects=projects, installer=installer
         )
 
     def directory(self, job_id: str) -> JobDir:

@@ -44,6 +44,7 @@ from app.coordinator.service.logs.search import LogSearches
 from app.coordinator.storage.free_space import FreeSpace
 from app.coordinator.submission.program import PackageRules
 from app.coordinator.submission.tenancy import Tenancy
+from app.coordinator.trainers.asking import Trainers
 from app.shortening import quoted
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc
 
@@ -77,6 +78,8 @@ class Parts:
     free_space: FreeSpace
     #: Which packages jobs may ask for.
     packages: PackageRules
+    #: What trains language models.
+    trainers: Trainers
     #: Microseconds since 1970.
     clock: Callable[[], int]
     damage: DamageLog = field(default_factory=DamageLog)

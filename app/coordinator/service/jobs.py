@@ -24,6 +24,8 @@ from app.coordinator.service.interceptor import Context, metadata_of, peer_of
 from app.coordinator.submission.checks import MAX_NAME
 from app.coordinator.submission.outlook import waiting_for, warnings_of
 from app.coordinator.submission.training import Accepted, accept, accept_export, accept_retry
+from app.coordinator.trainers.asking import TrainerRules
+from app.coordinator.trainers.models import uses_trainers
 from app.shortening import shortened
 from generated.mindcoordinator.v1 import jobs_pb2
 
@@ -48,19 +50,35 @@ class JobCalls(Calls):
     ) -> jobs_pb2.SubmitJobResponse:
         peer = peer_of(context)
         access = await self._parts.admission.admit(peer, metadata_of(context))
+        # Before the key is looked up: from there on nothing may come between.
+        trainers = await self._trainer_rules(request)
         if request.validate_only:
-            return self._checked(request, self._accepted(request, peer, access).job)
-        job = self._known_key(peer, request.idempotency_key, request) or self._take_up(
-            self._accepted(request, peer, access), request, key=request.idempotency_key
-        )
+            return self._checked(request, self._accepted(request, peer, access, trainers))
+        warnings: tuple[str, ...] = ()
+        if (job := self._known_key(peer, request.idempotency_key, request)) is None:
+            accepted = self._accepted(request, peer, access, trainers)
+            warnings = accepted.warnings
+            job = self._take_up(accepted, request, key=request.idempotency_key)
         return jobs_pb2.SubmitJobResponse(
             job_id=job.job_id,
             status=status_message(job.status),
-            message=job.message,
+            message=" ".join((job.message, *warnings)),
             estimated_wait_seconds=self._wait_of(job),
         )
 
-    def _accepted(self, request: jobs_pb2.SubmitJobRequest, peer: Peer, access: Access) -> Accepted:
+    async def _trainer_rules(self, request: jobs_pb2.SubmitJobRequest) -> TrainerRules | None:
+        """What a submission is checked by that no script carries out; None of any other."""
+        if not uses_trainers(request.training_config):
+            return None
+        return await self._parts.trainers.rules()
+
+    def _accepted(
+        self,
+        request: jobs_pb2.SubmitJobRequest,
+        peer: Peer,
+        access: Access,
+        trainers: TrainerRules | None,
+    ) -> Accepted:
         """The job of a submission. Raises RequestError."""
         return accept(
             request,
@@ -68,14 +86,16 @@ class JobCalls(Calls):
             user_id=peer.user_id,
             drive=self._parts.drive,
             packages=self._parts.packages,
+            trainers=trainers,
             cluster=self._scheduler.cluster,
             now=self._parts.clock(),
         )
 
     def _checked(
-        self, request: jobs_pb2.SubmitJobRequest, job: JobRecord
+        self, request: jobs_pb2.SubmitJobRequest, accepted: Accepted
     ) -> jobs_pb2.SubmitJobResponse:
         """What would become of a job (AIP-163); it is not taken up. Raises RequestError."""
+        job = accepted.job
         self._check_takes_jobs(job.tenant_id)
         rehearsal = rehearse(self._scheduler, job)
         cluster = self._scheduler.cluster
@@ -86,7 +106,10 @@ class JobCalls(Calls):
             check=jobs_pb2.SubmissionCheck(
                 would_start=rehearsal.starts,
                 waiting_for=waiting_for(rehearsal, cluster),
-                warnings=warnings_of(request, cluster, now=self._parts.clock()),
+                warnings=[
+                    *accepted.warnings,
+                    *warnings_of(request, cluster, now=self._parts.clock()),
+                ],
             ),
         )
 

@@ -14,6 +14,7 @@ from app.coordinator.settings.retention import RetentionSettings
 from app.coordinator.settings.runs import RunSettings
 from app.coordinator.settings.serving import ServingSettings
 from app.coordinator.settings.tokens import TokenSettings
+from app.coordinator.settings.trainers import TrainerSettings
 
 PREFIX: Final = "SCAIMIND_COORDINATOR_"
 #: Names the TOML file, unless the command line does.
@@ -26,6 +27,7 @@ SECTIONS: Final[tuple[type[Section], ...]] = (
     RunSettings,
     RetentionSettings,
     PackageSettings,
+    TrainerSettings,
     NodeSettings,
 )
 
@@ -45,6 +47,7 @@ class CoordinatorConfig(
     RunSettings,
     RetentionSettings,
     PackageSettings,
+    TrainerSettings,
     NodeSettings,
 ):
     """Every setting of the coordinator. Times are in seconds, sizes in bytes.

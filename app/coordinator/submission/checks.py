@@ -10,6 +10,7 @@ from app.coordinator.data.drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive
 from app.coordinator.errors import FailedPrecondition, InvalidArgument, Problems, not_known
 from app.coordinator.identity.access import Access
 from app.coordinator.submission.environment import check_environment
+from app.coordinator.trainers.models import EXPORTS, uses_trainers
 from generated.mindcoordinator.v1.jobs_pb2 import (
     BaseModel,
     SubmitJobRequest,
@@ -113,7 +114,7 @@ def check_output(
     if output.max_checkpoints < 0:
         problems.add("output_config.max_checkpoints", "must be 0 or more")
     with problems.collected():
-        _check_export(output.export_format)
+        _check_export(request)
     if output.register_model and not is_model_name(output.model_name):
         problems.add(
             "output_config.model_name",
@@ -121,14 +122,19 @@ def check_output(
         )
 
 
-def _check_export(export_format: str) -> None:
+def _check_export(request: SubmitJobRequest) -> None:
     where = "output_config.export_format"
-    if export_format and export_format not in FORMATS:
+    export_format = request.output_config.export_format
+    trained = uses_trainers(request.training_config)
+    formats = tuple(dict.fromkeys((*EXPORTS, *FORMATS))) if trained else FORMATS
+    if export_format and export_format not in formats:
+        wrote = "the trainers write them" if trained else "the script wrote them"
         raise InvalidArgument(
             where,
-            f"{not_known(export_format, FORMATS)}; leave it empty to export files as the script"
-            " wrote them",
+            f"{not_known(export_format, formats)}; leave it empty to export files as {wrote}",
         )
+    if trained and export_format in EXPORTS:
+        return
     if missing := missing_packages(export_format):
         raise FailedPrecondition(
             f"{where}: {export_format} needs {' and '.join(missing)},"

@@ -10,7 +10,7 @@ from app.coordinator.identity.access import Access
 from app.coordinator.jobs.model import Program
 from app.script_arguments import parse_arguments
 from app.shortening import quoted
-from generated.mindcoordinator.v1.jobs_pb2 import Framework, FrameworkType
+from generated.mindcoordinator.v1.jobs_pb2 import Framework
 
 _WHERE: Final = "training_config.framework"
 _SCRIPT: Final = f"{_WHERE}.custom_script_path"
@@ -41,10 +41,10 @@ def program_of(
 ) -> Program:
     """Return what a submission has executed.
 
-    What is in an archive is looked for when it is unpacked. Raises
-    InvalidArgument, FailedPrecondition, with all that is wrong.
+    Of framework type CUSTOM: the trainers are a program of their own. What is in an archive is
+    looked for when it is unpacked. Raises InvalidArgument, FailedPrecondition, with all that is
+    wrong.
     """
-    _require_custom(framework)
     config = framework.config
     working_dir, requirements = config.get("working_dir", ""), config.get("requirements", "")
     builds = config.get("allow_source_builds", "").lower()
@@ -94,18 +94,6 @@ def program_of(
         requirements=requirements,
         allow_source_builds=_FLAGS[builds],
     )
-
-
-def _require_custom(framework: Framework) -> None:
-    if framework.type == FrameworkType.FRAMEWORK_TYPE_UNSPECIFIED:
-        raise InvalidArgument(f"{_WHERE}.type", "is required")
-    if framework.type != FrameworkType.FRAMEWORK_TYPE_CUSTOM:
-        name = FrameworkType.Name(framework.type).removeprefix("FRAMEWORK_TYPE_")
-        raise FailedPrecondition(
-            f"{_WHERE}.type: {name} is not supported; this coordinator runs"
-            " framework type CUSTOM. Put the training into a script and give its scaidrive:// path"
-            " as custom_script_path"
-        )
 
 
 def _require_folder(working_dir: str, access: Access, drive: Drive) -> None:

@@ -25,7 +25,10 @@ from app.coordinator.submission.resources import (
     check_times,
     resource_request_of,
 )
+from app.coordinator.submission.trainers import NOT_CHECKED, check_trainer
+from app.coordinator.trainers.asking import TrainerRules
 from generated.mindcoordinator.v1.jobs_pb2 import (
+    FrameworkType,
     ResourceConfig,
     SubmitJobRequest,
 )
@@ -46,6 +49,8 @@ class Accepted:
     job: JobRecord
     #: Of the variables that are masked in its submission, by name.
     secrets: Mapping[str, str]
+    #: What whoever submitted it is told, though it was accepted.
+    warnings: tuple[str, ...] = ()
 
 
 def accept(
@@ -55,10 +60,14 @@ def accept(
     user_id: str,
     drive: Drive,
     packages: PackageRules,
+    trainers: TrainerRules | None,
     cluster: Cluster,
     now: int,
 ) -> Accepted:
-    """The job of a submission. Raises RequestError."""
+    """The job of a submission; `trainers` are given unless its framework type is CUSTOM.
+
+    Raises RequestError.
+    """
     if request.ByteSize() > MAX_SUBMISSION:
         raise InvalidArgument(
             "submission",
@@ -73,8 +82,14 @@ def accept(
     _fill_in(kept)
     with all_problems() as problems:
         check_texts(kept, problems)
+        program, named = Program(), list[str]()
         with problems.collected():
-            program = program_of(kept.training_config.framework, access, drive, packages)
+            if kept.training_config.framework.type == FrameworkType.FRAMEWORK_TYPE_UNSPECIFIED:
+                raise InvalidArgument("training_config.framework.type", "is required")
+            if trainers is None:
+                program = program_of(kept.training_config.framework, access, drive, packages)
+            else:
+                named = check_trainer(kept, trainers, access, drive, problems)
         check_training(kept, access, drive, problems)
         check_data(kept, access, drive, problems)
         check_output(kept, access, drive, problems)
@@ -95,7 +110,10 @@ def accept(
         name=kept.name,
         submission=kept,
         grant=Grant.give(
-            tenant_id=access.tenant_id, user_id=user_id, job_id=job_id, urls=_named(kept, program)
+            tenant_id=access.tenant_id,
+            user_id=user_id,
+            job_id=job_id,
+            urls=[*_named(kept, program), *named],
         ),
         program=program,
         resource_request=resource_request,
@@ -109,7 +127,8 @@ def accept(
         else 0,
         resume_from=kept.training_config.resume_from_checkpoint,
     )
-    return Accepted(job, taken_out)
+    unchecked = trainers is not None and trainers.schema is None
+    return Accepted(job, taken_out, (NOT_CHECKED,) if unchecked else ())
 
 
 def accept_retry(

@@ -19,11 +19,19 @@ class WorkerProcess:
     """Runs a worker for a context, and ends it with all that it started at the end of it."""
 
     def __init__(
-        self, module: str, rules: Rules, *, asked: bytes, name: str, limit: int = _READ
+        self,
+        module: str,
+        rules: Rules,
+        *arguments: str,
+        asked: bytes,
+        name: str,
+        limit: int = _READ,
     ) -> None:
-        """`asked` is what the worker reads from stdin, `limit` the bytes of its longest line."""
+        """The worker is given `arguments`, and reads `asked` from stdin; `limit` are the bytes of
+        its longest line."""
         self._module = module
         self._rules = rules
+        self._arguments = arguments
         self._asked = asked
         self._name = name
         self._limit = limit
@@ -51,7 +59,7 @@ class WorkerProcess:
         await _to_end(self._close(), name=f"{self._name}: end")
 
     async def _start(self) -> None:
-        argv, environment = command(self._module, self._rules)
+        argv, environment = command(self._module, self._rules, *self._arguments)
         self._started = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.PIPE,

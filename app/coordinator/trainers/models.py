@@ -1,0 +1,82 @@
+"""What a job of the trainers names besides its data: models, tokenizers, the base of an adapter.
+
+A URL of ScaiDrive or ScaiAtlas is fetched as data are; any other name is a hub's. A LoRA adapter
+is a folder that says in `adapter_config.json` which model it belongs to.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from app.coordinator.data.drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive, shown
+from app.coordinator.identity.access import Access
+from app.coordinator.storage.untrusted_json import BadJson, parse
+from app.files.directory import NotARegularFile
+from generated.mindcoordinator.v1.jobs_pb2 import FrameworkType, SubmitJobRequest, TrainingConfig
+
+#: Values of `output_config.export_format` by which the trainers write what is exported as it is.
+EXPORTS: Final = ("safetensors", "merged", "adapter")
+#: Of scripts, and of jobs that train nothing.
+_NOT_TRAINERS: Final = (
+    FrameworkType.FRAMEWORK_TYPE_UNSPECIFIED,
+    FrameworkType.FRAMEWORK_TYPE_CUSTOM,
+)
+ADAPTER: Final = "adapter_config.json"
+#: Bytes of it, and characters of the name in it.
+MAX_ADAPTER: Final = 1024 * 1024
+_MAX_NAME: Final = 4096
+
+
+def uses_trainers(training: TrainingConfig) -> bool:
+    """Whether a training is carried out by the trainers, and not by a script of its own."""
+    return training.framework.type not in _NOT_TRAINERS
+
+
+def is_url(name: str) -> bool:
+    """Whether a model's name says where on this deployment it is."""
+    return name.startswith((SCHEME, ATLAS_SCHEME, "/"))
+
+
+def named_urls(request: SubmitJobRequest) -> Iterator[tuple[str, str]]:
+    """Yield the fields that may name a model or a tokenizer and do so by its URL, but for the
+    base model's own."""
+    training = request.training_config
+    named = {
+        "training_config.base_model.tokenizer_id": training.base_model.tokenizer_id,
+        "data_config.preprocess.tokenizer_id": request.data_config.preprocess.tokenizer_id,
+    }
+    for where, name in named.items():
+        if is_url(name):
+            yield where, name
+    for name, value in training.hyperparameters.items():
+        if value.startswith((SCHEME, ATLAS_SCHEME)):
+            yield f"training_config.hyperparameters.{name}", value
+
+
+def adapter_base(drive: Drive, access: Access, url: str) -> str:
+    """Return the model that an adapter belongs to; empty where `url` is no folder of one.
+
+    Raises BadUrl for an adapter that does not say it, OSError.
+    """
+    place = drive.place(access, url)
+    try:
+        with replace(place, parts=(*place.parts, ADAPTER)).open() as opened:
+            file = opened.open_file()
+    except (BadUrl, NotARegularFile):
+        return ""
+    with file:
+        return base_in(file.read(MAX_ADAPTER + 1), f"{ADAPTER} in {shown(url)}")
+
+
+def base_in(raw: bytes, path: str) -> str:
+    """Return the base that an adapter's configuration names. Raises BadUrl."""
+    if len(raw) > MAX_ADAPTER:
+        raise BadUrl(f"{path} has more than {MAX_ADAPTER} bytes")
+    try:
+        value = parse(raw)
+    except BadJson as error:
+        raise BadUrl(f"{path} cannot be read: {error}") from None
+    base = value.get("base_model_name_or_path") if isinstance(value, dict) else None
+    if not isinstance(base, str) or not base or len(base) > _MAX_NAME:
+        raise BadUrl(f"{path} does not name the base of the adapter (base_model_name_or_path)")
+    return base

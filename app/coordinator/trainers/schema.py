@@ -1,0 +1,169 @@
+"""The hyperparameters that the trainers take, as they say it themselves, and what is none.
+
+A hyperparameter is a text. Its types are those of the trainers' own dataclasses; one of several
+is enough, and a text such as `none` stands for the default.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from app.coordinator.storage.untrusted_json import BadJson, parse
+from app.shortening import quoted
+from app.suggestions import did_you_mean
+
+VERSION: Final = 1
+#: Names of a submission that are looked at, and problems that are told of it.
+MAX_NAMES: Final = 1024
+_MAX_PROBLEMS: Final = 20
+#: Choices that a message lists.
+_LISTED: Final = 30
+_TRUTH: Final = ("true", "false", "1", "0", "yes", "no", "on", "off")
+_NONE: Final = ("", "none", "null")
+
+
+class BadSchema(ValueError):
+    """It is not the schema that this coordinator reads; the message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """What one may be."""
+
+    #: Of `bool`, `int`, `float`, `str`, `list`, `object`.
+    types: tuple[str, ...]
+    #: Empty where any text of its types will do.
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TypeSchema:
+    """What one training type takes."""
+
+    hyperparameters: Mapping[str, Hyperparameter]
+    #: Other names of the same.
+    aliases: Mapping[str, str]
+    #: Why a name that a trainer knows is not to be set, by name.
+    reserved: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What every training type takes, by the contract's names of those."""
+
+    training_types: Mapping[str, TypeSchema]
+
+    @classmethod
+    def read(cls, raw: bytes) -> "Schema":
+        """Read what the trainers print. Whoever calls this has bounded it. Raises BadSchema."""
+        try:
+            value = parse(raw)
+            if value["version"] != VERSION:
+                raise BadSchema(f"its version is {value['version']!r}, not {VERSION}")
+            types = {name: _type_schema(each) for name, each in value["training_types"].items()}
+        except BadJson as error:
+            raise BadSchema(str(error)) from None
+        except (AttributeError, KeyError, TypeError) as error:
+            raise BadSchema(f"it has another form: {error!r}") from None
+        return cls(types)
+
+    def problems(
+        self, training_type: str, hyperparameters: Mapping[str, str]
+    ) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong, by name: the first of very many. The type must be among them."""
+        found = 0
+        known = self.training_types[training_type]
+        given: dict[str, str] = {}
+        for name, text in hyperparameters.items():
+            problem = _problem(known, name, text, given)
+            if problem:
+                yield name, problem
+                found += 1
+                if found == _MAX_PROBLEMS:
+                    return
+
+
+def _problem(known: TypeSchema, name: str, text: str, given: dict[str, str]) -> str:
+    """Return what is wrong with one; `given` has the names so far by what they mean."""
+    if name in known.reserved:
+        return f"cannot be set here: {known.reserved[name]}"
+    meant = name if name in known.hyperparameters else known.aliases.get(name)
+    if meant is None:
+        hint = did_you_mean(name, [*known.hyperparameters, *known.aliases])
+        return f"{quoted(name)} is not a hyperparameter" + (f"; {hint}" if hint else "")
+    if meant in given:
+        return f"means the same as {given[meant]}; keep one of them"
+    given[meant] = name
+    parameter = known.hyperparameters[meant]
+    value = text.strip()
+    if value.lower() in _NONE:
+        return ""
+    if parameter.choices and _plain(value) not in map(_plain, parameter.choices):
+        hint = did_you_mean(value, parameter.choices)
+        listed = ", ".join(parameter.choices[:_LISTED])
+        return f"{quoted(text)} is not one of {listed}" + (f"; {hint}" if hint else "")
+    if not parameter.choices and not any(_READERS[each](value) for each in parameter.types):
+        return f"{quoted(text)} is not of type {' or '.join(parameter.types)}"
+    return ""
+
+
+def _plain(text: str) -> str:
+    return text.strip().lower()
+
+
+def _type_schema(value: Any) -> TypeSchema:
+    parameters: dict[str, Hyperparameter] = {}
+    aliases: dict[str, str] = {}
+    for name, each in value["hyperparameters"].items():
+        types = tuple(each["type"].split("|"))
+        if unknown := [kind for kind in types if kind not in _READERS]:
+            raise BadSchema(f"{name} is of an unknown type {unknown[0]!r}")
+        parameters[name] = Hyperparameter(types, tuple(map(str, each["choices"] or ())))
+        aliases |= {str(alias): name for alias in each["aliases"]}
+    reserved = value.get("reserved") or {}
+    return TypeSchema(parameters, aliases, {name: str(reason) for name, reason in reserved.items()})
+
+
+def _is_int(text: str) -> bool:
+    # Of any length it would be read in quadratic time.
+    if len(text) > 20:
+        return False
+    try:
+        int(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_float(text: str) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
+
+
+def _is_object(text: str) -> bool:
+    return _is_json(text, dict)
+
+
+def _is_list(text: str) -> bool:
+    """Whether it is a JSON list; words between commas are one, too."""
+    return not text.startswith("[") or _is_json(text, list)
+
+
+def _is_json(text: str, kind: type) -> bool:
+    try:
+        return isinstance(parse(text.encode()), kind)
+    except BadJson:
+        return False
+
+
+_READERS: Final[Mapping[str, Callable[[str], bool]]] = {
+    "bool": lambda text: text.lower() in _TRUTH,
+    "int": _is_int,
+    "float": _is_float,
+    "str": lambda _: True,
+    "list": _is_list,
+    "object": _is_object,
+}
