@@ -19,12 +19,12 @@ class CacheSettings(Section):
         at_most=60,
     )
     batch_jobs: int = setting(
-        50, "Maximum number of jobs written by one statement.", at_least=1, at_most=1_000
+        100, "Maximum number of jobs written by one statement.", at_least=1, at_most=1_000
     )
     buffer_jobs: int = setting(
-        2_000,
-        "Maximum number of jobs buffered while the database is unavailable; the oldest are "
-        "dropped first.",
+        20_000,
+        "Maximum number of jobs that wait to be written, as when many are listed at once or the "
+        "database is unavailable; the oldest are dropped first. Each takes some 5 KB of memory.",
         at_least=1,
         at_most=1_000_000,
     )

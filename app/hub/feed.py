@@ -23,6 +23,7 @@ from app.hub.core.cohorts import Cohort
 from app.hub.core.feed_core import FeedCore
 from app.hub.core.flush_pacer import FlushPacer
 from app.hub.core.history_budget import HistoryBudget
+from app.hub.core.pump_turns import PumpTurns
 from app.hub.deletion import until_deleted
 from app.hub.filters.judge import Judge
 from app.hub.follower import Follower, Receiver
@@ -53,6 +54,7 @@ class Feed(Receiver):
         upstream: Upstream,
         settings: HubSettings,
         pacer: FlushPacer,
+        turns: PumpTurns,
         observer: HubObserver,
         on_gone: Callable[["Feed"], None],
         budget: HistoryBudget,
@@ -72,6 +74,8 @@ class Feed(Receiver):
         #: Whether the job has another log by now, which this feed will not follow.
         self.outdated = False
         self._pacer = pacer
+        #: Of the watchers that are behind, of all feeds together.
+        self.turns = turns
         self.observer = observer
         self._on_gone = on_gone
         self._budget = budget

@@ -7,6 +7,7 @@ import structlog
 from app.errors import SHUTTING_DOWN, ApiError
 from app.hub.core.flush_pacer import FlushPacer
 from app.hub.core.history_budget import HistoryBudget
+from app.hub.core.pump_turns import PumpTurns
 from app.hub.feed import Feed
 from app.hub.filters.judge import Judge
 from app.hub.limits import StreamLimits
@@ -37,6 +38,7 @@ class FeedTable:
         self._limits = limits
         self._judge = judge
         self._loop = asyncio.get_running_loop()
+        self._turns = PumpTurns(self._loop.call_soon)
         self._history = HistoryBudget(limit=settings.history_bytes_total, observer=observer)
         self._feeds: dict[JobKey, Feed] = {}
         #: Feeds of logs that their jobs no longer have, until their watchers have left.
@@ -60,6 +62,7 @@ class FeedTable:
                 upstream=self._upstream,
                 settings=self._settings,
                 pacer=self._pacer,
+                turns=self._turns,
                 observer=self._observer,
                 on_gone=self._end,
                 budget=self._history,

@@ -154,10 +154,10 @@ class LogWatcher(Cursor):
         )
 
     def pump_soon(self) -> None:
-        """Step in the loop's next turn, so that others have theirs."""
+        """Step in a later turn of the loop, so that others have theirs."""
         if not self._scheduled:
             self._scheduled = True
-            self.feed.loop.call_soon(self.pump)
+            self.feed.turns.call_soon(self.pump)
 
     def pump(self) -> None:
         """Step once, if it is behind and its socket takes more."""

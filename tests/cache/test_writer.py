@@ -388,6 +388,26 @@ async def test_while_the_database_is_away_the_newest_wait_and_the_rest_is_counte
     assert value(metrics.registry, dropped, reason="shutdown") == 0
 
 
+async def test_ten_thousand_jobs_that_are_listed_at_once_are_all_written_by_few_statements() -> (
+    None
+):
+    class Counting(Broken):
+        error = None
+
+        def __init__(self) -> None:
+            self.tried, self.written = asyncio.Event(), []
+
+    metrics, database = Metrics(), Counting()
+    writer = over(database, metrics)
+    for number in range(10_000):
+        writer.record_job("acme", job(f"job-{number}"))
+    await writer.close()
+    assert [len(set(ids)) for ids in database.written] == [100] * 100
+    dropped = "scaimind_cache_dropped_jobs_total"
+    for reason in ("full", "shutdown"):
+        assert value(metrics.registry, dropped, reason=reason) == 0
+
+
 @pytest.mark.parametrize("error", [psycopg2.ProgrammingError(), psycopg2.DataError(), KeyError()])
 async def test_what_cannot_be_written_is_given_up_and_counted(
     monkeypatch: pytest.MonkeyPatch, error: Exception
