@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
 #: The training types of the contract, and the module in this room that has each.
 TRAINING_TYPES: Final[Mapping[str, str]] = {
-    "SFT": "sft",
+    "CONTINUED_PRETRAIN": "continued_pretrain",
+    "FULL_FINETUNE": "full_finetune",
     "LORA": "lora",
+    "QLORA": "qlora",
+    "SFT": "sft",
 }
 
 

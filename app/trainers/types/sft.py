@@ -6,7 +6,7 @@ from typing import Any, Final
 from ..data.forms import Form
 from ..hyperparameters import Groups
 from ..run import Run
-from .supervised import build_supervised
+from .supervised import build_supervised, train_all_parameters
 
 
 class _Sft:
@@ -27,7 +27,7 @@ class _Sft:
 
     def build(self, run: Run) -> Any:
         """Return the trainer."""
-        return build_supervised(run, answers=True)
+        return build_supervised(run, answers=True, prepare=train_all_parameters)
 
 
 TYPE: Final = _Sft()

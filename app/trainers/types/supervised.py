@@ -93,6 +93,14 @@ def build_supervised(
     )
 
 
+def train_all_parameters(model: Any) -> Any:
+    """Return the model with every parameter trained, also where its code froze some."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    return model
+
+
 def _set_padding(arguments: dict[str, Any], padding: str, length: int, packing: bool) -> None:
     """Set how records of one batch come to one length. Raises TrainingRefused."""
     if padding == "max_length":
