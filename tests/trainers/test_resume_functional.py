@@ -40,9 +40,11 @@ def weights(result: Result) -> str:
     return hashlib.sha256((result.output / "model.safetensors").read_bytes()).hexdigest()
 
 
-def interrupted(run: Runner, config: Any, world_size: int, **signals: str) -> Result:
+def interrupted(
+    run: Runner, config: Any, world_size: int, *, stop_at: str = "", kill_at: str = ""
+) -> Result:
     """Interrupt a run and go on from its newest checkpoint."""
-    first = run(config, world_size=world_size, **signals)
+    first = run(config, world_size=world_size, stop_at=stop_at, kill_at=kill_at)
     assert not (first.output / "model.safetensors").exists()
     newest = first.checkpoints[-1]
     assert 0 < int(newest.name.removeprefix("step-")) < STEPS, first.log
