@@ -26,34 +26,28 @@ class ReadingChannel(grpc.aio.Channel):
         self._prefix = prefix
         self._reader_of = reader_of
 
-    def _reader(self, method: str, parse: Parse | None) -> Parse | None:
-        if parse is None or not method.startswith(self._prefix):
-            return parse
-        return self._reader_of(parse)
-
-    @override
-    def unary_unary(
+    def _of_method(
         self,
+        call: Callable[..., Any],
         method: str,
         request_serializer: Any = None,
-        response_deserializer: Any = None,
+        response_deserializer: Parse | None = None,
         *given: Any,
         **named: Any,
     ) -> Any:
-        reader = self._reader(method, response_deserializer)
-        return self._channel.unary_unary(method, request_serializer, reader, *given, **named)
+        """Make what calls a method, with the parameters of grpc.aio.Channel.unary_unary."""
+        reader = response_deserializer
+        if reader is not None and method.startswith(self._prefix):
+            reader = self._reader_of(reader)
+        return call(method, request_serializer, reader, *given, **named)
 
     @override
-    def unary_stream(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        *given: Any,
-        **named: Any,
-    ) -> Any:
-        reader = self._reader(method, response_deserializer)
-        return self._channel.unary_stream(method, request_serializer, reader, *given, **named)
+    def unary_unary(self, *given: Any, **named: Any) -> Any:
+        return self._of_method(self._channel.unary_unary, *given, **named)
+
+    @override
+    def unary_stream(self, *given: Any, **named: Any) -> Any:
+        return self._of_method(self._channel.unary_stream, *given, **named)
 
     @override
     def stream_unary(self, method: str, *given: Any, **named: Any) -> Any:

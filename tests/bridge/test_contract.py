@@ -14,7 +14,7 @@ from app import errors
 from app.bridge.contract.answers import check_answer
 from app.bridge.contract.breaches import Breach, BreachReports
 from app.bridge.contract.fields import MAX_ID, MAX_OFFSET, MAX_PAGE_TOKEN, MAX_TEXT, check_fields
-from app.bridge.contract.logs import StreamCheck, check_page
+from app.bridge.contract.logs import StreamCheck
 from app.errors import BrokenContract
 from generated.mindcoordinator.v1.cluster_pb2 import (
     ClusterStatus,
@@ -461,7 +461,7 @@ def test_a_page_that_breaks_it(
     request_: ListJobLogsRequest, answer: ListJobLogsResponse, breach: Breach
 ) -> None:
     with pytest.raises(BrokenContract) as broken:
-        check_page(request_, answer)
+        check_answer("ListJobLogs", "acme", request_, answer)
     assert broken.value.breach == breach
 
 
@@ -485,7 +485,7 @@ def test_a_page_that_breaks_it(
     ],
 )
 def test_a_page_that_keeps_it(request_: ListJobLogsRequest, answer: ListJobLogsResponse) -> None:
-    check_page(request_, answer)
+    check_answer("ListJobLogs", "acme", request_, answer)
 
 
 # What is told of it

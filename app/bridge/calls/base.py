@@ -1,6 +1,6 @@
-"""How a unary call is made, observed and checked."""
+"""How a call is made, observed and checked."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeAlias, TypeVar
 
 import grpc
@@ -23,6 +23,7 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
+T = TypeVar("T")
 
 
 #: Told of a job: the caller's tenant, and the job as far as it is known (revision 0: in part).
@@ -80,9 +81,23 @@ class Calls:
         tokens: DownstreamTokens | None = None,
         deadline: float | None = None,
     ) -> JsonObject:
+        answer = await self._ask(method, rpc, caller, request, tokens=tokens, deadline=deadline)
+        return to_json(answer)
+
+    async def _ask(
+        self,
+        method: str,
+        rpc: "grpc.aio.UnaryUnaryMultiCallable[Q, R]",
+        caller: Caller,
+        request: Q,
+        *,
+        tokens: DownstreamTokens | None = None,
+        deadline: float | None = None,
+    ) -> R:
+        """Return an answer that keeps the contract."""
         metadata = call_metadata(caller, api_secret=self._settings.api_secret, tokens=tokens)
         timeout = deadline or self._settings.unary_timeout
-        secrets = [self._settings.api_secret, caller.subject_token]
+        secrets = self._secrets(caller)
         if tokens is not None:
             secrets += [tokens.scaidrive, tokens.scaiatlas]
         with observed(
@@ -96,4 +111,41 @@ class Calls:
             if response is None:
                 raise BrokenContract(Breach.UNREADABLE, "the answer is not the right message")
             check_answer(method, caller.tenant_id, request, response)
-        return to_json(response)
+        return response
+
+    async def _stream(
+        self,
+        method: str,
+        rpc: "grpc.aio.UnaryStreamMultiCallable[Q, R]",
+        caller: Caller,
+        request: Q,
+        *,
+        read: Callable[[R], T],
+    ) -> AsyncGenerator[T, None]:
+        """Yield what `read` makes of each message; it raises `BrokenContract`.
+
+        Closing the generator cancels the call.
+        """
+        metadata = call_metadata(caller, api_secret=self._settings.api_secret)
+        with observed(
+            method,
+            self._observe,
+            tracer=self._tracer,
+            report=self._report,
+            asked=Asked(request, self._secrets(caller)),
+            stream=True,
+        ) as traced:
+            # No deadline: it would bound the stream's whole life.
+            call: grpc.aio.UnaryStreamCall[Q, R] = rpc(request, metadata=metadata + traced)
+            try:
+                async for message in call:
+                    if message is None:
+                        raise BrokenContract(Breach.UNREADABLE, "the message is not the right one")
+                    yield read(message)
+            finally:
+                # A call that is merely left goes on upstream for ever.
+                call.cancel()
+
+    def _secrets(self, caller: Caller) -> list[str]:
+        """Return the credentials that go with each call."""
+        return [self._settings.api_secret, caller.subject_token]

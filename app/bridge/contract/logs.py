@@ -95,14 +95,8 @@ class StreamCheck:
             raise BrokenContract(Breach.END, "end.last_offset: must not be before the last entry")
 
 
-def check_page(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
-    """Check a page of a log against what was asked. Raises `BrokenContract`."""
-    check_fields(page)
-    check_places(request, page)
-
-
 def check_places(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
-    """Check a page whose single fields were checked. Raises as above."""
+    """Check a page of a log, whose single fields were checked. Raises `BrokenContract`."""
     check_epoch("epoch", page.epoch)
     check_extent(page.first_offset, page.last_offset)
     if request.page_size and len(page.entries) > request.page_size:

@@ -3,20 +3,14 @@
 from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
-import grpc
 from typing_extensions import override
 
 from app.bridge.calls.base import Calls
 from app.bridge.calls.log_filters import filter_message
-from app.bridge.contract.breaches import Breach
 from app.bridge.contract.log_search import SearchCheck
 from app.bridge.converters import log_entry
-from app.bridge.metadata import call_metadata
-from app.bridge.observed_call import observed
-from app.bridge.sent import Asked
 from app.bridge.streams.json_lines import one_line
 from app.caller import Caller
-from app.errors import BrokenContract
 from app.hub.searching.results import Found, Match, Searcher
 from app.log_filter import LogFilter
 from generated.mindcoordinator.v1 import logs_pb2
@@ -38,34 +32,19 @@ class SearchCalls(Calls, Searcher):
     """Searches logs."""
 
     @override
-    async def search(
+    def search(
         self, caller: Caller, job_id: str, *, log_filter: LogFilter, before: int, limit: int
     ) -> AsyncGenerator[Found, None]:
         request = SearchJobLogsRequest(
             job_id=job_id, filter=filter_message(log_filter), before_offset=before, limit=limit
         )
-        metadata = call_metadata(caller, api_secret=self._settings.api_secret)
         check = SearchCheck(request)
-        with observed(
-            "SearchJobLogs",
-            self._observe,
-            tracer=self._tracer,
-            report=self._report,
-            asked=Asked(request, [self._settings.api_secret, caller.subject_token]),
-            stream=True,
-        ) as traced:
-            call: grpc.aio.UnaryStreamCall[SearchJobLogsRequest, SearchJobLogsResponse] = (
-                self._stub.SearchJobLogs(request, metadata=metadata + traced)
-            )
-            try:
-                async for message in call:
-                    if message is None:
-                        raise BrokenContract(Breach.UNREADABLE, "the message is not the right one")
-                    check.check(message)
-                    yield _found(message, log_filter)
-            finally:
-                # A call that is merely left goes on upstream for ever.
-                call.cancel()
+
+        def read(message: SearchJobLogsResponse) -> Found:
+            check.check(message)
+            return _found(message, log_filter)
+
+        return self._stream("SearchJobLogs", self._stub.SearchJobLogs, caller, request, read=read)
 
 
 def _found(message: SearchJobLogsResponse, log_filter: LogFilter) -> Found:

@@ -2,25 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING
 
 import grpc
-from google.protobuf.message import Message
 from typing_extensions import override
 
+from app.bridge.calls.base import Calls
 from app.bridge.calls.log_filters import filter_message
 from app.bridge.client import CoordinatorClient
-from app.bridge.contract.answers import check_answer
-from app.bridge.contract.breaches import Breach, ReportBreach, log_breach
-from app.bridge.contract.logs import StreamCheck, check_page
+from app.bridge.contract.breaches import ReportBreach, log_breach
+from app.bridge.contract.logs import StreamCheck
 from app.bridge.converters import converter_of
-from app.bridge.metadata import call_metadata
-from app.bridge.observed_call import Observe, observed
-from app.bridge.sent import Asked
+from app.bridge.observed_call import Observe
 from app.bridge.settings import UpstreamSettings
 from app.bridge.streams.json_lines import one_line
 from app.caller import Caller
-from app.errors import BrokenContract
 from app.hub.upstream import (
     Batch,
     End,
@@ -34,15 +29,12 @@ from app.hub.upstream import (
     Upstream,
 )
 from app.log_filter import LogFilter
-from app.telemetry.tracing import NoTracer, Tracer
+from app.telemetry.tracing import Tracer
 from generated.mindcoordinator.v1 import watch_pb2
-from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus
 from generated.mindcoordinator.v1.watch_pb2 import (
     GetJobMetricsRequest,
-    GetJobMetricsResponse,
     ListJobLogsRequest,
-    ListJobLogsResponse,
     LogEntry,
     LogLevel,
     LogPosition,
@@ -51,15 +43,12 @@ from generated.mindcoordinator.v1.watch_pb2 import (
     WatchJobResponse,
 )
 
-if TYPE_CHECKING:
-    from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorAsyncStub
-
 _entry = converter_of(LogEntry)
 _snapshot = converter_of(MetricsSnapshot)
 _change = converter_of(watch_pb2.StatusChange)
 
 
-class WatchClient(Upstream):
+class WatchClient(Calls, Upstream):
     """`app.hub.Upstream` over a channel that somebody else owns and closes.
 
     The calls are the tenant's, not a user's: who may watch is asked before,
@@ -81,12 +70,10 @@ class WatchClient(Upstream):
         tracer: Tracer | None = None,
         report: ReportBreach = log_breach,
     ) -> None:
-        self._stub: MindCoordinatorAsyncStub = MindCoordinatorStub(channel)
+        super().__init__(
+            channel=channel, settings=settings, observe=observe, report=report, tracer=tracer
+        )
         self._client = client
-        self._settings = settings
-        self._observe = observe
-        self._tracer = tracer or NoTracer()
-        self._report = report
         #: Pages are converted one after the other: live entries wait for a slice, not for all.
         self._converting = asyncio.Lock()
 
@@ -95,7 +82,7 @@ class WatchClient(Upstream):
         await self._client.get_job(caller, job_id)
 
     @override
-    async def watch(
+    def watch(
         self,
         key: JobKey,
         *,
@@ -110,23 +97,14 @@ class WatchClient(Upstream):
             tail=tail,
             after_metrics_sequence=after_sequence,
         )
-        metadata, check = self._metadata(key, request_id), StreamCheck(request)
-        with observed(
+        check = StreamCheck(request)
+        return self._stream(
             "WatchJob",
-            self._observe,
-            tracer=self._tracer,
-            report=self._report,
-            asked=self._asked(request),
-            stream=True,
-        ) as traced:
-            # No deadline: it would bound the stream's whole life.
-            call = self._stub.WatchJob(request, metadata=metadata + traced)
-            try:
-                async for message in call:
-                    yield _batch(message, check)
-            finally:
-                # A call that is merely left goes on upstream for ever.
-                call.cancel()
+            self._stub.WatchJob,
+            _tenant(key, request_id),
+            request,
+            read=lambda message: _batch(message, check),
+        )
 
     @override
     async def read_after(
@@ -183,41 +161,21 @@ class WatchClient(Upstream):
 
     @override
     async def count_snapshots(self, key: JobKey, *, request_id: str) -> int:
-        request = GetJobMetricsRequest(job_id=key.job_id, max_points=1)
-        metadata, timeout = self._metadata(key, request_id), self._settings.unary_timeout
-        with observed(
+        answer = await self._ask(
             "GetJobMetrics",
-            self._observe,
-            tracer=self._tracer,
-            report=self._report,
-            asked=self._asked(request),
-        ) as traced:
-            answer: GetJobMetricsResponse | None = await self._stub.GetJobMetrics(
-                request, metadata=metadata + traced, timeout=timeout
-            )
-            if answer is None:
-                raise BrokenContract(Breach.UNREADABLE, "the answer is not the right message")
-            check_answer("GetJobMetrics", key.tenant_id, request, answer)
+            self._stub.GetJobMetrics,
+            _tenant(key, request_id),
+            GetJobMetricsRequest(job_id=key.job_id, max_points=1),
+        )
         # Sequences are dense from 1.
         return answer.total_points
 
     async def _read(
         self, key: JobKey, request_id: str, log_filter: LogFilter, request: ListJobLogsRequest
     ) -> LogPage:
-        metadata, timeout = self._metadata(key, request_id), self._settings.unary_timeout
-        with observed(
-            "ListJobLogs",
-            self._observe,
-            tracer=self._tracer,
-            report=self._report,
-            asked=self._asked(request),
-        ) as traced:
-            page: ListJobLogsResponse | None = await self._stub.ListJobLogs(
-                request, metadata=metadata + traced, timeout=timeout
-            )
-            if page is None:
-                raise BrokenContract(Breach.UNREADABLE, "the page is not the right message")
-            check_page(request, page)
+        page = await self._ask(
+            "ListJobLogs", self._stub.ListJobLogs, _tenant(key, request_id), request
+        )
         return LogPage(
             epoch=page.epoch,
             records=await self._records(page.entries),
@@ -240,21 +198,16 @@ class WatchClient(Upstream):
                 records += map(_record, entries[start : start + self.SLICE])
         return records
 
-    def _asked(self, request: Message) -> Asked:
-        return Asked(request, (self._settings.api_secret,))
 
-    def _metadata(self, key: JobKey, request_id: str) -> tuple[tuple[str, str], ...]:
-        tenant = Caller(tenant_id=key.tenant_id, user_id=None, request_id=request_id)
-        return call_metadata(tenant, api_secret=self._settings.api_secret)
+def _tenant(key: JobKey, request_id: str) -> Caller:
+    return Caller(tenant_id=key.tenant_id, user_id=None, request_id=request_id)
 
 
 def _record(entry: LogEntry) -> LogRecord:
     return LogRecord(entry.offset, entry.level, one_line(_entry(entry)))
 
 
-def _batch(message: WatchJobResponse | None, check: StreamCheck) -> Batch:
-    if message is None:
-        raise BrokenContract(Breach.UNREADABLE, "the message is not the right one")
+def _batch(message: WatchJobResponse, check: StreamCheck) -> Batch:
     check.check(message)
     start = end = None
     if message.HasField("start"):

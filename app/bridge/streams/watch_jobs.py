@@ -1,24 +1,20 @@
 """The hub's upstream of states: a tenant's jobs, nodes and queue, from the coordinator."""
 
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from typing_extensions import override
 
+from app.bridge.calls.base import Calls
 from app.bridge.client import CoordinatorClient
-from app.bridge.contract.answers import check_answer
-from app.bridge.contract.breaches import Breach, ReportBreach, log_breach
+from app.bridge.contract.breaches import ReportBreach, log_breach
 from app.bridge.contract.states import StatesCheck
 from app.bridge.converters import converter_of
-from app.bridge.metadata import call_metadata
-from app.bridge.observed_call import Observe, observed
-from app.bridge.sent import Asked
+from app.bridge.observed_call import Observe
 from app.bridge.settings import UpstreamSettings
 from app.bridge.streams.json_lines import one_line
 from app.caller import Caller
-from app.errors import BrokenContract
 from app.hub.selection.states import (
     ENDED,
     JobChange,
@@ -29,10 +25,9 @@ from app.hub.selection.states import (
     StatesUpstream,
 )
 from app.hub.upstream import Position
-from app.telemetry.tracing import NoTracer, Tracer
+from app.telemetry.tracing import Tracer
 from generated.mindcoordinator.v1 import watch_jobs_pb2
 from generated.mindcoordinator.v1.cluster_pb2 import Node
-from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import GetJobRequest, Job
 from generated.mindcoordinator.v1.queue_pb2 import GetQueueStatusResponse
 from generated.mindcoordinator.v1.watch_jobs_pb2 import (
@@ -41,15 +36,12 @@ from generated.mindcoordinator.v1.watch_jobs_pb2 import (
     WatchJobsResponse,
 )
 
-if TYPE_CHECKING:
-    from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorAsyncStub
-
 _state = converter_of(watch_jobs_pb2.JobState)
 _node = converter_of(Node)
 _queue = converter_of(GetQueueStatusResponse)
 
 
-class WatchJobsClient(StatesUpstream):
+class WatchJobsClient(Calls, StatesUpstream):
     """`StatesUpstream` over a channel that somebody else owns and closes.
 
     The stream is the tenant's, not a user's: who may list jobs is asked before,
@@ -66,19 +58,17 @@ class WatchJobsClient(StatesUpstream):
         tracer: Tracer | None = None,
         report: ReportBreach = log_breach,
     ) -> None:
-        self._stub: MindCoordinatorAsyncStub = MindCoordinatorStub(channel)
+        super().__init__(
+            channel=channel, settings=settings, observe=observe, report=report, tracer=tracer
+        )
         self._client = client
-        self._settings = settings
-        self._observe = observe
-        self._tracer = tracer or NoTracer()
-        self._report = report
 
     @override
     async def authorize_list(self, caller: Caller) -> None:
         await self._client.list_jobs(caller, statuses=[], page_size=1, page_token="", order_by="")
 
     @override
-    async def watch_jobs(
+    def watch_jobs(
         self, tenant_id: str, *, after: Position | None, nodes: bool, queue: bool, request_id: str
     ) -> AsyncGenerator[StatesBatch, None]:
         request = WatchJobsRequest(
@@ -87,48 +77,22 @@ class WatchJobsClient(StatesUpstream):
             queue=queue,
         )
         tenant = Caller(tenant_id=tenant_id, user_id=None, request_id=request_id)
-        metadata = call_metadata(tenant, api_secret=self._settings.api_secret)
         check = StatesCheck(request, tenant_id)
-        with observed(
+        return self._stream(
             "WatchJobs",
-            self._observe,
-            tracer=self._tracer,
-            report=self._report,
-            asked=Asked(request, (self._settings.api_secret,)),
-            stream=True,
-        ) as traced:
-            # No deadline: it would bound the stream's whole life.
-            call = self._stub.WatchJobs(request, metadata=metadata + traced)
-            try:
-                async for message in call:
-                    yield _batch(message, check)
-            finally:
-                # A call that is merely left goes on upstream for ever.
-                call.cancel()
+            self._stub.WatchJobs,
+            tenant,
+            request,
+            read=lambda message: _batch(message, check),
+        )
 
     @override
     async def read_state(self, caller: Caller, job_id: str) -> JobState:
-        metadata = call_metadata(caller, api_secret=self._settings.api_secret)
-        request = GetJobRequest(job_id=job_id)
-        with observed(
-            "GetJob",
-            self._observe,
-            tracer=self._tracer,
-            report=self._report,
-            asked=Asked(request, (self._settings.api_secret,)),
-        ) as traced:
-            job: Job | None = await self._stub.GetJob(
-                request, metadata=metadata + traced, timeout=self._settings.unary_timeout
-            )
-            if job is None:
-                raise BrokenContract(Breach.UNREADABLE, "the answer is not the right message")
-            check_answer("GetJob", caller.tenant_id, request, job)
+        job = await self._ask("GetJob", self._stub.GetJob, caller, GetJobRequest(job_id=job_id))
         return _job_state(_small(job))
 
 
-def _batch(message: WatchJobsResponse | None, check: StatesCheck) -> StatesBatch:
-    if message is None:
-        raise BrokenContract(Breach.UNREADABLE, "the message is not the right one")
+def _batch(message: WatchJobsResponse, check: StatesCheck) -> StatesBatch:
     check.check(message)
     return StatesBatch(
         start=StatesStart(message.start.epoch, message.start.reset)
