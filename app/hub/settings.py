@@ -116,7 +116,10 @@ class HubSettings(Section):
         at_most=1,
     )
     events_jobs: int = setting(
-        10_000, "Maximum number of jobs that a stream over many jobs begins with.", at_least=1
+        10_000,
+        "Maximum number of jobs that a stream over many jobs begins with, and that it tells of: "
+        "the newest.",
+        at_least=1,
     )
     events_followed: int = setting(
         64,

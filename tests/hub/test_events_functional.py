@@ -238,6 +238,42 @@ async def test_limits_are_told_with_both_numbers(states: StatesCoordinator, many
         assert "3" in problem["message"]
 
 
+async def test_a_selection_that_grows_beyond_the_limit_tells_of_the_newest_and_says_so(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    first, second = await many(events_jobs=3), await many(events_jobs=3)
+    for job in "abc":
+        await states.set_state(job)
+    async with first.watch("events", label="x=1") as other, first.watch("events") as watching:
+        await beginning(other)
+        events, place = await beginning(watching)
+        assert jobs_of(events) == ["a", "b", "c"]
+        await states.set_state("d")
+        events = await until(watching, "limit")
+        assert [(event.name, event.data.get("job_id")) for event in events] == [
+            ("bookmark", None),
+            ("job", "d"),
+            ("job_gone", "a"),
+            ("limit", None),
+        ]
+        assert events[2].data["reason"] == "limit"
+        assert events[3].data == {"matching": 4, "states": 3, "followed": 0}
+        # Whoever knows only what came before the limit is not left with too much, or too little.
+        before, later = events[0].id, (await until(watching, "bookmark"))[-1].id
+    for each in (place, before, later):
+        async with second.watch("events", last_event_id=each) as watching:
+            events, _ = await beginning(watching)
+            assert events[0].data == {"reason": "limit"}
+            assert jobs_of(events) == ["b", "c", "d"]
+            assert (await watching.next()).name == "limit"
+    await states.delete("d")
+    async with second.watch("events", last_event_id=later) as watching:
+        events, now = await beginning(watching)
+        assert (events[0].name, jobs_of(events)) == ("reset", ["a", "b", "c"])
+    async with first.watch("events", last_event_id=now) as watching:
+        assert [event.name for event in (await beginning(watching))[0]] == ["synced"]
+
+
 async def test_a_place_of_another_selection_is_refused(
     states: StatesCoordinator, many: Maker
 ) -> None:

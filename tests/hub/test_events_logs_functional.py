@@ -372,7 +372,7 @@ async def test_a_selection_that_grows_follows_the_newest_and_says_so(
         await beginning(watching)
         await states.set_state("c")
         limit = (await until(watching, "limit"))[-1]
-        assert limit.data == {"matching": 3, "followed": 2}
+        assert limit.data == {"matching": 3, "states": 3, "followed": 2}
         for job in "abc":
             await states.log(job, job=job)
         dashboard = Dashboard()

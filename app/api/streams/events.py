@@ -93,7 +93,7 @@ MANY_JOBS_EVENTS = (
         JobEndEvent(),
         id_form=None,
     ),
-    Event("limit", "More jobs match than are followed.", LimitEvent(), id_form=None),
+    Event("limit", "More jobs match than are told of, or followed.", LimitEvent(), id_form=None),
     Event("node", "A node that has changed, and each at the beginning.", "Node", id_form=None),
     Event(
         "queue",

@@ -214,16 +214,14 @@ class EventStreams:
         reader = Reader(
             view, interest, open_channel=open_channel, slice_bytes=self._settings.slice_bytes
         )
-        reason = None
-        if after is not None:
-            if after.epoch != digest(feed.record.epoch):
-                reason = "epoch_changed"
-            elif not await feed.reach(after.version):
-                reason = "too_old"
         if after is None:
             reader.begin()
-        elif reason is not None:
-            reader.reset(reason)
+        elif after.epoch != digest(feed.record.epoch):
+            reader.reset("epoch_changed")
+        elif not await feed.reach(after.version):
+            reader.reset("too_old")
+        elif interest.jobs and (after.whole or view.leaves_out):
+            reader.reset("limit")
         else:
             now = time.time()
             view.look(now)

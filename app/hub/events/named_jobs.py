@@ -60,7 +60,7 @@ class NamedJobs:
     ) -> None:
         self.key = (tenant_id, frozenset(job_ids))
         self.record = TenantRecord(most=settings.events_record_jobs)
-        self.views = Views(self.record)
+        self.views = Views(self.record, most=settings.events_jobs)
         self.failure: ApiError | None = None
         self._tenant = Caller(tenant_id=tenant_id, user_id=None, request_id=request_id)
         self._upstream = upstream

@@ -51,7 +51,7 @@ class TenantFeed:
     ) -> None:
         self.tenant_id = tenant_id
         self.record = TenantRecord(most=settings.events_record_jobs)
-        self.views = Views(self.record)
+        self.views = Views(self.record, most=settings.events_jobs)
         self.failure: ApiError | None = None
         self._upstream = upstream
         self._settings = settings

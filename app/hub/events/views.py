@@ -37,8 +37,10 @@ class _Watched:
 class Views:
     """One view for each selection that somebody holds."""
 
-    def __init__(self, record: TenantRecord) -> None:
+    def __init__(self, record: TenantRecord, *, most: int) -> None:
+        """`most` is how many jobs each tells of: the newest."""
         self._record = record
+        self._most = most
         self._watched: dict[tuple[Selection, int], _Watched] = {}
 
     def hold(self, selection: Selection, *, follow: int) -> SelectionView:
@@ -46,7 +48,9 @@ class Views:
         key = (selection, follow)
         watched = self._watched.get(key)
         if watched is None:
-            view = SelectionView(selection, record=self._record, follow=follow, now=time.time())
+            view = SelectionView(
+                selection, record=self._record, follow=follow, most=self._most, now=time.time()
+            )
             watched = self._watched[key] = _Watched(view)
         watched.holders += 1
         return watched.view

@@ -29,9 +29,9 @@ def reset(reason: str) -> bytes:
     return _event("reset", {"reason": reason})
 
 
-def limit(*, matching: int, followed: int) -> bytes:
-    """Return the event of a selection that has grown over what is followed."""
-    return _event("limit", {"matching": matching, "followed": followed})
+def limit(*, matching: int, states: int, followed: int) -> bytes:
+    """Return the event of a selection that has grown over what is told of, or followed."""
+    return _event("limit", {"matching": matching, "states": states, "followed": followed})
 
 
 def node(data: bytes) -> bytes:

@@ -20,7 +20,9 @@ MAX_LENGTH: Final = 3072
 #: Jobs whose logs and metrics have a place.
 MAX_JOBS: Final = 64
 
+#: The form of a place, and of one whose states have to be told anew.
 _VERSION: Final = 1
+_WHOLE: Final = 2
 #: Version of the form, selection, epoch of the states, their version, when it was looked at.
 _HEADER: Final = struct.Struct(">B8s8sQI")
 #: Job, epoch of its log.
@@ -63,11 +65,14 @@ class Place:
     looked: int
     #: By the job's digest of eight bytes.
     logs: Mapping[bytes, LogPlace] = field(default_factory=dict)
+    #: Whether who comes back is told the whole state: jobs were left out, which no version says.
+    whole: bool = False
 
     def __str__(self) -> str:
         """Write it as an SSE id."""
+        form = _WHOLE if self.whole else _VERSION
         written = bytearray(
-            _HEADER.pack(_VERSION, self.selection, self.epoch, self.version, self.looked)
+            _HEADER.pack(form, self.selection, self.epoch, self.version, self.looked)
         )
         for job, place in self.logs.items():
             written += _JOB.pack(job, place.epoch)
@@ -83,9 +88,9 @@ class Place:
             data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         except Base64Error:
             raise ValueError("not the id of a bookmark") from None
-        if len(data) < _HEADER.size or data[0] != _VERSION:
+        if len(data) < _HEADER.size or data[0] not in (_VERSION, _WHOLE):
             raise ValueError("not the id of a bookmark")
-        _, selection, epoch, version, looked = _HEADER.unpack_from(data)
+        form, selection, epoch, version, looked = _HEADER.unpack_from(data)
         logs: dict[bytes, LogPlace] = {}
         at = _HEADER.size
         while at < len(data):
@@ -98,10 +103,10 @@ class Place:
         if (
             version >= _END
             or len(logs) > MAX_JOBS
-            or str(cls(selection, epoch, version, looked, logs)) != text
+            or str(cls(selection, epoch, version, looked, logs, form == _WHOLE)) != text
         ):
             raise ValueError("not the id of a bookmark")
-        return cls(selection, epoch, version, looked, logs)
+        return cls(selection, epoch, version, looked, logs, form == _WHOLE)
 
 
 def _written(number: int) -> bytes:

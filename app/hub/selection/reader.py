@@ -63,7 +63,8 @@ class Reader:
         self._mark: Mark | None = None
         self._cluster = 0
         self._cluster_at = float("-inf")
-        self._told_limit = False
+        #: What was said to be over its limit: the states, and what is followed.
+        self._told_limit = (False, False)
         self._channels: dict[str, Channel] = {}
         self._turns: deque[Channel] = deque()
         self._followed: Mapping[str, None] = {}
@@ -79,6 +80,8 @@ class Reader:
         #: Called when there may be something to send; set by whoever sends it.
         self.on_news: Callable[[], None] = _nobody_listens
         self._bookmarked: Place | None = None
+        #: Whether that place is one from which the whole state is told.
+        self._bookmarked_whole = False
 
     # Beginning
 
@@ -122,7 +125,7 @@ class Reader:
         self._generation = view.generation
         self._pending.extend((event, None) for event in self._cluster_events())
         jobs = len(view.matching) if self.interest.selects else 0
-        mark = Mark(view.number, view.version, view.looked)
+        mark = self._newest_mark()
         self._pending.append((event_frames.synced(jobs), mark))
 
     # What is next
@@ -131,7 +134,7 @@ class Reader:
         """Return what is to be sent now, which counts as delivered; it may be empty."""
         out: list[bytes] = []
         begun = self._mark is None
-        room = self._take_states(out, self._slice)
+        room = self._take_states(out, self._slice, now)
         if begun and self._mark is not None:
             self._bookmark(out, now)
         if self._mark is not None and room > 0:
@@ -171,6 +174,7 @@ class Reader:
             and self._mark == other._mark
             and self._cluster == other._cluster
             and self._told_limit == other._told_limit
+            and self._bookmarked_whole == other._bookmarked_whole
             # A job that comes back goes on from there, and from its beginning otherwise.
             and self._left == other._left
             and self._channels.keys() == other._channels.keys()
@@ -196,6 +200,7 @@ class Reader:
         made._followed, made._left = self._followed, dict(self._left)
         made._events, made._bookmarked_at = self._events, self._bookmarked_at
         made._bookmarked = self._bookmarked
+        made._bookmarked_whole = self._bookmarked_whole
         for channel in self._channels.values():
             made._add(channel.fork())
         return made
@@ -226,11 +231,12 @@ class Reader:
             version=self._mark.version,
             looked=int(self._mark.looked),
             logs=logs,
+            whole=self._leaves_out,
         )
 
     # States
 
-    def _take_states(self, out: list[bytes], room: int) -> int:
+    def _take_states(self, out: list[bytes], room: int, now: float) -> int:
         view = self.view
         if self._generation != view.generation:
             self.reset("epoch_changed")
@@ -240,6 +246,9 @@ class Reader:
             else:
                 self._pend_changes(self._mark)
         pending = self._pending
+        if pending and self._mark is not None and self._leaves_out and not self._bookmarked_whole:
+            # Whoever comes back with the one before would not learn which jobs are left out.
+            self._bookmark(out, now)
         while pending and room > 0:
             if self._mark is not None and self._events >= self.BOOKMARK_EVENTS:
                 break
@@ -250,9 +259,20 @@ class Reader:
                 self._events += 1
             self._mark = mark or self._mark
         if self._states_told:
-            self._mark = Mark(view.number, view.version, view.looked)
+            self._mark = self._newest_mark()
             self._reconcile()
         return room
+
+    @property
+    def _leaves_out(self) -> bool:
+        """Whether jobs are left out, or are still to come that were; once all was delivered."""
+        mark, view = self._mark, self.view
+        behind = mark is not None and mark.number < view.moved
+        return self.interest.jobs and (view.leaves_out or behind)
+
+    def _newest_mark(self) -> Mark:
+        view = self.view
+        return Mark(view.number, view.version, view.looked)
 
     @property
     def _states_told(self) -> bool:
@@ -297,9 +317,10 @@ class Reader:
         self.on_news()
 
     def _tell_limit(self, out: list[bytes]) -> None:
-        over = self.interest.follows and self.view.over_limit
-        if over and not self._told_limit:
-            out.append(self.view.limit_event())
+        view, interest = self.view, self.interest
+        over = (interest.jobs and view.leaves_out, interest.follows and view.over_limit)
+        if any(now and not told for now, told in zip(over, self._told_limit, strict=True)):
+            out.append(view.limit_event())
             self._events += 1
         self._told_limit = over
 
@@ -359,6 +380,7 @@ class Reader:
 
     def _bookmark(self, out: list[bytes], now: float) -> None:
         self._bookmarked = self.place
+        self._bookmarked_whole = self._bookmarked.whole
         out.append(event_frames.bookmark(str(self._bookmarked)))
         self._events = 0
         self._bookmarked_at = now

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from app.hub.selection import event_frames
+from app.hub.selection.newest import BEGINNING, END, Age, Newest, age_of
 from app.hub.selection.record import Taken, TenantRecord
 from app.hub.selection.selection import Selection
 from app.hub.selection.states import JobChange, JobState
@@ -26,8 +27,8 @@ class ViewChange:
 class SelectionView:
     """A selection over a tenant's record, kept up to date. Shared by all who watch it.
 
-    `follow` is how many jobs are followed at most: the newest. All times are in
-    seconds since 1970.
+    It tells of the newest `most` jobs that match, and `follow` of these, the
+    newest, are followed. All times are in seconds since 1970.
     """
 
     #: Events about jobs that have left which are kept for those who are behind.
@@ -36,7 +37,7 @@ class SelectionView:
     LEAVING = 1_000
 
     def __init__(
-        self, selection: Selection, *, record: TenantRecord, follow: int, now: float
+        self, selection: Selection, *, record: TenantRecord, follow: int, most: int, now: float
     ) -> None:
         self.selection = selection
         self.key = (selection, follow)
@@ -48,6 +49,11 @@ class SelectionView:
         self.number = 0
         self.dropped = 0
         self.matching: dict[str, JobState] = {}
+        self._newest = Newest(most)
+        #: The oldest job that is told of; BEGINNING if none is left out.
+        self.edge: Age = BEGINNING
+        #: The number of the newest change by which jobs were left out, or came back.
+        self.moved = 0
         #: The newest jobs that match, at most as many as are followed, the newest first.
         self.followed: dict[str, None] = {}
         self.looked = now
@@ -95,14 +101,40 @@ class SelectionView:
     def _take(self, change: JobChange, now: float) -> None:
         job, job_id = change.state, change.job_id
         if job is not None and self.selection.matches(job, now):
-            self._enter(job)
-            self._note(job_id, change.version, job.event)
+            self._enter(job, change.version)
         elif job_id in self.matching:
             self._leave(job_id, change.version, "deleted" if job is None else "left")
 
-    def _enter(self, job: JobState) -> None:
-        self._members_changed = self._members_changed or job.job_id not in self.matching
+    def _enter(self, job: JobState, version: int) -> None:
+        before = self.matching.get(job.job_id)
+        told = before is not None and self.tells_of(before)
+        if before is None or age_of(before) != age_of(job):
+            self._members_changed = True
+            if before is not None:
+                self._newest.remove(age_of(before))
+            self._newest.add(age_of(job))
         self.matching[job.job_id] = job
+        self._leave_later(job)
+        if age_of(job) >= self._newest.edge:
+            self._note(job.job_id, version, job.event)
+        elif told:
+            self._note_gone(job.job_id, version, "limit")
+        self._move_edge(version, besides=job.job_id)
+
+    def _move_edge(self, version: int, *, besides: str) -> None:
+        """Tell of those that come in at the edge, and of those that go out."""
+        before, self.edge = self.edge, self._newest.edge
+        for job_id in self._newest.between(before, self.edge):
+            if job_id != besides:
+                self._note_gone(job_id, version, "limit")
+        for job_id in self._newest.between(self.edge, before):
+            if job_id != besides:
+                self._note(job_id, version, self.matching[job_id].event)
+        if self.edge != before:
+            self.moved = self.number
+
+    def _leave_later(self, job: JobState) -> None:
+        """Note when a job leaves that has ended."""
         if job.ended_at is not None and self.selection.ended_within is not None:
             heapq.heappush(self._leaving, (job.ended_at, job.job_id))
             # Those of jobs that left otherwise stay: not more of them than of others.
@@ -115,8 +147,14 @@ class SelectionView:
                 heapq.heapify(self._leaving)
 
     def _leave(self, job_id: str, version: int, reason: str) -> None:
-        del self.matching[job_id]
+        job = self.matching.pop(job_id)
+        self._newest.remove(age_of(job))
         self._members_changed = True
+        if self.tells_of(job):
+            self._note_gone(job_id, version, reason)
+        self._move_edge(version, besides=job_id)
+
+    def _note_gone(self, job_id: str, version: int, reason: str) -> None:
         self._note(job_id, version, event_frames.job_gone(job_id, reason), gone=True)
 
     def _note(self, key: str, version: int, event: bytes, *, gone: bool = False) -> None:
@@ -148,7 +186,10 @@ class SelectionView:
         self.matching.clear()
         self._members_changed = True
         for job in self._matching_now(now):
-            self._enter(job)
+            self.matching[job.job_id] = job
+            self._leave_later(job)
+        self._newest.replace([age_of(job) for job in self.matching.values()])
+        self.edge = self._newest.edge
         self._settle()
 
     def _matching_now(self, now: float) -> Iterator[JobState]:
@@ -162,12 +203,18 @@ class SelectionView:
         if not self._members_changed:
             return
         self._members_changed = False
-        newest = heapq.nlargest(
-            self._follow, self.matching.values(), key=lambda job: (job.created_at, job.job_id)
-        )
-        self.followed = dict.fromkeys(job.job_id for job in newest)
+        self.followed = dict.fromkeys(self._newest.last(self._follow))
 
     # What is sent
+
+    def tells_of(self, job: JobState) -> bool:
+        """Whether a job that matches is not left out since there are too many newer ones."""
+        return age_of(job) >= self.edge
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether more jobs match than are told of."""
+        return self.edge != BEGINNING
 
     @property
     def over_limit(self) -> bool:
@@ -175,21 +222,27 @@ class SelectionView:
         return len(self.matching) > self._follow
 
     def limit_event(self) -> bytes:
-        """Return the event that tells how many jobs match, and how many are followed."""
-        return event_frames.limit(matching=len(self.matching), followed=len(self.followed))
+        """Return the event that tells how many jobs match, are told of, and are followed."""
+        told = len(self._newest.between(self.edge, END))
+        return event_frames.limit(
+            matching=len(self.matching), states=told, followed=len(self.followed)
+        )
 
     def state(self) -> list[bytes]:
         """Return the events of the whole state, the newest job last."""
-        jobs = sorted(self.matching.values(), key=lambda job: (job.created_at, job.job_id))
-        return [job.event for job in jobs]
+        return [self.matching[job_id].event for job_id in self._newest.between(self.edge, END)]
 
     def missing(self) -> list[bytes]:
-        """Return an event for each job that was named and is not there."""
-        absent = sorted(self.selection.job_ids - self.matching.keys())
-        return [
-            event_frames.job_gone(job_id, "left" if self.record.get(job_id) else "unknown")
-            for job_id in absent
-        ]
+        """Return an event for each job that was named and is not told of."""
+        events = []
+        for job_id in sorted(self.selection.job_ids):
+            job = self.matching.get(job_id)
+            if job is None:
+                known = self.record.get(job_id) is not None
+                events.append(event_frames.job_gone(job_id, "left" if known else "unknown"))
+            elif not self.tells_of(job):
+                events.append(event_frames.job_gone(job_id, "limit"))
+        return events
 
     def changes_since(self, number: int) -> list[ViewChange]:
         """Return the changes behind a number, oldest first; it must not be below `dropped`."""
@@ -205,7 +258,8 @@ class SelectionView:
         """Return what has changed for a client that has seen everything up to a version.
 
         Jobs that left since `looked` since they ended too long ago are among
-        it. The record must know all deletions behind the version.
+        it. The record must know all deletions behind the version, and no job
+        may have been left out at any time.
         """
         events = []
         for change in self.record.changes_since(version):
@@ -234,6 +288,10 @@ class SelectionView:
         assert numbers == sorted(numbers)
         assert self._gone == sum(change.gone for change in self._changes.values())
         assert self.followed.keys() <= self.matching.keys()
+        assert self.edge == self._newest.edge
+        ages = sorted(age_of(job) for job in self.matching.values())
+        assert self._newest.between(BEGINNING, END) == [job_id for _, job_id in ages]
+        assert all(self.tells_of(self.matching[job_id]) for job_id in self.followed)
         for job_id, job in self.matching.items():
             assert self.record.get(job_id) == job
             assert self.selection.matches(job, self.looked)

@@ -175,8 +175,8 @@ class JobGoneEvent(Schema):
     reason = fields.String(
         required=True,
         metadata={
-            "description": "`left`: it does not match any more; `deleted`; `unknown`: it was "
-            "named, and is not there."
+            "description": "`left`: it does not match any more; `limit`: it matches, and is left "
+            "out for newer ones; `deleted`; `unknown`: it was named, and is not there."
         },
     )
 
@@ -194,15 +194,19 @@ class ResetEvent(Schema):
         required=True,
         metadata={
             "description": "`epoch_changed`: the coordinator's record is another one; `too_old`: "
-            "the record of changes does not reach back so far; `lagging`: the client was too slow."
+            "the record of changes does not reach back so far; `limit`: jobs are left out, or were "
+            "at the bookmark; `lagging`: the client was too slow."
         },
     )
 
 
 class LimitEvent(Schema):
-    """The selection has grown over what is followed."""
+    """The selection has grown over what is told of, or followed."""
 
     matching = fields.Integer(required=True, metadata={"description": "How many jobs match."})
+    states = fields.Integer(
+        required=True, metadata={"description": "How many the stream tells of: the newest."}
+    )
     followed = fields.Integer(
         required=True, metadata={"description": "How many are followed: the newest."}
     )

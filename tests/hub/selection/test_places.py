@@ -12,7 +12,7 @@ def full() -> Place:
         digest(f"job-{number}"): LogPlace(digest(f"epoch-{number}")[:6], LAST, LAST)
         for number in range(MAX_JOBS)
     }
-    return Place(digest("selection"), digest("epoch"), LAST, 2**32 - 1, logs)
+    return Place(digest("selection"), digest("epoch"), LAST, 2**32 - 1, logs, whole=True)
 
 
 def test_the_places_of_64_jobs_fit() -> None:
@@ -24,7 +24,7 @@ def test_the_places_of_64_jobs_fit() -> None:
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 2**32, LAST])
 def test_every_number_is_read_as_it_was_written(number: int) -> None:
     logs = {digest("a"): LogPlace(b"epoch1", number, number)}
-    place = Place(digest("s"), digest("e"), number, 5, logs)
+    place = Place(digest("s"), digest("e"), number, 5, logs, whole=number % 2 == 0)
     assert Place.parse(str(place)) == place
 
 

@@ -1,5 +1,6 @@
 """One stream's turns, stepped by hand: states first, shares for all, bookmarks, forks."""
 
+import json
 import random
 from collections.abc import Callable
 from typing import Self
@@ -60,12 +61,12 @@ class FakeChannel:
 class World:
     """A tenant, the logs of its jobs, and readers."""
 
-    def __init__(self, *, slice_bytes: int = 2000, follow: int = 64) -> None:
+    def __init__(self, *, slice_bytes: int = 2000, follow: int = 64, tell: int = 100) -> None:
         self.record = TenantRecord(most=1000)
         self.record.take(whole(change(1, "a"), change(2, "b")))
         self.interest = Interest(selection=Selection.of(), logs=True, text="t")
         self.view = SelectionView(
-            self.interest.selection, record=self.record, follow=follow, now=0.0
+            self.interest.selection, record=self.record, follow=follow, most=tell, now=0.0
         )
         self.logs: dict[str, Log] = {}
         self.slice_bytes = slice_bytes
@@ -85,6 +86,8 @@ class World:
         places = {} if place is None else place.logs
         if place is None:
             reader.begin()
+        elif place.whole or self.view.leaves_out:
+            reader.reset("limit")
         else:
             reader.resume(self.view.changes_of_record(place.version, 0.0, 0.0))
         followed = self.view.followed
@@ -225,6 +228,55 @@ def test_growth_beyond_the_limit_is_told_once() -> None:
     assert names(world.settle(reader)) == ["job"]
 
 
+def test_a_limit_of_states_is_told_beside_that_of_what_is_followed() -> None:
+    world = World(follow=2, tell=3)
+    reader = world.reader()
+    world.settle(reader)
+    world.take(change(3, "c"))
+    assert names(world.settle(reader)) == ["job", "limit"]
+    world.take(change(4, "d"))
+    events = world.settle(reader)
+    assert names(events) == ["bookmark", "job", "job_gone", "limit"]
+    assert Place.parse(events[0][1]).whole
+    assert events[-1][2] == '{"matching":4,"states":3,"followed":2}'
+    world.take(change(5, "e"))
+    assert names(world.settle(reader)) == ["job", "job_gone"]
+
+
+def test_a_bookmark_of_a_stream_that_leaves_jobs_out_leads_to_what_it_tells_of() -> None:
+    rng = random.Random(11)
+    for _ in range(150):
+        world, client = (
+            World(slice_bytes=rng.choice([200, 2000]), tell=rng.choice([1, 3, 5])),
+            Client(),
+        )
+        version, jobs, reader = 2, ["a", "b"], world.reader()
+        for _ in range(60):
+            world.now += rng.random()
+            match rng.randrange(6):
+                case 0:
+                    version += 1
+                    jobs.append(f"j{rng.randrange(100)}")
+                    world.take(change(version, jobs[-1]))
+                case 1:
+                    version += 1
+                    world.take(gone(version, rng.choice(jobs)))
+                case 2:
+                    version += 1
+                    world.take(change(version, rng.choice(jobs)))
+                case 3:
+                    reader.close()
+                    place = None if client.place is None else Place.parse(str(client.place))
+                    reader = world.reader(place)
+                    client.leave()
+                case _:
+                    client.take(world.step(reader))
+            world.view.validate()
+        client.take(world.settle(reader))
+        told = [json.loads(event.split(b"data: ")[1])["job_id"] for event in world.view.state()]
+        assert sorted(job for job, there in client.there.items() if there) == sorted(told)
+
+
 class Client:
     """Remembers what it was sent; drops doubles."""
 
@@ -232,6 +284,14 @@ class Client:
         self.place: Place | None = None
         self.seen: dict[str, set[int]] = {}
         self.there: dict[str, bool] = {}
+        #: Jobs of a whole state that is being told.
+        self.arriving: set[str] | None = None
+
+    def leave(self) -> None:
+        """Lose the connection."""
+        self.arriving = None
+        if self.place is None:
+            self.there.clear()
 
     def take(self, events: list[tuple[str, str, str]]) -> None:
         for name, identity, data in events:
@@ -240,8 +300,16 @@ class Client:
             elif name == "log":
                 job, _, offset = data.partition(" ")
                 self.seen.setdefault(job, set()).add(int(offset))
+            elif name == "reset":
+                self.arriving = set()
+            elif name == "synced" and self.arriving is not None:
+                # Only now: until then the place before the reset is the client's.
+                self.there = dict.fromkeys(self.arriving, True)
+                self.arriving = None
             elif name in ("job", "job_gone"):
                 self.there[data.split('"')[3]] = name == "job"
+                if self.arriving is not None and name == "job":
+                    self.arriving.add(data.split('"')[3])
 
 
 def test_whoever_comes_back_with_any_bookmark_misses_nothing() -> None:
@@ -264,8 +332,7 @@ def test_whoever_comes_back_with_any_bookmark_misses_nothing() -> None:
                 case 3:
                     reader.close()
                     reader = world.reader(client.place)
-                    if client.place is None:
-                        client.there.clear()
+                    client.leave()
                 case _:
                     client.take(world.step(reader))
         client.take(world.settle(reader))

@@ -1,5 +1,7 @@
 """A selection over a record: what comes, what leaves, who is followed."""
 
+import json
+
 import pytest
 
 from app.hub.selection.record import TenantRecord
@@ -14,10 +16,12 @@ NOW = 1_000_000.0
 class World:
     """A record and one view of it."""
 
-    def __init__(self, selection: Selection, *, follow: int = 64, most: int = 1000) -> None:
+    def __init__(
+        self, selection: Selection, *, follow: int = 64, most: int = 1000, tell: int = 100
+    ) -> None:
         self.record = TenantRecord(most=most)
         self.record.take(whole(change(1, "a"), change(2, "b", "QUEUED"), change(3, "c")))
-        self.view = SelectionView(selection, record=self.record, follow=follow, now=NOW)
+        self.view = SelectionView(selection, record=self.record, follow=follow, most=tell, now=NOW)
 
     def take(self, *changes: object, now: float = NOW) -> list[bytes]:
         """The events that a batch makes."""
@@ -140,3 +144,53 @@ def test_times_to_leave_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.view.look(NOW + 1e9 + 2000)
     world.view.validate()
     assert set(world.view.matching) == {"a", "b", "c"}
+
+
+def told(world: World, before: int = 0) -> list[tuple[str, str]]:
+    """What has been told since: each event with its job."""
+    events = [each.event for each in world.view.changes_since(before)]
+    bodies = [json.loads(event.split(b"data: ")[1]) for event in events]
+    return [
+        (name, body["job_id"] + (f":{body['reason']}" if name == "job_gone" else ""))
+        for name, body in zip(names(events), bodies, strict=True)
+    ]
+
+
+def test_beyond_the_limit_the_oldest_goes_and_comes_back_when_there_is_room() -> None:
+    world = World(Selection.of(), tell=3)
+    assert not world.view.leaves_out
+    before = world.view.number
+    world.take(change(4, "d"))
+    assert told(world, before) == [("job", "d"), ("job_gone", "a:limit")]
+    assert (len(world.view.matching), len(world.view.state())) == (4, 3)
+    before = world.view.number
+    # What was left out is not told of, and cannot be followed.
+    world.take(change(5, "a", "PAUSED"))
+    assert (told(world, before), list(world.view.followed)) == ([], ["d", "c", "b"])
+    world.take(gone(6, "c"))
+    assert told(world, before) == [("job_gone", "c:deleted"), ("job", "a")]
+    assert not world.view.leaves_out
+
+
+def test_an_older_job_that_comes_to_match_is_left_out() -> None:
+    world = World(Selection.of(statuses=["TRAINING"]), tell=2)
+    before = world.view.number
+    world.take(change(4, "0", "TRAINING"))
+    assert told(world, before) == []
+    assert world.view.limit_event().endswith(b'{"matching":3,"states":2,"followed":2}\n\n')
+
+
+def test_a_named_job_that_is_left_out_is_told_as_such() -> None:
+    world = World(Selection.of(job_ids=["a", "b", "c", "x"]), tell=2)
+    bodies = [json.loads(event.split(b"data: ")[1]) for event in world.view.missing()]
+    assert [(body["job_id"], body["reason"]) for body in bodies] == [
+        ("a", "limit"),
+        ("x", "unknown"),
+    ]
+
+
+def test_a_job_that_says_it_was_created_at_another_time_changes_its_place() -> None:
+    world = World(Selection.of(), tell=2)
+    before = world.view.number
+    world.take(change(4, "c", created_at=0.0))
+    assert told(world, before) == [("job_gone", "c:limit"), ("job", "a")]

@@ -29,7 +29,8 @@ class JobChanged:
 
 @dataclass(frozen=True, slots=True)
 class JobGone:
-    """A job that is no longer selected (`left`), was `deleted`, or never was there (`unknown`)."""
+    """A job that is no longer selected (`left`) or told of (`limit`), was `deleted`, or never was
+    there (`unknown`)."""
 
     job_id: str
     reason: str
@@ -60,10 +61,12 @@ class LogEnded:
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """More jobs match than are followed: the newest are."""
+    """More jobs match than are told of, or followed: the newest are."""
 
     matching: int
     followed: int
+    #: Whose states are told; None from a gateway that does not bound them.
+    states: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +224,9 @@ def _end(data: dict[str, Any], view: View) -> Iterator[Event]:
 
 
 def _limit(data: dict[str, Any], _: View) -> Iterator[Event]:
-    yield Limited(int(data["matching"]), int(data["followed"]))
+    states = data.get("states")
+    told = None if states is None else int(states)
+    yield Limited(int(data["matching"]), int(data["followed"]), told)
 
 
 def _node(data: dict[str, Any], view: View) -> Iterator[Event]:
