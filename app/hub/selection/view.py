@@ -122,7 +122,7 @@ class SelectionView:
         self._move_edge(version, besides=job.job_id)
 
     def _move_edge(self, version: int, *, besides: str) -> None:
-        """Tell of those that come in at the edge, and of those that go out."""
+        """Note the jobs that come in at the edge, and those that go out."""
         before, self.edge = self.edge, self._newest.edge
         for job_id in self._newest.between(before, self.edge):
             if job_id != besides:
