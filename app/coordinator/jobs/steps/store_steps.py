@@ -21,6 +21,7 @@ from app.coordinator.jobs.steps.checkpoints import move_checkpoints_apart
 from app.coordinator.jobs.steps.deletions import keep_deletions
 from app.coordinator.jobs.steps.demands import ask_for_no_cores
 from app.coordinator.jobs.steps.filters import index_filters
+from app.coordinator.jobs.steps.orders import index_orders
 from app.coordinator.jobs.steps.parents import index_parents
 from app.coordinator.jobs.steps.run_times import keep_run_times
 from app.coordinator.jobs.steps.secrets import mask_ended, move_secrets_apart
@@ -123,6 +124,7 @@ STEPS: Final[tuple[StoreStep, ...]] = (
     record_changes,
     index_filters,
     index_parents,
+    index_orders,
 )
 
 
