@@ -111,15 +111,13 @@ def test_the_ends_and_the_extremes_of_every_series_stay(
         points, total = downsample(Path(folder), limit)
         written = everything(Path(folder))
         assert total == len(snapshots) == len(written)
-        assert len(points) <= limit
+        assert len(points) == min(limit, total)
         assert set(texts(points)) <= set(texts(written))
         assert len({point.sequence for point in points}) == len(points)
         assert [point.step for point in points] == sorted(point.step for point in points)
-        if total <= limit:
-            assert len(points) == total
-        elif limit >= 2 + 4 * len(series(written)):
+        if total > limit and limit >= 2 + 4 * len(series(written)):
             check(points, written)
-        else:
+        elif total > limit:
             assert total in {point.sequence for point in points}
 
 
@@ -226,6 +224,27 @@ def test_a_curve_is_drawn_of_the_blocks(tmp_path: Path, monkeypatch: pytest.Monk
     assert total == count
     check(points, everything(tmp_path))
     assert 0 < reads.size < (tmp_path / "snapshots").stat().st_size / 10
+
+
+@pytest.mark.parametrize("wanted", [100, 1000])
+def test_a_longer_curve_has_no_fewer_points_and_reads_little_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int
+) -> None:
+    """With the blocks' real size."""
+    monkeypatch.undo()
+    read: list[int] = []
+    for count in (1_001, 2_048, 2_049, 6_000, 20_000, 32_768, 32_769):
+        path = tmp_path / str(count)
+        steps = range(count)
+        write(path, [MetricsSnapshot(step=n, loss=n * 7919 % 997) for n in steps], batch=4000)
+        reads = Reads(monkeypatch)
+        points, total = downsample(path, wanted)
+        monkeypatch.undo()
+        assert (len(points), total) == (wanted, count)
+        read.append(reads.size)
+    # Bytes: what is chosen is read one by one, with what lies behind it; the rest is looked for.
+    blocks = sum((tmp_path / f"32769/{name}").stat().st_size for name in ("blocks", "snapshots"))
+    assert max(read) <= 2 * wanted * 4096 + 2 * blocks
 
 
 def test_missing_blocks_of_a_job_that_has_ended_are_made(

@@ -4,17 +4,29 @@ What is chosen are snapshots, told by their places: the bytes before them.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from app.coordinator.metrics.blocks import BLOCK, STEPS, Notable, Part, note, read_blocks
+from app.coordinator.metrics.blocks import (
+    BLOCK,
+    STEPS,
+    Notable,
+    Part,
+    note,
+    read_blocks,
+    series_of,
+)
 from app.coordinator.metrics.snapshots import MetricsReader
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot
 
 #: Snapshots up to which a curve is looked at one by one where blocks are too coarse for it.
 FEW: Final = 32 * 1024
+#: The same where points are chosen: looking at so few costs less than reading the points.
+FEW_POINTS: Final = 2 * 1024
+#: Snapshots of a block that are looked at for each that is wanted.
+_LOOKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +132,13 @@ class Curve:
         chosen = _Chosen(max_points)
         whole: Part = {}
         steps: Part = {}
-        blocks = distinct = 0
-        for stretch in self._stretches(BLOCK):
+        distinct = 0
+        blocks = list(self._stretches(BLOCK))
+        for stretch in blocks:
             part = self.selection.series(stretch.part)
             _join(whole, part, most=max_points)
             if STEPS in stretch.part:
                 _join(steps, {STEPS: stretch.part[STEPS]}, most=1)
-            blocks += 1
             distinct += len(_extremes(part))
         if not self.selection.by_step and not self.selection.keys:
             chosen.add(self._last_place(), 0)
@@ -136,12 +148,48 @@ class Curve:
             series = whole[name]
             chosen.add(series.last, series.first, series.low_at, series.high_at)
         # Series have their extremes at the same place more or less often.
-        if parts := min(chosen.left * blocks // max(distinct, 1), count):
+        if parts := min(chosen.left * len(blocks) // max(distinct, 1), count):
             more: set[int] = set()
-            for part in self.equal_parts(parts, count=count, most=max_points):
+            size = math.ceil(count / parts)
+            fine = size < BLOCK and self.total <= FEW_POINTS
+            stretches = self._stretches(size, few=FEW_POINTS) if fine else blocks
+            for part in _equal_parts(stretches, parts, count=count, most=max_points):
                 more |= _extremes(self.selection.series(part))
             chosen.add(*_evenly(sorted(more - chosen.places.keys()), chosen.left))
+        self._fill(chosen, blocks)
         return list(chosen.places)
+
+    def _fill(self, chosen: _Chosen, blocks: Sequence[_Stretch]) -> None:
+        """Add snapshots from all of the curve, the same number of each block, until there are as
+        many as are wanted, or no more."""
+        wanted = chosen.left
+        for at, block in enumerate(blocks, 1):
+            due = wanted * at // len(blocks) - (wanted - chosen.left)
+            if due > 0:
+                others = self._others(block, chosen, limit=min(_LOOKS * due, BLOCK))
+                chosen.add(*_evenly(others, due))
+        for block in blocks:
+            if chosen.left:
+                # What blocks were short of.
+                chosen.add(*self._others(block, chosen, limit=BLOCK))
+
+    def _others(self, stretch: _Stretch, chosen: _Chosen, *, limit: int) -> list[int]:
+        """The places of those of a block's first snapshots that are not chosen."""
+        first = min((series.first for series in stretch.part.values()), default=-1)
+        if first < 0:
+            return []
+        return [
+            place
+            for snapshot, place in self.reader.from_place(first, limit=limit)
+            if stretch.after < snapshot.sequence <= min(stretch.through, self.total)
+            and place not in chosen.places
+            and self.selection.has(snapshot.step)
+            and self._is_named(snapshot)
+        ]
+
+    def _is_named(self, snapshot: MetricsSnapshot) -> bool:
+        keys = self.selection.keys
+        return not keys or any(name in keys for name, _ in series_of(snapshot))
 
     def names(self) -> list[str]:
         """The series that there are."""
@@ -150,24 +198,19 @@ class Curve:
             whole.update(dict.fromkeys(self.selection.series(stretch.part)))
         return list(whole)
 
-    def equal_parts(
-        self, parts: int, *, count: int, most: int, with_steps: bool = False
-    ) -> Iterator[Part]:
-        """So many parts of the curve, which has `count` snapshots, with no more series than `most`
-        in each; fewer parts where blocks are too coarse."""
-        current, equal = 0, Part()
-        for stretch in self._stretches(math.ceil(count / parts), with_steps=with_steps):
-            if stretch.before * parts // count != current:
-                yield equal
-                current, equal = stretch.before * parts // count, {}
-            _join(equal, stretch.part, most=most)
-        yield equal
+    def equal_parts(self, parts: int, *, count: int, most: int) -> Iterator[Part]:
+        """So many parts of the curve, which has `count` snapshots, with their steps and no more
+        series than `most` in each; fewer parts where blocks are too coarse."""
+        stretches = self._stretches(math.ceil(count / parts), few=FEW, with_steps=True)
+        return _equal_parts(stretches, parts, count=count, most=most)
 
-    def _stretches(self, size: int, *, with_steps: bool = False) -> Iterator[_Stretch]:
-        """The curve in stretches of at most `size` snapshots, or of a block where that would take
-        long. With `with_steps` each has its steps."""
+    def _stretches(
+        self, size: int, *, few: int = 0, with_steps: bool = False
+    ) -> Iterator[_Stretch]:
+        """The curve in stretches of at most `size` snapshots, or of a block where there are more
+        than `few`. With `with_steps` each has its steps."""
         number = before = 0
-        if size >= BLOCK or self.total > FEW:
+        if size >= BLOCK or self.total > few:
             size = BLOCK
             for part in read_blocks(self.directory, snapshots=self.total):
                 count = BLOCK
@@ -214,6 +257,18 @@ class Curve:
 
     def _last_place(self) -> int:
         return self.reader.locate(self.total - 1).position
+
+
+def _equal_parts(
+    stretches: Iterable[_Stretch], parts: int, *, count: int, most: int
+) -> Iterator[Part]:
+    current, equal = 0, Part()
+    for stretch in stretches:
+        if stretch.before * parts // count != current:
+            yield equal
+            current, equal = stretch.before * parts // count, {}
+        _join(equal, stretch.part, most=most)
+    yield equal
 
 
 def _join(whole: Part, later: Part, *, most: int) -> None:

@@ -110,10 +110,11 @@ def draw(
     Of snapshots with very many numbers there are fewer: MAX_BYTES of them at most.
     The last and the first snapshot stay, and for each series its last, first,
     lowest and highest point. The rest are the lowest and the highest points
-    of equal parts of the curve, for each series the same number. Where
-    `max_points` is too small for the ends and extremes of all series, the
-    loss comes first, then the others by their first appearance. With keys,
-    points have those numbers alone, and snapshots without any are none.
+    of equal parts of the curve, for each series the same number, and others from
+    all of the curve: there are `max_points`, or all. Where `max_points` is too
+    small for the ends and extremes of all series, the loss comes first, then the
+    others by their first appearance. With keys, points have those numbers alone,
+    and snapshots without any are none.
 
     Time and memory are those of one record per BLOCK snapshots and of
     `max_points`, if the blocks are there. Blocks.
@@ -171,7 +172,7 @@ def _buckets(curve: Curve, max_points: int, *, count: int) -> list[MetricsBucket
             minimum=series.low,
             maximum=series.high,
         )
-        for part in curve.equal_parts(parts, count=count, most=MAX_SERIES + 1, with_steps=True)
+        for part in curve.equal_parts(parts, count=count, most=MAX_SERIES + 1)
         if STEPS in part
         for name, series in curve.selection.series(part).items()
         if series.low_at >= 0

@@ -134,6 +134,10 @@ def read_behind(
     return _snapshots(piece), piece.cursor
 
 
+#: Bytes that most snapshots have at most.
+_LIKELY: Final = 256
+
+
 class MetricsReader(JournalReader):
     """Reads a job's metrics while they are being written. A context manager."""
 
@@ -153,6 +157,11 @@ class MetricsReader(JournalReader):
                 if snapshot.sequence > after:
                     yield snapshot, place
             cursor = piece.cursor
+
+    def from_place(self, place: int, *, limit: int) -> Iterator[tuple[MetricsSnapshot, int]]:
+        """Snapshots from the one on before which `place` bytes lie, and their places: at most
+        `limit`, fewer of very large ones; nothing if it is damaged."""
+        return _placed(self.piece(place, limit=limit, size=limit * _LIKELY))
 
     def at(self, place: int) -> MetricsSnapshot | None:
         """The snapshot before which `place` bytes lie; None if it is damaged."""

@@ -86,6 +86,15 @@ class JournalReader:
         piece, stop = _read(self._file, cursor, self._kind, limit=limit, max_bytes=max_bytes)
         return piece if piece.count else self._behind_damage(piece.cursor, stop, limit, max_bytes)
 
+    def piece(self, position: int, *, limit: int, size: int) -> Slice:
+        """At most `limit` whole records from the one on that begins at `position`, of the next
+        `size` bytes; none if none begins there. The journal's records are numbered."""
+        number = own_number(os.pread(self._file, MAX_HEAD, position), self._kind)
+        cursor = Cursor((number or 1) - 1, position)
+        if number is None:
+            return Slice(b"", [], cursor)
+        return _read(self._file, cursor, self._kind, limit=limit, size=size)[0]
+
     def record(self, position: int) -> bytes:
         """The record that begins at `position`, frame included. Raises EOFError if none does.
 
