@@ -4,10 +4,11 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from app.coordinator.jobs import store as store_module
@@ -15,6 +16,7 @@ from app.coordinator.jobs.changes import reader as reader_module
 from app.coordinator.jobs.changes import record as record_module
 from app.coordinator.jobs.changes.reader import ChangeReader, ChangesPage
 from app.coordinator.jobs.changes.record import KEPT_FOR
+from app.coordinator.jobs.changes.witness import Witness
 from app.coordinator.jobs.model import JobRecord, Progress, ResourceRequest
 from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.steps.store_steps import STEPS, bring_up
@@ -232,6 +234,91 @@ def test_a_copy_of_the_store_begins_an_epoch_of_its_own(path: Path) -> None:
     with closing(Store(path)) as store:
         assert store.epoch != epoch
         assert store.reach("t").newest == 1
+
+
+def epoch_of(path: Path) -> str:
+    with closing(Store(path)) as store:
+        return store.epoch
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_store_that_was_put_back_begins_an_epoch_of_its_own(path: Path, closed: bool) -> None:
+    """By `cp` over itself: the same inode, and the machine has not been started since."""
+    store = Store(path)
+    epoch = store.epoch
+    save(store, record("a"))
+    copy = path.with_name("copy.db")
+    if closed:
+        store.close()
+        shutil.copy(path, copy)
+        store = Store(path)
+    else:
+        with closing(sqlite3.connect(copy)) as target:
+            store._db.backup(target)
+    assert store.epoch == epoch
+    save(store, record("b"))
+    store.close()
+    inode = path.stat().st_ino
+    shutil.copyfile(copy, path)
+    assert path.stat().st_ino == inode
+    with closing(Store(path)) as store:
+        assert store.epoch != epoch
+        # Versions that watchers have seen are given to other changes from here on.
+        save(store, record("c"))
+        assert store.reach("t").newest == 2
+        again = store.epoch
+    assert epoch_of(path) == again
+
+
+def test_a_directory_that_was_put_back_as_a_whole_begins_an_epoch_of_its_own(path: Path) -> None:
+    with closing(Store(path)) as store:
+        epoch = store.epoch
+        save(store, record("a"))
+    copies = {each: each.read_bytes() for each in path.parent.iterdir() if each.is_file()}
+    with closing(Store(path)) as store:
+        save(store, record("b"))
+    # It was copied yesterday.
+    for each, content in copies.items():
+        if each.suffix == ".epoch":
+            noted = orjson.loads(content)
+            noted["written_at"] -= 24 * 3600 * 10**9
+            content = orjson.dumps(noted).ljust(len(content))
+        each.write_bytes(content)
+    assert epoch_of(path) != epoch
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"epoch": 5}', b"\xff" * 300])
+def test_a_note_that_says_nothing_makes_the_epoch_new_once(path: Path, content: bytes) -> None:
+    epoch = epoch_of(path)
+    assert epoch_of(path) == epoch
+    path.with_suffix(".epoch").write_bytes(content)
+    fresh = epoch_of(path)
+    assert fresh != epoch
+    assert epoch_of(path) == fresh
+
+
+def test_a_kill_between_a_commit_and_its_note_costs_no_epoch(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Store(path)) as store:
+        epoch = store.epoch
+        save(store, record("a"))
+        with monkeypatch.context() as patched:
+            patched.setattr(Witness, "note", lambda *_: None)
+            save(store, record("b"))
+    assert epoch_of(path) == epoch
+
+
+def test_what_a_transaction_takes_back_is_not_noted(path: Path) -> None:
+    with closing(Store(path)) as store:
+        epoch = store.epoch
+        save(store, record("a"))
+        with suppress(RuntimeError), store.transaction():
+            store.save_jobs([record("b")])
+            raise RuntimeError
+        assert store.reach("t").newest == 1
+        save(store, record("c"))
+    assert epoch_of(path) == epoch
 
 
 async def test_jobs_of_before_the_record_are_in_it(tmp_path: Path) -> None:

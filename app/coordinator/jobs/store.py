@@ -20,11 +20,13 @@ import structlog
 from app.coordinator.jobs.changes.record import (
     Reach,
     close_record,
+    count_changes,
     open_record,
     reach_of,
     record_change,
     record_deletion,
 )
+from app.coordinator.jobs.changes.witness import Witness
 from app.coordinator.jobs.checkpoint_rows import (
     CheckpointsPage,
     find_checkpoint,
@@ -79,7 +81,10 @@ class Store:
         """
         self._committed = committed
         self._changed: set[str] = set()
+        #: Changes that the transaction has recorded.
+        self._recorded = 0
         self._db = sqlite3.connect(path, isolation_level=None)
+        self._witness = Witness(path.with_suffix(".epoch"))
         try:
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -89,9 +94,13 @@ class Store:
             # What steps have replaced must not stay in the log either.
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             #: Of the record of changes.
-            self.epoch = open_record(self._db, boot=read_boot_id(), inode=path.stat().st_ino)
+            self.epoch = open_record(
+                self._db, boot=read_boot_id(), inode=path.stat().st_ino, witness=self._witness
+            )
+            self._changes = count_changes(self._db)
         except BaseException as error:
             self._db.close()
+            self._witness.close()
             if isinstance(error, sqlite3.OperationalError):
                 # SQLite calls it a "disk I/O error" where not even its own files have room.
                 raise lack_of_room(path, error) or error from None
@@ -103,6 +112,7 @@ class Store:
         with suppress(sqlite3.Error):
             close_record(self._db)
         self._db.close()
+        self._witness.close()
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
@@ -121,6 +131,7 @@ class Store:
     def _begun(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
         self._changed.clear()
+        self._recorded = 0
         try:
             yield
             self._db.execute("COMMIT")
@@ -129,6 +140,9 @@ class Store:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        if self._recorded:
+            self._changes += self._recorded
+            self._witness.note(self.epoch, self._changes)
         self._committed(frozenset(self._changed))
 
     def save_jobs(self, jobs: Iterable[JobRecord]) -> None:
@@ -153,6 +167,7 @@ class Store:
 
     def _record_change(self, job: JobRecord) -> None:
         record_change(self._db, job.tenant_id, job.job_id)
+        self._recorded += 1
         self._changed.add(job.tenant_id)
 
     def save_search(self, job: JobRecord) -> None:
@@ -220,6 +235,7 @@ class Store:
         deleted = delete_job(self._db, tenant_id, job_id, now=now)
         if deleted:
             record_deletion(self._db, tenant_id, job_id, now=now)
+            self._recorded += 1
             self._changed.add(tenant_id)
         return deleted
 

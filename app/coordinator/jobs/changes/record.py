@@ -10,13 +10,16 @@ that time.
 
 A version counts within an epoch. The epoch changes where versions that
 watchers have seen may be missing: after a power cut, which may cost the
-database its last moments, and in a copy of the database's file.
+database its last moments, in a copy of the database's file, and where an older
+one was put back (`witness`).
 """
 
 import sqlite3
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Final
+
+from app.coordinator.jobs.changes.witness import Witness
 
 #: Deletions stay for so many of the tenant's changes, and for so many microseconds.
 KEPT_CHANGES: Final = 100_000
@@ -33,21 +36,31 @@ class Reach:
     forgotten: int
 
 
-def open_record(db: sqlite3.Connection, *, boot: str, inode: int) -> str:
+def open_record(db: sqlite3.Connection, *, boot: str, inode: int, witness: Witness) -> str:
     """Return the record's epoch: the one of before, unless something may have been lost.
 
-    `boot` identifies this start of the machine, `inode` the database's file. Raises
-    sqlite3.Error.
+    `boot` identifies this start of the machine, `inode` the database's file, of
+    which `witness` is the note. Raises sqlite3.Error.
     """
     row = db.execute("SELECT epoch, boot, inode, closed FROM change_record").fetchone()
     # A kill loses nothing that was committed; the machine's end may. Another file may be a copy.
     known = row is not None and row["inode"] == inode and (row["closed"] or row["boot"] == boot)
+    changes = count_changes(db)
+    if known:
+        known = witness.confirms(row["epoch"], changes)
     epoch: str = row["epoch"] if known else token_hex(8)
     db.execute("BEGIN IMMEDIATE")
     db.execute("DELETE FROM change_record")
     db.execute("INSERT INTO change_record VALUES (?, ?, ?, 0)", (epoch, boot, inode))
     db.execute("COMMIT")
+    witness.note(epoch, changes)
     return epoch
+
+
+def count_changes(db: sqlite3.Connection) -> int:
+    """Return how many changes were ever recorded, of all tenants together."""
+    count: int = db.execute("SELECT coalesce(sum(newest), 0) FROM change_versions").fetchone()[0]
+    return count
 
 
 def close_record(db: sqlite3.Connection) -> None:
