@@ -45,6 +45,8 @@ class ProgramEnd:
     status: int
     #: Why it was ended, as a phrase behind "it"; empty if it ended by itself.
     ended_for: str = ""
+    #: Whether that is for the bytes that it wrote.
+    too_large: bool = False
 
 
 class Programs(Protocol):

@@ -22,7 +22,7 @@ from app.coordinator.logs import log as logs
 from app.coordinator.logs import run_starts
 from app.coordinator.metrics.snapshots import MetricsWriter
 from app.coordinator.packages.build_log import Say
-from app.coordinator.packages.environments import Environment
+from app.coordinator.packages.entries import Environment
 from app.coordinator.packages.installing import Installer
 from app.coordinator.storage import job_directory_steps as jobdir_steps
 from app.coordinator.storage.job_directory import JobDir

@@ -13,7 +13,8 @@
 
 An id is used once, and an environment stays where it was made: its programs
 name its path. What nobody uses is removed when the limit demands it, the least
-recently used first; a cache is as good as an environment then.
+recently used first; a cache is as good as an environment then. Whoever makes one
+has its room promised before, so that all together stay within the limit.
 """
 
 import hashlib
@@ -22,63 +23,22 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from app.coordinator.packages.entries import Cache, Environment, load, load_cache
 from app.coordinator.resources.disk_use import disk_use
 from app.files.copying import Abandoned
 from app.files.directory import Directory
-from app.files.json_files import read_json, write_json
+from app.files.json_files import write_json
 from app.files.removing import remove_tree
 
-#: Microseconds for which an environment is used whose versions are not all settled.
-MAX_AGE: Final = 7 * 24 * 3600 * 1_000_000
 #: Seconds between two looks at whether a job that waits is still wanted.
 _LOOK: Final = 0.1
 
 log = structlog.get_logger("scaimind.coordinator")
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Environment:
-    """A finished environment. Times are in microseconds since 1970."""
-
-    path: Path
-    tenant_id: str
-    #: What it was made of.
-    key: str
-    #: Whether the versions of all its packages are settled by that.
-    pinned: bool
-    size_bytes: int
-    made_at: int
-    last_used: int
-    jobs: set[str] = field(default_factory=set)
-
-    @property
-    def root(self) -> Path:
-        """The virtual environment."""
-        return self.path / "env"
-
-    @property
-    def python(self) -> Path:
-        """Its interpreter."""
-        return self.root / "bin" / "python"
-
-    def usable(self, now: int) -> bool:
-        """Whether it is as good as a new one. A clock that was set back makes none too old."""
-        return self.pinned or now - self.made_at < MAX_AGE
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Cache:
-    path: Path
-    tenant_id: str
-    size_bytes: int = 0
-    last_used: int = 0
-    busy: bool = False
 
 
 class Environments:
@@ -88,10 +48,15 @@ class Environments:
         self._entries_root = root / "entries"
         self._caches_root = root / "caches"
         self._removed = root / "removed"
-        self._limit_bytes = limit_bytes
+        #: Bytes that all may have together.
+        self.limit_bytes = limit_bytes
         self._entries: dict[str, Environment] = {}
-        self._caches: dict[str, _Cache] = {}
+        self._caches: dict[str, Cache] = {}
+        #: What was promised to those that are being made.
+        self._promised = 0
         self._lock = threading.Lock()
+        #: When there may be more room.
+        self._freed = threading.Condition(self._lock)
         self._turns: dict[str, threading.Lock] = {}
 
     def open(self, *, running: Collection[str]) -> None:
@@ -104,7 +69,7 @@ class Environments:
         for path in self._removed.iterdir():
             _remove(path)
         for path in self._entries_root.iterdir():
-            entry = _load(path)
+            entry = load(path)
             if entry is None:
                 _remove(path)
                 continue
@@ -113,7 +78,7 @@ class Environments:
             entry.jobs &= set(running)
             self._entries[path.name] = entry
         for path in self._caches_root.iterdir():
-            if (cache := _load_cache(path)) is not None:
+            if (cache := load_cache(path)) is not None:
                 self._caches[cache.tenant_id] = cache
             else:
                 _remove(path)
@@ -144,6 +109,7 @@ class Environments:
             for entry in self._entries.values():
                 if job_id in entry.jobs:
                     entry.jobs.remove(job_id)
+                    self._freed.notify_all()
                     (entry.path / "jobs" / job_id).unlink(missing_ok=True)
 
     @property
@@ -235,7 +201,7 @@ class Environments:
         with self._lock:
             # Made and taken into use at once: what nobody uses may be removed at any moment.
             (path / "uv").mkdir(parents=True, exist_ok=True)
-            cache = self._caches.setdefault(tenant_id, _Cache(path=path, tenant_id=tenant_id))
+            cache = self._caches.setdefault(tenant_id, Cache(path=path, tenant_id=tenant_id))
             cache.busy = True
         try:
             if cache.size_bytes > most:
@@ -249,11 +215,37 @@ class Environments:
             with self._lock:
                 cache.size_bytes, cache.last_used, cache.busy = size, now, False
 
-    def room(self) -> int:
-        """Return the bytes that could be had by removing all that nobody uses."""
-        with self._lock:
-            kept = sum(each.size_bytes for each in self._entries.values() if each.jobs)
-            return max(self._limit_bytes - kept, 0)
+    @contextmanager
+    def promised(
+        self, least: int, most: int, abandoned: threading.Event, *, waits: Callable[[], None]
+    ) -> Iterator[int]:
+        """Set room aside in the block, for an environment and its tenant's cache.
+
+        That is `most` bytes, or what can be had by removing all that nobody uses, but
+        not less than `least`: until then it waits for jobs to end and for others that
+        are made, and calls `waits` once. What is to go for it is gone when the block
+        begins. Raises Abandoned, OSError.
+        """
+        with self._freed:
+            if (room := self._room()) < least:
+                waits()
+            while (room := self._room()) < least:
+                self._freed.wait(_LOOK)
+                if abandoned.is_set():
+                    raise Abandoned
+            size = min(most, room)
+            self._promised += size
+        try:
+            self.make_room(0)
+            yield size
+        finally:
+            with self._freed:
+                self._promised -= size
+                self._freed.notify_all()
+
+    def _room(self) -> int:
+        kept = sum(each.size_bytes for each in self._entries.values() if each.jobs)
+        return max(self.limit_bytes - kept - self._promised, 0)
 
     def make_room(self, size: int) -> None:
         """Remove what nobody uses until `size` bytes fit besides the rest, as far as possible.
@@ -262,8 +254,10 @@ class Environments:
         """
         doomed: list[Path] = []
         with self._lock:
-            excess = self._size() + size - self._limit_bytes
-            unused: list[Environment | _Cache] = [
+            # What is being made of a busy cache has its room promised, the cache's included.
+            busy = sum(each.size_bytes for each in self._caches.values() if each.busy)
+            excess = self._size() - busy + self._promised + size - self.limit_bytes
+            unused: list[Environment | Cache] = [
                 *(each for each in self._entries.values() if not each.jobs),
                 *(each for each in self._caches.values() if not each.busy),
             ]
@@ -272,24 +266,26 @@ class Environments:
                 if excess <= 0:
                     break
                 excess -= each.size_bytes
-                if isinstance(each, Environment):
-                    doomed.append(each.path)
-                    del self._entries[each.path.name]
-                    # From here on it is none, whatever becomes of its removal.
-                    (each.path / "environment.json").unlink(missing_ok=True)
-                else:
-                    # The tenant's next installation makes a new one at this path.
-                    doomed.append(self._withdraw(each.path))
-                    del self._caches[each.tenant_id]
-                log.info(
-                    "environment_evicted",
-                    tenant_id=each.tenant_id,
-                    cache=isinstance(each, _Cache),
-                    size_bytes=each.size_bytes,
-                )
+                doomed.append(self._forget(each))
         # Without the lock: others only look, and must not wait for the disk.
         for path in doomed:
             _remove(path)
+
+    def _forget(self, each: Environment | Cache) -> Path:
+        """Have it be none any more, whatever becomes of its removal; return what is to go."""
+        log.info(
+            "environment_evicted",
+            tenant_id=each.tenant_id,
+            cache=isinstance(each, Cache),
+            size_bytes=each.size_bytes,
+        )
+        if isinstance(each, Cache):
+            # The tenant's next installation makes a new one at this path.
+            del self._caches[each.tenant_id]
+            return self._withdraw(each.path)
+        del self._entries[each.path.name]
+        (each.path / "environment.json").unlink(missing_ok=True)
+        return each.path
 
     def _withdraw(self, path: Path) -> Path:
         """Move a directory, if it is there, to where only its removal finds it."""
@@ -308,34 +304,6 @@ def _use(entry: Environment, job_id: str, now: int) -> None:
     entry.jobs.add(job_id)
     os.utime(entry.path / "environment.json", ns=(now * 1000, now * 1000))
     entry.last_used = now
-
-
-def _load(path: Path) -> Environment | None:
-    """Return what a former coordinator finished; None of anything else."""
-    marker = path / "environment.json"
-    try:
-        about = read_json(marker)
-        if about is None:
-            return None
-        return Environment(
-            path=path,
-            last_used=marker.stat().st_mtime_ns // 1000,
-            jobs=set(os.listdir(path / "jobs")),
-            **about,
-        )
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _load_cache(path: Path) -> _Cache | None:
-    marker = path / "cache.json"
-    try:
-        about = read_json(marker)
-        if about is None:
-            return None
-        return _Cache(path=path, last_used=marker.stat().st_mtime_ns // 1000, **about)
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _size_of(path: Path) -> int:

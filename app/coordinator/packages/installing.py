@@ -19,7 +19,8 @@ from app.coordinator.logs.lines import Line
 from app.coordinator.packages import uv
 from app.coordinator.packages.base import Base, find_base
 from app.coordinator.packages.build_log import BuildLog, Say
-from app.coordinator.packages.environments import Environment, Environments
+from app.coordinator.packages.entries import Environment
+from app.coordinator.packages.environments import Environments
 from app.coordinator.packages.finishing import BadEnvironment, Installed, finish, packages_of
 from app.coordinator.packages.requirement_files import (
     BadRequirements,
@@ -32,12 +33,18 @@ from app.shortening import quoted
 from generated.mindcoordinator.v1.watch_pb2 import LogLevel
 
 _MIB: Final = 1024**2
+#: Bytes with which an installation begins; with less it waits.
+_LEAST: Final = 256 * _MIB
 #: What uv says of a file for which there are no wheels.
 _NO_WHEELS: Final = "source"
 
 
 class CannotInstall(Exception):
     """The packages cannot be installed. The message is for the job's owner."""
+
+
+class _TooLarge(Exception):
+    """The packages do not fit into the room that they were given. The message is as above."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,18 +147,39 @@ class Installer:
         return _Wanted(job, program, project, requirements, base, key)
 
     def _install(self, wanted: _Wanted, say: Say, abandoned: threading.Event) -> Environment:
+        """Make the environment, in as much room as it takes and the settings allow."""
+        # What it had was made of something else: nobody must wait for the room of that.
+        self._environments.release(wanted.job.job_id)
+        most = min(self._limits.size_bytes, self._environments.limit_bytes)
+        least = max(1, min(_LEAST, most // 8))
+
+        def waits() -> None:
+            _tell(
+                say,
+                "Waiting for room: the packages of jobs that run, or that are being installed,"
+                " take up packages_bytes. It goes on when enough of those have ended.",
+            )
+
+        while True:
+            with self._environments.promised(least, most, abandoned, waits=waits) as size:
+                try:
+                    return self._install_in(size, wanted, say, abandoned)
+                except _TooLarge as error:
+                    if size >= most:
+                        raise CannotInstall(str(error)) from None
+            # It had less than it may: what others have.
+            least = size + (most - size + 1) // 2
+            _tell(say, f"The packages need more than the {size / _MIB:.0f} MiB that were left.")
+
+    def _install_in(
+        self, size: int, wanted: _Wanted, say: Say, abandoned: threading.Event
+    ) -> Environment:
+        """Make the environment in so many bytes. Raises _TooLarge, and as `provide`."""
         began = time.monotonic()
         _tell(say, f"Installing the packages of {quoted(wanted.program.requirements)}.")
-        size = min(self._limits.size_bytes, self._environments.room())
-        if not size:
-            raise CannotInstall(
-                "There is no room for its packages: those of jobs that run take up all of"
-                " packages_bytes. Submit it again when some have ended."
-            )
         path = self._environments.begin()
         try:
             made = self._make(path, wanted, size, say, abandoned)
-            self._environments.make_room(made.size_bytes)
             entry = self._environments.finish(
                 path,
                 tenant_id=wanted.job.tenant_id,
@@ -175,7 +203,7 @@ class Installer:
     def _make(
         self, path: Path, wanted: _Wanted, size: int, say: Say, abandoned: threading.Event
     ) -> Installed:
-        """Install everything. Raises CannotInstall, Abandoned, OSError."""
+        """Install everything. Raises _TooLarge, CannotInstall, Abandoned, OSError."""
         root = path / "env"
         venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
         wanted.base.add_to(packages_of(root))
@@ -238,16 +266,20 @@ class Installer:
         )
 
     def _check(self, end: ProgramEnd, lines: BuildLog, wanted: _Wanted) -> None:
-        """Raise CannotInstall unless it went well; OSError for a full disk."""
+        """Raise _TooLarge or CannotInstall unless it went well; OSError for a full disk."""
         failed = _failed(wanted)
         if end.ended_for:
-            raise CannotInstall(
+            text = (
                 f"{failed}: uv {end.ended_for} (settings packages_timeout, environment_bytes,"
                 " environment_files)."
             )
+            raise _TooLarge(text) if end.too_large else CannotInstall(text)
         if not end.status:
             return
         reason = lines.reason()
+        if os.strerror(errno.EFBIG) in reason:
+            # A single file of it is larger than all of it may be.
+            raise _TooLarge(f"{failed}: {reason} (setting environment_bytes).")
         if os.strerror(errno.ENOSPC) in reason:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         advice = ""

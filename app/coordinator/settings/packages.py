@@ -49,6 +49,7 @@ class PackageSettings(Section):
     packages_bytes: int = parsed(
         64 * 1024**3,
         "Size of all environments and caches of packages together. What no job uses is removed "
-        "for new ones, the least recently used first.",
+        "for new ones, the least recently used first, before they are made: each has up to "
+        "environment_bytes promised. A job that finds no room waits for others to end.",
         parse_size,
     )

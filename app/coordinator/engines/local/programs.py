@@ -147,6 +147,7 @@ class _Supervision:
         self._measure_at = time.monotonic() + _MEASURE
         self._status: int | None = None
         self._ended_for = ""
+        self._too_large = False
         self._killed = False
 
     def run(self, abandoned: threading.Event) -> ProgramEnd:
@@ -176,7 +177,7 @@ class _Supervision:
             raise Abandoned
         if self._status is None:
             raise CannotStart("the program ended unseen")
-        return ProgramEnd(self._status, self._ended_for)
+        return ProgramEnd(self._status, self._ended_for, self._too_large)
 
     def _read(self, selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
         data = os.read(key.fd, _READ)
@@ -214,5 +215,6 @@ class _Supervision:
         use = disk_use(self._own, most_bytes=most_bytes, most_files=most_files)
         if use.size_bytes > most_bytes:
             self._ended_for = f"wrote {in_words(use.size_bytes, most_bytes)} allowed"
+            self._too_large = True
         elif use.files > most_files:
             self._ended_for = f"made more than the {most_files} files allowed"
