@@ -45,7 +45,7 @@ class Event:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """The declaration, and the decorator that makes it. Exactly one of the answers is given:
-    `answer`, `events` or `content`, or else that of `rpc`.
+    `answer`, `events`, `content` or `without_content`, or else that of `rpc`.
     """
 
     #: The coordinator's method behind it; its answer is this one's unless another is given.
@@ -62,6 +62,8 @@ class Operation:
     also: tuple[str, ...] = ()
     #: The answer has one of these media types, and no envelope.
     content: tuple[str, ...] = ()
+    #: The answer is its status and its headers.
+    without_content: bool = False
     #: With which the answer comes; 204 and 304 come without it.
     statuses: tuple[int, ...] = (200,)
     #: The answers' `data` for statuses that come with another one.
@@ -75,7 +77,7 @@ class Operation:
     body_optional: bool = False
     #: The media types that a body may have; what is JSON is taken in any case.
     body_types: tuple[str, ...] = ("application/json",)
-    #: The body is of one of these media types, and read by the handler.
+    #: The body is of one of these media types, and read by the handler; it may be empty.
     raw_body: tuple[str, ...] = ()
     #: A page for people, that the API's document does not describe.
     page: bool = False

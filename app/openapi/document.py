@@ -106,7 +106,7 @@ def _operation(
         }
     if declared.raw_body:
         told["requestBody"] = {
-            "required": True,
+            "required": False,
             "content": {media_type: {"schema": {}} for media_type in declared.raw_body},
         }
     told["responses"] = responses.of(declared, access, path_ids)

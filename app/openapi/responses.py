@@ -96,7 +96,7 @@ class Responses:
             "description": HTTPStatus(status).phrase,
             "headers": {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}},
         }
-        if status not in _WITHOUT_CONTENT:
+        if status not in _WITHOUT_CONTENT and not operation.without_content:
             told["content"] = self._content(operation, status)
         return told
 

@@ -72,7 +72,7 @@ async def system(
     async with coordinator_process(tmp_path) as coordinator:
         async with client_of(coordinator.port, tmp_path / "drive", TENANT) as client:
             ids = await _fill(client)
-        async with _gateway(coordinator.port, dsn) as url:
+        async with _gateway(coordinator.port, dsn, tmp_path / "drive") as url:
             yield System(url, key, ids)
 
 
@@ -114,7 +114,7 @@ async def _start(client: Client) -> str:
 
 
 @asynccontextmanager
-async def _gateway(coordinator_port: int, dsn: str) -> AsyncIterator[str]:
+async def _gateway(coordinator_port: int, dsn: str, drive: Path) -> AsyncIterator[str]:
     """Run a gateway in a process of its own; its address, once it is ready."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app", "serve"),
@@ -126,6 +126,7 @@ async def _gateway(coordinator_port: int, dsn: str) -> AsyncIterator[str]:
             "SCAIMIND_UPSTREAM_ADDRESS": f"127.0.0.1:{coordinator_port}",
             "SCAIMIND_UPSTREAM_API_SECRET": SECRET,
             "SCAIMIND_LIMITS_RATE": "0",
+            "SCAIMIND_DRIVE_DIR": str(drive),
         },
     )
     assert process.stdout is not None

@@ -19,9 +19,12 @@ _WITHOUT_END: Route = ("GET", f"{PREFIX}/events")
 #: Cases for each operation, beside those that cover each keyword of its schemas.
 _EXAMPLES = 10
 _CODES = 20
+#: `path` is `uploaded`.
+_METADATA = "path dXBsb2FkZWQ="
 
 _CONFIG = """
 seed = 1
+hooks = "hooks"
 max-stream-events = 5
 continue-on-failure = true
 request-timeout = 30
@@ -86,6 +89,62 @@ headers = {{ Authorization = "Bearer {session}" }}
 checks.positive_data_acceptance.expected-statuses = [200, 401]
 
 {own_jobs}
+
+[[operations]]
+include-operation-id = "get_file"
+[operations.parameters]
+"path.path" = {{ dictionary = "files", probability = 0.7 }}
+
+[[operations]]
+include-operation-id = "delete_file"
+[operations.parameters]
+"path.path" = {{ dictionary = "to_be_deleted_files", probability = 0.7 }}
+
+[[operations]]
+include-operation-id = "create_upload"
+{tus}
+"header.Upload-Length" = {{ dictionary = "lengths", probability = 0.9 }}
+"header.Upload-Metadata" = {{ dictionary = "metadata", probability = 0.9 }}
+
+[[operations]]
+include-operation-id = "get_upload"
+{tus}
+"path.upload_id" = {{ dictionary = "upload", probability = 0.9 }}
+
+# Each takes its bytes once.
+[[operations]]
+include-operation-id = "write_upload"
+{tus}
+{writes}
+
+[[operations]]
+include-operation-id = "override_method"
+headers = {{ "X-HTTP-Method-Override" = "PATCH" }}
+{tus}
+{writes}
+
+[[operations]]
+include-operation-id = "terminate_upload"
+{tus}
+"path.upload_id" = {{ dictionary = "to_be_terminated", probability = 0.9 }}
+"""
+
+#: What a request of tus 1.0.0 needs, and may be refused for when a part of it is missing.
+_TUS = """
+checks.positive_data_acceptance.expected-statuses = [200, 201, 204, 400, 404, 409, 412, 415, 460]
+checks.negative_data_rejection.expected-statuses = [400, 404, 409, 412, 415, 422, 431, 460]
+[operations.parameters]
+"header.Tus-Resumable" = {{ dictionary = "tus", probability = 0.9 }}
+"""
+_WRITES = """
+"path.upload_id" = { dictionary = "to_be_written", probability = 0.9 }
+"header.Upload-Offset" = { dictionary = "offset", probability = 0.9 }
+"""
+
+_HOOKS = """
+import schemathesis
+
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 """
 
 _OWN_JOB = """
@@ -109,7 +168,15 @@ _ENDED = ("completed", "failed")
 
 async def test_every_endpoint_conforms(system: System, tmp_path: Path) -> None:
     config = tmp_path / "schemathesis.toml"
-    config.write_text(_config(system, await _codes(system), await _session(system)))
+    values = {
+        "codes": await _codes(system),
+        "to_be_written": await _uploads(system),
+        "to_be_terminated": await _uploads(system),
+        "upload": (await _uploads(system))[:1],
+        "to_be_deleted_files": await _files(system),
+    }
+    config.write_text(_config(system, values, await _session(system)))
+    (tmp_path / "hooks.py").write_text(_HOOKS)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
         *("run", f"{system.url}{PREFIX}/openapi.json"),
@@ -129,6 +196,32 @@ async def _codes(system: System) -> list[str]:
     return [(await _post(system, "/console-codes"))["code"] for _ in range(_CODES)]
 
 
+async def _uploads(system: System) -> list[str]:
+    """Begin uploads whose length is not known; their ids."""
+    headers = {
+        "Authorization": f"Bearer {system.key}",
+        "Tus-Resumable": "1.0.0",
+        "Upload-Defer-Length": "1",
+        "Upload-Metadata": _METADATA,
+    }
+    ids = []
+    async with ClientSession(system.url, headers=headers) as web:
+        for _ in range(_CODES):
+            async with web.post("/v1/drive-uploads/") as response:
+                ids.append(response.headers["Location"].rpartition("/")[2])
+    return ids
+
+
+async def _files(system: System) -> list[str]:
+    names = [f"file-{number}" for number in range(_CODES)]
+    headers = {"Authorization": f"Bearer {system.key}"}
+    async with ClientSession(system.url, headers=headers) as web:
+        for name in names:
+            async with web.put(f"/v1/drive/{name}", data=b"1") as response:
+                assert response.status == 201
+    return names
+
+
 async def _session(system: System) -> str:
     code = (await _post(system, "/console-codes"))["code"]
     token: str = (await _post(system, "/console-sessions", {"code": code}))["token"]
@@ -145,18 +238,25 @@ async def _post(system: System, path: str, body: dict[str, str] | None = None) -
         return data
 
 
-def _config(system: System, codes: list[str], session: str) -> str:
+def _config(system: System, more: dict[str, list[str]], session: str) -> str:
     ids = asdict(system.ids)
     jobs = [ids[name] for name in _ENDED]
     values = {name: [value] for name, value in ids.items()} | {
         "jobs": jobs,
         "nodes": ["local"],
-        "codes": codes,
+        "files": ["corpus.jsonl", "train.py", "jobs"],
+        "tus": ["1.0.0"],
+        "lengths": ["5"],
+        "offset": ["0"],
+        "metadata": [_METADATA],
+        **more,
     }
     return _CONFIG.format(
         key=system.key,
         session=session,
         examples=_EXAMPLES,
+        tus=_TUS.format(),
+        writes=_WRITES,
         dictionaries="\n".join(
             f"{name} = {{ values = {json.dumps(each)} }}" for name, each in values.items()
         ),

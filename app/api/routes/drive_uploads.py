@@ -48,7 +48,7 @@ _STORING = (
 
 @routes.options(tus.UPLOADS_PATH)
 @public
-@Operation(content=(tus.CONTENT_TYPE,), statuses=(204,))
+@Operation(without_content=True, statuses=(204,))
 async def describe_uploads(request: web.Request) -> web.Response:
     """Get what the server can do, as headers."""
     preflight = request.app[ANSWER_HEADERS].preflight(asked=request.headers, methods="OPTIONS,POST")
@@ -59,10 +59,11 @@ async def describe_uploads(request: web.Request) -> web.Response:
 @routes.post(tus.UPLOADS_PATH)
 @requires(Permission.MANAGE)
 @Operation(
-    content=(tus.CONTENT_TYPE,),
+    without_content=True,
     statuses=(201,),
     errors=(FILE_NAME_INVALID, *_STORING),
     headers=CREATE_UPLOAD_HEADERS,
+    raw_body=(tus.CONTENT_TYPE,),
     action=Action.UPLOAD_CREATE,
 )
 async def create_upload(request: web.Request) -> web.Response:
@@ -105,7 +106,7 @@ async def create_upload(request: web.Request) -> web.Response:
 
 @routes.head(_UPLOAD)
 @requires(Permission.MANAGE)
-@Operation(content=(tus.CONTENT_TYPE,), statuses=(200,), errors=_STORING, headers=UPLOAD_HEADERS)
+@Operation(without_content=True, statuses=(200,), errors=_STORING, headers=UPLOAD_HEADERS)
 async def get_upload(request: web.Request) -> web.Response:
     """Get how much of an upload has come, as headers."""
     tus.check_version(request)
@@ -116,7 +117,7 @@ async def get_upload(request: web.Request) -> web.Response:
 @routes.patch(_UPLOAD)
 @requires(Permission.MANAGE)
 @Operation(
-    content=(tus.CONTENT_TYPE,),
+    without_content=True,
     statuses=(204,),
     errors=_STORING,
     headers=WRITE_UPLOAD_HEADERS,
@@ -136,7 +137,7 @@ async def write_upload(request: web.Request) -> web.Response:
 @routes.delete(_UPLOAD)
 @requires(Permission.MANAGE)
 @Operation(
-    content=(tus.CONTENT_TYPE,),
+    without_content=True,
     statuses=(204,),
     errors=(PRECONDITION_FAILED, DRIVE_BUSY, UPLOAD_LOCKED),
     headers=UPLOAD_HEADERS,
@@ -152,7 +153,7 @@ async def terminate_upload(request: web.Request) -> web.Response:
 @routes.post(_UPLOAD)
 @requires(Permission.MANAGE)
 @Operation(
-    content=(tus.CONTENT_TYPE,),
+    without_content=True,
     statuses=(204,),
     errors=(*_STORING, METHOD_NOT_ALLOWED),
     headers=WRITE_UPLOAD_HEADERS,
