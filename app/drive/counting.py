@@ -20,6 +20,8 @@ _PAUSE: Final = 0.002
 #: Entries and folders that are looked at, at most; folders that wait to be.
 _MOST: Final = 20_000_000
 _MOST_WAITING: Final = 1_000_000
+#: Files with several names that are known by them; each name of further ones counts.
+_MOST_LINKED: Final = 100_000
 #: What `stat` calls a block.
 _BLOCK: Final = 512
 
@@ -27,9 +29,9 @@ _BLOCK: Final = 512
 def used_bytes(root: Path, tenant_id: str, abandoned: threading.Event) -> int:
     """Return what the tenant's files take, those of unfinished uploads at their full length.
 
-    A file with several names counts once, by shares. Uploads come first: one
-    that is finished meanwhile counts twice, and not never. Raises Abandoned,
-    and LimitReached if there are too many files.
+    A file with several names counts once, at its full size, wherever its other
+    names are. Uploads come first: one that is finished meanwhile counts twice,
+    and not never. Raises Abandoned, and LimitReached if there are too many files.
     """
     count = _Count(abandoned)
     with staging.staging_of(root, tenant_id) as own:
@@ -70,6 +72,8 @@ class _Count:
     def __init__(self, abandoned: threading.Event) -> None:
         self._abandoned = abandoned
         self._looked_at = 0
+        #: Of files with several names: how many are still to come, and what was counted.
+        self._linked: dict[int, tuple[int, int]] = {}
 
     def tree(self, top: Directory, start: _Node | None) -> int:
         """Count a folder and all below it, however deep: one folder of it is open at a time."""
@@ -97,9 +101,21 @@ class _Count:
                 about = folder.stat(entry.name)
             except FileNotFoundError:
                 continue
-            links = 1 if entry.kind is Kind.DIRECTORY else max(1, about.st_nlink)
-            total += about.st_blocks * _BLOCK // links
+            total += self._size(about, several=entry.kind is not Kind.DIRECTORY)
         return total
+
+    def _size(self, about: os.stat_result, *, several: bool) -> int:
+        """Return what an entry takes beside what was counted; it may have `several` names."""
+        size = about.st_blocks * _BLOCK
+        if not several or about.st_nlink <= 1:
+            return size
+        identity = about.st_dev << 64 | about.st_ino
+        known = self._linked.pop(identity, None)
+        left, counted = (about.st_nlink, 0) if known is None else known
+        if left > 1 and len(self._linked) < _MOST_LINKED:
+            # What is larger at its next name has grown, or has the number of one that has gone.
+            self._linked[identity] = left - 1, max(size, counted)
+        return max(0, size - counted)
 
     def _look(self, count: int) -> None:
         before, self._looked_at = self._looked_at, self._looked_at + count

@@ -1,8 +1,8 @@
 """Threads that wait for the disk, so that the event loop and its other threads never do."""
 
 import asyncio
-import queue
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from app.drive.problems import busy, told
+from app.drive.turns import Turns
 
 log = structlog.get_logger()
 
@@ -22,16 +23,20 @@ class DiskThreads:
 
     A thread that a disk holds stays held; it ends with the process, which does
     not wait for it. At most `waiting` calls are not done yet, and a caller waits
-    `patience` seconds for its own, for ever if that is None. An OSError of a call
-    becomes the `ApiError` that stands for it.
+    `patience` seconds for its own, for ever if that is None. Of threads and of
+    calls that wait, an owner (a tenant) has at most its `share`, at least one. An
+    OSError of a call becomes the `ApiError` that stands for it.
     """
 
-    def __init__(self, *, threads: int, waiting: int, patience: float | None, name: str) -> None:
+    def __init__(
+        self, *, threads: int, waiting: int, share: float, patience: float | None, name: str
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting = waiting
+        self._waiting_of_one = max(1, int(waiting * share))
         self._patience = patience
-        self._outstanding = 0
-        self._queue: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
+        self._outstanding: Counter[str] = Counter()
+        self._turns: Turns[_Call[Any]] = Turns(most=max(1, int(threads * share)))
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
             for number in range(1, threads + 1)
@@ -40,7 +45,7 @@ class DiskThreads:
             each.start()
 
     async def run(
-        self, function: Callable[[], T], *, discard: Callable[[T], None] | None = None
+        self, owner: str, function: Callable[[], T], *, discard: Callable[[T], None] | None = None
     ) -> T:
         """Have a thread call the function, and return what it returns or raise what it raises.
 
@@ -48,30 +53,34 @@ class DiskThreads:
         the function is not begun, or what it returns is passed to `discard`, in a
         thread. Raises `ApiError` (`DRIVE_BUSY`).
         """
-        return await self._wait(self._begin(function, discard))
+        return await self._wait(self._begin(owner, function, discard))
 
     def post(
-        self, function: Callable[[], None], *, done: Callable[[], None] = lambda: None
+        self, owner: str, function: Callable[[], None], *, done: Callable[[], None] = lambda: None
     ) -> None:
         """Have a thread call the function some time; it clears something away.
 
         `done` is called on the event loop after it.
         """
-        self._put(_Call(function, None, needed=True)).then.append(done)
+        self._put(_Call(owner, function, None, needed=True)).then.append(done)
 
     def close(self) -> None:
         """End the threads that are not held, behind the calls that wait."""
-        for _ in self._threads:
-            self._queue.put(None)
+        self._turns.close()
 
-    def _begin(self, function: Callable[[], T], discard: Callable[[T], None] | None) -> "_Call[T]":
-        if self._outstanding >= self._waiting:
+    def _begin(
+        self, owner: str, function: Callable[[], T], discard: Callable[[T], None] | None
+    ) -> "_Call[T]":
+        if (
+            self._outstanding.total() >= self._waiting
+            or self._outstanding[owner] >= self._waiting_of_one
+        ):
             raise busy()
-        return self._put(_Call(function, discard))
+        return self._put(_Call(owner, function, discard))
 
     def _put(self, call: "_Call[T]") -> "_Call[T]":
-        self._outstanding += 1
-        self._queue.put(call)
+        self._outstanding[call.owner] += 1
+        self._turns.put(call.owner, call)
         return call
 
     async def _wait(self, call: "_Call[T]") -> T:
@@ -82,22 +91,26 @@ class DiskThreads:
         except TimeoutError:
             if not limit.expired():
                 raise
-            log.warning("drive_disk_slow", outstanding=self._outstanding)
+            log.warning("drive_disk_slow", outstanding=self._outstanding.total())
             raise busy() from None
 
     def _work(self) -> None:
-        while (call := self._queue.get()) is not None:
+        while (taken := self._turns.take()) is not None:
+            owner, call = taken
             result, error = call.perform()
+            self._turns.done(owner)
             # Nobody is left to be told once the event loop is closed.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._settle, call, result, error)
 
     def _settle(self, call: "_Call[T]", result: T | None, error: BaseException | None) -> None:
-        self._outstanding -= 1
+        self._outstanding[call.owner] -= 1
+        if not self._outstanding[call.owner]:
+            del self._outstanding[call.owner]
         call.settle(result, error)
         discard = call.discard
         if discard is not None and result is not None and call.unwanted:
-            self.post(partial(discard, result))
+            self.post(call.owner, partial(discard, result))
         for each in call.then:
             each()
 
@@ -107,11 +120,13 @@ class _Call(Generic[T]):
 
     def __init__(
         self,
+        owner: str,
         function: Callable[[], T],
         discard: Callable[[T], None] | None,
         *,
         needed: bool = False,
     ) -> None:
+        self.owner = owner
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.discard = discard
         self.settled = False
@@ -148,18 +163,19 @@ class _Call(Generic[T]):
 
 
 class Strand:
-    """Calls that use the same descriptors: one at a time, and then what closes them.
+    """An owner's calls that use the same descriptors: one at a time, and then what closes them.
 
     A thread may still be in a call that nobody waits for any more.
     """
 
-    def __init__(self, threads: DiskThreads) -> None:
+    def __init__(self, threads: DiskThreads, owner: str) -> None:
         self._threads = threads
+        self._owner = owner
         self._last: _Call[Any] | None = None
 
     async def run(self, function: Callable[[], T]) -> T:
         """As `DiskThreads.run`; not once another call has raised."""
-        call = self._threads._begin(function, None)
+        call = self._threads._begin(self._owner, function, None)
         self._last = call
         return await self._threads._wait(call)
 
@@ -170,7 +186,7 @@ class Strand:
         """
 
         def begin() -> None:
-            self._threads.post(function, done=done)
+            self._threads.post(self._owner, function, done=done)
 
         if self._last is None or self._last.settled:
             begin()

@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from app.drive import staging, tree
+from app.drive import placing, staging, tree
 from app.drive.disk_threads import DiskThreads, Strand
 from app.drive.paths import DrivePath
+from app.drive.placing import Placement, Stored, placed
 from app.drive.room import Room
 from app.drive.staging import StagedFile
 from app.drive.tenants import check_tenant
-from app.drive.tree import OpenFile, Page, PageRequest, Stored
+from app.drive.tree import OpenFile, Page, PageRequest
 from app.drive.usage import Lease
 from app.drive.versions import Preconditions
 from app.drive.write_behind import WriteBehind
@@ -34,31 +35,32 @@ class Drive:
         self._threads = threads
         self._room = room
 
-    def strand(self) -> Strand:
+    def strand(self, tenant_id: str) -> Strand:
         """Return what makes calls that use the same descriptors, one after the other."""
-        return Strand(self._threads)
+        return Strand(self._threads, tenant_id)
 
     async def read(self, tenant_id: str, path: DrivePath, page: PageRequest) -> OpenFile | Page:
         """Open the file that is there, which the caller closes in a thread; or list the folder."""
         check_tenant(tenant_id)
         return await self._threads.run(
-            partial(tree.read, self._root, tenant_id, path, page), discard=_close_file
+            tenant_id, partial(tree.read, self._root, tenant_id, path, page), discard=_close_file
         )
 
     async def find(self, tenant_id: str, path: DrivePath) -> None:
         """Raise `ApiError` unless a file that can be opened, or a folder, is there."""
         found = await self.read(tenant_id, path, PageRequest(1, b""))
         if isinstance(found, OpenFile):
-            self._threads.post(found.close)
+            self._threads.post(tenant_id, found.close)
 
     async def check_destination(
         self, tenant_id: str, path: DrivePath, preconditions: Preconditions
     ) -> None:
         """Raise `ApiError` if a file could not be put there now."""
         check_tenant(tenant_id)
-        tree.check_writable(path)
+        placing.check_writable(path)
         await self._threads.run(
-            partial(tree.check_destination, self._root, tenant_id, path, preconditions)
+            tenant_id,
+            partial(placing.check_destination, self._root, tenant_id, path, preconditions),
         )
 
     @asynccontextmanager
@@ -69,9 +71,9 @@ class Drive:
         """
         async with self._room.leased(tenant_id, size or 0) as lease:
             file = await self._threads.run(
-                partial(StagedFile, self._root, tenant_id), discard=StagedFile.close
+                tenant_id, partial(StagedFile, self._root, tenant_id), discard=StagedFile.close
             )
-            writing = WriteBehind(self._threads, file.sync)
+            writing = WriteBehind(self._threads, tenant_id, file.sync)
             try:
                 yield NewFile(writing, self._root, self._room, lease, file)
             finally:
@@ -83,7 +85,7 @@ class Drive:
         """Delete what is there."""
         check_tenant(tenant_id)
         freed = await self._threads.run(
-            partial(_delete, self._root, tenant_id, path, recursive, preconditions)
+            tenant_id, partial(_delete, self._root, tenant_id, path, recursive, preconditions)
         )
         self._room.add(tenant_id, -freed)
         if recursive:
@@ -119,21 +121,12 @@ class NewFile:
     async def store(self, path: DrivePath, preconditions: Preconditions) -> Stored:
         """Put the file into its place, if what is there is as demanded."""
         await self._writing.finish()
-        tenant_id = self._lease.tenant_id
-        stored = await self._writing.strand.run(
-            partial(_store, self._root, tenant_id, path, self._file, preconditions)
+        placement = Placement(self._root, self._lease.tenant_id, path, self._file.name)
+        stored = await placed(
+            self._writing.strand, placement, lambda placement: placement.put(preconditions)
         )
         self._lease.growth = stored.version.size - stored.freed
         return stored
-
-
-def _store(
-    root: Path, tenant_id: str, path: DrivePath, file: StagedFile, preconditions: Preconditions
-) -> Stored:
-    with staging.staging_of(root, tenant_id) as own, staging.locked(own):
-        return tree.put_in_place(
-            root, tenant_id, path, source=own, name=file.name, preconditions=preconditions
-        )
 
 
 def _delete(

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from app.drive import counting
+from app.drive import counting, tree
 from app.drive.disk_threads import DiskThreads
 from app.drive.problems import busy
 from app.drive.staging import tenants_in
@@ -26,8 +26,12 @@ log = structlog.get_logger()
 #: Seconds between two passes over all tenants: with what a pass takes, a number is at most a
 #: minute old.
 INTERVAL: Final = 20.0
-#: Seconds that an upload waits for a tenant's first count.
+#: Seconds that an upload waits for a tenant's first count, and a pass for any.
 _PATIENCE: Final = 10.0
+#: Threads that count.
+_THREADS: Final = 4
+#: Whose calls are those for all tenants.
+_NOBODY: Final = ""
 
 
 class Room:
@@ -41,8 +45,14 @@ class Room:
         self._requests = threads
         self._usage = usage
         self._lifetime = lifetime
-        # Two: a tenant that nothing is known of yet does not wait for a pass over all others.
-        self._threads = DiskThreads(threads=2, waiting=10_000, patience=None, name="drive-count")
+        # A tenant has one of them: a few whose counts take long hold up nobody else's.
+        self._threads = DiskThreads(
+            threads=_THREADS,
+            waiting=10_000,
+            share=1 / _THREADS,
+            patience=None,
+            name="drive-count",
+        )
         self._abandoned = threading.Event()
         self._counts: SingleFlight[str, None] = SingleFlight()
 
@@ -66,7 +76,11 @@ class Room:
         while True:
             for tenant_id in await self._tenants():
                 try:
-                    await self.count(tenant_id)
+                    # A count that takes longer goes on beside those of others.
+                    async with asyncio.timeout(_PATIENCE):
+                        await self.count(tenant_id)
+                except TimeoutError:
+                    log.info("drive_count_slow", tenant_id=tenant_id)
                 except Exception:
                     # A fault with one tenant's files must not end the counting of all.
                     log.exception("drive_count_failed", tenant_id=tenant_id)
@@ -74,7 +88,7 @@ class Room:
 
     async def _tenants(self) -> list[str]:
         try:
-            return await self._threads.run(partial(tenants_in, self._root))
+            return await self._threads.run(_NOBODY, partial(tenants_in, self._root))
         except (ApiError, OSError) as error:
             # Of the drive's own directory. It may come back: a disk that is mounted late.
             log.warning("drive_not_counted", reason=str(error))
@@ -84,7 +98,7 @@ class Room:
     async def leased(self, tenant_id: str, size: int) -> AsyncIterator[Lease]:
         """Set room aside for a file of this size in the block. Raises `ApiError`."""
         await self._known(tenant_id)
-        free = await self._requests.run(partial(counting.free_bytes, self._root))
+        free = await self._requests.run(tenant_id, partial(counting.free_bytes, self._root))
         lease = self._usage.lease(tenant_id, size, free=free)
         try:
             yield lease
@@ -120,7 +134,7 @@ class Room:
 
     def clear_soon(self, tenant_id: str) -> None:
         """Have removed what the tenant has deleted."""
-        self._threads.post(partial(self._clear, tenant_id))
+        self._threads.post(tenant_id, partial(self._clear, tenant_id))
 
     async def _known(self, tenant_id: str) -> None:
         if self._usage.known(tenant_id):
@@ -138,21 +152,24 @@ class Room:
         )
 
     async def _count_now(self, tenant_id: str) -> None:
-        await self._threads.run(partial(self._clear, tenant_id))
+        await self._threads.run(tenant_id, partial(self._clear, tenant_id))
         self._usage.count_begins(tenant_id)
         try:
             counted = await self._threads.run(
-                partial(counting.used_bytes, self._root, tenant_id, self._abandoned)
+                tenant_id, partial(counting.used_bytes, self._root, tenant_id, self._abandoned)
             )
         except LimitReached as error:
             self._usage.count_ends(tenant_id, 0, problem=str(error.strerror))
         else:
             self._usage.count_ends(tenant_id, counted)
-        awaited = await self._threads.run(partial(counting.awaited_bytes, self._root, tenant_id))
+        awaited = await self._threads.run(
+            tenant_id, partial(counting.awaited_bytes, self._root, tenant_id)
+        )
         self._usage.count_awaited(tenant_id, awaited)
 
     def _clear(self, tenant_id: str) -> None:
         with suppress(Abandoned):
+            tree.remove_deleted(self._root, tenant_id)
             expired = clear(self._root, tenant_id, lifetime=self._lifetime)
             if expired:
                 log.info("drive_uploads_expired", tenant_id=tenant_id, uploads=expired)

@@ -38,6 +38,13 @@ class DriveSettings(Section):
         parse_seconds,
     )
     threads: int = setting(8, "Threads that wait for the drive's disk.", at_least=1, at_most=256)
+    max_threads_share: float = setting(
+        0.5,
+        "Share of SCAIMIND_DRIVE_THREADS, and of the calls that wait for them, that the requests "
+        "of one tenant can take; at least one.",
+        at_least=0.01,
+        at_most=1,
+    )
     call_timeout: float = setting(
         30.0, "How long a request waits for the drive's disk.", at_least=0.1, at_most=3600
     )

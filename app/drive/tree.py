@@ -8,8 +8,8 @@ The functions block, for threads, and raise OSError and `ApiError`.
 import errno
 import heapq
 import os
+import re
 import stat
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -20,13 +20,14 @@ from typing import BinaryIO, Final
 from app.drive.paths import DrivePath
 from app.drive.versions import Preconditions, Version
 from app.errors import FILE_CONFLICT, FILE_NOT_FOUND, ApiError
-from app.files.copying import copy_content
 from app.files.directory import Directory, Kind, NotARegularFile
-from app.files.names import is_utf8, printable
+from app.files.names import is_utf8, printable, unguessable
 from app.files.removing import remove_tree
 
 #: Entries that are looked at before other threads have their turn.
 _BATCH: Final = 2048
+_DELETED: Final = "deleted"
+_IS_DELETED: Final = re.compile(rf"\.[0-9a-f]{{32}}\.{_DELETED}\.partial")
 
 
 class OpenFile:
@@ -161,142 +162,9 @@ def _item(folder: Directory, name: str) -> Item | None:
     return Item(name if utf8 else printable(name), kind, about.st_mtime_ns, utf8, version)
 
 
-def _freed_bytes(about: os.stat_result) -> int:
+def freed_bytes(about: os.stat_result) -> int:
     """Return what a file takes on the disk that goes with this name of it, as counts have it."""
     return about.st_blocks * 512 if about.st_nlink == 1 else 0
-
-
-def _current(parent: Directory, name: str) -> os.stat_result | None:
-    """Return what the system says of the file that is there, None if nothing is.
-
-    Raises `ApiError` (`FILE_CONFLICT`) if anything else is there.
-    """
-    try:
-        about = parent.stat(name)
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(about.st_mode):
-        raise ApiError(FILE_CONFLICT, "What is at the path is not a regular file. Delete it first.")
-    return about
-
-
-def _version(about: os.stat_result | None) -> Version | None:
-    return None if about is None else Version.of(about)
-
-
-def check_writable(path: DrivePath) -> None:
-    """Raise `ApiError` unless callers may write at the path."""
-    if path.is_root or path.only_folder:
-        raise ApiError(FILE_CONFLICT, "The path is that of a folder. Name a file in it.")
-    if path.above_checkpoints:
-        raise ApiError(
-            FILE_CONFLICT,
-            "'jobs' and what is directly in it are folders, of jobs and their checkpoints. Name a"
-            " file deeper in it, or elsewhere.",
-        )
-    if path.in_checkpoints:
-        raise ApiError(
-            FILE_CONFLICT, "Checkpoints belong to their job, and are not changed by others."
-        )
-
-
-def check_destination(
-    root: Path, tenant_id: str, path: DrivePath, preconditions: Preconditions
-) -> None:
-    """Raise `ApiError` if a file could not be put there now."""
-    with _conflicts():
-        try:
-            with (
-                tenant_folder(root, tenant_id) as top,
-                descend(top, path.parts[:-1]) as parent,
-            ):
-                preconditions.check(_version(_current(parent, path.name)))
-        except FileNotFoundError:
-            preconditions.check(None)
-
-
-@contextmanager
-def _conflicts() -> Iterator[None]:
-    """Say what is wrong with a destination whose way leads through what is no folder."""
-    try:
-        yield
-    except NotADirectoryError:
-        raise ApiError(FILE_CONFLICT, "What is above the path is not a folder.") from None
-    except IsADirectoryError:
-        raise ApiError(FILE_CONFLICT, "A folder is at the path.") from None
-
-
-@contextmanager
-def made_folder(root: Path, tenant_id: str, parts: tuple[str, ...]) -> Iterator[Directory]:
-    """Hold a folder below the tenant's; what is missing of the way is made, durably."""
-    with suppress(FileExistsError), Directory.open(root, follow=True) as all_tenants:
-        os.mkdir(tenant_id, dir_fd=all_tenants.descriptor)
-        os.fsync(all_tenants.descriptor)
-    with tenant_folder(root, tenant_id) as top:
-        here = top.duplicate()
-        try:
-            for name in parts:
-                below = _made(here, name)
-                here.close()
-                here = below
-            yield here
-        finally:
-            here.close()
-
-
-def _made(parent: Directory, name: str) -> Directory:
-    try:
-        return parent.open_directory(name)
-    except FileNotFoundError:
-        below = parent.make_directory(name, exist_ok=True)
-        os.fsync(parent.descriptor)
-        return below
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A file that was put into its place."""
-
-    version: Version
-    #: Of the file that it replaced, if there was one.
-    before: Version | None
-    #: Bytes that went with it: none of a file that has other names, few of one with holes.
-    freed: int
-
-
-def put_in_place(
-    root: Path,
-    tenant_id: str,
-    path: DrivePath,
-    *,
-    source: Directory,
-    name: str,
-    preconditions: Preconditions,
-) -> Stored:
-    """Rename a finished file to its path. The tenant's lock is held by the caller.
-
-    Whoever reads the path finds the old file or the new one. Its content is on
-    the disk already; when this returns, its name is. Raises `ApiError`.
-    """
-    with _conflicts(), made_folder(root, tenant_id, path.parts[:-1]) as parent:
-        before = _current(parent, path.name)
-        preconditions.check(_version(before))
-        _move(source, name, parent, path.name)
-        version = Version.of(parent.stat(path.name))
-        os.fsync(parent.descriptor)
-    return Stored(version, _version(before), 0 if before is None else _freed_bytes(before))
-
-
-def _move(source: Directory, name: str, target: Directory, new: str) -> None:
-    try:
-        source.rename(name, target, new)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # The operators have put the tenant's folder on a file system of its own.
-        with source.open_file(name) as staged, target.create(new, durable=True) as file:
-            copy_content(staged.fileno(), file.fileno(), threading.Event())
-        source.unlink(name)
 
 
 def delete(
@@ -311,8 +179,9 @@ def delete(
 ) -> int:
     """Delete what is there; returns how many bytes of a file are free then.
 
-    A folder with something in it is moved to `trash`, if `recursive`. The
-    tenant's lock is held by the caller. Raises `ApiError`.
+    A folder with something in it is moved to `trash`, if `recursive`, or to where
+    `remove_deleted` finds it. The tenant's lock is held by the caller. Raises
+    `ApiError`.
     """
     if path.is_root:
         raise ApiError(FILE_CONFLICT, "The tenant's folder itself cannot be deleted.")
@@ -324,20 +193,25 @@ def delete(
         about = parent.stat(path.name)
         if stat.S_ISDIR(about.st_mode):
             preconditions.check(None)
-            _delete_folder(parent, path, recursive, trash, trash_name)
+            _delete_folder(top, parent, path, recursive, trash, trash_name)
             freed = 0
         elif path.only_folder:
             raise ApiError(FILE_NOT_FOUND)
         else:
             preconditions.check(Version.of(about) if stat.S_ISREG(about.st_mode) else None)
             parent.unlink(path.name)
-            freed = _freed_bytes(about)
+            freed = freed_bytes(about)
         os.fsync(parent.descriptor)
     return freed
 
 
 def _delete_folder(
-    parent: Directory, path: DrivePath, recursive: bool, trash: Directory, trash_name: str
+    top: Directory,
+    parent: Directory,
+    path: DrivePath,
+    recursive: bool,
+    trash: Directory,
+    trash_name: str,
 ) -> None:
     try:
         parent.rmdir(path.name)
@@ -361,7 +235,16 @@ def _delete_folder(
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        remove_tree(parent, path.name)
+        # The tenant's folder has a file system of its own. Removing takes long, and the lock
+        # is held.
+        parent.rename(path.name, top, unguessable(_DELETED))
+
+
+def remove_deleted(root: Path, tenant_id: str) -> None:
+    """Remove folders that were deleted, as far as they are still in the tenant's."""
+    with suppress(FileNotFoundError), tenant_folder(root, tenant_id) as top:
+        for name in [each.name for each in top.scan() if _IS_DELETED.fullmatch(each.name)]:
+            remove_tree(top, name)
 
 
 def _may_hold_checkpoints(parent: Directory, path: DrivePath) -> bool:

@@ -6,8 +6,10 @@ file was put into its place. The functions block, for threads, and raise OSError
 """
 
 import fcntl
+import heapq
 import os
 import time
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,8 +17,9 @@ from typing import Any, Final, Self
 
 import orjson
 
-from app.drive import staging, tree
+from app.drive import staging
 from app.drive.paths import DrivePath
+from app.drive.placing import Placement, Stored
 from app.drive.versions import Preconditions, Tags
 from app.errors import PAYLOAD_TOO_LARGE, RATE_LIMITED, UPLOAD_LOCKED, UPLOAD_NOT_FOUND, ApiError
 from app.files.directory import Directory, NotARegularFile
@@ -32,6 +35,8 @@ _MOST_LIFETIMES: Final = 7
 _GRACE: Final = 60.0
 #: Unfinished uploads of a tenant.
 MOST_UPLOADS: Final = 1_000
+#: Finished ones that are known.
+MOST_FINISHED: Final = 1_000
 #: What `stat` calls a block.
 _BLOCK: Final = 512
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -95,18 +100,39 @@ class UploadState:
 def create(root: Path, tenant_id: str, info: UploadInfo) -> None:
     """Make an upload of which nothing has come yet.
 
-    Raises `ApiError` (`RATE_LIMITED`) if the tenant has too many.
+    Of more than MOST_FINISHED that are finished, those are forgotten that have been so
+    for longest. Raises `ApiError` (`RATE_LIMITED`) if the tenant has too many others.
     """
     with staging.staging_of(root, tenant_id) as own, staging.locked(own):
-        unfinished = sum(entry.name.endswith(_DATA) for entry in own.scan())
+        names = {entry.name for entry in own.scan()}
+        unfinished = sum(name.endswith(_DATA) for name in names)
         if unfinished >= MOST_UPLOADS:
             raise ApiError(
                 RATE_LIMITED,
                 f"Your tenant has {unfinished} unfinished uploads, of at most {MOST_UPLOADS}."
                 " Finish or end some first.",
             )
+        _forget_finished(own, names)
         os.close(os.open(info.upload_id + _DATA, _CREATE, 0o666, dir_fd=own.descriptor))
         info.write(own)
+
+
+def _forget_finished(own: Directory, names: Set[str]) -> None:
+    """Make room for one more upload that will be finished. The tenant's lock is held."""
+    finished = [
+        name
+        for name in names
+        if name.endswith(_INFO) and name.removesuffix(_INFO) + _DATA not in names
+    ]
+    if len(finished) < MOST_FINISHED:
+        return
+    ended_at: list[tuple[float, str]] = []
+    for name in finished:
+        with suppress(FileNotFoundError):
+            ended_at.append((own.stat(name).st_mtime, name))
+    for _, name in heapq.nsmallest(len(finished) - MOST_FINISHED + 1, ended_at):
+        with suppress(FileNotFoundError):
+            own.unlink(name)
 
 
 class OpenUpload:
@@ -153,7 +179,7 @@ class OpenUpload:
 
     @property
     def complete(self) -> bool:
-        """Whether all bytes have come, and only the file's place is missing."""
+        """Whether all bytes have come, and the file is not in its place."""
         return not self.finished and self.offset == self.info.length
 
     def state(self) -> UploadState:
@@ -186,23 +212,25 @@ class OpenUpload:
         assert self._descriptor is not None, "it is not finished"
         os.ftruncate(self._descriptor, offset)
 
-    def finish(self) -> tree.Stored:
-        """Put the file into its place. Raises `ApiError`; then it is tried again when asked."""
+    def placement(self) -> Placement | None:
+        """Return what puts the file into its place; None unless that alone is missing."""
+        if not self.complete:
+            return None
         self.sync()
-        name = self.info.upload_id + _DATA
-        with staging.staging_of(self._root, self._tenant_id) as own:
-            with staging.locked(own):
-                stored = tree.put_in_place(
-                    self._root,
-                    self._tenant_id,
-                    DrivePath.of(self.info.path),
-                    source=own,
-                    name=name,
-                    preconditions=self.info.preconditions,
-                )
+        path = DrivePath.of(self.info.path)
+        return Placement(self._root, self._tenant_id, path, self.info.upload_id + _DATA)
+
+    def put(self, placement: Placement) -> Stored | None:
+        """Put the file into its place, as `Placement` does; then the upload is finished.
+
+        Raises `ApiError`; then it is tried again when asked.
+        """
+        stored = placement.put(self.info.preconditions)
+        if stored is not None:
             self.close()
             self.info = replace(self.info, stored=stored.version.tag)
-            self.info.write(own)
+            with staging.staging_of(self._root, self._tenant_id) as own:
+                self.info.write(own)
         return stored
 
     def remove(self) -> None:

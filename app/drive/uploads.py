@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from app.drive import tree
+from app.drive import placing
 from app.drive.disk_threads import DiskThreads
 from app.drive.paths import DrivePath
+from app.drive.placing import Stored, placed
 from app.drive.room import Room
 from app.drive.tenants import check_tenant
-from app.drive.tree import Stored
 from app.drive.upload_files import OpenUpload, UploadInfo, UploadState, create, peek
 from app.drive.write_behind import WriteBehind
 from app.errors import UPLOAD_LOCKED, ApiError
@@ -74,7 +74,7 @@ class Uploads:
     ) -> UploadState:
         """Make an upload, if there is room for the file."""
         check_tenant(tenant_id)
-        tree.check_writable(path)
+        placing.check_writable(path)
         info = UploadInfo(
             upload_id=secrets.token_urlsafe(_ID_BYTES),
             path=str(path),
@@ -85,10 +85,11 @@ class Uploads:
             if_none_match=if_none_match,
         )
         await self._threads.run(
-            partial(tree.check_destination, self._root, tenant_id, path, info.preconditions)
+            tenant_id,
+            partial(placing.check_destination, self._root, tenant_id, path, info.preconditions),
         )
         async with self.room.leased(tenant_id, length or 0) as lease:
-            await self._threads.run(partial(create, self._root, tenant_id, info))
+            await self._threads.run(tenant_id, partial(create, self._root, tenant_id, info))
             lease.growth = length or 0
             self.room.awaits(tenant_id, lease.growth)
         return UploadState(info, 0, info.created_at + self._lifetime)
@@ -103,7 +104,7 @@ class Uploads:
             if error.kind is not UPLOAD_LOCKED:
                 raise
             return await self._threads.run(
-                partial(peek, self._root, tenant_id, upload_id, lifetime=self._lifetime)
+                tenant_id, partial(peek, self._root, tenant_id, upload_id, lifetime=self._lifetime)
             )
 
     async def remove(self, tenant_id: str, upload_id: str) -> None:
@@ -128,6 +129,7 @@ class Uploads:
             async with writer.limit:
                 writer.running = True
                 opened = await self._threads.run(
+                    tenant_id,
                     partial(OpenUpload, self._root, tenant_id, upload_id, lifetime=self._lifetime),
                     discard=OpenUpload.close,
                 )
@@ -164,7 +166,7 @@ class UploadWriting:
     def __init__(
         self, threads: DiskThreads, opened: OpenUpload, room: Room, tenant_id: str
     ) -> None:
-        self._writing = WriteBehind(threads, opened.sync)
+        self._writing = WriteBehind(threads, tenant_id, opened.sync)
         self._opened = opened
         self._room = room
         self._tenant_id = tenant_id
@@ -238,8 +240,9 @@ class UploadWriting:
 
     async def finish_if_complete(self) -> None:
         """Put the file into its place if all of it has come."""
-        self._stored = await self._writing.strand.run(self._finish)
-        if self._stored is not None:
+        placement = await self._writing.strand.run(self._opened.placement)
+        if placement is not None:
+            self._stored = await placed(self._writing.strand, placement, self._opened.put)
             self._room.moved(self._tenant_id, self._stored.version.size)
             self._room.add(self._tenant_id, -self._stored.freed)
 
@@ -250,6 +253,3 @@ class UploadWriting:
         await self._writing.strand.run(self._opened.remove)
         self._room.add(self._tenant_id, -length)
         self._room.awaits(self._tenant_id, -lacking)
-
-    def _finish(self) -> Stored | None:
-        return self._opened.finish() if self._opened.complete else None

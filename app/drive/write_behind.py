@@ -15,9 +15,9 @@ _SYNC_BYTES: Final = 64 * 1024 * 1024
 class WriteBehind:
     """Writes to one file, one call at a time, and synchronises it beside that."""
 
-    def __init__(self, threads: DiskThreads, sync: Callable[[], None]) -> None:
-        self._writing = Strand(threads)
-        self._syncing = Strand(threads)
+    def __init__(self, threads: DiskThreads, owner: str, sync: Callable[[], None]) -> None:
+        self._writing = Strand(threads, owner)
+        self._syncing = Strand(threads, owner)
         self._sync = sync
         self._unsynced = 0
         self._task: asyncio.Task[None] | None = None

@@ -22,6 +22,8 @@ _NOT_BY_ITSELF: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSU
 _NO_LINK: Final = (errno.EMLINK, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOENT)
 #: Names of what was left out that a report has.
 _NAMED: Final = 100
+#: Never set: of a copy that nobody gives up.
+_WANTED: Final = threading.Event()
 #: Characters of all paths together that a report keeps of files that were written.
 _PATHS: Final = 32 * 1024 * 1024
 
@@ -122,6 +124,17 @@ def copy_content(
             size = offset
     os.ftruncate(target, size)
     return size
+
+
+def copy_part(source: int, target: int, offset: int, count: int) -> int:
+    """Copy so many bytes at an offset of one file to the same of another; return how many.
+
+    Raises LimitReached if the file ends before them, OSError.
+    """
+    end = _copy_range(source, target, offset, offset + count, _WANTED)
+    if end < offset + count:
+        raise LimitReached("it became shorter while it was copied")
+    return count
 
 
 def _data(file: int, offset: int, size: int) -> tuple[int, int]:

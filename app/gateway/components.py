@@ -226,6 +226,7 @@ async def drive_context(app: web.Application) -> AsyncIterator[None]:
     threads = DiskThreads(
         threads=settings.threads,
         waiting=settings.threads * WAITING_PER_THREAD,
+        share=settings.max_threads_share,
         patience=settings.call_timeout,
         name="drive",
     )

@@ -56,3 +56,53 @@ def test_folders_that_wait_take_no_more_memory_the_deeper_they_are(
         tracemalloc.stop()
     assert deepest == DEPTH
     assert peak < SIBLINGS * DEPTH * 400
+
+
+def used(root: Path) -> int:
+    return counting.used_bytes(root, "acme", threading.Event())
+
+
+def test_names_elsewhere_lower_nothing(tmp_path: Path) -> None:
+    """A job may give its files further names where only it, or the coordinator, can see them."""
+    folder, elsewhere = tmp_path / "acme", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "file").write_bytes(b"x" * 1024 * 1024)
+    alone = used(tmp_path)
+    for number in range(99):
+        os.link(folder / "file", elsewhere / str(number))
+    assert used(tmp_path) == alone >= 1024 * 1024
+
+
+def test_a_file_with_several_names_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "acme"
+    (folder / "below").mkdir(parents=True)
+    empty = used(tmp_path)
+    for number in range(3):
+        (folder / f"{number}").write_bytes(b"x" * 1024 * 1024)
+    once = used(tmp_path)
+    for number in range(3):
+        os.link(folder / f"{number}", folder / "below" / f"{number}")
+    assert used(tmp_path) == once > empty
+    # Of more than are remembered each name counts: never less than there is.
+    monkeypatch.setattr(counting, "_MOST_LINKED", 1)
+    assert used(tmp_path) > once
+
+
+def test_a_number_that_is_used_again_hides_nothing(tmp_path: Path) -> None:
+    """A small file with many names goes, and a large one gets its inode, during one count."""
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(b"x")
+    large.write_bytes(b"x" * 1024 * 1024)
+    for path in (small, large):
+        os.link(path, path.with_suffix(".second"))
+    count = counting._Count(threading.Event())
+    first = small.stat()
+    # What stat(2) says of the large one, under the number of the small one.
+    fields = list(large.stat())
+    fields[1] = first.st_ino
+    again = os.stat_result(fields, {"st_blocks": large.stat().st_blocks, "st_dev": first.st_dev})
+    counted = count._size(first, several=True) + count._size(again, several=True)
+    assert counted >= large.stat().st_blocks * 512

@@ -247,7 +247,7 @@ async def test_a_disk_that_hangs_holds_up_nothing_but_the_drive(
     coordinator: LogCoordinator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = replace(drive_settings, threads=2, call_timeout=0.3)
+    settings = replace(drive_settings, threads=2, max_threads_share=1, call_timeout=0.3)
     async with serving(migrated_dsn, settings, coordinator=coordinator.address) as (gateway, acme):
         await acme.put("a", b"1")
         stuck = Stuck(tree.read)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from app.drive import upload_files
 from app.drive.settings import DriveSettings
 from app.scaikey.permissions import Permission
 from tests.drive.conftest import Served
@@ -243,3 +244,19 @@ async def test_what_a_crash_left_goes(served: Served) -> None:
     await served.swept()
     assert staged(served) == ["put-.2.partial"]
     assert await served.acme.names() == ["a"]
+
+
+async def test_so_many_finished_uploads_are_known_the_latest(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_files, "MOST_FINISHED", 3)
+    tus = Tus(served.acme)
+    unfinished = await tus.started("unfinished", 5)
+    urls = [await tus.started(f"{number}", 1, data=b"x") for number in range(6)]
+    last = await tus.started("last", 1)
+    known = [url for url in urls if (await tus.head(url)).status == 200]
+    assert 1 < len(known) <= 3
+    assert known == urls[-len(known) :]
+    # Those that are not finished are others.
+    assert await tus.offset(unfinished) == await tus.offset(last) == 0
+    assert sorted(await served.acme.names()) == [str(number) for number in range(6)]

@@ -78,7 +78,7 @@ async def get_file(request: web.Request) -> web.StreamResponse:
             found = await drive.read(caller.tenant_id, path, page)
             if not isinstance(found, OpenFile):
                 return success(folder_data(caller.tenant_id, path, found))
-            strand, part = drive.strand(), None
+            strand, part = drive.strand(caller.tenant_id), None
             try:
                 response, part = _answer(request, path, found, preconditions, query["inline"])
             finally:
@@ -159,7 +159,7 @@ async def put_file(request: web.Request) -> web.Response:
 @routes.delete(_PATH)
 @requires(Permission.MANAGE)
 @Operation(
-    content=(_OCTETS,),
+    without_content=True,
     statuses=(204,),
     errors=(*_ERRORS, FILE_CONFLICT, PRECONDITION_FAILED, DRIVE_FULL),
     query=DELETE_FILE_QUERY,
