@@ -97,8 +97,8 @@ async def test_it_serves_until_it_is_told_to_stop_and_logs_no_secret(
     coordinator: ScriptedCoordinator,
     how: signal.Signals,
 ) -> None:
-    # A token in the place of a job's id is no job, and is not cached as one.
-    coordinator.answer("GetJob", Failure(StatusCode.NOT_FOUND, "no such job"))
+    # A token in the place of a job's id is none: nothing is kept under it, nor forgotten.
+    coordinator.answer("GetJob", Failure(StatusCode.INVALID_ARGUMENT, "job_id is not an id"))
     async with serving(environ) as gateway, aiohttp.ClientSession() as http:
         url = (await gateway.event("gateway_starting"))["url"]
         await gateway.event("gateway_ready_to_serve")
@@ -159,6 +159,7 @@ async def test_a_port_in_use_is_told_before_anything_starts(environ: Mapping[str
     assert "gateway_starting" not in "".join(gateway.lines)
 
 
+@pytest.mark.usefixtures("pages_are_made_each_time")
 def test_two_applications_share_nothing(settings: Settings) -> None:
     one, other = create_app(settings), create_app(settings)
     assert one.router is not other.router
