@@ -1,27 +1,40 @@
 """For the tests of every room: a real PostgreSQL, and a check that no task outlives its test."""
 
 import asyncio
+import functools
 import itertools
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psycopg2
 import pytest
 import structlog
+from aiohttp import web
 
-from app.database.migrate import migrate
+from app.api.pages.static_files import StaticFile
+from app.database.migrate import VERSION_TABLE, migrate
+from app.gateway import application
 from app.local.data_dir import DataDir
 from app.local.postgres import DATABASE, Postgres, socket_folder
+from app.openapi import document
 
 pytest_plugins = ["tests.secrecy", "tests.skips"]
 
 # How long an example takes tells of the machine, not of the code.
 hypothesis.settings.register_profile("scaimind", deadline=None)
 hypothesis.settings.load_profile("scaimind")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the profile of properties that many examples are tried of: with `--all` very many."""
+    hypothesis.settings.register_profile(
+        "often", max_examples=300 if config.getoption("--all") else 100
+    )
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -56,6 +69,35 @@ async def no_task_is_left_over() -> AsyncIterator[None]:
     if left:
         _, left = await asyncio.wait(left, timeout=0.5)
     assert not left, f"tasks left over: {sorted(task.get_name() for task in left)}: {left}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pages_are_made_once() -> Iterator[None]:
+    """Every gateway describes its routes and packs its pages, which takes longer than most tests.
+
+    All gateways of this process have the same ones.
+    """
+    made: dict[object, dict[str, Any]] = {}
+
+    @functools.wraps(document.build)
+    def built_once(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
+        routes = list(routes)
+        key = tuple((route.method, str(route.resource), route.handler) for route in routes)
+        if key not in made:
+            made[key] = document.build(routes)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(application, "build", built_once)
+        patch.setattr(StaticFile, "of", functools.cache(StaticFile.of))
+        yield
+
+
+@pytest.fixture
+def pages_are_made_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where nothing is tested."""
+    for owner, name in ((application, "build"), (StaticFile, "of")):
+        monkeypatch.setattr(owner, name, getattr(owner, name).__wrapped__)
 
 
 @pytest.fixture(scope="session")
@@ -113,10 +155,39 @@ def postgres_dsn(new_database: Callable[[str], str]) -> str:
     return new_database("template1")
 
 
+@pytest.fixture(scope="session")
+def emptied_databases() -> list[str]:
+    """Databases with the newest schema that tests have left, with nothing in them."""
+    return []
+
+
 @pytest.fixture
-def migrated_dsn(new_database: Callable[[str], str], migrated_template: str) -> str:
-    """A fresh database with the newest schema."""
-    return new_database(migrated_template)
+def migrated_dsn(
+    new_database: Callable[[str], str], migrated_template: str, emptied_databases: list[str]
+) -> Iterator[str]:
+    """A database with the newest schema and nothing in it; what changes the schema copies it.
+
+    Making and removing one takes longer than most tests.
+    """
+    dsn = emptied_databases.pop() if emptied_databases else new_database(migrated_template)
+    yield dsn
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        # Of processes that were killed.
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        cursor.execute(
+            "SELECT string_agg(quote_ident(relname), ', ') FROM pg_stat_user_tables"
+            " WHERE relname <> %s",
+            (VERSION_TABLE,),
+        )
+        (tables,) = cursor.fetchone() or ("",)
+        # Without the triggers, which truncate some of the others.
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+        connection.commit()
+    emptied_databases.append(dsn)
 
 
 def _run(dsn: str, statement: str) -> None:

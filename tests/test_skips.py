@@ -24,7 +24,13 @@ def test_the_committed_list_can_be_read() -> None:
 
 
 #: As `scripts/test` runs them. Without another process is only for those who run a few tests.
-WORKERS = [("-n", "1"), pytest.param((), marks=pytest.mark.slow)]
+WORKERS = [("-p", "xdist", "-n", "1"), pytest.param((), marks=pytest.mark.slow)]
+
+
+@pytest.fixture(autouse=True)
+def without_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading all that are installed takes several times as long as these runs."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
 @pytest.mark.parametrize("line", ["tests/a.py", "tests/a.py | reason", "tests/a.py | | command"])

@@ -16,7 +16,7 @@ from app.database.errors import SERVER_FAILURES, DatabaseError, reason
 
 log = structlog.get_logger()
 
-_VERSION_TABLE = "mod_scaimind_schema"
+VERSION_TABLE = "mod_scaimind_schema"
 #: Of PostgreSQL's advisory locks the one that says "the schema of scaimind is being changed".
 _LOCK = 0x5CA1_311D
 #: How long another migration is waited for.
@@ -82,5 +82,5 @@ def _under_lock(connection: sa.Connection, config: Config, script: ScriptDirecto
 
 
 def _current(connection: sa.Connection) -> str | None:
-    context = MigrationContext.configure(connection, opts={"version_table": _VERSION_TABLE})
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
     return context.get_current_revision()

@@ -83,12 +83,12 @@ def one(value: Any, field: Any) -> Any:
 
 
 class TestAgainstProtobuf:
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(settings.get_profile("often"), suppress_health_check=[HealthCheck.too_slow])
     @given(messages(EVERY_KIND))
     def test_every_kind_of_field(self, message: Message) -> None:
         assert to_json(message) == reference(message)
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(settings.get_profile("often"), suppress_health_check=[HealthCheck.too_slow])
     @given(st.sampled_from(RESPONSES).flatmap(messages))
     def test_every_response(self, message: Message) -> None:
         converted = to_json(message)

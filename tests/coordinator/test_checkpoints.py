@@ -309,7 +309,7 @@ names = st.one_of(
 kinds = st.sampled_from(["directory", "file", "link", "pipe"])
 
 
-@settings(max_examples=300)
+@settings(settings.get_profile("often"))
 @given(st.lists(st.tuples(names, kinds), max_size=8), st.integers(0, 3))
 @example([(b"ckpt-20261126154000123456", "directory")], 0)
 @example([(b"step-\xff1", "directory"), (b"step-9223372036854775808", "directory")], 1)

@@ -311,7 +311,7 @@ def _safetensors_sample() -> bytes:
     return safetensors_bytes(header, bytes(range(16)))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(settings.get_profile("often"))
 @given(data=st.data(), to=st.sampled_from(["npz", "safetensors"]))
 def test_of_whatever_bytes_nothing_but_cannot_convert_comes(data: st.DataObject, to: str) -> None:
     good = _safetensors_sample() if to == "npz" else _npz_sample()

@@ -44,7 +44,10 @@ ANY, INFO, ERROR = (
 )
 
 often = settings(
-    max_examples=300, print_blob=True, suppress_health_check=[HealthCheck.too_slow], deadline=None
+    settings.get_profile("often"),
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+    deadline=None,
 )
 #: What is written over a file: where, as a share of its size, and which bytes.
 DAMAGE = st.tuples(

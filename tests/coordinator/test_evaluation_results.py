@@ -96,7 +96,7 @@ files = st.lists(results | values, max_size=3).map(lambda value: json.dumps(valu
 SURROGATES = b'[{"scores": {"\\ud800": 1}, "error_message": "\\udfff"}, {"error_message": "%s"}]'
 
 
-@settings(max_examples=300)
+@settings(settings.get_profile("often"))
 @given(st.binary(max_size=200) | files)
 @example(SURROGATES % (b"x" * 100_000))
 def test_whatever_is_there_can_be_told(raw: bytes) -> None:

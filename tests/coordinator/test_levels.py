@@ -90,7 +90,7 @@ def test_the_level_is_recognized_behind_what_a_line_begins_with(
         assert line == Line(default if level is None else level, text)
 
 
-@settings(max_examples=300)
+@settings(settings.get_profile("often"))
 @given(st.text(alphabet="|-:[]% \x1b019TZ.,mitERO/", max_size=3000))
 def test_no_text_takes_long(text: str) -> None:
     assert parse_line(text.encode(), default=INFO).message == text
@@ -130,7 +130,7 @@ def test_a_long_json_line_keeps_its_level(
     assert b"[cut: the line has" in bytes(lines[0])
 
 
-@settings(max_examples=300)
+@settings(settings.get_profile("often"))
 @given(st.data())
 def test_the_level_is_found_however_a_long_json_line_arrives(data: st.DataObject) -> None:
     before = data.draw(st.dictionaries(st.text(max_size=9), st.text(max_size=40), max_size=5))
@@ -327,7 +327,7 @@ def joined(entries: list[LogEntry]) -> list[str]:
     return list(lines.values())
 
 
-@settings(max_examples=300)
+@settings(settings.get_profile("often"))
 @given(
     lines=st.lists(
         st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=30),

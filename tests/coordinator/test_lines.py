@@ -168,7 +168,7 @@ structured = st.fixed_dictionaries(
 ).map(lambda value: json.dumps(value, ensure_ascii=True).encode())
 
 
-@settings(max_examples=300)
+@settings(settings.get_profile("often"))
 @given(st.binary(max_size=2000) | structured)
 @example(b'{"level":"info","message":"\\ud800"}')
 @example(b'{"level":"info","message":"\\u0000","\\udfff":1}')

@@ -163,7 +163,7 @@ lines = st.dictionaries(st.sampled_from(NAMES) | st.text(), values).map(
 )
 
 
-@settings(max_examples=300)
+@settings(settings.get_profile("often"))
 @given(st.binary(max_size=1000) | lines)
 @example(b'{"step": 1, "\xff": 1}')
 @example(b"[\0" * 5_000)

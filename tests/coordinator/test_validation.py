@@ -267,7 +267,7 @@ def test_a_file_that_cannot_be_read_any_further_is_not_called_damaged(tmp_path: 
             )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(settings.get_profile("often"))
 @given(data=st.data(), name=st.sampled_from(sorted(SAMPLES)))
 def test_whatever_the_bytes_are_only_documented_errors_come(data: st.DataObject, name: str) -> None:
     """Bytes from nowhere, and good files with a piece cut out, changed or put in."""

@@ -207,7 +207,7 @@ def _plain(tree: _Tree) -> _Tree:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(settings.get_profile("often"))
 @given(st.dictionaries(_NAMES, _TREES, max_size=5))
 def test_any_tree_is_copied_but_for_links_and_special_files(tree: dict[bytes, _Tree]) -> None:
     with TemporaryDirectory() as path:

@@ -30,7 +30,9 @@ from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel, WatchJobR
 from tests.hostile.strategies import PLANT, metrics_lines, names, outputs, trees
 
 #: Each kind is tried so often; a failure prints how to repeat it.
-often = settings(max_examples=300, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+often = settings(
+    settings.get_profile("often"), print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @contextmanager

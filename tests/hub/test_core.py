@@ -392,7 +392,9 @@ class CoreMachine(RuleBasedStateMachine):
         assert len(gone) == end.offset - start.offset + 1, "a gap told of entries that exist"
 
 
-CoreMachine.TestCase.settings = hypothesis_settings(max_examples=300, stateful_step_count=60)
+CoreMachine.TestCase.settings = hypothesis_settings(
+    hypothesis_settings.get_profile("often"), stateful_step_count=60
+)
 test_core = CoreMachine.TestCase
 
 
