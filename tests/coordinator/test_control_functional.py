@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -156,6 +157,10 @@ async def test_drain_and_enable(tmp_path: Path) -> None:
         assert node.status == NodeStatus.NODE_STATUS_DRAINING
         assert (node.drain_reason, node.allocated_gpus, node.virtual) == ("dust", 1, True)
         assert list(node.running_job_ids) == [running_job]
+        assert [gpu.job_id for gpu in node.gpus if gpu.allocated] == [running_job]
+        other = await replace(client, tenant="other").call("GetNode", GetNodeRequest(node_id="a-1"))
+        assert (other.allocated_gpus, other.running_jobs) == (1, 1)
+        assert not [gpu.job_id for gpu in other.gpus if gpu.job_id]
         waiting = await client.submit("pass", scheduling_config=where)
         queue = await client.call("GetQueueStatus", GetQueueStatusRequest())
         assert [(job.job_id, job.position) for job in queue.queued_jobs] == [(waiting, 1)]

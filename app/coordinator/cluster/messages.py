@@ -18,11 +18,17 @@ def node_status(node: NodeState) -> NodeStatus.ValueType:
 
 
 def node_message(
-    node: NodeState, *, own_jobs: list[str], used: Mapping[int, GpuUse], now: int
+    node: NodeState,
+    *,
+    own_jobs: list[str],
+    holders: Mapping[int, str],
+    used: Mapping[int, GpuUse],
+    now: int,
 ) -> Node:
     """A node in full; `own_jobs` are those of the caller's tenant that run there.
 
-    `used` is what is known of its GPUs' use, by index.
+    `holders` are those of them that hold GPUs, and `used` is what is known of the GPUs' use,
+    both by index.
     """
     unknown = GpuUse(None, None)
     spec = node.spec
@@ -43,6 +49,7 @@ def node_message(
                 utilization=used.get(index, unknown).utilization,
                 memory_used_bytes=used.get(index, unknown).memory_bytes,
                 allocated=index in node.taken_gpus,
+                job_id=holders.get(index, ""),
             )
             for index, gpu in enumerate(spec.gpus)
         ],

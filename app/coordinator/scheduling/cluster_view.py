@@ -77,8 +77,19 @@ class ClusterView:
     ) -> cluster_pb2.Node:
         jobs = self._scheduler.jobs
         own = sorted(job_id for job_id in node.job_ids if jobs[job_id].tenant_id == tenant_id)
+        holders = {
+            gpu: job_id
+            for job_id in own
+            for allocation in jobs[job_id].placement
+            if allocation.node_id == node.spec.node_id
+            for gpu in allocation.gpus
+        }
         return node_message(
-            node, own_jobs=own, used={} if node.spec.virtual else used, now=self._clock()
+            node,
+            own_jobs=own,
+            holders=holders,
+            used={} if node.spec.virtual else used,
+            now=self._clock(),
         )
 
     def queue(

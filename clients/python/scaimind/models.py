@@ -339,6 +339,7 @@ class Gpu(Model):
     utilization: float | None = field(default=None, metadata={"kind": float})
     memory_used_bytes: int | None = field(default=None, metadata={"kind": int})
     allocated: bool = field(default=False, metadata={"kind": bool})
+    job_id: str = field(default="", metadata={"kind": str})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

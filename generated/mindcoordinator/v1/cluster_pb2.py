@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mindcoordinator/v1/cluster.proto\x12\x12mindcoordinator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x01\n\x03Gpu\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\x12\x18\n\x0butilization\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11memory_used_bytes\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tallocated\x18\x06 \x01(\x08\x42\x0e\n\x0c_utilizationB\x14\n\x12_memory_used_bytes\"\x95\x04\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12.\n\x06status\x18\x03 \x01(\x0e\x32\x1e.mindcoordinator.v1.NodeStatus\x12\x0f\n\x07virtual\x18\x04 \x01(\x08\x12\x10\n\x08gpu_type\x18\x05 \x01(\t\x12\x12\n\ntotal_gpus\x18\x06 \x01(\x05\x12\x16\n\x0e\x61llocated_gpus\x18\x07 \x01(\x05\x12%\n\x04gpus\x18\x08 \x03(\x0b\x32\x17.mindcoordinator.v1.Gpu\x12\x12\n\ntotal_cpus\x18\t \x01(\x05\x12\x16\n\x0e\x61llocated_cpus\x18\n \x01(\x05\x12\x1a\n\x12total_memory_bytes\x18\x0b \x01(\x03\x12\x1e\n\x16\x61llocated_memory_bytes\x18\x0c \x01(\x03\x12\x34\n\x06labels\x18\r \x03(\x0b\x32$.mindcoordinator.v1.Node.LabelsEntry\x12\x14\n\x0crunning_jobs\x18\x0e \x01(\x05\x12\x17\n\x0frunning_job_ids\x18\x0f \x03(\t\x12\x14\n\x0c\x64rain_reason\x18\x10 \x01(\t\x12\x32\n\x0elast_heartbeat\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x19\n\x17GetClusterStatusRequest\"\x86\x02\n\rClusterStatus\x12\x13\n\x0btotal_nodes\x18\x01 \x01(\x05\x12\x14\n\x0conline_nodes\x18\x02 \x01(\x05\x12\x16\n\x0e\x64raining_nodes\x18\x03 \x01(\x05\x12\x15\n\roffline_nodes\x18\x04 \x01(\x05\x12\x12\n\ntotal_gpus\x18\x05 \x01(\x05\x12\x16\n\x0e\x61llocated_gpus\x18\x06 \x01(\x05\x12\x16\n\x0e\x61vailable_gpus\x18\x07 \x01(\x05\x12\x13\n\x0b\x61\x63tive_jobs\x18\x08 \x01(\x05\x12\x13\n\x0bqueued_jobs\x18\t \x01(\x05\x12\x1b\n\x13\x63luster_utilization\x18\n \x01(\x01\x12\x10\n\x08\x66\x65\x61tures\x18\x0b \x03(\t\"P\n\x10ListNodesRequest\x12\x15\n\rstatus_filter\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x11ListNodesResponse\x12\'\n\x05nodes\x18\x01 \x03(\x0b\x32\x18.mindcoordinator.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0btotal_count\x18\x03 \x01(\x05\"!\n\x0eGetNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"B\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"$\n\x11\x45nableNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t*\x8d\x01\n\nNodeStatus\x12\x1b\n\x17NODE_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATUS_ONLINE\x10\x01\x12\x18\n\x14NODE_STATUS_DRAINING\x10\x02\x12\x17\n\x13NODE_STATUS_DRAINED\x10\x03\x12\x17\n\x13NODE_STATUS_OFFLINE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mindcoordinator/v1/cluster.proto\x12\x12mindcoordinator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x01\n\x03Gpu\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\x12\x18\n\x0butilization\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11memory_used_bytes\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tallocated\x18\x06 \x01(\x08\x12\x0e\n\x06job_id\x18\x07 \x01(\tB\x0e\n\x0c_utilizationB\x14\n\x12_memory_used_bytes\"\x95\x04\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12.\n\x06status\x18\x03 \x01(\x0e\x32\x1e.mindcoordinator.v1.NodeStatus\x12\x0f\n\x07virtual\x18\x04 \x01(\x08\x12\x10\n\x08gpu_type\x18\x05 \x01(\t\x12\x12\n\ntotal_gpus\x18\x06 \x01(\x05\x12\x16\n\x0e\x61llocated_gpus\x18\x07 \x01(\x05\x12%\n\x04gpus\x18\x08 \x03(\x0b\x32\x17.mindcoordinator.v1.Gpu\x12\x12\n\ntotal_cpus\x18\t \x01(\x05\x12\x16\n\x0e\x61llocated_cpus\x18\n \x01(\x05\x12\x1a\n\x12total_memory_bytes\x18\x0b \x01(\x03\x12\x1e\n\x16\x61llocated_memory_bytes\x18\x0c \x01(\x03\x12\x34\n\x06labels\x18\r \x03(\x0b\x32$.mindcoordinator.v1.Node.LabelsEntry\x12\x14\n\x0crunning_jobs\x18\x0e \x01(\x05\x12\x17\n\x0frunning_job_ids\x18\x0f \x03(\t\x12\x14\n\x0c\x64rain_reason\x18\x10 \x01(\t\x12\x32\n\x0elast_heartbeat\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x19\n\x17GetClusterStatusRequest\"\x86\x02\n\rClusterStatus\x12\x13\n\x0btotal_nodes\x18\x01 \x01(\x05\x12\x14\n\x0conline_nodes\x18\x02 \x01(\x05\x12\x16\n\x0e\x64raining_nodes\x18\x03 \x01(\x05\x12\x15\n\roffline_nodes\x18\x04 \x01(\x05\x12\x12\n\ntotal_gpus\x18\x05 \x01(\x05\x12\x16\n\x0e\x61llocated_gpus\x18\x06 \x01(\x05\x12\x16\n\x0e\x61vailable_gpus\x18\x07 \x01(\x05\x12\x13\n\x0b\x61\x63tive_jobs\x18\x08 \x01(\x05\x12\x13\n\x0bqueued_jobs\x18\t \x01(\x05\x12\x1b\n\x13\x63luster_utilization\x18\n \x01(\x01\x12\x10\n\x08\x66\x65\x61tures\x18\x0b \x03(\t\"P\n\x10ListNodesRequest\x12\x15\n\rstatus_filter\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x11ListNodesResponse\x12\'\n\x05nodes\x18\x01 \x03(\x0b\x32\x18.mindcoordinator.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0btotal_count\x18\x03 \x01(\x05\"!\n\x0eGetNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"B\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"$\n\x11\x45nableNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t*\x8d\x01\n\nNodeStatus\x12\x1b\n\x17NODE_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATUS_ONLINE\x10\x01\x12\x18\n\x14NODE_STATUS_DRAINING\x10\x02\x12\x17\n\x13NODE_STATUS_DRAINED\x10\x03\x12\x17\n\x13NODE_STATUS_OFFLINE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,26 +34,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NODE_LABELSENTRY']._loaded_options = None
   _globals['_NODE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_NODESTATUS']._serialized_start=1423
-  _globals['_NODESTATUS']._serialized_end=1564
+  _globals['_NODESTATUS']._serialized_start=1439
+  _globals['_NODESTATUS']._serialized_end=1580
   _globals['_GPU']._serialized_start=90
-  _globals['_GPU']._serialized_end=261
-  _globals['_NODE']._serialized_start=264
-  _globals['_NODE']._serialized_end=797
-  _globals['_NODE_LABELSENTRY']._serialized_start=752
-  _globals['_NODE_LABELSENTRY']._serialized_end=797
-  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_start=799
-  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_end=824
-  _globals['_CLUSTERSTATUS']._serialized_start=827
-  _globals['_CLUSTERSTATUS']._serialized_end=1089
-  _globals['_LISTNODESREQUEST']._serialized_start=1091
-  _globals['_LISTNODESREQUEST']._serialized_end=1171
-  _globals['_LISTNODESRESPONSE']._serialized_start=1173
-  _globals['_LISTNODESRESPONSE']._serialized_end=1279
-  _globals['_GETNODEREQUEST']._serialized_start=1281
-  _globals['_GETNODEREQUEST']._serialized_end=1314
-  _globals['_DRAINNODEREQUEST']._serialized_start=1316
-  _globals['_DRAINNODEREQUEST']._serialized_end=1382
-  _globals['_ENABLENODEREQUEST']._serialized_start=1384
-  _globals['_ENABLENODEREQUEST']._serialized_end=1420
+  _globals['_GPU']._serialized_end=277
+  _globals['_NODE']._serialized_start=280
+  _globals['_NODE']._serialized_end=813
+  _globals['_NODE_LABELSENTRY']._serialized_start=768
+  _globals['_NODE_LABELSENTRY']._serialized_end=813
+  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_start=815
+  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_end=840
+  _globals['_CLUSTERSTATUS']._serialized_start=843
+  _globals['_CLUSTERSTATUS']._serialized_end=1105
+  _globals['_LISTNODESREQUEST']._serialized_start=1107
+  _globals['_LISTNODESREQUEST']._serialized_end=1187
+  _globals['_LISTNODESRESPONSE']._serialized_start=1189
+  _globals['_LISTNODESRESPONSE']._serialized_end=1295
+  _globals['_GETNODEREQUEST']._serialized_start=1297
+  _globals['_GETNODEREQUEST']._serialized_end=1330
+  _globals['_DRAINNODEREQUEST']._serialized_start=1332
+  _globals['_DRAINNODEREQUEST']._serialized_end=1398
+  _globals['_ENABLENODEREQUEST']._serialized_start=1400
+  _globals['_ENABLENODEREQUEST']._serialized_end=1436
 # @@protoc_insertion_point(module_scope)

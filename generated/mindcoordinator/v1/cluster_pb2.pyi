@@ -59,6 +59,7 @@ class Gpu(_message.Message):
     UTILIZATION_FIELD_NUMBER: _builtins.int
     MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
     ALLOCATED_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     type: _builtins.str
     """For example `A100-80GB`."""
@@ -67,6 +68,10 @@ class Gpu(_message.Message):
     """0.0 to 1.0; absent where it cannot be measured."""
     memory_used_bytes: _builtins.int
     allocated: _builtins.bool
+    job_id: _builtins.str
+    """The job of the caller's tenant that holds it; empty where it is free or
+    another tenant's.
+    """
     def __init__(
         self,
         *,
@@ -76,10 +81,11 @@ class Gpu(_message.Message):
         utilization: _builtins.float | None = ...,
         memory_used_bytes: _builtins.int | None = ...,
         allocated: _builtins.bool = ...,
+        job_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes", "_utilization", b"_utilization", "memory_used_bytes", b"memory_used_bytes", "utilization", b"utilization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes", "_utilization", b"_utilization", "allocated", b"allocated", "index", b"index", "memory_bytes", b"memory_bytes", "memory_used_bytes", b"memory_used_bytes", "type", b"type", "utilization", b"utilization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes", "_utilization", b"_utilization", "allocated", b"allocated", "index", b"index", "job_id", b"job_id", "memory_bytes", b"memory_bytes", "memory_used_bytes", b"memory_used_bytes", "type", b"type", "utilization", b"utilization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__memory_used_bytes: _TypeAlias = _typing.Literal["memory_used_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_used_bytes: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]  # noqa: Y015
