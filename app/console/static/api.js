@@ -1,5 +1,7 @@
 // The public API, by fetch. All that the console shows comes through here.
 
+import { heardTime } from "./clock.js";
+
 export const PREFIX = "/v1/modules/scaimind";
 
 /** A refusal or failure of a request, as a person can act on it. */
@@ -20,13 +22,15 @@ export class ApiError extends Error {
   }
 }
 
-/** What the session gives: the token, and what is called when it no longer counts. */
+/** What the session gives: the token, whose session it is, and what is called when a token no
+ *  longer counts. */
 const session = {
   token: () => "",
-  refused: () => {},
+  owner: () => 0,
+  refused: (/** @type {string} */ _token) => {},
 };
 
-/** @param {{token: () => string, refused: () => void}} given */
+/** @param {{token: () => string, owner: () => number, refused: (token: string) => void}} given */
 export function useSession(given) {
   Object.assign(session, given);
 }
@@ -35,18 +39,20 @@ export function useSession(given) {
  * Ask, and return the answer's response; errors are thrown as `ApiError`.
  * @param {string} method
  * @param {string} path below the API's prefix, with its query
- * @param {{body?: unknown, headers?: Record<string, string>, signal?: AbortSignal, token?: string}} [options]
+ * @param {{body?: unknown, headers?: Record<string, string>, signal?: AbortSignal, token?: string, root?: string}} [options]
+ *   `root` in place of the API's prefix
  * @returns {Promise<Response>}
  */
 export async function request(method, path, options = {}) {
   const token = options.token ?? session.token();
+  const owner = session.owner();
   /** @type {Record<string, string>} */
   const headers = { ...options.headers };
   if (token) headers.Authorization = `Bearer ${token}`;
   if (options.body !== undefined) headers["Content-Type"] ??= "application/json";
   let response;
   try {
-    response = await fetch(PREFIX + path, {
+    response = await fetch((options.root ?? PREFIX) + path, {
       method,
       headers,
       body: options.body === undefined ? undefined : JSON.stringify(options.body),
@@ -58,10 +64,16 @@ export async function request(method, path, options = {}) {
     if (options.signal?.aborted) throw error;
     throw new ApiError(0, "NO_ANSWER", "The gateway does not answer.");
   }
+  heardTime(response.headers.get("Date"));
+  // What one person asked for is not shown to the next one.
+  if (options.token === undefined && owner !== session.owner()) {
+    response.body?.cancel().catch(() => {});
+    throw new ApiError(0, "SESSION_ENDED", "The session has ended.");
+  }
   if (response.ok || response.status === 304) return response;
   const failure = await failureOf(response);
   // A token that was given by hand is being tried out: whoever tries it sees the refusal.
-  if (response.status === 401 && options.token === undefined) session.refused();
+  if (response.status === 401 && options.token === undefined) session.refused(token);
   throw failure;
 }
 
@@ -90,9 +102,14 @@ async function failureOf(response) {
  * @returns {Promise<any>}
  */
 export async function ask(method, path, options) {
+  const owner = session.owner();
   const response = await request(method, path, options);
   if (response.status === 204) return null;
-  return (await response.json()).data;
+  const { data } = await response.json();
+  if (options?.token === undefined && owner !== session.owner()) {
+    throw new ApiError(0, "SESSION_ENDED", "The session has ended.");
+  }
+  return data;
 }
 
 /** @param {string} path @param {AbortSignal} [signal] */

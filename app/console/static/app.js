@@ -1,11 +1,11 @@
 // The frame: who is signed in, where one is, and whether what one sees is live.
-import { useEffect } from "./vendor/hooks.js";
+import { useEffect, useRef } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { clock } from "./format.js";
 import { bind, bindings, helpShown } from "./keys.js";
 import { connection, signOutEverywhere, start } from "./live.js";
 import { follow, go, path, to } from "./router.js";
-import { exchange, expired, sessions, tenant, token, waitingCode } from "./session.js";
+import { exchange, expired, sessions, signIns, tenant, token, waitingCode } from "./session.js";
 import { Cluster } from "./pages/cluster.js";
 import { Evaluations } from "./pages/evaluations.js";
 import { Job } from "./pages/job.js";
@@ -24,7 +24,7 @@ const PAGES = [
 export function App() {
   useEffect(() => {
     if (token.value) start();
-  }, [token.value]);
+  }, [token.value, signIns.value]);
   useEffect(
     () =>
       bind([
@@ -102,13 +102,15 @@ function Connection() {
 
 function Keys() {
   const close = () => (helpShown.value = false);
-  useEffect(() => bind([{ keys: "Escape", text: "Close", run: close }]), []);
-  return html`<div class="sheet" role="dialog" aria-modal="true" aria-label="Keys" onClick=${close}>
-    <table>
+  const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  useEffect(() => dialog.current?.showModal(), []);
+  return html`<dialog ref=${dialog} aria-label="Keys" onClose=${close} onClick=${close}>
+    <table class="keys">
       <caption>Keys</caption>
       ${bindings().map((each) => html`<tr><td><kbd>${each.keys}</kbd></td><td>${each.text}</td></tr>`)}
     </table>
-  </div>`;
+    <p class="actions"><button type="button" autofocus onClick=${close}>Close</button></p>
+  </dialog>`;
 }
 
 if (path.value.length === 0) go(to("jobs") + location.search + location.hash, { replace: true });

@@ -7,13 +7,13 @@ export function count(value) {
   return String(Math.trunc(value)).replace(/\B(?=(\d{3})+$)/g, NARROW);
 }
 
-/** A measured number, to four significant digits. @param {number | null | undefined} value */
-export function measure(value) {
+/** A measured number. @param {number | null | undefined} value @param {number} [digits] significant ones */
+export function measure(value, digits = 4) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-3) return value.toExponential(2).replace("e+", "e");
-  return String(Number(value.toPrecision(4)));
+  if (size >= 1e6 || size < 1e-3) return value.toExponential(Math.min(digits, 6) - 2).replace("e+", "e");
+  return String(Number(value.toPrecision(digits)));
 }
 
 /** @param {number | null | undefined} bytes */

@@ -43,6 +43,8 @@ export function listenToKeys() {
       return;
     }
     if (target.closest?.("dialog")) return;
+    // What has the focus is what these press.
+    if ((event.key === "Enter" || event.key === " ") && target.closest?.("button, a, summary")) return;
     const chord = prefix && event.timeStamp - prefixedAt < 1500 ? `${prefix} ${event.key}` : event.key;
     prefix = "";
     const found = bindings().findLast((each) => each.keys === chord);

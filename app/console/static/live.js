@@ -5,9 +5,8 @@
 // tabs share only what the same token may see. Where a page has neither (no secure context),
 // each tab reads a stream of its own.
 import { batch, signal } from "./vendor/signals.js";
-import { ApiError, query, request } from "./api.js";
-import { eventsOf } from "./sse.js";
 import { digestOf, onSignOut, signOut, token } from "./session.js";
+import { readEvents } from "./stream.js";
 
 /** @typedef {Record<string, any> & {job_id: string, status: string, revision: number}} JobState */
 /** @typedef {{state: "connecting" | "live" | "behind" | "offline" | "polled", since: number,
@@ -36,12 +35,11 @@ const SELECTIONS = [
   { include: INCLUDE, status: ["PENDING", "QUEUED", "SCHEDULING", "PREPARING", "TRAINING", "CHECKPOINTING", "PAUSED", "EVALUATING", "EXPORTING"] },
 ];
 let asked = 0;
-/** Without a byte for so long, a connection is broken: three keepalives. */
-const SILENCE_MS = 45_000;
-const SHORTEST_MS = 500;
-const LONGEST_MS = 15_000;
 
-let cursor = "";
+/** Where the stream goes on, whichever tab reads it. */
+const place = { cursor: "" };
+/** Ids that the whole state has named since a reset. @type {Set<string> | null} */
+let named = null;
 /** @type {AbortController | null} */
 let running = null;
 /** @type {BroadcastChannel | null} */
@@ -73,7 +71,8 @@ function empty() {
   batch(() => {
     queue.value = null;
     synced.value = false;
-    cursor = "";
+    place.cursor = "";
+    named = null;
     asked = 0;
     changed.value += 1;
   });
@@ -100,7 +99,7 @@ function share(digest, ended) {
     else if (data.kind === "hello" && leads) own.postMessage(snapshot());
     else if (data.kind === "snapshot" && !leads) restore(data);
     else if (data.kind === "events" && !leads) {
-      cursor = data.cursor;
+      place.cursor = data.cursor;
       take(data.events);
     } else if (data.kind === "connection" && !leads) connection.value = data.connection;
   };
@@ -123,7 +122,9 @@ function snapshot() {
     queue: queue.value,
     synced: synced.value,
     connection: connection.value,
-    cursor,
+    cursor: place.cursor,
+    // In mid-reset, what has not been named is still to go.
+    named: named && [...named],
   };
 }
 
@@ -137,7 +138,8 @@ function restore(told) {
     queue.value = told.queue;
     synced.value = told.synced;
     connection.value = told.connection;
-    cursor = told.cursor;
+    place.cursor = told.cursor;
+    named = told.named && new Set(told.named);
     changed.value += 1;
   });
 }
@@ -150,97 +152,50 @@ function tell(state, next = "") {
   channel?.postMessage({ kind: "connection", connection: connection.value });
 }
 
-/** Read the stream, again and again, until told to end. @param {AbortSignal} ended */
-async function follow(ended) {
-  let pause = SHORTEST_MS;
-  while (!ended.aborted) {
-    const attempt = new AbortController();
-    const abort = () => attempt.abort();
-    ended.addEventListener("abort", abort);
-    let watchdog = setTimeout(abort, SILENCE_MS);
-    const alive = () => {
-      clearTimeout(watchdog);
-      watchdog = setTimeout(abort, SILENCE_MS);
-    };
-    try {
-      const response = await request("GET", `/events${query(SELECTIONS[asked])}`, {
-        headers: cursor ? { "Last-Event-ID": cursor } : {},
-        signal: attempt.signal,
-      });
-      tell(synced.value ? "live" : "behind");
-      for await (const events of eventsOf(withBytes(response, alive))) {
-        if (ended.aborted) return;
-        pause = SHORTEST_MS;
-        heard(events);
-      }
-    } catch (error) {
-      if (ended.aborted) return;
-      if (error instanceof ApiError) {
+/** Read the stream until told to end. @param {AbortSignal} ended */
+function follow(ended) {
+  return readEvents(
+    {
+      selection: () => SELECTIONS[asked],
+      opened: () => tell(synced.value ? "live" : "behind"),
+      heard: (events) => {
+        channel?.postMessage({ kind: "events", events, cursor: place.cursor });
+        take(events);
+      },
+      refused: (error) => {
         if (error.status === 401) {
           tell("offline", "Sign in again.");
-          return;
+          return "stop";
         }
         if (error.status === 501) {
           tell("polled", error.message);
-          return;
+          return "stop";
         }
         if (error.status === 422 && asked < SELECTIONS.length - 1) {
           asked += 1;
           anew();
-          continue;
+          return "at once";
         }
         if (error.status === 400) anew();
-        if (error.retryAfter) pause = Math.max(pause, error.retryAfter * 1000);
-      }
-    } finally {
-      clearTimeout(watchdog);
-      ended.removeEventListener("abort", abort);
-    }
-    const wait = pause * (0.5 + Math.random() / 2);
-    tell("offline", `Trying again in ${Math.ceil(wait / 1000)} s.`);
-    pause = Math.min(pause * 2, LONGEST_MS);
-    await new Promise((resolve) => {
-      const timer = setTimeout(resolve, wait);
-      ended.addEventListener("abort", () => (clearTimeout(timer), resolve(null)), { once: true });
-    });
-  }
+        return "later";
+      },
+      broken: (wait, error) => {
+        const why = error && error.status >= 400 ? `${error.message} ` : "";
+        tell("offline", `${why}Trying again in ${Math.ceil(wait / 1000)} s.`);
+      },
+    },
+    place,
+    ended,
+  );
 }
 
 /** Begin without a place: what is not in the state that follows is gone. In all tabs. */
 function anew() {
-  cursor = "";
+  place.cursor = "";
   const events = [{ name: "reset", data: {} }];
-  channel?.postMessage({ kind: "events", events, cursor });
+  channel?.postMessage({ kind: "events", events, cursor: place.cursor });
   take(events);
 }
-
-/** Count bytes as signs of life, also those of comments. @param {Response} response
- *  @param {() => void} alive */
-function withBytes(response, alive) {
-  if (!response.body) return response;
-  const counted = new TransformStream({
-    transform(chunk, controller) {
-      alive();
-      controller.enqueue(chunk);
-    },
-  });
-  return new Response(response.body.pipeThrough(counted));
-}
-
-/** @param {import("./sse.js").StreamEvent[]} events */
-function heard(events) {
-  const told = [];
-  for (const event of events) {
-    if (event.id !== null) cursor = event.id;
-    if (event.data) told.push({ name: event.name, data: JSON.parse(event.data) });
-  }
-  if (!told.length) return;
-  channel?.postMessage({ kind: "events", events: told, cursor });
-  take(told);
-}
-
-/** Ids that the whole state has named since a reset. @type {Set<string> | null} */
-let named = null;
 
 /** @param {{name: string, data: any}[]} events */
 function take(events) {

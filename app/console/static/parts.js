@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { ago, duration, exact } from "./format.js";
 import { now } from "./clock.js";
-import { onSignOut } from "./session.js";
+import { onSignOut, signIns } from "./session.js";
 
 /** Shape and colour of a state, which always come with its word. */
 const STATES = {
@@ -230,6 +230,6 @@ export function useLoaded(load, inputs) {
       (error) => controller.signal.aborted || setState((was) => ({ ...was, error, loading: false })),
     );
     return () => controller.abort();
-  }, [...inputs, turn]);
+  }, [...inputs, turn, signIns.value]);
   return { ...state, again: () => setTurn((was) => was + 1) };
 }

@@ -15,6 +15,10 @@ export const linkProblem = signal("");
 
 /** Grows when another person's session begins: what the last one's has on the screen goes. */
 export const sessions = signal(0);
+/** Grows with every token that is taken, also when it is the same: what failed is tried again. */
+export const signIns = signal(0);
+/** Whose answers may still be shown: another number after each end of a session. */
+let owner = 0;
 /** A code that waits for a yes, since somebody is signed in already. */
 export const waitingCode = signal("");
 
@@ -28,8 +32,10 @@ export function onSignOut(empty) {
 
 useSession({
   token: () => token.value,
-  refused: () => {
-    if (token.value) expired.value = true;
+  owner: () => owner,
+  refused: (refused) => {
+    // One that was replaced meanwhile says nothing about its successor.
+    if (token.value && refused === token.value) expired.value = true;
   },
 });
 
@@ -49,13 +55,19 @@ export async function signIn(given, keep) {
 /** @param {string} given @param {boolean} keep */
 async function take(given, keep) {
   if (token.value !== "" && token.value !== given && !(await isOfSameTenant(given))) {
-    for (const empty of leaving) empty();
+    leave();
     sessions.value += 1;
   }
   if (keep) sessionStorage.setItem(STORED, given);
   else sessionStorage.removeItem(STORED);
   token.value = given;
   expired.value = false;
+  signIns.value += 1;
+}
+
+function leave() {
+  owner += 1;
+  for (const empty of leaving) empty();
 }
 
 /** Whether a token sees what is on the screen: tenants' data is theirs, not their users'.
@@ -93,7 +105,7 @@ export function signOut(told = false) {
   token.value = "";
   expired.value = false;
   sessionStorage.removeItem(STORED);
-  for (const empty of leaving) empty();
+  leave();
   if (!told && ended.startsWith("sgc_")) {
     ask("DELETE", "/console-sessions/current", { token: ended }).catch((error) => {
       // Refused: it has ended already. Otherwise it lives on, and a person should know.

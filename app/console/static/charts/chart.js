@@ -52,6 +52,16 @@ function data(series) {
   return uPlot.join(tables);
 }
 
+/** Ticks as text, with as many digits as tell one from the next. @param {(number | null)[]} ticks */
+function marked(ticks) {
+  const known = /** @type {number[]} */ (ticks.filter((tick) => tick !== null));
+  const apart = Math.min(...known.slice(1).map((tick, index) => Math.abs(tick - known[index])));
+  const size = Math.max(...known.map(Math.abs));
+  // Of a logarithmic axis the ticks lie far apart, and so do their digits.
+  const digits = apart > 0 && Number.isFinite(apart) ? Math.ceil(Math.log10(size / apart)) + 1 : 4;
+  return ticks.map((tick) => (tick === null ? "" : measure(tick, Math.min(12, Math.max(3, digits)))));
+}
+
 /** @param {any} given */
 function options({ series, x, log, sync, zoom, width, element }) {
   const colour = coloursOf(element);
@@ -77,7 +87,7 @@ function options({ series, x, log, sync, zoom, width, element }) {
     width,
     height: HEIGHT,
     scales: { x: { time: x === "time" }, y: { distr: log ? 3 : 1 } },
-    axes: [{ ...axis, size: 26 }, { ...axis, size: 56, values: (/** @type {any} */ _, /** @type {any[]} */ ticks) => ticks.map((tick) => (tick === null ? "" : measure(tick))) }],
+    axes: [{ ...axis, size: 26 }, { ...axis, size: (/** @type {any} */ _, /** @type {string[] | null} */ texts) => 18 + 6.5 * Math.max(4, ...(texts ?? []).map((text) => text.length)), values: (/** @type {any} */ _, /** @type {any[]} */ ticks) => marked(ticks) }],
     series: [{ label: x }, ...lines],
     bands,
     legend: { show: false },

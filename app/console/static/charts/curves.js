@@ -93,7 +93,8 @@ export class Curves {
     const low = [...known.low];
     const high = [...known.high];
     for (const point of this.live) {
-      const value = numbers(point)[name];
+      const said = numbers(point);
+      const value = Object.hasOwn(said, name) ? said[name] : undefined;
       const place = this.x === "step" ? point.step : Date.parse(point.timestamp) / 1000;
       if (value === undefined || place <= (x.at(-1) ?? -Infinity)) continue;
       x.push(place);

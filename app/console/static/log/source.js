@@ -1,6 +1,6 @@
 // A log by offset: pages that were fetched, and what came live.
 import { signal } from "../vendor/signals.js";
-import { get, query, segment } from "../api.js";
+import { ApiError, get, query, segment } from "../api.js";
 
 /** @typedef {{offset: number, timestamp: string, level: string, message: string, source?: string,
  *   rank?: number | null, fields?: Record<string, any>}} Entry */
@@ -9,6 +9,8 @@ const PAGE = 200;
 /** Pages that are kept; those that were used longest ago go first. */
 const PAGES_KEPT = 60;
 const LIVE_KEPT = 5_000;
+/** Entries that pass a filter and are kept while one follows; twice as many for a moment. */
+const FILTERED_KEPT = 10_000;
 const AT_ONCE = 3;
 /** After a failure a page is asked for again, and one that is not complete: so much later. */
 const AGAIN_MS = 3_000;
@@ -45,7 +47,7 @@ export class LogSource {
   /** Learn where the log begins and ends. */
   async open() {
     try {
-      const page = await this.#fetch({ before: BEHIND_ALL, limit: PAGE });
+      const page = await this.#newest();
       this.#bounds(page);
       for (const entry of page.entries) this.#keep(entry);
       this.error.value = null;
@@ -53,6 +55,16 @@ export class LogSource {
       if (!this.controller.signal.aborted) this.error.value = error;
     }
     this.#tell();
+  }
+
+  async #newest() {
+    try {
+      return await this.#fetch({ before: BEHIND_ALL, limit: PAGE });
+    } catch (error) {
+      // A coordinator that cannot read backward still says how far its log goes.
+      if (!(error instanceof ApiError) || error.status !== 501) throw error;
+      return await this.#fetch({ from: 1, limit: 1 });
+    }
   }
 
   /** The entry at an offset; undefined while it is being fetched, null where the log lacks it.
@@ -196,11 +208,16 @@ export class FilteredSource {
     this.changed.value += 1;
   }
 
-  /** @param {Entry} entry */
-  add(entry) {
+  /** An entry that came live. @param {Entry} entry
+   *  @param {boolean} following whether the oldest may go: nobody looks at them */
+  add(entry, following) {
     const last = this.entries.at(-1);
     if (last && last.offset >= entry.offset) return;
     this.entries.push(entry);
+    if (following && this.entries.length > FILTERED_KEPT * 2) {
+      this.entries = this.entries.slice(-FILTERED_KEPT);
+      this.before = this.entries[0].offset;
+    }
     this.changed.value += 1;
   }
 }

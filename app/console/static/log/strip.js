@@ -33,7 +33,9 @@ export function Strip({ marks, hits, first, last, top, rows, jump }) {
       if (bucket.error) mark(bucket.first_offset, bucket.last_offset, "--bad", 4, 4);
     }
     for (const missing of marks?.missing ?? []) mark(missing.first, missing.last, "--text-2", 0, width);
-    for (const offset of marks?.run_offsets ?? []) mark(offset, offset, "--accent", 0, width);
+    // A beginning is a line, however few lines the log has.
+    context.fillStyle = colour("--accent");
+    for (const offset of marks?.run_offsets ?? []) context.fillRect(0, y(offset), width, 2);
     for (const offset of hits) mark(offset, offset, "--series-3", 8, 4);
   });
   const click = (/** @type {MouseEvent} */ event) => {

@@ -8,16 +8,20 @@ import { clock, count } from "../format.js";
 import { bind } from "../keys.js";
 import { get, query, segment } from "../api.js";
 import { Copy, Problem } from "../parts.js";
-import { fragment, go, search, setSearch } from "../router.js";
+import { fragment, go, search } from "../router.js";
 import { line, SHOWN } from "./ansi.js";
+import { LogBar } from "./bar.js";
 import { LogSearch } from "./search.js";
 import { FilteredSource, LogSource } from "./source.js";
 import { Strip } from "./strip.js";
 
 const ROW = 20;
+/** Pixels by which a scroll bar is elsewhere than it was put. */
+const ROUNDING = 2;
 /** Below what browsers bound an element's height to. */
 const TALLEST = 4_000_000;
-const LEVELS = ["", "INFO", "WARNING", "ERROR"];
+/** Characters of a line that are shown at once. */
+const WHOLE = 1_000_000;
 const MARKS_EVERY_MS = 15_000;
 
 /** The words of the address that filter. @param {URLSearchParams} words */
@@ -37,6 +41,12 @@ export function rangeOf(text) {
   if (!found) return null;
   const from = Number(found[2]);
   return { epoch: found[1], from, to: found[3] ? Number(found[3]) : from };
+}
+
+/** The first line of the traceback that an entry belongs to. @param {any} entry */
+function blockOf(entry) {
+  const block = Number(entry?.fields?.block);
+  return Number.isInteger(block) && block > 0 ? block : null;
 }
 
 /** @param {{job: any, listen: (taker: (name: string, data: any) => void) => () => void}} props */
@@ -75,7 +85,7 @@ export function LogView({ job, listen }) {
       listen((name, data) => {
         if (name === "log") {
           // With a filter only what passes arrives: offsets between are not there to be shown.
-          if (matching) matching.add(data);
+          if (matching) matching.add(data, state.current.following);
           source.add(data, data.epoch);
           if (!state.current.following) setFresh((was) => was + 1);
         } else if (name === "gap") setGaps((was) => [...was.slice(-99), data]);
@@ -120,8 +130,14 @@ export function LogView({ job, listen }) {
     if (end) setFresh(0);
     if (next < 5) now.matching?.more();
   };
+  // Where one wants to be before it is known how far the log goes.
+  const wanted = useRef(0);
   const jump = (/** @type {number} */ offset) => {
     const now = state.current;
+    if (!now.matching && !now.last) {
+      wanted.current = offset;
+      return;
+    }
     const row = now.matching
       ? now.matching.entries.findIndex((entry) => entry.offset >= offset)
       : offset - now.first;
@@ -135,14 +151,15 @@ export function LogView({ job, listen }) {
   useEffect(() => {
     const element = box.current;
     if (!element) return;
-    const span = Math.max(1, height - element.clientHeight);
+    const span = Math.max(1, element.scrollHeight - element.clientHeight);
     placed.current = most ? (at / most) * span : 0;
     element.scrollTop = placed.current;
     placed.current = element.scrollTop;
   }, [at, most, height]);
   const onScroll = () => {
     const element = box.current;
-    if (!element || Math.abs(element.scrollTop - placed.current) < 1) return;
+    // The browser rounds what it is told, and tells of it after the next move: that is no person.
+    if (!element || Math.abs(element.scrollTop - placed.current) <= ROUNDING) return;
     const span = Math.max(1, element.scrollHeight - element.clientHeight);
     placed.current = element.scrollTop;
     move(Math.round((element.scrollTop / span) * state.current.most));
@@ -161,8 +178,13 @@ export function LogView({ job, listen }) {
   }, []);
 
   useEffect(() => {
-    if (selected) jump(selected.from);
-  }, [fragment.value, source.last.value > 0]);
+    if (!wanted.current || !source.last.value) return;
+    jump(wanted.current);
+    wanted.current = 0;
+  }, [source.last.value > 0]);
+  useEffect(() => {
+    if (selected && (selected.epoch === "0" || selected.epoch === source.epoch)) jump(selected.from);
+  }, [fragment.value, source.last.value > 0, source.epoch]);
 
   const nextOf = (/** @type {number} */ direction) => {
     const now = state.current;
@@ -215,27 +237,35 @@ export function LogView({ job, listen }) {
       return next;
     });
 
+  const elsewhere = selected && source.epoch && selected.epoch !== "0" && selected.epoch !== source.epoch;
   const spans = finder.spans;
+  const entryAt = (/** @type {number} */ index) => (matching ? matching.entries[index] : source.entry(first + index));
+  const offsetAt = (/** @type {number} */ index) => matching?.entries[index]?.offset ?? first + index;
+  // Of a folded traceback the first line is shown and the last one, which says what it was.
+  const hidden = (/** @type {number} */ index) => {
+    const block = blockOf(entryAt(index));
+    if (block === null || !folded.has(block) || block === offsetAt(index)) return false;
+    return index + 1 < total && blockOf(entryAt(index + 1)) === block;
+  };
   const shown = [];
   const begin = Math.floor(at);
-  for (let index = begin; index < Math.min(total, begin + rows + 1); index += 1) {
-    const entry = matching ? matching.entries[index] : source.entry(first + index);
-    const offset = matching ? matching.entries[index].offset : first + index;
-    shown.push(row(entry, offset));
+  for (let index = begin; index < total && shown.length <= rows; index += 1) {
+    if (!hidden(index)) shown.push(row(entryAt(index), offsetAt(index)));
+  }
+  // At the end, lines from above fill what the folded ones leave.
+  for (let index = begin - 1; folded.size && index >= 0 && shown.length < rows; index -= 1) {
+    if (!hidden(index)) shown.unshift(row(entryAt(index), offsetAt(index)));
   }
 
   /** @param {any} entry @param {number} offset */
   function row(entry, offset) {
-    const chosen = selected && offset >= selected.from && offset <= selected.to ? " chosen" : "";
+    const chosen = selected && !elsewhere && offset >= selected.from && offset <= selected.to ? " chosen" : "";
     if (entry === undefined) return html`<div key=${offset} class=${`line loading${chosen}`}><span class="gutter">${count(offset)}</span></div>`;
     if (entry === null) {
       const told = gaps.find((gap) => gap.from <= offset && (gap.to === null || offset <= gap.to));
       return html`<div key=${offset} class="line gap"><span class="gutter">${count(offset)}</span><span class="text">This line is missing${told ? `: ${told.reason}` : ": the coordinator does not have it"}.</span></div>`;
     }
-    const block = entry.fields?.block;
-    if (block !== undefined && block !== offset && folded.has(block)) {
-      return html`<div key=${offset} class="line folded"><span class="gutter">${count(offset)}</span><span class="text quiet">…</span></div>`;
-    }
+    const block = blockOf(entry);
     return html`<div key=${offset} class=${`line ${entry.level?.toLowerCase() ?? ""}${chosen}`}>
       <a class="gutter" href=${`#${source.epoch || "0"}:${offset}`} onClick=${(/** @type {MouseEvent} */ event) => pick(event, offset)}>${count(offset)}</a>
       ${times ? html`<time datetime=${entry.timestamp}>${clock(entry.timestamp)}</time>` : null}
@@ -244,7 +274,7 @@ export function LogView({ job, listen }) {
       <span class="text">${line(entry.message, spans.get(offset))}${entry.message.length > SHOWN
         ? html` <button type="button" class="plain" onClick=${() => setOpened(entry)}>${count(entry.message.length)} characters…</button>`
         : null}${block === offset
-        ? html` <button type="button" class="plain" onClick=${() => fold(block)}>${folded.has(block) ? "unfold" : "fold"}</button>`
+        ? html` <button type="button" class="plain" aria-expanded=${!folded.has(block)} onClick=${() => fold(block)}>${folded.has(block) ? "unfold" : "fold"}</button>`
         : null}</span>
     </div>`;
   }
@@ -263,10 +293,11 @@ export function LogView({ job, listen }) {
     </div>
     <p class="log-foot" role="status">
       ${count(last)} lines
+      ${elsewhere ? html`<span class="warn">The address names a line of an earlier log of this job, which is no more.</span>` : null}
       ${matching ? html`<span class="quiet">${count(total)} shown${matching.exhausted ? "" : html`, <button type="button" class="plain" onClick=${() => matching.more()}>look further back</button>`}</span>` : null}
       ${following ? html`<span class="good">following</span>` : html`<button type="button" onClick=${() => move(most)}>${fresh ? `${count(fresh)} new lines` : "To the end"}</button>`}
     </p>
-    ${opened ? html`<dialog open class="whole"><p class="actions"><${Copy} text=${opened.message} label="Copy" /><button type="button" onClick=${() => setOpened(null)}>Close</button></p><pre>${opened.message.slice(0, 1_000_000)}</pre></dialog>` : null}
+    ${opened ? html`<${Whole} text=${opened.message} close=${() => setOpened(null)} />` : null}
   </section>`;
 
   /** @param {KeyboardEvent} event */
@@ -278,60 +309,13 @@ export function LogView({ job, listen }) {
   }
 }
 
-/** @param {any} props */
-function LogBar({ words, finder, hit, times, setTimes, wrap, setWrap, job }) {
-  const field = useRef(/** @type {HTMLInputElement | null} */ (null));
-  const regex = words.get("regex") === "1";
-  const find = (/** @type {Event} */ event) => {
-    event.preventDefault();
-    const text = field.current?.value ?? "";
-    if (text) finder.run(regex ? { matches: text } : { contains: text });
-    else finder.stop();
-  };
-  const set = (/** @type {string} */ name) => (/** @type {any} */ event) => setSearch({ [name]: event.target.value });
-  const said = finder.error
-    ? finder.error.message
-    : finder.running
-      ? `${count(finder.matches.length)} hits, searched down to line ${count(finder.scannedTo)}…`
-      : finder.reason
-        ? `${count(finder.matches.length)} hits${finder.reason === "exhausted" ? "" : `, searched down to line ${count(finder.scannedTo)}`}`
-        : "";
-  return html`<form class="log-bar" onSubmit=${find} aria-label="Search and filter the log">
-    <input ref=${field} type="search" data-search aria-label="Search the whole log" placeholder="Search the whole log  /" />
-    <label class="check"><input type="checkbox" checked=${regex} onChange=${() => setSearch({ regex: regex ? "" : "1" })} /> Regex</label>
-    <button>Search</button>
-    ${finder.matches.length ? html`<button type="button" onClick=${() => hit(1)} title="Next hit (n)">Next</button><button type="button" onClick=${() => hit(-1)} title="Previous hit (N)">Previous</button>` : null}
-    <span class="quiet" role="status">${said}</span>
-    <span class="spring"></span>
-    <select aria-label="Level and above" value=${words.get("level") ?? ""} onChange=${set("level")}>
-      ${LEVELS.map((level) => html`<option value=${level}>${level ? `${level[0]}${level.slice(1).toLowerCase()} and above` : "All levels"}</option>`)}
-    </select>
-    <input aria-label="Rank" class="short" placeholder="Rank" inputmode="numeric" value=${words.get("rank") ?? ""} onChange=${set("rank")} />
-    <input aria-label="Only lines that contain" placeholder="Only lines with…" value=${words.get(regex ? "matches" : "contains") ?? ""} onChange=${(/** @type {any} */ event) =>
-      setSearch({ contains: regex ? "" : event.target.value, matches: regex ? event.target.value : "" })} />
-    <button type="button" aria-pressed=${times} onClick=${() => setTimes(!times)} title="Times (t)">Times</button>
-    <button type="button" aria-pressed=${wrap} onClick=${() => setWrap(!wrap)} title="Wrap (z)">Wrap</button>
-    <${Download} job=${job} />
-  </form>`;
-}
-
-/** A link opens a download without a header: it takes a ticket. @param {{job: any}} props */
-function Download({ job }) {
-  const [error, setError] = useState(/** @type {any} */ (null));
-  const download = async () => {
-    try {
-      const { ask, PREFIX } = await import("../api.js");
-      const made = await ask("POST", "/stream-tickets", {
-        body: { job_id: job.job_id, kind: "logs", format: "text" },
-      });
-      const link = document.createElement("a");
-      link.href = `${PREFIX}/jobs/${segment(job.job_id)}/logs${query({ format: "text", follow: "false", from: 1, ticket: made.ticket })}`;
-      link.download = "";
-      link.click();
-      setError(null);
-    } catch (failure) {
-      setError(failure);
-    }
-  };
-  return html`<button type="button" onClick=${download} title=${error?.message ?? "Download the whole log as text"}>${error ? "Download failed" : "Download"}</button>`;
+/** A long line, whole. @param {{text: string, close: () => void}} props */
+function Whole({ text, close }) {
+  const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  useEffect(() => dialog.current?.showModal(), []);
+  return html`<dialog ref=${dialog} class="whole" aria-label="The whole line" onClose=${close}>
+    <p class="actions"><${Copy} text=${text} label="Copy" /><button type="button" autofocus onClick=${close}>Close</button></p>
+    <pre tabindex="0">${text.slice(0, WHOLE)}</pre>
+    ${text.length > WHOLE ? html`<p class="quiet">The first ${count(WHOLE)} of ${count(text.length)} characters; the copy has all of them.</p>` : null}
+  </dialog>`;
 }

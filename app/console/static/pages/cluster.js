@@ -57,7 +57,7 @@ function Node({ node, ask }) {
       text: here.length
         ? `Nothing new starts there. ${count(here.length)} jobs run on it and go on until they end:`
         : "Nothing new starts there. Nothing runs on it now.",
-      children: html`<ul class="names">${here.slice(0, 20).map((/** @type {string} */ each) => html`<li dir="auto">${jobs.get(each)?.name ?? each}</li>`)}</ul>`,
+      children: html`<ul class="names">${here.slice(0, 20).map((/** @type {string} */ each) => html`<li dir="auto">${nameOf(each)}</li>`)}</ul>`,
       action: "Drain the node",
       danger: here.length > 0,
       run: () => post(`/cluster/nodes/${id}/drain`, { reason: "drained from the console" }),
@@ -78,16 +78,28 @@ function Node({ node, ask }) {
       ? html`<ul class="gpus">${node.gpus.map((/** @type {any} */ gpu, /** @type {number} */ index) => {
           const use = gpu.utilization ?? null;
           const memory = gpu.memory_used_bytes === undefined ? size(gpu.memory_bytes) : `${size(gpu.memory_used_bytes)} of ${size(gpu.memory_bytes)}`;
-          return html`<li class=${gpu.allocated ? "held" : "free"} title=${`${gpu.type || "GPU"} ${gpu.index ?? index}, ${memory}`}>
+          return html`<li class=${!gpu.allocated ? "free" : gpu.job_id ? "held" : "taken"} title=${`${gpu.type || "GPU"} ${gpu.index ?? index}, ${memory}`}>
             <span>${gpu.index ?? index} <span class="quiet">${gpu.type}</span></span>
-            ${use === null ? null : html`<meter min="0" max="1" value=${use} aria-label="Utilisation"></meter>`}
-            <span class=${gpu.allocated ? "training" : "quiet"}>${gpu.allocated ? `in use${use === null ? "" : `, ${Math.round(use * 100)} %`}` : "free"}</span>
+            <${Holder} gpu=${gpu} node=${node} />
+            ${use === null ? null : html`<meter min="0" max="1" value=${use} aria-label="Utilisation" title=${`${Math.round(use * 100)} % in use`}></meter>`}
           </li>`;
         })}</ul>`
       : html`<p class="quiet">${count(node.total_cpus)} CPUs, ${count(node.allocated_cpus)} in use; ${size(node.total_memory_bytes)} of memory; no GPU</p>`}
-    ${here.length ? html`<p class="here">${here.slice(0, 12).map((/** @type {string} */ each) => html`<a href=${to("jobs", each)} dir="auto">${jobs.get(each)?.name ?? each}</a>`)}${here.length > 12 ? html`<span class="quiet">and ${here.length - 12} more</span>` : null}</p>` : null}
+    ${here.length ? html`<p class="here">${here.slice(0, 12).map((/** @type {string} */ each) => html`<a href=${to("jobs", each)} dir="auto">${nameOf(each)}</a>`)}${here.length > 12 ? html`<span class="quiet">and ${here.length - 12} more</span>` : null}</p>` : null}
   </li>`;
 }
+
+/** Who holds a GPU. @param {{gpu: any, node: any}} props */
+function Holder({ gpu, node }) {
+  if (!gpu.allocated) return html`<span class="quiet">free</span>`;
+  if (gpu.job_id) return html`<a href=${to("jobs", gpu.job_id)} dir="auto" title=${nameOf(gpu.job_id)}>${nameOf(gpu.job_id)}</a>`;
+  // A coordinator of an earlier version names nobody: it may be one of our jobs that run there.
+  const told = (node.gpus ?? []).some((/** @type {any} */ each) => each.job_id);
+  return html`<span class="quiet">${told || !(node.running_job_ids ?? []).length ? "another tenant" : "in use"}</span>`;
+}
+
+/** @param {string} id */
+const nameOf = (id) => jobs.get(id)?.name || id;
 
 /** @param {{queue: any, error: any}} props */
 function Queue({ queue: told, error }) {

@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
 import { signal } from "../vendor/signals.js";
 import { html } from "../html.js";
-import { ask as request, get, post, query, segment } from "../api.js";
+import { get, query, segment } from "../api.js";
 import { now } from "../clock.js";
 import { count, duration, measure } from "../format.js";
 import { bind } from "../keys.js";
@@ -10,11 +10,12 @@ import { changed, connection, ENDED_AFTER, jobs, queue, synced } from "../live.j
 import { Ago, Confirm, Empty, Problem, Progress, Sparkline, State, VirtualRows, word } from "../parts.js";
 import { go, search, setSearch, to } from "../router.js";
 import { onSignOut, tenant } from "../session.js";
+import { Actions, Chosen, RUNNING } from "./job_actions.js";
 
-export const ENDED = new Set(["COMPLETED", "FAILED", "CANCELLED", "PREEMPTED"]);
 const WAITING = new Set(["PENDING", "QUEUED"]);
-const RUNNING = new Set(["SCHEDULING", "PREPARING", "TRAINING", "CHECKPOINTING", "EVALUATING", "EXPORTING"]);
 const STATUSES = ["QUEUED", "PREPARING", "TRAINING", "PAUSED", "COMPLETED", "FAILED", "CANCELLED", "PREEMPTED"];
+/** Where the coordinator does not tell of changes. */
+const POLLED_EVERY_MS = 5_000;
 const SUMMARY_EVERY_MS = 10_000;
 const SUMMARIES_AT_ONCE = 50;
 
@@ -42,8 +43,8 @@ function fits(job, words) {
   for (const label of words.getAll("label")) {
     const equals = label.indexOf("=");
     const [key, value] = equals < 0 ? [label, null] : [label.slice(0, equals), label.slice(equals + 1)];
-    const has = job.labels?.[key];
-    if (has === undefined || (value !== null && has !== value)) return false;
+    if (!Object.hasOwn(job.labels ?? {}, key)) return false;
+    if (value !== null && job.labels[key] !== value) return false;
   }
   const text = words.get("q")?.toLowerCase();
   return !text || `${job.name} ${job.job_id} ${job.user_id}`.toLowerCase().includes(text);
@@ -110,7 +111,21 @@ export function Jobs() {
     }
   };
   useEffect(() => {
-    if (connection.value.state === "polled") loadOlder();
+    if (connection.value.state !== "polled") return undefined;
+    const controller = new AbortController();
+    const load = () =>
+      get(`/jobs${query({ page_size: 100 })}`, controller.signal).then((page) => {
+        for (const job of page.jobs) older.set(job.job_id, job);
+        if (olderToken.value === "") olderToken.value = page.next_page_token || null;
+        extras.value += 1;
+        setError(null);
+      }, (failure) => controller.signal.aborted || setError(failure));
+    load();
+    const timer = setInterval(() => document.hidden || load(), POLLED_EVERY_MS);
+    return () => {
+      clearInterval(timer);
+      controller.abort();
+    };
   }, [connection.value.state]);
   const chosen = all.filter((job) => selected.has(job.job_id));
   const row = (/** @type {number} */ index) =>
@@ -211,75 +226,6 @@ function Row({ job, index, active, selected, toggle, ask }) {
     <span role="cell"><${Ago} time=${job.created_at} /></span>
     <span role="cell" class="row-actions"><${Actions} job=${job} ask=${ask} /></span>
   </div>`;
-}
-
-/** What can be done with a job now. @param {{job: any, ask: (question: any) => void}} props */
-export function Actions({ job, ask }) {
-  const id = segment(job.job_id);
-  const buttons = [];
-  if (RUNNING.has(job.status)) {
-    buttons.push({ text: "Pause", run: () => post(`/jobs/${id}/pause`) });
-  }
-  if (job.status === "PAUSED") buttons.push({ text: "Resume", run: () => post(`/jobs/${id}/resume`) });
-  if (job.status === "FAILED" || job.status === "PREEMPTED") {
-    const key = `retry-of-${job.job_id}-${job.revision}`;
-    buttons.push({ text: "Retry", run: () => post(`/jobs/${id}/retry`, {}, { "Idempotency-Key": key }) });
-  }
-  if (!ENDED.has(job.status)) {
-    buttons.push({
-      text: "Cancel",
-      ask: {
-        title: `Cancel ${job.name}?`,
-        text: RUNNING.has(job.status)
-          ? "Its processes are ended. What was trained since the last checkpoint is lost."
-          : "It leaves the queue and does not start.",
-        action: "Cancel the job",
-        danger: true,
-        run: () => post(`/jobs/${id}/cancel`),
-      },
-    });
-  }
-  if (ENDED.has(job.status)) {
-    buttons.push({
-      text: "Delete",
-      ask: {
-        title: `Delete ${job.name}?`,
-        text: "Its log, metrics and checkpoints are deleted for good. What it exported or registered stays.",
-        action: "Delete the job",
-        danger: true,
-        run: () => request("DELETE", `/jobs/${id}`),
-      },
-    });
-  }
-  const [error, setError] = useState(/** @type {any} */ (null));
-  return html`${buttons.map(
-    (each) => html`<button type="button" onClick=${() => (each.ask ? ask(each.ask) : each.run?.().then(() => setError(null), setError))}>${each.text}</button>`,
-  )}${error ? html`<span class="bad" role="alert" title=${error.message}>${error.message}</span>` : null}`;
-}
-
-/** @param {{jobs: any[], ask: (question: any) => void, clear: () => void}} props */
-function Chosen({ jobs: chosen, ask, clear }) {
-  const open = chosen.filter((job) => !ENDED.has(job.status));
-  const cancel = () =>
-    ask({
-      title: `Cancel ${count(open.length)} jobs?`,
-      text: "Their processes are ended. What was trained since the last checkpoints is lost.",
-      action: `Cancel ${count(open.length)} jobs`,
-      danger: true,
-      children: html`<ul class="names">${open.slice(0, 20).map((job) => html`<li dir="auto">${job.name}</li>`)}${open.length > 20 ? html`<li>and ${open.length - 20} more</li>` : null}</ul>`,
-      run: async () => {
-        const done = await Promise.allSettled(open.map((job) => post(`/jobs/${segment(job.job_id)}/cancel`)));
-        const failed = done.find((each) => each.status === "rejected");
-        if (failed) throw /** @type {PromiseRejectedResult} */ (failed).reason;
-        clear();
-      },
-    });
-  return html`<p class="chosen" role="status">
-    ${count(chosen.length)} selected
-    <button type="button" disabled=${!open.length} onClick=${cancel}>Cancel…</button>
-    ${chosen.length > 1 ? html`<a class="button" href=${`${to("jobs", chosen[0].job_id)}?${new URLSearchParams(chosen.slice(1, 6).map((job) => ["with", job.job_id]))}`}>Compare</a>` : null}
-    <button type="button" class="plain" onClick=${clear}>Clear</button>
-  </p>`;
 }
 
 /** Bring losses and GPUs of the jobs at the top of the table. @param {any[]} shown */

@@ -2,14 +2,15 @@
 import { useEffect, useMemo, useState } from "../vendor/hooks.js";
 import { dump, load } from "../vendor/yaml.js";
 import { html } from "../html.js";
-import { ApiError, ask, get, idempotencyKey, post, segment } from "../api.js";
+import { ApiError, ask, get, post, segment } from "../api.js";
 import { count, duration, size } from "../format.js";
 import { jobs } from "../live.js";
 import { Problem, useLoaded } from "../parts.js";
 import { go, search, to } from "../router.js";
 import { tenant } from "../session.js";
-import { configuration } from "./job.js";
+import { configuration } from "./job_sections.js";
 import { Fields } from "./schema_form.js";
+import { refusedForGood, useIdempotencyKey, useSettled } from "./settled.js";
 
 const TEMPLATES = {
   "Custom script": {
@@ -25,7 +26,6 @@ const TEMPLATES = {
     resource_config: { gpu_count: 1 },
   },
 };
-const CHECKED_AFTER_MS = 600;
 
 export function NewJob() {
   const words = search.value;
@@ -38,7 +38,7 @@ export function NewJob() {
   const [text, setText] = useState(() => (like ? "" : template(TEMPLATES["Custom script"])));
   const [error, setError] = useState(/** @type {any} */ (null));
   const [busy, setBusy] = useState(false);
-  const [key, setKey] = useState(idempotencyKey);
+  const { key, renew } = useIdempotencyKey(text);
   useEffect(() => {
     if (!original.value) return;
     const body = given({ name: `${original.value.name}-2`, ...configuration(original.value) });
@@ -67,8 +67,7 @@ export function NewJob() {
       go(to("jobs", made.job_id));
     } catch (failure) {
       setError(failure);
-      // What was refused is another submission once it is changed.
-      setKey(idempotencyKey());
+      if (refusedForGood(failure)) renew();
     }
     setBusy(false);
   };
@@ -83,7 +82,7 @@ export function NewJob() {
         ${schema.value && parsed.value
           ? html`<${Fields} schemas=${schema.value} name="SubmitJobSchema" value=${parsed.value} change=${change} problems=${problems} />`
           : html`<p class="quiet">${parsed.problem ? "The form is back when the YAML can be read." : "Loading the form…"}</p>`}
-        ${sources.length ? html`<section aria-label="Data"><h2>Data</h2>${sources.map((each) => html`<${Source} key=${each.path} told=${each} />`)}</section>` : null}
+        ${sources.length ? html`<section aria-label="Data"><h2>Data</h2>${sources.map((/** @type {any} */ each) => html`<${Source} key=${each.path} told=${each} />`)}</section>` : null}
       </div>
       <div class="yaml-side">
         <label for="yaml">YAML</label>
@@ -126,56 +125,38 @@ function given(value) {
   );
 }
 
-/** What a submission would meet, asked a moment after the last change. @param {any} body */
-function useCheck(body) {
-  const [told, setTold] = useState(/** @type {any} */ ({}));
-  const text = JSON.stringify(body);
-  useEffect(() => {
-    if (!body) return undefined;
-    const controller = new AbortController();
-    const timer = setTimeout(async () => {
+/** What a submission would meet. @param {any} body @returns {any} */
+const useCheck = (body) =>
+  useSettled(
+    body,
+    async (signal) => {
       try {
-        setTold(await ask("POST", "/jobs?validate_only=true", { body, signal: controller.signal }));
+        return await ask("POST", "/jobs?validate_only=true", { body, signal });
       } catch (error) {
-        if (controller.signal.aborted) return;
         // A coordinator that cannot check without submitting says 501: then nobody knows before.
-        if (error instanceof ApiError && error.status !== 501) setTold({ message: error.message, details: error.details });
-        else setTold({});
+        if (!(error instanceof ApiError) || error.status === 501) return {};
+        return { message: error.message, details: error.details };
       }
-    }, CHECKED_AFTER_MS);
-    return () => {
-      clearTimeout(timer);
-      controller.abort();
-    };
-  }, [text]);
-  return told;
-}
+    },
+    /** @type {any} */ ({}),
+  );
 
 /** The findings on the data sources, with their first records. @param {any} sources */
 function useSources(sources) {
-  const [told, setTold] = useState(/** @type {any[]} */ ([]));
-  const text = JSON.stringify(sources);
-  useEffect(() => {
-    const named = Array.isArray(sources) ? sources.filter((each) => each?.path) : [];
-    if (!named.length) {
-      setTold([]);
-      return undefined;
-    }
-    const controller = new AbortController();
-    const timer = setTimeout(async () => {
+  const named = Array.isArray(sources) ? sources.filter((/** @type {any} */ each) => each?.path) : [];
+  return useSettled(
+    named.length ? named : null,
+    async (signal) => {
       try {
-        const found = await ask("POST", "/data/validate", { body: { data_sources: named, preview: 3 }, signal: controller.signal });
-        setTold(found.validations.map((/** @type {any} */ each, /** @type {number} */ index) => ({ path: named[index].path, ...each })));
+        const found = await ask("POST", "/data/validate", { body: { data_sources: named, preview: 3 }, signal });
+        return found.validations.map((/** @type {any} */ each, /** @type {number} */ index) => ({ path: named[index].path, ...each }));
       } catch (error) {
-        if (!controller.signal.aborted) setTold([{ path: "", accessible: false, error_message: error instanceof Error ? error.message : "" }]);
+        if (!(error instanceof ApiError)) throw error;
+        return [{ path: "", accessible: false, error_message: error.message }];
       }
-    }, CHECKED_AFTER_MS);
-    return () => {
-      clearTimeout(timer);
-      controller.abort();
-    };
-  }, [text]);
-  return told;
+    },
+    /** @type {any[]} */ ([]),
+  );
 }
 
 /** @param {{told: any}} props */
