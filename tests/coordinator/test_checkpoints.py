@@ -72,6 +72,20 @@ def test_times_of_files_do_not_make_one_new(looks: Looks) -> None:
     assert looks.look() == ["step-1", "step-2"]
 
 
+def test_what_has_not_changed_is_the_same_object(looks: Looks) -> None:
+    """A job has up to 50,000: comparing them one by one at each look would take long."""
+    for number in range(20):
+        looks.write(f"step-{number}")
+    for _ in range(3):
+        # Until their sizes have settled.
+        looks.look()
+    before = looks.seen
+    looks.write("step-20")
+    looks.look()
+    assert len(looks.seen) == 21
+    assert all(was is now for was, now in zip(before, looks.seen, strict=False))
+
+
 def test_one_that_is_written_anew_counts_anew(looks: Looks) -> None:
     for name in ("last", "step-2"):
         looks.write(name)

@@ -167,7 +167,10 @@ class CheckpointFinder:
         """The checkpoints with their numbers: those that are fresh come behind all others."""
         last = max((checkpoint.sequence for checkpoint in known), default=0)
         checkpoints = [
-            replace(each.known, identity=each.identity)
+            # The same object if nothing has changed: whoever compares thousands is soon done.
+            each.known
+            if each.known.identity == each.identity
+            else replace(each.known, identity=each.identity)
             for each in found
             if each.known and not each.is_fresh
         ]

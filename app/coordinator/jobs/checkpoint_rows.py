@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from app.coordinator.jobs.model import Checkpoint
@@ -31,8 +32,11 @@ def save_checkpoints(
     """Bring a job's rows from what was stored to what is to be; call inside a transaction."""
     if before is after:
         return
-    old = {checkpoint.checkpoint_id: checkpoint for checkpoint in before}
-    new = {checkpoint.checkpoint_id: checkpoint for checkpoint in after}
+    same = sum(
+        1 for _ in takewhile(lambda pair: pair[0] is pair[1], zip(before, after, strict=False))
+    )
+    old = {checkpoint.checkpoint_id: checkpoint for checkpoint in before[same:]}
+    new = {checkpoint.checkpoint_id: checkpoint for checkpoint in after[same:]}
     db.executemany(
         "DELETE FROM checkpoints WHERE job_id = ? AND name = ?",
         [(job_id, name) for name in old.keys() - new.keys()],

@@ -1,0 +1,1 @@
+"""What things cost against how many there are."""

@@ -1,0 +1,135 @@
+"""The gateway's hub: watchers, feeds, the bound on all histories, and pages that are replayed."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from app.bridge.client import CoordinatorClient
+from app.bridge.settings import UpstreamSettings
+from app.bridge.streams.watch_job import WatchClient
+from app.hub.core.cursors import Cursor
+from app.hub.core.feed_core import FeedCore
+from app.hub.core.history import History
+from app.hub.core.history_budget import HistoryBudget
+from app.hub.core.judging import ALL
+from app.hub.observer import HubObserver
+from app.hub.upstream import LogRecord, Start
+from generated.mindcoordinator.v1.watch_pb2 import LOG_LEVEL_INFO, LogEntry
+from scripts.bench.growth.row import Row, cpu
+
+Measured = Iterator[Callable[[], float]]
+_DATA: Final = b'{"level":"INFO","message":"step 1 of 2, loss 0.5, some more text"}'
+
+
+class OneHistory:
+    """A feed's history, as the bound on all of them sees it."""
+
+    def __init__(self, budget: HistoryBudget, clock: Iterator[float]) -> None:
+        self.history = History()
+        self.history.clear("e1", 0)
+        self._budget = budget
+        self._clock = clock
+
+    @property
+    def oldest_arrival(self) -> float | None:
+        """As `HistoryOwner` says."""
+        return self.history.oldest_arrival
+
+    def evict_oldest(self) -> None:
+        """As `HistoryOwner` says."""
+        before = self.history.size
+        self.history.evict_oldest(self.history.last)
+        self._budget.account(self, self.history.size - before)
+
+    def take(self) -> None:
+        """Take an entry."""
+        before = self.history.size
+        self.history.append(LogRecord(self.history.last + 1, 2, _DATA))
+        self.history.mark(next(self._clock))
+        self._budget.account(self, self.history.size - before)
+
+
+def _clock() -> Iterator[float]:
+    now = 0.0
+    while True:
+        now += 1.0
+        yield now
+
+
+@contextmanager
+def histories(size: int, _: Path) -> Measured:
+    """An entry of one of so many feeds, where all histories together are as long as they may be."""
+    budget, clock = HistoryBudget(limit=size * 2_000, observer=HubObserver()), _clock()
+    feeds = [OneHistory(budget, clock) for _ in range(size)]
+    # Every feed has its share, and there is no room for more.
+    for _turn in range(20):
+        for feed in feeds:
+            feed.take()
+    turn = iter(range(10**9))
+    yield cpu(lambda: feeds[next(turn) % size].take(), times=2_000)
+
+
+@contextmanager
+def replays(size: int, _: Path) -> Measured:
+    """CPU time of a long turn of the event loop while so many pages are converted: how long live
+    entries wait for it."""
+    entries = [
+        LogEntry(offset=n + 1, level=LOG_LEVEL_INFO, message="step 1, loss 0.5 and more")
+        for n in range(1_000)
+    ]
+
+    async def turns() -> float:
+        settings = UpstreamSettings(api_secret="any")  # noqa: S106 - nobody is called
+        async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+            client = WatchClient(
+                channel=channel,
+                client=CoordinatorClient(channel=channel, settings=settings),
+                settings=settings,
+                observe=lambda *_: None,
+            )
+            pages = [asyncio.create_task(client._records(entries)) for _ in range(size)]
+            lasted = []
+            while not all(page.done() for page in pages):
+                began = time.process_time()
+                await asyncio.sleep(0)
+                lasted.append(time.process_time() - began)
+            return sorted(lasted)[len(lasted) * 9 // 10]
+
+    yield lambda: asyncio.run(turns())
+
+
+class Live(Cursor):
+    """A watcher without a socket."""
+
+
+@contextmanager
+def watchers(size: int, _: Path) -> Measured:
+    """An entry's way to each of so many live watchers, without their sockets."""
+    core: FeedCore[Live] = FeedCore(history_bytes=1 << 20, slice_bytes=1 << 16)
+    core.start(Start(epoch="e1", after_offset=0, first_offset=1, last_offset=0, status="TRAINING"))
+    for _member in range(size):
+        live = Live(log_filter=ALL)
+        core.join(live, 0)
+        while not live.live:
+            core.next(live, 0.0)
+    measure = cpu(lambda: _flush(core), times=20)
+    yield lambda: measure() / size
+
+
+def _flush(core: FeedCore[Live]) -> None:
+    core.append([LogRecord(core.last + 1, 2, _DATA)], 0.0)
+    for cohort, payload in core.flush():
+        for member in cohort.members:
+            member.offset += bool(payload)
+
+
+ROWS: Final = (
+    Row("watchers", "watchers", (1_000, 5_000, 20_000), 0.1, watchers),
+    Row("histories", "feeds", (100, 500, 2_000), 0.25, histories),
+    Row("replays", "pages", (3, 10, 50), 0.2, replays),
+)
