@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from .checkpoints import prune, publish
 from .errors import TrainingFailed
+from .frameworks.resuming import note_step
 from .job import Job
 from .metrics import MetricsFile, Progress, StepTimes, numbers
 from .stopping import StopSignal, agreed
@@ -149,16 +150,21 @@ class MetricsCallback(TrainerCallback):
 class CheckpointCallback(TrainerCallback):
     """Publishes checkpoints, and saves one when the process is asked to leave."""
 
-    def __init__(self, job: Job, writing: Path, stop: StopSignal) -> None:
+    def __init__(self, job: Job, writing: Path, stop: StopSignal, stage: str = "") -> None:
+        """`stage` names a training that comes before the job's own."""
         self._job = job
+        self._stage = stage
         self._writing = writing
         self._stop = stop
         self._group: object | None = None
+        #: Processes, and batches that each accumulates for a step.
+        self._divided = (1, 1)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """From now on there is something to save."""
+        self._divided = (args.world_size, args.gradient_accumulation_steps)
         if _is_distributed():
             # What ranks agree on is a tensor of the CPU, whatever carries the gradients.
             self._group = dist.new_group(backend="gloo")
@@ -192,7 +198,9 @@ class CheckpointCallback(TrainerCallback):
         if self._group is not None:
             dist.barrier(group=self._group)
         if self._job.is_main:
-            place = publish(self._writing / f"checkpoint-{step}", self._job.checkpoint_dir, step)
+            written = self._writing / f"checkpoint-{step}"
+            note_step(written, *self._divided)
+            place = publish(written, self._job.checkpoint_dir, step, self._stage)
             log.info("Checkpoint %s is complete.", place.name)
             prune(self._job.checkpoint_dir, self._job.output.max_checkpoints)
         if self._group is not None:

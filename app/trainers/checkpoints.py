@@ -11,24 +11,25 @@ from typing import Final
 
 from .errors import TrainingRefused, shown
 
-_STEP: Final = re.compile(r"step-(\d{1,15})")
+_STEP: Final = re.compile(r"([a-z_]+-)?step-(\d{1,15})")
 #: What a directory needs to be gone on from.
 _STATE: Final = "trainer_state.json"
 
 
-def checkpoint_name(step: int) -> str:
-    """Return the name of the checkpoint of a step."""
-    return f"step-{step}"
+def checkpoint_name(step: int, stage: str = "") -> str:
+    """Return the name of the checkpoint of a step, which may be of a stage before the training
+    itself."""
+    return f"{stage}-step-{step}" if stage else f"step-{step}"
 
 
-def publish(written: Path, directory: Path, step: int) -> Path:
+def publish(written: Path, directory: Path, step: int, stage: str = "") -> Path:
     """Rename what was written to the checkpoint of its step, and return where it is.
 
     It is on the disk before it has its name. One that is there under the name is replaced.
     Raises OSError.
     """
     _sync(written)
-    place = directory / checkpoint_name(step)
+    place = directory / checkpoint_name(step, stage)
     if place.exists():
         old = directory / f".{place.name}.replaced.partial"
         shutil.rmtree(old, ignore_errors=True)

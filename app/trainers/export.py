@@ -71,7 +71,10 @@ def _export_merged(job: Job, trainer: Any, tokenizer: Any, *, default_dtype: str
     if not job.is_main:
         return
     from peft import PeftModel
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+    # Else ZeRO-3 would divide the base, too.
+    unset_hf_deepspeed_config()
     try:
         base = load_model(job.base_model, default_dtype=default_dtype, tokenizer=tokenizer)
         merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload(safe_merge=True)

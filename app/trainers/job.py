@@ -121,6 +121,8 @@ class Job:
     base_model: BaseModel
     framework: Framework
     hyperparameters: Mapping[str, str]
+    #: Where what hyperparameters name by a URL was fetched to, by hyperparameter.
+    hyperparameter_paths: Mapping[str, Path]
     data: Data
     output: Output
     output_dir: Path
@@ -151,6 +153,10 @@ def read_job(environ: Mapping[str, str]) -> Job:
         base_model=_base_model(training.section("base_model"), config.section("data_config")),
         framework=_framework(training.section("framework")),
         hyperparameters=training.mapping("hyperparameters"),
+        hyperparameter_paths={
+            name: Path(path)
+            for name, path in training.mapping("hyperparameter_local_paths").items()
+        },
         data=_data(config.section("data_config")),
         output=_output(config.section("output_config")),
         output_dir=_path(environ, "SCAIMIND_OUTPUT_DIR"),

@@ -18,11 +18,13 @@ from .arguments import combined_arguments, writing_directory
 from .checkpoints import discard_unfinished, resumable
 from .errors import OK, StopRequested, TrainingError, TrainingFailed
 from .frameworks import Framework, framework
+from .frameworks.resuming import with_same_batch
 from .hyperparameters import parse_hyperparameters
 from .job import Job, read_job
-from .metrics import MetricsFile, Progress, StepTimes
+from .metrics import MetricsFile, Progress, StageMetrics, StepTimes
 from .stopping import StopSignal
 from .types import TrainingType, training_type
+from .types.adapters import adapter_asked
 from .watchdog import Watchdog
 
 log: Final = logging.getLogger(__name__)
@@ -126,7 +128,7 @@ def _build(parts: _Parts) -> tuple[Any, Any, Any, Any]:
     from .reporting import report_start
     from .run import Run
 
-    check_export(job, adapter=kind.adapter)
+    check_export(job, adapter=kind.adapter or adapter_asked(given))
     spread = parts.framework.arguments(job)
     tokenizer = load_tokenizer(job.base_model, job.data)
     length = max_length(job.base_model, job.data, tokenizer)
@@ -143,21 +145,33 @@ def _build(parts: _Parts) -> tuple[Any, Any, Any, Any]:
         has_validation=records.validation is not None,
         known=frozenset(field.name for field in fields(groups["arguments"])),
     )
+    arguments = with_same_batch(arguments, job.resume_from, job.world_size, is_main=job.is_main)
     clock = time.monotonic
-    times = StepTimes(clock)
+
+    def callbacks(
+        file: MetricsFile, stage: str = ""
+    ) -> tuple[MetricsCallback, CheckpointCallback, Watchdog]:
+        times = StepTimes(clock)
+        watchdog = Watchdog(times, file, clock)
+        metrics = MetricsCallback(
+            file,
+            times,
+            Progress(times, clock),
+            watchdog,
+            choose_steps="logging_steps" not in {**given["arguments"], **spread},
+        )
+        return (
+            metrics,
+            CheckpointCallback(job, writing_directory(job), parts.stop, stage),
+            watchdog,
+        )
+
     file = MetricsFile(job.metrics_file if job.is_main else None)
-    watchdog = Watchdog(times, file, clock)
-    metrics = MetricsCallback(
-        file,
-        times,
-        Progress(times, clock),
-        watchdog,
-        choose_steps="logging_steps" not in {**given["arguments"], **spread},
-    )
-    checkpoints = CheckpointCallback(job, writing_directory(job), parts.stop)
+    metrics, checkpoints, watchdog = callbacks(file)
     run = Run(
         job=job,
         tokenizer=tokenizer,
+        max_length=length,
         records=records,
         arguments=arguments,
         hyperparameters={name: group for name, group in given.items() if name != "arguments"},
@@ -165,6 +179,9 @@ def _build(parts: _Parts) -> tuple[Any, Any, Any, Any]:
         load_model=partial(
             load_model, job.base_model, default_dtype=default_dtype(kind), tokenizer=tokenizer
         ),
+        stage_callbacks=lambda stage: callbacks(StageMetrics(file, stage), stage)[:2],
+        verify=parts.framework.verify,
+        stop=parts.stop,
     )
     trainer = kind.build(run)
     from transformers import PrinterCallback

@@ -21,6 +21,9 @@ _HEARTBEAT: Final = 5.0
 #: The coordinator takes `train_loss` for the loss of a step; the trainer means the whole run's.
 _RENAMED: Final[Mapping[str, str]] = {"train_loss": "mean_train_loss"}
 
+#: Names that mean the same in all stages of a run.
+_RESERVED: Final = frozenset({"total_steps", "progress", "remaining_seconds", "stalled_seconds"})
+
 
 def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a trainer's log, under the names that they are reported by."""
@@ -45,6 +48,22 @@ class MetricsFile:
         line = json.dumps({"step": step, **values})
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+class StageMetrics(MetricsFile):
+    """Lines of a training that comes before the job's own: its numbers have the stage's name."""
+
+    def __init__(self, file: MetricsFile, stage: str) -> None:
+        self._file = file
+        self._stage = stage
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line. Raises OSError."""
+        named = {
+            name if name in _RESERVED else f"{self._stage}/{name}": value
+            for name, value in values.items()
+        }
+        self._file.write(step, named)
 
 
 class StepTimes:

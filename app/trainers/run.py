@@ -6,6 +6,7 @@ from typing import Any
 
 from .data.records import Records
 from .job import Job
+from .stopping import StopSignal
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Run:
     job: Job
     #: Transformers' tokenizer of the model, with the job's chat template and padding token.
     tokenizer: Any
+    #: Tokens that a record may have.
+    max_length: int
     records: Records
     #: Keywords of the class in the group `arguments`, complete.
     arguments: Mapping[str, Any]
@@ -25,3 +28,8 @@ class Run:
     #: Load the base model: `load_model(**keywords)` adds keywords of `from_pretrained`, such as
     #: `quantization_config`, and `auto_class`.
     load_model: Callable[..., Any]
+    #: Of a trainer that `build` runs before the one that it returns: callbacks that report under
+    #: the stage's name, and the framework's comparison.
+    stage_callbacks: Callable[[str], Sequence[Any]]
+    verify: Callable[[Any], None]
+    stop: StopSignal

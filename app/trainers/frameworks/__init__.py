@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 #: The frameworks of the contract that a run can have, and the module in this room of each.
 FRAMEWORKS: Final[Mapping[str, str]] = {
     "HF_TRAINER": "hf_trainer",
+    "DEEPSPEED": "deepspeed",
+    "FSDP": "fsdp",
+    "MEGATRON": "megatron",
 }
 
 

@@ -1,11 +1,14 @@
 """What ranks talk over."""
 
+import logging
 from typing import Any, Final
 
 from ..errors import TrainingRefused, did_you_mean, shown
 from ..job import Job
 
-_BACKENDS: Final = ("nccl", "gloo", "mpi", "ccl")
+log: Final = logging.getLogger(__name__)
+
+_BACKENDS: Final = ("nccl", "gloo")
 
 
 def distributed_backend(job: Job) -> dict[str, Any]:
@@ -24,5 +27,8 @@ def distributed_backend(job: Job) -> dict[str, Any]:
         )
     if torch.cuda.is_available():
         return {"ddp_backend": asked or "nccl"} if job.world_size > 1 else {}
-    backend = "gloo" if asked in ("", "nccl") else asked
-    return {"use_cpu": True, **({"ddp_backend": backend} if job.world_size > 1 else {})}
+    if job.world_size == 1:
+        return {"use_cpu": True}
+    if asked == "nccl" and job.is_main:
+        log.info("The ranks talk over gloo: nccl is for GPUs, and there are none.")
+    return {"use_cpu": True, "ddp_backend": "gloo"}

@@ -7,6 +7,7 @@ from ..errors import TrainingFailed, TrainingRefused, listed, shown
 from ..hyperparameters import parse_hyperparameters
 from ..job import Job
 from .backend import distributed_backend
+from .checking import check_once_begun, check_ranks
 
 _STRATEGIES: Final = ("", "ddp", "none")
 #: What `framework.distributed.config` may set.
@@ -51,18 +52,28 @@ class _HfTrainer:
 
     def verify(self, trainer: Any) -> None:
         """Raise TrainingFailed unless there are as many replicas as ranks."""
-        import os
-
+        asked = check_ranks(trainer)
         kind = str(trainer.accelerator.distributed_type.value)
-        asked = int(os.environ.get("WORLD_SIZE") or 1)
-        if trainer.args.world_size != asked:
-            raise TrainingFailed(
-                f"{asked} ranks were asked for and {trainer.args.world_size} were set up"
-            )
         if kind not in (("NO",) if asked == 1 else ("MULTI_CPU", "MULTI_GPU")):
             raise TrainingFailed(
                 f"HF_TRAINER with {asked} rank(s) was asked for, and {kind} was set up"
             )
+        if (gpus := trainer.args.n_gpu) > 1:
+            raise TrainingFailed(
+                f"one process holds {gpus} GPUs, which the Trainer would use by DataParallel; set"
+                f" framework.distributed.world_size to {gpus}"
+            )
+
+        def check(wrapped: Any) -> None:
+            from torch.nn.parallel import DistributedDataParallel
+
+            if isinstance(wrapped, DistributedDataParallel) != (asked > 1):
+                raise TrainingFailed(
+                    f"HF_TRAINER with {asked} rank(s) was asked for, and"
+                    f" {type(wrapped).__name__} was set up"
+                )
+
+        check_once_begun(trainer, check)
 
 
 FRAMEWORK: Final = _HfTrainer()

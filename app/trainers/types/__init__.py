@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 #: The training types of the contract, and the module in this room that has each.
 TRAINING_TYPES: Final[Mapping[str, str]] = {
     "CONTINUED_PRETRAIN": "continued_pretrain",
+    "DPO": "dpo",
     "FULL_FINETUNE": "full_finetune",
     "LORA": "lora",
     "QLORA": "qlora",
+    "RLHF": "rlhf",
     "SFT": "sft",
 }
 
