@@ -117,7 +117,7 @@ async def test_what_cannot_be_evaluated_is_refused(tmp_path: Path) -> None:
 
         code, text = await refusal(benchmarks=[Benchmark(name="mmlu", dataset=data)])
         assert code is grpc.StatusCode.INVALID_ARGUMENT
-        assert "exact_match, multiple_choice, perplexity" in text
+        assert "exact_match, lm_eval, multiple_choice, perplexity" in text
         large = Benchmark(name="perplexity", dataset=data, parameters={"field": "x" * 300_000})
         code, text = await refusal(benchmarks=[large])
         assert code is grpc.StatusCode.INVALID_ARGUMENT

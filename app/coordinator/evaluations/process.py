@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.coordinator.evaluations import evaluate_model, evaluator
+from app.coordinator.evaluations.evaluator.benchmarks import BENCHMARKS
 from app.coordinator.jobs.model import JobRecord
 
 #: The script that is an evaluation's process.
@@ -27,7 +28,10 @@ def process_config(job: JobRecord, fetch: Callable[[str], str]) -> dict[str, Any
             {
                 "name": benchmark.name,
                 "dataset": benchmark.dataset,
-                "local_path": fetch(benchmark.dataset),
+                # A task of lm-evaluation-harness brings its own data.
+                "local_path": ""
+                if BENCHMARKS[benchmark.name].of_harness
+                else fetch(benchmark.dataset),
                 "num_samples": benchmark.num_samples,
                 "parameters": dict(benchmark.parameters),
             }

@@ -5,10 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from app.coordinator.data.drive import Drive
+from app.coordinator.evaluations.model_kinds import needs_trainers
 from app.coordinator.execution.inputs import access_of
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.trainers.hub import Hub
-from app.coordinator.trainers.models import ADAPTER, MAX_ADAPTER, adapter_base, base_in, is_url
+from app.coordinator.trainers.models import (
+    ADAPTER,
+    MAX_ADAPTER,
+    adapter_base,
+    base_in,
+    is_url,
+)
 
 
 class Models:
@@ -54,6 +61,22 @@ class Models:
             if is_url(value) and not value.startswith("/")
         }
         config["shared_paths"] = sorted(set(shared))
+
+    def add_evaluated(
+        self, job: JobRecord, config: dict[str, Any], fetch: Callable[[str], str]
+    ) -> None:
+        """Add to an evaluation's configuration whether its model is one of transformers, and
+        where the base of an adapter can be read. Raises BadUrl, Abandoned, OSError."""
+        assert job.evaluation is not None
+        access, url = access_of(job), job.evaluation.model_uri
+        config["transformers"] = needs_trainers(self._drive, access, url)
+        if not config["transformers"] or not (base := adapter_base(self._drive, access, url)):
+            return
+        if is_url(base):
+            config["base_path"] = fetch(base)
+        elif (found := self._hub.find(base, revision="", environment={})) is not None:
+            config["base_path"] = str(found.path)
+            config["shared_paths"] = [str(found.folder)]
 
     def _adapted(self, job: JobRecord, model_id: str, path: str) -> str:
         """Return the base of the adapter that a model is; empty if it is none."""

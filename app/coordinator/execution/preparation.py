@@ -75,6 +75,7 @@ class Preparation:
                         _place_script(own, script, script_name(job), abandoned)
                     _place_evaluator(own, abandoned)
                     config = process_config(job, fetch)
+                    self._models.add_evaluated(job, config, fetch)
                 elif uses_trainers(job.submission.training_config):
                     remove_tree(own, PROGRAM)
                     with own.make_directory(PROGRAM) as program:

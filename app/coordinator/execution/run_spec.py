@@ -47,11 +47,13 @@ class RunSpecs:
         directory = self._workspace.directory(job.job_id)
         resume = self._drive.find(access_of(job), job.resume_from) if job.resume_from else None
         checkpoints = self._workspace.checkpoints_path(job)
-        python = self._python(job)
         config = read_json(directory.config) or {}
         ranks = ranks_of(job)
         trained = uses_trainers(job.submission.training_config)
-        if trained:
+        # A model of transformers is evaluated where such models are trained.
+        with_trainers = trained or bool(config.get("transformers"))
+        python = self._python(job, with_trainers=with_trainers)
+        if with_trainers:
             environment = {
                 **default_variables(
                     home=directory.work,
@@ -88,9 +90,9 @@ class RunSpecs:
             shared=(*python.roots, *map(Path, config.get("shared_paths", ()))),
         )
 
-    def _python(self, job: JobRecord) -> "_Python":
+    def _python(self, job: JobRecord, *, with_trainers: bool) -> "_Python":
         """Return what executes the job's script. Raises CannotLaunch, OSError."""
-        if uses_trainers(job.submission.training_config):
+        if with_trainers:
             if (environment := self._trainers.environment) is None:
                 raise CannotLaunch(NO_ENVIRONMENT)
             return _Python(environment.python, environment.roots)
@@ -125,7 +127,7 @@ def _inputs(config: Mapping[str, Any]) -> list[Path]:
         *config.get("data_config", {}).get("sources", ()),
         *config.get("benchmarks", ()),
     ]
-    paths = [each["local_path"] for each in fetched]
+    paths = [each["local_path"] for each in fetched if each["local_path"]]
     training = config.get("training_config", {})
     base = training.get("base_model", {})
     preprocess = config.get("data_config", {}).get("preprocess", {})
@@ -138,8 +140,7 @@ def _inputs(config: Mapping[str, Any]) -> list[Path]:
         if section.get(name):
             paths.append(section[name])
     paths += training.get("hyperparameter_local_paths", {}).values()
-    if "model_path" in config:
-        paths.append(config["model_path"])
+    paths += [config[name] for name in ("model_path", "base_path") if name in config]
     shared = config.get("shared_paths", ())
     return [
         Path(path) for path in paths if not path.startswith(tuple(f"{each}/" for each in shared))

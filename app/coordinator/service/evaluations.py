@@ -36,6 +36,7 @@ class EvaluationCalls(Calls):
                 user_id=peer.user_id,
                 trained=self._job(peer, request.job_id) if request.job_id else None,
                 find_checkpoint=self._checkpoint_url,
+                trainers=self._parts.trainers.environment,
                 drive=self._parts.drive,
                 now=self._parts.clock(),
             ),

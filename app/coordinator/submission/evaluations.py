@@ -1,9 +1,10 @@
 """What an evaluation's submission may be, and the job that it makes."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
-from app.coordinator.data.drive import Drive
+from app.coordinator.data.drive import BadUrl, Drive
 from app.coordinator.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -13,11 +14,15 @@ from app.coordinator.errors import (
 )
 from app.coordinator.evaluations.benchmark_data import check_dataset
 from app.coordinator.evaluations.evaluator.benchmarks import BENCHMARKS, BadParameter
+from app.coordinator.evaluations.model_kinds import needs_trainers
 from app.coordinator.evaluations.process import MAX_REQUEST, FindCheckpoint
 from app.coordinator.identity.access import Access, Grant
 from app.coordinator.jobs.model import JobRecord, Kind, ResourceRequest
 from app.coordinator.jobs.states import Status
 from app.coordinator.submission.training import new_job_id
+from app.coordinator.trainers.asking import NO_ENVIRONMENT
+from app.coordinator.trainers.environment import TrainersEnvironment, has_package
+from app.coordinator.trainers.models import adapter_base, is_url
 from app.shortening import shortened
 from generated.mindcoordinator.v1.evaluations_pb2 import (
     Benchmark,
@@ -29,6 +34,8 @@ _QUEUE: Final = "default"
 
 
 _MAX_BENCHMARKS: Final = 100
+_TASK: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_EXAMPLE_TASK: Final = "arc_easy"
 
 
 def accept_evaluation(
@@ -38,12 +45,14 @@ def accept_evaluation(
     user_id: str,
     trained: JobRecord | None,
     find_checkpoint: FindCheckpoint,
+    trainers: TrainersEnvironment | None,
     drive: Drive,
     now: int,
 ) -> JobRecord:
     """The PENDING job that evaluates what `trained` made, or a model at a URI.
 
-    Raises RequestError.
+    `trainers` is the environment for models of transformers, if there is one. Raises
+    RequestError.
     """
     if (size := request.ByteSize()) > MAX_REQUEST:
         raise InvalidArgument(
@@ -54,11 +63,13 @@ def accept_evaluation(
     kept.idempotency_key = ""
     # No tokens come with an evaluation: it may use what the gateway's caller may, and no more.
     access = Access(tenant_id)
+    urls: list[str] = []
     with all_problems() as problems:
         with problems.collected():
             kept.model_uri = _model(request, trained, find_checkpoint)
             drive.require(access, "model_uri", kept.model_uri, kind="directory")
             kept.model_uri = drive.pinned(access, kept.model_uri)
+            urls = _check_model(kept, access, drive, trainers)
         _check_benchmarks(kept.benchmarks, access, drive, problems)
     labels = {"type": "evaluation"}
     if trained is not None:
@@ -75,7 +86,11 @@ def accept_evaluation(
             tenant_id=tenant_id,
             user_id=user_id,
             job_id=job_id,
-            urls=[kept.model_uri, *(benchmark.dataset for benchmark in kept.benchmarks)],
+            urls=[
+                kept.model_uri,
+                *urls,
+                *(each.dataset for each in kept.benchmarks if not _of_harness(each)),
+            ],
         ),
         tenant_id=tenant_id,
         user_id=user_id,
@@ -111,7 +126,59 @@ def _check_benchmarks(
         if benchmark.num_samples < 0:
             problems.add(f"{where}.num_samples", "must be 0 or more")
         with problems.collected():
-            check_dataset(drive, access, f"{where}.dataset", benchmark.dataset)
+            if not _of_harness(benchmark):
+                check_dataset(drive, access, f"{where}.dataset", benchmark.dataset)
+            elif _TASK.fullmatch(benchmark.dataset) is None:
+                problems.add(
+                    f"{where}.dataset",
+                    f"names a task of lm-evaluation-harness, such as {_EXAMPLE_TASK}",
+                )
+
+
+def _of_harness(benchmark: Benchmark) -> bool:
+    known = BENCHMARKS.get(benchmark.name)
+    return known is not None and known.of_harness
+
+
+def _check_model(
+    request: SubmitEvaluationRequest,
+    access: Access,
+    drive: Drive,
+    trainers: TrainersEnvironment | None,
+) -> list[str]:
+    """Refuse a model that this coordinator has nothing to evaluate with.
+
+    Returns the URL of the base of an adapter, if it is at one. Raises RequestError.
+    """
+    where, url = "model_uri", request.model_uri
+    of_harness = any(_of_harness(benchmark) for benchmark in request.benchmarks)
+    try:
+        if not needs_trainers(drive, access, url):
+            if of_harness:
+                raise FailedPrecondition(
+                    f"{where}: lm-evaluation-harness runs on models of transformers alone: a folder"
+                    " with a config.json as save_pretrained writes it"
+                )
+            return []
+        if trainers is None:
+            raise FailedPrecondition(
+                f"{where}: it is a model of transformers without a scaimind_model.py, and"
+                f" {NO_ENVIRONMENT}"
+            )
+        if of_harness and not has_package(trainers, "lm_eval"):
+            raise FailedPrecondition(
+                "benchmarks: the environment to train language models in has no"
+                " lm-evaluation-harness. Its operator installs it by:"
+                f" {trainers.python.name} -m pip install lm-eval (with that environment's Python)"
+            )
+        base = adapter_base(drive, access, url)
+        if not is_url(base):
+            return []
+        drive.require(access, where, base, kind="directory")
+    except (BadUrl, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise FailedPrecondition(f"{where}: {reason}") from None
+    return [base]
 
 
 def _model(

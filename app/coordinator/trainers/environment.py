@@ -34,6 +34,12 @@ def find_environment(python: Path) -> TrainersEnvironment:
     return TrainersEnvironment(python, tuple(roots))
 
 
+def has_package(environment: TrainersEnvironment, name: str) -> bool:
+    """Whether an environment has a package, by its folder. Starts nothing."""
+    root = environment.python.parent.parent
+    return any(root.glob(f"lib/python3.*/site-packages/{name}/__init__.py"))
+
+
 def _home(root: Path) -> Path | None:
     """Return the directory of the Python that a virtual environment was made with (PEP 405)."""
     try:

@@ -22,14 +22,21 @@ class BadParameter(Exception):
     """A benchmark was given a parameter that it does not take; the message says which it takes."""
 
 
+#: A text that is continued, or messages that are answered.
+Prompt = str | list[dict[str, Any]]
+
+
 class Model(Protocol):
     """What a model is asked."""
 
-    def score(self, prompt: str, continuation: str) -> tuple[float, int]:
+    def score(self, prompt: Prompt, continuation: str) -> tuple[float, int]:
         """The log-probability in nats of `continuation` behind `prompt`, and its tokens."""
 
-    def generate(self, prompt: str, max_tokens: int) -> str:
+    def generate(self, prompt: Prompt, max_tokens: int) -> str:
         """The most probable continuation."""
+
+    def harness(self, task: str, limit: int, shots: int) -> tuple[dict[str, float], int]:
+        """Scores of a task of lm-evaluation-harness, and its samples."""
 
 
 def records(path: Path, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -69,6 +76,20 @@ def _text(record: dict[str, Any], name: str, where: str) -> str:
     return value
 
 
+def _prompt(record: dict[str, Any], name: str, where: str) -> Prompt:
+    value = record.get(name)
+    if not isinstance(value, list):
+        return _text(record, name, where)
+    if not value or not all(
+        isinstance(each, dict)
+        and isinstance(each.get("role"), str)
+        and isinstance(each.get("content"), str)
+        for each in value
+    ):
+        raise BadData(f"{where}: {name!r} is a list, but not of messages with role and content")
+    return value
+
+
 def _choices(record: dict[str, Any], where: str) -> list[str]:
     value = record.get("choices")
     if isinstance(value, list) and len(value) > 1 and all(isinstance(each, str) for each in value):
@@ -76,7 +97,7 @@ def _choices(record: dict[str, Any], where: str) -> list[str]:
     raise BadData(f"{where}: it has no list 'choices' of two or more texts")
 
 
-def _score(model: Model, prompt: str, text: str, where: str) -> tuple[float, int]:
+def _score(model: Model, prompt: Prompt, text: str, where: str) -> tuple[float, int]:
     score, tokens = model.score(prompt, text)
     # Minus infinity is a probability of 0; a probability over 1 is none.
     if math.isnan(score) or score == math.inf or not 0 <= tokens < 2**53:
@@ -107,7 +128,7 @@ def exact_match(model: Model, data: Path, limit: int, *, max_tokens: int = 0) ->
     hits = samples = 0
     for where, record in records(data, limit):
         answer = _text(record, "answer", where)
-        said = model.generate(_text(record, "prompt", where), max_tokens or len(answer) + 1)
+        said = model.generate(_prompt(record, "prompt", where), max_tokens or len(answer) + 1)
         hits += said.strip() == answer.strip()
         samples += 1
     return {"exact_match": hits / samples}, samples
@@ -120,7 +141,7 @@ def multiple_choice(model: Model, data: Path, limit: int) -> Scores:
     """
     hits = samples = 0
     for where, record in records(data, limit):
-        question, choices = _text(record, "question", where), _choices(record, where)
+        question, choices = _prompt(record, "question", where), _choices(record, where)
         answer = record.get("answer")
         right = choices.index(answer) if answer in choices else answer
         if type(right) is not int or not 0 <= right < len(choices):
@@ -130,6 +151,21 @@ def multiple_choice(model: Model, data: Path, limit: int) -> Scores:
         hits += means.index(max(means)) == right
         samples += 1
     return {"accuracy": hits / samples}, samples
+
+
+def harness(model: Model, task: str, limit: int, *, num_fewshot: int = 0) -> Scores:
+    """What lm-evaluation-harness says of one of its tasks, which brings its own data."""
+    scores, samples = model.harness(task, limit, num_fewshot)
+    if not scores:
+        raise BadData("lm-evaluation-harness returned no scores")
+    return scores, samples
+
+
+def _shots(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 101
+    if number > 100:
+        raise ValueError("must be a number from 0 to 100")
+    return number
 
 
 def _count(text: str) -> int:
@@ -143,8 +179,11 @@ def _count(text: str) -> int:
 class Benchmark:
     """A way to score a model: which, and what its parameters are made of (ValueError: bad)."""
 
+    #: Called with the model, the data set's path (or the task's name), a limit and parameters.
     run: Callable[..., Scores]
     parameters: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+    #: Whether `dataset` names a task of lm-evaluation-harness, and not a file.
+    of_harness: bool = False
 
     def read(self, given: Mapping[str, str]) -> dict[str, Any]:
         """The parameters as `run` takes them. Raises BadParameter."""
@@ -165,4 +204,5 @@ BENCHMARKS = {
     "perplexity": Benchmark(perplexity, {"field": str}),
     "exact_match": Benchmark(exact_match, {"max_tokens": _count}),
     "multiple_choice": Benchmark(multiple_choice),
+    "lm_eval": Benchmark(harness, {"num_fewshot": _shots}, of_harness=True),
 }

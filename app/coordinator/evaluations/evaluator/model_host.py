@@ -1,13 +1,15 @@
 """Run a model's own code for an evaluation, as a process of its own. Stands alone: it is copied.
 
-`model_host.py <the model's directory> <descriptor of a socket> <its parent>` loads
-the model and says one line of JSON: `{}`, or why there is none. Then it answers requests,
+`model_host.py <the model's directory> <descriptor of a socket> <its parent> <base>` loads
+the model and says one line of JSON: `{}`, or why there is none; `base` is the directory of
+what the model is an adapter on, or empty. Then it answers requests,
 a line of JSON each: `[<method>, <argument>, ...]` by `{"value": ...}` or
 `{"error": ...}`. It ends with the one that started it, and when the socket does.
 """
 
 import ctypes
 import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -21,6 +23,9 @@ OWN_MODEL = "scaimind_model"
 CHARACTER_MODEL = "model.npz"
 #: The same, exported as safetensors: the alphabet is in the metadata, as JSON.
 EXPORTED_MODEL = "model.safetensors"
+#: A model of transformers, or a LoRA adapter on one.
+TRANSFORMERS_CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -36,6 +41,26 @@ class Model(Protocol):
 
     def generate(self, prompt: str, max_tokens: int) -> str:
         """The most probable continuation."""
+
+
+class Files(Protocol):
+    """Where the files of a model are, whatever they lie in."""
+
+    def __call__(self, name: str) -> bytes | None:
+        """The content of a file; None if it is not there."""
+
+
+def is_transformers(read: Files) -> bool:
+    """Whether a directory holds a model of transformers, or an adapter on one, and no code."""
+    if read(f"{OWN_MODEL}.py") is not None:
+        return False
+    if read(ADAPTER_CONFIG) is not None:
+        return True
+    try:
+        config = json.loads(read(TRANSFORMERS_CONFIG) or b"null")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and "model_type" in config
 
 
 class CharacterModel:
@@ -89,8 +114,11 @@ class CharacterModel:
         return "".join(self._alphabet[token] for token in tokens[start:])
 
 
-def load_model(path: Path) -> Model:
-    """The model in a directory. Raises NoModel, and whatever the model's own code raises."""
+def load_model(path: Path, base: Path | None = None) -> Model:
+    """The model in a directory; `base` is what it is an adapter on.
+
+    Raises NoModel, and whatever the model's own code raises.
+    """
     if (path / f"{OWN_MODEL}.py").is_file():
         # It may import what lies beside it.
         sys.path.insert(0, str(path))
@@ -99,13 +127,35 @@ def load_model(path: Path) -> Model:
             raise NoModel(f"{OWN_MODEL}.py has no function load(directory)")
         model: Model = module.load(path)
         return model
+    if is_transformers(lambda name: _content(path / name)):
+        return _transformers_model(path, base)
     if (path / CHARACTER_MODEL).is_file():
         return CharacterModel(path / CHARACTER_MODEL)
     if (path / EXPORTED_MODEL).is_file():
         return CharacterModel(path / EXPORTED_MODEL)
     raise NoModel(
-        f"the model's directory has none of {OWN_MODEL}.py, {CHARACTER_MODEL}, {EXPORTED_MODEL}"
+        f"the model's directory has none of {OWN_MODEL}.py, {TRANSFORMERS_CONFIG} of transformers,"
+        f" {ADAPTER_CONFIG}, {CHARACTER_MODEL}, {EXPORTED_MODEL}"
     )
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def _transformers_model(path: Path, base: Path | None) -> Model:
+    # By its file: what lies beside it must not be found by what transformers imports.
+    beside = Path(__file__).with_name("transformers_model.py")
+    spec = importlib.util.spec_from_file_location("transformers_model", beside)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model: Model = module.TransformersModel(path, base)
+    return model
 
 
 def _character_arrays(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -130,6 +180,10 @@ def answer(model: Model, request: list[Any]) -> dict[str, Any]:
         if method == "score":
             score, tokens = model.score(*arguments)
             return {"value": [float(score), int(tokens)]}
+        if method == "harness":
+            if (harness := getattr(model, "harness", None)) is None:
+                raise TypeError("lm-evaluation-harness runs on models of transformers only")
+            return {"value": harness(*arguments)}
         return {"value": str(model.generate(*arguments))}
     except Exception as error:  # whatever the model's own code raises
         return failure(error)
@@ -153,7 +207,7 @@ def main() -> int:
             file.flush()
 
         try:
-            model = load_model(Path(sys.argv[1]))
+            model = load_model(Path(sys.argv[1]), Path(sys.argv[4]) if sys.argv[4] else None)
         except NoModel as error:
             say({"none": str(error)})
             return 0

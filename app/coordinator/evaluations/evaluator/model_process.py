@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .benchmarks import Prompt
 from .bounds import MAX_RECORD, in_words
 
 #: Seconds that a model that is not needed any more has to leave by itself.
@@ -25,8 +26,10 @@ class NoAnswer(Exception):
 class ModelProcess:
     """A model in a process of its own, which is started when it is asked, and anew if it died."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, base: Path | None = None) -> None:
+        """`base` is the directory of the model that the one in `path` is an adapter on."""
         self._path = path
+        self._base = base
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket
         self._pid: int
@@ -42,6 +45,7 @@ class ModelProcess:
                 [
                     *(sys.executable, "-P", "-u", str(Path(__file__).with_name("model_host.py"))),
                     *(str(self._path), str(theirs.fileno()), str(os.getpid())),
+                    str(self._base or ""),
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -55,7 +59,7 @@ class ModelProcess:
         if said:
             raise NoAnswer(f"the model failed with {in_words(said.get('error'))}")
 
-    def score(self, prompt: str, continuation: str) -> tuple[float, int]:
+    def score(self, prompt: Prompt, continuation: str) -> tuple[float, int]:
         """The log-probability in nats of `continuation` behind `prompt`, and its tokens.
 
         Raises NoAnswer.
@@ -70,12 +74,21 @@ class ModelProcess:
             return value[0], value[1]
         raise self._nonsense("score")
 
-    def generate(self, prompt: str, max_tokens: int) -> str:
+    def generate(self, prompt: Prompt, max_tokens: int) -> str:
         """The most probable continuation. Raises NoAnswer."""
         value = self._ask("generate", prompt, max_tokens)
         if isinstance(value, str):
             return value
         raise self._nonsense("text")
+
+    def harness(self, task: str, limit: int, shots: int) -> tuple[dict[str, float], int]:
+        """Scores of a task of lm-evaluation-harness, and its samples. Raises NoAnswer."""
+        value = self._ask("harness", task, limit, shots)
+        if isinstance(value, list) and len(value) == 2 and type(value[1]) is int:
+            scores = value[0]
+            if isinstance(scores, dict) and all(type(each) is float for each in scores.values()):
+                return scores, value[1]
+        raise self._nonsense("scores")
 
     def close(self) -> None:
         """End it with all that it started; a model may clean up after itself, for a moment."""

@@ -1,8 +1,8 @@
 """The evaluator's process: runs the benchmarks and writes `results.json`.
 
-Reads `SCAIMIND_JOB_CONFIG` (`model_path` and `benchmarks`) and writes into
-`SCAIMIND_OUTPUT_DIR`. What a model's directory must hold, and what the
-benchmarks do, is in docs/evaluations.md.
+Reads `SCAIMIND_JOB_CONFIG` (`model_path`, `base_path` of what it is an adapter on, and
+`benchmarks`) and writes into `SCAIMIND_OUTPUT_DIR`. What a model's directory must hold, and what
+the benchmarks do, is in docs/evaluations.md.
 
 The model's own code runs in another process, which answers questions and
 nothing else. It and all that it started have ended before the results are
@@ -40,7 +40,7 @@ def evaluate(model: ModelProcess, asked: Mapping[str, Any]) -> dict[str, Any]:
     try:
         scores, samples = benchmark.run(
             model,
-            Path(asked["local_path"]),
+            asked["dataset"] if benchmark.of_harness else Path(asked["local_path"]),
             asked["num_samples"],
             **benchmark.read(asked["parameters"]),
         )
@@ -100,7 +100,8 @@ def main() -> int:
     # Opened before any code of the model runs, which could put something else in their place.
     output = os.open(os.environ["SCAIMIND_OUTPUT_DIR"], os.O_RDONLY | os.O_DIRECTORY)
     with open(os.environ["SCAIMIND_METRICS_FILE"], "ab") as metrics:
-        model = ModelProcess(Path(config["model_path"]))
+        base = config.get("base_path")
+        model = ModelProcess(Path(config["model_path"]), Path(base) if base else None)
         try:
             model.load()
         except NoAnswer as error:
