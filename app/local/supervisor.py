@@ -17,6 +17,7 @@ from app.issuer.settings import IssuerSettings
 from app.local import example
 from app.local.child import Service
 from app.local.data_dir import CannotStart, ChildrenLock, DataDir, kept_secret, write_secret
+from app.local.example.models import ExampleModel, make_model, wanted_models
 from app.local.ports import (
     COORDINATOR_PORTS,
     ISSUER_PORTS,
@@ -179,7 +180,7 @@ class _Run:
                 postgres = await self._start_postgres(stack, holding)
             if self.config.own_issuer:
                 self._point_at_issuer()
-            if example.install(self.data_dir.drive):
+            if example.install(self.data_dir.drive, with_model=bool(self._models())):
                 self.tell(f"Copied an example to {self.data_dir.drive / example.TENANT}")
             if self.config.own_coordinator:
                 self._point_at_coordinator()
@@ -304,6 +305,25 @@ class _Run:
         await service.start()
         self.services.append(service)
 
+    def _models(self) -> tuple[ExampleModel, ...]:
+        """Return the models that the example is to have; those of another coordinator's drive
+        are not this program's."""
+        return wanted_models(self.environ) if self.config.own_coordinator else ()
+
+    async def _make_models(self) -> None:
+        for model in self._models():
+            try:
+                await make_model(
+                    model,
+                    self.data_dir.drive / example.TENANT,
+                    environ=self.environ,
+                    log=self.data_dir.logs / "example.log",
+                    tell=self.tell,
+                )
+            except OSError as error:
+                # The stack is of use without it.
+                self.tell(f"The example's model could not be made: {error}")
+
     async def _until_ready(self, url: str) -> None:
         try:
             async with asyncio.timeout(START_LIMIT):
@@ -321,6 +341,7 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             for service in self.services:
                 group.create_task(service.keep(), name=f"keep {service.name}")
+            group.create_task(self._make_models(), name="models of the example")
             while True:
                 await asyncio.sleep(TRIM_INTERVAL)
                 for service in self.services:

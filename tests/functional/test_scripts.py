@@ -1,5 +1,6 @@
 """`scripts/run`, `scripts/venv` and `scripts/test`, in a small project without any package."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -220,3 +221,83 @@ def test_only_the_machines_own_package_sources_are_used() -> None:
     text = (PROJECT / "scripts" / "debian").read_text()
     assert "://" not in text
     assert "dpkg -i" not in text
+
+
+@pytest.fixture
+def training(project: Path) -> Path:
+    """The project with locks for training, which are as empty."""
+    for name in ("train", "train-torch", "train-megatron"):
+        (project / "requirements" / f"{name}.txt").write_text("# nothing\n")
+    return project
+
+
+def test_the_environment_for_training_is_shared_by_clones_and_made_once(
+    training: Path, tmp_path: Path
+) -> None:
+    cache = str(tmp_path / "a cache")
+
+    def train(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return run(root / "scripts/venv", "train", *arguments, cwd=root, XDG_CACHE_HOME=cache)
+
+    path = Path(train(training, "--path").stdout.strip())
+    assert path.parent == tmp_path / "a cache/scaimind"
+    assert train(training, "--ready").returncode == 1
+    assert not path.parent.exists()
+    made = train(training)
+    assert made.returncode == 0, made
+    # Before anything is fetched.
+    assert "1.6 GB" in made.stderr.partition("Installing")[0]
+    assert Path(train(training, "--ready").stdout.strip()) == path
+    assert not (training / ".venv").exists()
+
+    clone = tmp_path / "clone"
+    shutil.copytree(training, clone)
+    assert train(clone).stderr == ""
+    (path / ".unfinished").touch()
+    assert train(clone, "--ready").returncode == 1
+    assert f"Making {path}" in train(clone).stderr
+
+    (clone / "requirements/train.txt").write_text("# another\n")
+    other = Path(train(clone, "--path").stdout.strip())
+    assert other != path
+    assert path.exists()
+    (path.parent / "train-of-somebody").mkdir()
+    assert train(clone, "--prune").returncode == 0
+    assert [each.name for each in path.parent.glob("train-*")] == ["train-of-somebody"]
+
+
+def test_run_uses_the_environment_for_training_that_is_there(
+    training: Path, tmp_path: Path
+) -> None:
+    (training / "app/__main__.py").write_text(
+        'import os; print(os.environ.get("SCAIMIND_COORDINATOR_TRAINERS_PYTHON"))\n'
+        'print(os.environ.get("SCAIMIND_EXAMPLE_MODEL"))\n'
+    )
+
+    cache = str(tmp_path / "cache")
+
+    def said(*arguments: str, own: str = "") -> list[str]:
+        done = run(
+            training / "scripts/run",
+            *arguments,
+            cwd=training,
+            XDG_CACHE_HOME=cache,
+            SCAIMIND_COORDINATOR_TRAINERS_PYTHON=own,
+        )
+        assert done.returncode == 0, done
+        return done.stdout.splitlines()
+
+    assert said() == ["", "None"]
+    path = run(
+        training / "scripts/venv", "train", "--path", cwd=training, XDG_CACHE_HOME=cache
+    ).stdout.strip()
+    # As scripts/venv leaves it.
+    python = Path(path, "bin/python")
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    Path(path, "pyvenv.cfg").touch()
+    lock = (training / "requirements/train.txt").read_bytes()
+    Path(path, ".holds-train").write_text(hashlib.sha256(lock).hexdigest())
+    assert said("--with-model") == [str(python), "smollm2"]
+    assert said() == [str(python), "None"]
+    assert said(own="/opt/python") == ["/opt/python", "None"]

@@ -16,7 +16,9 @@ COMMAND: Final = "scripts/venv train"
 
 
 def find_python() -> Path | None:
-    """Return the Python of the environment; None if there is none yet."""
+    """Return the Python of the environment; None if there is none yet, or is not to be used."""
+    if os.environ.get("SCAIMIND_CI_WITHOUT") == "trainers":
+        return None
     if named := os.environ.get(VARIABLE):
         return Path(named)
     found = subprocess.run(

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from app.local.example.models import write_sums
+
 #: Whose drive gets it.
 TENANT = "local"
 
@@ -25,8 +27,10 @@ _FORMER_SCRIPTS = frozenset(
 )
 
 
-def install(drive: Path) -> bool:
+def install(drive: Path, *, with_model: bool = False) -> bool:
     """Put the example's files where they are missing; tell whether any was.
+
+    `with_model` adds what a language model learns.
 
     What is there is left alone, since it may have been changed, but for a script that is
     exactly that of an earlier release: it becomes today's.
@@ -38,6 +42,8 @@ def install(drive: Path) -> bool:
     if not (folder / "corpus.jsonl").exists():
         lines = (json.dumps({"text": text}) for text in corpus())
         made |= _write(folder / "corpus.jsonl", "\n".join(lines) + "\n")
+    if with_model:
+        made |= write_sums(folder)
     return made
 
 

@@ -35,6 +35,8 @@ NOTHING: dict[str, Any] = {
     "program": None,
     "script": None,
     "requirements": None,
+    "model": None,
+    "training_type": None,
     "arguments": None,
     "name": None,
     "sources": (),
@@ -174,6 +176,20 @@ def test_a_folder_and_its_arguments_are_a_job(
     ]
     with pytest.raises(click.ClickException, match="no such file"):
         build(program="trian.py")
+
+
+def test_a_model_is_trained_without_a_script() -> None:
+    made = build(model="scaidrive://t/base/", training_type="sft", sources=("scaidrive://t/x",))
+    training = made.body["training_config"]
+    assert training["base_model"] == {"model_id": "scaidrive://t/base/"}
+    assert training["framework"] == {"type": "HF_TRAINER"}
+    assert training["training_type"] == "SFT"
+    assert made.body["name"] == "base"
+    assert build(model="m").body["training_config"]["training_type"] == "LORA"
+    # A script trains whatever model it is given.
+    own = build(model="m", program="scaidrive://t/a.py").body["training_config"]
+    assert own["framework"]["type"] == "CUSTOM"
+    assert own["base_model"]["model_id"] == "m"
 
 
 def test_a_file_names_what_is_beside_it_with_a_dot(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ class Submission(Document):
         program: str | None,
         script: str | None,
         requirements: str | None,
+        model: str | None,
+        training_type: str | None,
         arguments: Sequence[str] | None,
         name: str | None,
         sources: Sequence[str],
@@ -50,8 +52,10 @@ class Submission(Document):
         What has to be uploaded is added to `uploads`, which sets its fields once
         it is. Raises UsageError where something cannot be read, or nothing is given.
         """
-        if not (program or path or base):
-            raise click.UsageError("Name a script, a folder, a file (-f) or a job (--like).")
+        if not (program or path or base or model):
+            raise click.UsageError(
+                "Name a script, a folder, a model (--model), a file (-f) or a job (--like)."
+            )
         made = cls({each: deepcopy(base[each]) for each in _AGAIN if each in base} if base else {})
         if path:
             read = read_document(Path(path), of="a submission")
@@ -60,6 +64,10 @@ class Submission(Document):
             made._upload_local(Path(path).parent, uploads)
         if program:
             made._program(program, script, uploads)
+        if model:
+            made._model(model)
+        if training_type:
+            made._set("training_config.training_type", training_type.upper())
         if requirements:
             made._set(f"{_CONFIG}.requirements", requirements)
         if arguments is not None:
@@ -106,6 +114,15 @@ class Submission(Document):
         self._default("resource_config", {})
         label = (Path(program).resolve() if folder else Path(program.rstrip("/"))).name
         self._default("name", label)
+
+    def _model(self, model: str) -> None:
+        """Have a model trained; without a script, by the coordinator's own trainers."""
+        self._set("training_config.base_model.model_id", model)
+        self._default(f"{_FRAMEWORK}.type", "HF_TRAINER")
+        self._default("training_config.training_type", "LORA")
+        self._default("data_config", {"sources": []})
+        self._default("resource_config", {})
+        self._default("name", model.rstrip("/").rpartition("/")[2])
 
     def _upload_local(self, beside: Path, uploads: Uploads) -> None:
         """Have what the file names with ./ or ../ uploaded."""

@@ -37,6 +37,8 @@ class WithArguments(click.Command):
 @click.option("--name", help="The job's name; by default the script's.")
 @click.option("--script", metavar="FILE", help="What to run in FOLDER; train.py or main.py.")
 @click.option("--requirements", metavar="FILE", help="What to install, a file in FOLDER.")
+@click.option("--model", metavar="URI", help="The model to train; no script is needed then.")
+@click.option("--type", "training_type", metavar="TYPE", help="SFT, LORA, DPO, ...; LORA.")
 @click.option("--data", "sources", multiple=True, metavar="FILE|URI", help="A data source.")
 @click.option("--output-path", "destination", metavar="URI", help="Where artefacts go.")
 @click.option(
@@ -72,6 +74,7 @@ def submit(
     \b
     scaimind jobs submit train.py --data corpus.jsonl --hp steps=8000 --follow
     scaimind jobs submit . --requirements requirements.txt -- --lr 1e-4 --bf16
+    scaimind jobs submit --model scaiatlas://TENANT/MODEL --type SFT --hp lr=2e-5 --print
     scaimind jobs submit -f job.yaml --set training_config.hyperparameters.lr=1e-4 --dry-run
     scaimind jobs submit --like JOB --hp lr=1e-5
     """
