@@ -31,10 +31,13 @@ hypothesis.settings.load_profile("scaimind")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the profile of properties that many examples are tried of: with `--all` very many."""
-    hypothesis.settings.register_profile(
-        "often", max_examples=300 if config.getoption("--all") else 100
-    )
+    """Make the profiles of properties with many examples, and of those that run a job for each.
+
+    With `--all` they have three times as many.
+    """
+    times = 3 if config.getoption("--all") else 1
+    hypothesis.settings.register_profile("often", max_examples=100 * times)
+    hypothesis.settings.register_profile("whole jobs", max_examples=4 * times)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -30,9 +30,9 @@ from joserfc.jwk import OctKey
 from typing_extensions import override
 
 from app.auth.authenticator import Refused, Verifier
+from app.auth.secret_rows import SWEEP, Rows, ask, digest
 from app.caller import Caller
-from app.database.errors import DatabaseError
-from app.errors import AUTH_CODE_INVALID, AUTH_UNAVAILABLE, ApiError
+from app.errors import AUTH_CODE_INVALID, ApiError
 from app.scaikey import api_keys
 
 log = structlog.get_logger()
@@ -45,9 +45,6 @@ SESSION_ID: Final = re.compile(r"ses_[0-9a-f]{64}")
 CODE_LIFETIME: Final = 60
 #: Seconds after which a session ends at the latest.
 SESSION_LIFETIME: Final = 12 * 60 * 60
-_SWEEP: Final = 100
-#: Seconds after which a caller may try again when the database cannot be asked.
-_RETRY_AFTER: Final = 2
 
 _INSERT = """
 WITH swept AS (
@@ -127,7 +124,7 @@ class ConsoleSessions(Verifier):
 
         Raises `ApiError`; why a code is not valid is only logged.
         """
-        rows = await self._ask(self._database.take, _TAKE, (_digest(code), _IS_API_KEY))
+        rows = await self._ask(self._database.take, _TAKE, (digest(code), _IS_API_KEY))
         try:
             caller = self._caller(rows, code, request_id=request_id)
         except Refused as refused:
@@ -140,7 +137,7 @@ class ConsoleSessions(Verifier):
 
         Raises `ApiError`.
         """
-        return bool(await self._ask(self._database.take, _END, (_digest(token),)))
+        return bool(await self._ask(self._database.take, _END, (digest(token),)))
 
     @override
     def recognises(self, token: str) -> bool:
@@ -148,7 +145,7 @@ class ConsoleSessions(Verifier):
 
     @override
     async def verify(self, token: str) -> Caller:
-        parameters = (_IS_API_KEY, _digest(token))
+        parameters = (_IS_API_KEY, digest(token))
         return self._caller(await self._ask(self._database.read, _FIND, parameters), token)
 
     async def _make(self, caller: Caller, kind: str, prefix: str, lifetime: int) -> NewSecret:
@@ -157,7 +154,7 @@ class ConsoleSessions(Verifier):
             self._database.take,
             _INSERT,
             (
-                *(_SWEEP, _digest(secret), kind, _sealed(caller.subject_token, secret)),
+                *(SWEEP, digest(secret), kind, _sealed(caller.subject_token, secret)),
                 *(caller.tenant_id, caller.user_id),
                 *(sorted(caller.roles), sorted(caller.permissions)),
                 *(caller.credential_id, caller.expires_at, lifetime, caller.expires_at),
@@ -193,13 +190,8 @@ class ConsoleSessions(Verifier):
             raise Refused(f"a console code or session of {credential_id} that has expired")
         return caller
 
-    async def _ask(self, run: Any, statement: str, parameters: Any) -> Sequence[Sequence[Any]]:
-        try:
-            rows: Sequence[Sequence[Any]] = await run(statement, parameters)
-        except DatabaseError as error:
-            log.error("console_sessions_failed", reason=str(error))
-            raise ApiError(AUTH_UNAVAILABLE, retry_after=_RETRY_AFTER) from None
-        return rows
+    async def _ask(self, run: Any, statement: str, parameters: Sequence[Any]) -> Rows:
+        return await ask(run, statement, parameters, failure="console_sessions_failed")
 
 
 def counting_statement(session_ids: Collection[str]) -> tuple[str, Sequence[Any]]:
@@ -208,11 +200,7 @@ def counting_statement(session_ids: Collection[str]) -> tuple[str, Sequence[Any]
 
 
 def _session_id(token: str) -> str:
-    return f"ses_{_digest(token).hex()}"
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+    return f"ses_{digest(token).hex()}"
 
 
 def _key(secret: str) -> OctKey:

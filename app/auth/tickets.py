@@ -10,7 +10,6 @@ Expired tickets are deleted by those that create new ones, up to a hundred each:
 task and no particular replica has to do it.
 """
 
-import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +19,9 @@ from typing import Any, Protocol
 
 import structlog
 
+from app.auth.secret_rows import SWEEP, Rows, ask, digest
 from app.caller import Caller
-from app.database.errors import DatabaseError
-from app.errors import AUTH_TICKET_INVALID, AUTH_UNAVAILABLE, ApiError
+from app.errors import AUTH_TICKET_INVALID, ApiError
 from app.scaikey import api_keys
 
 log = structlog.get_logger()
@@ -30,10 +29,6 @@ log = structlog.get_logger()
 PREFIX = "sgt_"
 #: Seconds within which a ticket has to be used.
 LIFETIME = 60
-#: Expired tickets that go for each one that is made: none pile up.
-_SWEEP = 100
-#: Seconds after which a caller may try again when the database cannot be asked.
-_RETRY_AFTER = 2
 
 # The column `job_id` has the subject; replicas of an earlier version call it so.
 _ISSUE = """
@@ -127,8 +122,8 @@ class Tickets:
             _ISSUE,
             (
                 *(
-                    _SWEEP,
-                    _digest(secret),
+                    SWEEP,
+                    digest(secret),
                     opens.subject,
                     opens.kind.value,
                     caller.tenant_id,
@@ -146,7 +141,7 @@ class Tickets:
         One that does not fit is used up as well. Raises `ApiError`; why a
         ticket is not valid is only logged.
         """
-        rows = await self._ask(_REDEEM, (_digest(secret), _IS_API_KEY))
+        rows = await self._ask(_REDEEM, (digest(secret), _IS_API_KEY))
         if not rows:
             raise _refusal("it does not exist or was already used")
         subject, kind, in_time, tenant_id, user_id, roles, permissions, *credential = rows[0]
@@ -172,16 +167,10 @@ class Tickets:
             raise _refusal("the credential behind it has expired", credential_id)
         return caller
 
-    async def _ask(self, statement: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        try:
-            return await self._database.take(statement, parameters)
-        except DatabaseError as error:
-            log.error("stream_tickets_failed", reason=str(error))
-            raise ApiError(AUTH_UNAVAILABLE, retry_after=_RETRY_AFTER) from None
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+    async def _ask(self, statement: str, parameters: Sequence[Any]) -> Rows:
+        return await ask(
+            self._database.take, statement, parameters, failure="stream_tickets_failed"
+        )
 
 
 def _refusal(reason: str, credential_id: str | None = None) -> ApiError:

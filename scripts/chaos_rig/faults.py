@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TypeAlias
 
 from scripts.chaos_rig.tally import Tally
@@ -138,16 +139,13 @@ async def many_jobs(world: World, rng: random.Random, seconds: float) -> Tally:
         following = [asyncio.create_task(each.run(), name="events watcher") for each in many]
         searching = asyncio.create_task(searcher.run(), name="searcher")
 
-        async def break_things() -> None:
-            while True:
-                for name in rng.sample(sorted(faults), len(faults)):
-                    if time.monotonic() - began > seconds - 4 or watchers[0].ended:
-                        return
-                    await faults[name](world, rng)
-                    tally.recovered(name, await _live(watchers[0], time.time()))
-                    # Until a connection of each has come and gone.
-                    await asyncio.sleep(rng.uniform(0.5, 1.5))
-
+        # A connection of each has come and gone between two faults.
+        break_things = partial(
+            _break_things,
+            *(tally, world, rng, faults, watchers[0]),
+            until=began + seconds - 4,
+            pauses=(0.5, 1.5),
+        )
         try:
             await _follow(tally, world, first, watchers, break_things)
             await asyncio.wait(following, timeout=RECOVERY)
@@ -180,17 +178,38 @@ async def _with_faults(
     watchers = [world.watcher(workload, level) for level in LEVELS]
     watchers += [world.watcher(workload) for _ in range(4)]
 
-    async def break_things() -> None:
-        while True:
-            for name in rng.sample(sorted(faults), len(faults)):
-                if time.monotonic() - began > seconds - 4 or watchers[0].ended:
-                    return
-                await faults[name](world, rng)
-                tally.recovered(name, await _live(watchers[0], time.time()))
-                await asyncio.sleep(rng.uniform(0.1, 0.5))
-
+    break_things = partial(
+        _break_things,
+        *(tally, world, rng, faults, watchers[0]),
+        until=began + seconds - 4,
+        pauses=(0.1, 0.5),
+    )
     await _follow(tally, world, workload, watchers, break_things)
     return tally
+
+
+async def _break_things(
+    tally: Tally,
+    world: World,
+    rng: random.Random,
+    faults: Mapping[str, Fault],
+    watcher: Watcher,
+    *,
+    until: float,
+    pauses: tuple[float, float],
+) -> None:
+    """Break things in any order until a moment (monotonic), or the end of what is watched.
+
+    Each is over when the watcher has new lines; `pauses` are the bounds of what follows, in
+    seconds. Raises `TimeoutError`.
+    """
+    while True:
+        for name in rng.sample(sorted(faults), len(faults)):
+            if time.monotonic() > until or watcher.ended:
+                return
+            await faults[name](world, rng)
+            tally.recovered(name, await _live(watcher, time.time()))
+            await asyncio.sleep(rng.uniform(*pauses))
 
 
 async def _follow(

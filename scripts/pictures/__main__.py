@@ -1,11 +1,9 @@
 """A stack with jobs to look at, and a browser that goes through the console's pages."""
 
 import asyncio
-import json
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 from playwright.async_api import Browser
@@ -17,41 +15,23 @@ IMAGES = PROJECT / "docs/images"
 SCHEMES = ("light", "dark")
 #: Steps a second: curves and logs that grow while one looks.
 PACE = "40"
-
-
-def submit(stack: Stack, name: str, **hyperparameters: str) -> str:
-    """Submit the example under a name; return the job's id."""
-    body = {
-        "name": name,
-        "training_config": {
-            "training_type": "CONTINUED_PRETRAIN",
-            "base_model": {"model_id": "none"},
-            "framework": {"type": "CUSTOM", "custom_script_path": "scaidrive://local/train.py"},
-            "hyperparameters": hyperparameters,
-        },
-        "data_config": {"sources": [{"path": "scaidrive://local/corpus.jsonl"}]},
-        "resource_config": {},
-        "labels": {"team": "nlp"},
-    }
-    request = urllib.request.Request(
-        f"{stack.url}/v1/modules/scaimind/jobs",
-        data=json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {stack.key}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return str(json.load(answer)["data"]["job_id"])
+LABELS = {"team": "nlp"}
 
 
 def fill(stack: Stack) -> dict[str, str]:
     """Submit jobs in most of their states, and wait until there is something to see."""
-    done = submit(stack, "baseline", steps="400", steps_per_second="80")
+    done = stack.submit(name="baseline", labels=LABELS, steps="400", steps_per_second="80")
     stack.await_status(done, "COMPLETED")
-    failed = submit(stack, "baseline, typo", steps="many")
+    failed = stack.submit(name="baseline, typo", labels=LABELS, steps="many")
     stack.await_status(failed, "FAILED")
-    running = submit(stack, "characters, 20k steps", steps="20000", steps_per_second=PACE)
+    running = stack.submit(
+        name="characters, 20k steps", labels=LABELS, steps="20000", steps_per_second=PACE
+    )
     stack.await_status(running, "TRAINING")
     for size in (64, 128, 256):
-        submit(stack, f"sweep: width {size}", steps="4000", steps_per_second=PACE)
+        stack.submit(
+            name=f"sweep: width {size}", labels=LABELS, steps="4000", steps_per_second=PACE
+        )
     while int(stack.get(f"/jobs/{running}")["progress"]["step"]) < 1200:
         time.sleep(1)
     return {"done": done, "failed": failed, "running": running}

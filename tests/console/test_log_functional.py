@@ -1,8 +1,6 @@
 """The log of a job that writes much, as the console shows it: against what the job wrote."""
 
-import json
 import re
-import urllib.request
 
 import pytest
 from playwright.async_api import Page, expect
@@ -44,30 +42,9 @@ with open(os.environ["SCAIMIND_METRICS_FILE"], "a", buffering=1) as metrics:
 
 def submit(stack: Stack, script: str) -> str:
     """Submit a script of the test's own; return the job's id."""
-    drive = stack.data_dir / "drive/local"
-    path = drive / f"script-{abs(hash(script))}.py"
+    path = stack.data_dir / "drive/local" / f"script-{abs(hash(script))}.py"
     path.write_text(script)
-    body = {
-        "name": "writer",
-        "training_config": {
-            "training_type": "CONTINUED_PRETRAIN",
-            "base_model": {"model_id": "none"},
-            "framework": {
-                "type": "CUSTOM",
-                "custom_script_path": f"scaidrive://local/{path.name}",
-            },
-            "hyperparameters": {},
-        },
-        "data_config": {"sources": [{"path": "scaidrive://local/corpus.jsonl"}]},
-        "resource_config": {},
-    }
-    request = urllib.request.Request(
-        f"{stack.url}/v1/modules/scaimind/jobs",
-        data=json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {stack.key}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return str(json.load(answer)["data"]["job_id"])
+    return stack.submit(name="writer", script=path.name)
 
 
 #: The lines in sight, as offset and text; null while one of them is still being fetched, or

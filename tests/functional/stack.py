@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -173,18 +173,29 @@ class Stack:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)["data"]
 
-    def submit(self, **hyperparameters: str) -> str:
-        """Submit the example; the job's id."""
+    def submit(
+        self,
+        *,
+        name: str = "a test's",
+        script: str = "train.py",
+        labels: Mapping[str, str] | None = None,
+        **hyperparameters: str,
+    ) -> str:
+        """Submit the example, or another script on the drive; the job's id."""
         body = {
-            "name": "a test's",
+            "name": name,
             "training_config": {
                 "training_type": "CONTINUED_PRETRAIN",
                 "base_model": {"model_id": "none"},
-                "framework": {"type": "CUSTOM", "custom_script_path": "scaidrive://local/train.py"},
+                "framework": {
+                    "type": "CUSTOM",
+                    "custom_script_path": f"scaidrive://local/{script}",
+                },
                 "hyperparameters": hyperparameters,
             },
             "data_config": {"sources": [{"path": "scaidrive://local/corpus.jsonl"}]},
             "resource_config": {},
+            "labels": dict(labels or {}),
         }
         request = urllib.request.Request(
             f"{self.url}/v1/modules/scaimind/jobs",

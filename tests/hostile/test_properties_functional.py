@@ -33,7 +33,7 @@ os._exit(END)
 
 
 @settings(
-    max_examples=12,
+    settings.get_profile("whole jobs"),
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

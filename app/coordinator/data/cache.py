@@ -16,8 +16,8 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,14 +26,12 @@ import structlog
 
 from app.coordinator.data.data_files import MAX_DEPTH, MAX_FILES, DataFile, data_files
 from app.coordinator.data.drive import BadUrl, DriveFileSystem, shown
-from app.files.copying import Abandoned, copy_content
+from app.coordinator.storage.named_locks import NamedLocks
+from app.files.copying import copy_content
 from app.files.directory import Directory
 from app.files.json_files import read_json, write_json
 from app.files.removing import remove_tree
 from app.files.walking import Limits, tree_size
-
-#: Seconds between two looks at whether a job that waits for another's fetch is still wanted.
-_LOOK: Final = 0.1
 
 #: Of an entry: its files and the directories that they are in.
 _LIMITS: Final = Limits(depth=MAX_DEPTH + 1, entries=MAX_FILES * (MAX_DEPTH + 1))
@@ -71,7 +69,8 @@ class DataCache:
         #: Bytes of what is being fetched.
         self._promised = 0
         self._lock = threading.Lock()
-        self._fetching: dict[str, threading.Lock] = {}
+        #: One job at a time fetches the same thing; the others find it there.
+        self._fetching = NamedLocks()
 
     def open(self, *, running: Collection[str]) -> None:
         """Take up what a former coordinator left; `running` are the jobs that still use it."""
@@ -109,7 +108,7 @@ class DataCache:
         found = data_files(files, url)
         size = sum(file.size_bytes for file in found)
         key = _key(tenant_id, url, found)
-        with self._turn(key, abandoned):
+        with self._fetching.hold(key, abandoned):
             with self._lock:
                 # Taken into use at once: what nobody uses may be removed at any moment.
                 if (entry := self._entries.get(key)) is not None:
@@ -153,19 +152,6 @@ class DataCache:
                 if entry.tenant_id == tenant_id and (not node_id or node_id in entry.nodes)
             ]
         return sorted(own, key=lambda entry: entry.last_accessed, reverse=True)
-
-    @contextmanager
-    def _turn(self, key: str, abandoned: threading.Event) -> Iterator[None]:
-        """Let one job at a time fetch the same thing; the others find it there."""
-        with self._lock:
-            turn = self._fetching.setdefault(key, threading.Lock())
-        while not turn.acquire(timeout=_LOOK):
-            if abandoned.is_set():
-                raise Abandoned
-        try:
-            yield
-        finally:
-            turn.release()
 
     def _make_room(self, size: int) -> bool:
         """Promise room for `size` bytes, and remove for it what was used longest ago.

@@ -22,7 +22,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ import structlog
 
 from app.coordinator.packages.entries import Cache, Environment, load, load_cache
 from app.coordinator.resources.disk_use import disk_use
+from app.coordinator.storage.named_locks import NamedLocks
 from app.files.copying import Abandoned
 from app.files.directory import Directory
 from app.files.json_files import write_json
@@ -57,7 +58,7 @@ class Environments:
         self._lock = threading.Lock()
         #: When there may be more room.
         self._freed = threading.Condition(self._lock)
-        self._turns: dict[str, threading.Lock] = {}
+        self._turns = NamedLocks()
 
     def open(self, *, running: Collection[str]) -> None:
         """Take up what a former coordinator left; `running` are the jobs that still use it.
@@ -120,25 +121,14 @@ class Environments:
 
     # Making
 
-    @contextmanager
     def turn(
         self, name: str, abandoned: threading.Event, *, waits: Callable[[], None]
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Let one at a time do what has this name. `waits` is called once if somebody else does.
 
         Raises Abandoned.
         """
-        with self._lock:
-            turn = self._turns.setdefault(name, threading.Lock())
-        if not turn.acquire(blocking=False):
-            waits()
-            while not turn.acquire(timeout=_LOOK):
-                if abandoned.is_set():
-                    raise Abandoned
-        try:
-            yield
-        finally:
-            turn.release()
+        return self._turns.hold(name, abandoned, waits=waits)
 
     def begin(self) -> Path:
         """Make a directory for a new environment, which nobody is told of before it is finished.

@@ -1,8 +1,6 @@
 """Reads the record of changes, page by page, without holding up the event loop."""
 
-import asyncio
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import structlog
 from app.coordinator.jobs.changes.record import Reach, reach_of
 from app.coordinator.jobs.messages import progress_message, status_message, time_message
 from app.coordinator.jobs.model import Progress
+from app.coordinator.jobs.read_connection import ReadConnection
 from app.coordinator.jobs.states import Status
 from generated.mindcoordinator.v1.watch_jobs_pb2 import JobChange, JobState
 
@@ -44,44 +43,18 @@ class ChangeReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="job changes")
-        self._db: sqlite3.Connection | None = None
+        self._connection = ReadConnection(path, thread_name="job changes")
 
     async def page(self, tenant_id: str, after: int, *, deletions_after: int = 0) -> ChangesPage:
         """Return what has changed behind `after`, without deletions up to `deletions_after`.
 
         Raises sqlite3.Error.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._executor, self._read, tenant_id, after, deletions_after
-        )
+        return await self._connection.run(lambda db: _page(db, tenant_id, after, deletions_after))
 
     def close(self) -> None:
         """Wait for the page that is being read, and close the connection; before the store."""
-        self._executor.shutdown(cancel_futures=True)
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-
-    def _open(self) -> sqlite3.Connection:
-        if self._db is None:
-            uri = f"{self._path.resolve().as_uri()}?mode=ro"
-            # Closed by another thread, once this one has ended.
-            db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-            db.row_factory = sqlite3.Row
-            self._db = db
-        return self._db
-
-    def _read(self, tenant_id: str, after: int, deletions_after: int) -> ChangesPage:
-        db = self._open()
-        # What is read belongs together.
-        db.execute("BEGIN")
-        try:
-            return _page(db, tenant_id, after, deletions_after)
-        finally:
-            db.execute("COMMIT")
+        self._connection.close()
 
 
 def _page(db: sqlite3.Connection, tenant_id: str, after: int, deletions_after: int) -> ChangesPage:
