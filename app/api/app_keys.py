@@ -1,6 +1,6 @@
 """Typed keys under which the application and a request hold what handlers need."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from app.drive.transfers import Transfers
     from app.drive.uploads import Uploads
     from app.hub import Hub
+    from app.tasks.shared_reads import SharedReads
     from app.telemetry.metrics import Metrics
     from app.telemetry.tracing import Tracer
 
@@ -33,6 +34,7 @@ COMMIT: "web.AppKey[str | None]" = web.AppKey("commit")
 METRICS: "web.AppKey[Metrics]" = web.AppKey("metrics")
 TRACER: "web.AppKey[Tracer]" = web.AppKey("tracer")
 COORDINATOR: "web.AppKey[CoordinatorClient]" = web.AppKey("coordinator")
+SHARED_READS: "web.AppKey[SharedReads[Any]]" = web.AppKey("shared_reads")
 FEATURES: "web.AppKey[Features]" = web.AppKey("features")
 HUB: "web.AppKey[Hub]" = web.AppKey("hub")
 AUTHENTICATOR: "web.AppKey[Authenticator]" = web.AppKey("authenticator")

@@ -21,6 +21,16 @@ def success(data: Any, *, status: int = 200, meta: Mapping[str, Any] | None = No
     return _json({"data": data} if meta is None else {"data": data, "meta": meta}, status)
 
 
+def encoded(data: Any) -> bytes:
+    """Encode an answer with `data`, which is JSON-ready, for `success_of`."""
+    return orjson.dumps({"data": data})
+
+
+def success_of(body: bytes) -> web.Response:
+    """Answer with what `encoded` has made."""
+    return web.Response(body=body, content_type="application/json")
+
+
 def told_time(time: datetime) -> str:
     """Return an aware time as answers have it: RFC 3339 in UTC, to the millisecond."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
 """The version of a job, as HTTP has it: its revision is a strong entity tag (RFC 9110, 8.8.3)."""
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import hdrs, web
 
@@ -13,9 +13,9 @@ _REVISION: Final = re.compile(r'"([1-9][0-9]{0,18})"')
 _MOST: Final = 2**63 - 1
 
 
-def tag_of(job: dict[str, Any]) -> str | None:
+def tag_of(revision: int) -> str | None:
     """Return a job's entity tag; None if its coordinator counts no revisions."""
-    return f'"{job["revision"]}"' if job["revision"] else None
+    return f'"{revision}"' if revision else None
 
 
 def is_current(request: web.Request, tag: str | None) -> bool:

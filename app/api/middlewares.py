@@ -1,7 +1,7 @@
 """What every request goes through, from the outside in.
 
 `deliver`, `trace`, `continue_trace`, `audit`, `answer_errors`, `heed_expectation`,
-`authenticate`, `limit`, `authorize`: `install` puts them around an application in
+`authenticate`, `limit`, `authorize`, `forget_reads`: `install` puts them around an application in
 this order. None of them looks at a request's body.
 """
 
@@ -32,6 +32,7 @@ from app.api.endpoint import method_of, route_of
 from app.api.envelope import ERROR_CODE, failure
 from app.api.expectations import heed_expectation
 from app.api.headers import REQUEST_ID_HEADER
+from app.api.reads.shared import forget_reads
 from app.api.tracing import continue_trace
 from app.caller import Caller
 from app.errors import (
@@ -69,6 +70,7 @@ def install(app: web.Application) -> None:
             authenticate,
             limit,
             authorize,
+            forget_reads,
         )
     )
     app.on_response_prepare.append(_complete_headers)

@@ -40,6 +40,13 @@ class UpstreamSettings(Section):
         at_least=1,
         at_most=5,
     )
+    shared_reads: float = setting(
+        0.02,
+        "How long the answer of a read is used again for requests for the same by the same user, "
+        "beside those that come while it is being read; 0 shares nothing.",
+        at_least=0,
+        at_most=1,
+    )
     keepalive_time: float = setting(
         10.0, "Idle time after which a keepalive ping is sent.", at_least=0.5
     )

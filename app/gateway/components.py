@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -23,6 +24,7 @@ from app.api.app_keys import (
     METRICS,
     READINESS,
     REVOCATIONS,
+    SHARED_READS,
     TICKETS,
     TRACER,
     TRANSFERS,
@@ -63,6 +65,7 @@ from app.hub import Hub
 from app.scaikey.api_key_lookup import KeyLookup
 from app.scaikey.http import open_session
 from app.scaikey.jwks import KeySetCache
+from app.tasks.shared_reads import SharedReads
 
 #: Timeout of a dependency's check, in seconds.
 _CHECK_SECONDS = 2.0
@@ -181,7 +184,9 @@ async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
         tracer=app[TRACER],
     )
     app[FEATURES] = features = Features(app[COORDINATOR])
+    app[SHARED_READS] = reads = SharedReads[Any](kept=settings.shared_reads)
     yield
+    await reads.close()
     await features.close()
     await channel.close()
 
@@ -205,7 +210,7 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
         tracer=app[TRACER],
         report=app[_BREACHES],
     )
-    reports = HubReports(app[METRICS], jobs=app[JOB_WRITER])
+    reports = HubReports(app[METRICS], jobs=app[JOB_WRITER], reads=app[SHARED_READS])
     app[HUB] = Hub(
         upstream=upstream,
         states=states,

@@ -1,11 +1,14 @@
 """What the hub reports, to Prometheus and to the job cache."""
 
+from typing import Any
+
 from typing_extensions import override
 
 from app.cache.writer import JobWriter
 from app.hub.close_reasons import CloseReason
 from app.hub.observer import HubObserver
 from app.hub.upstream import JobKey, StatusChange
+from app.tasks.shared_reads import SharedReads
 from app.telemetry.metrics import Metrics
 
 
@@ -57,12 +60,19 @@ class HubMetrics(HubObserver):
 class HubReports(HubMetrics):
     """Passes on, beside the metrics, what the feeds see of their jobs."""
 
-    def __init__(self, metrics: Metrics, *, jobs: JobWriter) -> None:
+    def __init__(self, metrics: Metrics, *, jobs: JobWriter, reads: SharedReads[Any]) -> None:
+        """What a stream has told its clients is not contradicted by a read that they make then."""
         super().__init__(metrics)
         self._jobs = jobs
+        self._reads = reads
+
+    @override
+    def jobs_changed(self, tenant_id: str) -> None:
+        self._reads.forget(tenant_id)
 
     @override
     def status_changed(self, key: JobKey, change: StatusChange) -> None:
+        self._reads.forget(key.tenant_id)
         # Without its time, a status cannot be placed among others.
         if change.at:
             self._jobs.record_status(
@@ -75,4 +85,5 @@ class HubReports(HubMetrics):
 
     @override
     def job_deleted(self, key: JobKey) -> None:
+        self._reads.forget(key.tenant_id)
         self._jobs.forget_job(key.tenant_id, key.job_id)

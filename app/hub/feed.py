@@ -237,6 +237,7 @@ class Feed(Receiver):
         if self.core.finish(end):
             # Log watchers step to the end by themselves.
             self.status = end.status
+            self.observer.jobs_changed(self.key.tenant_id)
             for each in self.metrics.watchers():
                 each.pump()
 
@@ -343,9 +344,8 @@ class Feed(Receiver):
                 self._broadcast(cohort, payload, now)
         spent = time.thread_time() - began
         self._flushed_at = now
-        done = self.loop.time()
-        self._flush_took = done - now
-        self._pacer.record(spent, done)
+        self._flush_took = self.loop.time() - now
+        self._pacer.record(spent, now + self._flush_took)
         self.observer.flushed(spent, self._pacer.interval)
         self._wake()
         self._tell_listeners()

@@ -19,6 +19,9 @@ class HubObserver:
     def status_changed(self, key: JobKey, change: StatusChange) -> None:
         """Note a status change of a watched job."""
 
+    def jobs_changed(self, tenant_id: str) -> None:
+        """Note that clients are told that jobs of a tenant have changed."""
+
     def job_deleted(self, key: JobKey) -> None:
         """Note that a job of a watched tenant was deleted."""
 

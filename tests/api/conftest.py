@@ -155,6 +155,8 @@ def settings(keys: Keys, coordinator: ScriptedCoordinator, tmp_path: Path) -> Se
             address=coordinator.address,
             api_secret=API_SECRET,
             unary_timeout=10,
+            # Answers follow each other faster than in life; what is shared has tests of its own.
+            shared_reads=0,
             read_attempts=1,
             reconnect_min=0.1,
             reconnect_max=0.1,

@@ -7,6 +7,7 @@ from app.api.app_keys import COORDINATOR, caller_of
 from app.api.endpoint import Operation, body_of, query_of
 from app.api.envelope import success
 from app.api.paths import NODE_ID
+from app.api.reads.shared import answer_shared
 from app.scaikey.permissions import Permission
 from app.schemas.cluster import DRAIN_NODE_BODY, LIST_NODES_QUERY
 from app.schemas.loading import NO_BODY
@@ -23,7 +24,9 @@ async def get_cluster_status(request: web.Request) -> web.Response:
 
     The numbers of jobs are those of all tenants.
     """
-    return success(await request.app[COORDINATOR].get_cluster_status(caller_of(request)))
+    return await answer_shared(
+        request, lambda: request.app[COORDINATOR].get_cluster_status(caller_of(request))
+    )
 
 
 @routes.get("/cluster/nodes")
@@ -31,8 +34,9 @@ async def get_cluster_status(request: web.Request) -> web.Response:
 @Operation(rpc="ListNodes", query=LIST_NODES_QUERY)
 async def list_nodes(request: web.Request) -> web.Response:
     """List the nodes."""
-    return success(
-        await request.app[COORDINATOR].list_nodes(caller_of(request), **query_of(request))
+    return await answer_shared(
+        request,
+        lambda: request.app[COORDINATOR].list_nodes(caller_of(request), **query_of(request)),
     )
 
 
@@ -41,7 +45,10 @@ async def list_nodes(request: web.Request) -> web.Response:
 @Operation(rpc="GetNode")
 async def get_node(request: web.Request) -> web.Response:
     """Get a node's full status."""
-    return success(await request.app[COORDINATOR].get_node(caller_of(request), NODE_ID.of(request)))
+    return await answer_shared(
+        request,
+        lambda: request.app[COORDINATOR].get_node(caller_of(request), NODE_ID.of(request)),
+    )
 
 
 @routes.post("/cluster/nodes/{node_id}/drain")

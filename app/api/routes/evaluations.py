@@ -12,6 +12,7 @@ from app.api.audit import acts_on
 from app.api.endpoint import Operation, body_of, headers_of, query_of
 from app.api.envelope import success
 from app.api.paths import EVALUATION_ID
+from app.api.reads.shared import answer_shared
 from app.scaikey.permissions import Permission
 from app.schemas.evaluations import LIST_EVALUATIONS_QUERY, SUBMIT_EVALUATION_BODY
 from app.schemas.headers import SUBMIT_HEADERS
@@ -28,10 +29,11 @@ _LABEL = {"type": "evaluation"}
 @Operation(rpc="ListJobs", query=LIST_EVALUATIONS_QUERY)
 async def list_evaluations(request: web.Request) -> web.Response:
     """List the evaluation jobs."""
-    return success(
-        await request.app[COORDINATOR].list_jobs(
+    return await answer_shared(
+        request,
+        lambda: request.app[COORDINATOR].list_jobs(
             caller_of(request), label_filter=_LABEL, **query_of(request)
-        )
+        ),
     )
 
 
@@ -58,6 +60,9 @@ async def submit_evaluation(request: web.Request) -> web.Response:
 @Operation(rpc="GetEvaluation")
 async def get_evaluation(request: web.Request) -> web.Response:
     """Get an evaluation, with its results once it is complete."""
-    return success(
-        await request.app[COORDINATOR].get_evaluation(caller_of(request), EVALUATION_ID.of(request))
+    return await answer_shared(
+        request,
+        lambda: request.app[COORDINATOR].get_evaluation(
+            caller_of(request), EVALUATION_ID.of(request)
+        ),
     )

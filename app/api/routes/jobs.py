@@ -1,7 +1,5 @@
 """Jobs: submit, read and control them."""
 
-from typing import Any
-
 from aiohttp import hdrs, web
 
 from app.api.access import requires
@@ -19,6 +17,7 @@ from app.api.endpoint import Operation, body_of, headers_of, query_of
 from app.api.envelope import success
 from app.api.job_versions import asked_revisions, is_current, tag_of
 from app.api.paths import JOB_ID
+from app.api.reads.shared import SharedJob, answer_shared, read_shared
 from app.api.stale_if_error import answer_stale, check_page, may_be_stale
 from app.auth import exchange
 from app.auth.exchange import lent_tokens
@@ -74,7 +73,9 @@ async def list_jobs(request: web.Request) -> web.Response:
             await request.app[FEATURES].require(caller, "job_filters")
         if query["parent_job_id"]:
             await request.app[FEATURES].require(caller, "parent_filter")
-        return success(await request.app[COORDINATOR].list_jobs(caller, **query))
+        return await answer_shared(
+            request, lambda: request.app[COORDINATOR].list_jobs(caller, **query)
+        )
     except ApiError as error:
         check_page(query["page_token"], request, error)
         if not may_be_stale(request, error):
@@ -137,8 +138,12 @@ async def get_job(request: web.Request) -> web.Response:
     is 304. An answer from the job cache has none.
     """
     caller, job_id = caller_of(request), JOB_ID.of(request)
+
+    async def read() -> SharedJob:
+        return SharedJob(await request.app[COORDINATOR].fetch_job(caller, job_id))
+
     try:
-        job = await request.app[COORDINATOR].get_job(caller, job_id)
+        job = await read_shared(request, read)
     except ApiError as error:
         if error.kind is JOB_NOT_FOUND:
             # Perhaps one that the coordinator has deleted by itself.
@@ -147,9 +152,9 @@ async def get_job(request: web.Request) -> web.Response:
             raise
         reading = request.app[JOB_CACHE].job(caller.tenant_id, job_id)
         return await answer_stale(request, error, reading, read="job")
-    if is_current(request, tag_of(job)):
-        return _tagged(web.Response(status=304), job)
-    return _tagged(success(job), job)
+    if is_current(request, tag_of(job.revision)):
+        return _tagged(web.Response(status=304), job.revision)
+    return _tagged(job.response(), job.revision)
 
 
 @routes.patch("/jobs/{job_id}")
@@ -178,7 +183,7 @@ async def change_job(request: web.Request) -> web.Response:
         if revision not in revisions:
             raise ApiError(PRECONDITION_FAILED)
     job = await coordinator.update_job(caller, job_id, body_of(request), revision=revision)
-    return _tagged(success(job), job)
+    return _tagged(success(job), job["revision"])
 
 
 @routes.delete("/jobs/{job_id}")
@@ -214,10 +219,11 @@ async def list_checkpoints(request: web.Request) -> web.Response:
     The job itself has the newest 100 of them; any can be resumed from. 501
     where the coordinator cannot list them.
     """
-    return success(
-        await request.app[COORDINATOR].list_checkpoints(
+    return await answer_shared(
+        request,
+        lambda: request.app[COORDINATOR].list_checkpoints(
             caller_of(request), JOB_ID.of(request), **query_of(request)
-        )
+        ),
     )
 
 
@@ -298,8 +304,8 @@ async def retry_job(request: web.Request) -> web.Response:
     return success(child)
 
 
-def _tagged(response: web.Response, job: dict[str, Any]) -> web.Response:
-    tag = tag_of(job)
+def _tagged(response: web.Response, revision: int) -> web.Response:
+    tag = tag_of(revision)
     if tag is not None:
         response.headers[hdrs.ETAG] = tag
     return response

@@ -4,11 +4,11 @@ from aiohttp import web
 
 from app.api.access import requires
 from app.api.app_keys import COORDINATOR, caller_of
-from app.api.endpoint import Operation, query_of
-from app.api.envelope import success
+from app.api.endpoint import JsonObject, Operation, query_of
 from app.api.metrics.columns import columns, selected
 from app.api.metrics.summaries import summarize
 from app.api.paths import JOB_ID
+from app.api.reads.shared import answer_shared
 from app.scaikey.permissions import Permission
 from app.schemas.metrics.pictures import (
     JOB_METRICS_COLUMNS,
@@ -28,15 +28,19 @@ async def get_job_metrics(request: web.Request) -> web.Response:
     query, caller, job_id = query_of(request), caller_of(request), JOB_ID.of(request)
     in_columns = query["shape"] == "columns"
     selection = {name: query[name] for name in ("keys", "from_step", "to_step")}
-    answer = await request.app[COORDINATOR].get_job_metrics(
-        caller,
-        job_id,
-        max_points=query["max_points"],
-        with_buckets=in_columns,
-        **selection,
-    )
-    answer = selected(answer, **selection)
-    return success(columns(answer, x=query["x"]) if in_columns else answer)
+
+    async def read() -> JsonObject:
+        answer = await request.app[COORDINATOR].get_job_metrics(
+            caller,
+            job_id,
+            max_points=query["max_points"],
+            with_buckets=in_columns,
+            **selection,
+        )
+        answer = selected(answer, **selection)
+        return columns(answer, x=query["x"]) if in_columns else answer
+
+    return await answer_shared(request, read)
 
 
 @routes.get("/metrics-summary")
@@ -48,12 +52,16 @@ async def get_metrics_summary(request: web.Request) -> web.Response:
     A job that cannot be read has an `error` in place of its series; the others are there.
     """
     query = query_of(request)
-    jobs = await summarize(
-        request.app[COORDINATOR],
-        caller_of(request),
-        list(dict.fromkeys(query["job_id"])),
-        key=query["key"],
-        points=query["points"],
-        x=query["x"],
-    )
-    return success({"key": query["key"], "x": query["x"], "jobs": jobs})
+
+    async def read() -> JsonObject:
+        jobs = await summarize(
+            request.app[COORDINATOR],
+            caller_of(request),
+            list(dict.fromkeys(query["job_id"])),
+            key=query["key"],
+            points=query["points"],
+            x=query["x"],
+        )
+        return {"key": query["key"], "x": query["x"], "jobs": jobs}
+
+    return await answer_shared(request, read)

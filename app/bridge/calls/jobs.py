@@ -1,10 +1,11 @@
 """Calls about jobs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 
 from app.bridge.calls.base import Calls
-from app.bridge.converters import JsonObject
+from app.bridge.converters import JsonObject, to_json
 from app.bridge.partial_jobs import submitted_job
 from app.bridge.requests import (
     Body,
@@ -18,10 +19,35 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
     CancelJobRequest,
     DeleteJobRequest,
     GetJobRequest,
+    Job,
     ListCheckpointsRequest,
     PauseJobRequest,
     ResumeJobRequest,
 )
+
+
+class FetchedJob:
+    """A job as the coordinator returned it, converted when that is first needed."""
+
+    __slots__ = ("_json", "_message", "_record")
+
+    def __init__(self, message: Job, *, record: Callable[[JsonObject], None]) -> None:
+        """`record` is told of the converted job."""
+        self._message = message
+        self._record = record
+        self._json: JsonObject | None = None
+
+    @property
+    def revision(self) -> int:
+        """Its revision; 0 if its coordinator counts none."""
+        return self._message.revision
+
+    def json(self) -> JsonObject:
+        """Return the job, JSON-ready. It must not be changed."""
+        if self._json is None:
+            self._json = to_json(self._message)
+            self._record(self._json)
+        return self._json
 
 
 class JobCalls(Calls):
@@ -69,7 +95,12 @@ class JobCalls(Calls):
 
     async def get_job(self, caller: Caller, job_id: str) -> JsonObject:
         """Fetch a job's full state."""
-        return await self._job("GetJob", self._stub.GetJob, caller, GetJobRequest(job_id=job_id))
+        return (await self.fetch_job(caller, job_id)).json()
+
+    async def fetch_job(self, caller: Caller, job_id: str) -> FetchedJob:
+        """Fetch a job's full state, to be converted if it is needed."""
+        message = await self._ask("GetJob", self._stub.GetJob, caller, GetJobRequest(job_id=job_id))
+        return FetchedJob(message, record=partial(self._record_job, caller.tenant_id))
 
     async def list_jobs(
         self,

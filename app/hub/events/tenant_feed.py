@@ -247,6 +247,8 @@ class TenantFeed:
             raise ApiError(COORDINATOR_TIMEOUT) from None
 
     def _take(self, batch: StatesBatch) -> None:
+        if batch.changes:
+            self._observer.jobs_changed(self.tenant_id)
         self.views.take(batch, time.time())
         for change in batch.changes:
             if change.state is None:

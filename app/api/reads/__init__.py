@@ -1,0 +1,1 @@
+"""Reads that identical requests share."""
