@@ -4,9 +4,10 @@
 
 The log is written by the coordinator's own writer, into the directory of a job
 that has ended. SearchJobLogs looks for a text that is not there, and so does
-`grep -ci` in the journal itself, from the page cache. Beside each, again and
-again for some seconds, other calls are made one after the other: GetJob, and
-ListJobLogs for a page from the middle.
+`grep -ci` in the journal itself, from the page cache. So do filtered pages,
+each from where the one before ended. Beside each search, again and again for
+some seconds, other calls are made one after the other: GetJob, and ListJobLogs
+for a page from the middle. Without a filter, pages are read at ten places.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Final
@@ -92,6 +94,24 @@ class Rig:
             if last.end == SearchEnd.SEARCH_END_EXHAUSTED:
                 return
             before = last.scanned_to
+
+    async def pages(self) -> list[float]:
+        """Page through the whole log for what is not there; returns the seconds of each page."""
+        spent, before = [], self.lines + 1
+        while before > 1:
+            began = time.perf_counter()
+            request = ListJobLogsRequest(
+                job_id=self.job_id, before_offset=before, filter=LogFilter(contains=NEEDLE)
+            )
+            page = await self.stub.ListJobLogs(request, metadata=self.metadata)
+            spent.append(time.perf_counter() - began)
+            before = page.next_before_offset
+        return spent
+
+    async def page_at(self, place: int) -> None:
+        """Read a page without a filter."""
+        request = ListJobLogsRequest(job_id=self.job_id, before_offset=place, page_size=100)
+        await self.stub.ListJobLogs(request, metadata=self.metadata)
 
     async def ask(self) -> float:
         """Make two other calls; returns the seconds of the slower."""
@@ -204,6 +224,19 @@ async def measure(lines: int, seconds: float) -> int:
             ours = await timed(rig.search)
             print(f"grep -ci   {theirs:7.2f} s")
             print(f"search     {ours:7.2f} s   {ours / theirs:5.2f}x")
+            filtered = await rig.pages()
+            print(
+                f"filtered pages {sum(filtered):6.2f} s   {sum(filtered) / theirs:5.2f}x, "
+                f"{len(filtered)} of them, the slowest {max(filtered):.2f} s"
+            )
+            places = [
+                await timed(partial(rig.page_at, max(lines * tenth // 10, 101)))
+                for tenth in range(11)
+            ]
+            print(
+                f"a page of 100 lines   {min(places) * 1e3:.2f} to {max(places) * 1e3:.2f} ms   "
+                f"{max(places) / min(places):5.2f}x"
+            )
             alone = await beside(rig, None, seconds)
             with_grep = await beside(rig, lambda: grep(path), seconds)
             with_search = await beside(rig, rig.search, seconds)

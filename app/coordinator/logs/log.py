@@ -17,7 +17,7 @@ from typing import Final, Self
 from google.protobuf.message import DecodeError
 
 from app.coordinator.storage import journal
-from app.coordinator.storage.journal import JournalReader
+from app.coordinator.storage.journal import JournalReader, Wanted
 from app.coordinator.storage.journal_counts import Counted, counts_through, holes
 from app.coordinator.storage.journal_scan import Look, scan_before
 from app.coordinator.storage.journal_writer import JournalWriter
@@ -117,7 +117,9 @@ class LogWriter:
     """The one writer of a log: it gives the offsets."""
 
     def __init__(self, directory: Path) -> None:
-        self._journal = JournalWriter(directory / _ENTRIES, kind=ENTRIES, class_of=_class_of)
+        self._journal = JournalWriter(
+            directory / _ENTRIES, kind=ENTRIES, class_of=_class_of, sums=True
+        )
 
     @property
     def last_offset(self) -> int:
@@ -199,15 +201,19 @@ class LogReader:
         piece = self._journal.read(cursor, limit=limit, max_bytes=max_bytes)
         return Page(_entries(piece), piece.cursor)
 
-    def blocks_behind(self, cursor: Cursor, *, min_level: int) -> Iterator[Slice]:
+    def blocks_behind(
+        self, cursor: Cursor, *, min_level: int, wanted: Wanted | None = None
+    ) -> Iterator[Slice]:
         """What lies behind `cursor`, but for blocks that have no entry of a level; what is lost,
-        too."""
-        return self._journal.blocks_with(cursor, _passing(min_level))
+        too. Blocks that are not `wanted` are passed over, if nothing is damaged in them."""
+        return self._journal.blocks_with(cursor, _passing(min_level), wanted=wanted)
 
-    def blocks_before(self, offset: int, *, min_level: int) -> Iterator[Slice]:
+    def blocks_before(
+        self, offset: int, *, min_level: int, wanted: Wanted | None = None
+    ) -> Iterator[Slice]:
         """What lies before an entry, from the end, as `blocks_behind` returns it; the first
         slices may go beyond it."""
-        return self._journal.blocks_before(offset, _passing(min_level))
+        return self._journal.blocks_before(offset, _passing(min_level), wanted=wanted)
 
     def scan_before(
         self, offset: int, *, min_level: int, wanted: Callable[[bytes], bool]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from app.coordinator.logs.log import LogReader, damaged_entry, decoded
+from app.coordinator.storage.journal import Wanted
 from app.coordinator.storage.records import Cursor, Slice
 from app.log_filter import LogFilter
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogRange
@@ -67,9 +68,16 @@ class _Page:
         """Whether it is full, or as much was looked at as may be."""
         return self.full or self._scanned >= self._bounds.scanned_bytes
 
+    @property
+    def wanted(self) -> Wanted | None:
+        """Whether an entry may pass whose bytes are among others; None if that takes a look at
+        each."""
+        condition = self._condition
+        return (lambda data: condition.candidate(data) >= 0) if condition.judges_text else None
+
     def decoded(self, piece: Slice) -> list[LogEntry | None] | None:
         """The entries of a slice; None in place of all if none passes, and none is damaged."""
-        self._scanned += len(piece.data)
+        self._scanned += len(piece.data) + piece.passed_bytes
         if self._condition.judges_text and self._condition.candidate(piece.data) < 0:
             entries = decoded(piece)
             return entries if any(entry is None for entry in entries) else None
@@ -99,12 +107,15 @@ class _Page:
 
 def passes(condition: LogFilter, entry: LogEntry) -> bool:
     """Whether an entry passes a filter."""
+    time_ns = 0
+    if condition.since is not None or condition.until is not None:
+        time_ns = entry.timestamp.seconds * 1_000_000_000 + entry.timestamp.nanos
     return condition.passes(
         level=entry.level,
         message=entry.message,
         source=entry.source,
         rank=entry.rank,
-        timestamp_ns=entry.timestamp.seconds * 1_000_000_000 + entry.timestamp.nanos,
+        timestamp_ns=time_ns,
     )
 
 
@@ -126,7 +137,7 @@ def read_forward(
         return _read_all(log, start, through=through, bounds=bounds, condition=condition)
     page = _Page(condition, bounds)
     last = through
-    for piece in log.blocks_behind(start, min_level=condition.min_level):
+    for piece in log.blocks_behind(start, min_level=condition.min_level, wanted=page.wanted):
         page.miss(piece.first - piece.lost, min(piece.first - 1, through))
         last = _take_forward(page, piece, through)
         if last < piece.cursor.number or (page.over and last >= first):
@@ -170,12 +181,12 @@ def read_backward(log: LogReader, before: int, *, condition: LogFilter, bounds: 
     """The last entries that pass before offset `before`, by offset. Blocks."""
     page = _Page(condition, bounds)
     first = 1
-    for piece in log.blocks_before(before, min_level=condition.min_level):
+    for piece in log.blocks_before(before, min_level=condition.min_level, wanted=page.wanted):
         first = _take_backward(page, piece, before)
         if first > piece.first:
             break
         page.miss(piece.first - piece.lost, min(piece.first, before) - 1)
-        first = min(piece.first - piece.lost, before)
+        first = min(piece.begin, before)
         if page.over and first < before:
             break
     else:

@@ -16,14 +16,15 @@ have no number of their own it ends there.
 import os
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from app.coordinator.storage.damage import next_record
 from app.coordinator.storage.journal_index import Index, index_path
+from app.coordinator.storage.journal_sums import is_whole, sums_path
 from app.coordinator.storage.records import (
     MAX_HEAD,
     READ,
@@ -39,6 +40,11 @@ from app.coordinator.storage.records import (
 _LIKELY: Final = 4096
 #: Slices that are kept to be returned in the opposite order.
 _KEPT: Final = 4
+#: Bytes of a block that is looked at as a whole: no writer makes a longer one.
+_LONGEST_PASSED: Final = 2 * READ
+
+#: Whether a record in these bytes may be of interest.
+Wanted: TypeAlias = Callable[[bytes], bool]
 
 
 class JournalReader:
@@ -50,10 +56,14 @@ class JournalReader:
     def __init__(self, path: Path, *, kind: RecordKind) -> None:
         self._kind = kind
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._index: int | None = None
         try:
-            self._index = _open_index(str(path))
+            self._index = _open_beside(index_path(path))
+            self._sums = _open_beside(sums_path(path))
         except BaseException:
             os.close(self._file)
+            if self._index is not None:
+                os.close(self._index)
             raise
 
     def __enter__(self) -> Self:
@@ -72,8 +82,9 @@ class JournalReader:
     def close(self) -> None:
         """Close the files."""
         os.close(self._file)
-        if self._index is not None:
-            os.close(self._index)
+        for file in (self._index, self._sums):
+            if file is not None:
+                os.close(file)
 
     def read(self, cursor: Cursor, *, limit: int, max_bytes: int = READ) -> Slice:
         """At most `limit` records behind `cursor`, and at most `max_bytes` unless the first
@@ -147,10 +158,14 @@ class JournalReader:
             bisect_right(range(len(index)), count, key=lambda at: index[at].count(classes))
         )
 
-    def blocks_with(self, cursor: Cursor, classes: range) -> Iterator[Slice]:
+    def blocks_with(
+        self, cursor: Cursor, classes: range, *, wanted: Wanted | None = None
+    ) -> Iterator[Slice]:
         """What lies behind `cursor`, but for whole blocks that have no record of `classes`.
 
         Slices say what is lost before them; one without records says it of a block's end.
+        Blocks that are as they were written and of whose bytes `wanted` is not true are
+        passed over: a slice without records says so.
         """
         index = self.marks()
         block = bisect_right(range(len(index)), cursor.position, key=lambda at: index[at].position)
@@ -158,15 +173,22 @@ class JournalReader:
             begin = index.before(block)
             if begin.position > cursor.position:
                 cursor = begin.cursor
-            for piece in self.between(cursor, index[block].cursor):
-                yield piece
-                cursor = piece.cursor
+            end = index[block]
+            if cursor == begin.cursor and (passed := self._pass_over(block, begin, end, wanted)):
+                yield passed
+                cursor = passed.cursor
+            else:
+                for piece in self.between(cursor, end.cursor):
+                    yield piece
+                    cursor = piece.cursor
             block += 1
         if (end := index.before(len(index))).position > cursor.position:
             cursor = end.cursor
         yield from self.to_end(cursor)
 
-    def blocks_before(self, number: int, classes: range) -> Iterator[Slice]:
+    def blocks_before(
+        self, number: int, classes: range, *, wanted: Wanted | None = None
+    ) -> Iterator[Slice]:
         """What lies before record `number`, from the end to the beginning, but for whole blocks
         that have no record of `classes`.
 
@@ -180,8 +202,22 @@ class JournalReader:
             block -= 1
         while (block := index.last_with(block, classes)) >= 0:
             begin, end = index.before(block), index[block]
-            yield from self.backward(self.between(begin.cursor, end.cursor))
+            if passed := self._pass_over(block, begin, end, wanted):
+                yield passed
+            else:
+                yield from self.backward(self.between(begin.cursor, end.cursor))
             block -= 1
+
+    def _pass_over(self, block: int, begin: Mark, end: Mark, wanted: Wanted | None) -> Slice | None:
+        """A slice in place of a block of which nothing is wanted, and nothing is damaged."""
+        size = end.position - begin.position
+        if wanted is None or self._sums is None or not 0 < size <= _LONGEST_PASSED:
+            return None
+        data = os.pread(self._file, size, begin.position)
+        if len(data) < size or wanted(data) or not is_whole(self._sums, block, data):
+            return None
+        count = end.number - begin.number
+        return Slice(b"", [], end.cursor, passed=count, passed_bytes=size)
 
     @property
     def kind(self) -> RecordKind:
@@ -312,9 +348,9 @@ def _read(
     ), stop
 
 
-def _open_index(path: str) -> int | None:
-    """The open index of a journal; None if it is gone: the journal can be read without."""
+def _open_beside(path: str) -> int | None:
+    """An open file that belongs to a journal; None if it is gone: it can be read without."""
     try:
-        return os.open(index_path(path), os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None

@@ -7,6 +7,7 @@ from typing import Final
 
 from app.coordinator.storage.damage import next_record
 from app.coordinator.storage.journal_index import ENTRY, Index, index_path
+from app.coordinator.storage.journal_sums import UNKNOWN, SumWriter, sums_path
 from app.coordinator.storage.records import (
     MAX_PAYLOAD,
     MIN_RECORD,
@@ -29,20 +30,31 @@ class JournalWriter:
 
     Damaged bytes stay where they are, and new records follow them: no number is
     given that a lost record may have had. `class_of` tells the class of a
-    record from its bytes, frame included. Lost records are of class 0.
+    record from its bytes, frame included. Lost records are of class 0. With
+    `sums` readers see without reading records that blocks are as they were written.
     """
 
-    def __init__(self, path: Path, *, kind: RecordKind, class_of: Callable[[bytes], int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        kind: RecordKind,
+        class_of: Callable[[bytes], int],
+        sums: bool = False,
+    ) -> None:
         self._kind = kind
         self._class_of = class_of
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._index = -1
+        self._sums = SumWriter(None)
         self._block = START
         self._end = START
         try:
             self._index = os.open(
                 index_path(path), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
             )
+            if sums:
+                self._sums = SumWriter(sums_path(path))
             self._recover()
         except BaseException:
             self._close_files()
@@ -79,19 +91,21 @@ class JournalWriter:
             self._end = before
             os.ftruncate(self._file, before.position)
             raise
-        self._mark_blocks(marks)
+        self._mark_blocks(marks, bytes(data), before.position)
         return positions
 
     def close(self) -> None:
         """Close the files. The last block ends there: its end is known, whatever becomes of it."""
         if self._end.number > self._block.number:
-            self._write_marks([self._end])
+            size = self._end.position - self._block.position
+            self._write_marks([self._end], [self._sums.end_block(size)])
         self._close_files()
 
     def _close_files(self) -> None:
         os.close(self._file)
         if self._index >= 0:
             os.close(self._index)
+        self._sums.close()
 
     def _advance(self, kind: int, position: int, *, count: int = 1) -> Mark:
         counts = list(self._end.counts)
@@ -99,26 +113,45 @@ class JournalWriter:
         self._end = Mark(position, tuple(counts))
         return self._end
 
-    def _mark_blocks(self, marks: Sequence[Mark]) -> None:
-        """Write those of the marks that end a block."""
-        block, ends = self._block, []
+    def _mark_blocks(self, marks: Sequence[Mark], data: bytes | None, position: int) -> None:
+        """Write those of the marks that end a block.
+
+        `data` was just written at `position`; None if it was found there.
+        """
+        block, ends, sums = self._block, [], []
+        begin = 0
         for mark in marks:
             if (
                 mark.number - block.number >= BLOCK_RECORDS
                 or mark.position - block.position >= BLOCK_BYTES
             ):
+                end = mark.position - position
+                self._sum_up(data, begin, end)
+                sums.append(self._sums.end_block(mark.position - block.position))
                 ends.append(mark)
-                block = mark
-        self._write_marks(ends)
+                block, begin = mark, end
+        if marks and marks[-1] is not block:
+            self._sum_up(data, begin, None)
+        self._write_marks(ends, sums)
 
-    def _write_marks(self, marks: Sequence[Mark]) -> None:
+    def _sum_up(self, data: bytes | None, begin: int, end: int | None) -> None:
+        if data is None:
+            # It is not known to be what was written.
+            self._sums.forget()
+        else:
+            self._sums.take(data[begin:end])
+
+    def _write_marks(self, marks: Sequence[Mark], sums: Sequence[bytes]) -> None:
         data = b"".join(ENTRY.pack(mark.position, *mark.counts) for mark in marks)
         size = os.fstat(self._index).st_size
+        # First, so that the index never tells of a block with the sum of another.
+        self._sums.write(size // ENTRY.size, sums)
         try:
             _write(self._index, data)
         except OSError:
             # The records are in the file. The index may lag behind it, but not be torn.
             os.ftruncate(self._index, size)
+            self._sums.forget()
         else:
             self._block = marks[-1] if marks else self._block
 
@@ -144,7 +177,8 @@ class JournalWriter:
         """Go on behind `position` and record `number`: what lies before and is not read is lost."""
         end = self._advance(0, position, count=number - self.number)
         # Twice, see `Index.last_known`.
-        self._write_marks([end, end])
+        self._write_marks([end, end], [UNKNOWN, UNKNOWN])
+        self._sums.begin()
 
     def _read_to_end(self) -> Stop:
         """Go on to the last good record. Returns what is behind it."""
@@ -177,7 +211,7 @@ class JournalWriter:
         for end in ends:
             marks.append(self._advance(self._class_of(data[before:end]), start + end))
             before = end
-        self._mark_blocks(marks)
+        self._mark_blocks(marks, None, start)
 
 
 def _most(mark: Mark, size: int) -> int:

@@ -96,6 +96,9 @@ class Slice:
     cursor: Cursor
     #: How many records right before the first are lost; counted only by `blocks_with`.
     lost: int = 0
+    #: Of a slice without records: how many right before its end were passed over, and their bytes.
+    passed: int = 0
+    passed_bytes: int = 0
 
     @property
     def count(self) -> int:
@@ -106,6 +109,11 @@ class Slice:
     def first(self) -> int:
         """The number of the first of them."""
         return self.cursor.number - len(self.ends) + 1
+
+    @property
+    def begin(self) -> int:
+        """The number of the first that it is about: be it lost, or passed over."""
+        return self.first - self.lost - self.passed
 
     @property
     def position(self) -> int:
