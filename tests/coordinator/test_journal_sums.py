@@ -12,7 +12,8 @@ from app.coordinator.logs import pages
 from app.coordinator.logs.log import LogReader, LogWriter
 from app.coordinator.storage import journal_writer
 from app.coordinator.storage.job_directory import JobDir
-from generated.mindcoordinator.v1.watch_pb2 import LogFilter
+from app.coordinator.storage.records import Slice
+from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogFilter
 from tests.coordinator.test_damaged_journals import (
     BLOCK,
     DAMAGE,
@@ -74,7 +75,7 @@ def test_a_page_of_a_rare_text_takes_no_block_apart_that_has_none(
     taken: list[int] = []
     decoded = logs.decoded
 
-    def count(piece: logs.Slice) -> list[logs.LogEntry | None]:
+    def count(piece: Slice) -> list[LogEntry | None]:
         taken.append(piece.count)
         return decoded(piece)
 
