@@ -133,6 +133,13 @@ class HubSettings(Section):
         "is told of a gap in place of entries that are no longer in memory.",
         at_least=0,
     )
+    events_poll: float = setting(
+        5.0,
+        "How often the states of jobs are read that are named in streams over many jobs, where "
+        "the coordinator cannot stream states; at least, and once for all such streams of a "
+        "tenant.",
+        at_least=0.1,
+    )
     events_record_jobs: int = setting(
         50_000,
         "Maximum number of a tenant's jobs whose states are kept while its streams over many jobs "

@@ -1,7 +1,7 @@
 """A coordinator that serves the logs of jobs from memory, and misbehaves when told to."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -80,6 +80,9 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         #: Cleared, it holds back the answers of ListJobLogs.
         self.answering = asyncio.Event()
         self.answering.set()
+        #: What GetJob says of jobs, and how often it was asked for each.
+        self.messages: dict[str, str] = {}
+        self.reads_of: Counter[str] = Counter()
         #: Aborts calls by method name.
         self.refusals: dict[str, Refusal] = {}
         #: Sent as they are by the next WatchJob in place of what it would send; a status ends it.
@@ -139,6 +142,11 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
             )
         await self._notify()
 
+    async def until_read(self, job: str, count: int) -> None:
+        """Wait until GetJob was asked so often for a job."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.reads_of[job] >= count)
+
     async def snapshot(self, sequence: int, job: str = JOB, **values: Any) -> None:
         """Make this the newest metrics snapshot."""
         self.jobs[job].snapshot = watch_pb2.MetricsSnapshot(
@@ -170,8 +178,14 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
     # The service
 
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:
+        self.reads_of[request.job_id] += 1
+        await self._notify()
         await self._admit("GetJob", request.job_id, context)
-        job = jobs_pb2.Job(job_id=request.job_id, status=self.jobs[request.job_id].status)
+        job = jobs_pb2.Job(
+            job_id=request.job_id,
+            status=self.jobs[request.job_id].status,
+            message=self.messages.get(request.job_id, ""),
+        )
         return self.lie("GetJob", 0, job)
 
     async def ListJobLogs(

@@ -1,7 +1,9 @@
 """A coordinator without WatchJobs: jobs that are named are watched all the same."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
+import grpc
 import pytest
 from structlog.testing import capture_logs
 
@@ -49,6 +51,55 @@ async def test_named_jobs_are_told_with_every_new_status(
         events, _ = await beginning(watching)
         assert [event.name for event in events[:2]] == ["reset", "job"]
         assert (await until(watching, "log"))[-1].data["message"] == "line"
+
+
+async def test_what_changes_without_a_status_is_told_and_each_job_is_read_once_for_all(
+    coordinator: LogCoordinator, make_gateway: GatewayMaker
+) -> None:
+    gateway = await make_gateway(events_poll=0.1)
+    queries = ["a&job_id=b", "a", "a&job_id=none"]
+    async with AsyncExitStack() as running:
+        streams = [
+            await running.enter_async_context(gateway.watch("events", job_id=query))
+            for query in queries
+        ]
+        for each in streams:
+            await beginning(each)
+        coordinator.messages["a"] = "step 7"
+        for each in streams:
+            told = (await until(each, "job"))[-1].data
+            assert (told["job_id"], told["message"]) == ("a", "step 7")
+        # The number of reads in a round does not grow with the streams.
+        before = coordinator.reads_of.copy()
+        await coordinator.until_read("b", before["b"] + 5)
+        assert coordinator.reads_of["a"] <= before["a"] + 7
+        assert coordinator.reads_of["none"] <= before["none"] + 1
+
+
+async def test_a_poll_that_fails_is_made_again(
+    coordinator: LogCoordinator, make_gateway: GatewayMaker
+) -> None:
+    gateway = await make_gateway(events_poll=0.1)
+    async with gateway.watch("events", job_id="a") as watching:
+        await beginning(watching)
+        coordinator.refusals["GetJob"] = (grpc.StatusCode.UNAVAILABLE, "gone")
+        await coordinator.until_read("a", coordinator.reads_of["a"] + 3)
+        del coordinator.refusals["GetJob"]
+        coordinator.messages["a"] = "back"
+        assert (await until(watching, "job"))[-1].data["message"] == "back"
+
+
+async def test_a_job_that_is_deleted_or_comes_later_is_told(
+    coordinator: LogCoordinator, make_gateway: GatewayMaker
+) -> None:
+    gateway = await make_gateway(events_poll=0.1)
+    async with gateway.watch("events", job_id="a&job_id=late") as watching:
+        await beginning(watching)
+        coordinator.jobs["late"]
+        assert (await until(watching, "job"))[-1].data["job_id"] == "late"
+        del coordinator.jobs["a"]
+        gone = (await until(watching, "job_gone"))[-1]
+        assert gone.data == {"job_id": "a", "reason": "deleted"}
 
 
 async def test_none_of_the_named_jobs_is_404(

@@ -1,7 +1,8 @@
 """The states of jobs that are named, of a coordinator that has no stream of all states.
 
 Each job's own stream, which all who watch the job share, tells of a new
-status; then the job is read again.
+status; then the job is read again. What changes otherwise is seen at the next
+of the reads that come again and again for all selections of the tenant.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from app.errors import (
     SHUTTING_DOWN,
     ApiError,
 )
+from app.hub.events.polled_states import PolledStates
 from app.hub.events.sources import GetFeed
 from app.hub.events.views import Views
 from app.hub.feed import Feed
@@ -30,7 +32,6 @@ from app.hub.selection.states import (
     JobState,
     StatesBatch,
     StatesStart,
-    StatesUpstream,
 )
 from app.hub.settings import HubSettings
 from app.hub.upstream import is_final
@@ -51,7 +52,7 @@ class NamedJobs:
         tenant_id: str,
         job_ids: Iterable[str],
         *,
-        upstream: StatesUpstream,
+        polled: PolledStates,
         get_feed: GetFeed,
         settings: HubSettings,
         wall: Callable[[], float],
@@ -63,7 +64,7 @@ class NamedJobs:
         self.views = Views(self.record, most=settings.events_jobs)
         self.failure: ApiError | None = None
         self._tenant = Caller(tenant_id=tenant_id, user_id=None, request_id=request_id)
-        self._upstream = upstream
+        self._polled = polled
         self._get_feed = get_feed
         self._settings = settings
         self._wall = wall
@@ -73,6 +74,8 @@ class NamedJobs:
         self._states: dict[str, JobState | None] = {}
         self._complete = asyncio.Event()
         self._epoch = token_hex(8)
+        for job_id in self.key[1]:
+            polled.listen(job_id, self._take_read)
         self._tasks = [
             self._loop.create_task(
                 self._run(job_id),
@@ -109,6 +112,8 @@ class NamedJobs:
     async def aclose(self) -> None:
         """End all tasks; those who watched must have left."""
         self.failure = self.failure or ApiError(SHUTTING_DOWN, retry_after=1)
+        for job_id in self.key[1]:
+            self._polled.unlisten(job_id, self._take_read)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -156,7 +161,7 @@ class NamedJobs:
             await feed.opened()
             while True:
                 status = feed.status
-                self._take(job_id, await self._upstream.read_state(self._tenant, job_id))
+                await self._polled.read(job_id)
                 backoff.reset()
                 await news.wait_for(partial(_differs, feed, status))
                 if feed.failure is not None:
@@ -164,6 +169,13 @@ class NamedJobs:
         finally:
             feed.listeners.pop(news, None)
             feed.release()
+
+    def _take_read(self, job_id: str, state: JobState | None) -> None:
+        try:
+            self._take(job_id, state)
+        except Exception:  # the other selections that name the job go on
+            log.exception("hub_named_job_crashed", job_id=job_id)
+            self._fail()
 
     def _take(self, job_id: str, state: JobState | None) -> None:
         """Note a job's state; None if it is not there."""

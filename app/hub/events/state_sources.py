@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Final, TypeVar
 
 from app.caller import Caller
 from app.errors import JOB_NOT_FOUND, NOT_IMPLEMENTED, SHUTTING_DOWN, ApiError
 from app.hub.events.named_jobs import NamedJobs
+from app.hub.events.polled_states import PolledStates
 from app.hub.events.sources import GetFeed, StatesSource
 from app.hub.events.tenant_feed import TenantFeed
 from app.hub.limits import StreamLimits
@@ -46,6 +47,8 @@ class StateSources:
         self._loop = asyncio.get_running_loop()
         self._tenants: dict[str, TenantFeed] = {}
         self._named: dict[tuple[str, frozenset[str]], NamedJobs] = {}
+        #: By tenant, for those.
+        self._polled: dict[str, PolledStates] = {}
         self._authorizations = SingleFlight[tuple[str, str | None], None]()
         #: Those on their way out.
         self._ending: set[asyncio.Task[None]] = set()
@@ -120,7 +123,7 @@ class StateSources:
             self._named[key] = NamedJobs(
                 caller.tenant_id,
                 job_ids,
-                upstream=self._upstream,
+                polled=self._polled_states(caller),
                 get_feed=self._get_feed,
                 settings=self._settings,
                 wall=time.time,
@@ -129,10 +132,23 @@ class StateSources:
             )
         return self._named[key]
 
+    def _polled_states(self, caller: Caller) -> PolledStates:
+        if caller.tenant_id not in self._polled:
+            self._polled[caller.tenant_id] = PolledStates(
+                Caller(tenant_id=caller.tenant_id, user_id=None, request_id=caller.request_id),
+                upstream=self._upstream,
+                interval=self._settings.events_poll,
+            )
+        return self._polled[caller.tenant_id]
+
     def _end_named(self, named: NamedJobs) -> None:
-        if self._named.get(named.key) is named:
-            del self._named[named.key]
-            self._close_source(named)
+        if self._named.get(named.key) is not named:
+            return
+        del self._named[named.key]
+        self._end_in_background(named.aclose())
+        tenant_id, _ = named.key
+        if not any(tenant == tenant_id for tenant, _ in self._named):
+            self._end_in_background(self._polled.pop(tenant_id).aclose())
 
     async def _authorize_job(self, caller: Caller, job_id: str) -> None:
         """Ask for a job as this caller; one that is not there is told of later."""
@@ -166,10 +182,10 @@ class StateSources:
         del self._tenants[feed.tenant_id]
         if feed.failure is not None:
             self._on_failed(feed)
-        self._close_source(feed)
+        self._end_in_background(feed.aclose())
 
-    def _close_source(self, source: StatesSource) -> None:
-        task = self._loop.create_task(source.aclose(), name="hub-end-states")
+    def _end_in_background(self, closing: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(closing, name="hub-end-states")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
