@@ -1,6 +1,8 @@
 """What the files of requirements say: which other files count, and what is settled."""
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,12 +11,13 @@ from app.coordinator.packages.requirement_files import (
     Requirements,
     read_requirements,
 )
+from app.files.copying import Abandoned
 from app.files.directory import Directory
 
 
 def read(path: Path, name: str = "requirements.txt") -> Requirements:
     with Directory.open(path) as project:
-        return read_requirements(project, name)
+        return read_requirements(project, name, threading.Event())
 
 
 def written(path: Path, **files: str) -> Path:
@@ -128,4 +131,87 @@ def test_urls_and_names_are_no_places(tmp_path: Path) -> None:
         },
     )
 
+    assert read(tmp_path).pinned == set()
+
+
+#: Lines of which a part fits again and again, so that one that looks back would look for hours.
+TEDIOUS = (
+    "a" + " " * 60_000 + "b",
+    "a" + " " * 60_000 + "==1,",
+    "./" + "[" * 60_000,
+    "a[" + "[" * 60_000,
+    "-r" + " " * 60_000 + "x",
+    "-f" + " " * 60_000 + "=x",
+    "a, " * 20_000 + "@",
+    " #" * 30_000,
+    "a==" + "1" * 60_000 + " " * 5 + "*",
+)
+
+
+@pytest.mark.parametrize("line", TEDIOUS, ids=range(len(TEDIOUS)))
+def test_a_long_line_is_read_in_one_go(tmp_path: Path, line: str) -> None:
+    """Each took seconds to hours, in which the coordinator did nothing else: `re` lets nobody."""
+    written(tmp_path, **{"requirements.txt": f"{line}\nlast==1\n"})
+    done = threading.Event()
+
+    def reads() -> None:
+        try:
+            read(tmp_path)
+        except BadRequirements:
+            pass
+        finally:
+            done.set()
+
+    threading.Thread(target=reads, daemon=True).start()
+    assert done.wait(20)
+
+
+def test_a_line_has_a_limit(tmp_path: Path) -> None:
+    hashes = " \\\n".join(f"--hash=sha256:{number:064x}" for number in range(600))
+    written(tmp_path, **{"requirements.txt": f"many==1 \\\n{hashes}\n"})
+    assert read(tmp_path).pinned == {"many"}
+    written(tmp_path, **{"requirements.txt": "x" * 65_537})
+    with pytest.raises(BadRequirements, match="a line of more than 65536 characters"):
+        read(tmp_path)
+
+
+def test_what_many_lines_name_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    open_file = Directory.open_file
+
+    def counted(self: Directory, name: str) -> Any:
+        opened.append(name)
+        return open_file(self, name)
+
+    monkeypatch.setattr(Directory, "open_file", counted)
+    lines = ["./large.tar.gz", "./././large.tar.gz", ".", "./deep", "./deep/../deep"] * 1000
+    written(tmp_path, **{"requirements.txt": "\n".join(lines), "large.tar.gz": "x"})
+    written(tmp_path, **{"deep/other.zip": "y"})
+    read(tmp_path)
+    assert opened.count("large.tar.gz") == 1
+    assert opened.count("other.zip") == 1
+
+
+def test_reading_ends_when_nobody_wants_it(tmp_path: Path) -> None:
+    written(tmp_path, **{"requirements.txt": "a\n"})
+    abandoned = threading.Event()
+    abandoned.set()
+    with Directory.open(tmp_path) as project, pytest.raises(Abandoned):
+        read_requirements(project, "requirements.txt", abandoned)
+
+
+@pytest.mark.parametrize("line", ["-e .", "-e.", "-e_folder", "--editable=.", "--editable_x"])
+def test_nothing_editable_however_it_is_written(tmp_path: Path, line: str) -> None:
+    written(tmp_path, **{"requirements.txt": f"{line}\n"})
+    with pytest.raises(BadRequirements, match="without -e"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["-r " + "n" * 300, "-c a/" + "n" * 300 + "/b"])
+def test_a_name_that_no_file_can_have_is_the_owners_fault(tmp_path: Path, line: str) -> None:
+    """It was an error of the machine's, for which the job was tried again and again."""
+    written(tmp_path, **{"requirements.txt": f"{line}\n"})
+    with pytest.raises(BadRequirements, match="is not a file"):
+        read(tmp_path)
+    written(tmp_path, **{"requirements.txt": f"./{'n' * 300}.whl\n-f {'n' * 300}\n"})
     assert read(tmp_path).pinned == set()

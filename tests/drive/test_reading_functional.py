@@ -56,6 +56,8 @@ NO_RANGES = [
     "bytes=0-1,5-6",
     "lines=1-2",
     "bytes=-",
+    "bytes= -",
+    "bytes=\t-",
     "bytes=a-b",
     "bytes=" + "9" * 30 + "-",
 ]

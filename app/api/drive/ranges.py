@@ -23,7 +23,7 @@ def wanted(request: web.Request, version: Version) -> range | None:
     if request.method != hdrs.METH_GET or len(given) != 1 or not _if_range(request, version):
         return None
     match = _RANGE.fullmatch(given[0])
-    if match is None or max(len(match[1]), len(match[2])) > _DIGITS or match[0].endswith("=-"):
+    if match is None or not 0 < max(len(match[1]), len(match[2])) <= _DIGITS:
         return None
     size = version.size
     if not match[1]:

@@ -107,7 +107,7 @@ class Installer:
         tenant's, and who asks for the same has it made once. Raises
         CannotInstall, Abandoned, OSError.
         """
-        wanted = self._wanted(job, program, project)
+        wanted = self._wanted(job, program, project, abandoned)
         name = quoted(program.requirements)
 
         def found() -> Environment | None:
@@ -132,10 +132,12 @@ class Installer:
         """Return the environment that a job uses."""
         return self._environments.of_job(job_id)
 
-    def _wanted(self, job: JobRecord, program: Program, project: Path) -> _Wanted:
+    def _wanted(
+        self, job: JobRecord, program: Program, project: Path, abandoned: threading.Event
+    ) -> _Wanted:
         try:
             with Directory.open(project) as directory:
-                requirements = read_requirements(directory, program.requirements)
+                requirements = read_requirements(directory, program.requirements, abandoned)
         except BadRequirements as error:
             raise CannotInstall(f"{quoted(program.requirements)}: {error}.") from None
         base = find_base()

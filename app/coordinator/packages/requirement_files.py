@@ -5,28 +5,35 @@ left alone. pip's format (requirements.txt), as far as it matters here: which
 other files count, and which versions are settled.
 """
 
+import errno
 import hashlib
 import posixpath
 import re
+import threading
 from dataclasses import dataclass, field
 from typing import Final
 
 from app.coordinator.packages.base import normalized
+from app.files.copying import Abandoned
 from app.files.directory import Directory, Kind, LimitReached, NotARegularFile
 from app.files.walking import Limits, Position, walk
 from app.shortening import quoted
 
 _MAX_FILE: Final = 1024 * 1024
 _MAX_FILES: Final = 64
+#: Characters of a line with those that continue it; hashes of many files take a few thousand.
+_MAX_LINE: Final = 64 * 1024
 _OF_TREE: Final = Limits()
 _BLOCK: Final = 1024 * 1024
+_NOTHING: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _INCLUDED: Final = re.compile(
     r"(?:-r|-c|--requirement|--requirements|--constraint|--constraints)(?:\s*=\s*|\s+|(?<=-[rc]))(.+)"
 )
 _LINKS: Final = re.compile(r"(?:-f|--find-links)(?:\s*=\s*|\s+|(?<=-f))(.+)")
-_EDITABLE: Final = re.compile(r"(?:-e|--editable)\b")
+_EDITABLE: Final = ("-e", "--editable")
+#: Of a line in which a space comes alone: it is tried at each place once.
 _PINNED: Final = re.compile(
-    r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*={2,3}\s*[^\s*,;]+\s*(?:;.*|--hash.*)?"
+    r"([A-Za-z0-9][A-Za-z0-9._-]*) ?(?:\[[^\]]*\])? ?={2,3} ?[^ *,;]+ ?(?:;.*|--hash.*)?"
 )
 _WHEEL: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._]*)-[^/]*\.whl")
 
@@ -45,20 +52,25 @@ class Requirements:
     pinned: set[str] = field(default_factory=set)
 
 
-def read_requirements(project: Directory, path: str) -> Requirements:
+def read_requirements(project: Directory, path: str, abandoned: threading.Event) -> Requirements:
     """Read a file below the project's directory, and those that it includes.
 
-    Raises BadRequirements, OSError.
+    Raises BadRequirements, Abandoned, OSError.
     """
-    reading = _Reading(project)
+    reading = _Reading(project, abandoned)
     reading.read(path)
     return Requirements(reading.digest.hexdigest(), reading.pinned)
 
 
 class _Reading:
-    def __init__(self, project: Directory) -> None:
+    def __init__(self, project: Directory, abandoned: threading.Event) -> None:
         self._project = project
+        self._abandoned = abandoned
         self._read: set[str] = set()
+        #: Whether anything is at the places that were looked at.
+        self._places: dict[str, bool] = {}
+        #: Of the content of files, so that each is read once, however many places lead to it.
+        self._contents: dict[str, bytes] = {}
         self.digest = hashlib.sha256()
         self.pinned: set[str] = set()
 
@@ -73,6 +85,12 @@ class _Reading:
         self._note(path, content)
         folder = posixpath.dirname(path)
         for line in _lines(content.decode("utf-8", "replace")):
+            if self._abandoned.is_set():
+                raise Abandoned
+            if len(line) > _MAX_LINE:
+                raise BadRequirements(
+                    f"{quoted(path)} has a line of more than {_MAX_LINE} characters"
+                )
             self._take(line, folder)
 
     def _content(self, path: str) -> bytes:
@@ -83,7 +101,9 @@ class _Reading:
                     position.descend(folder)
                 with position.directory.open_file(name) as file:
                     content = file.read(_MAX_FILE + 1)
-        except (FileNotFoundError, NotADirectoryError, NotARegularFile):
+        except OSError as error:
+            if not _is_nothing(error):
+                raise
             raise BadRequirements(
                 f"{quoted(path)} is not a file in the working directory"
             ) from None
@@ -97,7 +117,7 @@ class _Reading:
             self.digest.update(b"%d:" % len(data) + data)
 
     def _take(self, line: str, folder: str) -> None:
-        if _EDITABLE.match(line):
+        if line.startswith(_EDITABLE):
             raise BadRequirements(
                 f"{quoted(line)}: an environment is shared by jobs, so nothing in it can lead to"
                 " one job's copy. Name the folder without -e, or import its modules from the"
@@ -113,7 +133,7 @@ class _Reading:
         if match := _LINKS.fullmatch(line):
             self._note_place(match[1], folder)
             return
-        if match := _PINNED.fullmatch(line):
+        if match := _PINNED.fullmatch(" ".join(line.split())):
             self.pinned.add(normalized(match[1]))
             return
         if place := _place_of(line):
@@ -131,8 +151,11 @@ class _Reading:
         """
         found = False
         for path in dict.fromkeys((_joined("", place), _joined(folder, place))):
-            if path is not None and self._note_tree(path):
-                found = True
+            if path is None:
+                continue
+            if path not in self._places:
+                self._places[path] = self._note_tree(path)
+            found = found or self._places[path]
         return found
 
     def _note_tree(self, path: str) -> bool:
@@ -149,10 +172,12 @@ class _Reading:
                 except NotARegularFile:
                     with position.directory.open_directory(name) as below:
                         self._note_below(below, path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
         except LimitReached as error:
             raise BadRequirements(f"{quoted(path)} is too large: {error.strerror}") from None
+        except OSError as error:
+            if not _is_nothing(error):
+                raise
+            return False
         return True
 
     def _note_below(self, directory: Directory, path: str) -> None:
@@ -161,11 +186,21 @@ class _Reading:
                 self._note_file(visit.directory, visit.entry.name, f"{path}/{visit.path}")
 
     def _note_file(self, directory: Directory, name: str, path: str) -> None:
-        with directory.open_file(name) as file:
-            content = hashlib.sha256()
-            while block := file.read(_BLOCK):
-                content.update(block)
-        self._note(path, content.digest())
+        path = posixpath.normpath(path).lstrip("/")
+        if path not in self._contents:
+            with directory.open_file(name) as file:
+                content = hashlib.sha256()
+                while block := file.read(_BLOCK):
+                    if self._abandoned.is_set():
+                        raise Abandoned
+                    content.update(block)
+            self._contents[path] = content.digest()
+        self._note(path, self._contents[path])
+
+
+def _is_nothing(error: OSError) -> bool:
+    """Whether an error says that nothing usable is at a path, and not that the machine failed."""
+    return isinstance(error, NotARegularFile) or error.errno in _NOTHING
 
 
 def _lines(text: str) -> list[str]:
@@ -179,7 +214,9 @@ def _place_of(line: str) -> str:
     """Return the path of the project that a requirement names; empty if it names none."""
     place = line.partition("@")[2].strip() if re.match(r"[\w.\[\], -]+@", line) else line
     place = place.partition(" ;")[0].split(" --", 1)[0].strip().removeprefix("file:")
-    place = re.sub(r"\[[^\]]*\]$", "", place)
+    if place.endswith("]"):
+        # Its extras.
+        place = place.rpartition("[")[0]
     if "://" in place or place.startswith("-"):
         return ""
     is_path = place.startswith(".") or "/" in place or place.endswith((".whl", ".tar.gz", ".zip"))

@@ -51,7 +51,8 @@ def install_command(
     """Return the command that installs what a file names into a virtual environment."""
     return (
         *(str(uv), "pip", "install", "--python", str(python), "--no-python-downloads"),
-        *("--requirements", requirements, "--constraints", str(constraints)),
+        # A path, whatever it is called: uv takes `-` for stdin, and `https:` for a URL.
+        *("--requirements", f"./{requirements}", "--constraints", str(constraints)),
         *source.arguments,
         *(() if allow_source_builds else ("--no-build",)),
         # Never hard-linked: the cache and the environment have different owners.
