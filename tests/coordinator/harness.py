@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SECRET = secret("the-secret-of-the-tests")
 #: Seconds after which a test that waits for something gives up.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "PREEMPTED"}
 
