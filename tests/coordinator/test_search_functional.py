@@ -166,6 +166,8 @@ async def test_a_search_whose_messages_nobody_takes_ends(
 ) -> None:
     monkeypatch.setattr("app.coordinator.service.logs.search._PATIENCE", 0.5)
     monkeypatch.setattr("app.coordinator.service.logs.search._MAX_SECONDS", 0.5)
+    # The process comes to its end by then, and has more to say than can wait.
+    monkeypatch.setattr("app.coordinator.service.logs.search._WAITING", 1)
     stream = searches.search("a", JobDir(tmp_path), SearchJobLogsRequest(filter=SLOW))
     await anext(stream)
     (work,) = searches._works

@@ -7,6 +7,9 @@ from email.utils import formatdate
 
 import pytest
 
+from app.api.drive.answers import stored_data
+from app.drive.paths import DrivePath
+from app.drive.versions import Version
 from tests.drive.conftest import Served
 from tests.replicas import Answer
 
@@ -187,7 +190,7 @@ async def test_a_name_ends_no_header(served: Served) -> None:
     )
 
 
-async def test_times_that_no_calendar_has_are_null(served: Served) -> None:
+async def test_times_that_no_header_can_have_are_told_all_the_same(served: Served) -> None:
     await served.acme.put("a", b"1")
     for moment in (2**40, -(2**33), 2**33):
         os.utime(served.folder / "a", (moment, moment))
@@ -195,6 +198,21 @@ async def test_times_that_no_calendar_has_are_null(served: Served) -> None:
         assert answer.status == 200
         [entry] = (await served.acme.get("")).data["entries"]
         assert (await served.acme.get("a", headers={"If-None-Match": entry["etag"]})).status == 304
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (2**40, None),
+        (-(2**40), None),
+        (2**33, "2242-03-16T12:56:32.000000Z"),
+        (-(2**33), "1697-10-17T11:03:28.000000Z"),
+    ],
+)
+def test_times_that_no_calendar_has_are_null(seconds: int, told: str | None) -> None:
+    # Few file systems have such times.
+    version = Version(1, seconds * 10**9, '"tag"')
+    assert stored_data("acme", DrivePath.of("a"), version)["modified_at"] == told
 
 
 async def test_a_connection_serves_file_after_file(served: Served) -> None:
