@@ -21,7 +21,7 @@ from app.hub.connection import DELETED, Closing
 from app.hub.core import frames
 from app.hub.core.cohorts import Cohort
 from app.hub.core.feed_core import FeedCore
-from app.hub.core.flush_pacer import FlushPacer
+from app.hub.core.flush_pacer import FlushPacer, FlushTimes
 from app.hub.core.history_budget import HistoryBudget
 from app.hub.core.pump_turns import PumpTurns
 from app.hub.deletion import until_deleted
@@ -87,9 +87,7 @@ class Feed(Receiver):
         self._history_size = 0
         self._linger_timer: asyncio.TimerHandle | None = None
         self._flush_timer: asyncio.TimerHandle | None = None
-        self._flushed_at = float("-inf")
-        #: How long the last flush took, in seconds of the loop's clock.
-        self._flush_took = 0.0
+        self._flushes = FlushTimes()
         self.reads = JobReads(key, upstream=upstream, judge=judge)
         #: Done when the upstream is good and the history is filled, or when it has failed.
         self._opened: asyncio.Future[None] = self.loop.create_future()
@@ -263,12 +261,9 @@ class Feed(Receiver):
         if not core.unflushed:
             self._tell_listeners()
         self._account(core.history.size)
+        self._flushes.batches += core.unflushed
         if core.unflushed and self._flush_timer is None:
-            # From when an entry is held back until the last watcher has it, it
-            # takes an interval and a little, unless the writing takes most of it.
-            interval = self._pacer.interval
-            late = max(self._flush_took - interval / 8, 0.0)
-            due = self._flushed_at + max(interval - late, interval / 2)
+            due = self._flushes.due(self._pacer.interval)
             if due <= self.loop.time():
                 self._flush()
             else:
@@ -342,10 +337,10 @@ class Feed(Receiver):
                 cohort.announced_at = now
                 self.observer.delivered("logs", len(payload) * len(cohort.members))
                 self._broadcast(cohort, payload, now)
-        spent = time.thread_time() - began
-        self._flushed_at = now
-        self._flush_took = self.loop.time() - now
-        self._pacer.record(spent, now + self._flush_took)
+        cpu = time.thread_time()
+        spent = cpu - began
+        done = self.loop.time()
+        self._pacer.record(spent, done, cpu=cpu, arrivals=self._flushes.flushed(now, done))
         self.observer.flushed(spent, self._pacer.interval)
         self._wake()
         self._tell_listeners()

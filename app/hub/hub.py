@@ -75,9 +75,11 @@ class Hub:
         self._loop = asyncio.get_running_loop()
         self._pacer = FlushPacer(
             shortest=settings.flush_min,
+            soon=settings.flush_soon,
             longest=settings.flush_max,
             share=settings.flush_share,
             now=self._loop.time(),
+            cpu=time.thread_time(),
         )
         self._sockets = SocketPool()
         self._limits = StreamLimits(settings=settings, observer=self._observer)

@@ -53,17 +53,25 @@ class HubSettings(Section):
         30.0, "Time without progress after which a watcher is disconnected.", at_least=0.05
     )
     flush_min: float = setting(
-        0.004, "Minimum time between two writes to a watcher.", at_least=0, at_most=1
+        0.001, "Minimum time between two writes to a watcher.", at_least=0, at_most=1
+    )
+    flush_soon: float = setting(
+        0.01,
+        "Maximum time for which new entries are held back to be written together while the event "
+        "loop is at most 70% busy. SCAIMIND_HUB_FLUSH_MAX bounds it.",
+        at_least=0,
+        at_most=1,
     )
     flush_max: float = setting(
         0.05,
-        "Maximum time for which new entries are held back to be written together.",
+        "The same where the event loop is 90% busy or more; in between it is in proportion.",
         at_least=0,
         at_most=1,
     )
     flush_share: float = setting(
-        0.05,
-        "Target limit of the share of the event loop's time spent on writing to watchers.",
+        0.4,
+        "Share of the event loop's time that writing to watchers takes where entries are held "
+        "back, which they are if writing each by itself would take more than 70%.",
         at_least=0.01,
         at_most=1,
     )

@@ -176,7 +176,8 @@ class Cohort:
             return
         if payload:
             self._broadcast(payload, now)
-            table.pacer.record(time.thread_time() - began, table.loop.time())
+            cpu = time.thread_time()
+            table.pacer.record(cpu - began, table.loop.time(), cpu=cpu)
 
     def _broadcast(self, payload: bytes, now: float) -> None:
         """Write the same bytes to all members; whose socket is full leaves."""

@@ -4,11 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from app.hub.core.flush_pacer import FlushPacer
+from app.hub.settings import HubSettings
 from scripts.bench.fanout_rig.measure import Idle, Result
 from scripts.bench.fanout_rig.workloads import (
     EVENTS_JOBS,
     TARGET_EVENTS,
     TARGET_EVENTS_KIB,
+    TARGET_LATENCY,
+    TARGET_P50_MS,
     TARGET_P99_MS,
     TARGET_SHARE,
     TARGET_WATCHER_KIB,
@@ -106,6 +110,8 @@ def as_text(results: Sequence[Result], idles: Sequence[Idle]) -> str:
         [
             *_result_lines(results),
             *_ratio_lines(results),
+            *_latency_lines(results),
+            *_curve_lines(results),
             *_events_lines(results),
             *_idle_lines(idles),
         ]
@@ -150,6 +156,52 @@ def _ratio_lines(results: Sequence[Result]) -> Iterator[str]:
                 f"{result.share:.0%} of the core (to reach: under {TARGET_SHARE:.0%}, "
                 f"{_word(result.share < TARGET_SHARE)})"
             )
+
+
+def _latency_lines(results: Sequence[Result]) -> Iterator[str]:
+    """The latency beside nchan's, in the same run; where that is saturated, by itself."""
+    theirs = {each.workload.name: each for each in results if each.peer == "nchan"}
+    for ours in results:
+        peer = theirs.get(ours.workload.name)
+        if ours.peer != "gateway" or peer is None:
+            continue
+        if peer.kept_up < KEPT_UP:
+            yield (
+                f"{ours.workload.name}: p50 {ours.p50_ms:.1f} ms, nchan saturated (to reach: under "
+                f"{TARGET_P50_MS:g}, {_word(ours.p50_ms < TARGET_P50_MS)})"
+            )
+            continue
+        for name, mine, other in (
+            ("p50", ours.p50_ms, peer.p50_ms),
+            ("p99", ours.p99_ms, peer.p99_ms),
+        ):
+            ratio = mine / max(other, 0.1)
+            yield (
+                f"{ours.workload.name}: {name} {mine:.1f} ms is {ratio:.2f} times nchan's "
+                f"(to reach: at most {TARGET_LATENCY:g}, {_word(ratio <= TARGET_LATENCY)})"
+            )
+
+
+def _curve_lines(results: Sequence[Result]) -> Iterator[str]:
+    """How long entries may be held back, by the loop's busy share; by the settings' defaults."""
+    if not any(result.peer in ("gateway", "events") for result in results):
+        return
+    settings = HubSettings()
+    pacer = FlushPacer(
+        shortest=settings.flush_min,
+        soon=settings.flush_soon,
+        longest=settings.flush_max,
+        share=settings.flush_share,
+        now=0.0,
+        cpu=0.0,
+    )
+    shares = (0.0, 0.5, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0)
+    curve = "  ".join(f"{share:.0%}: {pacer.longest_at(share) * 1e3:.0f}" for share in shares)
+    yield (
+        f"held back at most, in ms, by the busy share of the loop: {curve}\n"
+        f"  and {settings.flush_min * 1e3:.0f} where writing each entry by itself takes at most "
+        f"{pacer.ROOM:.0%} of it"
+    )
 
 
 def _events_lines(results: Sequence[Result]) -> Iterator[str]:

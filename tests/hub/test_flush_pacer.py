@@ -1,0 +1,128 @@
+"""How long entries are held back, in simulated time: by what flushing costs and comes."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from app.hub.core.flush_pacer import FlushPacer, FlushTimes
+
+SOON, LONGEST, SHORTEST = 0.01, 0.05, 0.001
+
+
+@dataclass
+class Load:
+    """Entries of one job, one after the other, to so many watchers."""
+
+    watchers: int
+    #: Entries a second.
+    rate: float
+    #: Microseconds: of a write, and of each further entry in it, to one watcher.
+    write: float = 5.8
+    entry: float = 0.35
+    #: Share of the loop's time that other work takes.
+    other: float = 0.05
+
+
+@dataclass
+class Outcome:
+    interval: float
+    #: Longest that an entry waited for its flush to begin, in the second half.
+    held: float
+    #: Share of the loop's time that flushing took, in the second half.
+    share: float
+
+
+def pacer() -> FlushPacer:
+    return FlushPacer(shortest=SHORTEST, soon=SOON, longest=LONGEST, share=0.4, now=0.0, cpu=0.0)
+
+
+def simulate(load: Load, *, seconds: float = 20.0, start: float = SHORTEST) -> Outcome:
+    """Flush as a feed does: at once when it is due, else when the timer goes off."""
+    paced, times = pacer(), FlushTimes()
+    paced.interval = start
+    now = cpu = flushing = held = 0.0
+    arrivals = iter(n / load.rate for n in range(int(seconds * load.rate)))
+    waiting: list[float] = []
+    arrival = next(arrivals)
+    for following in [*arrivals, seconds]:
+        now = max(now, arrival)
+        waiting.append(arrival)
+        times.batches += 1
+        due = max(times.due(paced.interval), now)
+        if due < following or following == seconds:
+            began = due
+            spent = load.watchers * (load.write + load.entry * len(waiting)) / 1e6
+            now = began + spent
+            if began > seconds / 2:
+                held = max(held, began - waiting[0])
+                flushing += spent
+            waiting.clear()
+            cpu += spent
+            paced.record(
+                spent,
+                now,
+                cpu=cpu + now * load.other,
+                arrivals=times.flushed(began, now),
+            )
+        arrival = following
+    return Outcome(paced.interval, held, flushing / (seconds / 2))
+
+
+@pytest.mark.parametrize("start", [SHORTEST, SOON, LONGEST])
+@pytest.mark.parametrize(
+    "load",
+    [
+        Load(500, 50),
+        Load(500, 200),
+        Load(1, 1_000),
+        Load(2_000, 50, write=6.2),
+    ],
+    ids=["W1", "W2", "one watcher", "W4"],
+)
+def test_while_there_is_room_every_entry_goes_out_as_it_comes(load: Load, start: float) -> None:
+    """Wherever the interval was before."""
+    outcome = simulate(load, start=start)
+    assert outcome.interval == SHORTEST
+    # Behind the flush before it, or the shortest interval, at most.
+    assert outcome.held <= max(load.watchers * 7 / 1e6, SHORTEST)
+    assert outcome.share <= FlushPacer.ROOM
+
+
+def test_where_each_by_itself_would_be_too_much_they_are_joined_for_a_moment() -> None:
+    outcome = simulate(Load(500, 1_000))
+    assert SHORTEST < outcome.interval <= SOON
+    assert outcome.held <= 2 * SOON
+    assert outcome.share < FlushPacer.ROOM
+
+
+def test_a_loop_without_room_joins_more_up_to_the_longest_interval() -> None:
+    outcome = simulate(Load(8_000, 200))
+    assert outcome.interval > SOON
+    busy = simulate(Load(500, 1_000, other=0.9))
+    assert SOON < busy.interval <= LONGEST
+
+
+def test_the_longest_interval_follows_the_busy_share() -> None:
+    curve = [pacer().longest_at(busy / 100) for busy in range(0, 121, 5)]
+    assert curve == sorted(curve)
+    assert curve[: 70 // 5 + 1] == [SOON] * 15
+    assert curve[90 // 5 :] == [LONGEST] * 7
+    assert pacer().longest_at(0.8) == pytest.approx((SOON + LONGEST) / 2)
+
+
+def test_a_lower_limit_that_an_operator_has_set_counts() -> None:
+    limited = FlushPacer(shortest=0.0, soon=SOON, longest=0.005, share=0.4, now=0.0, cpu=0.0)
+    for busy in (0.0, 0.7, 1.0):
+        assert limited.longest_at(busy) == 0.005
+
+
+def test_what_is_due_counts_how_long_the_writing_takes() -> None:
+    times = FlushTimes()
+    assert times.due(0.01) < 0
+    times.batches = 3
+    assert times.flushed(1.0, 1.004) == 3
+    assert times.batches == 0
+    assert 1.005 <= times.due(0.01) <= 1.01
+    # One that takes longer than the interval puts off nobody.
+    times.flushed(1.0, 1.5)
+    assert times.due(0.01) <= 1.01
