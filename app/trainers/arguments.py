@@ -53,6 +53,8 @@ def combined_arguments(
         if str(arguments["eval_strategy"]) == "steps":
             arguments.setdefault("eval_steps", arguments["save_steps"])
         arguments.setdefault("per_device_eval_batch_size", _batch_size(arguments))
+        # How good the model was before is what the rest is compared with.
+        arguments.setdefault("eval_on_start", job.resume_from is None)
     elif str(asked.get("eval_strategy", "no")) != "no":
         raise TrainingRefused(
             "training_config.hyperparameters.eval_strategy: there are no records to evaluate with;"

@@ -28,6 +28,8 @@ from .types.adapters import adapter_asked
 from .watchdog import Watchdog
 
 log: Final = logging.getLogger(__name__)
+#: Libraries that warn at their import of what this machine does not have.
+_CHATTY: Final = ("torchao", "bitsandbytes", "torch.utils._pytree", "deepspeed", "DeepSpeed")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream=sys.stdout, level=logging.WARNING, format="%(levelname)s: %(message)s"
     )
     logging.getLogger(__package__).setLevel(logging.INFO)
+    for library in _CHATTY:
+        logging.getLogger(library).setLevel(logging.ERROR)
     stop = StopSignal()
     stop.install()
     try:

@@ -48,10 +48,14 @@ def report_start(job: Job, trainer: Any, tokenizer: Any, *, max_length: int) -> 
         100 * trainable / max(total, 1),
     )
     log.info(
-        "Memory without activations: about %.2f GiB in each process.",
-        memory_estimate(trainer) / _GIB,
+        "Memory without activations: about %s in each process.",
+        _size(memory_estimate(trainer)),
     )
     _report_example(trainer, tokenizer)
+
+
+def _size(count: int) -> str:
+    return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / 1024**2:.1f} MiB"
 
 
 def _records(trainer: Any) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from .aliases import RESERVED
 from .hyperparameters import known_hyperparameters
 from .types import TRAINING_TYPES, training_type
 
@@ -30,5 +31,6 @@ def _training_type(name: str) -> dict[str, Any]:
                 "aliases": list(each.aliases),
             }
             for each in known.values()
-        }
+        },
+        "reserved": {name: reason for name, reason in RESERVED.items() if name not in known},
     }

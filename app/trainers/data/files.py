@@ -1,10 +1,14 @@
 """Which files a source has, in which format, and which of them belong to its split."""
 
+import bz2
+import csv
+import gzip
+import lzma
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final
 
 from ..errors import TrainingRefused, listed, shown
 from ..job import Source
@@ -13,6 +17,11 @@ from ..job import Source
 MAX_FILES: Final = 100_000
 MAX_DEPTH: Final = 16
 _PACKED: Final = (".gz", ".bz2", ".xz", ".zst")
+_OPENERS: Final[Mapping[str, Callable[..., IO[Any]]]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
 _FORMATS: Final = {
     "jsonl": "jsonl",
     "ndjson": "jsonl",
@@ -56,6 +65,16 @@ def source_files(source: Source) -> SourceFiles:
             f" ({listed(sorted(formats))}); make a source of each"
         )
     return SourceFiles(formats.pop(), tuple(files), part, name in HELD_BACK)
+
+
+def csv_columns(path: Path) -> list[str]:
+    """Return the names in the first line of a CSV file. Raises OSError, ValueError."""
+    opener = _OPENERS.get(path.suffix.lower(), open)
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        try:
+            return next(csv.reader(file), [])
+        except csv.Error as error:
+            raise ValueError(str(error)) from None
 
 
 def _split(source: Source) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The records of a job as two data sets: what is trained on and what is held back."""
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import TrainingRefused, did_you_mean, listed, shown
 from ..job import Data, Source
-from .files import SourceFiles, source_files
+from .files import SourceFiles, csv_columns, source_files
 from .filters import read_filter
 from .forms import BadRecord, Form, check_record, recognise
 
@@ -75,11 +76,14 @@ def _load(source: Source, files: SourceFiles, cache: Path) -> "Dataset":
     import datasets
 
     datasets.disable_progress_bars()
+    # What is wrong is said below.
+    datasets.logging.set_verbosity(logging.CRITICAL)
     options: dict[str, Any] = {}
-    if files.format == "csv":
-        # All values as they are written: `NA` and `007` are texts.
-        options = {"dtype": str, "keep_default_na": False}
     try:
+        if files.format == "csv":
+            # All values as they are written: `NA` and `007` are texts.
+            texts = dict.fromkeys(csv_columns(files.paths[0]), datasets.Value("string"))
+            options = {"features": datasets.Features(texts), "keep_default_na": False}
         return datasets.load_dataset(
             {"jsonl": "json"}.get(files.format, files.format),
             data_files={"train": [str(path) for path in files.paths]},
@@ -93,7 +97,7 @@ def _load(source: Source, files: SourceFiles, cache: Path) -> "Dataset":
         raise TrainingRefused(
             f"data source {shown(source.path)}: it cannot be read as {files.format}"
             f" ({_cause(error)})"
-        ) from error
+        ) from None
 
 
 def _cause(error: BaseException) -> str:

@@ -24,8 +24,8 @@ class Tokenising:
     max_length: int
     #: Whether longer records are cut; else they are refused.
     truncate: bool
-    #: Whether records are joined and divided anew, so that none is too long.
-    packing: bool
+    #: Whether records are divided anew when they are packed, so that none is too long.
+    divides: bool
     #: Whether only what the assistant says, or the completion, counts for the loss.
     answers_only: bool
     add_bos: bool
@@ -50,7 +50,7 @@ def tokenised(
             ids, labels = encoder.encode(record)
         except _Unfit as unfit:
             raise TrainingRefused(f"{what}: record {at + 1}: {unfit}") from None
-        if len(ids) > how.max_length and not how.packing:
+        if len(ids) > how.max_length and not how.divides:
             if not how.truncate:
                 raise TrainingRefused(
                     f"{what}: record {at + 1} has {len(ids)} tokens; max_seq_length is"
@@ -119,6 +119,7 @@ class _Encoder:
         self._how = how
         self._template: str | None = None
         self._has_marks = False
+        self._is_conversation = False
 
     def prepare(self, first: dict[str, Any]) -> None:
         """Find out how a conversation is rendered. Raises TrainingRefused."""
@@ -129,6 +130,7 @@ class _Encoder:
                     " preprocess.tokenizer_kwargs"
                 )
             return
+        self._is_conversation = True
         if not self._tokenizer.chat_template:
             raise TrainingRefused(
                 "the records are conversations, and the tokenizer has no chat template; set"
@@ -173,10 +175,8 @@ class _Encoder:
     def _ended(self, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
         """Return them with an end where there is to be one; the end counts."""
         eos = self._tokenizer.eos_token_id
-        conversation = self._template is not None or self._has_marks
-        wanted = self._how.add_eos or self._form in (Form.TEXT, Form.PROMPT_COMPLETION)
-        if conversation and not self._how.add_eos:
-            wanted = False
+        # A template ends a conversation in its own way.
+        wanted = self._how.add_eos or not self._is_conversation
         if wanted and eos is not None and ids[-1:] != [eos]:
             return [*ids, eos], [*labels, eos]
         return ids, labels

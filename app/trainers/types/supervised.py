@@ -55,7 +55,7 @@ def build_supervised(
     how = Tokenising(
         max_length=length,
         truncate=preprocess.truncation,
-        packing=packing,
+        divides=packing and arguments.get("packing_strategy", "bfd") != "bfd",
         answers_only=only,
         add_bos=preprocess.add_bos,
         add_eos=preprocess.add_eos,

@@ -1,0 +1,275 @@
+"""Each field of the contract is honoured, or refused by its name, before the model is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from tests.trainers import sums
+from tests.trainers.many import Answer, run_many
+from tests.trainers.training import Runner, job_config
+
+TEMPLATE = (
+    "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+def write_data(folder: Path) -> None:
+    """100 sums in every form and format, and records that are wrong."""
+    sums.write(folder / "messages.jsonl", sums.messages())
+    sums.write(folder / "texts.jsonl", sums.texts())
+    prompts = [
+        {**record, "lang": "de" if at % 4 else "en", "score": at / 100, "n": at}
+        for at, record in enumerate(sums.prompts())
+    ]
+    sums.write(folder / "prompts.jsonl", prompts)
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+    parquet.write_table(pyarrow.Table.from_pylist(prompts), folder / "prompts.parquet")
+    lines = ["question,answer", *(f'"{q}",{a}' for q, a in sums.pairs())]
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
+    splits = folder / "splits"
+    splits.mkdir()
+    sums.write(splits / "train.jsonl", sums.messages()[:80])
+    sums.write(splits / "test-00000.jsonl", sums.messages()[80:])
+    (folder / "empty.jsonl").write_text("")
+    sums.write(folder / "holes.jsonl", [*sums.texts()[:3], {"text": None}])
+    sums.write(folder / "nobody.jsonl", [{"messages": [{"role": "user", "content": "Who?"}]}])
+    sums.write(
+        folder / "roles.jsonl",
+        [*sums.messages()[:2], {"messages": [{"role": "robot", "content": "?"}]}],
+    )
+    sums.write(folder / "long.jsonl", [*sums.texts()[:2], {"text": "word " * 300}])
+    (folder / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
+
+
+def configs(data: Path, model: Path) -> dict[str, dict[str, Any]]:
+    def one(
+        *sources: dict[str, Any] | str,
+        kind: str = "SFT",
+        steps: int = 1,
+        hyperparameters: dict[str, Any] | None = None,
+        base: dict[str, Any] | None = None,
+        framework: dict[str, Any] | None = None,
+        output: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        named = [{"path": each} if isinstance(each, str) else each for each in sources]
+        return job_config(
+            kind,
+            model=model,
+            data=[{**each, "path": str(data / each["path"])} for each in named],
+            hyperparameters={"max_steps": steps, **(hyperparameters or {})},
+            data_config={"max_seq_length": 64, "batch_size": 4, "seed": 5, **fields},
+            training_config={"base_model": base or {}, "framework": framework or {}},
+            output_config=output or {},
+        )
+
+    mapping = {"field_mapping": {"question": "prompt", "answer": "completion"}}
+    split = {"path": "splits", "split": "train"}
+    return {
+        # What is honoured.
+        "sampling": one({"path": "prompts.jsonl", "sampling": 0.25}),
+        "filters": one({"path": "prompts.json", "filters": {"lang": "en", "score": ">=0.5"}}),
+        "columns": one({"path": "prompts.parquet", "columns": ["prompt", "completion"]}),
+        "csv": one("pairs.csv", preprocess=mapping),
+        "sources": one("messages.jsonl", split),
+        "splits": one(split, {"path": "splits", "split": "test"}),
+        "part": one({"path": "messages.jsonl", "split": "train[:30]"}),
+        "validation_split": one("messages.jsonl", validation_split=0.2),
+        "truncation": one("long.jsonl", preprocess={"truncation": True}),
+        "padding_max_length": one("messages.jsonl", preprocess={"padding": "max_length"}),
+        "padding_none": one("messages.jsonl", preprocess={"padding": "none"}, batch_size=1),
+        "packing": one("messages.jsonl", hyperparameters={"packing": True}),
+        "bos": one(
+            "texts.jsonl",
+            preprocess={"add_bos": True, "tokenizer_kwargs": {"bos_token": "<|im_start|>"}},
+        ),
+        "eos": one("messages.jsonl", preprocess={"add_eos": True}),
+        "chat_template": one("messages.jsonl", preprocess={"chat_template": TEMPLATE}),
+        "chatml": one("messages.jsonl", preprocess={"chat_template": "chatml"}),
+        "whole": one("messages.jsonl", hyperparameters={"assistant_only_loss": False}),
+        "accumulation": one("messages.jsonl", gradient_accumulation_steps=3),
+        "workers": one("messages.jsonl", num_workers=1, pin_memory=True),
+        "model": one(
+            "messages.jsonl",
+            base={"dtype": "bf16", "model_kwargs": {"attn_implementation": "eager"}},
+        ),
+        "checkpoints": one(
+            "messages.jsonl",
+            steps=5,
+            output={"checkpoint_interval_steps": 1, "max_checkpoints": 2},
+        ),
+        "adapter": one("messages.jsonl", kind="LORA", output={"export_format": "adapter"}),
+        "seed_again": one({"path": "prompts.jsonl", "sampling": 0.25}),
+        # What is refused.
+        "no_columns": one("pairs.csv"),
+        "no_such_column": one({"path": "prompts.jsonl", "columns": ["promt"]}),
+        "no_such_filter": one({"path": "prompts.jsonl", "filters": {"language": "en"}}),
+        "nothing_passes": one({"path": "prompts.jsonl", "filters": {"lang": "fr"}}),
+        "empty": one("empty.jsonl"),
+        "hole": one("holes.jsonl"),
+        "nobody": one("nobody.jsonl"),
+        "role": one("roles.jsonl"),
+        "broken": one("broken.jsonl"),
+        "forms": one("messages.jsonl", "texts.jsonl"),
+        "wrong_form": one("messages.jsonl", kind="CONTINUED_PRETRAIN"),
+        "too_long": one("long.jsonl"),
+        "too_long_packed": one("long.jsonl", hyperparameters={"packing": True}),
+        "positions": one("messages.jsonl", max_seq_length=4096),
+        "padding_batch": one("messages.jsonl", preprocess={"padding": "none"}),
+        "no_split": one({"path": "splits", "split": "validation"}),
+        "no_bos": one("texts.jsonl", preprocess={"add_bos": True}),
+        "template_name": one("messages.jsonl", preprocess={"chat_template": "llama"}),
+        "typo": one("messages.jsonl", hyperparameters={"learning_rat": 1}),
+        "twice": one("messages.jsonl", hyperparameters={"batch_size": 8}),
+        "no_validation": one("messages.jsonl", hyperparameters={"eval_strategy": "steps"}),
+        "all_held_back": one({"path": "splits", "split": "test"}),
+        "no_adapter": one("messages.jsonl", output={"export_format": "adapter"}),
+        "model_kwargs": one("messages.jsonl", base={"model_kwargs": {"attn_implementatio": "x"}}),
+        "tokenizer_kwargs": one(
+            "messages.jsonl", preprocess={"tokenizer_kwargs": {"vocab_file": "/etc/passwd"}}
+        ),
+        "dtype": one("messages.jsonl", base={"dtype": "float7"}),
+        "hub": one("messages.jsonl", base={"model_id": "nobody/nothing", "local_path": ""}),
+        "backend": one("messages.jsonl", framework={"distributed": {"backend": "smoke"}}),
+        "strategy": one("messages.jsonl", framework={"distributed": {"strategy": "zero3"}}),
+        # What fails when it runs.
+        "nan": one("messages.jsonl", steps=6, hyperparameters={"lr": "1e30"}),
+        "memory": one(
+            "texts.jsonl", preprocess={"padding": "max_length"}, max_seq_length=512, batch_size=100
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def answers(
+    run_trainer: Runner, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Answer]:
+    data = tmp_path_factory.mktemp("data")
+    write_data(data)
+    folder = tmp_path_factory.mktemp("runs")
+    asked = configs(data, tiny_model)
+    return run_many(run_trainer, folder, asked, memory={"memory": 100 * 1024**2})
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sampling", "25 of 100 records for training"),
+        ("filters", "12 of 100 records for training"),
+        ("columns", "100 of 100 records"),
+        ("csv", "What is zero plus zero?⟧It is zero.<|im_end|>"),
+        ("sources", "Records: 180 to train on."),
+        ("splits", "Records: 80 to train on, 20 held back."),
+        ("part", "30 of 30 records"),
+        ("validation_split", "Records: 80 to train on, 20 held back."),
+        ("truncation", "Records: 3 to train on."),
+        ("packing", "Records: "),
+        ("bos", "'<|im_start|>What is"),
+        ("eos", "⟦\\n⟧<|im_end|>'"),
+        ("chat_template", "⟧ It is zero.\\n'"),
+        ("chatml", "⟧It is zero.<|im_end|>⟦"),
+        ("whole", "'<|im_start|>user\\nWhat is"),
+        ("accumulation", "Effective batch: 12 records a step (4 a device, 3 accumulated"),
+        ("workers", "Effective batch: 4"),
+        ("padding_max_length", "at most 256 tokens a step (64 a record)"),
+        ("padding_none", "Effective batch: 1"),
+        ("adapter", "Trainable parameters: "),
+    ],
+)
+def test_what_is_asked_for_is_done(answers: dict[str, Answer], name: str, said: str) -> None:
+    answer = answers[name]
+    assert answer.status == 0, answer.log
+    assert said in answer.log
+
+
+def test_the_checkpoints_that_are_kept_are_the_newest(answers: dict[str, Answer]) -> None:
+    assert answers["checkpoints"].checkpoints == ["step-4", "step-5"]
+
+
+def test_the_model_has_the_type_that_is_asked_for(answers: dict[str, Answer]) -> None:
+    assert answers["model"].status == 0, answers["model"].log
+    config = json.loads((answers["model"].output / "config.json").read_text())
+    assert config["dtype"] == "bfloat16"
+
+
+def test_an_adapter_names_its_base_as_the_job_does(
+    answers: dict[str, Answer], tiny_model: Path
+) -> None:
+    output = answers["adapter"].output
+    config = json.loads((output / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tiny_model)
+    assert (output / "adapter_model.safetensors").is_file()
+    assert not (output / "model.safetensors").exists()
+
+
+def test_a_seed_draws_the_same_records(answers: dict[str, Answer]) -> None:
+    losses = [answers[name].metrics[0]["loss"] for name in ("sampling", "seed_again")]
+    assert losses[0] == losses[1]
+
+
+def test_a_batch_is_padded_as_asked(answers: dict[str, Answer]) -> None:
+    """The trainer counts tokens without padding; packed rows have none."""
+    packed = answers["packing"].metrics[0]["num_tokens"]
+    assert packed > 4 * 50
+    assert answers["padding_max_length"].status == answers["padding_none"].status == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no_columns", 'Set preprocess.field_mapping to {"question": "prompt", "answer"'),
+        ("no_such_column", "no column 'promt'; did you mean 'prompt'?"),
+        ("no_such_filter", "no column 'language'; did you mean 'lang'?"),
+        ("nothing_passes", "no record passes its filters"),
+        ("empty", "empty.jsonl': "),
+        ("hole", "record 4 of those chosen: text is missing"),
+        ("nobody", "record 1: no message of it is the assistant's"),
+        ("role", "record 3 of those chosen: messages[0].role is 'robot'"),
+        ("broken", "cannot be read as jsonl"),
+        ("forms", "several forms"),
+        ("wrong_form", "Records of the form messages are not for CONTINUED_PRETRAIN"),
+        ("too_long", "record 3 has 602 tokens; max_seq_length is 64"),
+        ("too_long_packed", "record 3 has 602 tokens; max_seq_length is 64"),
+        ("positions", "4096 is more than the model's 512 positions"),
+        ("padding_batch", "none needs data_config.batch_size 1"),
+        ("no_split", "no file belongs to the split 'validation'; its files name test, train"),
+        ("no_bos", "set bos_token in preprocess.tokenizer_kwargs"),
+        ("template_name", "'llama' is neither a Jinja template nor a name"),
+        ("typo", "'learning_rat' is not known; did you mean 'learning_rate'?"),
+        ("twice", "per_device_train_batch_size is 8, and the job's configuration says 4"),
+        ("no_validation", "set data_config.validation_split"),
+        ("all_held_back", "name one to train on"),
+        ("no_adapter", "SFT trains no adapter"),
+        ("model_kwargs", "did you mean 'attn_implementation'"),
+        ("tokenizer_kwargs", "vocab_file cannot be set"),
+        ("dtype", "'float7' is not known"),
+        ("hub", "'nobody/nothing' cannot be loaded"),
+        ("backend", "'smoke' is not known"),
+        ("strategy", "use ddp, or the framework DEEPSPEED or FSDP"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(answers: dict[str, Answer], name: str, said: str) -> None:
+    answer = answers[name]
+    assert answer.status == 2, answer.log
+    [error] = [line for line in answer.log.splitlines() if line.startswith("ERROR: ")]
+    assert said in error
+    # Nothing was trained, and nothing would be exported.
+    assert [*answer.output.iterdir()] == answer.checkpoints == []
+
+
+def test_a_loss_that_is_no_number_ends_the_run(answers: dict[str, Answer]) -> None:
+    answer = answers["nan"]
+    assert answer.status == 1, answer.log
+    assert "ERROR: the loss is nan at step " in answer.log
+    assert "lower the learning_rate" in answer.log
+
+
+def test_a_lack_of_memory_says_what_to_lower(answers: dict[str, Answer]) -> None:
+    answer = answers["memory"]
+    assert answer.status == 1, answer.log
+    assert "ERROR: out of memory at step 0 with 100 records a device" in answer.log
