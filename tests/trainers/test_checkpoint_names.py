@@ -1,0 +1,56 @@
+"""A checkpoint has its name when it is complete, and the newest ones stay."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.coordinator.execution.checkpoints import is_unfinished, step_of
+from app.trainers.arguments import WRITING
+from app.trainers.checkpoints import checkpoint_name, prune, publish, resumable
+from app.trainers.errors import TrainingRefused
+
+
+def written(folder: Path, text: str = "weights") -> Path:
+    place = folder / WRITING / "checkpoint-7"
+    place.mkdir(parents=True)
+    (place / "model.safetensors").write_text(text)
+    return place
+
+
+def test_what_is_being_written_is_none_for_the_coordinator() -> None:
+    assert is_unfinished(WRITING)
+    assert not is_unfinished(checkpoint_name(7))
+    assert step_of(checkpoint_name(7)) == 7
+
+
+def test_it_appears_as_a_whole(tmp_path: Path) -> None:
+    place = publish(written(tmp_path), tmp_path, 7)
+    assert place == tmp_path / "step-7"
+    assert (place / "model.safetensors").read_text() == "weights"
+    assert [*(tmp_path / WRITING).iterdir()] == []
+
+
+def test_one_that_is_written_anew_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    publish(written(tmp_path, "old"), tmp_path, 7)
+    publish(written(tmp_path / "again", "new"), tmp_path, 7)
+    assert (tmp_path / "step-7" / "model.safetensors").read_text() == "new"
+    assert sorted(each.name for each in tmp_path.iterdir()) == [WRITING, "again", "step-7"]
+
+
+def test_those_that_were_written_last_stay_whatever_their_step(tmp_path: Path) -> None:
+    for age, step in enumerate([50, 60, 20, 30]):
+        (tmp_path / f"step-{step}").mkdir()
+        os.utime(tmp_path / f"step-{step}", (age, age))
+    (tmp_path / "mine").mkdir()
+    assert prune(tmp_path, 0) == []
+    assert prune(tmp_path, 3) == ["step-50"]
+    assert prune(tmp_path, 1) == ["step-60", "step-20"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["mine", "step-30"]
+
+
+def test_what_no_trainer_wrote_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TrainingRefused, match="name it as the base model"):
+        resumable(tmp_path)
+    (tmp_path / "trainer_state.json").touch()
+    assert resumable(tmp_path) == tmp_path
