@@ -172,5 +172,5 @@ def test_good_records_pass() -> None:
     check_record({"text": "Hi"}, Form.TEXT)
     check_record({"messages": [USER, {"role": "assistant", "content": "Yes"}]}, Form.MESSAGES)
     check_record({"prompt": [USER], "completion": [USER]}, Form.PROMPT_COMPLETION)
-    tool = {"role": "assistant", "content": None, "tool_calls": [{}]}
+    tool: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": [{}]}
     check_record({"messages": [USER, tool]}, Form.MESSAGES)
