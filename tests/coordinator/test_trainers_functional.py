@@ -165,6 +165,27 @@ async def test_before_the_environment_has_answered_a_job_is_taken_with_a_warning
         await client.until_status(answer.job_id, "TRAINING")
 
 
+async def test_a_run_that_stands_still_says_so_in_the_jobs_message(tmp_path: Path) -> None:
+    script = """
+        import json, os, pathlib, time
+        def tell(**line):
+            with open(os.environ["SCAIMIND_METRICS_FILE"], "a") as file:
+                print(json.dumps(line), file=file, flush=True)
+        tell(step=5, loss=1.0)
+        tell(step=5, stalled_seconds=42.4)
+        while not pathlib.Path("go").exists():
+            time.sleep(0.05)
+        tell(step=6, loss=1.0)
+        time.sleep(600)
+    """
+    async with running(tmp_path / "data") as (_, client):
+        job_id = await client.submit(script)
+        job = await client.until(job_id, lambda job: "No step for 42 s" in job.message)
+        assert job.message.startswith("Run 1 on local. No step for 42 s after step 5;")
+        (tmp_path / "data/jobs" / job_id / "work/go").touch()
+        await client.until(job_id, lambda job: job.message == "Run 1 on local.")
+
+
 async def test_a_model_of_a_hub_that_cannot_be_had_fails_the_job_before_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

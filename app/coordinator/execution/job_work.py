@@ -25,7 +25,7 @@ from app.coordinator.execution.workspace import Workspace
 from app.coordinator.failures import is_disk_full, is_passing
 from app.coordinator.jobs.model import JobRecord, Kind, StopReason
 from app.coordinator.jobs.states import Status
-from app.coordinator.metrics.snapshots import MetricsReader, progress_of
+from app.coordinator.metrics.snapshots import MetricsReader, progress_of, stalled_seconds
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
 from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.storage.disk_reserve import DiskReserve
@@ -203,13 +203,16 @@ class JobWork:
 
     def _look_at_progress(self, job: JobRecord) -> Look:
         def look(notes: list[str], *, last: bool) -> SchedulerEvent:
-            progress = None
+            progress = stalled = None
             current = self._scheduler.jobs[job.job_id]
             directory = self._workspace.directory(job.job_id)
             with suppress(FileNotFoundError), MetricsReader(directory.metrics) as reader:
                 if (newest := reader.newest()) is not None:
                     progress = progress_of(newest, current.progress)
-            return lambda scheduler: scheduler.observed(job.job_id, progress=progress)
+                    stalled = stalled_seconds(newest, since=current.run_started_at)
+            return lambda scheduler: scheduler.observed(
+                job.job_id, progress=progress, stalled=stalled
+            )
 
         return look
 

@@ -93,7 +93,13 @@ class RunSpecs:
     def _python(self, job: JobRecord, *, with_trainers: bool) -> "_Python":
         """Return what executes the job's script. Raises CannotLaunch, OSError."""
         if with_trainers:
-            if (environment := self._trainers.environment) is None:
+            try:
+                environment = self._trainers.environment
+            except OSError as error:
+                raise CannotLaunch(
+                    f"the environment to train language models in is gone: {error.strerror}"
+                ) from None
+            if environment is None:
                 raise CannotLaunch(NO_ENVIRONMENT)
             return _Python(environment.python, environment.roots)
         packages = self._workspace.environment(job)

@@ -22,6 +22,9 @@ from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot, WatchJobResp
 
 #: The journal of the snapshots within the metrics' directory.
 SNAPSHOTS: Final = "snapshots"
+#: The reserved number by which a process says that no step has come for so many seconds.
+STALLED: Final = "stalled_seconds"
+_LONGEST_STALL: Final = 1e9
 _PAGE: Final = 4096
 
 
@@ -54,6 +57,15 @@ def progress_of(snapshot: MetricsSnapshot, before: Progress) -> Progress:
         epoch=snapshot.epoch if known_epoch else before.epoch,
         loss=loss,
     )
+
+
+def stalled_seconds(snapshot: MetricsSnapshot, *, since: int) -> float:
+    """Return the seconds without a step that a job's newest snapshot complains of; 0 if it does
+    not, or is of a run before the one that began `since`, in microseconds since 1970."""
+    seconds = snapshot.extra.get(STALLED, 0.0)
+    if snapshot.timestamp.ToMicroseconds() < since or not 0 < seconds < _LONGEST_STALL:
+        return 0.0
+    return seconds
 
 
 class MetricsWriter:

@@ -5,7 +5,13 @@ Each is made of the job table's `transition` and `instruct`.
 
 from typing import Any, Final
 
-from app.coordinator.jobs.model import JobRecord, StopReason, checkpoint_url
+from app.coordinator.jobs.model import (
+    Checkpoint,
+    JobRecord,
+    Progress,
+    StopReason,
+    checkpoint_url,
+)
 from app.coordinator.jobs.states import Status
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.transitions import Export, Stop
@@ -26,6 +32,7 @@ EXPORTED_BY_RETRY: Final = (
     "Retry the job to export its artefacts again without another run. A retry with a"
     " checkpoint_id or other resources runs it again."
 )
+_STALLED: Final = " No step for "
 #: A run that is stopped for one of these is not asked first.
 AT_ONCE: Final = frozenset({StopReason.PAUSE_NOW, StopReason.MEMORY})
 
@@ -48,6 +55,45 @@ def requeue_job(table: JobTable, job: JobRecord, message: str) -> None:
     if job.checkpoints:
         job = table.transition(job, resume_from=checkpoint_url(job, job.checkpoints[-1]))
     queue_job(table, job, message)
+
+
+def run_message(job: JobRecord, run: int) -> str:
+    """Return the message of a job whose run goes on."""
+    return f"Run {run} on {', '.join(job.node_ids)}."
+
+
+def record_report(
+    table: JobTable,
+    job: JobRecord,
+    *,
+    progress: Progress | None,
+    checkpoints: tuple[Checkpoint, ...] | None,
+    stalled: float | None,
+) -> None:
+    """Record what a run reported by itself; None of what was not looked at.
+
+    `stalled` are the seconds without a step that it complains of, 0 if it does not: the job's
+    message says so as long as nothing else is to be said.
+    """
+    changes: dict[str, Any] = {}
+    if progress is not None and progress != job.progress:
+        changes["progress"] = progress
+    if checkpoints is not None and checkpoints != job.checkpoints:
+        changes["checkpoints"] = checkpoints
+        changes["checkpoint_count"] = len(checkpoints)
+    if stalled is not None and job.status is Status.TRAINING and not job.stop_reason:
+        if stalled:
+            step = (progress or job.progress).step
+            changes["message"] = (
+                f"{run_message(job, job.run_count)}{_STALLED}{stalled:.0f} s after step {step}; it"
+                " may hang. The stacks of its threads are in its log."
+            )
+        elif _STALLED in job.message:
+            changes["message"] = run_message(job, job.run_count)
+    if changes.get("message") == job.message:
+        del changes["message"]
+    if changes:
+        table.transition(job, **changes)
 
 
 def end_job(table: JobTable, job: JobRecord, status: Status, message: str) -> None:

@@ -9,7 +9,7 @@ given; how long a run takes is measured by a stopwatch.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from app.coordinator.cluster.nodes import Cluster, NodeState
 from app.coordinator.errors import FailedPrecondition, NotFound
@@ -23,6 +23,8 @@ from app.coordinator.scheduling.job_changes import (
     export_job,
     fail_job,
     queue_job,
+    record_report,
+    run_message,
     stop_run,
 )
 from app.coordinator.scheduling.job_table import JobTable
@@ -127,7 +129,7 @@ class Scheduler:
         job = self._table.transition(
             job,
             status,
-            f"Run {run} on {', '.join(job.node_ids)}.",
+            run_message(job, run),
             run_count=run,
             started_at=job.started_at or now,
             run_started_at=now,
@@ -148,17 +150,11 @@ class Scheduler:
         *,
         progress: Progress | None = None,
         checkpoints: tuple[Checkpoint, ...] | None = None,
+        stalled: float | None = None,
     ) -> Transition:
-        """Record what a run reported by itself."""
+        """Record what a run reported by itself, as `record_report` has it."""
         job = self.jobs[job_id]
-        changes: dict[str, Any] = {}
-        if progress is not None and progress != job.progress:
-            changes["progress"] = progress
-        if checkpoints is not None and checkpoints != job.checkpoints:
-            changes["checkpoints"] = checkpoints
-            changes["checkpoint_count"] = len(checkpoints)
-        if changes:
-            self._table.transition(job, **changes)
+        record_report(self._table, job, progress=progress, checkpoints=checkpoints, stalled=stalled)
         return self._table.recorded
 
     def short_of_memory(self, job_id: str, reason: str) -> Transition:
