@@ -7,6 +7,7 @@ with one JSON object a line:
 
 - `start RATE`: lines per second from now on.
 - `opened`: how many streams of a job, and of a tenant's states, were ever opened.
+- `calls`: how many calls of GetJob there were.
 - `stop`: no more lines; `last` is the number of the last one that was sent out.
 
 Every line carries its number, dense from 1, and the time at which it was
@@ -126,6 +127,7 @@ class Coordinator:
         self._jobs = [JOB, *(f"{JOB}-quiet-{number}" for number in range(1, jobs))]
         #: Streams that were ever opened, by method.
         self.opened: Counter[str] = Counter()
+        self.get_jobs = 0
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods that are needed; all others are UNIMPLEMENTED."""
@@ -162,6 +164,7 @@ class Coordinator:
 
     async def get_job(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:
         """The one job, which trains for ever."""
+        self.get_jobs += 1
         await self._admit(request.job_id, context)
         job = jobs_pb2.Job(
             job_id=JOB, tenant_id=TENANT, name=JOB, status=jobs_pb2.JOB_STATUS_TRAINING, revision=1
@@ -354,6 +357,8 @@ async def main(*, publish: str | None, fault: str | None, jobs: int) -> None:
                     watch_job=coordinator.opened["WatchJob"],
                     watch_jobs=coordinator.opened["WatchJobs"],
                 )
+            elif words[0] == "calls":
+                say(get_job=coordinator.get_jobs)
             elif words[0] == "stop":
                 if growing:
                     growing.cancel()
