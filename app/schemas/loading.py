@@ -23,6 +23,7 @@ _MAX_UNKNOWN = MAX_PROBLEMS + 1
 #: Unknown names that a suggestion is looked for.
 _MAX_SUGGESTIONS = 10
 
+_IMMUTABLE = (str, int, float, bool, type(None))
 _BODY_MESSAGES = {"unknown": "Unknown field.", "type": "Must be a JSON object."}
 _QUERY_MESSAGES = {"unknown": "Unknown query argument."}
 _UNKNOWN = frozenset({_BODY_MESSAGES["unknown"], _QUERY_MESSAGES["unknown"]})
@@ -112,13 +113,27 @@ class Entry(Body):
         return tuple(name for name, field in self.fields.items() if field.required)
 
 
-class Query(_Strict):
+class _Defaulted(Schema):
+    """Loads nothing, of which most requests have most, without looking at each field again."""
+
+    @cached_property
+    def of_nothing(self) -> Mapping[str, Any] | None:
+        """What nothing is loaded as; None where it is refused, or could be changed by its user."""
+        try:
+            loaded: dict[str, Any] = self.load({})
+        except ValidationError:
+            return None
+        immutable = all(isinstance(value, _IMMUTABLE) for value in loaded.values())
+        return loaded if immutable else None
+
+
+class Query(_Strict, _Defaulted):
     """A query string. Arguments that it does not have are refused."""
 
     error_messages = _QUERY_MESSAGES
 
 
-class Headers(Schema):
+class Headers(_Defaulted):
     """Some of a request's headers, each under its name as the field's `data_key`."""
 
     class Meta:
@@ -174,6 +189,8 @@ def load_headers(schema: Schema, headers: MultiMapping[str]) -> dict[str, Any]:
 def _load(
     schema: Schema, data: object, *, whole: str, already: Mapping[str, list[str]] | None = None
 ) -> dict[str, Any]:
+    if not data and isinstance(schema, _Defaulted) and schema.of_nothing is not None:
+        return dict(schema.of_nothing)
     problems: list[FieldProblem] = list(_flat(already or {}, ()))
     try:
         loaded: dict[str, Any] = schema.load(data)  # type: ignore[arg-type] # it refuses what is no mapping

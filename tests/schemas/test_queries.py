@@ -66,7 +66,7 @@ DEFAULTS: list[tuple[Schema, dict[str, Any]]] = [
         },
     ),
     (METRICS_STREAM_QUERY, {**STREAM, "interval": 5}),
-    (QUEUE_QUERY, {"queue_name": ""}),
+    (QUEUE_QUERY, {**PAGE, "queue_name": ""}),
     (DATA_CACHE_QUERY, {"node_id": ""}),
     (NO_QUERY, {}),
 ]
@@ -92,7 +92,7 @@ ONES = {
 
 #: Schema, argument, least, most.
 NUMBERS: list[tuple[Schema, str, int, int]] = [
-    *((schema, "page_size", 1, 100) for schema in SCHEMAS[:3]),
+    *((schema, "page_size", 1, 100) for schema in (*SCHEMAS[:3], QUEUE_QUERY)),
     (JOB_METRICS_QUERY, "max_points", 0, 2**31 - 1),
     (JOB_METRICS_QUERY, "from_step", -(2**63), 2**63 - 1),
     (JOB_METRICS_QUERY, "to_step", -(2**63), 2**63 - 1),
@@ -122,7 +122,7 @@ NOT_NUMBERS = [
 
 #: Schema, argument, most characters.
 TEXTS: list[tuple[Schema, str, int]] = [
-    *((schema, "page_token", 4096) for schema in SCHEMAS[:3]),
+    *((schema, "page_token", 4096) for schema in (*SCHEMAS[:3], QUEUE_QUERY)),
     (LIST_JOBS_QUERY, "order_by", 256),
     (LIST_NODES_QUERY, "status_filter", 64),
     (QUEUE_QUERY, "queue_name", 256),
