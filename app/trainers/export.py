@@ -22,8 +22,8 @@ def check_export(job: Job, *, adapter: bool) -> None:
     """Raise TrainingRefused if the training makes nothing of the kind that is to be exported."""
     if job.output.export_format == "adapter" and not adapter:
         raise TrainingRefused(
-            f"output_config.export_format: {job.training_type} trains no adapter; use safetensors,"
-            " or the training type LORA or QLORA"
+            f"output_config.export_format: {job.training_type} trains no adapter here; use"
+            " safetensors, the training type LORA or QLORA, or use_peft with DPO or RLHF"
         )
 
 

@@ -184,7 +184,7 @@ def _build(parts: _Parts) -> tuple[Any, Any, Any, Any]:
             load_model, job.base_model, default_dtype=default_dtype(kind), tokenizer=tokenizer
         ),
         stage_callbacks=lambda stage: callbacks(StageMetrics(file, stage), stage)[:2],
-        verify=parts.framework.verify,
+        framework=parts.framework,
         stop=parts.stop,
     )
     trainer = kind.build(run)
@@ -213,6 +213,8 @@ def _run_trainer(parts: _Parts, trainer: Any, checkpoints: Any, resume: Path | N
     from .callbacks import StoppedInEvaluation
 
     try:
+        if resume is not None:
+            resume = parts.framework.resumed(parts.job, resume)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         if trainer.state.global_step < trainer.state.max_steps and parts.stop.requested:
             log.info("Asked to leave; step %d is saved.", trainer.state.global_step)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .data.records import Records
+from .frameworks import Framework
 from .job import Job
 from .stopping import StopSignal
 
@@ -28,8 +29,8 @@ class Run:
     #: Load the base model: `load_model(**keywords)` adds keywords of `from_pretrained`, such as
     #: `quantization_config`, and `auto_class`.
     load_model: Callable[..., Any]
-    #: Of a trainer that `build` runs before the one that it returns: callbacks that report under
-    #: the stage's name, and the framework's comparison.
+    #: For a trainer that `build` runs before the one that it returns: callbacks that report under
+    #: the stage's name.
     stage_callbacks: Callable[[str], Sequence[Any]]
-    verify: Callable[[Any], None]
+    framework: Framework
     stop: StopSignal

@@ -13,6 +13,8 @@ from app.trainers.frameworks.deepspeed import FRAMEWORK as DEEPSPEED
 from app.trainers.frameworks.deepspeed import zero_config
 from app.trainers.frameworks.fsdp import FRAMEWORK as FSDP
 from app.trainers.frameworks.fsdp import fsdp_config
+from app.trainers.frameworks.hf_trainer import FRAMEWORK as HF_TRAINER
+from app.trainers.frameworks.resuming import note_step, with_same_batch
 from app.trainers.job import Job, read_job
 from tests.trainers.training import job_config
 
@@ -156,13 +158,14 @@ def test_an_unknown_framework_is_refused() -> None:
         framework("DEEPSPED")
 
 
-def trainer_of(kind: str, *, ranks: int = 1) -> Any:
+def trainer_of(kind: str, *, gpus: int = 0, ranks: int = 1) -> Any:
     """As much of a trainer as is looked at before training."""
     return SimpleNamespace(
         accelerator=SimpleNamespace(distributed_type=SimpleNamespace(value=kind)),
         args=SimpleNamespace(
             world_size=ranks,
             ddp_backend=None,
+            n_gpu=gpus,
             deepspeed={"zero_optimization": {"stage": 2}},
         ),
     )
@@ -176,3 +179,39 @@ def test_another_framework_than_the_one_asked_for_fails_the_job(
     monkeypatch.setattr("app.trainers.frameworks.fsdp.check_ranks", lambda trainer: 1)
     with pytest.raises(TrainingFailed, match="was asked for, and MULTI_CPU was set up"):
         spread.verify(trainer_of("MULTI_CPU"))
+
+
+def test_several_gpus_of_one_process_are_not_used_in_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.trainers.frameworks.hf_trainer.check_ranks", lambda trainer: 1)
+    with pytest.raises(TrainingFailed, match="world_size to 4"):
+        HF_TRAINER.verify(trainer_of("NO", gpus=4))
+    with pytest.raises(TrainingFailed, match="and MULTI_GPU was set up"):
+        HF_TRAINER.verify(trainer_of("MULTI_GPU"))
+
+
+def test_the_batch_of_a_step_is_kept_where_the_processes_divide_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert with_same_batch({"a": 1}, None, 2, is_main=True) == {"a": 1}
+    # A checkpoint of an earlier version has no note.
+    assert with_same_batch({"a": 1}, tmp_path, 2, is_main=True) == {"a": 1}
+    note_step(tmp_path, 4, 2)
+    kept = with_same_batch({"gradient_accumulation_steps": 2}, tmp_path, 2, is_main=True)
+    assert kept == {"gradient_accumulation_steps": 4}
+    assert with_same_batch({"gradient_accumulation_steps": 2}, tmp_path, 4, is_main=True) == {
+        "gradient_accumulation_steps": 2
+    }
+    kept = with_same_batch({"gradient_accumulation_steps": 2}, tmp_path, 3, is_main=True)
+    assert kept == {"gradient_accumulation_steps": 2}
+    assert "8 batches cannot be divided evenly among 3" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"world_size": 0, "x": 1}', "[" * 100_000])
+def test_a_note_that_cannot_be_read_refuses_the_checkpoint(tmp_path: Path, text: str) -> None:
+    note_step(tmp_path, 1, 1)
+    (tmp_path / "scaimind_step.json").write_text(text)
+    with pytest.raises(TrainingRefused, match="cannot be resumed"):
+        with_same_batch({}, tmp_path, 2, is_main=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..errors import TrainingRefused, did_you_mean, shown
@@ -26,6 +27,13 @@ class Framework(Protocol):
 
         Called before torch is set up: it may set variables of the process. Raises
         TrainingRefused for what this machine cannot do or for settings that are not known.
+        """
+        ...
+
+    def resumed(self, job: "Job", checkpoint: Path) -> Path:
+        """Return a checkpoint as the ranks that there are now go on from it.
+
+        Called by all ranks, once the process group is there. Raises TrainingRefused.
         """
         ...
 

@@ -8,13 +8,16 @@ minutes: it is told to use gloo instead.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
+from ..arguments import writing_directory
 from ..errors import TrainingFailed, TrainingRefused, shown
 from ..hyperparameters import parse_hyperparameters
 from ..job import Job
 from .backend import distributed_backend
 from .checking import check_once_begun, check_ranks
+from .resuming import other_ranks
 
 _STAGES: Final = (1, 2, 3)
 _STRATEGIES: Final = {
@@ -41,6 +44,7 @@ _OTHERS: Final = {
     "autotuning": "data_config.batch_size",
 }
 _ZERO: Final = "zero_optimization"
+_RESUMED: Final = "resumed"
 
 
 @dataclass
@@ -78,6 +82,21 @@ class _DeepSpeed:
                 RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0"
             )
         return {"deepspeed": config, **distributed_backend(job)}
+
+    def resumed(self, job: Job, checkpoint: Path) -> Path:
+        """Return the checkpoint, of another number of ranks a copy that is divided anew."""
+        if not other_ranks(checkpoint, job.world_size):
+            return checkpoint
+        import torch.distributed as dist
+
+        from .universal import universal_checkpoint
+
+        # Beside the checkpoints, where all ranks see it; the next run removes it.
+        folder = writing_directory(job) / _RESUMED
+        if job.is_main:
+            universal_checkpoint(checkpoint, folder)
+        dist.barrier()
+        return folder
 
     def verify(self, trainer: Any) -> None:
         """Compare the ZeRO stage and the ranks, now and once DeepSpeed's engine is there."""
@@ -134,6 +153,7 @@ def zero_config(job: Job) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,
         **config,
         _ZERO: zero,
+        "checkpoint": {"load_universal": other_ranks(job.resume_from, job.world_size)},
     }
 
 

@@ -7,6 +7,7 @@ sharded is checked before the first step, on every machine.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from ..errors import TrainingFailed, TrainingRefused, shown
@@ -53,6 +54,10 @@ class _Fsdp:
                 raise TrainingRefused("framework.config.cpu_offload: needs GPUs")
             _shard_on_cpus()
         return {"fsdp": True, "fsdp_config": config, **backend}
+
+    def resumed(self, job: Job, checkpoint: Path) -> Path:
+        """Return the checkpoint: it is whole, whatever ranks there are."""
+        return checkpoint
 
     def verify(self, trainer: Any) -> None:
         """Compare the ranks now, and once the model is wrapped, whether it is sharded."""

@@ -1,6 +1,7 @@
 """HF_TRAINER: the Trainer's own ways: one process, or DistributedDataParallel over the ranks."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from ..errors import TrainingFailed, TrainingRefused, listed, shown
@@ -49,6 +50,10 @@ class _HfTrainer:
             **distributed["arguments"],
             **distributed_backend(job),
         }
+
+    def resumed(self, job: Job, checkpoint: Path) -> Path:
+        """Return the checkpoint: it is whole, whatever ranks there are."""
+        return checkpoint
 
     def verify(self, trainer: Any) -> None:
         """Raise TrainingFailed unless there are as many replicas as ranks."""

@@ -21,6 +21,14 @@ def note_step(checkpoint: Path, world_size: int, accumulation: int) -> None:
     (checkpoint / _FILE).write_text(text, encoding="utf-8")
 
 
+def other_ranks(checkpoint: Path | None, world_size: int) -> bool:
+    """Whether a checkpoint is of a run with another number of processes. Raises
+    TrainingRefused."""
+    if checkpoint is None or not (checkpoint / _FILE).is_file():
+        return False
+    return _read(checkpoint)[0] != world_size
+
+
 def with_same_batch(
     arguments: Mapping[str, Any], checkpoint: Path | None, world_size: int, *, is_main: bool
 ) -> dict[str, Any]:

@@ -132,9 +132,11 @@ def _train(run: Run, adapter: Any) -> Path:
         callbacks=[*callbacks],
     )
     trainer.remove_callback(PrinterCallback)
-    run.verify(trainer)
+    run.framework.verify(trainer)
     log.info("RLHF trains its reward model first, on %d pairs.", len(training))
     resume = run.job.resume_from if is_reward_stage(run.job.resume_from) else None
+    if resume is not None:
+        resume = run.framework.resumed(run.job, resume)
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except StoppedInEvaluation:
