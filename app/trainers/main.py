@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from .arguments import combined_arguments, writing_directory
 from .checkpoints import discard_unfinished, resumable
@@ -52,6 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(library).setLevel(logging.ERROR)
     stop = StopSignal()
     stop.install()
+    status = _status(stop)
+    if "RANK" in os.environ:
+        _leave_at_once(status)
+    return status
+
+
+def _status(stop: StopSignal) -> int:
+    """Train, say what went wrong, and return the exit status."""
     try:
         return _train(stop)
     except StopRequested:
@@ -63,6 +71,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exception(error.__cause__)
         print(f"ERROR: {error}", file=sys.stderr, flush=True)  # noqa: T201
         return error.status
+
+
+def _leave_at_once(status: int) -> NoReturn:
+    """End the process without the interpreter's own end.
+
+    That tears down threads of torch's process groups in no order, and now and then aborts: a
+    run whose model is exported would have failed.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _prepare_environment() -> None:

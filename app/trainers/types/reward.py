@@ -218,6 +218,8 @@ def copy_reward_model(source: Path, folder: Path) -> None:
     """Put a reward model into a folder, as further names of its files where that can be."""
 
     def place(file: str, to: str) -> None:
+        # An earlier run of the job may have left it there, even as a name of the same file.
+        Path(to).unlink(missing_ok=True)
         try:
             os.link(file, to)
         except OSError:
