@@ -313,9 +313,9 @@ class TextList(Many):
             return False
         return (
             _plain(whole)
-            and all(texts)
             and max(map(len, texts), default=0) <= self._longest
-            and not any(map(str.isspace, texts))
+            # Nothing is left of what is blank.
+            and all(map(str.strip, texts))
         )
 
 

@@ -39,7 +39,12 @@ class _Strict(Schema):
             known = {field.data_key or name for name, field in self.fields.items()}
             unknown = islice((name for name in data if name not in known), _MAX_UNKNOWN)
             data = {name: data[name] for name in (*known.intersection(data), *unknown)}
-        return super().load(data, **options)
+        try:
+            return super().load(data, **options)
+        except ValidationError as error:
+            # A frame of marshmallow's holds the error, which would hold the frame, and with it
+            # the whole body, until garbage is collected.
+            raise error.with_traceback(None) from None
 
 
 class Body(_Strict):
