@@ -93,6 +93,17 @@ async def test_an_older_coordinator_reads_nothing_backward(gateway: Gateway) -> 
     assert gateway.coordinator.requests("ListJobLogs") == []
 
 
+async def test_a_coordinator_that_became_an_older_one_does_not_end_a_log_silently(
+    gateway: Gateway,
+) -> None:
+    announce(gateway, "log_filters")
+    gateway.coordinator.answer("ListJobLogs", page(entry(40), next_before_offset=33), page())
+    assert (await data(gateway, ENTRIES, before="50"))["next"] == 33
+    # It was replaced within the minute for which its features are kept.
+    answer = await gateway.ask("GET", ENTRIES, params={"before": "33"})
+    assert (answer.status, answer.error["code"]) == (501, "NOT_IMPLEMENTED")
+
+
 @pytest.mark.parametrize(
     ("query", "passing"),
     [

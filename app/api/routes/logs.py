@@ -14,7 +14,13 @@ from app.api.streams.events import SEARCH_EVENTS
 from app.api.streams.streaming import hand_over, in_chunks, last_position, watching_caller
 from app.auth.tickets import StreamKind
 from app.caller import Caller
-from app.errors import FAILED_PRECONDITION, MALFORMED_REQUEST, RATE_LIMITED, ApiError
+from app.errors import (
+    FAILED_PRECONDITION,
+    MALFORMED_REQUEST,
+    NOT_IMPLEMENTED,
+    RATE_LIMITED,
+    ApiError,
+)
 from app.hub.core.judging import ALL, Unjudged
 from app.log_filter import LogFilter
 from app.scaikey.permissions import Permission
@@ -103,6 +109,13 @@ async def _backward(
         limit=query["limit"],
         before=query["before"],
     )
+    if not page["next_before_offset"]:
+        # It was another coordinator a moment ago: this one ignores what it does not know.
+        raise ApiError(
+            NOT_IMPLEMENTED,
+            "The coordinator cannot read a log backward. Read it forward, with from, or ask an"
+            " operator to update it.",
+        )
     if query["epoch"] not in ("", page["epoch"]):
         raise ApiError(
             FAILED_PRECONDITION,

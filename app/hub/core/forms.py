@@ -161,6 +161,8 @@ class Text(Form):
 
     #: Characters of lines that are not whole; beyond, the oldest is written as it is.
     MOST_OPEN: Final = 1024 * 1024
+    #: As how many characters a piece counts besides its own.
+    PIECE: Final = 64
 
     def __init__(self) -> None:
         #: By source and rank: the offset of the first piece, and the pieces.
@@ -197,13 +199,14 @@ class Text(Form):
             parts += (message, "\n")
             return
         self._open.setdefault(writer, (first or entry["offset"], []))[1].append(message)
-        self._open_size += len(message)
+        self._open_size += len(message) + self.PIECE
         while self._open_size > self.MOST_OPEN:
             parts.append(self._close(next(iter(self._open))))
 
     def _close(self, writer: tuple[str, int]) -> str:
-        line = "".join(self._open.pop(writer)[1])
-        self._open_size -= len(line)
+        _, pieces = self._open.pop(writer)
+        line = "".join(pieces)
+        self._open_size -= len(line) + self.PIECE * len(pieces)
         return line + "\n"
 
     def gap(

@@ -119,7 +119,9 @@ class TenantRecord:
 
     def _complete(self, arrived: dict[str, JobChange], version: int) -> Taken:
         """Put the whole state that has arrived in place of what was known."""
-        before, same = self._jobs, self._arriving_epoch == self.epoch
+        before = self._jobs
+        # One that went back, as to a copy of its store, is another record, whatever it is called.
+        same = self._arriving_epoch == self.epoch and version >= self.version
         forgotten, self._arriving_forgotten = self._arriving_forgotten, set()
         self._jobs = arrived
         self.version = self.floor = version

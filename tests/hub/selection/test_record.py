@@ -52,6 +52,17 @@ def test_a_whole_state_of_the_same_epoch_is_told_as_changes() -> None:
     assert record.floor == 9
 
 
+def test_a_record_that_went_back_is_another_record() -> None:
+    record = TenantRecord(most=10)
+    record.take(whole(change(7, "a", "COMPLETED"), change(9, "b")))
+    # As after a copy of the coordinator's store was put back under the same epoch.
+    assert record.take(whole(change(3, "a", "TRAINING"), change(4, "b"))).reset
+    state = record.get("a")
+    assert state is not None
+    assert (record.version, record.generation, state.status) == (4, 2, "TRAINING")
+    record.validate()
+
+
 def test_another_epoch_is_another_record() -> None:
     record = TenantRecord(most=10)
     record.take(whole(change(7, "a")))
