@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
+import grpc
 import pytest
 
 from generated.mindcoordinator.v1 import jobs_pb2, watch_pb2
@@ -153,6 +154,22 @@ async def test_a_new_job_is_followed_from_its_first_line(
         await dashboard.follow(watching, lambda: dashboard.count() == 2)
         assert dashboard.messages("b") == ["one", "two"]
         assert [event.name for event in dashboard.others] == ["job"]
+
+
+async def test_a_job_whose_log_is_denied_while_its_state_is_there_is_followed_later(
+    states: StatesCoordinator, many: Maker
+) -> None:
+    gateway = await many()
+    await states.set_state("a")
+    # As of a coordinator that is killed between a job's state and its log, and comes back.
+    states.refusals["WatchJob"] = (grpc.StatusCode.NOT_FOUND, "no such job")
+    async with gateway.watch("events", include="jobs,logs") as watching:
+        await beginning(watching)
+        await states.log("line", job="a")
+        del states.refusals["WatchJob"]
+        assert (await until(watching, "log"))[-1].data["message"] == "line"
+        await states.delete("a")
+        assert (await until(watching, "job_gone"))[-1].data["reason"] == "deleted"
 
 
 async def test_a_job_that_comes_back_goes_on_where_it_was_left(

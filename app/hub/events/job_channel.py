@@ -352,24 +352,23 @@ class JobChannel(Cursor):
     def _failed(self, error: ApiError) -> None:
         if error.kind is RATE_LIMITED:
             self.refusal = error
-        if not is_final(error.kind):
+        # Whether a job is gone the states tell: until they do, it may be there again.
+        denied = error.kind in (JOB_NOT_FOUND, JOB_DELETED)
+        if denied or not is_final(error.kind):
             pause = self._source_pause()
             self._opening = asyncio.get_running_loop().call_later(pause, self._open_again)
             return
-        # Of a job that is gone the states tell.
-        gone = error.kind in (JOB_NOT_FOUND, JOB_DELETED)
-        self._give_up(None if gone else "upstream_failed")
+        self._give_up("upstream_failed")
 
     def _refuse(self, error: ApiError) -> None:
         self.refusal = error
         self._give_up("too_many_filters")
 
-    def _give_up(self, reason: str | None) -> None:
-        """Read no more, and tell of it by a gap unless it needs none."""
+    def _give_up(self, reason: str) -> None:
+        """Read no more, and tell of it by a gap."""
         self._done = self.place or _NOWHERE
-        if reason is not None:
-            position = Position("", self._done.offset)
-            self._notices.append(self._form.unknown_gap(reason=reason, position=position))
+        position = Position("", self._done.offset)
+        self._notices.append(self._form.unknown_gap(reason=reason, position=position))
 
     def _source_pause(self) -> float:
         if self._backoff is None:
