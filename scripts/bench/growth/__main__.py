@@ -57,7 +57,7 @@ def report(row: Row, *, rounds: int) -> bool:
             for size, measure in measures.items():
                 costs[size] = min(costs[size], measure())
     exponent = exponent_of(costs)
-    good = exponent <= row.allowed
+    good = all(map(math.isfinite, costs.values())) and exponent <= row.allowed
     shown = "  ".join(f"{size:,}: {cost * 1e6:,.2f}" for size, cost in costs.items())
     print(
         f"{'ok  ' if good else 'FAIL'} {row.name:<22} {exponent:+.2f} (allowed {row.allowed:.2f})"

@@ -1,17 +1,22 @@
 """The gateway's hub: watchers, feeds, the bound on all histories, and pages that are replayed."""
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from statistics import median
+from typing import Any, Final
 
 import grpc
 
 from app.bridge.client import CoordinatorClient
+from app.bridge.converters import to_json
 from app.bridge.settings import UpstreamSettings
 from app.bridge.streams.watch_job import WatchClient
+from app.cache.settings import CacheSettings
+from app.cache.writer import JobWriter
 from app.hub.core.cursors import Cursor
 from app.hub.core.feed_core import FeedCore
 from app.hub.core.history import History
@@ -19,7 +24,9 @@ from app.hub.core.history_budget import HistoryBudget
 from app.hub.core.judging import ALL
 from app.hub.observer import HubObserver
 from app.hub.upstream import LogRecord, Start
+from app.telemetry.metrics import Metrics
 from generated.mindcoordinator.v1.watch_pb2 import LOG_LEVEL_INFO, LogEntry
+from scripts.bench.converters import job
 from scripts.bench.growth.row import Row, cpu
 
 Measured = Iterator[Callable[[], float]]
@@ -76,7 +83,7 @@ def histories(size: int, _: Path) -> Measured:
 
 @contextmanager
 def replays(size: int, _: Path) -> Measured:
-    """CPU time of a long turn of the event loop while so many pages are converted: how long live
+    """CPU time of a turn of the event loop while so many pages are converted: how long live
     entries wait for it."""
     entries = [
         LogEntry(offset=n + 1, level=LOG_LEVEL_INFO, message="step 1, loss 0.5 and more")
@@ -98,7 +105,7 @@ def replays(size: int, _: Path) -> Measured:
                 began = time.process_time()
                 await asyncio.sleep(0)
                 lasted.append(time.process_time() - began)
-            return sorted(lasted)[len(lasted) * 9 // 10]
+            return median(lasted)
 
     yield lambda: asyncio.run(turns())
 
@@ -128,8 +135,49 @@ def _flush(core: FeedCore[Live]) -> None:
             member.offset += bool(payload)
 
 
+class NoDatabase:
+    """Takes every statement at once."""
+
+    async def take(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """As `Database` says."""
+        return []
+
+    async def write(self, statement: str, parameters: Sequence[Any] = ()) -> None:
+        """As `Database` says."""
+
+
+@contextmanager
+def cache_writer(size: int, _: Path) -> Measured:
+    """A job on its way to the job cache, of so many that are listed at once; none is dropped."""
+    told = to_json(job())
+
+    async def write() -> float:
+        metrics = Metrics()
+        settings = CacheSettings(flush_interval=0.0)
+        writer = JobWriter(
+            database=NoDatabase(), settings=settings, metrics=metrics, clock=time.monotonic
+        )
+        began = time.process_time()
+        for number in range(size):
+            writer.record_job("t", {**told, "job_id": f"job-{number}"})
+        await writer.close()
+        spent = time.process_time() - began
+        # What is not written was dropped: that is no cost which could be compared.
+        written = f"scaimind_cache_written_jobs_total {size:.1f}".encode()
+        return spent / size if written in lines_of(metrics) else math.inf
+
+    yield lambda: asyncio.run(write())
+
+
+def lines_of(metrics: Metrics) -> list[bytes]:
+    """The lines of the metrics, without their descriptions."""
+    text, _ = metrics.render("")
+    return [line for line in text.splitlines() if not line.startswith(b"#")]
+
+
 ROWS: Final = (
+    Row("cache-writer", "jobs at once", (100, 1_000, 10_000), 0.1, cache_writer),
     Row("watchers", "watchers", (1_000, 5_000, 20_000), 0.1, watchers),
     Row("histories", "feeds", (100, 500, 2_000), 0.25, histories),
-    Row("replays", "pages", (3, 10, 50), 0.2, replays),
+    Row("replays", "pages", (20, 50, 100), 0.2, replays),
 )
