@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.coordinator.jobs.listing import ORDERS, Filters, Order, list_jobs
+from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.steps.store_steps import STEPS, bring_up
 from scripts.bench.listing import fill
 
@@ -61,6 +62,17 @@ def test_every_order_costs_what_the_default_one_costs(
         default = steps_of(db, Filters(), Order(), "")
         assert steps_of(db, Filters(), order, "") <= 1.2 * default
         assert steps_of(db, Filters(), order, token_of(db, order)) <= 1.2 * default
+
+
+@pytest.mark.parametrize("column", ORDERS)
+@pytest.mark.parametrize("statuses", [[Status.PAUSED], [Status.FAILED], [Status.COMPLETED]])
+def test_jobs_of_rare_and_of_common_statuses_cost_no_more(
+    stores: list[sqlite3.Connection], column: str, statuses: list[Status]
+) -> None:
+    _, many = stores
+    filters = Filters(statuses=statuses)
+    default = steps_of(many, Filters(), Order(), "")
+    assert steps_of(many, filters, Order(column, descending=True), "") <= 1.5 * default
 
 
 def test_a_rare_label_costs_what_is_found(stores: list[sqlite3.Connection]) -> None:

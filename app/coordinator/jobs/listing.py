@@ -22,6 +22,8 @@ ORDERS: Final = ("created_at", "updated_at", "name", "status", "priority")
 PAGE_BYTES: Final = 4 * 1024 * 1024
 #: Jobs with one of several labels that are counted to find the rarest of them.
 _COMPARED: Final = 200_000
+#: Jobs of some statuses up to which they are sorted, where a list is in no index's order.
+_SORTED: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,15 @@ class _Query:
             self._add_any("jobs.status", filters.statuses)
         # A cross join is made in the order in which it is written.
         self._from = " CROSS JOIN ".join(tables)
+        self._sorted = self._from
+        if self._from == "jobs" and filters.statuses and order.column != "created_at":
+            # Few are found by their status and sorted; of many, the first are soon there.
+            where = f"FROM jobs WHERE {' AND '.join(self._where)} LIMIT ?"
+            (count,) = db.execute(
+                f"SELECT count(*) FROM (SELECT 1 {where})", [*self._values, _SORTED]
+            ).fetchone()
+            if count < _SORTED:
+                self._sorted = "jobs INDEXED BY jobs_by_status"
 
     def _add_searches(self) -> None:
         filters = self._filters
@@ -210,7 +221,7 @@ class _Query:
             values = [*values, *behind]
         direction = "DESC" if descending else "ASC"
         rows = self._db.execute(
-            f"SELECT {place}, {self._lead}.job_id FROM {self._from} WHERE {' AND '.join(where)}"
+            f"SELECT {place}, {self._lead}.job_id FROM {self._sorted} WHERE {' AND '.join(where)}"
             f" ORDER BY {place} {direction}, {self._lead}.job_id {direction} LIMIT ?",
             [*values, limit],
         )
