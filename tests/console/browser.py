@@ -1,13 +1,15 @@
 """A Chromium with the console in it, and everything that it complained of."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright
 
-from tests.functional.stack import Stack
+from tests.functional.stack import PROJECT, Stack, environ
 from tests.programs import program
 
 #: Milliseconds after which a test that waits gives up: a net, not an expectation.
@@ -62,3 +64,31 @@ async def chromium() -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
+
+
+def row_of(page: Page, job: str) -> Locator:
+    """The row of a job in the table of jobs."""
+    return page.get_by_role("row").filter(has=page.locator(f'a[href$="{job}"]'))
+
+
+def ran(command: list[str], stack: Stack, **settings: str) -> str:
+    """Run a command against the stack, and return all that it said."""
+    return subprocess.run(
+        command,
+        cwd=PROJECT,
+        env=environ(stack.data_dir) | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def new_key(stack: Stack, *arguments: str) -> tuple[str, str]:
+    """Make a key on the command line: its id, and the key."""
+    command = [sys.executable, "-m", "app", "keys", "create", *arguments]
+    words = ran(command, stack).split()
+    return (
+        next(word.strip(".,:()") for word in words if word.startswith("key_")),
+        next(word for word in words if word.startswith("sgk_")),
+    )

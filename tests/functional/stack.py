@@ -173,15 +173,30 @@ class Stack:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)["data"]
 
+    def post(self, path: str, body: Any) -> Any:
+        """POST below the API's root with the key; the `data` of the answer."""
+        request = urllib.request.Request(
+            f"{self.url}/v1/modules/scaimind{path}",
+            data=json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)["data"]
+
     def submit(
         self,
         *,
         name: str = "a test's",
         script: str = "train.py",
         labels: Mapping[str, str] | None = None,
+        gpus: int = 0,
+        checkpoints: int = 0,
         **hyperparameters: str,
     ) -> str:
-        """Submit the example, or another script on the drive; the job's id."""
+        """Submit the example, or another script on the drive; the job's id.
+
+        `checkpoints` are the steps between two; 0 leaves it to the script.
+        """
         body = {
             "name": name,
             "training_config": {
@@ -194,20 +209,11 @@ class Stack:
                 "hyperparameters": hyperparameters,
             },
             "data_config": {"sources": [{"path": "scaidrive://local/corpus.jsonl"}]},
-            "resource_config": {},
+            "resource_config": {"gpu_count": gpus} if gpus else {},
+            "output_config": {"checkpoint_interval_steps": checkpoints} if checkpoints else {},
             "labels": dict(labels or {}),
         }
-        request = urllib.request.Request(
-            f"{self.url}/v1/modules/scaimind/jobs",
-            data=json.dumps(body).encode(),
-            headers={
-                "Authorization": f"Bearer {self.key}",
-                "Content-Type": "application/json",
-            },
-        )
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            assert answer.status == 201
-            return str(json.load(answer)["data"]["job_id"])
+        return str(self.post("/jobs", body)["job_id"])
 
     def log(self, job_id: str) -> list[str]:
         """The messages of a job's log up to now."""

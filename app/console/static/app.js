@@ -1,5 +1,6 @@
 // The frame: who is signed in, where one is, and whether what one sees is live.
 import { useEffect, useRef } from "./vendor/hooks.js";
+import { get } from "./api.js";
 import { html } from "./html.js";
 import { clock } from "./format.js";
 import { bind, bindings, helpShown } from "./keys.js";
@@ -25,6 +26,11 @@ export function App() {
   useEffect(() => {
     if (token.value) start();
   }, [token.value, signIns.value]);
+  useEffect(() => {
+    if (!token.value || tenant.value) return;
+    // Whose the screen is, should another token come: no answer says it as such.
+    get("/jobs?page_size=1").then((page) => (tenant.value ||= page.jobs[0]?.tenant_id ?? ""), () => {});
+  }, [signIns.value]);
   useEffect(
     () =>
       bind([

@@ -35,6 +35,8 @@ let prefixedAt = 0;
 export function listenToKeys() {
   addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+    // What waits behind a question hears nothing, wherever the focus is.
+    if (document.querySelector("dialog:modal")) return;
     const target = /** @type {HTMLElement} */ (event.target);
     const field = target.closest?.("input, textarea, select, [contenteditable]");
     if (field) {
@@ -42,7 +44,6 @@ export function listenToKeys() {
       if (event.key === "Escape") /** @type {HTMLElement} */ (field).blur();
       return;
     }
-    if (target.closest?.("dialog")) return;
     // What has the focus is what these press.
     if ((event.key === "Enter" || event.key === " ") && target.closest?.("button, a, summary")) return;
     const chord = prefix && event.timeStamp - prefixedAt < 1500 ? `${prefix} ${event.key}` : event.key;

@@ -8,6 +8,9 @@ import { to } from "../router.js";
 export const ENDED = new Set(["COMPLETED", "FAILED", "CANCELLED", "PREEMPTED"]);
 export const RUNNING = new Set(["SCHEDULING", "PREPARING", "TRAINING", "CHECKPOINTING", "EVALUATING", "EXPORTING"]);
 
+/** Requests at a time, where there is one for each of many jobs. */
+const AT_ONCE = 6;
+
 /** What can be done with a job now. @param {{job: any, ask: (question: any) => void}} props */
 export function Actions({ job, ask }) {
   const id = segment(job.job_id);
@@ -61,11 +64,35 @@ export function Actions({ job, ask }) {
   )}${error ? html`<span class="bad" role="alert" title=${error.message}>${error.message}</span>` : null}`;
 }
 
+/**
+ * Do something with each job, a few at a time, and take those off the list that it was done with.
+ * Throws the first failure once all were tried: what is left can be tried again.
+ * @param {any[]} left @param {(job: any) => Promise<unknown>} act
+ */
+async function eachOf(left, act) {
+  const waiting = [...left];
+  /** @type {unknown[]} */
+  const failures = [];
+  const work = async () => {
+    for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
+      try {
+        await act(job);
+        left.splice(left.indexOf(job), 1);
+      } catch (failure) {
+        failures.push(failure);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  if (failures.length) throw failures[0];
+}
+
 /** What can be done with several jobs.
  * @param {{jobs: any[], ask: (question: any) => void, clear: () => void}} props */
 export function Chosen({ jobs: chosen, ask, clear }) {
   const open = chosen.filter((job) => !ENDED.has(job.status));
-  const cancel = () =>
+  const cancel = () => {
+    const left = [...open];
     ask({
       title: `Cancel ${count(open.length)} jobs?`,
       text: "Their processes are ended. What was trained since the last checkpoints is lost.",
@@ -73,12 +100,11 @@ export function Chosen({ jobs: chosen, ask, clear }) {
       danger: true,
       children: html`<ul class="names">${open.slice(0, 20).map((job) => html`<li dir="auto">${job.name}</li>`)}${open.length > 20 ? html`<li>and ${open.length - 20} more</li>` : null}</ul>`,
       run: async () => {
-        const done = await Promise.allSettled(open.map((job) => post(`/jobs/${segment(job.job_id)}/cancel`)));
-        const failed = done.find((each) => each.status === "rejected");
-        if (failed) throw /** @type {PromiseRejectedResult} */ (failed).reason;
+        await eachOf(left, (job) => post(`/jobs/${segment(job.job_id)}/cancel`));
         clear();
       },
     });
+  };
   return html`<p class="chosen" role="status">
     ${count(chosen.length)} selected
     <button type="button" disabled=${!open.length} onClick=${cancel}>Cancel…</button>

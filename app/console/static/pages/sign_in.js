@@ -34,9 +34,21 @@ export function SignIn({ again }) {
     <label class="check"><input type="checkbox" checked=${keep} onChange=${(/** @type {any} */ event) => setKeep(event.target.checked)} /> Stay signed in until this tab is closed</label>
     <${Problem} error=${error} />
     <button class="primary" disabled=${busy}>${busy ? "Checking…" : "Sign in"}</button>
-    <p class="quiet">No key at hand? On the machine where you use the command, run
-      <code>${COMMAND}</code> <${Copy} text=${COMMAND} label="Copy" />: it opens this page signed in.
+    <p class="quiet">No key at hand? On the machine where you use the command, run${" "}
+      <code>${COMMAND}</code> <${Copy} text=${COMMAND} label="Copy" />: it opens this page signed in.${" "}
       <code>scaimind login --show</code> says where the key is.</p>
   </form>`;
-  return again ? html`<div class="over" role="dialog" aria-modal="true">${form}</div>` : html`<main class="alone">${form}</main>`;
+  return again ? html`<${Over}>${form}<//>` : html`<main class="alone">${form}</main>`;
+}
+
+/** Over the page, which waits behind it: no key reaches it, and none closes this.
+ *  @param {{children?: any}} props */
+function Over({ children }) {
+  const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  const show = () => {
+    // Browsers close a dialog at the second Escape, whatever the page says.
+    if (dialog.current?.isConnected && !dialog.current.open) dialog.current.showModal();
+  };
+  useEffect(show, []);
+  return html`<dialog ref=${dialog} class="over" aria-label="Sign in again" onCancel=${(/** @type {Event} */ event) => event.preventDefault()} onClose=${show}>${children}</dialog>`;
 }
