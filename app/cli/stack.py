@@ -25,6 +25,11 @@ def up() -> None:
     SCAIMIND_AUTH_TOKEN_URL, SCAIMIND_AUTH_JWKS_URL, SCAIMIND_AUTH_ISSUER
                                   any of them: use that identity provider
                                   instead of starting a token issuer
+    SCAIMIND_COORDINATOR_TRAINERS_PYTHON
+                                  train language models with this Python, as
+                                  scripts/run --with-trainers does
+    SCAIMIND_EXAMPLE_MODEL=smollm2
+                                  put that model on the drive for it
     SCAIMIND_NO_PROFILE=1         do not write the profile 'local' of the command
                                   scaimind, in ~/.config/scaimind/config.toml
 

@@ -12,7 +12,9 @@ _ALONE = frozenset(
     {
         "SCAIMIND_API_KEY",
         "SCAIMIND_CHECKPOINT_DIR",
+        "SCAIMIND_CI_WITHOUT",
         "SCAIMIND_DATA_DIR",
+        "SCAIMIND_EXAMPLE_MODEL",
         "SCAIMIND_GPUS",
         "SCAIMIND_INVOKED_AS",
         "SCAIMIND_JOB_CONFIG",

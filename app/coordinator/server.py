@@ -29,7 +29,7 @@ from app.coordinator.execution.inputs import Inputs
 from app.coordinator.execution.opening import open_workspace
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.identity.tokens import Admission, TokenChecker
-from app.coordinator.isolation.levels import AUTO
+from app.coordinator.isolation.levels import AUTO, Level
 from app.coordinator.isolation.system_paths import system_paths
 from app.coordinator.jobs.changes.reader import ChangeReader
 from app.coordinator.jobs.events import JobEvents
@@ -135,7 +135,13 @@ class Coordinator:
         running = {job.job_id for job in store.unfinished() if job.status in HOLDING}
         inputs = Inputs(drive=drive, cache=cache, clock=self._clock)
         inputs.open(running=running)
-        trainers = Trainers(config.trainers_python, readable=readable)
+        trainers = Trainers(
+            config.trainers_python,
+            readable=readable,
+            private=(config.data_dir, config.drive_root, config.atlas_root),
+            # In namespaces they see it without what is around it.
+            other_users=engine.isolation.level is Level.USER,
+        )
         self._services.push_async_callback(trainers.close)
         workspace = open_workspace(
             config,

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from app.coordinator.trainers import asking
+from app.coordinator.trainers.asking import Trainers
 from generated.mindcoordinator.v1.jobs_pb2 import (
     FrameworkType,
     SubmitJobRequest,
@@ -147,6 +148,20 @@ async def test_an_environment_that_does_not_work_is_told_and_asked_again_later(
         python.write_text(f"#!/bin/sh\necho '{SCHEMA}'\n")
         monkeypatch.setattr(asking, "_PAUSE", 0.0)
         assert (await check(client)).check.would_start
+
+
+async def test_an_environment_that_the_jobs_users_cannot_read_is_told_before(
+    tmp_path: Path,
+) -> None:
+    python = environment(tmp_path)
+    # Its user may pass, others may not.
+    python.parent.parent.chmod(0o700)
+    trainers = Trainers(python, readable=("/usr", "/bin"), other_users=True)
+    trainers.start()
+    try:
+        assert "users that jobs run as cannot read it" in (await trainers.rules()).refused
+    finally:
+        await trainers.close()
 
 
 async def test_before_the_environment_has_answered_a_job_is_taken_with_a_warning(

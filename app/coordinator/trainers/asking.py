@@ -7,14 +7,18 @@ import asyncio
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from app.coordinator.trainers.environment import TrainersEnvironment, find_environment
+from app.coordinator.trainers.environment import (
+    TrainersEnvironment,
+    closed_to_others,
+    find_environment,
+)
 from app.coordinator.trainers.program import LAUNCHER, place_trainers
 from app.coordinator.trainers.schema import BadSchema, Schema
 from app.coordinator.workers.process import WorkerProcess
@@ -75,11 +79,17 @@ class Trainers:
         python: Path | None,
         *,
         readable: tuple[str, ...],
+        private: Collection[Path] = (),
+        other_users: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`readable` is what of the system the trainers may read while they are asked."""
+        """`readable` is what of the system the trainers may read while they are asked, and
+        `private` what no environment may lie around; with `other_users`, jobs reach it as users
+        of their own."""
         self._python = python
         self._readable = readable
+        self._private = private
+        self._other_users = other_users
         self._monotonic = monotonic
         self._asking: asyncio.Task[TrainerRules] | None = None
         self._failed_at = 0.0
@@ -87,7 +97,9 @@ class Trainers:
     @property
     def environment(self) -> TrainersEnvironment | None:
         """Return the environment; None if none is named. Raises OSError if it is not there."""
-        return None if self._python is None else find_environment(self._python)
+        return (
+            None if self._python is None else find_environment(self._python, private=self._private)
+        )
 
     def start(self) -> None:
         """Begin to ask, if there is an environment to be asked."""
@@ -138,6 +150,8 @@ class Trainers:
         """Run the trainers' program. Raises _Failed, OSError."""
         environment = await asyncio.to_thread(lambda: self.environment)
         assert environment is not None
+        if self._other_users and (closed := closed_to_others(environment)) is not None:
+            raise _Failed("users that jobs run as cannot read it", f"closed to others: {closed}")
         with tempfile.TemporaryDirectory(prefix="scaimind-trainers-") as name:
             program, temporary = Path(name, "program"), Path(name, "tmp")
             await asyncio.to_thread(_place, program, temporary)
