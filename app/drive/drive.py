@@ -107,15 +107,20 @@ class NewFile:
     async def write(self, data: bytes | bytearray) -> None:
         """Append."""
         self._lease.grow(self._lease.written + len(data))
-        free = 0
+        free, others = 0, None
 
         def write() -> None:
-            nonlocal free
+            nonlocal free, others
             free = self._room.look(len(data))
+            if self._lease.size != self._lease.claim.size:
+                # It is longer than was known.
+                others = self._room.claim(self._lease)
             self._file.write(data)
 
         await self._writing.write(write, len(data))
         self._lease.saw(free)
+        if others is not None:
+            self._room.saw_others(self._lease.tenant_id, others)
         self._lease.written += len(data)
 
     async def store(self, path: DrivePath, preconditions: Preconditions) -> Stored:

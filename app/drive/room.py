@@ -12,6 +12,7 @@ import structlog
 
 from app.drive import counting, tree
 from app.drive.disk_threads import DiskThreads
+from app.drive.ledger import Claim, Ledger
 from app.drive.problems import busy
 from app.drive.staging import tenants_in
 from app.drive.upload_files import clear
@@ -53,6 +54,7 @@ class Room:
             patience=None,
             name="drive-count",
         )
+        self._ledger = Ledger(root)
         self._abandoned = threading.Event()
         self._counts: SingleFlight[str, None] = SingleFlight()
 
@@ -70,6 +72,7 @@ class Room:
         self._abandoned.set()
         await self._counts.close()
         self._threads.close()
+        self._ledger.close()
 
     async def run(self) -> None:
         """Count all tenants, clear away what has expired, and begin anew, until cancelled."""
@@ -98,16 +101,42 @@ class Room:
     async def leased(self, tenant_id: str, size: int) -> AsyncIterator[Lease]:
         """Set room aside for a file of this size in the block. Raises `ApiError`."""
         await self._known(tenant_id)
-        free = await self._requests.run(tenant_id, partial(counting.free_bytes, self._root))
-        lease = self._usage.lease(tenant_id, size, free=free)
+        claim = Claim()
+        try:
+            free, others = await self._requests.run(
+                tenant_id, partial(self._claimed, tenant_id, claim, size)
+            )
+            self._usage.saw_others(tenant_id, others)
+            lease = self._usage.lease(tenant_id, size, free=free, claim=claim)
+        except BaseException:
+            self._requests.post(tenant_id, partial(self._ledger.end, tenant_id, claim, 0))
+            raise
         try:
             yield lease
         finally:
             self._usage.end(lease)
+            end = partial(self._ledger.end, tenant_id, claim, lease.growth)
+            self._requests.post(tenant_id, end)
+
+    def _claimed(self, tenant_id: str, claim: Claim, size: int) -> tuple[int, int]:
+        others = self._ledger.claim(tenant_id, claim, size)
+        return counting.free_bytes(self._root), others
+
+    def claim(self, lease: Lease) -> int:
+        """Have other replicas know how large a lease is; return what they have let in.
+
+        For threads.
+        """
+        return self._ledger.claim(lease.tenant_id, lease.claim, lease.size)
+
+    def saw_others(self, tenant_id: str, size: int) -> None:
+        """Note what other replicas have let in."""
+        self._usage.saw_others(tenant_id, size)
 
     def add(self, tenant_id: str, size: int) -> None:
         """Note by what a tenant has grown; less than 0 is what has gone."""
         self._usage.add(tenant_id, size)
+        self._requests.post(tenant_id, partial(self._ledger.add, tenant_id, size))
 
     def moved(self, tenant_id: str, size: int) -> None:
         """Note that an upload's file has come to its place."""
@@ -153,6 +182,7 @@ class Room:
 
     async def _count_now(self, tenant_id: str) -> None:
         await self._threads.run(tenant_id, partial(self._clear, tenant_id))
+        mark = await self._threads.run(tenant_id, partial(self._ledger.mark, tenant_id))
         self._usage.count_begins(tenant_id)
         try:
             counted = await self._threads.run(
@@ -162,6 +192,8 @@ class Room:
             self._usage.count_ends(tenant_id, 0, problem=str(error.strerror))
         else:
             self._usage.count_ends(tenant_id, counted)
+        others = await self._threads.run(tenant_id, partial(self._ledger.counted, tenant_id, mark))
+        self._usage.saw_others(tenant_id, others)
         awaited = await self._threads.run(
             tenant_id, partial(counting.awaited_bytes, self._root, tenant_id)
         )

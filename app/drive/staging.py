@@ -27,12 +27,17 @@ _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 @contextmanager
 def staging_of(root: Path, tenant_id: str) -> Iterator[Directory]:
     """Hold the tenant's staging folder, made if it is not there."""
-    with (
-        Directory.open(root, follow=True) as top,
-        _private(top, FOLDER) as all_of_it,
-        _private(all_of_it, tenant_id) as own,
-    ):
+    with private_folder(root, tenant_id) as own:
         yield own
+
+
+def private_folder(root: Path, *names: str) -> Directory:
+    """Open a folder beside the tenants' that is this program's alone, made if it is not there."""
+    here = Directory.open(root, follow=True)
+    for name in (FOLDER, *names):
+        with here as above:
+            here = _private(above, name)
+    return here
 
 
 def _private(parent: Directory, name: str) -> Directory:

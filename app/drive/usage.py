@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from app.drive.ledger import Claim
 from app.errors import DRIVE_FULL, QUOTA_EXCEEDED, ApiError
 
 
@@ -18,6 +19,8 @@ class _Tenant:
     doubtful: int = 0
     #: What unfinished uploads still lack, as of the last count and what has changed since.
     awaited: int = 0
+    #: What other replicas have let in since this one's count, as far as it has looked.
+    others: int = 0
     #: Why it cannot be counted.
     problem: str = ""
 
@@ -47,7 +50,7 @@ class Usage:
         """Return what the tenant has, and what it is about to have."""
         its = self._of(tenant_id)
         leased = sum(each.size for each in self._leases if each.tenant_id == tenant_id)
-        return max(0, (its.counted or 0) + its.growth) + leased
+        return max(0, (its.counted or 0) + its.growth + its.others) + leased
 
     def add(self, tenant_id: str, size: int) -> None:
         """Note by what the tenant has grown just now; less than 0 is what has gone."""
@@ -55,6 +58,10 @@ class Usage:
         its.growth += size
         its.growth_during_count += size
         its.moved_during_count += max(0, size)
+
+    def saw_others(self, tenant_id: str, size: int) -> None:
+        """Take over what other replicas have let in since this one's count began."""
+        self._of(tenant_id).others = size
 
     def moved(self, tenant_id: str, size: int) -> None:
         """Note that an upload's file has come to its place: a count may have seen it in both."""
@@ -80,12 +87,14 @@ class Usage:
         its.counted, its.problem = counted, problem
         its.growth, its.doubtful = its.growth_during_count, its.moved_during_count
 
-    def lease(self, tenant_id: str, size: int, *, free: int) -> "Lease":
+    def lease(self, tenant_id: str, size: int, *, free: int, claim: Claim) -> "Lease":
         """Set room aside for a file of this size; `free` is what the disk has left.
+
+        `claim` is what other replicas know of it.
 
         Raises `ApiError`, with the numbers, if there is none.
         """
-        lease = Lease(self, tenant_id, free)
+        lease = Lease(self, tenant_id, free, claim)
         lease.grow(size)
         self._leases.add(lease)
         return lease
@@ -150,6 +159,7 @@ class Lease:
     tenant_id: str
     #: What the disk had left last, and how much of it was written then.
     _free: int
+    claim: Claim
     _written_then: int = 0
     size: int = 0
     #: How much of it is on the disk already.

@@ -11,10 +11,10 @@ import pytest
 
 from app.api.app_keys import UPLOADS
 from app.drive import counting, tree
+from app.drive.disk_threads import Turns
 from app.drive.paths import DrivePath
 from app.drive.settings import DriveSettings
 from app.drive.tree import OpenFile, Page, PageRequest
-from app.drive.turns import Turns
 from tests.drive.asking import DriveClient
 from tests.drive.conftest import NOWHERE
 from tests.replicas import Replica, new_key, replica, settings_for
