@@ -102,6 +102,14 @@ def test_a_loop_without_room_joins_more_up_to_the_longest_interval() -> None:
     assert SOON < busy.interval <= LONGEST
 
 
+@pytest.mark.parametrize("load", [Load(2_000, 100), Load(4_000, 50), Load(1_500, 200)])
+def test_more_than_fits_one_by_one_fits_joined(load: Load) -> None:
+    """It is never behind for longer than the longest interval and a few flushes."""
+    outcome = simulate(load)
+    assert outcome.held <= LONGEST + 4 * load.watchers * 7 / 1e6
+    assert outcome.share < 0.97
+
+
 def test_the_longest_interval_follows_the_busy_share() -> None:
     curve = [pacer().longest_at(busy / 100) for busy in range(0, 121, 5)]
     assert curve == sorted(curve)

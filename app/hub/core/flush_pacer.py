@@ -50,6 +50,8 @@ class FlushPacer:
     ROOM: Final = 0.7
     #: Busy share from which on the interval may be `longest`.
     FULL: Final = 0.9
+    #: What stays of an interval that is longer than it may be, at each adjustment.
+    _YIELD: Final = 0.8
     #: What a flush of one entry costs, of one that has several: measured with 500 watchers.
     _SINGLE: Final = 0.65
 
@@ -101,8 +103,10 @@ class FlushPacer:
         # the interval: this reaches the target in one step. Where entries are
         # rarer it takes a few, hence the bounds on a step.
         factor = 0.5 if single <= self.ROOM else min(max(flushing / self._share, 0.5), 2.0)
-        interval = max(self.interval, 0.001) * factor
-        self.interval = max(min(interval, self.longest_at(busy)), self._shortest)
+        before = max(self.interval, 0.001)
+        # A longer interval is what has made room: it is given up step by step.
+        longest = max(self.longest_at(busy), before * self._YIELD)
+        self.interval = max(min(before * factor, longest, self._longest), self._shortest)
         self._began = now
         self._cpu = cpu
         self._spent = 0.0
