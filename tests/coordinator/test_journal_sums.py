@@ -119,7 +119,7 @@ def test_what_is_written_behind_a_hole_is_summed_up_again() -> None:
         assert lost[0][1] + 1 in [piece.begin for piece in pieces if piece.passed == BLOCK]
 
 
-def test_a_log_of_an_earlier_coordinator_goes_on_with_sums(tmp_path: Path) -> None:
+def test_a_log_of_an_earlier_coordinator_goes_on_with_sums() -> None:
     with job() as directory:
         (directory.log / "entries.sums").unlink()
         writer = LogWriter(directory.log)
@@ -129,3 +129,17 @@ def test_a_log_of_an_earlier_coordinator_goes_on_with_sums(tmp_path: Path) -> No
             pieces = [*log.blocks_before(2**60, min_level=0, wanted=lambda data: False)]
         assert sum(piece.passed for piece in pieces) == BLOCK
         assert listed_filtered(directory, NOWHERE) == ([], [])
+
+
+def test_a_log_is_written_and_read_where_its_sums_cannot_be(tmp_path: Path) -> None:
+    directory = JobDir(tmp_path)
+    logs.create(directory.log)
+    (directory.log / "entries.sums").unlink()
+    # As a file that cannot be made, on a full disk.
+    (directory.log / "entries.sums").symlink_to(tmp_path / "nowhere" / "sums")
+    writer = LogWriter(directory.log)
+    writer.append([line(number) for number in range(1, LINES + 1)])
+    writer.close()
+    assert listed_filtered(directory, NOWHERE) == ([], [])
+    damage_line(directory, 23)
+    assert listed_filtered(directory, NOWHERE) == ([], [(23, 23)])

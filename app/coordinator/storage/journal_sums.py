@@ -9,6 +9,7 @@ is a help alone. Where it is missing, or does not agree, records are read.
 import os
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from zlib import crc32
@@ -27,10 +28,11 @@ class SumWriter:
     """Sums up a block while it is written, for a file beside the journal; or for none."""
 
     def __init__(self, path: str | None) -> None:
-        """Open the file. Raises OSError."""
+        """Open the file. Where that fails, as on a full disk, nothing is summed up."""
         self._file: int | None = None
         if path is not None:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            with suppress(OSError):
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         #: None if some of the block was not seen.
         self._sum: int | None = 0
 
@@ -57,11 +59,9 @@ class SumWriter:
         """Write the entries from a place of the index on, before the index has them."""
         if self._file is None:
             return
-        try:
+        # What is not there is not known: the blocks are read record by record.
+        with suppress(OSError):
             os.pwrite(self._file, b"".join(entries), place * _ENTRY.size)
-        except OSError:
-            # What is not there is not known: the blocks are read record by record.
-            return
 
     def close(self) -> None:
         """Close the file."""
