@@ -147,6 +147,11 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
         async with self.changed:
             await self.changed.wait_for(lambda: self.reads_of[job] >= count)
 
+    async def until_watches(self, count: int) -> None:
+        """Wait until so many WatchJob calls are open."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.open_watches == count)
+
     async def snapshot(self, sequence: int, job: str = JOB, **values: Any) -> None:
         """Make this the newest metrics snapshot."""
         self.jobs[job].snapshot = watch_pb2.MetricsSnapshot(
