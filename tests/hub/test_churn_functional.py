@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.hub.test_events_functional import until
 CLIENTS = 2000
 AT_ONCE = 100
 JOBS = 30
-QUERIES = (
+QUERIES: tuple[dict[str, Any], ...] = (
     {},
     {"include": "jobs,logs"},
     {"label": "team=1", "include": "jobs,logs", "contains": "x"},
@@ -33,7 +34,7 @@ async def traffic(states: StatesCoordinator, rng: random.Random) -> None:
         await asyncio.sleep(0.01)
 
 
-def picked(rng: random.Random) -> Iterator[tuple[dict[str, str], int]]:
+def picked(rng: random.Random) -> Iterator[tuple[dict[str, Any], int]]:
     """What each client asks for, and how many bookmarks it stays for."""
     for _ in range(CLIENTS):
         yield rng.choice(QUERIES), rng.randrange(3)
@@ -47,7 +48,7 @@ async def test_clients_that_come_and_go_leave_nothing_behind() -> None:
             await states.set_state(f"j{number}", labels={"team": str(number % 3)})
         async with gateway_to(states.address, linger=0.2) as gateway:
 
-            async def client(query: dict[str, str], stays: int) -> None:
+            async def client(query: dict[str, Any], stays: int) -> None:
                 async with gateway.watch("events", **query) as watching:
                     assert watching.status == 200, watching.error
                     for _ in range(stays):
