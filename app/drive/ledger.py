@@ -1,6 +1,6 @@
 """What this replica and the others on the machine have let in since their counts.
 
-    .uploads/.usage/<tenant>/<replica>      two numbers, locked as long as the replica lives
+    .uploads/.usage/<tenant>/<replica>      three numbers, locked as long as the replica lives
 
 Each replica writes its own, before it reads the others': of two that let in a file at
 once, one at least sees the other's. Nothing of it is durable; what a replica that has
@@ -22,13 +22,22 @@ from app.files.directory import Directory, Kind, NotARegularFile
 from app.files.names import unguessable
 
 _FOLDER: Final = ".usage"
-#: Bytes that have come, less those that went, since the replica has served the tenant; and
-#: bytes of files that are on their way.
-_NUMBERS: Final = struct.Struct("<qq")
+#: Bytes that have come since the replica has served the tenant, those that went, and those of
+#: files that are on their way.
+_NUMBERS: Final = struct.Struct("<qqq")
 _OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
-#: What each replica had let in at a moment, by its name.
+#: What has come through each replica up to a moment, or has gone, by its name.
 Mark = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Of one replica."""
+
+    came: int
+    went: int
+    claimed: int
 
 
 @dataclass(slots=True, eq=False)
@@ -42,8 +51,16 @@ class Claim:
 @dataclass(slots=True, eq=False)
 class _Tenant:
     file: int
-    grown: int = 0
+    came: int = 0
+    went: int = 0
     claims: set[Claim] = field(default_factory=set)
+
+    def grow(self, size: int) -> None:
+        """Note what has come; less than 0 is what has gone."""
+        if size > 0:
+            self.came += size
+        else:
+            self.went -= size
 
 
 class Ledger:
@@ -54,8 +71,8 @@ class Ledger:
         self._name = unguessable()
         #: Of those that this replica has let anything in of.
         self._tenants: dict[str, _Tenant] = {}
-        #: What others had let in when a tenant's last count began.
-        self._counted: dict[str, Mark] = {}
+        #: Of a tenant: what had come when its last count began, and what had gone when that ended.
+        self._counted: dict[str, tuple[Mark, Mark]] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -75,33 +92,33 @@ class Ledger:
         with self._changed(tenant_id) as its:
             claim.ended = True
             its.claims.discard(claim)
-            its.grown += grown
+            its.grow(grown)
 
     def add(self, tenant_id: str, size: int) -> None:
         """Note by what the tenant has grown; less than 0 is what has gone."""
         with self._changed(tenant_id) as its:
-            its.grown += size
+            its.grow(size)
 
     def others(self, tenant_id: str) -> int:
-        """Return what other replicas have let in since this one's last count began."""
-        counted = self._counted.get(tenant_id, {})
+        """Return what other replicas have let in since this one's last count began, less what has
+        gone since that ended: what went meanwhile may not have been counted."""
+        came, went = self._counted.get(tenant_id, ({}, {}))
         return sum(
-            grown - counted.get(name, 0) + claimed
-            for name, (grown, claimed) in self._read(tenant_id).items()
+            each.came - came.get(name, 0) - (each.went - went.get(name, 0)) + each.claimed
+            for name, each in self._read(tenant_id).items()
         )
 
     def mark(self, tenant_id: str) -> Mark:
-        """Return what the others have let in by now: call it when a count begins.
+        """Return what has come through the others by now: call it when a count begins.
 
         What replicas have left that live no more goes: the count finds it.
         """
-        return {
-            name: grown for name, (grown, _) in self._read(tenant_id, remove_ended=True).items()
-        }
+        return {name: each.came for name, each in self._read(tenant_id, remove_ended=True).items()}
 
     def counted(self, tenant_id: str, mark: Mark) -> int:
-        """Take over that all up to a mark is in the last count; return what came since."""
-        self._counted[tenant_id] = mark
+        """Take over that all up to a mark is in the count that ends; return what came since."""
+        went = {name: each.went for name, each in self._read(tenant_id).items()}
+        self._counted[tenant_id] = mark, went
         return self.others(tenant_id)
 
     def close(self) -> None:
@@ -136,7 +153,7 @@ class Ledger:
     def _folder(self, tenant_id: str) -> Directory:
         return staging.private_folder(self._root, _FOLDER, tenant_id)
 
-    def _read(self, tenant_id: str, *, remove_ended: bool = False) -> dict[str, tuple[int, int]]:
+    def _read(self, tenant_id: str, *, remove_ended: bool = False) -> dict[str, _Numbers]:
         found = {}
         with self._folder(tenant_id) as folder:
             for entry in folder.scan():
@@ -144,16 +161,17 @@ class Ledger:
                     continue
                 with suppress(FileNotFoundError, NotARegularFile, struct.error):
                     with folder.open_file(entry.name) as file:
-                        grown, claimed = _NUMBERS.unpack(file.read(_NUMBERS.size))
+                        came, went, claimed = _NUMBERS.unpack(file.read(_NUMBERS.size))
                         lives = _lives(file.fileno())
-                    found[entry.name] = grown, claimed if lives else 0
+                    found[entry.name] = _Numbers(came, went, claimed if lives else 0)
                     if remove_ended and not lives:
                         folder.unlink(entry.name)
         return found
 
 
 def _write(its: _Tenant) -> None:
-    os.pwrite(its.file, _NUMBERS.pack(its.grown, sum(each.size for each in its.claims)), 0)
+    claimed = sum(each.size for each in its.claims)
+    os.pwrite(its.file, _NUMBERS.pack(its.came, its.went, claimed), 0)
 
 
 def _lives(file: int) -> bool:

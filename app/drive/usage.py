@@ -12,7 +12,8 @@ class _Tenant:
     counted: int | None = None
     #: By what it has grown since that count began: what a count finds, it does not find again.
     growth: int = 0
-    #: The part of it since the count began that runs now.
+    #: What came since the count began that runs now. What went may have gone before the count
+    #: came to it.
     growth_during_count: int = 0
     #: What came or changed its place since then, and may be counted twice; of the last count.
     moved_during_count: int = 0
@@ -56,7 +57,7 @@ class Usage:
         """Note by what the tenant has grown just now; less than 0 is what has gone."""
         its = self._of(tenant_id)
         its.growth += size
-        its.growth_during_count += size
+        its.growth_during_count += max(0, size)
         its.moved_during_count += max(0, size)
 
     def saw_others(self, tenant_id: str, size: int) -> None:
@@ -82,7 +83,8 @@ class Usage:
         its.growth_during_count = its.moved_during_count = 0
 
     def count_ends(self, tenant_id: str, counted: int, *, problem: str = "") -> None:
-        """Take over what was counted; what was added meanwhile may be in it twice for a while."""
+        """Take over what was counted; what was added meanwhile may be in it twice for a while,
+        and what has gone may be in it as well."""
         its = self._of(tenant_id)
         its.counted, its.problem = counted, problem
         its.growth, its.doubtful = its.growth_during_count, its.moved_during_count

@@ -11,6 +11,7 @@ import pytest
 from app.api.app_keys import UPLOADS
 from app.drive.ledger import Claim, Ledger
 from app.drive.settings import DriveSettings
+from app.drive.usage import Usage
 from tests.drive.asking import DriveClient
 from tests.drive.conftest import NOWHERE
 from tests.drive.tus import Tus
@@ -140,3 +141,34 @@ def test_what_a_replica_that_ended_had_on_its_way_is_nothing(tmp_path: Path) -> 
     assert not list((tmp_path / ".uploads/.usage/acme").iterdir())
     assert other.others("rival") == 0
     other.close()
+
+
+def test_what_goes_during_a_count_is_not_taken_off_it(tmp_path: Path) -> None:
+    """The count may have come to its place after it had gone."""
+    one, other = Ledger(tmp_path), Ledger(tmp_path)
+    one.add("acme", 100)
+    mark = other.mark("acme")
+    one.add("acme", -60)
+    assert other.counted("acme", mark) == 0
+    one.add("acme", -30)
+    one.add("acme", 5)
+    assert other.others("acme") == -25
+    one.close()
+    other.close()
+
+
+def test_a_tenant_does_not_lower_its_count_by_deleting_while_it_runs() -> None:
+    usage = Usage(quota=100, min_free=0)
+    usage.count_begins("acme")
+    usage.count_ends("acme", 90)
+    usage.count_begins("acme")
+    # The count comes to its folder after that.
+    usage.add("acme", -80)
+    assert usage.used("acme") == 10
+    usage.count_ends("acme", 10)
+    assert usage.used("acme") == 10
+    # What comes during a count is not forgotten either.
+    usage.count_begins("acme")
+    usage.add("acme", 50)
+    usage.count_ends("acme", 10)
+    assert usage.used("acme") == 60
