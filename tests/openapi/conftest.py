@@ -126,6 +126,8 @@ async def _gateway(coordinator_port: int, dsn: str, drive: Path) -> AsyncIterato
             "SCAIMIND_UPSTREAM_ADDRESS": f"127.0.0.1:{coordinator_port}",
             "SCAIMIND_UPSTREAM_API_SECRET": SECRET,
             "SCAIMIND_LIMITS_RATE": "0",
+            # As many sources as a check may have take long on a machine that has much to do.
+            "SCAIMIND_UPSTREAM_SUBMIT_TIMEOUT": "150",
             "SCAIMIND_DRIVE_DIR": str(drive),
         },
     )

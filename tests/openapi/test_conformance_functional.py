@@ -27,7 +27,7 @@ seed = 1
 hooks = "hooks"
 max-stream-events = 5
 continue-on-failure = true
-request-timeout = 30
+request-timeout = 180
 workers = 1
 warnings = false
 
