@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -16,12 +17,12 @@ from typing import Any, Final, NoReturn
 
 from .arguments import combined_arguments, writing_directory
 from .checkpoints import discard_unfinished, resumable
-from .errors import OK, StopRequested, TrainingError, TrainingFailed
+from .errors import OK, StopRequested, TrainingError, TrainingFailed, TrainingRefused
 from .frameworks import Framework, framework
 from .frameworks.resuming import with_same_batch
 from .hyperparameters import parse_hyperparameters
 from .job import Job, read_job
-from .metrics import MetricsFile, Progress, StageMetrics, StepTimes
+from .metrics import MetricsFile, Progress, StageMetrics, StepTimes, numbers
 from .stopping import StopSignal
 from .types import TrainingType, training_type
 from .types.adapters import adapter_asked
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream=sys.stdout, level=logging.WARNING, format="%(levelname)s: %(message)s"
     )
     logging.getLogger(__package__).setLevel(logging.INFO)
+    # Of names that become others in versions to come; trl uses them, not the job.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     for library in _CHATTY:
         logging.getLogger(library).setLevel(logging.ERROR)
     stop = StopSignal()
@@ -125,7 +128,10 @@ def _train(stop: StopSignal) -> int:
     from .export import export
 
     stop.deferred = False
-    export(job, trainer, tokenizer, default_dtype=default_dtype(kind), metrics=metrics.latest)
+    # A run that goes on from its last step logs none of them again.
+    known = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
+    final = {**numbers(known), **metrics.latest}
+    export(job, trainer, tokenizer, default_dtype=default_dtype(kind), metrics=final)
     _leave_group()
     return OK
 
@@ -207,7 +213,7 @@ def _build(parts: _Parts) -> tuple[Any, Any, Any, Any]:
         framework=parts.framework,
         stop=parts.stop,
     )
-    trainer = kind.build(run)
+    trainer = _built(kind, run)
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -216,6 +222,21 @@ def _build(parts: _Parts) -> tuple[Any, Any, Any, Any]:
     if job.is_main:
         report_start(job, trainer, tokenizer, max_length=length)
     return trainer, tokenizer, metrics, checkpoints
+
+
+def _built(kind: TrainingType, run: Any) -> Any:
+    """Return the trainer of a run. Raises TrainingRefused also for what libraries refuse."""
+    try:
+        return kind.build(run)
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise TrainingRefused(f"the training cannot be set up: {error}") from error
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or _is_out_of_memory(error):
+            raise TrainingFailed(
+                "out of memory while the model was loaded; use QLORA, a dtype of 16 bits, or a"
+                " smaller model, or ask for more memory"
+            ) from error
+        raise
 
 
 def _device_defaults() -> dict[str, Any]:
