@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from .checkpoints import prune, publish
 from .errors import TrainingFailed
+from .export import name_base
 from .frameworks.resuming import note_step
 from .job import Job
 from .metrics import MetricsFile, Progress, StepTimes, numbers
@@ -200,6 +201,7 @@ class CheckpointCallback(TrainerCallback):
         if self._job.is_main:
             written = self._writing / f"checkpoint-{step}"
             note_step(written, *self._divided)
+            name_base(written, self._job)
             place = publish(written, self._job.checkpoint_dir, step, self._stage)
             log.info("Checkpoint %s is complete.", place.name)
             prune(self._job.checkpoint_dir, self._job.output.max_checkpoints)

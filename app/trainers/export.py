@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +41,7 @@ def export(
     elif job.output.export_format == "adapter":
         trainer.save_model(str(output))
         if job.is_main:
-            _name_base(output, job)
+            name_base(output, job)
     else:
         _export_merged(job, trainer, tokenizer, default_dtype=default_dtype)
     if not job.is_main:
@@ -83,13 +82,12 @@ def _export_merged(job: Job, trainer: Any, tokenizer: Any, *, default_dtype: str
         shutil.rmtree(adapter, ignore_errors=True)
 
 
-def _name_base(output: Path, job: Job) -> None:
-    """Name the base as the job does: where it was read from means nothing elsewhere."""
-    path = output / "adapter_config.json"
+def name_base(folder: Path, job: Job) -> None:
+    """Have an adapter name its base as the job does: where it was read from means nothing
+    elsewhere. Does nothing where the folder holds no adapter. Raises OSError."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = job.base_model.model_id
-    with tempfile.NamedTemporaryFile(
-        "w", dir=output, prefix=".", suffix=".partial", delete=False, encoding="utf-8"
-    ) as file:
-        json.dump(config, file, indent=2, sort_keys=True)
-    Path(file.name).replace(path)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")

@@ -83,22 +83,27 @@ def _report_example(trainer: Any, tokenizer: Any) -> None:
         log.info("It has %d tokens; %d count for the loss.", len(first["input_ids"]), counting)
 
 
+def _numbers(parameter: Any) -> int:
+    """Return how many numbers a parameter has; ZeRO-3 leaves each rank a part of it."""
+    return int(getattr(parameter, "ds_numel", None) or parameter.numel())
+
+
 def parameters(model: Any) -> tuple[int, int]:
     """Return how many parameters are trained, and how many there are."""
     if hasattr(model, "get_nb_trainable_parameters"):
         trainable, total = model.get_nb_trainable_parameters()
         return int(trainable), int(total)
-    counts = [(each.numel(), each.requires_grad) for each in model.parameters()]
+    counts = [(_numbers(each), each.requires_grad) for each in model.parameters()]
     return sum(n for n, trained in counts if trained), sum(n for n, _ in counts)
 
 
 def memory_estimate(trainer: Any) -> int:
     """Return about how many bytes weights, gradients and the optimizer take, unsharded."""
     model = trainer.model
-    weights: int = sum(each.numel() * each.element_size() for each in model.parameters())
+    weights: int = sum(_numbers(each) * each.element_size() for each in model.parameters())
     gradients: int = sum(
-        each.numel() * each.element_size() for each in model.parameters() if each.requires_grad
+        _numbers(each) * each.element_size() for each in model.parameters() if each.requires_grad
     )
-    trainable: int = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    trainable: int = sum(_numbers(each) for each in model.parameters() if each.requires_grad)
     optimizer = str(getattr(trainer.args.optim, "value", trainer.args.optim))
     return weights + gradients + trainable * _OPTIMIZER_BYTES.get(optimizer, 8)

@@ -1,5 +1,6 @@
 """DPO and RLHF learn: held-back answers are told apart, and held-back prompts answered better."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,13 @@ def test_rloo_is_rewarded_by_a_model_that_is_there_and_trains_an_adapter(
             },
             data_config=DATA,
             output_config={"export_format": "adapter"},
+            training_config={"base_model": {"model_id": "scaidrive://local/talking"}},
         )
     )
     assert result.status == 0, result.log
+    for folder in (result.output, result.checkpoints[-1]):
+        named = json.loads((folder / "adapter_config.json").read_text())
+        assert named["base_model_name_or_path"] == "scaidrive://local/talking"
     before, *_, after = result.values("eval_reward")
     assert after > before + GAIN
     assert not result.values("reward_model/loss")
