@@ -14,6 +14,14 @@ import numpy as np
 import pytest
 
 from app.local import example
+from app.local.example.models import (
+    MODEL_VARIABLE,
+    PYTHON_VARIABLE,
+    SMOLLM2,
+    TINY,
+    make_model,
+    wanted_models,
+)
 
 SCRIPT = Path(example.__file__).with_name("train.py")
 PATIENCE = 60
@@ -164,3 +172,45 @@ def test_the_corpus_is_a_text_of_some_size() -> None:
     assert sum(map(len, texts)) > 300_000
     assert all(text.isascii() and text.strip() for text in texts)
     assert len(set("".join(texts))) < 120
+
+
+#: Stands in for the Python of the environment to train in: makes a folder, as the programs do.
+_MAKES = '#!/bin/sh\nmkdir -p "$3" && echo {} > "$3/config.json"\n'
+
+
+async def made(folder: Path, program: str) -> list[str]:
+    """What is told when the example's model is made in a drive."""
+    python = folder / "python"
+    python.write_text(program)
+    python.chmod(0o755)
+    drive = folder / "local"
+    drive.mkdir(exist_ok=True)
+    told: list[str] = []
+    await make_model(
+        TINY, drive, environ={PYTHON_VARIABLE: str(python)}, log=folder / "log", tell=told.append
+    )
+    assert not list(drive.glob(".*"))
+    return told
+
+
+async def test_a_model_is_made_once_and_appears_as_a_whole(tmp_path: Path) -> None:
+    (line,) = await made(tmp_path, "#!/bin/sh\necho no room >&2; mkdir $3; exit 1\n")
+    assert "could not be made: no room" in line
+    assert not (tmp_path / "local/tiny-model").exists()
+    (line,) = await made(tmp_path, _MAKES)
+    assert line.endswith("scaidrive://local/tiny-model")
+    assert (tmp_path / "local/tiny-model/config.json").exists()
+    assert await made(tmp_path, _MAKES) == []
+
+
+def test_models_are_made_where_there_is_an_environment_for_them(tmp_path: Path) -> None:
+    assert wanted_models({}) == wanted_models({MODEL_VARIABLE: "smollm2"}) == ()
+    assert wanted_models({PYTHON_VARIABLE: "/p"}) == (TINY,)
+    assert wanted_models({PYTHON_VARIABLE: "/p", MODEL_VARIABLE: "smollm2"}) == (TINY, SMOLLM2)
+    example.install(tmp_path)
+    assert not (tmp_path / "local/sums.jsonl").exists()
+    assert example.install(tmp_path, with_model=True)
+    lines = (tmp_path / "local/sums.jsonl").read_text().splitlines()
+    assert len(lines) == 100
+    assert json.loads(lines[23])["messages"][1]["content"] == "It is five."
+    assert not example.install(tmp_path, with_model=True)

@@ -22,7 +22,6 @@ PYTHON_VARIABLE: Final = "SCAIMIND_COORDINATOR_TRAINERS_PYTHON"
 MODEL_VARIABLE: Final = "SCAIMIND_EXAMPLE_MODEL"
 #: What the example's model learns, beside the corpus.
 SUMS: Final = "sums.jsonl"
-_NICE: Final = 10
 _NUMBERS: Final = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
@@ -109,9 +108,6 @@ async def _run(model: ExampleModel, made: Path, environ: Mapping[str, str], log:
     """Run a model's program, and return its status."""
     program = Path(__file__).with_name(model.program)
     command = (environ[PYTHON_VARIABLE], "-P", str(program), str(made), *model.arguments)
-    nice = shutil.which("nice")
-    if nice is not None:
-        command = (nice, "-n", str(_NICE), *command)
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *dying_with_parent(command, signal_number=signal.SIGKILL),
