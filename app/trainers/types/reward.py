@@ -140,8 +140,9 @@ def _train(run: Run, adapter: Any) -> Path:
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except StoppedInEvaluation:
-        trainer._save_checkpoint(trainer.model, trial=None)
-        callbacks[-1].publish(trainer.state.global_step)
+        if (step := trainer.state.global_step) > 0:
+            trainer._save_checkpoint(trainer.model, trial=None)
+            callbacks[-1].publish(step)
         raise StopRequested from None
     if trainer.state.global_step < trainer.state.max_steps and run.stop.requested:
         raise StopRequested
