@@ -74,13 +74,15 @@ async def test_a_watcher_that_takes_nothing_is_dropped_and_comes_back_without_lo
 async def test_a_slow_watcher_that_takes_a_little_is_not_dropped(
     make_gateway: GatewayMaker, coordinator: LogCoordinator
 ) -> None:
-    gateway = await make_gateway(write_timeout=0.5)
+    gateway = await make_gateway(write_timeout=1.0)
     async with gateway.watch(receive_buffer=4 * KiB) as slow:
-        await keep_logging(coordinator)
+        # It reads meanwhile: to log all of them can take longer than the time-out.
+        logging = asyncio.create_task(keep_logging(coordinator))
         # Several time-outs long, a little at a time.
         for _ in range(30):
             assert await slow.read(16 * KiB)
             await asyncio.sleep(0.1)
+        await logging
         assert gateway.seen.reasons == []
         assert await read_all(slow) == list(range(1, LINES + 1))
 
