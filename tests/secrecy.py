@@ -60,22 +60,24 @@ class Watch:
 
     def findings(self) -> Iterator[str]:
         """Give where a secret was written, and which kind; never the secret itself."""
+        clean: set[bytes] = set()
         for origin, text in self._kept:
-            for what in sorted(set(self._in(text))):
+            for what in sorted(set(self._in(text, clean))):
                 yield f"{origin}: {what}"
 
-    def _in(self, text: bytes) -> Iterator[str]:
+    def _in(self, text: bytes, clean: set[bytes]) -> Iterator[str]:
+        """Return what is in a text. `clean` has words without a secret, and gets more of them."""
         if _FORMS.search(text):
             yield "what has the form of a secret"
         for literal, what in self._literal.items():
             if literal in text:
                 yield what
-        for match in _WORD.finditer(text):
-            word = match.group()
-            for start in range(len(word) - _ENOUGH + 1):
-                whose = self._random.get(word[start : start + _ENOUGH])
-                if whose is not None:
-                    yield whose
+        for word in set(_WORD.findall(text)) - clean:
+            parts = (word[start : start + _ENOUGH] for start in range(len(word) - _ENOUGH + 1))
+            if found := {self._random[part] for part in parts if part in self._random}:
+                yield from found
+            else:
+                clean.add(word)
 
 
 #: Of this run: constants of test modules are made before any fixture.
