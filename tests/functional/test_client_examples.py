@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import chdir
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import click
 import pytest
 from scaimind import Client
 from scaimind.cli.main import cli, main
+from scaimind.errors import Conflict
 
 from tests.functional.stack import PROJECT, Stack
 
@@ -127,7 +128,9 @@ class Workplace:
     def cancel_all(self) -> None:
         """End what an example left, so that the next one has the cores."""
         for job in self.client.jobs.list(status=["QUEUED", "SCHEDULING", "TRAINING", "PAUSED"]):
-            self.client.jobs.cancel(job.job_id)
+            # It may have ended since it was listed.
+            with suppress(Conflict):
+                self.client.jobs.cancel(job.job_id)
 
 
 @pytest.fixture(scope="module")
