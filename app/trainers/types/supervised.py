@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from ..data.forms import Form
@@ -60,25 +61,17 @@ def build_supervised(
         add_bos=preprocess.add_bos,
         add_eos=preprocess.add_eos,
     )
-    workers = run.job.data.num_workers
-    training = tokenised(
-        run.records.training,
-        run.records.form,
-        run.tokenizer,
-        how,
-        what="training data",
-        workers=workers,
+    tokenise = partial(
+        tokenised,
+        form=run.records.form,
+        tokenizer=run.tokenizer,
+        how=how,
+        workers=run.job.data.num_workers,
     )
+    training = tokenise(run.records.training, what="training data")
     validation = None
     if run.records.validation is not None:
-        validation = tokenised(
-            run.records.validation,
-            run.records.form,
-            run.tokenizer,
-            how,
-            what="validation data",
-            workers=workers,
-        )
+        validation = tokenise(run.records.validation, what="validation data")
     loaded = run.load_model(**(model or {}))
     if prepare is not None:
         loaded = prepare(loaded)
