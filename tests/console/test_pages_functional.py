@@ -157,7 +157,9 @@ async def test_a_session_by_the_command_ends_with_a_sign_out_in_another_tab(
     await expect(two.page.get_by_role("alert")).to_contain_text("code is not valid")
     await two.sign_in(token)
     await two.await_live()
-    await two.page.get_by_role("button", name="Sign out").click()
+    async with two.page.expect_response("**/console-sessions/current") as ended:
+        await two.page.get_by_role("button", name="Sign out").click()
+    assert (await ended.value).status == 200
     for each in (one, two):
         await each.page.get_by_label("API key or token").wait_for()
         assert await each.page.evaluate("sessionStorage.length") == 0

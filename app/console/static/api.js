@@ -39,8 +39,8 @@ export function useSession(given) {
  * Ask, and return the answer's response; errors are thrown as `ApiError`.
  * @param {string} method
  * @param {string} path below the API's prefix, with its query
- * @param {{body?: unknown, headers?: Record<string, string>, signal?: AbortSignal, token?: string, root?: string}} [options]
- *   `root` in place of the API's prefix
+ * @param {{body?: unknown, headers?: Record<string, string>, signal?: AbortSignal, token?: string, root?: string, keepalive?: boolean}} [options]
+ *   `root` in place of the API's prefix; `keepalive` when the request must outlive the page
  * @returns {Promise<Response>}
  */
 export async function request(method, path, options = {}) {
@@ -59,6 +59,7 @@ export async function request(method, path, options = {}) {
       signal: options.signal,
       cache: "no-store",
       credentials: "omit",
+      keepalive: options.keepalive ?? false,
     });
   } catch (error) {
     if (options.signal?.aborted) throw error;

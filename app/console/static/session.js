@@ -107,7 +107,8 @@ export function signOut(told = false) {
   sessionStorage.removeItem(STORED);
   leave();
   if (!told && ended.startsWith("sgc_")) {
-    ask("DELETE", "/console-sessions/current", { token: ended }).catch((error) => {
+    // A tab that is closed at once ends its session all the same.
+    ask("DELETE", "/console-sessions/current", { token: ended, keepalive: true }).catch((error) => {
       // Refused: it has ended already. Otherwise it lives on, and a person should know.
       if (error.status !== 401 && error.status !== 404) {
         linkProblem.value = "Signed out here, but the gateway did not answer: the session may go on until it expires.";
