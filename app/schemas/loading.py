@@ -1,8 +1,8 @@
 """Applying a schema: all that is wrong with a request, at once, each with its path."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing, pre_load
@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from app import errors
 from app.errors import ApiError, FieldProblem
-from app.schemas.fields import MAX_PROBLEMS
+from app.schemas.fields import MAX_PROBLEMS, Text, TextList
 from app.shortening import CUT, shortened
 from app.suggestions import did_you_mean
 
@@ -85,11 +85,14 @@ class Entry(Body):
         """Load an object without what marshmallow does for each to find out about hooks."""
         if type(data) is not dict:
             return super().load(data, **options)
-        known = self.fields
+        known, rules = self.fields, self._column_rules
         loaded: dict[str, Any] = {}
         problems: dict[str, Any] = {}
         unknown: list[str] = []
         for name, value in data.items():
+            if name in rules and rules[name].is_plain(value):
+                loaded[name] = value
+                continue
             field = known.get(name)
             if field is None:
                 if len(unknown) < _MAX_UNKNOWN:
@@ -102,7 +105,8 @@ class Entry(Body):
         for name in self._required:
             if name not in data:
                 problems[name] = [known[name].error_messages["required"]]
-        problems.update((name, [self.error_messages["unknown"]]) for name in unknown)
+        for name in unknown:
+            problems[name] = [self.error_messages["unknown"]]
         if problems:
             raise ValidationError(problems, valid_data=loaded)
         return loaded
@@ -113,9 +117,39 @@ class Entry(Body):
         assert field_obj.load_default is missing, "it is not looked at"
         assert field_obj.data_key is None, "it is not looked at"
 
+    def are_plain(self, entries: Sequence[Any]) -> bool:
+        """Return whether all of many objects are loaded as they are.
+
+        Their values are looked at as columns, which takes a third of the time of one object
+        after the other. False may be wrong: it says that each has to be loaded to find out.
+        """
+        for entry in entries:
+            if type(entry) is not dict:
+                return False
+        columns = dict.fromkeys(chain.from_iterable(entries))
+        rules = self._column_rules
+        if not (self._required <= columns.keys() <= rules.keys()):
+            return False
+        for name in columns:
+            values = [entry[name] for entry in entries if name in entry]
+            if name in self._required and len(values) < len(entries):
+                return False
+            if not rules[name].are_plain(values):
+                return False
+        return True
+
     @cached_property
-    def _required(self) -> tuple[str, ...]:
-        return tuple(name for name, field in self.fields.items() if field.required)
+    def _column_rules(self) -> dict[str, Text | TextList]:
+        # Not those of a kind derived from them, which may have rules of its own.
+        return {
+            name: field
+            for name, field in self.fields.items()
+            if isinstance(field, Text | TextList) and type(field) in (Text, TextList)
+        }
+
+    @cached_property
+    def _required(self) -> frozenset[str]:
+        return frozenset(name for name, field in self.fields.items() if field.required)
 
 
 class _Defaulted(Schema):
@@ -192,18 +226,18 @@ def load_headers(schema: Schema, headers: MultiMapping[str]) -> dict[str, Any]:
 
 
 def _load(
-    schema: Schema, data: object, *, whole: str, already: Mapping[str, list[str]] | None = None
+    schema: Schema, data: object, *, whole: str, already: dict[str, list[str]] | None = None
 ) -> dict[str, Any]:
     if not data and isinstance(schema, _Defaulted) and schema.of_nothing is not None:
         return dict(schema.of_nothing)
-    problems: list[FieldProblem] = list(_flat(already or {}, ()))
+    problems: list[FieldProblem] = list(_flat(already or {}))
     try:
         loaded: dict[str, Any] = schema.load(data)  # type: ignore[arg-type] # it refuses what is no mapping
     except ValidationError as error:
-        problems += _flat(error.messages, ())
+        problems += _flat(error.messages)
     if problems:
         shown = [
-            FieldProblem(problem.field or whole, problem.message)
+            problem if problem.field else FieldProblem(whole, problem.message)
             for problem in problems[:MAX_PROBLEMS]
         ]
         if len(problems) > MAX_PROBLEMS:
@@ -240,14 +274,15 @@ def _names(schema: Schema, path: str) -> Iterable[str]:
     return () if inner is None else inner.fields
 
 
-def _flat(messages: Any, path: tuple[str, ...]) -> Iterator[FieldProblem]:
+def _flat(messages: Any, path: str = "") -> Iterator[FieldProblem]:
     """Walk marshmallow's nested messages; `_schema` stands for the object itself."""
     if isinstance(messages, str):
-        yield FieldProblem(".".join(path), messages)
-    elif isinstance(messages, Mapping):
+        yield FieldProblem(path, messages)
+    elif isinstance(messages, dict):
         for key, nested in messages.items():
+            name = shortened(str(key), _MAX_NAME)
             yield from _flat(
-                nested, path if key == "_schema" else (*path, shortened(str(key), _MAX_NAME))
+                nested, path if key == "_schema" else f"{path}.{name}" if path else name
             )
     else:
         for message in messages:

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from marshmallow import Schema, ValidationError
+from marshmallow.fields import Nested
 
 from app.schemas.configs import DataSourceSchema
+from app.schemas.fields import Many
 from app.schemas.loading import Body, Entry
 
 ANY = st.one_of(
@@ -21,9 +23,12 @@ ANY = st.one_of(
     st.lists(st.integers(1, 1100).map(lambda length: "x" * length), max_size=2),
     st.dictionaries(st.text("a\0", max_size=2), st.text("a\0") | st.none(), max_size=2),
 )
+#: What a list refuses in words of its own is none of it.
+OBJECTLESS = ANY.filter(lambda value: value is not None)
 ENTRY = DataSourceSchema()
 #: Of the same fields, and loaded by marshmallow.
 ANY_BODY = Body.from_dict(DataSourceSchema._declared_fields)()
+SOURCES = Body.from_dict({"sources": Many("", Nested(DataSourceSchema), most=1000)})()
 NAMES = st.sampled_from([*ENTRY.fields, "unknown", "other"])
 
 
@@ -43,6 +48,20 @@ def outcome(schema: Schema, value: object) -> tuple[str, Any]:
 @example(value={"path": None})
 def test_an_entry_is_loaded_as_any_body(value: object) -> None:
     assert outcome(ENTRY, value) == outcome(ANY_BODY, value)
+
+
+@given(values=st.lists(st.dictionaries(NAMES, ANY, max_size=3) | OBJECTLESS, max_size=5))
+@example(values=[{"path": "p"}, {"path": "p", "type": None}])
+@example(values=[{"path": "p"}, {"type": "t"}])
+@example(values=[{"path": "p"}, {"path": "p", "columns": "c"}])
+def test_a_list_of_entries_is_loaded_as_each_of_them(values: list[object]) -> None:
+    plain: list[object] = [{"path": "p", "columns": ["c"]}] * 40
+    whole = [*plain, *values, *plain]
+    each = [outcome(ANY_BODY, value) for value in whole]
+    wrong = {place: what for place, (kind, what) in enumerate(each) if kind == "refused"}
+    expected = ("refused", wrong) if wrong else ("loaded", [what for _, what in each])
+    kind, found = outcome(SOURCES, {"sources": whole})
+    assert (kind, found["sources"]) == expected
 
 
 def test_of_many_unknown_names_some_are_named() -> None:
