@@ -35,6 +35,13 @@ class CoordinatorStops(Exception):
     """What was being done is left as it is; the next coordinator takes it up again."""
 
 
+class LeadershipLost(CoordinatorStops):
+    """Another coordinator leads, or may by now: this one must change nothing more."""
+
+    def __init__(self, newest: int, own: int) -> None:
+        super().__init__(f"term {newest} has begun, and this coordinator leads for term {own}")
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether the machine failed, not the job: the same may work in a moment."""
     if isinstance(error, OSError):

@@ -39,6 +39,8 @@ from app.coordinator.jobs.states import HOLDING
 from app.coordinator.jobs.steps.store_steps import UnusableStore
 from app.coordinator.jobs.store import Store
 from app.coordinator.jobs.times import Stopwatch, this_stopwatch
+from app.coordinator.leadership.leadership import Leadership, SoleLeadership
+from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.ownership import sole_owner
 from app.coordinator.packages.opening import open_installer, package_rules
 from app.coordinator.resources.memory_reserve import MemoryReserve, available_memory
@@ -126,9 +128,11 @@ class Coordinator:
         self._resources.enter_context(sole_owner(config))
         store = self._open_store()
         readable = system_paths([config.data_dir, config.drive_root, config.atlas_root])
+        term_file = TermFile.of(config.data_dir)
+        leadership = SoleLeadership(self._newest_term(term_file))
         engine = await open_local_engine(config, readable=readable)
         self._resources.callback(engine.close)
-        await self._end_unreadable(store, engine)
+        await self._end_unreadable(store, engine, leadership)
         scheduler = self._make_scheduler(store, engine)
         drive = Drive(config.drive_root, atlas=config.atlas_root, allowed=config.allowed_paths)
         cache = DataCache(config.data_dir / "cache", limit_bytes=config.cache_bytes)
@@ -160,9 +164,14 @@ class Coordinator:
             workspace=workspace,
             job_events=self.job_events,
             run_specs=RunSpecs(
-                workspace=workspace, secrets=secrets, drive=drive, trainers=trainers
+                workspace=workspace,
+                secrets=secrets,
+                drive=drive,
+                trainers=trainers,
+                leadership=leadership,
             ),
             engine=engine,
+            leadership=leadership,
             reserve=DiskReserve(config.data_dir / "reserve"),
             secrets=secrets,
             clock=self._clock,
@@ -261,12 +270,18 @@ class Coordinator:
         self._resources.callback(self._lister.close)
         return store
 
-    async def _end_unreadable(self, store: Store, engine: Engine) -> None:
+    def _newest_term(self, file: TermFile) -> int:
+        try:
+            return file.read()
+        except (OSError, ValueError) as error:
+            raise BadConfig(f"SCAIMIND_COORDINATOR_DATA_DIR: {file.path}: {error}") from None
+
+    async def _end_unreadable(self, store: Store, engine: Engine, leadership: Leadership) -> None:
         """End the jobs whose rows cannot be read, and what lives of them."""
         reason = "Its record in the coordinator's store could not be read."
         for job_id in store.fail_unreadable(reason, self._clock()):
             try:
-                await engine.kill(job_id)
+                await engine.kill(job_id, term=leadership.term)
             except OSError as error:  # the others must go on
                 log.error("run_not_killed", job_id=job_id, exc_info=error)
 

@@ -4,6 +4,11 @@ Above it nobody knows how a run is started, signalled or ended, or which
 processes it has. A run belongs to a job and has a number; a job has one run at
 a time. An engine keeps no state that it could not find again: the coordinator
 may be killed at any moment, and its successor recovers the runs that go on.
+
+Everything that is done to a run is done for a term, a number that grows each
+time another coordinator takes over. A run remembers the highest term that has
+launched or recovered it, and what comes for a lower one is refused: it comes
+from a coordinator that does not know yet that it was replaced.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,6 +69,8 @@ class RunSpec:
     readable: tuple[Path, ...] = ()
     #: The same, of what every user may read already.
     shared: tuple[Path, ...] = ()
+    #: For which it is launched; see above.
+    term: int = 0
 
 
 class RunHandle(Protocol):
@@ -80,7 +87,8 @@ class RunHandle(Protocol):
         """Return how the run ended, once nothing of it lives and its log is complete.
 
         Can be called again after a failure or a cancellation. Raises OSError
-        if the run cannot be followed or ended.
+        if the run cannot be followed or ended; LeadershipLost if a higher term
+        is known.
         """
 
     async def say(self, text: str) -> bool:
@@ -107,19 +115,22 @@ class Engine(Protocol):
         """Return the nodes, which do not change."""
 
     async def launch(self, job: JobRecord, run: RunSpec) -> RunHandle:
-        """Start the job's run `job.run_count`.
+        """Start the job's run `job.run_count` for `run.term`, for which its handle acts, too.
 
         Raises CannotLaunch, and OSError for what may pass; nothing was started then.
+        Raises LeadershipLost if a higher term is known.
         """
 
-    async def recover(self, job: JobRecord) -> RunHandle:
+    async def recover(self, job: JobRecord, *, term: int) -> RunHandle:
         """Find the job's run `job.run_count` again, also if it has ended since.
 
-        Raises NeverStarted, OSError.
+        The handle acts for `term`. Raises NeverStarted, OSError; LeadershipLost
+        if a higher term is known.
         """
 
-    async def kill(self, job_id: str) -> None:
+    async def kill(self, job_id: str, *, term: int) -> None:
         """End the newest run of a job, of which nothing else needs to be known.
 
-        Nothing of it lives afterwards. Raises OSError if it cannot be ended.
+        Nothing of it lives afterwards. Raises OSError if it cannot be ended;
+        LeadershipLost if a higher term is known.
         """

@@ -20,6 +20,7 @@ from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.jobs.store import Store
+from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.scheduling.job_changes import AT_ONCE
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
 from app.coordinator.scheduling.transitions import (
@@ -54,6 +55,7 @@ class Controller:
         reserve: DiskReserve,
         secrets: JobSecrets,
         engine: Engine,
+        leadership: Leadership,
         clock: Callable[[], int],
     ) -> None:
         self.scheduler = scheduler
@@ -72,6 +74,7 @@ class Controller:
             lines=lines,
             reserve=reserve,
             engine=engine,
+            leadership=leadership,
             clock=clock,
             event=self._event,
         )

@@ -25,6 +25,7 @@ from app.coordinator.execution.workspace import Workspace
 from app.coordinator.failures import is_disk_full, is_passing
 from app.coordinator.jobs.model import JobRecord, Kind, StopReason
 from app.coordinator.jobs.states import Status
+from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.metrics.snapshots import MetricsReader, progress_of, stalled_seconds
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
 from app.coordinator.scheduling.transitions import RunEnd
@@ -64,6 +65,7 @@ class JobWork:
         lines: CoordinatorLines,
         reserve: DiskReserve,
         engine: Engine,
+        leadership: Leadership,
         clock: Callable[[], int],
         event: Event,
     ) -> None:
@@ -73,6 +75,7 @@ class JobWork:
         self._lines = lines
         self._reserve = reserve
         self._engine = engine
+        self._leadership = leadership
         self._clock = clock
         self._event = event
         most_jobs = 2 * sum(node.spec.cpus for node in scheduler.cluster.nodes.values())
@@ -141,7 +144,7 @@ class JobWork:
         Raises CannotLaunch, OSError.
         """
         with suppress(NeverStarted):
-            return await self._engine.recover(job)
+            return await self._engine.recover(job, term=self._leadership.term)
         if task.stop_at_once is not None:
             # It was tried before, in vain.
             return None
@@ -257,7 +260,7 @@ class JobWork:
 
         Raises OSError, and whatever its files bring about.
         """
-        await self._engine.kill(job.job_id)
+        await self._engine.kill(job.job_id, term=self._leadership.term)
         if task.handle is not None:
             task.handle.close()
             task.handle = None

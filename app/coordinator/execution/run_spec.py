@@ -14,6 +14,7 @@ from app.coordinator.execution.ranks import ranks_of
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.jobs.model import JobRecord, Kind
 from app.coordinator.jobs.secrets import JobSecrets, unknown
+from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.submission.environment import own_variables
 from app.coordinator.trainers.asking import NO_ENVIRONMENT, Trainers
 from app.coordinator.trainers.models import uses_trainers
@@ -33,12 +34,19 @@ class RunSpecs:
     """Makes the specifications of runs. Blocks shortly: it looks into the job's files."""
 
     def __init__(
-        self, *, workspace: Workspace, secrets: JobSecrets, drive: Drive, trainers: Trainers
+        self,
+        *,
+        workspace: Workspace,
+        secrets: JobSecrets,
+        drive: Drive,
+        trainers: Trainers,
+        leadership: Leadership,
     ) -> None:
         self._workspace = workspace
         self._trainers = trainers
         self._secrets = secrets
         self._drive = drive
+        self._leadership = leadership
 
     def of(self, job: JobRecord) -> RunSpec:
         """Return the specification of the job's newest run. Raises BadUrl, OSError; CannotLaunch
@@ -88,6 +96,7 @@ class RunSpecs:
             checkpoints=checkpoints,
             readable=self._unchangeable([*_inputs(config), *([resume] if resume else [])]),
             shared=(*python.roots, *map(Path, config.get("shared_paths", ()))),
+            term=self._leadership.term,
         )
 
     def _python(self, job: JobRecord, *, with_trainers: bool) -> "_Python":

@@ -13,11 +13,13 @@ from app.coordinator.engines.local.launcher import RunnerHandle
 from app.coordinator.engines.local.local_run import LocalRun
 from app.coordinator.engines.local.notifications import NotificationReceiver
 from app.coordinator.engines.local.run_killing import kill_newest_run
+from app.coordinator.engines.local.run_orders import RunOrders
 from app.coordinator.engines.local.runner_spec import RunnerSpecs
 from app.coordinator.engines.programs import Programs
 from app.coordinator.failures import is_passing
 from app.coordinator.isolation.levels import Isolation
 from app.coordinator.jobs.model import JobRecord
+from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.storage.job_directory import JobDir, RunDir
 
 
@@ -34,9 +36,10 @@ class LocalEngine(Engine):
         programs: Programs,
         notify: Path,
         grace: float,
+        term_file: TermFile,
     ) -> None:
         """`jobs` has the jobs' directories; runners send their notifications to `notify`, and
-        grant their processes `grace` seconds."""
+        grant their processes `grace` seconds. `term_file` has the newest term."""
         #: What runs are kept apart by.
         self.isolation = isolation
         #: What else is run for jobs.
@@ -46,6 +49,7 @@ class LocalEngine(Engine):
         self._specs = specs
         self._grace = grace
         self._notify = notify
+        self._term_file = term_file
         self._receiver: NotificationReceiver | None = None
 
     def listen(self, notified: Callable[[str], None]) -> None:
@@ -71,26 +75,34 @@ class LocalEngine(Engine):
             if is_passing(error):
                 raise
             raise CannotLaunch(error.strerror or str(error)) from error
-        return LocalRun(directory, runner, grace=self._grace)
+        return self._run(directory, runner, run.term)
 
     @override
-    async def recover(self, job: JobRecord) -> RunHandle:
+    async def recover(self, job: JobRecord, *, term: int) -> RunHandle:
+        self._term_file.check(term)
         directory = self._directory(job)
-        return LocalRun(directory, await launcher.find(directory), grace=self._grace)
+        return self._run(directory, await launcher.find(directory), term)
 
     @override
-    async def kill(self, job_id: str) -> None:
+    async def kill(self, job_id: str, *, term: int) -> None:
+        self._term_file.check(term)
         await asyncio.to_thread(kill_newest_run, JobDir(self._jobs / job_id))
 
     def _start(self, directory: RunDir, job: JobRecord, run: RunSpec) -> RunnerHandle:
+        self._term_file.check(run.term)
         try:
             spec = self._specs.of(job, directory, run)
+            spec["term"], spec["term_file"] = run.term, str(self._term_file.path)
             spec["metrics_before"] = launcher.metrics_before(directory)
             with self._specs.sandboxes.held_uid(spec["isolation"]) as lock:
                 return launcher.start(directory, spec, lock=lock)
         except BaseException:
             self._specs.sandboxes.give_up(directory)
             raise
+
+    def _run(self, directory: RunDir, runner: RunnerHandle | None, term: int) -> LocalRun:
+        orders = RunOrders(directory, self._term_file, term=term)
+        return LocalRun(directory, runner, grace=self._grace, orders=orders)
 
     def _directory(self, job: JobRecord) -> RunDir:
         return JobDir(self._jobs / job.job_id).run(job.run_count)

@@ -14,6 +14,8 @@ from app.coordinator.engines.local import launcher
 from app.coordinator.engines.local.launcher import RunnerHandle
 from app.coordinator.engines.local.run_killing import kill_run
 from app.coordinator.engines.local.run_notes import leave_note, mark_said, notes_not_said
+from app.coordinator.engines.local.run_orders import RunOrders
+from app.coordinator.failures import LeadershipLost
 from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.storage.job_directory import RunDir
 
@@ -26,11 +28,19 @@ log = structlog.get_logger("scaimind.coordinator")
 class LocalRun(RunHandle):
     """Follows a run's runner, and kills one that does not leave in time."""
 
-    def __init__(self, directory: RunDir, runner: RunnerHandle | None, *, grace: float) -> None:
+    def __init__(
+        self,
+        directory: RunDir,
+        runner: RunnerHandle | None,
+        *,
+        grace: float,
+        orders: RunOrders,
+    ) -> None:
         """`runner` is None for a run that has ended. It grants its processes `grace` seconds."""
         self._directory = directory
         self._runner = runner
         self._grace = grace
+        self._orders = orders
         self._request: signal.Signals | None = None
         #: When it was first asked to stop, on the monotonic clock.
         self._asked_at: float | None = None
@@ -51,11 +61,13 @@ class LocalRun(RunHandle):
             self._pass_on()
             await self._until_gone(runner)
             self.close()
+        self._orders.check()
         return await asyncio.to_thread(launcher.read_end, self._directory)
 
     @override
     async def say(self, text: str) -> bool:
         try:
+            self._orders.check()
             return await asyncio.to_thread(leave_note, self._directory, text)
         except OSError as error:  # the line is said when the run has ended
             log.warning("note_not_left", job_id=self._job_id, reason=error.strerror)
@@ -80,6 +92,7 @@ class LocalRun(RunHandle):
     async def _living_runner(self) -> RunnerHandle | None:
         """Return the run's runner; one may have left because another was there before it."""
         if self._runner is None:
+            self._orders.check()
             with suppress(NeverStarted):
                 self._runner = await launcher.find(self._directory)
         return self._runner
@@ -88,6 +101,13 @@ class LocalRun(RunHandle):
         """Send the runner what was asked for."""
         if self._runner is None or self._request is None:
             return
+        try:
+            self._orders.leave()
+        except LeadershipLost as error:
+            log.warning("runner_not_asked", job_id=self._job_id, reason=str(error))
+            return
+        except OSError as error:  # the signal alone is obeyed, too, unless it follows others
+            log.error("stop_not_noted", job_id=self._job_id, exc_info=error)
         try:
             self._runner.signal(self._request)
         except OSError as error:  # it is killed when it has not left in time
@@ -104,6 +124,7 @@ class LocalRun(RunHandle):
             if not gone.done():
                 # A script may have stopped it.
                 log.error("runner_overstayed", job_id=self._job_id)
+                self._orders.check()
                 await asyncio.to_thread(kill_run, self._directory)
             await gone
         finally:

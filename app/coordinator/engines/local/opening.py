@@ -16,6 +16,7 @@ from app.coordinator.isolation.levels import Isolation
 from app.coordinator.isolation.probe import NotIsolated, find_isolation
 from app.coordinator.isolation.system_paths import landlock_version, missing_protection
 from app.coordinator.isolation.uids import JobUids
+from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 
 log = structlog.get_logger("scaimind.coordinator")
@@ -56,6 +57,7 @@ async def open_local_engine(config: CoordinatorConfig, *, readable: tuple[str, .
         ),
         notify=notify,
         grace=config.stop_grace,
+        term_file=TermFile.of(config.data_dir),
     )
 
 

@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+from app.coordinator.engines.local.run_orders import is_replaced
 from app.coordinator.engines.local.runner.supervision import NotEnded, Runner
 from app.coordinator.engines.local.runner_protocol import RUN_VARIABLE, RUNNER_SIGNALS, leave_exit
 from app.coordinator.failures import FailureBackoff, is_disk_full, is_passing
@@ -55,7 +56,7 @@ def main() -> int:
     with locked(directory.job.lock, wait=True):
         signal.alarm(0)
         spec = read_json(directory.spec)
-        if spec is None or directory.exit.exists():
+        if spec is None or directory.exit.exists() or is_replaced(spec):
             return 0
         try:
             _carry_out(directory, spec)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from typing import Any, Final
 
+from app.coordinator.engines.local.run_orders import is_ordered
 from app.coordinator.engines.local.runner.outputs import RunOutputs
 from app.coordinator.engines.local.runner.process import TrainingProcess
 from app.coordinator.engines.local.runner.record import RunnerRecord
@@ -147,7 +148,8 @@ class Runner:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self._signals.wait(left)
-            if set(self._signals.take()) & set(RUNNER_SIGNALS):
+            asked = set(self._signals.take()) & set(RUNNER_SIGNALS)
+            if asked and is_ordered(self._directory, self._spec):
                 self._result.stopped = True
                 return True
         return False
@@ -288,6 +290,8 @@ class Runner:
     def _take_signals(self) -> None:
         for number in self._signals.take():
             if not self._result.living or self._sandbox is None:
+                continue
+            if number in RUNNER_SIGNALS and not is_ordered(self._directory, self._spec):
                 continue
             if number == signal.SIGTERM and not self._result.stopped:
                 self._result.stopped = True
