@@ -18,7 +18,7 @@ from app.database.settings import DatabaseSettings
 from app.gateway.application import create_app
 from app.gateway.routes import PREFIX
 from app.gateway.settings import Settings
-from app.hub import Hub
+from app.hub.hub import Hub
 from app.hub.settings import HubSettings
 from app.scaikey.api_keys import NewKey, create_key
 from tests.hub.client import Watching

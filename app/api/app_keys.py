@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from app.drive.drive import Drive
     from app.drive.transfers import Transfers
     from app.drive.uploads import Uploads
-    from app.hub import Hub
+    from app.hub.hub import Hub
     from app.tasks.shared_reads import SharedReads
     from app.telemetry.metrics import Metrics
     from app.telemetry.tracing import Tracer

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from app.telemetry.audit import OK, Action, Actor, Identity, Target, record
+if TYPE_CHECKING:
+    from app.telemetry.audit import Action, Target
 
 #: The kernel's value of a process that no login began.
 _NO_LOGIN = 2**32 - 1
@@ -18,13 +20,14 @@ _NO_LOGIN = 2**32 - 1
 class Change:
     """What is known of a change; completed while it is made."""
 
-    target: Target | None = None
+    target: "Target | None" = None
     details: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
-def audited(action: Action, target: Target | None = None) -> Iterator[Change]:
+def audited(action: "Action", target: "Target | None" = None) -> Iterator[Change]:
     """Write one event about what happens within. An exception passes; its class is the outcome."""
+    from app.telemetry.audit import OK, Actor, Identity, record
     from app.telemetry.logs import logger_to
 
     change = Change(target)

@@ -5,7 +5,6 @@ small commands start at once. What went wrong is one line and a status of 1.
 """
 
 import os
-import sys
 
 import click
 
@@ -14,6 +13,8 @@ from app.cli.variables import unknown_variables
 
 #: They name unknown variables in their own logs.
 _WITH_LOGS = frozenset({"serve", "coordinator", "issuer"})
+#: It logs nothing, and stays: what a logger imports would stay with it.
+_WITHOUT_LOGGER = "up"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -23,13 +24,10 @@ def main(context: click.Context) -> None:
 
     Settings come from SCAIMIND_* environment variables; 'settings' lists them.
     """
-    import structlog
+    if context.invoked_subcommand != _WITHOUT_LOGGER:
+        from app.telemetry.logs import only_warnings
 
-    # For people, on stderr; 'serve' and 'coordinator' set up their own JSON logs.
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger("warning"),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+        only_warnings()  # 'serve', 'coordinator' and 'issuer' set up their own JSON logs.
     if context.invoked_subcommand not in _WITH_LOGS:
         for each in unknown_variables(os.environ):
             click.echo(f"Warning: {each.text}", err=True)

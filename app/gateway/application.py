@@ -11,7 +11,7 @@ from app.api.pages.documentation import DOCUMENT, describe
 from app.bridge.tls import channel_credentials
 from app.gateway import components
 from app.gateway.routes import add_routes
-from app.gateway.settings import SETTINGS, Settings
+from app.gateway.settings import Settings
 from app.openapi.document import build
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import NoTracer, Tracer
@@ -27,7 +27,7 @@ def create_app(
     Raises `SettingsError` if a file that the settings name cannot be used.
     """
     app = web.Application(client_max_size=settings.server.max_body_bytes)
-    app[SETTINGS] = settings
+    app[components.SETTINGS] = settings
     app[SERVER_SETTINGS] = settings.server
     app[components.CREDENTIALS] = channel_credentials(settings.upstream)
     app[METRICS] = Metrics()

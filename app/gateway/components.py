@@ -60,8 +60,8 @@ from app.drive.transfers import Transfers
 from app.drive.uploads import Uploads
 from app.drive.usage import Usage
 from app.gateway.hub_observer import HubReports
-from app.gateway.settings import SETTINGS
-from app.hub import Hub
+from app.gateway.settings import Settings
+from app.hub.hub import Hub
 from app.scaikey.api_key_lookup import KeyLookup
 from app.scaikey.http import open_session
 from app.scaikey.jwks import KeySetCache
@@ -73,6 +73,7 @@ _CHECK_SECONDS = 2.0
 
 log = structlog.get_logger()
 
+SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 _POOL: web.AppKey[Pool] = web.AppKey("pool", Pool)
 CREDENTIALS: web.AppKey[ChannelCredentials | None] = web.AppKey("credentials")
 _KEYS: web.AppKey[KeyLookup] = web.AppKey("keys", KeyLookup)

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from aiohttp import web
-
 from app.api.settings import CorsSettings, LimitsSettings, ServerSettings
 from app.auth.settings import AuthSettings
 from app.bridge.settings import UpstreamSettings
@@ -69,5 +67,3 @@ SECTIONS: Mapping[str, type[Section]] = {
     "drive": DriveSettings,
     "telemetry": TelemetrySettings,
 }
-
-SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)

@@ -3,9 +3,3 @@
 `core/` decides what is sent next, without I/O; the modules beside it drive it.
 Not here: HTTP, gRPC, JSON.
 """
-
-from app.hub.close_reasons import CloseReason
-from app.hub.hub import Hub
-from app.hub.upstream import Position, Upstream
-
-__all__ = ["CloseReason", "Hub", "Position", "Upstream"]

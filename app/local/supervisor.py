@@ -11,7 +11,6 @@ from pathlib import Path
 import app
 from app.api.settings import ServerSettings
 from app.coordinator import CoordinatorConfig
-from app.database.settings import DatabaseSettings
 from app.gateway.settings import Settings
 from app.issuer.settings import IssuerSettings
 from app.local import example
@@ -27,7 +26,7 @@ from app.local.ports import (
     url_of,
 )
 from app.local.postgres import Postgres, socket_folder
-from app.local.profile import write_profile
+from app.local.starting import run_step
 
 #: Seconds within which everything has to be ready, and within which what an
 #: earlier run left behind has to be gone.
@@ -188,7 +187,7 @@ class _Run:
                 await self._start(stack, "coordinator", grace, holding)
             if postgres is not None:
                 await postgres.until_ready()
-            await self._prepare_database()
+            await self._run_step("bootstrap", holding, *(("--show-key",) if self.show_key else ()))
             if self.config.own_issuer:
                 # Not sooner: until now there was enough to do.
                 await self._start(stack, "issuer", ISSUER_GRACE, holding)
@@ -198,7 +197,8 @@ class _Run:
                 await self._until_ready(f"{self.issuer_url}/health")
                 self.tell(f"Tokens: {self.issuer_url} (to print one: {self.token_command})")
             url = url_of(host, port)
-            await asyncio.to_thread(write_profile, url, self.data_dir, self.environ, self.tell)
+            if not self.environ.get("SCAIMIND_NO_PROFILE"):
+                await self._run_step("profile", holding, url)
             self.tell(
                 f"Ready: {url} (API key: {self.data_dir.api_key}, logs: {self.data_dir.logs})"
             )
@@ -274,12 +274,16 @@ class _Run:
         self.environ["SCAIMIND_DATABASE_DSN"] = postgres.dsn
         return postgres
 
-    async def _prepare_database(self) -> None:
-        # Imported here, while PostgreSQL and the coordinator are starting: it takes a while, too.
-        from app.local.bootstrap import prepare
-
-        dsn = DatabaseSettings.from_env(self.environ).dsn
-        await asyncio.to_thread(prepare, dsn, self.data_dir, self.tell, show_key=self.show_key)
+    async def _run_step(self, name: str, holding: int, *arguments: str) -> None:
+        await run_step(
+            name,
+            str(self.data_dir.root),
+            *arguments,
+            environ=self.environ,
+            log=self.data_dir.logs / f"{name}.log",
+            tell=self.tell,
+            holding=holding,
+        )
 
     async def _start(
         self,

@@ -8,6 +8,7 @@ fields: `timestamp`, `level`, `event`, and within a request `request_id`,
 
 import json
 import logging
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, BinaryIO, cast
@@ -45,6 +46,14 @@ def configure(
     root.setLevel(level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def only_warnings() -> None:
+    """Have commands log warnings alone, on stderr, in a form for people."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("warning"),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def logger_to(out: BinaryIO) -> FilteringBoundLogger:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.coordinator.cluster.nodes import Cluster, GpuSpec, NodeSpec
+from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
+from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.engines.local.exit_status import interruption_of
 from app.coordinator.errors import RequestError
 from app.coordinator.execution.changes import Change, JobChanges

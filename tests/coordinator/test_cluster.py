@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.coordinator.cluster.nodes import Cluster, GpuSpec, NodeSpec
+from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
+from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import ResourceRequest
 
 GIB = 1024**3

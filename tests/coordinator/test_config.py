@@ -12,7 +12,7 @@ import pytest
 
 from app.configuration.values import parse_size
 from app.coordinator import BadConfig, CoordinatorConfig
-from app.coordinator.cluster.nodes import GpuSpec
+from app.coordinator.cluster.node_specs import GpuSpec
 from app.coordinator.server import Coordinator
 from app.coordinator.settings import reference as config_text
 from app.coordinator.settings.virtual_nodes import parse_virtual_nodes

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.coordinator.cluster.nodes import Cluster, NodeSpec
+from app.coordinator.cluster.node_specs import NodeSpec
+from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.states import Status
 from app.coordinator.scheduling.estimates import LONGEST, Forecast, RunTimes, forecast

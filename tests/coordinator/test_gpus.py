@@ -14,7 +14,7 @@ import pytest
 
 from app.coordinator.cluster import gpus
 from app.coordinator.cluster.gpus import GpuMeter, GpuUse, Nvml
-from app.coordinator.cluster.nodes import GpuSpec
+from app.coordinator.cluster.node_specs import GpuSpec
 from app.coordinator.engines.local import launcher
 from generated.mindcoordinator.v1.cluster_pb2 import GetNodeRequest
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest

@@ -9,7 +9,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.coordinator.cluster.gpus import GpuMeter, GpuUse
-from app.coordinator.cluster.nodes import Cluster, GpuSpec, NodeSpec
+from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
+from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.server import Coordinator

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.coordinator.cluster.nodes import Cluster, GpuSpec, NodeSpec
+from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
+from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.engines.local.exit_status import interruption_of
 from app.coordinator.errors import FailedPrecondition
 from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason

@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from app.coordinator.cluster.nodes import Cluster, NodeSpec
+from app.coordinator.cluster.node_specs import NodeSpec
+from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.rows import record_of, values_of
 from app.coordinator.jobs.states import Status

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.coordinator.cluster.gpus import GpuMeter
-from app.coordinator.cluster.nodes import Cluster, GpuSpec, NodeSpec, NodeState
+from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
+from app.coordinator.cluster.nodes import Cluster, NodeState
 from app.coordinator.errors import InvalidArgument
 from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest
 from app.coordinator.jobs.states import WAITING, Status

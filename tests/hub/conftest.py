@@ -25,7 +25,8 @@ from app.bridge.settings import UpstreamSettings
 from app.bridge.streams.watch_job import WatchClient
 from app.bridge.streams.watch_jobs import WatchJobsClient
 from app.caller import Caller
-from app.hub import CloseReason, Hub
+from app.hub.close_reasons import CloseReason
+from app.hub.hub import Hub
 from app.hub.observer import HubObserver
 from app.hub.settings import HubSettings
 from tests.hub.client import Watching

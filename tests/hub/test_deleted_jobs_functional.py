@@ -5,7 +5,8 @@ import asyncio
 import grpc
 import pytest
 
-from app.hub import CloseReason, deletion
+from app.hub import deletion
+from app.hub.close_reasons import CloseReason
 from tests.hub.conftest import Gateway, GatewayMaker
 from tests.hub.log_coordinator import JOB, LogCoordinator
 

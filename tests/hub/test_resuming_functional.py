@@ -5,7 +5,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from app.hub import CloseReason
+from app.hub.close_reasons import CloseReason
 from tests.hub.conftest import Gateway, GatewayMaker
 from tests.hub.log_coordinator import JOB, LogCoordinator
 

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from app.hub import CloseReason
+from app.hub.close_reasons import CloseReason
 from generated.mindcoordinator.v1 import logs_pb2, watch_pb2
 from generated.mindcoordinator.v1.logs_pb2 import SearchJobLogsResponse
 from tests.hub.conftest import Gateway, GatewayMaker

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.hub import CloseReason
+from app.hub.close_reasons import CloseReason
 from tests.hub.client import Watching
 from tests.hub.conftest import Gateway, GatewayMaker
 from tests.hub.log_coordinator import LogCoordinator

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from app.hub import CloseReason
+from app.hub.close_reasons import CloseReason
 from app.hub.feed import Feed
 from generated.mindcoordinator.v1 import jobs_pb2, watch_pb2
 from tests.hub.conftest import Gateway, GatewayMaker

@@ -21,8 +21,8 @@ from app.api.settings import LimitsSettings
 from app.auth.settings import AuthSettings
 from app.bridge.settings import UpstreamSettings
 from app.drive.settings import DriveSettings
+from app.gateway.components import SETTINGS
 from app.gateway.routes import PREFIX, add_routes
-from app.gateway.settings import SETTINGS
 from tests.auth.scripted_issuer import ISSUER, ScriptedIssuer
 from tests.coordinator.harness import SECRET, client_of, config_for, running
 from tests.drive.asking import DriveClient

@@ -25,8 +25,9 @@ _WORTH_PACKING = 1024
 class StaticFile:
     """A file as it is served."""
 
-    body: bytes
-    packed: bytes | None
+    #: Its bytes, or what gzip makes of them: few ask for the other form, which is bigger.
+    kept: bytes
+    packed: bool
     media_type: str
     #: Its entity tag.
     tag: str
@@ -34,19 +35,21 @@ class StaticFile:
     @classmethod
     def of(cls, body: bytes, media_type: str) -> "StaticFile":
         """Tag a file by its content, and pack it once."""
-        packed = gzip.compress(body, mtime=0) if len(body) >= _WORTH_PACKING else None
-        return cls(body, packed, media_type, hashlib.sha256(body).hexdigest()[:32])
+        packed = len(body) >= _WORTH_PACKING
+        kept = gzip.compress(body, mtime=0) if packed else body
+        return cls(kept, packed, media_type, hashlib.sha256(body).hexdigest()[:32])
 
     def answer(self, request: web.Request) -> web.Response:
         """Answer with the file, or with 304 to who has it."""
         headers = {**_CACHING, hdrs.VARY: hdrs.ACCEPT_ENCODING}
         if ETag(self.tag) in (request.if_none_match or ()):
             response = web.Response(status=304, headers=headers)
-        elif self.packed is not None and "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
+        elif self.packed and "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
             headers[hdrs.CONTENT_ENCODING] = "gzip"
-            response = web.Response(body=self.packed, content_type=self.media_type, headers=headers)
+            response = web.Response(body=self.kept, content_type=self.media_type, headers=headers)
         else:
-            response = web.Response(body=self.body, content_type=self.media_type, headers=headers)
+            body = gzip.decompress(self.kept) if self.packed else self.kept
+            response = web.Response(body=body, content_type=self.media_type, headers=headers)
         response.etag = self.tag
         return response
 

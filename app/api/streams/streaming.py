@@ -12,8 +12,8 @@ from app.api.endpoint import headers_of, query_of
 from app.api.takeover import take_over
 from app.caller import Caller
 from app.errors import MALFORMED_REQUEST, ApiError
-from app.hub import Position
 from app.hub.connection import Connection
+from app.hub.upstream import Position
 
 
 class Streaming(Protocol):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final, Self
 
-from app.coordinator.cluster.nodes import GpuSpec
+from app.coordinator.cluster.node_specs import GpuSpec
 from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot
 
 #: Seconds between two samples of what GPUs are used.

@@ -1,34 +1,11 @@
 """The nodes of the cluster, what is free on them, and where a job fits. Does no I/O."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
+from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
 from app.coordinator.jobs.model import Allocation, ResourceRequest
-
-
-@dataclass(frozen=True, slots=True)
-class GpuSpec:
-    """One GPU of a node."""
-
-    type: str
-    #: Bytes; 0 where it is not known.
-    memory: int
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSpec:
-    """What a node has."""
-
-    node_id: str
-    hostname: str
-    cpus: int
-    #: Bytes.
-    memory: int
-    gpus: tuple[GpuSpec, ...] = ()
-    #: Declared in the configuration: its GPUs are accounted, its jobs run on this machine.
-    virtual: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

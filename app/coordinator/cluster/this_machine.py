@@ -6,7 +6,7 @@ import socket
 import psutil
 
 from app.coordinator.cluster.gpus import Nvml
-from app.coordinator.cluster.nodes import NodeSpec
+from app.coordinator.cluster.node_specs import NodeSpec
 
 
 def this_machine(*, node_id: str, cpus: int) -> NodeSpec:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from app.coordinator.cluster.nodes import NodeSpec
+from app.coordinator.cluster.node_specs import NodeSpec
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.scheduling.transitions import RunEnd
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from app.configuration.section import Section, parsed
 from app.configuration.values import parse_count
-from app.coordinator.cluster.nodes import NodeSpec
+from app.coordinator.cluster.node_specs import NodeSpec
 from app.coordinator.settings.values import parse_node_id
 from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 

@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from app.configuration.values import parse_count, parse_size
-from app.coordinator.cluster.nodes import GpuSpec, NodeSpec
+from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
 
 _NODE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62}):(\d+)x([A-Za-z0-9][A-Za-z0-9._-]*)")
 _GPU_MEMORY: Final = re.compile(r"-(\d+)GB$")

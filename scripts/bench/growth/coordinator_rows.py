@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from app.coordinator.cluster.gpus import GpuMeter
-from app.coordinator.cluster.nodes import Cluster, NodeSpec
+from app.coordinator.cluster.node_specs import NodeSpec
+from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.listing import Filters, Order, list_jobs
 from app.coordinator.jobs.messages import job_message
 from app.coordinator.jobs.model import Checkpoint, JobRecord, Progress, ResourceRequest

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from app.coordinator.cluster.nodes import NodeSpec
+from app.coordinator.cluster.node_specs import NodeSpec
 from app.coordinator.engines.engine import CannotLaunch, Engine, RunHandle, RunSpec
 from app.coordinator.engines.local import launcher
 from app.coordinator.engines.local.launcher import RunnerHandle

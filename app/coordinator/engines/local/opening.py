@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from app.coordinator.cluster.nodes import NodeSpec
+from app.coordinator.cluster.node_specs import NodeSpec
 from app.coordinator.cluster.this_machine import this_machine
 from app.coordinator.engines.local.engine import LocalEngine
 from app.coordinator.engines.local.programs import LocalPrograms

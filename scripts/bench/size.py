@@ -1,0 +1,222 @@
+"""Prints how soon the gateway answers, and what the programs of one machine hold while idle.
+
+    sudo .venv/bin/python -m scripts.bench.size
+    sudo .venv/bin/python -m scripts.bench.size --rounds 9 --settle 10
+
+The start is `python -m app serve` until `/health` answers, without a database or a
+coordinator, beside a process that only imports the gateway: in turns, medians. The
+gateway's memory (RSS) is compared with a process that imports the same modules of
+others. The stack is `python -m app up` in a directory of its own, read when it has
+been idle for a while; its memory is PSS, in which what several processes share counts
+once. Root is needed, since these programs close their memory's figures to their own
+user. What was started is stopped.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from app.local.ports import free_port
+
+PROJECT = Path(__file__).parents[2]
+#: Seconds within which a program has to be ready.
+PATIENCE = 300.0
+#: Bounds: a start in times of its imports, and MB.
+MOST_STARTS = 2.0
+MOST_ABOVE = 25.0
+MOST_STACK = 250.0
+
+#: Imports what the gateway imports of others, and prints how much that is.
+_BASELINE = """
+import importlib, sys
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass  # A part that only its package can import; it is counted as the package's.
+print(int(open("/proc/self/statm").read().split()[1]) * 4096)
+"""
+_GATEWAY = "import sys, app.cli.main, app.gateway.run"
+_LIST = f"{_GATEWAY}\nprint(*(m for m in sys.modules if m.partition('.')[0] not in {{!r}}))"
+_OURS = ("app", "generated", "__main__")
+
+
+def main() -> int:
+    """Print the table; 1 if a figure is above what it may be."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="starts of the gateway")
+    parser.add_argument("--settle", type=float, default=5, help="seconds before memory is read")
+    given = parser.parse_args()
+    if os.geteuid() != 0:
+        parser.error("run it as root: the programs close their memory's figures to their own user")
+    print(f"load of the machine: {os.getloadavg()[0]:.1f}")
+    good = _report_gateway(given.rounds, given.settle)
+    return int(not (_report_stack(given.settle) and good))
+
+
+def _report_gateway(rounds: int, settle: float) -> bool:
+    starts, cpus, imports, cpus_of_imports = [], [], [], []
+    rss = 0.0
+    for turn in range(rounds):
+        with _gateway() as (process, seconds, cpu):
+            starts.append(seconds)
+            cpus.append(cpu)
+            if turn == rounds - 1:
+                time.sleep(settle)
+                rss = process.memory_info().rss / 1e6
+        began, before = time.perf_counter(), os.times()
+        _python(_GATEWAY)
+        imports.append(time.perf_counter() - began)
+        after = os.times()
+        cpus_of_imports.append(
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
+    names = _python(_LIST.format(_OURS)).split()
+    baseline = int(_python(_BASELINE, *names)) / 1e6
+    start, imported = statistics.median(starts), statistics.median(imports)
+    print("\n| gateway | | beside it | |")
+    print("|---|---|---|---|")
+    print(
+        f"| `/health` answers after | {start:.2f} s, {statistics.median(cpus):.2f} s of CPU "
+        f"| its imports alone: {imported:.2f} s, {statistics.median(cpus_of_imports):.2f} s of CPU "
+        f"| {start / imported:.2f} times (at most {MOST_STARTS:g}) |"
+    )
+    print(
+        f"| idle | {rss:.1f} MB RSS | the same imports of others: {baseline:.1f} MB "
+        f"| {rss - baseline:.1f} MB more (at most {MOST_ABOVE:g}) |"
+    )
+    return start / imported <= MOST_STARTS and rss - baseline <= MOST_ABOVE
+
+
+def _report_stack(settle: float) -> bool:
+    with tempfile.TemporaryDirectory(prefix="size-") as folder, _stack(Path(folder)) as supervisor:
+        time.sleep(settle)
+        table: dict[str, list[float]] = {}
+        for each in (supervisor, *supervisor.children(recursive=True)):
+            memory = each.memory_full_info()
+            row = table.setdefault(_name(each), [0, 0, 0])
+            row[0] += 1
+            row[1] += memory.pss / 1e6
+            row[2] += memory.rss / 1e6
+    print("\n| program of the stack | processes | PSS, MB | RSS, MB |")
+    print("|---|---|---|---|")
+    for name, (count, pss, rss) in table.items():
+        print(f"| {name} | {count:.0f} | {pss:.1f} | {rss:.1f} |")
+    total = sum(row[1] for row in table.values())
+    print(f"| all of it | | {total:.1f} (at most {MOST_STACK:g}) | |")
+    return total <= MOST_STACK
+
+
+def _name(process: psutil.Process) -> str:
+    words = process.cmdline()
+    return f"app {words[3]}" if words[1:3] == ["-m", "app"] else "PostgreSQL"
+
+
+@contextmanager
+def _gateway() -> Iterator[tuple[psutil.Process, float, float]]:
+    """A gateway that answers, with the seconds and the CPU time that it took to."""
+    port = free_port("127.0.0.1", 0)
+    environ = _environ(
+        {
+            "SCAIMIND_DATABASE_DSN": "postgresql://nobody@127.0.0.1:1/nothing",
+            "SCAIMIND_UPSTREAM_ADDRESS": "127.0.0.1:1",
+            "SCAIMIND_UPSTREAM_API_SECRET": "an-api-secret",
+            "SCAIMIND_PORT": str(port),
+        }
+    )
+    began = time.perf_counter()
+    with _ending(
+        subprocess.Popen(
+            (sys.executable, "-m", "app", "serve"),
+            env=environ,
+            cwd=PROJECT,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+    ) as process:
+        while True:
+            if time.perf_counter() - began > PATIENCE or process.poll() is not None:
+                raise SystemExit("the gateway did not answer")
+            with (
+                suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5),
+            ):
+                break
+            time.sleep(0.005)
+        seconds = time.perf_counter() - began
+        observed = psutil.Process(process.pid)
+        cpu = observed.cpu_times()
+        yield observed, seconds, cpu.user + cpu.system
+
+
+@contextmanager
+def _stack(folder: Path) -> Iterator[psutil.Process]:
+    environ = _environ(
+        {
+            "SCAIMIND_DATA_DIR": str(folder / "var"),
+            "SCAIMIND_PORT": "0",
+            "SCAIMIND_NO_PROFILE": "1",
+        }
+    )
+    with _ending(
+        subprocess.Popen(
+            (sys.executable, "-m", "app", "up"),
+            env=environ,
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    ) as process:
+        assert process.stdout is not None
+        if not any(line.startswith("Ready: ") for line in process.stdout):
+            raise SystemExit("the stack did not start")
+        yield psutil.Process(process.pid)
+
+
+@contextmanager
+def _ending(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
+    """Stop a program at the end, and wait until it did."""
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        if process.stdout is not None:
+            process.stdout.close()
+        process.wait()
+
+
+def _python(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        (sys.executable, "-c", script, *arguments),
+        env=_environ({}),
+        cwd=PROJECT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return done.stdout
+
+
+def _environ(settings: Mapping[str, str]) -> Mapping[str, str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("SCAIMIND_")}
+    return {**inherited, **settings}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
