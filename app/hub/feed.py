@@ -261,7 +261,6 @@ class Feed(Receiver):
         if not core.unflushed:
             self._tell_listeners()
         self._account(core.history.size)
-        self._flushes.batches += core.unflushed
         if core.unflushed and self._flush_timer is None:
             due = self._flushes.due(self._pacer.interval)
             if due <= self.loop.time():
@@ -330,6 +329,7 @@ class Feed(Receiver):
         core = self.core
         if not core.unflushed:
             return
+        entries = core.last - core.flushed
         began = time.thread_time()
         now = self.loop.time()
         for cohort, payload in core.flush():
@@ -340,7 +340,8 @@ class Feed(Receiver):
         cpu = time.thread_time()
         spent = cpu - began
         done = self.loop.time()
-        self._pacer.record(spent, done, cpu=cpu, arrivals=self._flushes.flushed(now, done))
+        self._flushes.flushed(now, done)
+        self._pacer.record(spent, done, cpu=cpu, entries=entries)
         self.observer.flushed(spent, self._pacer.interval)
         self._wake()
         self._tell_listeners()

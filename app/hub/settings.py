@@ -70,8 +70,9 @@ class HubSettings(Section):
     )
     flush_share: float = setting(
         0.4,
-        "Share of the event loop's time that writing to watchers takes where entries are held "
-        "back, which they are if writing each by itself would take more than 70%.",
+        "Share of the event loop's time that writing to watchers takes where writing each entry by "
+        "itself would take twice the loop's time or more. Up to 70% none are held back; in between "
+        "the share is in proportion.",
         at_least=0.01,
         at_most=1,
     )

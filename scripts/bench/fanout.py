@@ -13,6 +13,7 @@ with 100 watchers at 50 lines/s and compared per delivery.
 
     .venv/bin/python -m scripts.bench.fanout
     .venv/bin/python -m scripts.bench.fanout --workload W2 --peers gateway,nchan --seconds 5
+    .venv/bin/python -m scripts.bench.fanout --peers gateway,nchan --seconds 4 --rounds 5
     .venv/bin/python -m scripts.bench.fanout --memory
 
 Exits with 1 when a line was lost or doubled; no time is asserted. Whatever else
@@ -27,14 +28,14 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from scripts.bench.fanout_rig import peers
-from scripts.bench.fanout_rig.measure import Bench, Idle, Result
+from scripts.bench.fanout_rig.measure import Bench, Idle, Result, median_of
 from scripts.bench.fanout_rig.processes import Cores, RigError
-from scripts.bench.fanout_rig.report import as_json, as_text
+from scripts.bench.fanout_rig.report import as_json, as_text, ratios
 from scripts.bench.fanout_rig.workloads import IDLE_WATCHERS, PLAIN, WORKLOADS
 
 PEERS = ("gateway", "events", "nchan", "plain")
@@ -51,6 +52,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--peers", type=_some_of(PEERS), default=PEERS, metavar="gateway,nchan")
     parser.add_argument("--seconds", type=float, default=10.0, help="measured interval")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="runs, one after the other; printed are the medians"
+    )
     parser.add_argument("--warm-up", type=float, default=2.5, help="seconds of load before it")
     parser.add_argument(
         "--memory", action="store_true", help=f"measure {IDLE_WATCHERS:,} idle watchers instead"
@@ -74,17 +78,8 @@ def main() -> int:
     asked = arguments()
     # Everything that was started is stopped on this way out as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    _raise_descriptor_limit()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fanout-")))
-        cores = Cores.of_this_machine()
-        # What is not put onto the server's core on purpose stays off it.
-        os.sched_setaffinity(0, {cores.load})
-        gateway = None
-        if {"gateway", "events"} & set(asked.peers) and not asked.self_test:
-            _say("starting PostgreSQL for the gateway's key")
-            gateway = stack.enter_context(peers.gateway(folder))
-        bench = Bench(cores=cores, folder=folder, gateway=gateway)
+    needs_gateway = bool({"gateway", "events"} & set(asked.peers)) and not asked.self_test
+    with rig(with_gateway=needs_gateway) as bench:
         if asked.self_test:
             return _self_test(bench)
         results: list[Result] = []
@@ -103,6 +98,33 @@ def main() -> int:
     return 0 if all(verdict.clean for verdict in verdicts) else 1
 
 
+@contextmanager
+def rig(*, with_gateway: bool = True) -> Iterator[Bench]:
+    """What measures, on two cores of this machine: the caller stays on the load's from here on."""
+    _raise_descriptor_limit()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fanout-")))
+        cores = Cores.of_this_machine()
+        # What is not put onto the server's core on purpose stays off it.
+        os.sched_setaffinity(0, {cores.load})
+        gateway = None
+        if with_gateway:
+            _say("starting PostgreSQL for the gateway's key")
+            gateway = stack.enter_context(peers.gateway(folder))
+        yield Bench(cores=cores, folder=folder, gateway=gateway)
+
+
+def short(workloads: Sequence[str] = ("W2", "W3"), *, seconds: float = 2.0) -> dict[str, float]:
+    """Measure some workloads once; how many times less CPU per delivery than nchan, by name."""
+    with rig() as bench:
+        results = [
+            bench.window(peer, WORKLOADS[name], warm_up=2.0, seconds=seconds)
+            for name in workloads
+            for peer in ("gateway", "nchan")
+        ]
+    return {row["workload"]: row["times_less_cpu"] for row in ratios(results)}
+
+
 def _windows(bench: Bench, asked: argparse.Namespace) -> list[Result]:
     runs = [
         (WORKLOADS[name], peer)
@@ -112,11 +134,15 @@ def _windows(bench: Bench, asked: argparse.Namespace) -> list[Result]:
     ]
     if "plain" in asked.peers:
         runs.append((PLAIN, "plain"))
-    results = []
-    for workload, peer in runs:
-        _say(f"{workload.name} {peer}: {workload.watchers:,} watchers at {workload.rate:,} lines/s")
-        results.append(bench.window(peer, workload, warm_up=asked.warm_up, seconds=asked.seconds))
-    return results
+    rounds: list[list[Result]] = [[] for _ in runs]
+    for _ in range(asked.rounds):
+        for (workload, peer), results in zip(runs, rounds, strict=True):
+            load = f"{workload.watchers:,} watchers at {workload.rate:,} lines/s"
+            _say(f"{workload.name} {peer}: {load}")
+            results.append(
+                bench.window(peer, workload, warm_up=asked.warm_up, seconds=asked.seconds)
+            )
+    return [median_of(results) for results in rounds]
 
 
 def _beside_stalled(bench: Bench, asked: argparse.Namespace) -> list[Result]:

@@ -1,6 +1,7 @@
 """How long entries are held back, in simulated time: by what flushing costs and comes."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 
@@ -19,8 +20,17 @@ class Load:
     #: Microseconds: of a write, and of each further entry in it, to one watcher.
     write: float = 5.8
     entry: float = 0.35
+    #: Entries that come in together.
+    batch: int = 1
     #: Share of the loop's time that other work takes.
     other: float = 0.05
+    #: By how much of its cost a write is cheaper or dearer, for half a second each.
+    swing: float = 0.0
+
+    def spent(self, entries: int, now: float) -> float:
+        """Seconds that a flush takes."""
+        swing = 1 + self.swing * (1 if int(now * 2) % 2 else -1)
+        return self.watchers * (self.write + self.entry * entries) * swing / 1e6
 
 
 @dataclass
@@ -41,29 +51,26 @@ def simulate(load: Load, *, seconds: float = 20.0, start: float = SHORTEST) -> O
     paced, times = pacer(), FlushTimes()
     paced.interval = start
     now = cpu = flushing = held = 0.0
-    arrivals = iter(n / load.rate for n in range(int(seconds * load.rate)))
+    batches = int(seconds * load.rate / load.batch)
+    arrivals = iter(n * load.batch / load.rate for n in range(batches))
     waiting: list[float] = []
     arrival = next(arrivals)
     for following in [*arrivals, seconds]:
         now = max(now, arrival)
-        waiting.append(arrival)
-        times.batches += 1
+        waiting += [arrival] * load.batch
         due = max(times.due(paced.interval), now)
         if due < following or following == seconds:
             began = due
-            spent = load.watchers * (load.write + load.entry * len(waiting)) / 1e6
+            spent = load.spent(len(waiting), began)
             now = began + spent
+            entries = len(waiting)
             if began > seconds / 2:
                 held = max(held, began - waiting[0])
                 flushing += spent
             waiting.clear()
             cpu += spent
-            paced.record(
-                spent,
-                now,
-                cpu=cpu + now * load.other,
-                arrivals=times.flushed(began, now),
-            )
+            times.flushed(began, now)
+            paced.record(spent, now, cpu=cpu + now * load.other, entries=entries)
         arrival = following
     return Outcome(paced.interval, held, flushing / (seconds / 2))
 
@@ -88,11 +95,38 @@ def test_while_there_is_room_every_entry_goes_out_as_it_comes(load: Load, start:
     assert outcome.share <= FlushPacer.ROOM
 
 
-def test_where_each_by_itself_would_be_too_much_they_are_joined_for_a_moment() -> None:
-    outcome = simulate(Load(500, 1_000))
+@pytest.mark.parametrize("batch", [1, 4])
+def test_where_each_by_itself_would_be_too_much_they_are_joined_for_a_moment(batch: int) -> None:
+    """Also where those that come together would just fit."""
+    outcome = simulate(Load(500, 1_000, batch=batch))
     assert SHORTEST < outcome.interval <= SOON
     assert outcome.held <= 2 * SOON
-    assert outcome.share < FlushPacer.ROOM
+    assert outcome.share < 0.6
+
+
+def test_what_comes_joined_already_goes_out_as_it_comes() -> None:
+    outcome = simulate(Load(500, 1_000, batch=100))
+    assert outcome.interval == SHORTEST
+    assert outcome.held == 0
+
+
+@pytest.mark.parametrize("write", [5.5, 6.5, 7.5])
+def test_around_the_threshold_nobody_waits_for_more_than_an_entry_or_two(write: float) -> None:
+    outcome = simulate(Load(500, 200, write=write, swing=0.2))
+    assert outcome.held <= 2 / 200
+
+
+def test_the_entries_of_a_flush_rise_with_the_demand_without_a_jump() -> None:
+    counts = [pacer().joined_at(demand / 100) for demand in range(0, 500, 5)]
+    assert counts == sorted(counts)
+    assert counts[: 70 // 5 + 1] == pytest.approx([1.0] * 15, abs=0.01)
+    assert all(later - earlier < 1 for earlier, later in pairwise(counts[: 250 // 5]))
+    # Here flushing takes its share.
+    demand = 2.5
+    joined = pacer().joined_at(demand)
+    share = demand / joined * (1 + FlushPacer.FURTHER * (joined - 1))
+    assert share == pytest.approx(0.4)
+    assert pacer().joined_at(50.0) == float("inf")
 
 
 def test_a_loop_without_room_joins_more_up_to_the_longest_interval() -> None:
@@ -127,9 +161,7 @@ def test_a_lower_limit_that_an_operator_has_set_counts() -> None:
 def test_what_is_due_counts_how_long_the_writing_takes() -> None:
     times = FlushTimes()
     assert times.due(0.01) < 0
-    times.batches = 3
-    assert times.flushed(1.0, 1.004) == 3
-    assert times.batches == 0
+    times.flushed(1.0, 1.004)
     assert 1.005 <= times.due(0.01) <= 1.01
     # One that takes longer than the interval puts off nobody.
     times.flushed(1.0, 1.5)

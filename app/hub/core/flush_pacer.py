@@ -12,13 +12,11 @@ from typing import Final
 
 @dataclass(slots=True)
 class FlushTimes:
-    """When one feed has flushed, and what it holds back. Times are in seconds."""
+    """When one feed has flushed. Times are in seconds."""
 
     #: When the last flush began, and how long it took.
     began: float = float("-inf")
     took: float = 0.0
-    #: Batches of entries that are held back.
-    batches: int = 0
 
     def due(self, interval: float) -> float:
         """Return when the next flush is due.
@@ -29,31 +27,35 @@ class FlushTimes:
         late = max(self.took - interval / 8, 0.0)
         return self.began + max(interval - late, interval / 2)
 
-    def flushed(self, began: float, ended: float) -> int:
-        """Note a flush; returns how many batches it had."""
+    def flushed(self, began: float, ended: float) -> None:
+        """Note a flush."""
         self.began, self.took = began, ended - began
-        batches, self.batches = self.batches, 0
-        return batches
 
 
 class FlushPacer:
     """Adjusts the interval between two flushes from what flushing costs and how busy the loop is.
 
-    The interval is `shortest` where writing each entry by itself would take at most ROOM of
-    the loop's time. Otherwise it grows until flushing takes `share` of it, but no further
-    than `longest_at` the loop's busy share. Times are in seconds.
+    The measure is what writing each entry by itself would take of the loop's time: the
+    demand. It does not depend on how many are joined now, so that an interval does not take
+    away its own reason. Up to a demand of ROOM the interval is `shortest`. Above it so many
+    are joined that flushing takes a share of the loop that falls from ROOM to `share`, which
+    it has from a demand of CROWDED on; but the interval is never longer than `longest_at` the
+    loop's busy share. Times are in seconds.
     """
 
     #: How often the interval is adjusted.
     WINDOW: Final = 0.25
-    #: Busy share of the loop up to which there is room.
+    #: Busy share of the loop, and demand, up to which there is room.
     ROOM: Final = 0.7
+    #: Demand from which on flushing takes `share`.
+    CROWDED: Final = 2.0
     #: Busy share from which on the interval may be `longest`.
     FULL: Final = 0.9
-    #: What stays of an interval that is longer than it may be, at each adjustment.
-    _YIELD: Final = 0.8
-    #: What a flush of one entry costs, of one that has several: measured with 500 watchers.
-    _SINGLE: Final = 0.65
+    #: What each further entry of a flush costs, of the first one: measured with 500 watchers.
+    FURTHER: Final = 0.06
+    #: How much of a change of demand or busy share counts at each adjustment: what a moment
+    #: brings, and what an adjustment itself changes, moves the interval a part of the way.
+    _WEIGHT: Final = 0.3
 
     def __init__(
         self,
@@ -73,9 +75,11 @@ class FlushPacer:
         self._share = share
         self._began = now
         self._cpu = cpu
+        self._busy = 0.0
+        self._demand = 0.0
         self._spent = 0.0
         self._flushes = 0
-        self._arrivals = 0
+        self._entries = 0
 
     def longest_at(self, busy: float) -> float:
         """Return the longest interval at a busy share of the loop.
@@ -85,29 +89,39 @@ class FlushPacer:
         way = (busy - self.ROOM) / (self.FULL - self.ROOM)
         return self._soon + (self._longest - self._soon) * min(max(way, 0.0), 1.0)
 
-    def record(self, spent: float, now: float, *, cpu: float, arrivals: int = 1) -> None:
-        """Take the time that a flush took, which ended at `now`, for entries that came in so many
-        batches. `cpu` is the CPU time of the loop's thread so far."""
+    def joined_at(self, demand: float) -> float:
+        """Return how many entries a flush is to have at a demand: 1 or more, or infinite."""
+        way = min(max((demand - self.ROOM) / (self.CROWDED - self.ROOM), 0.0), 1.0)
+        share = self.ROOM + (self._share - self.ROOM) * way
+        # A flush of n takes 1 + FURTHER * (n - 1) times what one of a single entry takes.
+        left = share - demand * self.FURTHER
+        return max(demand * (1 - self.FURTHER) / left, 1.0) if left > 0 else float("inf")
+
+    def record(self, spent: float, now: float, *, cpu: float, entries: int = 1) -> None:
+        """Take the time that a flush of so many entries took, which ended at `now`.
+
+        `cpu` is the CPU time of the loop's thread so far.
+        """
         self._spent += spent
         self._flushes += 1
-        self._arrivals += arrivals
+        self._entries += entries
         elapsed = now - self._began
         if elapsed < self.WINDOW:
             return
         flushing = self._spent / elapsed
         busy = max((cpu - self._cpu) / elapsed, flushing)
-        joined = self._arrivals / self._flushes
-        # Each batch by itself, as far as can be told from those that were joined.
-        single = flushing * joined * (self._SINGLE if joined > 1.2 else 1.0)
-        # With entries always waiting, the share is inversely proportional to
-        # the interval: this reaches the target in one step. Where entries are
-        # rarer it takes a few, hence the bounds on a step.
-        factor = 0.5 if single <= self.ROOM else min(max(flushing / self._share, 0.5), 2.0)
-        before = max(self.interval, 0.001)
-        # A longer interval is what has made room: it is given up step by step.
-        longest = max(self.longest_at(busy), before * self._YIELD)
-        self.interval = max(min(before * factor, longest, self._longest), self._shortest)
+        joined = max(self._entries / self._flushes, 1.0)
+        demand = flushing * joined / (1 + self.FURTHER * (joined - 1))
+        self._busy += (busy - self._busy) * self._WEIGHT
+        self._demand += (demand - self._demand) * self._WEIGHT
+        if self._demand <= self.ROOM:
+            factor = 0.5
+        else:
+            # Where entries come in less often than once in an interval, it takes a few steps.
+            factor = min(max(self.joined_at(self._demand) / joined, 0.5), 2.0)
+        interval = max(self.interval, 0.001) * factor
+        self.interval = max(min(interval, self.longest_at(self._busy)), self._shortest)
         self._began = now
         self._cpu = cpu
         self._spent = 0.0
-        self._flushes = self._arrivals = 0
+        self._flushes = self._entries = 0

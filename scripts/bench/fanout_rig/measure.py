@@ -1,10 +1,11 @@
 """One measurement: one server, one workload, fresh processes."""
 
 import contextlib
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.bench.fanout_rig import peers
@@ -88,6 +89,20 @@ class Result:
     def share(self) -> float:
         """Share of a core that the server used."""
         return (self.user + self.system) / self.seconds
+
+
+def median_of(results: Sequence[Result]) -> Result:
+    """The middle of each figure of some runs of the same; the faults of all of them."""
+    middle = {
+        name: statistics.median(getattr(each, name) for each in results)
+        for name, kind in Result.__annotations__.items()
+        if kind in (int, float)
+    }
+    faults = {
+        name: sum(getattr(each.verdict, name) for each in results)
+        for name in Verdict.__annotations__
+    }
+    return replace(results[0], **middle, verdict=Verdict(**faults))
 
 
 @dataclass(frozen=True, slots=True)

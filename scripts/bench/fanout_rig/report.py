@@ -197,10 +197,11 @@ def _curve_lines(results: Sequence[Result]) -> Iterator[str]:
     )
     shares = (0.0, 0.5, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0)
     curve = "  ".join(f"{share:.0%}: {pacer.longest_at(share) * 1e3:.0f}" for share in shares)
+    demands = (0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+    joined = "  ".join(f"{demand:.0%}: {pacer.joined_at(demand):.1f}" for demand in demands)
     yield (
-        f"held back at most, in ms, by the busy share of the loop: {curve}\n"
-        f"  and {settings.flush_min * 1e3:.0f} where writing each entry by itself takes at most "
-        f"{pacer.ROOM:.0%} of it"
+        "entries that are joined, by the share of the loop that writing each by itself would "
+        f"take: {joined}\nheld back at most, in ms, by the busy share of the loop: {curve}"
     )
 
 
