@@ -20,6 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from generated.mindcoordinator.v1 import coordinator_pb2
 from generated.mindcoordinator.v1.data_pb2 import DataValidation
+from tests.ports import free_ports
 
 SERVICE = coordinator_pb2.DESCRIPTOR.services_by_name["MindCoordinator"]
 
@@ -71,7 +72,7 @@ Answer = (
 
 
 class ScriptedCoordinator:
-    """A grpc.aio server on a port of 127.0.0.1 that the kernel chose.
+    """A grpc.aio server on a port of 127.0.0.1.
 
     A method that was told nothing answers with next to nothing: what the
     contract demands. Requests are recorded in the order in which they arrive,
@@ -99,6 +100,8 @@ class ScriptedCoordinator:
 
     async def start(self) -> None:
         """Listens; on the port of before, if there was one."""
+        if not self.port:
+            (self.port,) = free_ports(1)
         server = grpc.aio.server(options=self._options)
         server.add_generic_rpc_handlers(
             [

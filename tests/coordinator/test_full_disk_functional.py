@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -34,6 +33,7 @@ from tests.coordinator.harness import (
     submission,
 )
 from tests.coordinator.scripts import WAITS
+from tests.ports import free_ports
 
 #: Mounts small disks, then becomes the command behind it; the mounts are gone with it.
 _MOUNT = """
@@ -288,9 +288,7 @@ async def test_a_checkpoint_directory_that_cannot_be_made_fails_the_job(tmp_path
 
 
 async def test_a_coordinator_whose_own_log_is_full_goes_on(tmp_path: Path) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    (port,) = free_ports(1)
     full = os.open("/dev/full", os.O_WRONLY)
     try:
         process = await asyncio.create_subprocess_exec(
@@ -317,7 +315,7 @@ async def test_a_coordinator_whose_own_log_is_full_goes_on(tmp_path: Path) -> No
             assert "here" in [entry.message for entry in await client.log(job_id)]
     finally:
         process.terminate()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await process.wait()
 
 

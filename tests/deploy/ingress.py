@@ -20,7 +20,7 @@ from app.local.child import dying_with_parent
 from tests.programs import program
 
 INGRESS = Path(__file__).parents[2] / "deploy/components/ingress-nginx"
-PATIENCE = 30
+PATIENCE = 60.0
 
 #: By annotation, the directive that it becomes.
 _DIRECTIVES = {

@@ -3,9 +3,7 @@
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -21,21 +19,6 @@ PROJECT = Path(__file__).parents[2]
 SECRET = "the-secret-of-the-tests"
 #: Seconds after which a test that waits gives up: a net, not an expectation.
 PATIENCE = 60
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that stay ours over a restart: the kernel gives them to no outgoing connection."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found
 
 
 class Program:

@@ -18,7 +18,8 @@ from scaimind.core.events import LogEnded
 
 from app.scaikey.api_keys import create_key
 from tests.deploy.ingress import configuration, nginx
-from tests.deploy.processes import PATIENCE, PROJECT, coordinator, free_ports, replicas
+from tests.deploy.processes import PATIENCE, PROJECT, coordinator, replicas
+from tests.ports import free_ports
 
 API = "/v1/modules/scaimind"
 TENANT = "acme"

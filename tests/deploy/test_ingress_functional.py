@@ -17,8 +17,9 @@ import aiohttp
 from app.scaikey.api_keys import create_key
 from tests.deploy.event_source import Crowd, EventSource
 from tests.deploy.ingress import configuration, nginx
-from tests.deploy.processes import Replica, coordinator, free_ports, replicas
+from tests.deploy.processes import Replica, coordinator, replicas
 from tests.hub.sse import parse
+from tests.ports import free_ports
 
 API = "/v1/modules/scaimind"
 TENANT = "acme"

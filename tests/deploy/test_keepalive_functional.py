@@ -11,8 +11,9 @@ import pytest
 
 from app.scaikey.api_keys import create_key
 from tests.deploy.ingress import nginx, render
-from tests.deploy.processes import Replica, free_ports, replicas
+from tests.deploy.processes import Replica, replicas
 from tests.hub.log_coordinator import JOB, LogCoordinator, one_job
+from tests.ports import free_ports
 
 API = "/v1/modules/scaimind"
 KEPT = ["proxy_http_version 1.1;", 'proxy_set_header Connection "";', "client_max_body_size 0;"]

@@ -17,9 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.hub.close_reasons import CloseReason
 from app.scaikey.api_keys import create_key
 from tests.deploy.alerts import case, check
-from tests.deploy.processes import Replica, free_ports, replicas
+from tests.deploy.processes import Replica, replicas
 from tests.deploy.rendered import DEPLOY, render, render_with
 from tests.hub.log_coordinator import JOB, LogCoordinator
+from tests.ports import free_ports
 from tests.programs import program
 
 API = "/v1/modules/scaimind"
@@ -77,7 +78,7 @@ async def one_of_everything(gateway: Replica, key: str, coordinator: LogCoordina
     url = f"http://127.0.0.1:{gateway.port}"
     job = f"{API}/jobs/{JOB}"
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(60),
         aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key}"}) as http,
     ):
         async with http.get(f"{job}/logs") as watching:

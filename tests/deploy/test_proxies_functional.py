@@ -13,11 +13,12 @@ import trustme
 from app.cli.ingress_check import CannotCheck, check_ingress
 from app.scaikey.api_keys import create_key
 from tests.deploy.ingress import configuration, nginx, render
-from tests.deploy.processes import Replica, free_ports, replicas
+from tests.deploy.processes import Replica, replicas
 from tests.hub.log_coordinator import JOB, LogCoordinator, one_job
+from tests.ports import free_ports
 from tests.programs import program
 
-PATIENCE = 30
+PATIENCE = 60.0
 PATH = f"/v1/modules/scaimind/jobs/{JOB}/logs?tail=0"
 ENTRIES = 30
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,22 +10,17 @@ from typing import Self
 
 import aiohttp
 
+from tests.ports import free_ports
 from tests.secrecy import written
 
 PATIENCE = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class GatewayProcess:
     """`python -m app serve` with a drive; a context that ends it."""
 
     def __init__(self, dsn: str, root: Path, log: Path, **settings: str) -> None:
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
         self._environ: Mapping[str, str] = {

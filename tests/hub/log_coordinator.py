@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from app.log_filter import LogFilter
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc, jobs_pb2, logs_pb2, watch_pb2
+from tests.ports import free_ports
 
 Context = grpc.aio.ServicerContext[Any, Any]
 #: What a WatchJob of a coordinator with a fault does.
@@ -115,8 +116,8 @@ class LogCoordinator(coordinator_pb2_grpc.MindCoordinatorServicer):
     async def start(self) -> None:
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         coordinator_pb2_grpc.add_MindCoordinatorServicer_to_server(self, server)
-        port = server.add_insecure_port(self.address or "127.0.0.1:0")
-        self.address = f"127.0.0.1:{port}"
+        self.address = self.address or f"127.0.0.1:{free_ports(1)[0]}"
+        server.add_insecure_port(self.address)
         await server.start()
         self._server = server
 

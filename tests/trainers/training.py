@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -16,6 +15,7 @@ from app.coordinator.execution.job_config import to_dict
 from app.coordinator.trainers.program import LAUNCHER, OPTIONS, place_trainers
 from app.files.directory import Directory
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
+from tests.ports import free_ports
 
 #: Seconds that a run may take.
 LIMIT: Final = 240.0
@@ -182,9 +182,7 @@ class Runner:
 def _ranks(world_size: int) -> list[dict[str, str]]:
     if world_size == 1:
         return [{}]
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    (port,) = free_ports(1)
     shared = {
         "WORLD_SIZE": str(world_size),
         "LOCAL_WORLD_SIZE": str(world_size),
