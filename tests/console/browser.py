@@ -58,7 +58,10 @@ async def chromium() -> AsyncIterator[Browser]:
     """Run Debian's Chromium."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=program("chromium", "chromium-browser"), args=["--no-sandbox"]
+            executable_path=program("chromium", "chromium-browser"),
+            # A place is where it was scrolled to at once, not after an animation.
+            args=["--no-sandbox", "--disable-smooth-scrolling"],
+            timeout=PATIENCE,
         )
         try:
             yield browser

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,11 +24,13 @@ NAMES = ("constructor", "__proto__", "toString", HOSTILE)
 
 
 @pytest.fixture(scope="module")
-def job(stack: Stack) -> str:
-    """A job that runs for as long as the tests do."""
+def job(stack: Stack) -> Iterator[str]:
+    """A job that runs for as long as the tests of this module do."""
     job_id = stack.submit(steps="100000", steps_per_second="20")
     stack.await_status(job_id, "TRAINING")
-    return job_id
+    yield job_id
+    # The jobs of the other modules need its place.
+    stack.post(f"/jobs/{job_id}/cancel", {})
 
 
 async def signed_in(window: Window, path: str) -> None:
@@ -335,6 +338,7 @@ async def test_a_jobs_life_has_its_stops_and_its_retries(window: Window, stack: 
     await expect(life.get_by_role("listitem")).to_contain_text(
         ["created", "waited", "run 1:", "stopped for", "run 2:", "paused for"]
     )
+    stack.post(f"/jobs/{paused}/cancel", {})
     await window.go(f"/jobs/{failed}")
     children = window.page.locator("#retries")
     await expect(children.locator(f'a[href$="{retry}"]')).to_be_visible()

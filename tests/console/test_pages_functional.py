@@ -6,6 +6,7 @@ import signal
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 
 import pytest
 from playwright.async_api import BrowserContext, expect
@@ -23,11 +24,13 @@ PAGES = ("/jobs", "/new", "/cluster", "/evaluations")
 
 
 @pytest.fixture(scope="module")
-def job(stack: Stack) -> str:
-    """A job that runs for as long as the tests do."""
+def job(stack: Stack) -> Iterator[str]:
+    """A job that runs for as long as the tests of this module do."""
     job_id = stack.submit(steps="100000", steps_per_second="20")
     stack.await_status(job_id, "TRAINING")
-    return job_id
+    yield job_id
+    # The jobs of the other modules need its place.
+    stack.post(f"/jobs/{job_id}/cancel", {})
 
 
 async def violations(window: Window, *rules: str) -> list[str]:
@@ -129,7 +132,7 @@ def status_of(stack: Stack, token: str) -> int:
         f"{stack.url}/v1/modules/scaimind/jobs", headers={"Authorization": f"Bearer {token}"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE / 1000) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
