@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry
 
-#: Counts up to UP_TO, saves a checkpoint when asked to leave, and goes on from it.
+#: Counts up to UP_TO, saves a checkpoint when asked to leave, and goes on from it. At each of
+#: STAYS_AT it waits to be asked once: a test that is to catch it there is never too late.
 COUNTS = """
     import json, os, signal, sys, time
     at = 0
@@ -16,11 +17,16 @@ COUNTS = """
         leaving = True
     signal.signal(signal.SIGTERM, leave)
     end = int(os.environ["UP_TO"])
+    stays = set(map(int, os.environ.get("STAYS_AT", "").split()))
     while at < end and not leaving:
         at += 1
         print("count", at)
         with open(os.environ["SCAIMIND_METRICS_FILE"], "a") as file:
             file.write(json.dumps({"step": at}) + "\\n")
+        if at in stays and not os.path.exists(f"stayed-{at}"):
+            open(f"stayed-{at}", "w").close()
+            while not leaving:
+                time.sleep(0.01)
         time.sleep(0.01)
     if leaving:
         folder = os.environ["SCAIMIND_CHECKPOINT_DIR"] + f"/step-{at}"
@@ -35,6 +41,11 @@ WAITS = """
     print("ready")
     time.sleep(600)
 """
+
+
+def counting(up_to: int, *stays_at: int) -> dict[str, str]:
+    """The environment of COUNTS."""
+    return {"UP_TO": str(up_to), "STAYS_AT": " ".join(map(str, stays_at))}
 
 
 def counted(entries: Iterable[LogEntry]) -> list[int]:

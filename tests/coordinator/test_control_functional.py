@@ -28,7 +28,7 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
 from generated.mindcoordinator.v1.queue_pb2 import GetQueueStatusRequest
 from generated.mindcoordinator.v1.watch_pb2 import GetJobMetricsRequest
 from tests.coordinator.harness import running, status_of, submission
-from tests.coordinator.scripts import COUNTS, WAITS, counted
+from tests.coordinator.scripts import COUNTS, WAITS, counted, counting
 
 NODES = parse_virtual_nodes("a-1:4xA100-80GB:zone=a,a-2:4xA100-80GB:zone=b")
 
@@ -39,7 +39,7 @@ def refused(caught: pytest.ExceptionInfo[grpc.aio.AioRpcError]) -> tuple[grpc.St
 
 async def test_pause_with_a_checkpoint_and_resume(tmp_path: Path) -> None:
     async with running(tmp_path) as (_, client):
-        job_id = await client.submit(COUNTS, training_config={"environment": {"UP_TO": "150"}})
+        job_id = await client.submit(COUNTS, training_config={"environment": counting(150, 20)})
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await client.call("ResumeJob", ResumeJobRequest(job_id=job_id))
         assert refused(caught)[0] is grpc.StatusCode.FAILED_PRECONDITION
@@ -70,7 +70,7 @@ async def test_pause_with_a_checkpoint_and_resume(tmp_path: Path) -> None:
 
 async def test_pause_without_a_checkpoint_starts_afresh(tmp_path: Path) -> None:
     async with running(tmp_path) as (_, client):
-        job_id = await client.submit(COUNTS, training_config={"environment": {"UP_TO": "40"}})
+        job_id = await client.submit(COUNTS, training_config={"environment": counting(40, 3)})
         await client.until_line(job_id, "count 3")
         await client.call("PauseJob", PauseJobRequest(job_id=job_id))
         job = await client.until_status(job_id, "PAUSED")
@@ -125,7 +125,7 @@ async def test_a_job_of_higher_priority_preempts_and_the_preempted_is_retried(
         gpus = {"gpu_count": 4}
         low = await client.submit(
             COUNTS,
-            training_config={"environment": {"UP_TO": "100"}, "priority": 2},
+            training_config={"environment": counting(100, 10), "priority": 2},
             resource_config=gpus,
             scheduling_config={"preemptible": True},
         )
@@ -189,7 +189,7 @@ async def test_an_evicted_job_with_retries_left_goes_on_elsewhere(tmp_path: Path
     async with running(tmp_path, virtual_nodes=NODES) as (_, client):
         job_id = await client.submit(
             COUNTS,
-            training_config={"environment": {"UP_TO": "100"}, "max_retries": 1},
+            training_config={"environment": counting(100, 10), "max_retries": 1},
             resource_config={"gpu_count": 4},
         )
         await client.until_line(job_id, "count 10")
@@ -245,7 +245,7 @@ async def test_what_no_node_could_ever_give_is_refused(tmp_path: Path) -> None:
 async def test_a_job_does_not_start_before_its_time(tmp_path: Path) -> None:
     async with running(tmp_path) as (_, client):
         when = Timestamp()
-        when.FromNanoseconds(time.time_ns() + 1_000_000_000)
+        when.FromNanoseconds(time.time_ns() + 5_000_000_000)
         job_id = await client.submit("pass", scheduling_config={"not_before": when})
         assert status_of(await client.job(job_id)) == "PENDING"
         job = await client.end(job_id)

@@ -6,15 +6,14 @@ import select
 import signal
 from pathlib import Path
 
-import psutil
-
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.locks import locked
 from app.files.json_files import read_json
 from generated.mindcoordinator.v1.jobs_pb2 import ListJobsRequest
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry
 from tests.coordinator.harness import Client, client_of, coordinator_process, running, status_of
-from tests.coordinator.scripts import COUNTS, counted
+from tests.coordinator.scripts import COUNTS, counted, counting
+from tests.processes import descendants, lives
 
 
 async def gone(directory: JobDir) -> None:
@@ -24,7 +23,7 @@ async def gone(directory: JobDir) -> None:
         with locked(directory.lock, wait=True):
             pass
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await asyncio.to_thread(wait)
 
 
@@ -98,13 +97,13 @@ async def test_a_runner_that_was_killed_while_nobody_looked(tmp_path: Path) -> N
 async def test_a_clean_stop_puts_runs_back_and_leaves_no_process(tmp_path: Path) -> None:
     drive = tmp_path / "drive"
     async with coordinator_process(tmp_path) as process, client_of(process.port, drive) as client:
-        job_id = await client.submit(COUNTS, training_config={"environment": {"UP_TO": "150"}})
+        job_id = await client.submit(COUNTS, training_config={"environment": counting(150, 20)})
         await client.until_line(job_id, "count 20")
-        family = psutil.Process(process.process.pid).children(recursive=True)
+        family = descendants(process.process.pid)
         assert len(family) >= 2
         await process.stop(signal.SIGTERM)
         assert process.process.returncode == 0
-        assert not [member for member in family if member.is_running()]
+        assert not [member for member in family if lives(member)]
     async with coordinator_process(tmp_path) as process, client_of(process.port, drive) as client:
         assert status_of(await client.end(job_id)) == "COMPLETED"
         assert counted(await whole_log(client, job_id)) == list(range(1, 151))
@@ -129,7 +128,7 @@ async def test_a_killed_runner_fails_its_job_and_leaves_no_process(tmp_path: Pat
             assert status_of(job) == "FAILED"
             assert "runner" in job.error_message
             # It was killed with its group; a process needs a moment to end of that.
-            ended, _, _ = await asyncio.to_thread(select.select, [training], [], [], 30)
+            ended, _, _ = await asyncio.to_thread(select.select, [training], [], [], 60)
             assert ended
         finally:
             os.close(training)

@@ -33,7 +33,7 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
 )
 from generated.mindcoordinator.v1.watch_pb2 import GetJobMetricsRequest
 from tests.coordinator.harness import Client, running, status_of
-from tests.coordinator.scripts import COUNTS, WAITS, counted
+from tests.coordinator.scripts import COUNTS, WAITS, counted, counting
 
 ONE_NODE = parse_virtual_nodes("v0:1xL4")
 
@@ -62,10 +62,11 @@ async def test_every_state_is_reached(tmp_path: Path) -> None:
     seen: set[str] = set()
     async with running(tmp_path, virtual_nodes=ONE_NODE) as (_, client):
         soon = Timestamp()
-        soon.FromNanoseconds(time.time_ns() + 500_000_000)
+        # Late enough for a watcher to come before it.
+        soon.FromNanoseconds(time.time_ns() + 4_000_000_000)
         job_id = await client.submit(
             COUNTS,
-            training_config={"environment": {"UP_TO": "60"}},
+            training_config={"environment": counting(60, 5)},
             scheduling_config={"not_before": soon},
         )
         async with states_of(client, job_id) as states:
@@ -179,7 +180,7 @@ async def test_illegal_moves_are_refused_and_name_the_state(tmp_path: Path) -> N
 
 async def test_resume_from_a_named_checkpoint(tmp_path: Path) -> None:
     async with running(tmp_path) as (_, client):
-        job_id = await client.submit(COUNTS, training_config={"environment": {"UP_TO": "90"}})
+        job_id = await client.submit(COUNTS, training_config={"environment": counting(90, 20, 50)})
         for line in ("count 20", "count 50"):
             await client.until_line(job_id, line)
             await client.call("PauseJob", PauseJobRequest(job_id=job_id, save_checkpoint=True))
@@ -213,7 +214,7 @@ async def test_a_killed_runner_is_retried_as_often_as_allowed(tmp_path: Path) ->
         for run in (1, 2):
             await client.until(job_id, partial(trains, run))
             directory = JobDir(tmp_path / "jobs" / job_id).run(run)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while (who := read_json(directory.runner)) is None:  # noqa: ASYNC110  # a file
                     await asyncio.sleep(0.01)
             os.kill(who["pid"], signal.SIGKILL)

@@ -43,13 +43,17 @@ def passable() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("level", ["namespaces", "user"])
+#: User ids that no other test uses, for each level: both may be tested at the same time.
+IDS = {"namespaces": UidRange(61720, 61723), "user": UidRange(61724, 61727)}
+
+
+@pytest.mark.parametrize("level", IDS)
 async def test_neither_ends_jobs_of_the_other(
     passable: Path, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     within = PASSABLE if level == "user" else ()
     monkeypatch.setenv("SCAIMIND_COORDINATOR_ISOLATION", level)
-    ids = UidRange(61720, 61723)
+    ids = IDS[level]
     async with (
         coordinator_process(passable / "a", uids=ids, within=within) as first,
         client_of(first.port, passable / "a" / "drive") as one,

@@ -17,6 +17,7 @@ from typing import Any, Self
 import psutil
 
 from app.local.child import dying_with_parent
+from tests.processes import command_line, descendants
 from tests.secrecy import written
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -152,17 +153,20 @@ class Stack:
 
     def processes(self) -> list[psutil.Process]:
         """Everything that it started and that runs now, and what those started."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        return descendants(self.process.pid)
 
     def child(self, *arguments: str) -> psutil.Process:
-        """The child whose command line ends with the arguments."""
+        """The child whose command line ends with the arguments; waited for, if it is not there."""
         wanted = list(arguments)
-        (found,) = (
-            each
-            for each in psutil.Process(self.process.pid).children()
-            if each.cmdline()[-len(wanted) :] == wanted
-        )
-        return found
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            children = psutil.Process(self.process.pid).children()
+            lines = {each: command_line(each) for each in children}
+            if found := [each for each in children if lines[each][-len(wanted) :] == wanted]:
+                (one,) = found
+                return one
+            assert time.monotonic() < deadline, list(lines.values())
+            time.sleep(0.05)
 
     def get(self, path: str) -> Any:
         """GET below the API's root with the key; the `data` of the answer."""

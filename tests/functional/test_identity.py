@@ -55,7 +55,9 @@ def ask(stack: Stack, path: str, key: str, body: Any = None) -> tuple[int, Any]:
 
 
 def log_of(stack: Stack, name: str) -> list[dict[str, Any]]:
-    lines = (stack.data_dir / "logs" / f"{name}.log").read_text().splitlines()
+    text = (stack.data_dir / "logs" / f"{name}.log").read_text()
+    # What is behind the last end of a line is being written.
+    lines = text.rpartition("\n")[0].split("\n")
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 

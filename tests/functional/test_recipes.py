@@ -62,9 +62,11 @@ def webhook() -> Iterator[tuple[str, "Queue[str]"]]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Chat) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/", told
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/", told
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_chat_is_told_when_a_job_ends(stack: Stack, recipe: Recipe) -> None:

@@ -15,17 +15,18 @@ import psutil
 import pytest
 
 from tests.functional.stack import PATIENCE, PROJECT, Stack, gone, start
+from tests.processes import command_line, descendants, lives, name_of
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
     with Stack(tmp_path / "var") as stack:
         processes = stack.processes()
-        assert {"postgres", "python"} <= {each.name().rstrip("0123456789.") for each in processes}
+        assert {"postgres", "python"} <= {name_of(each).rstrip("0123456789.") for each in processes}
 
         assert stack.stop(number) == 0
 
-        assert [each for each in processes if each.is_running()] == []
+        assert [each for each in processes if lives(each)] == []
         assert stack.lines[-2:] == ["Stopping", "Stopped"]
 
 
@@ -35,10 +36,10 @@ def test_it_stops_though_its_terminal_is_gone(tmp_path: Path) -> None:
     with process.stdout as said:
         while not said.readline().startswith("Ready: "):
             assert process.poll() is None
-    children = psutil.Process(process.pid).children(recursive=True)
+    children = descendants(process.pid)
     process.send_signal(signal.SIGHUP)
     assert process.wait(PATIENCE) == 0
-    assert [each for each in children if each.is_running()] == []
+    assert [each for each in children if lives(each)] == []
 
 
 def test_the_second_start_knows_what_the_first_one_did(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_running_job_goes_on_at_the_next_start(tmp_path: Path) -> None:
 
         first.stop(signal.SIGTERM)
 
-        assert [each for each in processes if each.is_running()] == []
+        assert [each for each in processes if lives(each)] == []
 
     with Stack(data_dir) as second:
         job = second.await_status(job_id, "COMPLETED", "FAILED")
@@ -171,7 +172,7 @@ def test_a_database_that_crashes_is_started_again(tmp_path: Path) -> None:
         (crashed,) = (
             each
             for each in psutil.Process(stack.process.pid).children()
-            if each.name() == "postgres"
+            if name_of(each) == "postgres"
         )
         crashed.kill()
         stack.await_line("PostgreSQL exited by SIGKILL")
@@ -194,7 +195,7 @@ def _socket_folder(data_dir: Path) -> Path:
 
 
 def _is_training(process: psutil.Process) -> bool:
-    return any(argument.endswith("train.py") for argument in process.cmdline())
+    return any(argument.endswith("train.py") for argument in command_line(process))
 
 
 def _await_message(stack: Stack, job_id: str, beginning: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
+import grpc
 import pytest
 
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
@@ -77,5 +78,10 @@ async def _cancel_what_is_left(machine: Machine) -> None:
     async with machine.client() as client:
         for job in await list_jobs(client):
             if status_of(job) not in TERMINAL:
-                await client.call("CancelJob", CancelJobRequest(job_id=job.job_id))
+                try:
+                    await client.call("CancelJob", CancelJobRequest(job_id=job.job_id))
+                except grpc.aio.AioRpcError as error:
+                    # It has ended since it was listed.
+                    if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+                        raise
                 await client.end(job.job_id)

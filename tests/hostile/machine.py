@@ -18,7 +18,7 @@ HOSTILE: Final = "mallory"
 #: Somebody else on the same machine.
 NEIGHBOUR: Final = "alice"
 #: Seconds within which a coordinator has to start or to stop.
-PATIENCE: Final = 60.0
+PATIENCE: Final = 120.0
 
 #: Starts a coordinator and prints its port.
 _PROGRAM: Final = """
@@ -59,6 +59,9 @@ class Machine:
         self.log_file = path.with_name(path.name + ".log")
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
+        #: A folder that is not there, on the PATH of all that descends from this coordinator:
+        #: other tests have coordinators of their own on the same machine.
+        self.mark = f"{path}.mark"
 
     @property
     def drive(self) -> Path:
@@ -77,6 +80,7 @@ class Machine:
                 cwd=self.code,
                 env={
                     **{name: value for name, value in os.environ.items() if "SCAIMIND" not in name},
+                    "PATH": os.environ.get("PATH", os.defpath) + os.pathsep + self.mark,
                     "PYTHONPATH": str(self.code),
                     "SCAIMIND_COORDINATOR_DATA_DIR": str(self.path),
                     "SCAIMIND_COORDINATOR_API_SECRET": SECRET,

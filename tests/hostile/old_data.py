@@ -83,7 +83,7 @@ async def runner_gone(data_dir: Path, job_id: str) -> None:
         with locked(JobDir(data_dir / "jobs" / job_id).lock, wait=True):
             pass
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await asyncio.to_thread(wait)
 
 

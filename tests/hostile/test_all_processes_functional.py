@@ -14,8 +14,9 @@ from tests.coordinator.harness import status_of
 from tests.hostile.machine import HOSTILE, NEIGHBOUR, Machine, machine_on
 from tests.hostile.places import PASSABLE
 
-#: Nobody else's here: the kernel counts the processes of a user, wherever they are.
-_USER = 54_321
+#: Nobody else's here: the kernel counts the processes of a user, wherever they are. The tests of
+#: different levels may run at the same time.
+_USERS = {Level.NAMESPACES: 54_321, Level.LANDLOCK: 54_322}
 _PROCESSES = 600
 _FORKS = """
 import os, signal, time
@@ -40,19 +41,20 @@ while True:
 """
 
 
-@pytest.fixture(params=[Level.NAMESPACES, Level.LANDLOCK])
+@pytest.fixture(params=list(_USERS))
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A machine of an ordinary user who may have 600 processes."""
     if os.geteuid() != 0 or shutil.which("prlimit") is None or landlock_version() < 6:
         pytest.skip("needs root, prlimit and Landlock of Linux 6.12")
+    user = _USERS[request.param]
     base = Path(tempfile.mkdtemp(prefix="processes-"))
     base.chmod(0o711)
     data = base / "data"
     for folder in (data, data / "drive", *(data / "drive" / who for who in (HOSTILE, NEIGHBOUR))):
         folder.mkdir()
-        os.chown(folder, _USER, _USER)
+        os.chown(folder, user, user)
     limit = ["prlimit", f"--nproc={_PROCESSES}:{_PROCESSES}"]
-    within = [*PASSABLE, "--user", str(_USER), *limit]
+    within = [*PASSABLE, "--user", str(user), *limit]
     try:
         with machine_on(data, within=within, isolation=request.param.value) as machine:
             yield machine

@@ -21,11 +21,12 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
     ResumeJobRequest,
 )
 from tests.coordinator.harness import Client, status_of
-from tests.coordinator.scripts import COUNTS, counted
+from tests.coordinator.scripts import COUNTS, counted, counting
 from tests.hostile.canary import Canary
 from tests.hostile.machine import NEIGHBOUR, Machine
 from tests.hostile.places import Place, machine_at, places
 from tests.hostile.wellbeing import all_is_well
+from tests.processes import pid_lives
 
 #: Tries everything, and says for each what came of it.
 TRIES = """
@@ -115,8 +116,9 @@ ESCAPES = """
     output = os.environ["SCAIMIND_OUTPUT_DIR"] + "/trace"
     keep = {} if "KEEP" in os.environ else {"env": {}}
     subprocess.Popen([sys.executable, "-c", code, os.environ["MARK"], output], **keep)
-    time.sleep(600)
 """
+#: What it does behind that.
+STAYS = "    time.sleep(600)\n"
 
 
 @pytest.fixture(scope="module", params=places(), ids=str)
@@ -202,14 +204,15 @@ async def test_what_a_job_reaches(
 async def test_what_leaves_its_session_ends_with_its_job(machine: Machine) -> None:
     async def ends(client: Client, way: str) -> None:
         mark = f"mark-{secrets.token_hex(8)}"
-        script = ESCAPES
+        then = STAYS
         if way in ("crash", "exit"):
             end = "os.kill(os.getpid(), 11)" if way == "crash" else "sys.exit(0)"
-            script = script.replace("time.sleep(600)", f"time.sleep(0.5); {end}")
+            # Its trace comes behind what it says.
+            then = f"    while not os.path.exists(output):\n        time.sleep(0.01)\n    {end}\n"
         job_id = await client.submit(
-            script,
+            ESCAPES + then,
             training_config={"environment": {"MARK": mark}},
-            scheduling_config={"max_runtime_seconds": 2 if way == "time limit" else 0},
+            scheduling_config={"max_runtime_seconds": 15 if way == "time limit" else 0},
         )
         await client.until_line(job_id, "away")
         if way == "pause":
@@ -228,7 +231,7 @@ async def test_what_leaves_its_session_ends_with_its_job(machine: Machine) -> No
 
 async def test_a_pause_saves_a_checkpoint_and_a_resume_goes_on(machine: Machine) -> None:
     async with machine.client() as client:
-        job_id = await client.submit(COUNTS, training_config={"environment": {"UP_TO": "60"}})
+        job_id = await client.submit(COUNTS, training_config={"environment": counting(60, 5)})
         await client.until_line(job_id, "count 5")
         await client.call("PauseJob", PauseJobRequest(job_id=job_id, save_checkpoint=True))
         job = await client.until_status(job_id, "PAUSED")
@@ -352,7 +355,7 @@ async def test_a_killed_runner_leaves_nothing(machine: Machine, place: Place) ->
         # Where nothing holds processes together but its variables, a process keeps those.
         keep = {} if place.level in (Level.NAMESPACES, Level.USER) else {"KEEP": "1"}
         job_id = await client.submit(
-            ESCAPES, training_config={"environment": {"MARK": mark, **keep}}
+            ESCAPES + STAYS, training_config={"environment": {"MARK": mark, **keep}}
         )
         await client.until_line(job_id, "away")
         about = json.loads(
@@ -361,7 +364,7 @@ async def test_a_killed_runner_leaves_nothing(machine: Machine, place: Place) ->
         psutil.Process(about["pid"]).kill()
         assert status_of(await client.end(job_id)) == "FAILED"
         assert not marked(mark)
-        assert not [each for each in about["sandbox"] if _lives(each["pid"])]
+        assert not [each for each in about["sandbox"] if pid_lives(each["pid"])]
     await all_is_well(machine, job_id)
 
 
@@ -393,7 +396,7 @@ async def test_what_a_killed_first_process_started_ends(
     keep = {} if place.level in (Level.NAMESPACES, Level.USER) else {"KEEP": "1"}
     async with machine.client() as client:
         job_id = await client.submit(
-            ESCAPES, training_config={"environment": {"MARK": mark, **keep}}
+            ESCAPES + STAYS, training_config={"environment": {"MARK": mark, **keep}}
         )
         await client.until_line(job_id, "away")
         about = json.loads(
@@ -415,7 +418,6 @@ async def test_runners_killed_while_they_start_leave_nothing(
 ) -> None:
     """At four moments of the half second that a run needs to begin."""
     moments = range(0, 12, 3)
-    before = set(psutil.pids())
     async with machine.client() as client:
         for moment in moments:
             job_id = await client.submit("import time; time.sleep(600)")
@@ -426,9 +428,9 @@ async def test_runners_killed_while_they_start_leave_nothing(
     left = [
         process
         for process in psutil.process_iter(["cmdline"])
-        if process.pid not in before and _is_ours(process.info["cmdline"] or [])
+        if _is_ours(process.info["cmdline"] or []) and _is_of(process, machine)
     ]
-    _, alive = psutil.wait_procs(left, timeout=10)
+    _, alive = psutil.wait_procs(left, timeout=60)
     assert not alive
 
 
@@ -445,9 +447,10 @@ def _runner_of(machine: Machine, job_id: str) -> psutil.Process:
                 continue
 
 
-def _lives(pid: int) -> bool:
+def _is_of(process: psutil.Process, machine: Machine) -> bool:
+    """Whether a machine's coordinator or something that descends from it started the process."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return machine.mark in process.environ().get("PATH", "").split(os.pathsep)
     except psutil.NoSuchProcess:
         return False
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import resource
+import secrets
 import socket
 import subprocess
 import sys
@@ -170,10 +171,12 @@ async def test_kill_of_everybody_ends_the_job_alone(isolated: Machine) -> None:
 async def test_sockets_of_others(isolated: Machine) -> None:
     folder = isolated.path.parent / "sockets"
     await asyncio.to_thread(folder.mkdir, exist_ok=True)
+    # The machine has one such name for all; another test process may be here, too.
+    name = f"of-somebody-else-{secrets.token_hex(8)}"
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as abstract:
         listening.bind(str(folder / "socket"))
         listening.listen()
-        abstract.bind("\0of-somebody-else")
+        abstract.bind(f"\0{name}")
         abstract.listen()
         await what_it_did(
             isolated,
@@ -182,7 +185,7 @@ import socket
 attempt("path", lambda: socket.socket(socket.AF_UNIX).connect({str(folder / "socket")!r}))
 attempt("notices", lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).connect(
     {str(isolated.path / "notify.sock")!r}))
-attempt("abstract", lambda: socket.socket(socket.AF_UNIX).connect("\\0of-somebody-else"))
+attempt("abstract", lambda: socket.socket(socket.AF_UNIX).connect("\\0{name}"))
 """,
         )
 

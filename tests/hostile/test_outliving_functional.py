@@ -101,7 +101,9 @@ async def _cancellation(client: Client, machine: Machine) -> str:
 
 async def _limit_of_time(client: Client, machine: Machine) -> str:
     job_id = await client.submit(
-        script(f"{_LEAVES}\ntime.sleep(600)"), scheduling_config={"max_runtime_seconds": 3}
+        script(f"{_LEAVES}\ntime.sleep(600)"),
+        # Long enough for what it leaves behind to be there, on a machine with much to do.
+        scheduling_config={"max_runtime_seconds": 15},
     )
     assert status_of(await client.end(job_id)) == "FAILED"
     return job_id
