@@ -145,7 +145,7 @@ async def replica(settings: Settings) -> AsyncIterator[Replica]:
 
 async def in_thread(call: Callable[..., T], *arguments: Any, **named: Any) -> T:
     """Make a call that blocks; bounded, so that a test never hangs."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return await asyncio.to_thread(call, *arguments, **named)
 
 

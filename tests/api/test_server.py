@@ -34,7 +34,7 @@ class Server:
 
     async def send(self, data: bytes, *more: bytes) -> bytes:
         """Send bytes, and read until the gateway closes the connection."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             try:
                 for part in (data, *more):

@@ -39,7 +39,7 @@ class Held:
         return await future
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10), self.came:
+        async with asyncio.timeout(60), self.came:
             await self.came.wait_for(lambda: len(self.waiting) >= count)
 
 

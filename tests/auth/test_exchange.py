@@ -20,7 +20,7 @@ from app.telemetry.metrics import Metrics
 from tests.auth.conftest import Clock
 from tests.auth.scripted_issuer import ScriptedIssuer, minted, refused
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 API_KEY = "sgk_" + "k" * 43
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"

@@ -17,7 +17,7 @@ from tests.scripted_coordinator import ScriptedCoordinator
 API_SECRET = "of-the-deployment"
 
 #: Seconds after which a test that waits for something fails, rather than hangs.
-PATIENCE = 30
+PATIENCE = 60.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

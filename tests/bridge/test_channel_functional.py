@@ -116,7 +116,7 @@ async def test_a_peer_that_hangs_is_found_by_keepalive(caller: Caller) -> None:
                 address=relay.address,
                 api_secret=API_SECRET,
                 keepalive_time=0.5,
-                keepalive_timeout=0.5,
+                keepalive_timeout=3.0,
             )
             async with open_channel(settings) as channel:
                 stub = MindCoordinatorStub(channel)

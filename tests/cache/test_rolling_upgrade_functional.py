@@ -90,7 +90,7 @@ def test_old_replicas_go_on_while_new_ones_migrate(postgres_dsn: str) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         old = [threads.submit(old_replica, number) for number in range(2)]
-        assert used.wait(30)
+        assert used.wait(60)
         try:
             new = [threads.submit(migrate, postgres_dsn) for _ in range(2)]
             assert sorted(each.result(60).changed for each in new) == [False, True]

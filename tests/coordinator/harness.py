@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SECRET = secret("the-secret-of-the-tests")
 #: Seconds after which a test that waits for something gives up.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "PREEMPTED"}
 
@@ -205,7 +205,7 @@ class Killable:
 
     async def stop(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await self.process.wait()
 
 
@@ -236,7 +236,7 @@ async def coordinator_process(
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not (line := await process.stdout.readline()).strip().isdigit():
                 assert line, "the coordinator did not start"
         # What it logs from here on must not fill the pipe.
@@ -247,7 +247,7 @@ async def coordinator_process(
             if process.returncode is None:
                 process.terminate()
             try:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     await process.wait()
             except TimeoutError:
                 process.kill()

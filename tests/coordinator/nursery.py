@@ -46,7 +46,7 @@ class Life:
 
     async def port(self) -> int:
         """Where it listens, once it does."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             word, number = (await self._lines.readline()).split()
         assert word == b"port"
         return int(number)
@@ -54,7 +54,7 @@ class Life:
     async def end(self, number: signal.Signals) -> None:
         """End it, and wait until it is gone."""
         os.kill(self.pid, number)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (line := await self._lines.readline()) != b"gone\n":
                 assert line, "the nursery is gone"
 

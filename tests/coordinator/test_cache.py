@@ -199,7 +199,7 @@ def test_many_jobs_fetch_the_same_thing_once(bench: Bench) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(found) == 8
     assert len(set(found)) == 1
     assert None not in found

@@ -59,7 +59,7 @@ async def without_files(data: Path) -> None:
             count: int = db.execute("SELECT count(*) FROM deleted_jobs").fetchone()[0]
             return count
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while left():  # noqa: ASYNC110  # the store tells nobody
             await asyncio.sleep(0.02)
 

@@ -96,7 +96,7 @@ async def test_a_deletion_is_whole_whenever_the_coordinator_dies(
                     assert files(drive / "local/jobs" / job_id / "checkpoints") == FILES
                     assert (await client.log(job_id))[0].message
                     continue
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     while rows(data, job_id):  # noqa: ASYNC110  # the store tells nobody
                         await asyncio.sleep(0.05)
                 assert not (data / "jobs" / job_id).exists()

@@ -104,7 +104,7 @@ def meter_with(sample: dict[int, GpuUse], monkeypatch: pytest.MonkeyPatch) -> Gp
     monkeypatch.setattr(gpus, "INTERVAL", 0.001)
     meter = GpuMeter(sample, nvml=lambda: SimpleNamespace(use=use))  # type: ignore[arg-type,return-value]  # stands in
     meter.start()
-    assert taken.wait(10)
+    assert taken.wait(60)
     return meter
 
 

@@ -86,7 +86,7 @@ async def test_jobs_survive_fifty_deaths_of_their_coordinator(tmp_path: Path) ->
                 submitting = asyncio.create_task(submitter.submit_next(client))
                 await asyncio.sleep(choose.choice([0.0, 0.005, 0.02, 0.1, 0.3, 0.6]))
                 await life.end(signal.SIGKILL)
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     await submitting
         life = await coordinators.life()
         async with client_of(await life.port(), drive) as client:

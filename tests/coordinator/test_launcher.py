@@ -53,7 +53,7 @@ async def test_a_runner_is_asked_to_leave_while_it_starts(tmp_path: Path) -> Non
     handle = launcher.start(directory, spec)
     # Python takes a tenth of a second to start: nobody listens yet.
     handle.signal(signal.SIGTERM)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await handle.gone()
     handle.close()
     end = launcher.read_end(directory)

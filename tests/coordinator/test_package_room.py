@@ -20,7 +20,7 @@ from app.files.copying import Abandoned
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 MIB = 1024**2
-PATIENCE = 30
+PATIENCE = 60.0
 
 
 class Uv:

@@ -410,7 +410,7 @@ async def test_a_coordinator_that_stops_takes_the_installation_up_again(tmp_path
             project(client, "extra\n")
             job_id = await submitted(client, with_packages())
             await index.reached.wait()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await coordinator.close()
         index.gate.set()
         async with running(data, packages_index=index.url) as (_, client):

@@ -417,7 +417,7 @@ def test_a_watch_that_fails_says_so_and_ends_nothing(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ProcessReadings, "take", fails)
     watch = ResourceWatch(Bounds(memory=1))
     watch.start(os.getpid(), own_shared_memory=False)
-    assert failed.wait(30)
+    assert failed.wait(60)
     watch.close()
     assert watch.reason() == ""
     assert "RuntimeError('odd')" in watch.take_problem()

@@ -56,7 +56,7 @@ async def answer(client: Client, method: MethodDescriptor, **fields: Any) -> Any
     try:
         if method.server_streaming:
             call = getattr(client.stub, method.name)(request, metadata=client.metadata)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 return await anext(aiter(call))
         return await client.call(method.name, request)
     except grpc.aio.AioRpcError as error:

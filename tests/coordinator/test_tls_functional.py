@@ -79,14 +79,14 @@ async def alone(folder: Path, certificates: Certificates) -> AsyncIterator[int]:
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while b"coordinator_started" not in (line := await process.stdout.readline()):
                 assert line, "the coordinator did not start"
         port = re.search(rb'"port":\s*(\d+)', line)
         assert port is not None
         yield int(port[1])
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             rest = await process.stdout.read()
             assert await process.wait() == 0
         assert SECRET.encode() not in rest

@@ -40,7 +40,7 @@ async def refusal(
         await call(
             request or GetDataCacheRequest(),
             metadata=(*client.metadata, *tokens.items()),
-            timeout=30,
+            timeout=60,
         )
     for token in filter(None, tokens.values()):
         assert token not in (caught.value.details() or "")

@@ -54,7 +54,7 @@ def test_an_id_is_held_as_long_as_who_it_was_passed_on_to_lives(tmp_path: Path) 
                 [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=files
             )
     assert hold(uid) is None
-    runner.communicate(b"\n", timeout=30)
+    runner.communicate(b"\n", timeout=60)
     lock = hold(uid)
     assert lock is not None
     lock.close()

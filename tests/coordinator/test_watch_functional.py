@@ -26,7 +26,7 @@ PRINTS = """
 
 
 async def all_of(client: Client, job_id: str, **request: object) -> list[WatchJobResponse]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return [message async for message in client.watch(job_id, **request)]  # type: ignore[arg-type]  # passed on as they are
 
 
@@ -78,7 +78,7 @@ async def test_a_watcher_that_goes_away_leaves_nothing(tmp_path: Path) -> None:
         await client.until_line(job_id, "ready")
         for watcher in watchers:
             await watcher.aclose()  # type: ignore[attr-defined]  # it is a generator
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(coordinator.job_events):  # noqa: ASYNC110  # the events tell nobody
                 await asyncio.sleep(0.01)
         await client.call("CancelJob", CancelJobRequest(job_id=job_id))

@@ -17,7 +17,7 @@ from app.coordinator.workers.running import Outcome, run_worker
 from app.files.copying import Abandoned
 from app.files.directory import Directory
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 MIB = 1024 * 1024
 
 needs_landlock = pytest.mark.skipif(landlock_version() == 0, reason="no Landlock")

@@ -21,7 +21,7 @@ def settings(dsn: str, **others: float) -> DatabaseSettings:
 
 async def turn_until(condition: Callable[[], bool]) -> None:
     """Lets the loop turn until something is so that tells nobody when it is."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - neither asyncio nor aiopg has an event for it
             await asyncio.sleep(0)
 
@@ -30,7 +30,7 @@ async def turn_until(condition: Callable[[], bool]) -> None:
 async def pool(postgres_dsn: str) -> AsyncIterator[Pool]:
     pool = Pool(settings(postgres_dsn, pool_min=0, pool_max=1))
     yield pool
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await pool.shut()
 
 
@@ -107,7 +107,7 @@ async def test_a_connection_that_comes_back_closed_wakes_who_waits(pool: Pool) -
     waiter = await waiting_for_a_place(pool)
     await connection.close()
     await pool.release(connection)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         other = await waiter
     await pool.release(other)
 
@@ -137,7 +137,7 @@ async def test_closing_does_not_hang_on_a_connection_that_comes_back_closed(
     await turn_until(lambda: bool(pool._cond._waiters))
     await connection.close()
     await pool.release(connection)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         await closing
 
 
@@ -179,7 +179,7 @@ async def test_aiopg_itself_says_that_the_task_was_cancelled(postgres_dsn: str) 
 async def test_a_statement_that_the_server_ends_is_an_error_and_no_cancellation(
     postgres_dsn: str,
 ) -> None:
-    pool = Pool(settings(postgres_dsn, statement_timeout=0.05))
+    pool = Pool(settings(postgres_dsn, statement_timeout=1.0))
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, what: complaints.append(what))
     with pytest.raises(DatabaseError, match="took too long"):
@@ -193,7 +193,7 @@ async def test_a_cancellation_stays_one(pool: Pool) -> None:
     task = asyncio.create_task(pool.read("SELECT pg_sleep(10)"))
     await turn_until(lambda: any(connection.isexecuting() for connection in pool._used))
     task.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await pool.read("SELECT 1") == [(1,)]
@@ -211,9 +211,9 @@ async def test_a_statement_of_someone_who_left_is_ended_by_the_server(
 ) -> None:
     [(told,)] = await pool.read("SHOW statement_timeout")
     assert told == "3s"
-    own = Pool(settings(f"{postgres_dsn}&options=-c%20work_mem%3D7MB", statement_timeout=0.25))
+    own = Pool(settings(f"{postgres_dsn}&options=-c%20work_mem%3D7MB", statement_timeout=2.5))
     assert await own.read("SELECT current_setting('work_mem')") == [("7MB",)]
-    assert await own.read("SHOW statement_timeout") == [("250ms",)]
+    assert await own.read("SHOW statement_timeout") == [("2500ms",)]
     await own.shut()
 
 
@@ -233,7 +233,7 @@ async def test_dead_connections_are_replaced_without_an_error(postgres_dsn: str)
 
 async def test_many_at_once_share_few_connections(postgres_dsn: str) -> None:
     pool = Pool(settings(postgres_dsn, pool_max=2))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         answers = await asyncio.gather(*(pool.read("SELECT %s", (n,)) for n in range(50)))
     assert answers == [[(n,)] for n in range(50)]
     assert pool.size <= 2

@@ -23,7 +23,7 @@ async def answered(served: Served, request: str, headers: bytes, body: bytes = b
         + b"\r\n"
         + body
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     return answer

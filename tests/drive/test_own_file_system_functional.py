@@ -76,8 +76,8 @@ async def test_the_lock_is_not_held_while_a_file_is_copied(
     begun, released = copying
     (elsewhere / "old").write_bytes(b"1")
     upload = asyncio.ensure_future(served.acme.put("new", b"x" * MiB))
-    await asyncio.to_thread(begun.wait, 30)
-    async with asyncio.timeout(30):
+    await asyncio.to_thread(begun.wait, 60)
+    async with asyncio.timeout(60):
         assert (await served.acme.delete("old")).status == 204
         assert (await served.acme.put("other", b"1")).status == 201
         # Nobody sees the half of it.
@@ -93,7 +93,7 @@ async def test_a_precondition_counts_when_the_copy_gets_to_its_place(
 ) -> None:
     begun, released = copying
     late = asyncio.ensure_future(served.acme.put("a", b"x" * MiB, headers={"If-None-Match": "*"}))
-    await asyncio.to_thread(begun.wait, 30)
+    await asyncio.to_thread(begun.wait, 60)
     assert (await served.acme.put("a", b"first", headers={"If-None-Match": "*"})).status == 201
     released.set()
     assert (await late).code == "PRECONDITION_FAILED"

@@ -48,7 +48,7 @@ async def test_the_listings_of_one_tenant_hold_half_of_the_threads(
     settings = replace(drive_settings, threads=4, call_timeout=60)
     async with two_tenants(migrated_dsn, settings) as (_, acme, rival):
         listings = [asyncio.ensure_future(acme.get("")) for _ in range(20)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while held < 2:  # noqa: ASYNC110 - another thread's work
                 await asyncio.sleep(0.01)
             assert (await rival.put("a", b"1")).status == 201
@@ -95,7 +95,7 @@ async def test_a_tenant_that_takes_long_to_count_holds_up_no_other_one(
         room = gateway.app[UPLOADS].room
         counts = [asyncio.ensure_future(room.count(each)) for each in ("acme", "other")] * 3
         await asyncio.sleep(0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await room.count("rival")
             assert (await rival.put("a", b"1")).status == 201
         released.set()
@@ -113,7 +113,7 @@ def test_owners_take_turns_and_none_has_more_than_its_share() -> None:
     thread.start()
     # It is not taken from the two that acme has already.
     turns.put("rival", 11)
-    thread.join(30)
+    thread.join(60)
     assert taken == [("rival", 11)]
     turns.done("acme")
     turns.close()

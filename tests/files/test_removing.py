@@ -77,7 +77,7 @@ def test_a_tree_goes_while_another_thread_fills_it(root: Directory, tmp_path: Pa
     filling = threading.Thread(target=fill)
     filling.start()
     try:
-        assert busy.wait(30)
+        assert busy.wait(60)
         remove_tree(root, "tree")
     finally:
         stop.set()

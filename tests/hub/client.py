@@ -10,7 +10,7 @@ from typing import Any, Self
 from tests.hub.sse import Event, Parser
 from tests.secrecy import written
 
-PATIENCE = 10
+PATIENCE = 60.0
 
 
 class Watching:

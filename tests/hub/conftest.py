@@ -157,7 +157,7 @@ async def gateway_to(
 ) -> AsyncIterator[Gateway]:
     """A gateway in front of the coordinator at `address`, with hub settings as given."""
     settings = UpstreamSettings(
-        address=address, api_secret=api_secret, unary_timeout=5.0, reconnect_max=0.3
+        address=address, api_secret=api_secret, unary_timeout=30.0, reconnect_max=0.3
     )
     async with open_channel(settings) as channel:
         breaches: list[str] = []

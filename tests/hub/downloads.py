@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-PATIENCE = 30
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ async def test_what_is_sent_to_a_full_socket_keeps_its_order_and_the_end_comes_l
 
         received = b""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while data := await loop.sock_recv(theirs, 65536):
                 received += data
             assert await closed is CloseReason.SHUTDOWN
@@ -93,7 +93,7 @@ async def test_a_slow_client_that_was_sent_everything_gets_the_end_of_it(
             await asyncio.sleep(0.01)
             connection.check(loop.time(), 0.0, write_timeout=30)
         received = bytearray()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while data := await loop.sock_recv(theirs, 65536):
                 received += data
         assert received.endswith(b"0\r\n\r\n")
@@ -127,6 +127,6 @@ async def test_one_that_takes_nothing_is_left_and_a_shutdown_waits_a_moment_alon
             connection.check(now + 31, 0.0, write_timeout=30)
         else:
             connection.close(drained(retry_ms=7))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await closed is CloseReason.JOB_ENDED
         pool.close()

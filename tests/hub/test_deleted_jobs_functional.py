@@ -74,7 +74,7 @@ async def test_a_job_that_another_replica_deleted_is_noticed_while_it_is_read(
         async with coordinator.changed:
             await coordinator.changed.wait_for(lambda: len(coordinator.reads) > 3)
         delete(coordinator)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not [each for each in gateway.hub.streams if each.closing]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # the client is not to read before
         last = (await slow.rest())[-1]

@@ -196,7 +196,7 @@ async def test_a_first_stream_that_says_nothing_is_an_answer(
 async def test_a_job_that_goes_on_between_breaks_keeps_its_watchers(
     make_gateway: GatewayMaker, coordinator: LogCoordinator
 ) -> None:
-    gateway = await make_gateway(outage_limit=0.5)
+    gateway = await make_gateway(outage_limit=3, reconnect_min=0.2, reconnect_max=0.2)
 
     async def one_entry_each(
         request: watch_pb2.WatchJobRequest, context: Context
@@ -207,24 +207,24 @@ async def test_a_job_that_goes_on_between_breaks_keeps_its_watchers(
 
     coordinator.stand_in = one_entry_each
     async with gateway.watch() as watching:
-        # With pauses of 0.025 s and more, this takes longer than the limit.
-        assert await watching.logs(30) == ["one more"] * 30
+        # With pauses of 0.1 s and more, this takes longer than the limit.
+        assert await watching.logs(40) == ["one more"] * 40
 
 
 async def test_a_quiet_job_keeps_its_watchers_over_many_breaks(
     make_gateway: GatewayMaker, coordinator: LogCoordinator
 ) -> None:
-    gateway = await make_gateway(outage_limit=2, reconnect_min=0.01, reconnect_max=0.05)
+    gateway = await make_gateway(outage_limit=3, reconnect_min=0.01, reconnect_max=0.05)
 
     async def quiet(
         request: watch_pb2.WatchJobRequest, context: Context
     ) -> AsyncIterator[Response]:
         yield start(coordinator, request)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.8)
 
     coordinator.stand_in = quiet
     async with gateway.watch() as watching:
-        async with asyncio.timeout(30), coordinator.changed:
+        async with asyncio.timeout(60), coordinator.changed:
             # Longer than the limit, of which the streams were gone for less.
             await coordinator.changed.wait_for(lambda: coordinator.watches == 7)
         coordinator.stand_in = None

@@ -39,7 +39,7 @@ async def many(states: StatesCoordinator) -> AsyncIterator[Maker]:
 
 async def until(watching: Watching, name: str) -> list[Event]:
     """The events up to the first of this name, which is the last of them."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         events = [await watching.next()]
         while events[-1].name != name:
             events.append(await watching.next())
@@ -450,5 +450,5 @@ async def test_the_regular_round_survives_a_fault_of_a_part(
 
     monkeypatch.setattr(gateway.hub.events, "sweep", fail)
     monkeypatch.setattr(gateway.hub.searches, "sweep", count)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await again.wait()

@@ -192,7 +192,7 @@ async def test_there_are_only_so_many_filters_of_a_job_and_of_a_user(
         assert (await join("job-2", contains="c0"))[0] == 200
     assert gateway.seen.refused == ["filters"] * 2
     # What nobody has any more counts no longer.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while gateway.seen.watchers["logs"]:
             gateway.seen.left.clear()
             await gateway.seen.left.wait()

@@ -264,7 +264,7 @@ async def test_a_quiet_ndjson_stream_carries_bookmarks_and_text_nothing(
     await gateway.seen.joined.wait()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head_of(f"/jobs/{JOB}/logs?format=ndjson", headers={}))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         received = await reader.readuntil(b'{"id":"e1:2","event":"bookmark"}\n')
         # Whatever text is sent to keep it alive was sent before.
         received += await reader.readuntil(b'{"id":"e1:2","event":"bookmark"}\n')
@@ -290,7 +290,7 @@ async def test_curl_reports_a_transfer_that_is_incomplete(
         stderr=asyncio.subprocess.DEVNULL,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert b"one" in await process.stdout.readline()
         await gateway.hub.close()
         await process.communicate()

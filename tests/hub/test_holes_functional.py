@@ -121,7 +121,7 @@ async def test_a_log_whose_last_entries_are_lost_has_an_end(
 async def test_pages_that_lead_nowhere_are_asked_for_with_pauses_and_end_the_stream(
     make_gateway: GatewayMaker, coordinator: LogCoordinator
 ) -> None:
-    gateway = await make_gateway(history_tail=0, outage_limit=0.5)
+    gateway = await make_gateway(history_tail=0, outage_limit=2)
     await coordinator.log(*lines(1, 11))
     coordinator.page = watch_pb2.ListJobLogsResponse(
         epoch="e1", first_offset=1, last_offset=10, next_after_offset=2
@@ -131,7 +131,7 @@ async def test_pages_that_lead_nowhere_are_asked_for_with_pauses_and_end_the_str
         assert error.id == "e1:2"
         assert error.data["code"] == "COORDINATOR_ERROR"
         assert error.data["retryable"] is True
-    assert 2 <= len(coordinator.reads) < 20
+    assert 2 <= len(coordinator.reads) < 50
 
 
 async def test_pages_of_another_log_are_not_read_without_end(
@@ -144,6 +144,6 @@ async def test_pages_of_another_log_are_not_read_without_end(
     )
     async with gateway.watch(tail=5) as watching:
         assert watching.status == 504
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await coordinator.until(watches=0)
     assert len(coordinator.reads) < 20

@@ -24,7 +24,7 @@ async def test_slow_expressions_hold_no_other_up() -> None:
         done.append(pattern)
 
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await asyncio.gather(
                 *(have_judged(f"slow {number}", 100) for number in range(Judge.THREADS)),
                 have_judged("loss", 3),

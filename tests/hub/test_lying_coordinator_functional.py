@@ -19,7 +19,7 @@ from tests.hub.sse import Event
 from tests.lies import FieldLie, Place, places, values
 
 #: Seconds after which an exchange counts as one that hangs.
-PATIENCE = 20
+PATIENCE = 60.0
 BEFORE, ALL = 12, 18
 
 #: Of a job, the hub uses no more.

@@ -61,12 +61,13 @@ async def test_a_watcher_that_takes_nothing_is_dropped_and_comes_back_without_lo
     gateway = await make_gateway(write_timeout=0.3)
     async with gateway.watch(receive_buffer=4 * KiB) as stalled:
         await keep_logging(coordinator)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await gateway.seen.left.wait()
         assert gateway.seen.reasons == [CloseReason.WRITE_TIMEOUT]
         got = await stalled.salvage()
     last_id = got[-1].id
-    async with gateway.watch(headers={"Last-Event-ID": last_id}) as again:
+    patient = await make_gateway()
+    async with patient.watch(headers={"Last-Event-ID": last_id}) as again:
         offsets = [each.offset for each in got if each.name == "log"] + await read_all(again)
     assert offsets == list(range(1, LINES + 1))
 
@@ -74,14 +75,14 @@ async def test_a_watcher_that_takes_nothing_is_dropped_and_comes_back_without_lo
 async def test_a_slow_watcher_that_takes_a_little_is_not_dropped(
     make_gateway: GatewayMaker, coordinator: LogCoordinator
 ) -> None:
-    gateway = await make_gateway(write_timeout=1.0)
+    gateway = await make_gateway(write_timeout=3.0)
     async with gateway.watch(receive_buffer=4 * KiB) as slow:
         # It reads meanwhile: to log all of them can take longer than the time-out.
         logging = asyncio.create_task(keep_logging(coordinator))
         # Several time-outs long, a little at a time.
         for _ in range(30):
             assert await slow.read(16 * KiB)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
         await logging
         assert gateway.seen.reasons == []
         assert await read_all(slow) == list(range(1, LINES + 1))
@@ -92,7 +93,7 @@ async def test_a_client_that_leaves_without_a_word_is_noticed_on_a_quiet_stream(
 ) -> None:
     async with gateway.watch() as watching:
         await watching.next()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await gateway.seen.left.wait()
         await coordinator.until(watches=0)
     assert gateway.seen.reasons == [CloseReason.CLIENT_GONE]
@@ -101,10 +102,10 @@ async def test_a_client_that_leaves_without_a_word_is_noticed_on_a_quiet_stream(
 async def test_a_shutdown_does_not_wait_for_stalled_watchers(
     make_gateway: GatewayMaker, coordinator: LogCoordinator
 ) -> None:
-    gateway = await make_gateway(write_timeout=60)
+    gateway = await make_gateway(write_timeout=3600)
     async with gateway.watch(receive_buffer=4 * KiB):
         await keep_logging(coordinator)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await gateway.hub.close()
     assert gateway.seen.reasons == [CloseReason.SHUTDOWN]
 
@@ -137,7 +138,7 @@ async def test_a_thousand_come_and_go_over_one_stream(
 
     await asyncio.gather(*(come_and_go(number) for number in range(1000)))
     assert gateway.seen.most_upstreams == 1
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await coordinator.until(watches=0)
     assert gateway.seen.upstreams == 0
 

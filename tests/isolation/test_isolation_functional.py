@@ -197,7 +197,7 @@ async def test_nothing_of_another_tenant_is_there(migrated_dsn: str, tmp_path: P
         alone = replace(gateway.app[SETTINGS], upstream=NOWHERE)
         async with replica(alone) as lonely:
             lonely.http.headers[hdrs.CACHE_CONTROL] = "stale-if-error=3600"
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 # What the cache is told is written in the background.
                 while await status_of_live_job(lonely, owner) != 200:  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0.1)

@@ -15,7 +15,7 @@ from app.local import child as service_module
 from app.local.child import Service, dying_with_parent, last_line
 from app.local.data_dir import CannotStart
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 SAY_AND_WAIT = "import signal, sys; print('here', flush=True); signal.pause()"
 STUBBORN = "import signal; signal.signal(15, signal.SIG_IGN); print('here', flush=True)\n" + (

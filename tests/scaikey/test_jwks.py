@@ -18,7 +18,7 @@ from app.telemetry.metrics import Metrics
 from tests.auth.conftest import Clock
 from tests.auth.scripted_issuer import ScriptedIssuer, ec_key, public, rsa_key
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 MakeCache = Callable[..., KeySetCache]
 

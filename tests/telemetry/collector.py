@@ -40,8 +40,8 @@ class Collector:
             self._arrived.notify_all()
 
     async def until(self, enough: Callable[[list[Span]], bool]) -> list[Span]:
-        """Wait for spans that are enough, thirty seconds at most."""
-        async with asyncio.timeout(30), self._arrived:
+        """Wait for spans that are enough, sixty seconds at most."""
+        async with asyncio.timeout(60), self._arrived:
             await self._arrived.wait_for(lambda: enough(self.spans))
         return self.spans
 
