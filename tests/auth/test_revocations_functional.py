@@ -216,7 +216,7 @@ async def test_streams_end_when_their_key_does(
     key = await new_key(
         migrated_dsn,
         roles=["tenant_viewer"],
-        expires_at=datetime.now(UTC) + timedelta(seconds=2),
+        expires_at=datetime.now(UTC) + timedelta(seconds=8),
     )
     async with (
         replica(settings_for(migrated_dsn, coordinator.address)) as gateway,

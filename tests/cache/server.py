@@ -95,7 +95,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway_on(dsn: str, **cache: Any) -> AsyncIterator[Gateway]:
+async def gateway_on(
+    dsn: str, *, statement_timeout: float = 30.0, **cache: Any
+) -> AsyncIterator[Gateway]:
     async with ScriptedCoordinator() as coordinator, ScriptedIssuer().running() as issuer:
         settings = Settings(
             upstream=UpstreamSettings(
@@ -105,7 +107,7 @@ async def gateway_on(dsn: str, **cache: Any) -> AsyncIterator[Gateway]:
                 reconnect_min=0.1,
                 reconnect_max=0.1,
             ),
-            database=DatabaseSettings(dsn=dsn, statement_timeout=0.5),
+            database=DatabaseSettings(dsn=dsn, statement_timeout=statement_timeout),
             cache=CacheSettings(**{"flush_interval": 0.01, **cache}),
             auth=AuthSettings(issuer=ISSUER, jwks_url=issuer.jwks_url),
             hub=HubSettings(linger=0),

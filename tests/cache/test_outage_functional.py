@@ -131,7 +131,7 @@ async def test_restarted_between_two_writes(server: Postgres) -> None:
 
 async def test_slow(server: Postgres, waiting: set[str]) -> None:
     """A lock that somebody holds makes every write last until its time-out."""
-    async with gateway_on(server.dsn) as gateway:
+    async with gateway_on(server.dsn, statement_timeout=0.5) as gateway:
         with closing(psycopg2.connect(server.dsn)) as connection, connection.cursor() as cursor:
             cursor.execute("LOCK TABLE mod_scaimind_jobs")
             tell(gateway, 1)

@@ -193,7 +193,8 @@ async def test_without_descriptors_jobs_wait_and_none_fails(tmp_path: Path) -> N
         first = await client.submit(WAITS, resource_config={"cpu_count": 1})
         await client.until_line(first, "ready")
         begins = Timestamp()
-        begins.FromMicroseconds(now_micros() + 1_000_000)
+        # When no descriptor is left.
+        begins.FromMicroseconds(now_micros() + 5_000_000)
         due = await client.submit("print('here')", scheduling_config={"not_before": begins})
         with none_left():
             await client.call("CancelJob", CancelJobRequest(job_id=first))

@@ -219,8 +219,8 @@ async def test_a_job_that_waits_longer_than_its_token_lives_gets_its_data(tmp_pa
             data_config=DataConfig(sources=[DataSource(path=client.write("a.jsonl", '{"a": 1}\n'))])
         )
         client.write("train.py", READS)
-        request.scheduling_config.not_before.CopyFrom(Timestamp(seconds=int(time.time()) + 6))
-        tokens = issuer.pair(life=4)
+        request.scheduling_config.not_before.CopyFrom(Timestamp(seconds=int(time.time()) + 10))
+        tokens = issuer.pair(life=7)
         job_id = (
             await client.stub.SubmitJob(
                 request, metadata=(*client.metadata, *tokens.items()), timeout=30

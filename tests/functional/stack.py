@@ -21,8 +21,9 @@ from tests.processes import command_line, descendants
 from tests.secrecy import written
 
 PROJECT = Path(__file__).parent.parent.parent
-#: Seconds after which a test that waits gives up: a net, not an expectation.
-PATIENCE = 120.0
+#: Seconds after which a test that waits gives up: a net, not an expectation. A job that asks for
+#: no cores comes last on the machine, and the example trains for a while.
+PATIENCE = 300.0
 
 _READY = re.compile(r"Ready: (http://127\.0\.0\.1:(\d+)) ")
 

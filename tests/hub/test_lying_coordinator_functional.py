@@ -116,7 +116,7 @@ class Reading:
         assert len(ids) == len(set(ids))
 
 
-async def exchange(lie: Lie) -> tuple[Reading, Reading, Gateway]:
+async def exchange(lie: Lie, *, open_timeout: float = 2) -> tuple[Reading, Reading, Gateway]:
     """Have a job watched from before its end, by a gateway that has only a part of its log."""
     async with one_job() as coordinator:
         await coordinator.log(*map(text, range(1, BEFORE + 1)))
@@ -128,7 +128,7 @@ async def exchange(lie: Lie) -> tuple[Reading, Reading, Gateway]:
                 coordinator.address,
                 history_tail=4,
                 outage_limit=0.3,
-                open_timeout=2,
+                open_timeout=open_timeout,
                 reconnect_min=0.02,
                 reconnect_max=0.05,
             ) as gateway,
@@ -170,7 +170,7 @@ def test_the_truth_arrives_whole(nothing_else_is_logged: None) -> None:
     def honest(method: str, number: int, message: Any) -> Any:
         return message
 
-    logs, metrics, gateway = asyncio.run(exchange(honest))
+    logs, metrics, gateway = asyncio.run(exchange(honest, open_timeout=30))
     assert [each.name for each in logs.events if each.name != "bookmark"] == ["log"] * ALL + ["end"]
     logs.check_lines()
     logs.check_texts()

@@ -109,7 +109,8 @@ def test_a_run_that_was_interrupted_ends_where_it_would_have_ended(
     through = Job(tmp_path / "through", corpus, steps=120)
     through.run()
 
-    broken = Job(tmp_path / "broken", corpus, steps=120)
+    # Slow enough to be met on its way.
+    broken = Job(tmp_path / "broken", corpus, steps=120, steps_per_second="20")
     process = broken.start()
     assert process.stdout is not None
     with process.stdout as output:

@@ -2,9 +2,9 @@
 
 import json
 import math
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -369,17 +369,23 @@ def test_a_terminal_shows_how_far_a_job_is() -> None:
     assert steers_nothing("a\x1b[31mb\x1b[2Jc\rd\te") == "a\x1b[31mb[2Jcd\te\x1b[0m"
 
 
+def children_seconds() -> float:
+    """What the processes that have ended have used of processors."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_is_there_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     root = str(Path(__file__).parents[1])
     begin = f"import sys; sys.path.insert(0, {root!r}); sys.argv = ['scaimind', '--help'];"
     programs = "pass", f"{begin} from scaimind.cli.main import main; main()"
     best = [math.inf, math.inf]
-    # In turns: what else the machine does, it does to both.
+    # In turns, and by the processor's time: what else the machine does, it does to both.
     for number in [0, 1] * 15:
-        began = time.perf_counter()
+        began = children_seconds()
         command = (sys.executable, "-c", programs[number])
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        best[number] = min(best[number], time.perf_counter() - began)
+        best[number] = min(best[number], children_seconds() - began)
     ratio = best[1] / best[0]
     with capsys.disabled():
         print(f"\nscaimind --help takes {ratio:.1f} times as long as python -c pass")  # noqa: T201
