@@ -95,19 +95,18 @@ def test_processes_and_threads_are_counted_at_every_depth() -> None:
         for _ in range(3):
             threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
         # A child of a thread that is not the first, in a session of its own.
-        started = threading.Event()
+        told, tells = os.pipe()
         def fork():
             if os.fork() == 0:
                 os.setsid()
                 if os.fork() == 0:
                     os.close(1)
+                    os.write(tells, b"x")
                 sys.stdin.buffer.read()
                 os._exit(0)
-            started.set()
             time.sleep(600)
         threading.Thread(target=fork, daemon=True).start()
-        started.wait()
-        time.sleep(0.2)
+        os.read(told, 1)
         print("ready", flush=True)
         sys.stdin.buffer.read()
         os._exit(0)

@@ -16,6 +16,7 @@ from generated.mindcoordinator.v1.cluster_pb2 import GetNodeRequest
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, ListJobsRequest
 from tests.coordinator.harness import client_of, coordinator_process, running, status_of
 from tests.coordinator.scripts import WAITS
+from tests.processes import pid_lives
 
 
 def change(path: Path, job_id: str, column: str, value: object) -> None:
@@ -29,10 +30,6 @@ def state_of(path: Path, job_id: str) -> dict[str, Any]:
         row = db.execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
     state: dict[str, Any] = orjson.loads(row[0])
     return state
-
-
-def lives(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize(
@@ -59,12 +56,12 @@ async def test_a_job_that_cannot_be_read_is_failed_and_the_others_go_on(
     change(tmp_path, odd, column, value)
     who = read_json(JobDir(tmp_path / "jobs" / odd).run(1).runner)
     assert who is not None
-    assert lives(who["pid"])
+    assert pid_lives(who["pid"])
     async with running(tmp_path) as (_, client):
         job = await client.job(odd)
         assert status_of(job) == "FAILED"
         assert "could not be read" in job.error_message
-        assert not lives(who["pid"])
+        assert not pid_lives(who["pid"])
         job = await client.job(good)
         assert (status_of(job), job.run_count) == ("TRAINING", 1)
         assert (await client.call("ListJobs", ListJobsRequest())).total_count == 2
