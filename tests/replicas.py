@@ -117,11 +117,13 @@ def settings_for(
         "upstream": UpstreamSettings(
             address=coordinator,
             api_secret=api_secret,
+            unary_timeout=60,
             read_attempts=1,
             reconnect_min=0.1,
             reconnect_max=0.1,
         ),
-        "database": DatabaseSettings(dsn=dsn),
+        # Whatever else the machine does: where time-outs are tested, they are set.
+        "database": DatabaseSettings(dsn=dsn, connect_timeout=60, statement_timeout=60),
         "hub": HubSettings(linger=0, keepalive_interval=60, bookmark_interval=60),
         # As late as can be, so that nothing is felt by asking anew.
         "auth": AuthSettings(key_ttl=3600, recheck_interval=3600),

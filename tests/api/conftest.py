@@ -154,14 +154,15 @@ def settings(keys: Keys, coordinator: ScriptedCoordinator, tmp_path: Path) -> Se
         upstream=UpstreamSettings(
             address=coordinator.address,
             api_secret=API_SECRET,
-            unary_timeout=10,
+            unary_timeout=60,
             # Answers follow each other faster than in life; what is shared has tests of its own.
             shared_reads=0,
             read_attempts=1,
             reconnect_min=0.1,
             reconnect_max=0.1,
         ),
-        database=DatabaseSettings(dsn=keys.dsn),
+        # Whatever else the machine does: where time-outs are tested, they are set.
+        database=DatabaseSettings(dsn=keys.dsn, connect_timeout=60, statement_timeout=60),
         hub=HubSettings(linger=0),
         drive=DriveSettings(dir=tmp_path),
     )

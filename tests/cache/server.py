@@ -107,7 +107,9 @@ async def gateway_on(
                 reconnect_min=0.1,
                 reconnect_max=0.1,
             ),
-            database=DatabaseSettings(dsn=dsn, statement_timeout=statement_timeout),
+            database=DatabaseSettings(
+                dsn=dsn, connect_timeout=30, statement_timeout=statement_timeout
+            ),
             cache=CacheSettings(**{"flush_interval": 0.01, **cache}),
             auth=AuthSettings(issuer=ISSUER, jwks_url=issuer.jwks_url),
             hub=HubSettings(linger=0),

@@ -27,6 +27,8 @@ class GatewayProcess:
             **os.environ,
             "SCAIMIND_PORT": str(self.port),
             "SCAIMIND_DATABASE_DSN": dsn,
+            "SCAIMIND_DATABASE_CONNECT_TIMEOUT": "60",
+            "SCAIMIND_DATABASE_STATEMENT_TIMEOUT": "60",
             "SCAIMIND_UPSTREAM_ADDRESS": "127.0.0.1:1",
             "SCAIMIND_UPSTREAM_API_SECRET": "none",
             "SCAIMIND_LIMITS_RATE": "0",

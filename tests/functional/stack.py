@@ -48,6 +48,13 @@ def environ(data_dir: Path, **more: str) -> dict[str, str]:
     return {**ours, **given, **more}
 
 
+#: Whatever else the machine does, a stack answers.
+_PATIENT = {
+    "SCAIMIND_DATABASE_CONNECT_TIMEOUT": "60",
+    "SCAIMIND_DATABASE_STATEMENT_TIMEOUT": "60",
+    "SCAIMIND_UPSTREAM_UNARY_TIMEOUT": "60",
+    "SCAIMIND_UPSTREAM_SUBMIT_TIMEOUT": "60",
+}
 #: The server's command, in this checkout.
 IN_CHECKOUT = (sys.executable, "-m", "app")
 
@@ -69,7 +76,7 @@ def start(
         # Tests that are killed leave nothing behind either.
         dying_with_parent((*within, *command, "up"), signal_number=signal.SIGINT),
         cwd=cwd,
-        env=environ(data_dir, **settings),
+        env=environ(data_dir, **{**_PATIENT, **settings}),
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.STDOUT,
