@@ -27,7 +27,7 @@ from app.gateway.settings import Settings
 run(Settings.from_env(os.environ))
 """
 #: Seconds; only so that a process that hangs ends.
-SAFETY_NET = 30
+SAFETY_NET = 120
 
 
 class Process:

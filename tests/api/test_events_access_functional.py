@@ -10,7 +10,7 @@ import pytest
 from app.auth.settings import AuthSettings
 from app.scaikey.api_keys import NewKey, revoke_key
 from tests.hub.states_coordinator import StatesCoordinator, tells_states
-from tests.hub.test_events_functional import beginning, jobs_of
+from tests.hub.test_events_functional import beginning, jobs_of, news
 from tests.replicas import Answer, Replica, in_thread, new_key, replica, settings_for
 
 
@@ -114,10 +114,10 @@ async def test_a_revoked_key_ends_its_streams(
         await beginning(stays)
         await in_thread(revoke_key, migrated_dsn, key.key.key_id)
         async with asyncio.timeout(60):
-            assert (await watching.next()).data["code"] == "AUTH_EXPIRED"
+            assert (await news(watching)).data["code"] == "AUTH_EXPIRED"
             await watching.rest()
         await states.set_state("b")
-        assert jobs_of([await stays.next()]) == ["b"]
+        assert jobs_of([await news(stays)]) == ["b"]
 
 
 async def test_each_tenant_has_a_stream_of_states_of_its_own(

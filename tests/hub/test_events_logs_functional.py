@@ -14,7 +14,7 @@ from tests.hub.client import Watching
 from tests.hub.conftest import Gateway, gateway_to
 from tests.hub.sse import Event
 from tests.hub.states_coordinator import StatesCoordinator, tells_states
-from tests.hub.test_events_functional import beginning, until
+from tests.hub.test_events_functional import beginning, news, until
 
 Maker = Callable[..., Awaitable[Gateway]]
 Place = tuple[str, str, int]
@@ -81,7 +81,7 @@ async def test_logs_of_all_jobs_come_with_job_and_epoch(
         await states.log(f"{job} old", f"{job} newer", job=job)
     async with gateway.watch("events", include="jobs,logs", tail=1) as watching:
         await beginning(watching)
-        first = [await watching.next(), await watching.next()]
+        first = [await news(watching), await news(watching)]
         assert sorted((each.data["job_id"], each.data["message"]) for each in first) == [
             ("a", "a newer"),
             ("b", "b newer"),
@@ -251,7 +251,7 @@ async def test_metrics_come_once_an_interval_and_never_twice(
         await states.snapshot(3, job=job, loss=0.5)
     async with gateway.watch("events", include="metrics", interval=1) as watching:
         await beginning(watching)
-        first = [await watching.next(), await watching.next()]
+        first = [await news(watching), await news(watching)]
         assert {each.data["job_id"] for each in first} == {"a", "b"}
         assert first[0].data["epoch"] == "e1"
         assert first[0].data["sequence"] == 3
@@ -477,7 +477,7 @@ async def test_a_job_that_joins_with_too_many_filters_is_told_of_by_a_gap(
         await beginning(second)
         await states.set_state("a")
         await states.log("xy", job="a")
-        told = {(await watching.next()).name: watching for watching in (first, second)}
+        told = {(await news(watching)).name: watching for watching in (first, second)}
         assert told.keys() == {"log", "gap"}
     async with asyncio.timeout(60):
         await gateway.hub.streams.none_left()
