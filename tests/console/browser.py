@@ -13,7 +13,7 @@ from tests.functional.stack import PROJECT, Stack, environ
 from tests.programs import program
 
 #: Milliseconds after which a test that waits gives up: a net, not an expectation.
-PATIENCE = 60_000
+PATIENCE = 120_000
 
 
 @dataclass
