@@ -32,8 +32,8 @@ class BaseModel:
     model_id: str
     #: A folder; None for a name that a hub or the local cache knows.
     local_path: Path | None
-    #: Of the base of a LoRA adapter, where `local_path` holds one.
-    adapter_base_path: Path | None
+    #: Where `local_path` holds a LoRA adapter: of what that is on, and what that is on in turn.
+    adapter_base_paths: tuple[Path, ...]
     revision: str
     tokenizer_id: str
     tokenizer_path: Path | None
@@ -212,7 +212,7 @@ def _base_model(base: Section, data: Section) -> BaseModel:
     return BaseModel(
         model_id=model_id,
         local_path=_optional(base.text("local_path")),
-        adapter_base_path=_optional(base.text("adapter_base_local_path")),
+        adapter_base_paths=tuple(map(Path, base.texts("adapter_base_local_paths"))),
         revision=base.text("revision"),
         tokenizer_id=tokenizers.pop() if tokenizers else "",
         tokenizer_path=_optional(tokenizer_path),

@@ -155,11 +155,13 @@ def _build(parts: _Parts) -> tuple[Any, Any, Any, Any]:
     from .data.records import read_records
     from .export import check_export
     from .model import load_model, load_tokenizer, max_length
+    from .model.parts import check_weights
     from .reporting import report_start
     from .run import Run
 
     check_export(job, adapter=kind.adapter or adapter_asked(given))
     spread = parts.framework.arguments(job)
+    check_weights(job.base_model)
     tokenizer = load_tokenizer(job.base_model, job.data)
     length = max_length(job.base_model, job.data, tokenizer)
     cache = Path(tempfile.gettempdir(), f"scaimind-data-{job.job_id or os.getppid()}")

@@ -1,17 +1,15 @@
 """What kind of model a folder holds, and what evaluates it."""
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 
 from app.coordinator.evaluations.evaluator.benchmarks import BENCHMARKS, BadData
-from app.coordinator.evaluations.evaluator.model_host import answer, is_transformers, load_model
-from app.coordinator.evaluations.evaluator.transformers_model import TransformersModel
+from app.coordinator.evaluations.evaluator.harness_task import scores_of
+from app.coordinator.evaluations.evaluator.model_host import is_transformers, load_model
 from generated.mindcoordinator.v1.evaluations_pb2 import Benchmark, SubmitEvaluationRequest
 from tests.coordinator.harness import Client, running
 
@@ -103,42 +101,36 @@ async def test_tasks_of_the_harness_need_it_and_a_model_of_transformers(tmp_path
         assert "runs on models of transformers alone" in reason
     python = environment(tmp_path / "other", "lm_eval")
     async with running(tmp_path / "data", trainers_python=python) as (_, client):
-        bad = [Benchmark(name="lm_eval", dataset="scaidrive://local/a.jsonl")]
+        bad = [Benchmark(name="lm_eval", dataset="arc easy")]
         code, reason = await refusal(client, model_uri="scaidrive://local/model", benchmarks=bad)
         assert code is grpc.StatusCode.INVALID_ARGUMENT
-        assert "benchmarks.0.dataset: names a task of lm-evaluation-harness" in reason
+        assert "benchmarks.0.dataset: must be the name of a task of lm-evaluation" in reason
+        client.write("none/a.jsonl", "")
+        for name in ("a.yaml", "b.yml", "_common.yaml"):
+            client.write(f"two/{name}", "")
+        for folder, found in (("none", "no"), ("two", "2")):
+            bad = [Benchmark(name="lm_eval", dataset=f"scaidrive://local/{folder}")]
+            code, reason = await refusal(
+                client, model_uri="scaidrive://local/model", benchmarks=bad
+            )
+            assert code is grpc.StatusCode.FAILED_PRECONDITION
+            assert f"the folder has {found} files *.yaml; it must have one" in reason
         bad = [Benchmark(name="lm_eval", dataset="arc_easy", parameters={"num_fewshot": "200"})]
         code, reason = await refusal(client, model_uri="scaidrive://local/model", benchmarks=bad)
         assert "num_fewshot: must be a number from 0 to 100" in reason
 
 
-def test_scores_of_the_harness_are_numbers_by_the_names_of_its_metrics(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: dict[str, Any] = {}
-
-    def simple_evaluate(**given: Any) -> dict[str, Any]:
-        asked.update(given)
-        result = {"alias": "arc_easy", "acc,none": 0.25, "acc_norm,strict": 1, "x": float("nan")}
-        return {"results": {"arc_easy": result}, "n-samples": {"arc_easy": {"effective": 4}}}
-
-    harness: Any = ModuleType("lm_eval")
-    harness.simple_evaluate = simple_evaluate
-    models: Any = ModuleType("lm_eval.models.huggingface")
-    models.HFLM = lambda **given: given
-    for name, module in (
-        ("lm_eval", harness),
-        ("lm_eval.models", ModuleType("lm_eval.models")),
-        ("lm_eval.models.huggingface", models),
-    ):
-        monkeypatch.setitem(sys.modules, name, module)
-    model = TransformersModel.__new__(TransformersModel)
-    model.model = model.tokenizer = SimpleNamespace()
-    said = answer(model, ["harness", "arc_easy", 4, 2])
-    assert said == {"value": ({"acc": 0.25, "acc_norm_strict": 1.0}, 4)}
-    assert (asked["tasks"], asked["limit"], asked["num_fewshot"]) == (["arc_easy"], 4, 2)
-    assert model.harness("arc_easy", 0, 0)[1] == 4
-    assert asked["limit"] is None
+def test_scores_of_the_harness_are_finite_numbers_by_the_names_of_their_metrics() -> None:
+    result = {"alias": "x", "acc,none": 0.25, "f1,strict": 1, "acc_stderr,none": "N/A", "n": 4}
+    found = {
+        "results": {"x": {**result, "perplexity,none": float("nan")}},
+        "n-samples": {"x": {"original": 9, "effective": 4}},
+    }
+    assert scores_of(found, "x") == ({"acc": 0.25, "f1_strict": 1.0}, 4)
+    # A folder's task has a name of its own; a group's tasks are named.
+    assert scores_of(found, "/some/folder")[0] == {"acc": 0.25, "f1_strict": 1.0}
+    group = {"results": {"a": {"acc,none": 1}, "b": {"acc,none": 0}}, "n-samples": {}}
+    assert scores_of(group, "both") == ({"a/acc": 1.0, "b/acc": 0.0}, 0)
 
 
 class Answers:
@@ -155,7 +147,9 @@ class Answers:
         self.asked.append(prompt)
         return "5"
 
-    def harness(self, task: str, limit: int, shots: int) -> tuple[dict[str, float], int]:
+    def harness(
+        self, task: str | Path, limit: int, shots: int | None
+    ) -> tuple[dict[str, float], int]:
         return {}, 0
 
 

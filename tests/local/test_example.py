@@ -15,6 +15,7 @@ import pytest
 
 from app.local import example
 from app.local.example.models import (
+    MAKING,
     MODEL_VARIABLE,
     PYTHON_VARIABLE,
     SMOLLM2,
@@ -198,7 +199,11 @@ async def test_a_model_is_made_once_and_appears_as_a_whole(tmp_path: Path) -> No
     (line,) = await made(tmp_path, "#!/bin/sh\necho no room >&2; mkdir $3; exit 1\n")
     assert "could not be made: no room" in line
     assert not (tmp_path / "local/tiny-model").exists()
-    (line,) = await made(tmp_path, _MAKES)
+    # It is made where no tenant lists, and what a killed start has left is in nobody's way.
+    left = tmp_path / f"{MAKING}/tiny-model/model"
+    left.mkdir(parents=True)
+    (line,) = await made(tmp_path, f"{_MAKES}ls -A ../../local > ../../seen\n")
+    assert (tmp_path / "seen").read_text() == ""
     assert line.endswith("scaidrive://local/tiny-model")
     assert (tmp_path / "local/tiny-model/config.json").exists()
     assert await made(tmp_path, _MAKES) == []

@@ -12,7 +12,7 @@ from tests.trainers import many_runs
 from tests.trainers.training import Runner
 
 #: Seconds that all of them may take.
-_LIMIT: Final = 400.0
+_LIMIT: Final = 1800.0
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def test_behind_its_last_step_it_exports_when_it_goes_on(
 def test_an_adapter_on_its_base_is_what_training_begins_with(
     run_trainer: Runner, tiny_model: Path, data: Path
 ) -> None:
-    def lora(model: dict[str, str], **output: str) -> Any:
+    def lora(model: dict[str, Any], **output: str) -> Any:
         return job_config(
             "LORA",
             model=tiny_model,
@@ -99,12 +99,25 @@ def test_an_adapter_on_its_base_is_what_training_begins_with(
 
     first = run_trainer(lora({}, export_format="adapter"))
     assert first.status == 0, first.log
-    adapted = {"local_path": str(first.output), "adapter_base_local_path": str(tiny_model)}
-    second = run_trainer(lora(adapted))
+    adapted = {
+        "local_path": str(first.output),
+        "adapter_base_local_paths": [str(tiny_model)],
+        "model_id": "scaidrive://local/first",
+    }
+    second = run_trainer(lora(adapted, export_format="adapter"))
     assert second.status == 0, second.log
     # It begins where the first one ended.
     assert second.values("eval_loss")[0] == pytest.approx(first.values("eval_loss")[-1], rel=1e-3)
     assert second.values("eval_loss")[-1] < second.values("eval_loss")[0]
+    # An adapter on an adapter: both are merged into what is exported.
+    bases = [str(first.output), str(tiny_model)]
+    chain = {"local_path": str(second.output), "adapter_base_local_paths": bases}
+    third = run_trainer(lora(chain))
+    assert third.status == 0, third.log
+    assert third.values("eval_loss")[0] == pytest.approx(second.values("eval_loss")[-1], rel=1e-3)
+    whole = run_trainer(lora({"local_path": str(third.output)}))
+    assert whole.status == 0, whole.log
+    assert whole.values("eval_loss")[0] == pytest.approx(third.values("eval_loss")[-1], rel=1e-3)
     # And without its base it is refused.
     config_file = first.output / "adapter_config.json"
     named = json.loads(config_file.read_text())

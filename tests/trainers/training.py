@@ -18,7 +18,7 @@ from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 from tests.ports import free_ports
 
 #: Seconds that a run may take.
-LIMIT: Final = 240.0
+LIMIT: Final = 900.0
 
 
 @dataclass(frozen=True)

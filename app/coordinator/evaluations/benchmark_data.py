@@ -5,6 +5,7 @@ from typing import Final
 from app.coordinator.data.drive import BadUrl, Drive
 from app.coordinator.data.readers import format_of, packing_of
 from app.coordinator.errors import FailedPrecondition, InvalidArgument
+from app.coordinator.evaluations.evaluator.harness_task import is_task_file
 from app.coordinator.identity.access import Access
 
 #: Bytes of a data set that are looked at when an evaluation is submitted.
@@ -44,3 +45,22 @@ def check_dataset(drive: Drive, access: Access, where: str, url: str) -> None:
             raise FailedPrecondition(f"{where}: it is {what}; {_READS_JSONL}")
     if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
         raise FailedPrecondition(f"{where}: it is one JSON array; {_READS_JSONL}")
+
+
+def check_task(drive: Drive, access: Access, where: str, url: str) -> None:
+    """Refuse a folder that does not hold one task of lm-evaluation-harness.
+
+    Raises InvalidArgument for its URL, FailedPrecondition for what is there.
+    """
+    drive.require(access, where, url, kind="directory")
+    try:
+        entries = drive.filesystem(access).ls(url, detail=False)
+    except (BadUrl, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise FailedPrecondition(f"{where}: it cannot be read: {reason}") from None
+    found = sum(map(is_task_file, (entry.rpartition("/")[2] for entry in entries)))
+    if found != 1:
+        raise FailedPrecondition(
+            f"{where}: the folder has {found or 'no'} files *.yaml; it must have one, a task of"
+            " lm-evaluation-harness. The names of those that it includes begin with _"
+        )

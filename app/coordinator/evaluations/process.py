@@ -7,6 +7,7 @@ from typing import Any, Final
 from app.coordinator.evaluations import evaluate_model, evaluator
 from app.coordinator.evaluations.evaluator.benchmarks import BENCHMARKS
 from app.coordinator.jobs.model import JobRecord
+from generated.mindcoordinator.v1.evaluations_pb2 import Benchmark
 
 #: The script that is an evaluation's process.
 SCRIPT: Final = Path(evaluate_model.__file__)
@@ -19,6 +20,12 @@ MAX_REQUEST: Final = 256 * 1024
 FindCheckpoint = Callable[[JobRecord, str], str]
 
 
+def names_task(benchmark: Benchmark) -> bool:
+    """Whether a benchmark's data set is the name of a task of lm-evaluation-harness, and no URL."""
+    known = BENCHMARKS.get(benchmark.name)
+    return known is not None and known.of_harness and "/" not in benchmark.dataset
+
+
 def process_config(job: JobRecord, fetch: Callable[[str], str]) -> dict[str, Any]:
     """What `evaluate_model` is told; `fetch` tells where what a URL names can be read."""
     assert job.evaluation is not None
@@ -28,10 +35,8 @@ def process_config(job: JobRecord, fetch: Callable[[str], str]) -> dict[str, Any
             {
                 "name": benchmark.name,
                 "dataset": benchmark.dataset,
-                # A task of lm-evaluation-harness brings its own data.
-                "local_path": ""
-                if BENCHMARKS[benchmark.name].of_harness
-                else fetch(benchmark.dataset),
+                # A task of lm-evaluation-harness by its name brings its own data.
+                "local_path": "" if names_task(benchmark) else fetch(benchmark.dataset),
                 "num_samples": benchmark.num_samples,
                 "parameters": dict(benchmark.parameters),
             }

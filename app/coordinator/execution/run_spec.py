@@ -148,14 +148,15 @@ def _inputs(config: Mapping[str, Any]) -> list[Path]:
     preprocess = config.get("data_config", {}).get("preprocess", {})
     for section, name in (
         (base, "local_path"),
-        (base, "adapter_base_local_path"),
         (base, "tokenizer_local_path"),
         (preprocess, "tokenizer_local_path"),
     ):
         if section.get(name):
             paths.append(section[name])
     paths += training.get("hyperparameter_local_paths", {}).values()
-    paths += [config[name] for name in ("model_path", "base_path") if name in config]
+    paths += base.get("adapter_base_local_paths", ())
+    paths += config.get("base_paths", ())
+    paths += [config["model_path"]] if "model_path" in config else []
     shared = config.get("shared_paths", ())
     return [
         Path(path) for path in paths if not path.startswith(tuple(f"{each}/" for each in shared))

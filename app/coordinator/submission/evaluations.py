@@ -12,17 +12,17 @@ from app.coordinator.errors import (
     all_problems,
     not_known,
 )
-from app.coordinator.evaluations.benchmark_data import check_dataset
+from app.coordinator.evaluations.benchmark_data import check_dataset, check_task
 from app.coordinator.evaluations.evaluator.benchmarks import BENCHMARKS, BadParameter
 from app.coordinator.evaluations.model_kinds import needs_trainers
-from app.coordinator.evaluations.process import MAX_REQUEST, FindCheckpoint
+from app.coordinator.evaluations.process import MAX_REQUEST, FindCheckpoint, names_task
 from app.coordinator.identity.access import Access, Grant
 from app.coordinator.jobs.model import JobRecord, Kind, ResourceRequest
 from app.coordinator.jobs.states import Status
 from app.coordinator.submission.training import new_job_id
 from app.coordinator.trainers.asking import NO_ENVIRONMENT
 from app.coordinator.trainers.environment import TrainersEnvironment, has_package
-from app.coordinator.trainers.models import adapter_base, is_url
+from app.coordinator.trainers.models import adapter_bases, is_url
 from app.shortening import shortened
 from generated.mindcoordinator.v1.evaluations_pb2 import (
     Benchmark,
@@ -89,7 +89,7 @@ def accept_evaluation(
             urls=[
                 kept.model_uri,
                 *urls,
-                *(each.dataset for each in kept.benchmarks if not _of_harness(each)),
+                *(each.dataset for each in kept.benchmarks if not names_task(each)),
             ],
         ),
         tenant_id=tenant_id,
@@ -128,10 +128,13 @@ def _check_benchmarks(
         with problems.collected():
             if not _of_harness(benchmark):
                 check_dataset(drive, access, f"{where}.dataset", benchmark.dataset)
+            elif not names_task(benchmark):
+                check_task(drive, access, f"{where}.dataset", benchmark.dataset)
             elif _TASK.fullmatch(benchmark.dataset) is None:
                 problems.add(
                     f"{where}.dataset",
-                    f"names a task of lm-evaluation-harness, such as {_EXAMPLE_TASK}",
+                    f"must be the name of a task of lm-evaluation-harness, such as {_EXAMPLE_TASK},"
+                    " or the URL of a folder with a task's YAML file and its data",
                 )
 
 
@@ -148,7 +151,7 @@ def _check_model(
 ) -> list[str]:
     """Refuse a model that this coordinator has nothing to evaluate with.
 
-    Returns the URL of the base of an adapter, if it is at one. Raises RequestError.
+    Returns the URLs of what an adapter is on. Raises RequestError.
     """
     where, url = "model_uri", request.model_uri
     of_harness = any(_of_harness(benchmark) for benchmark in request.benchmarks)
@@ -168,17 +171,18 @@ def _check_model(
         if of_harness and not has_package(trainers, "lm_eval"):
             raise FailedPrecondition(
                 "benchmarks: the environment to train language models in has no"
-                " lm-evaluation-harness. Its operator installs it by:"
-                f" {trainers.python.name} -m pip install lm-eval (with that environment's Python)"
+                " lm-evaluation-harness. Its operator installs it by: scripts/venv train"
+                " --with-lm-eval (or, into an environment of their own, pip install lm-eval)"
             )
-        base = adapter_base(drive, access, url)
-        if not is_url(base):
-            return []
-        drive.require(access, where, base, kind="directory")
+        bases = []
+        for base in adapter_bases(drive, access, url):
+            if is_url(base):
+                drive.require(access, where, base, kind="directory")
+                bases.append(base)
     except (BadUrl, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise FailedPrecondition(f"{where}: {reason}") from None
-    return [base]
+    return bases
 
 
 def _model(

@@ -7,7 +7,7 @@ from app.coordinator.data.drive import BadUrl, Drive
 from app.coordinator.errors import FailedPrecondition, InvalidArgument, Problems, RequestError
 from app.coordinator.identity.access import Access
 from app.coordinator.trainers.asking import TrainerRules
-from app.coordinator.trainers.models import adapter_base, is_url, named_urls
+from app.coordinator.trainers.models import adapter_bases, is_url, named_urls
 from app.coordinator.trainers.schema import MAX_NAMES, Schema
 from app.shortening import quoted
 from generated.mindcoordinator.v1.jobs_pb2 import (
@@ -102,10 +102,10 @@ def _urls(
     base = ""
     with problems.collected():
         try:
-            base = adapter_base(drive, access, model_id)
-            if is_url(base):
-                drive.require(access, where, base, kind="directory")
-                yield base
+            for base in adapter_bases(drive, access, model_id):
+                if is_url(base):
+                    drive.require(access, where, base, kind="directory")
+                    yield base
         except BadUrl as error:
             raise FailedPrecondition(f"{where}: {error}") from None
         except RequestError as error:

@@ -65,16 +65,32 @@ class Hub:
         if (found := self._cached(name, revision or "main")) is not None:
             return found
         version = f" at {revision}" if revision else ""
-        missing = f"{name}{version} is not in this machine's cache of models, and "
+        missing = f"{name}{version} is not in this machine's cache of models"
+        self.require(missing, advice=_ADVICE, environment=environment, joined=", and")
+        return None
+
+    def require(
+        self,
+        what: str,
+        *,
+        advice: str,
+        environment: Mapping[str, str] | None = None,
+        joined: str = " cannot be fetched:",
+    ) -> None:
+        """Raise BadUrl unless a job can fetch `what` from the hub.
+
+        The message is `what`, `joined`, the reason and the `advice`; `environment` has the job's
+        own variables.
+        """
+        environment = environment or {}
         if not self._network:
-            raise BadUrl(f"{missing}jobs have no network here. {_ADVICE}")
+            raise BadUrl(f"{what}{joined} jobs have no network here. {advice}")
         if any(
             each.get("HF_HUB_OFFLINE", "").lower() in _TRUE for each in (self._environ, environment)
         ):
-            raise BadUrl(f"{missing}HF_HUB_OFFLINE is set. {_ADVICE}")
+            raise BadUrl(f"{what}{joined} HF_HUB_OFFLINE is set. {advice}")
         if not any(environment.get(each) for each in _OWN_WAY) and (problem := self._unreachable()):
-            raise BadUrl(f"{missing}the hub cannot be reached: {problem}. {_ADVICE}")
-        return None
+            raise BadUrl(f"{what}{joined} the hub cannot be reached: {problem}. {advice}")
 
     def _cached(self, name: str, revision: str) -> CachedModel | None:
         folder = self._cache() / f"models--{name.replace('/', '--')}"

@@ -4,7 +4,7 @@ A URL of ScaiDrive or ScaiAtlas is fetched as data are; any other name is a hub'
 is a folder that says in `adapter_config.json` which model it belongs to.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -25,6 +25,8 @@ ADAPTER: Final = "adapter_config.json"
 #: Bytes of it, and characters of the name in it.
 MAX_ADAPTER: Final = 1024 * 1024
 _MAX_NAME: Final = 4096
+#: Adapters that may stand on one another.
+MAX_ADAPTERS: Final = 8
 
 
 def uses_trainers(training: TrainingConfig) -> bool:
@@ -66,6 +68,32 @@ def adapter_base(drive: Drive, access: Access, url: str) -> str:
         return ""
     with file:
         return base_in(file.read(MAX_ADAPTER + 1), f"{ADAPTER} in {shown(url)}")
+
+
+def adapter_bases(drive: Drive, access: Access, url: str) -> Iterator[str]:
+    """Yield what the model at `url` is an adapter on, what that is an adapter on, and so on.
+
+    The nearest comes first; a hub's name is the last. Nothing is yielded for a model that is no
+    adapter. Raises BadUrl for an adapter that does not say its base, or that leads back to
+    itself, OSError.
+    """
+    chain = [url]
+    while is_url(url) and (base := adapter_base(drive, access, url)):
+        check_chain(chain, base)
+        chain.append(base)
+        yield base
+        url = base
+
+
+def check_chain(chain: Sequence[str], base: str) -> None:
+    """Raise BadUrl unless `base` may come after the adapters in `chain`."""
+    if base in chain:
+        raise BadUrl(f"the adapter {shown(base)} is on itself (base_model_name_or_path)")
+    if len(chain) > MAX_ADAPTERS:
+        raise BadUrl(
+            f"{shown(chain[0])} is a chain of more than {MAX_ADAPTERS} adapters; export one of them"
+            " merged, and name that as the base of the next"
+        )
 
 
 def base_in(raw: bytes, path: str) -> str:

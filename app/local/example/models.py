@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ from app.local.child import dying_with_parent, last_line
 PYTHON_VARIABLE: Final = "SCAIMIND_COORDINATOR_TRAINERS_PYTHON"
 #: Set by `scripts/run --with-model`.
 MODEL_VARIABLE: Final = "SCAIMIND_EXAMPLE_MODEL"
+#: The folder of the drive, beside those of the tenants, in which models are made.
+MAKING: Final = ".example"
 #: What the example's model learns, beside the corpus.
 SUMS: Final = "sums.jsonl"
 _NUMBERS: Final = (
@@ -87,12 +88,15 @@ async def make_model(
 ) -> None:
     """Make a model in a tenant's folder of the drive, unless it is there, and tell of it.
 
-    It appears as a whole. What its program says goes into `log`. A cancellation ends the
-    program. Raises OSError.
+    It appears as a whole, and is made beside the tenants' folders, where nobody lists. What its
+    program says goes into `log`. A cancellation ends the program. Raises OSError.
     """
     if (folder / model.name).exists():
         return
-    beside = Path(tempfile.mkdtemp(prefix=f".{model.name}.", dir=folder))
+    beside = folder.parent / MAKING / model.name
+    # An earlier start may have been killed while it made it.
+    await asyncio.to_thread(shutil.rmtree, beside, ignore_errors=True)
+    beside.mkdir(mode=0o700, parents=True)
     try:
         made = beside / "model"
         if await _run(model, made, environ, log):

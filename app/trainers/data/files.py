@@ -34,6 +34,10 @@ HELD_BACK: Final = ("validation", "valid", "val", "eval", "evaluation", "dev", "
 _NAMES: Final = ("train", "training", *HELD_BACK)
 #: What Hugging Face writes: a name, and of it all or a part in records or percent.
 _SPLIT: Final = re.compile(r"([A-Za-z0-9_-]{1,64})(\[-?\d{0,15}%?:-?\d{0,15}%?\])?")
+#: A line that is no record, but which JSON has.
+_NULL: Final = re.compile(rb"\n[ \t\r]{0,16}null\b")
+_BLOCK: Final = 1024 * 1024
+_OVERLAP: Final = 32
 _WORD: Final = re.compile(r"[A-Za-z]+")
 
 
@@ -75,6 +79,25 @@ def csv_columns(path: Path) -> list[str]:
             return next(csv.reader(file), [])
         except csv.Error as error:
             raise ValueError(str(error)) from None
+
+
+def null_record(path: Path) -> int:
+    """Return the number of the first line of a JSON file that is `null`, 0 if there is none.
+
+    The library that reads the rest of it crashes on such a line. Raises OSError, EOFError and
+    what decompressors raise.
+    """
+    opener = _OPENERS.get(path.suffix.lower(), open)
+    lines, before = 1, b"\n"
+    with opener(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            text = before + block
+            if found := _NULL.search(text):
+                return lines + text.count(b"\n", 1, found.end())
+            # What may be the beginning of such a line is looked at again.
+            before = text[max(len(text) - _OVERLAP, 0) :]
+            lines += text.count(b"\n", 1, len(text) - len(before) + 1)
+    return 0
 
 
 def _split(source: Source) -> tuple[str, str]:

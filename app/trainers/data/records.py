@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import TrainingRefused, did_you_mean, listed, shown
 from ..job import Data, Source
-from .files import SourceFiles, csv_columns, source_files
+from .files import SourceFiles, csv_columns, null_record, source_files
 from .filters import read_filter
 from .forms import BadRecord, Form, check_record, recognise
 
@@ -84,6 +84,8 @@ def _load(source: Source, files: SourceFiles, cache: Path) -> "Dataset":
             # All values as they are written: `NA` and `007` are texts.
             texts = dict.fromkeys(csv_columns(files.paths[0]), datasets.Value("string"))
             options = {"features": datasets.Features(texts), "keep_default_na": False}
+        elif files.format in ("json", "jsonl"):
+            _refuse_null(source, files)
         return datasets.load_dataset(
             {"jsonl": "json"}.get(files.format, files.format),
             data_files={"train": [str(path) for path in files.paths]},
@@ -91,13 +93,22 @@ def _load(source: Source, files: SourceFiles, cache: Path) -> "Dataset":
             cache_dir=str(cache),
             **options,
         )
-    except MemoryError:
+    except (MemoryError, TrainingRefused):
         raise
     except Exception as error:  # of many readers, each with exceptions of its own
         raise TrainingRefused(
             f"data source {shown(source.path)}: it cannot be read as {files.format}"
             f" ({_cause(error)})"
         ) from None
+
+
+def _refuse_null(source: Source, files: SourceFiles) -> None:
+    for path in files.paths:
+        if line := null_record(path):
+            raise TrainingRefused(
+                f"data source {shown(source.path)}: line {line} of {shown(path.name)} is null, and"
+                " no record"
+            )
 
 
 def _cause(error: BaseException) -> str:

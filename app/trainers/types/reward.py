@@ -13,6 +13,7 @@ from ..arguments import writing_directory
 from ..data.forms import Form
 from ..errors import StopRequested, TrainingRefused, shown
 from ..job import Job
+from ..model.parts import refuse_pickles
 from ..run import Run
 from .preferences import preference_pairs
 
@@ -81,6 +82,9 @@ def _named(job: Job, named: str) -> str:
 
 def _check_classifier(folder: Path, named: str) -> None:
     """Raise TrainingRefused unless a folder has a sequence classifier with one output."""
+    refuse_pickles(
+        folder, f"hyperparameters.reward_model: {shown(named)}", "name another reward model"
+    )
     try:
         with (folder / "config.json").open("rb") as file:
             config = json.loads(file.read(_MAX_CONFIG))

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from ..data.forms import Form
 from ..errors import TrainingRefused, shown
 from ..hyperparameters import Groups
-from ..model import adapter_base
+from ..model.parts import model_parts
 from ..run import Run
 from .adapters import AdapterChoice, chosen_adapter
 from .preferences import prompts
@@ -154,7 +154,7 @@ def _policy(
         raise TrainingRefused(f"training_config.hyperparameters: {error}") from error
     set_seed(arguments.seed)
     model = run.load_model()
-    if arguments.beta and adapter is None and adapter_base(run.job.base_model) is not None:
+    if arguments.beta and adapter is None and model_parts(run.job.base_model)[2]:
         _name_reference(model)
     trained = None if settings.reward_model else Path(reward)
     if trained is not None and run.job.is_main:

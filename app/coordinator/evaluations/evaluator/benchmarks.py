@@ -35,8 +35,13 @@ class Model(Protocol):
     def generate(self, prompt: Prompt, max_tokens: int) -> str:
         """The most probable continuation."""
 
-    def harness(self, task: str, limit: int, shots: int) -> tuple[dict[str, float], int]:
-        """Scores of a task of lm-evaluation-harness, and its samples."""
+    def harness(
+        self, task: str | Path, limit: int, shots: int | None
+    ) -> tuple[dict[str, float], int]:
+        """Scores of a task of lm-evaluation-harness, by its name or its folder, and its samples.
+
+        `shots` are the examples before each question; None has as many as the task says.
+        """
 
 
 def records(path: Path, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -153,8 +158,11 @@ def multiple_choice(model: Model, data: Path, limit: int) -> Scores:
     return {"accuracy": hits / samples}, samples
 
 
-def harness(model: Model, task: str, limit: int, *, num_fewshot: int = 0) -> Scores:
-    """What lm-evaluation-harness says of one of its tasks, which brings its own data."""
+def harness(
+    model: Model, task: str | Path, limit: int, *, num_fewshot: int | None = None
+) -> Scores:
+    """What lm-evaluation-harness says of a task: one of its own, which brings its data, or one
+    in a folder with its data."""
     scores, samples = model.harness(task, limit, num_fewshot)
     if not scores:
         raise BadData("lm-evaluation-harness returned no scores")

@@ -1,10 +1,10 @@
 """Run a model's own code for an evaluation, as a process of its own. Stands alone: it is copied.
 
-`model_host.py <the model's directory> <descriptor of a socket> <its parent> <base>` loads
-the model and says one line of JSON: `{}`, or why there is none; `base` is the directory of
-what the model is an adapter on, or empty. Then it answers requests,
-a line of JSON each: `[<method>, <argument>, ...]` by `{"value": ...}` or
-`{"error": ...}`. It ends with the one that started it, and when the socket does.
+`model_host.py <the model's directory> <descriptor of a socket> <its parent> [<base> ...]` loads
+the model and says one line of JSON: `{}`, or why there is none. A `base` is the directory of what
+the model is an adapter on, the nearest first. Then it answers requests, a line of JSON each:
+`[<method>, <argument>, ...]` by `{"value": ...}` or `{"error": ...}`. It ends with the one that
+started it, and when the socket does.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,8 +115,8 @@ class CharacterModel:
         return "".join(self._alphabet[token] for token in tokens[start:])
 
 
-def load_model(path: Path, base: Path | None = None) -> Model:
-    """The model in a directory; `base` is what it is an adapter on.
+def load_model(path: Path, bases: Sequence[Path] = ()) -> Model:
+    """The model in a directory; `bases` are what it is an adapter on, the nearest first.
 
     Raises NoModel, and whatever the model's own code raises.
     """
@@ -128,7 +129,7 @@ def load_model(path: Path, base: Path | None = None) -> Model:
         model: Model = module.load(path)
         return model
     if is_transformers(lambda name: _content(path / name)):
-        return _transformers_model(path, base)
+        return _transformers_model(path, bases)
     if (path / CHARACTER_MODEL).is_file():
         return CharacterModel(path / CHARACTER_MODEL)
     if (path / EXPORTED_MODEL).is_file():
@@ -146,7 +147,7 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _transformers_model(path: Path, base: Path | None) -> Model:
+def _transformers_model(path: Path, bases: Sequence[Path]) -> Model:
     # By its file: what lies beside it must not be found by what transformers imports.
     beside = Path(__file__).with_name("transformers_model.py")
     spec = importlib.util.spec_from_file_location("transformers_model", beside)
@@ -154,7 +155,7 @@ def _transformers_model(path: Path, base: Path | None) -> Model:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    model: Model = module.TransformersModel(path, base)
+    model: Model = module.TransformersModel(path, bases)
     return model
 
 
@@ -207,7 +208,7 @@ def main() -> int:
             file.flush()
 
         try:
-            model = load_model(Path(sys.argv[1]), Path(sys.argv[4]) if sys.argv[4] else None)
+            model = load_model(Path(sys.argv[1]), [*map(Path, sys.argv[4:])])
         except NoModel as error:
             say({"none": str(error)})
             return 0

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ class NoAnswer(Exception):
 class ModelProcess:
     """A model in a process of its own, which is started when it is asked, and anew if it died."""
 
-    def __init__(self, path: Path, base: Path | None = None) -> None:
-        """`base` is the directory of the model that the one in `path` is an adapter on."""
+    def __init__(self, path: Path, bases: Sequence[Path] = ()) -> None:
+        """`bases` are the directories of what the model in `path` is an adapter on, the nearest
+        first."""
         self._path = path
-        self._base = base
+        self._bases = bases
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket
         self._pid: int
@@ -45,7 +47,7 @@ class ModelProcess:
                 [
                     *(sys.executable, "-P", "-u", str(Path(__file__).with_name("model_host.py"))),
                     *(str(self._path), str(theirs.fileno()), str(os.getpid())),
-                    str(self._base or ""),
+                    *map(str, self._bases),
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -81,9 +83,14 @@ class ModelProcess:
             return value
         raise self._nonsense("text")
 
-    def harness(self, task: str, limit: int, shots: int) -> tuple[dict[str, float], int]:
-        """Scores of a task of lm-evaluation-harness, and its samples. Raises NoAnswer."""
-        value = self._ask("harness", task, limit, shots)
+    def harness(
+        self, task: str | Path, limit: int, shots: int | None
+    ) -> tuple[dict[str, float], int]:
+        """Scores of a task of lm-evaluation-harness, by its name or its folder, and its samples.
+
+        Raises NoAnswer.
+        """
+        value = self._ask("harness", str(task), limit, shots)
         if isinstance(value, list) and len(value) == 2 and type(value[1]) is int:
             scores = value[0]
             if isinstance(scores, dict) and all(type(each) is float for each in scores.values()):

@@ -1,8 +1,8 @@
 """The evaluator's process: runs the benchmarks and writes `results.json`.
 
-Reads `SCAIMIND_JOB_CONFIG` (`model_path`, `base_path` of what it is an adapter on, and
-`benchmarks`) and writes into `SCAIMIND_OUTPUT_DIR`. What a model's directory must hold, and what
-the benchmarks do, is in docs/evaluations.md.
+Reads `SCAIMIND_JOB_CONFIG` (`model_path`, `base_paths` of what it is an adapter on, the nearest
+first, and `benchmarks`) and writes into `SCAIMIND_OUTPUT_DIR`. What a model's directory must hold,
+and what the benchmarks do, is in docs/evaluations.md.
 
 The model's own code runs in another process, which answers questions and
 nothing else. It and all that it started have ended before the results are
@@ -40,7 +40,7 @@ def evaluate(model: ModelProcess, asked: Mapping[str, Any]) -> dict[str, Any]:
     try:
         scores, samples = benchmark.run(
             model,
-            asked["dataset"] if benchmark.of_harness else Path(asked["local_path"]),
+            Path(asked["local_path"]) if asked["local_path"] else asked["dataset"],
             asked["num_samples"],
             **benchmark.read(asked["parameters"]),
         )
@@ -100,8 +100,8 @@ def main() -> int:
     # Opened before any code of the model runs, which could put something else in their place.
     output = os.open(os.environ["SCAIMIND_OUTPUT_DIR"], os.O_RDONLY | os.O_DIRECTORY)
     with open(os.environ["SCAIMIND_METRICS_FILE"], "ab") as metrics:
-        base = config.get("base_path")
-        model = ModelProcess(Path(config["model_path"]), Path(base) if base else None)
+        bases = [Path(base) for base in config.get("base_paths", ())]
+        model = ModelProcess(Path(config["model_path"]), bases)
         try:
             model.load()
         except NoAnswer as error:

@@ -4,13 +4,16 @@ Stands alone beside `model_host`, in the trainers' environment. No code of the m
 run.
 """
 
+import importlib.util
 import json
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 ADAPTER = "adapter_config.json"
+_TOKENIZER = "tokenizer_config.json"
+#: Ends of files that hold weights as a pickle.
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: Tokens of a model that does not tell how many it can see.
 _DEFAULT_CONTEXT = 1024
 
@@ -18,27 +21,29 @@ _DEFAULT_CONTEXT = 1024
 class TransformersModel:
     """Scores and generates with a model of transformers, on a GPU if the job holds one."""
 
-    def __init__(self, path: Path, base: Path | None) -> None:
-        """Load it; `base` is the folder of the model that an adapter belongs to."""
+    def __init__(self, path: Path, bases: Sequence[Path]) -> None:
+        """Load it; `bases` are the folders of what an adapter is on, the nearest first."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self._torch = torch
+        self._harness: Any = None
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        adapter = (path / ADAPTER).is_file()
-        # Without a base that was fetched, a name that the machine's own cache may know.
-        folder = base or (_base_of(path) if adapter else path)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-        if adapter:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, str(path))
+        folder, adapters = _parts([path, *bases])
+        for each in (path, *bases):
+            _refuse_pickles(each)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True)
         if device == "cpu" and model.dtype != torch.float32:
             # Halves are emulated on most CPUs: slow, and less exact than what they stand for.
             model = model.float()
+        for adapter in adapters:
+            from peft import PeftModel
+
+            # Merged: an adapter on an adapter's model has that as its base.
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         self.model = model.to(device).eval()
-        has_tokenizer = (path / "tokenizer_config.json").is_file()
-        self.tokenizer = AutoTokenizer.from_pretrained(path if has_tokenizer else folder)
+        with_tokenizer = (each for each in (path, *bases) if (each / _TOKENIZER).is_file())
+        self.tokenizer = AutoTokenizer.from_pretrained(next(with_tokenizer, folder))
         self._device = device
         text = model.config.get_text_config()
         self._context = int(getattr(text, "max_position_embeddings", 0) or _DEFAULT_CONTEXT)
@@ -97,31 +102,13 @@ class TransformersModel:
         text: str = self.tokenizer.decode(tokens[0, inputs.shape[1] :], skip_special_tokens=True)
         return text
 
-    def harness(self, task: str, limit: int, shots: int) -> tuple[dict[str, float], int]:
-        """Scores of a task of lm-evaluation-harness by name, and its samples.
-
-        `limit` 0 takes all samples. Raises what the harness raises, for a task that it does not
-        know and for data that cannot be fetched.
-        """
-        from lm_eval import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
-
-        found = simple_evaluate(
-            model=HFLM(pretrained=self.model, tokenizer=self.tokenizer, batch_size=1),
-            tasks=[task],
-            num_fewshot=shots,
-            limit=limit or None,
-            # Standard errors of most metrics; resampling would take longer than the task.
-            bootstrap_iters=0,
-        )
-        scores = {
-            # `acc,none`: the metric and the filter of the answers.
-            name.removesuffix(",none").replace(",", "_"): float(value)
-            for name, value in found["results"][task].items()
-            if isinstance(value, int | float) and math.isfinite(value)
-        }
-        counts = found.get("n-samples", {}).get(task, {})
-        return scores, int(counts.get("effective", limit))
+    def harness(self, task: str, limit: int, shots: int | None) -> tuple[dict[str, float], int]:
+        """Scores of a task of lm-evaluation-harness, by its name or the path of its folder, and
+        its samples. Raises what the harness raises."""
+        if self._harness is None:
+            self._harness = _beside("harness_task").HarnessTasks(self.model, self.tokenizer)
+        found: tuple[dict[str, float], int] = self._harness.evaluate(task, limit, shots)
+        return found
 
     def _before(self, prompt: str | list[dict[str, Any]]) -> list[int]:
         if isinstance(prompt, str):
@@ -136,5 +123,34 @@ class TransformersModel:
         return list(tokens)
 
 
-def _base_of(path: Path) -> str:
-    return str(json.loads((path / ADAPTER).read_bytes())["base_model_name_or_path"])
+def _parts(folders: Sequence[Path]) -> tuple[Path | str, list[Path]]:
+    """Return what a chain of adapters is on in the end, and the adapters, the innermost first."""
+    adapters: list[Path] = []
+    for folder in folders:
+        if not (folder / ADAPTER).is_file():
+            return folder, adapters
+        adapters.insert(0, folder)
+    # Without a base that was fetched, a name that the machine's own cache may know.
+    config = json.loads((adapters[0] / ADAPTER).read_bytes())
+    return str(config["base_model_name_or_path"]), adapters
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Raise ValueError for a folder whose weights are pickled alone."""
+    names = [each.name for each in folder.iterdir()]
+    pickled = sorted(name for name in names if name.endswith(_PICKLES))
+    if pickled and not any(name.endswith(".safetensors") for name in names):
+        raise ValueError(
+            f"its weights are pickled ({pickled[0]}), and a pickle can run code when it is read;"
+            " convert them to safetensors"
+        )
+
+
+def _beside(name: str) -> Any:
+    """Return a module that lies beside this one."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import TrainingRefused, did_you_mean, listed, shown
-from .job import BaseModel, Data
+from ..errors import TrainingRefused, did_you_mean, listed, shown
+from ..job import BaseModel, Data
+from .parts import model_parts, safe_weights
 
 log: Final = logging.getLogger(__name__)
 
@@ -66,9 +67,6 @@ _TOKENIZER_KWARGS: Final = frozenset(
         "use_fast",
     }
 )
-_ADAPTER: Final = "adapter_config.json"
-#: Bytes of an adapter's configuration.
-_MAX_ADAPTER: Final = 1024 * 1024
 #: A length that tokenizers have where none was set.
 _UNBOUNDED: Final = 10**9
 #: Tokens where neither the job nor the model says.
@@ -125,10 +123,11 @@ def _tokenizer_place(base: BaseModel) -> tuple[str, str | None]:
         return base.tokenizer_id, None
     if base.local_path is None:
         return base.model_id, base.revision or None
-    there = any((base.local_path / name).is_file() for name in _TOKENIZER_FILES)
-    if not there and base.adapter_base_path is not None:
-        return str(base.adapter_base_path), None
-    return str(base.local_path), None
+    folders = (base.local_path, *base.adapter_base_paths)
+    there = (
+        folder for folder in folders if any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    )
+    return str(next(there, folders[-1])), None
 
 
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
@@ -173,7 +172,7 @@ def load_config(base: BaseModel) -> Any:
     TrainingRefused."""
     from transformers import AutoConfig
 
-    where, revision = _model_place(base)
+    where, revision, _ = model_parts(base)
     try:
         return AutoConfig.from_pretrained(
             where, revision=revision, trust_remote_code=base.trust_remote_code
@@ -199,8 +198,11 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
-    where, revision = _model_place(base)
-    kwargs = _keywords(base.model_kwargs, _MODEL_KWARGS, "training_config.base_model.model_kwargs")
+    where, revision, adapters = model_parts(base)
+    kwargs = {
+        **_keywords(base.model_kwargs, _MODEL_KWARGS, "training_config.base_model.model_kwargs"),
+        **safe_weights(base),
+    }
     try:
         model = (auto_class or AutoModelForCausalLM).from_pretrained(
             where,
@@ -214,62 +216,21 @@ def load_model(
         raise
     except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError) as error:
         raise TrainingRefused(_cannot_load("the model", where, error)) from error
-    if adapter_base(base) is not None:
-        model = _merged(model, base)
+    for adapter in adapters:
+        model = _merged(model, adapter)
     if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
         log.info("The tokenizer has more tokens than the model: rows of embeddings are added.")
         model.resize_token_embeddings(len(tokenizer))
     return model
 
 
-def _merged(model: Any, base: BaseModel) -> Any:
+def _merged(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(model, str(base.local_path)).merge_and_unload()
+        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise TrainingRefused(_cannot_load("the adapter", str(base.local_path), error)) from error
-
-
-def adapter_base(base: BaseModel) -> str | None:
-    """Return where the base of the model lies if the model is a LoRA adapter, else None.
-
-    Raises TrainingRefused where the adapter's base was not fetched for the run.
-    """
-    if base.local_path is None or not (base.local_path / _ADAPTER).is_file():
-        return None
-    if base.adapter_base_path is not None:
-        return str(base.adapter_base_path)
-    named = _named_base(base.local_path / _ADAPTER)
-    if "://" in named or named.startswith(("/", ".")) or not named:
-        raise TrainingRefused(
-            f"the model is a LoRA adapter on {shown(named)}, which was not fetched for this run;"
-            " name the base by a scaiatlas:// or scaidrive:// URL in adapter_config.json"
-            " (base_model_name_or_path), or train on a merged model"
-        )
-    return named
-
-
-def _named_base(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            config = json.loads(file.read(_MAX_ADAPTER))
-        return str(config.get("base_model_name_or_path") or "")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise TrainingRefused(f"the adapter's {_ADAPTER} cannot be read: {error}") from None
-
-
-def _model_place(base: BaseModel) -> tuple[str, str | None]:
-    if (adapted := adapter_base(base)) is not None:
-        return adapted, None
-    if base.local_path is not None:
-        if not (base.local_path / "config.json").is_file():
-            raise TrainingRefused(
-                f"the model {shown(base.model_id)} is not in the layout of transformers: it has no"
-                " config.json"
-            )
-        return str(base.local_path), None
-    return base.model_id, base.revision or None
+        raise TrainingRefused(_cannot_load("the adapter", str(adapter), error)) from error
 
 
 def _cannot_load(what: str, where: str, error: BaseException) -> str:
