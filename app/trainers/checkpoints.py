@@ -3,6 +3,8 @@
 The trainer writes into a directory beside them; a complete one is renamed to `step-<n>`.
 """
 
+import json
+import logging
 import os
 import re
 import shutil
@@ -11,9 +13,13 @@ from typing import Final
 
 from .errors import TrainingRefused, shown
 
+log: Final = logging.getLogger(__name__)
 _STEP: Final = re.compile(r"([a-z_]+-)?step-(\d{1,15})")
 #: What a directory needs to be gone on from.
 _STATE: Final = "trainer_state.json"
+#: The sizes of all other files of a checkpoint, in bytes, by their paths in it.
+_SIZES: Final = "scaimind_files.json"
+_MAX_JSON: Final = 64 * 1024 * 1024
 
 
 def checkpoint_name(step: int, stage: str = "") -> str:
@@ -28,6 +34,7 @@ def publish(written: Path, directory: Path, step: int, stage: str = "") -> Path:
     It is on the disk before it has its name. One that is there under the name is replaced.
     Raises OSError.
     """
+    (written / _SIZES).write_text(json.dumps(_sizes(written)), encoding="utf-8")
     _sync(written)
     place = directory / checkpoint_name(step, stage)
     if place.exists():
@@ -50,10 +57,8 @@ def prune(directory: Path, keep: int) -> list[str]:
     """
     if not keep:
         return []
-    found = [path for path in directory.iterdir() if _STEP.fullmatch(path.name) and path.is_dir()]
-    found.sort(key=lambda path: (path.stat().st_mtime_ns, path.name))
     removed = []
-    for path in found[:-keep]:
+    for path in _by_age(directory)[:-keep]:
         # At once or not at all: what is half there is no checkpoint.
         aside = directory / f".{path.name}.removed.partial"
         shutil.rmtree(aside, ignore_errors=True)
@@ -71,14 +76,75 @@ def discard_unfinished(writing: Path) -> None:
     shutil.rmtree(writing, ignore_errors=True)
 
 
-def resumable(path: Path) -> Path:
-    """Return a checkpoint that the trainer can go on from. Raises TrainingRefused."""
-    if not (path / _STATE).is_file():
+def resumable(path: Path, directory: Path) -> Path:
+    """Return the checkpoint that a run goes on from: `path`, or where that is damaged the newest
+    whole one before it.
+
+    `directory` has the job's own checkpoints; for one from elsewhere there is none before it.
+    Raises TrainingRefused.
+    """
+    if not (path / _STATE).is_file() and not (path / _SIZES).is_file():
         raise TrainingRefused(
             f"the checkpoint {shown(path.name)} cannot be resumed: it has no {_STATE}, so no"
             " trainer wrote it. To train on from its weights name it as the base model instead"
         )
-    return path
+    if not (problem := damage(path)):
+        return path
+    for earlier in _before(path, directory):
+        if not damage(earlier):
+            log.warning(
+                "The checkpoint %s is damaged: %s. The run goes on from %s, the one before it.",
+                *(path.name, problem, earlier.name),
+            )
+            return earlier
+    raise TrainingRefused(
+        f"the checkpoint {shown(path.name)} is damaged: {problem}, and there is no whole one before"
+        " it. Submit the job again to train from the beginning"
+    )
+
+
+def damage(path: Path) -> str:
+    """Return what is missing of a checkpoint; empty if it is whole."""
+    try:
+        with (path / _STATE).open("rb") as file:
+            json.loads(file.read(_MAX_JSON))
+    except (OSError, ValueError, RecursionError):
+        return f"{_STATE} cannot be read"
+    try:
+        with (path / _SIZES).open("rb") as file:
+            written = dict(json.loads(file.read(_MAX_JSON)))
+    except FileNotFoundError:
+        # An earlier release wrote it.
+        return ""
+    except (OSError, ValueError, TypeError, RecursionError):
+        return f"{_SIZES} cannot be read"
+    there = _sizes(path)
+    for name, size in written.items():
+        if there.get(name) != size:
+            return f"{name} has {there.get(name, 0)} of {size} bytes"
+    return ""
+
+
+def _before(path: Path, directory: Path) -> list[Path]:
+    """Return the job's checkpoints that were written before one, the newest first."""
+    if path.parent.resolve() != directory.resolve():
+        return []
+    found = _by_age(directory)
+    names = [each.name for each in found]
+    return found[: names.index(path.name)][::-1] if path.name in names else []
+
+
+def _by_age(directory: Path) -> list[Path]:
+    found = [path for path in directory.iterdir() if _STEP.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    return {
+        path.relative_to(directory).as_posix(): path.stat().st_size
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != _SIZES
+    }
 
 
 def _sync(directory: Path) -> None:

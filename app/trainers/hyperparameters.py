@@ -7,6 +7,7 @@ that has it.
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from .aliases import ALIASES, RESERVED
 from .errors import TrainingRefused, did_you_mean, shown
+from .limits import LIMITS, Limits
 
 _TRUE: Final = ("true", "1", "yes", "on")
 _FALSE: Final = ("false", "0", "no", "off")
@@ -32,6 +34,8 @@ class Hyperparameter:
     type: str
     choices: tuple[str, ...] | None
     aliases: tuple[str, ...]
+    #: Of its numbers; None where any finite one will do.
+    limits: Limits | None
     read: Callable[[str], Any]
 
 
@@ -58,6 +62,7 @@ def known_hyperparameters(groups: Groups) -> dict[str, Hyperparameter]:
                     type_name,
                     choices,
                     tuple(aliases.get(field.name, ())),
+                    LIMITS.get(field.name),
                     read,
                 )
     return known
@@ -102,6 +107,9 @@ def _read(parameter: Hyperparameter, name: str, text: str, where: str) -> Any:
             f"{where}.{name}: {shown(text)} is not known"
             f"{did_you_mean(text, parameter.choices)}; use one of {', '.join(parameter.choices)}"
         )
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and parameter.limits is not None and not parameter.limits.allows(value):
+        raise TrainingRefused(f"{where}.{name}: {shown(text)} must be {parameter.limits}")
     return value
 
 
@@ -179,6 +187,13 @@ def _int(text: str) -> int:
     return int(text)
 
 
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
 def _list(text: str) -> list[Any]:
     """A JSON list, or words between commas."""
     if text.startswith("["):
@@ -203,7 +218,7 @@ def _object(text: str) -> dict[str, Any]:
 _READERS: Final[Mapping[Any, _Reader]] = {
     bool: ("bool", None, _bool),
     int: ("int", None, _int),
-    float: ("float", None, float),
+    float: ("float", None, _float),
     str: ("str", None, str),
     list: ("list", None, _list),
 }

@@ -1,6 +1,7 @@
 """Puts a run together: the job, its data, its model, its trainer, the export."""
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -10,14 +11,14 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from .arguments import combined_arguments, writing_directory
 from .checkpoints import discard_unfinished, resumable
-from .errors import OK, StopRequested, TrainingError, TrainingFailed, TrainingRefused
+from .errors import FAILED, OK, StopRequested, TrainingError, TrainingFailed, TrainingRefused
 from .frameworks import Framework, framework
 from .frameworks.resuming import with_same_batch
 from .hyperparameters import parse_hyperparameters
@@ -31,6 +32,8 @@ from .watchdog import Watchdog
 log: Final = logging.getLogger(__name__)
 #: Libraries that warn at their import of what this machine does not have.
 _CHATTY: Final = ("torchao", "bitsandbytes", "torch.utils._pytree", "deepspeed", "DeepSpeed")
+#: Characters of a library's message.
+_SAID: Final = 400
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,6 +77,20 @@ def _status(stop: StopSignal) -> int:
             traceback.print_exception(error.__cause__)
         print(f"ERROR: {error}", file=sys.stderr, flush=True)  # noqa: T201
         return error.status
+    except Exception as error:  # of libraries: the owner is told in any case
+        traceback.print_exception(error)
+        said = " ".join(str(error).split())[:_SAID]
+        print(f"ERROR: {_unexpected(error)}: {said}", file=sys.stderr, flush=True)  # noqa: T201
+        return FAILED
+
+
+def _unexpected(error: Exception) -> str:
+    """Return what an error that has no message of its own means for the run."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # Libraries in other languages have the system's words alone.
+    if full or os.strerror(errno.ENOSPC) in str(error):
+        return "the disk is full: lower output_config.max_checkpoints, or have space made"
+    return f"the training failed with {type(error).__name__}"
 
 
 def _leave_at_once(status: int) -> NoReturn:
@@ -116,13 +133,26 @@ def _train(stop: StopSignal) -> int:
     job = read_job(os.environ)
     kind = training_type(job.training_type)
     spread = framework(job.framework.type)
+    if job.resume_from is not None:
+        job = replace(job, resume_from=resumable(job.resume_from, job.checkpoint_dir))
     parts = _Parts(job, kind, spread, stop)
-    resume = resumable(job.resume_from) if job.resume_from else None
-    if job.is_main:
-        discard_unfinished(writing_directory(job))
+    writing = writing_directory(job) if job.is_main else None
+    if writing is not None:
+        discard_unfinished(writing)
+    try:
+        return _train_and_export(parts)
+    except Exception:
+        # Half a checkpoint is of no use, and may be what filled the disk.
+        if writing is not None:
+            discard_unfinished(writing)
+        raise
+
+
+def _train_and_export(parts: _Parts) -> int:
+    job, stop = parts.job, parts.stop
     trainer, tokenizer, metrics, checkpoints = _build(parts)
-    spread.verify(trainer)
-    status = _run_trainer(parts, trainer, checkpoints, resume)
+    parts.framework.verify(trainer)
+    status = _run_trainer(parts, trainer, checkpoints)
     if status is not None:
         return status
     from .export import export
@@ -131,7 +161,7 @@ def _train(stop: StopSignal) -> int:
     # A run that goes on from its last step logs none of them again.
     known = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
     final = {**numbers(known), **metrics.latest}
-    export(job, trainer, tokenizer, default_dtype=default_dtype(kind), metrics=final)
+    export(job, trainer, tokenizer, default_dtype=default_dtype(parts.kind), metrics=final)
     _leave_group()
     return OK
 
@@ -163,7 +193,8 @@ def _build(parts: _Parts) -> tuple[Any, Any, Any, Any]:
     spread = parts.framework.arguments(job)
     check_weights(job.base_model)
     tokenizer = load_tokenizer(job.base_model, job.data)
-    length = max_length(job.base_model, job.data, tokenizer)
+    asked = given["arguments"].get("max_length")
+    length = max_length(job.base_model, job.data, tokenizer, asked=asked)
     cache = Path(tempfile.gettempdir(), f"scaimind-data-{job.job_id or os.getppid()}")
     records = read_records(job.data, kind.forms, wanted=job.training_type, cache=cache)
     if job.is_main:
@@ -249,12 +280,13 @@ def _device_defaults() -> dict[str, Any]:
     return {"bf16": False, "gradient_checkpointing": False}
 
 
-def _run_trainer(parts: _Parts, trainer: Any, checkpoints: Any, resume: Path | None) -> int | None:
+def _run_trainer(parts: _Parts, trainer: Any, checkpoints: Any) -> int | None:
     """Train; return the exit status if the process was asked to leave, else None."""
     import torch
 
     from .callbacks import StoppedInEvaluation
 
+    resume = parts.job.resume_from
     try:
         if resume is not None:
             resume = parts.framework.resumed(parts.job, resume)

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from .aliases import RESERVED
 from .hyperparameters import known_hyperparameters
+from .limits import Limits
 from .types import TRAINING_TYPES, training_type
 
 VERSION: Final = 1
@@ -13,7 +14,7 @@ def schema() -> dict[str, Any]:
     """Return what each training type takes:
 
     `{"version": 1, "training_types": {name: {"hyperparameters": {name:
-    {"type", "choices", "aliases"}}, "reserved": {name: what to do instead}}}}`.
+    {"type", "choices", "aliases", "limits"}}, "reserved": {name: what to do instead}}}}`.
     """
     return {
         "version": VERSION,
@@ -29,8 +30,14 @@ def _training_type(name: str) -> dict[str, Any]:
                 "type": each.type,
                 "choices": list(each.choices) if each.choices else None,
                 "aliases": list(each.aliases),
+                "limits": _limits(each.limits),
             }
             for each in known.values()
         },
         "reserved": {name: reason for name, reason in RESERVED.items() if name not in known},
     }
+
+
+def _limits(limits: Limits | None) -> list[float | None] | None:
+    """Return least, most and what else a number may be."""
+    return None if limits is None else [limits.least, limits.most, limits.also]

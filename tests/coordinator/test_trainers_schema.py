@@ -9,9 +9,9 @@ from app.coordinator.trainers.schema import BadSchema, Schema
 
 PARAMETERS: dict[str, Any] = {
     "learning_rate": {"type": "float", "choices": None, "aliases": ["lr"]},
-    "max_steps": {"type": "int", "choices": None, "aliases": []},
+    "max_steps": {"type": "int", "choices": None, "aliases": [], "limits": [1, 1e9, -1]},
     "packing": {"type": "bool", "choices": None, "aliases": []},
-    "save_steps": {"type": "int|float", "choices": None, "aliases": []},
+    "save_steps": {"type": "int|float", "choices": None, "aliases": [], "limits": [0, 9, None]},
     "lr_scheduler_type": {"type": "str", "choices": ["linear", "cosine"], "aliases": []},
     "target_modules": {"type": "list|str", "choices": None, "aliases": ["lora_target"]},
     "betas": {"type": "list", "choices": None, "aliases": []},
@@ -55,6 +55,11 @@ def test_what_the_trainers_read_is_accepted(name: str, value: str) -> None:
         ({"max_steps": "9" * 5000}, "max_steps", "is not of type int"),
         ({"save_steps": "x"}, "save_steps", "is not of type int or float"),
         ({"packing": "perhaps"}, "packing", "is not of type bool"),
+        ({"lr": "1e400"}, "lr", "'1e400' is not of type float"),
+        ({"lr": "nan"}, "lr", "'nan' is not of type float"),
+        ({"max_steps": "0"}, "max_steps", "'0' must be -1 or from 1 to 1000000000"),
+        ({"max_steps": "1000000000000"}, "max_steps", "must be -1 or from 1 to 1000000000"),
+        ({"save_steps": "9.5"}, "save_steps", "'9.5' must be from 0 to 9"),
         ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type", "did you mean 'cosine'?"),
         ({"betas": "[1,"}, "betas", "is not of type list"),
         ({"kwargs": "[1]"}, "kwargs", "is not of type object"),

@@ -51,6 +51,35 @@ def test_those_that_were_written_last_stay_whatever_their_step(tmp_path: Path) -
 
 def test_what_no_trainer_wrote_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TrainingRefused, match="name it as the base model"):
-        resumable(tmp_path)
-    (tmp_path / "trainer_state.json").touch()
-    assert resumable(tmp_path) == tmp_path
+        resumable(tmp_path, tmp_path)
+    # As an earlier release wrote it.
+    (tmp_path / "trainer_state.json").write_text("{}")
+    assert resumable(tmp_path, tmp_path) == tmp_path
+
+
+def complete(folder: Path, step: int) -> Path:
+    beside = written(folder)
+    (beside / "trainer_state.json").write_text("{}")
+    place = publish(beside, folder, step)
+    os.utime(place, (step, step))
+    return place
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "trainer_state.json"])
+def test_one_that_was_cut_in_half_gives_way_to_the_one_before(tmp_path: Path, name: str) -> None:
+    first, second, third = (complete(tmp_path, step) for step in (10, 20, 30))
+    assert resumable(third, tmp_path) == third
+    for each in (third, second):
+        (each / name).write_text("")
+    assert resumable(third, tmp_path) == first
+    (first / name).unlink()
+    with pytest.raises(TrainingRefused, match=f"step-30' is damaged: {name}"):
+        resumable(third, tmp_path)
+
+
+def test_what_another_job_wrote_has_none_before_it(tmp_path: Path) -> None:
+    complete(tmp_path, 10)
+    last = complete(tmp_path, 20)
+    (last / "model.safetensors").write_text("")
+    with pytest.raises(TrainingRefused, match="there is no whole one before it"):
+        resumable(last, tmp_path / "another")

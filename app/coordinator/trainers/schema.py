@@ -35,6 +35,8 @@ class Hyperparameter:
     types: tuple[str, ...]
     #: Empty where any text of its types will do.
     choices: tuple[str, ...]
+    #: The least and the most that its numbers may be, and one more that they may be.
+    limits: tuple[float, float, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Schema:
             types = {name: _type_schema(each) for name, each in value["training_types"].items()}
         except BadJson as error:
             raise BadSchema(str(error)) from None
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadSchema(f"it has another form: {error!r}") from None
         return cls(types)
 
@@ -105,7 +107,24 @@ def _problem(known: TypeSchema, name: str, text: str, given: dict[str, str]) -> 
         return f"{quoted(text)} is not one of {listed}" + (f"; {hint}" if hint else "")
     if not parameter.choices and not any(_READERS[each](value) for each in parameter.types):
         return f"{quoted(text)} is not of type {' or '.join(parameter.types)}"
-    return ""
+    return _out_of_bounds(parameter, text)
+
+
+def _out_of_bounds(parameter: Hyperparameter, text: str) -> str:
+    """Return what is wrong with a number; empty for one that is right, and for what is none."""
+    if parameter.limits is None or not _is_float(text.strip()):
+        return ""
+    least, most, also = parameter.limits
+    value = float(text)
+    if least <= value <= most or value == also:
+        return ""
+    other = "" if also is None else f"{_said(also)} or "
+    return f"{quoted(text)} must be {other}from {_said(least)} to {_said(most)}"
+
+
+def _said(number: float) -> str:
+    whole = number.is_integer() and abs(number) < 1e15
+    return str(int(number)) if whole else f"{number:g}"
 
 
 def _plain(text: str) -> str:
@@ -119,10 +138,18 @@ def _type_schema(value: Any) -> TypeSchema:
         types = tuple(each["type"].split("|"))
         if unknown := [kind for kind in types if kind not in _READERS]:
             raise BadSchema(f"{name} is of an unknown type {unknown[0]!r}")
-        parameters[name] = Hyperparameter(types, tuple(map(str, each["choices"] or ())))
+        choices = tuple(map(str, each["choices"] or ()))
+        parameters[name] = Hyperparameter(types, choices, _limits(each.get("limits")))
         aliases |= {str(alias): name for alias in each["aliases"]}
     reserved = value.get("reserved") or {}
     return TypeSchema(parameters, aliases, {name: str(reason) for name, reason in reserved.items()})
+
+
+def _limits(value: Any) -> tuple[float, float, float | None] | None:
+    if value is None:
+        return None
+    least, most, also = value
+    return float(least), float(most), None if also is None else float(also)
 
 
 def _is_int(text: str) -> bool:
@@ -138,7 +165,7 @@ def _is_int(text: str) -> bool:
 
 def _is_float(text: str) -> bool:
     try:
-        return not math.isnan(float(text))
+        return math.isfinite(float(text))
     except ValueError:
         return False
 

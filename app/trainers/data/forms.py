@@ -90,8 +90,8 @@ class BadRecord(Exception):
     """What is wrong with a record."""
 
 
-def check_record(record: Mapping[str, Any], form: Form) -> None:
-    """Raise BadRecord unless each column of the form has a text or messages, and not none."""
+def check_record(record: Mapping[str, Any], form: Form) -> str:
+    """Return what the columns of the form have: `texts`, or `messages`. Raises BadRecord."""
     kinds = {}
     for column in form.columns:
         value = record[column]
@@ -110,6 +110,7 @@ def check_record(record: Mapping[str, Any], form: Form) -> None:
         raise BadRecord("text is a list, not a text")
     if len(set(kinds.values())) > 1:
         raise BadRecord(f"{' and '.join(kinds)} have to be all texts or all messages")
+    return "texts" if "text" in kinds.values() else "messages"
 
 
 def _check_messages(value: object, column: str) -> None:

@@ -42,10 +42,12 @@ def read_records(data: Data, forms: tuple[Form, ...], *, wanted: str, cache: Pat
     """
     read: list[tuple[Form, Dataset, bool]] = []
     summary = []
+    seen: set[str] = set()
     for number, source in enumerate(data.sources):
         files = source_files(source)
         dataset = _load(source, files, cache)
         found = len(dataset)
+        seen.update(dataset.column_names)
         dataset = _chosen(source, dataset, data, number)
         form = recognise(
             dataset.column_names, forms, where=f"data source {shown(source.path)}", wanted=wanted
@@ -54,6 +56,7 @@ def read_records(data: Data, forms: tuple[Form, ...], *, wanted: str, cache: Pat
         use = "validation" if files.held_back else "training"
         summary.append(f"{source.path}: {len(dataset)} of {found} records for {use}")
         read.append((form, dataset, files.held_back))
+    _check_mapping(data, seen)
     kinds = {form for form, _, _ in read}
     if len(kinds) > 1:
         raise TrainingRefused(
@@ -83,7 +86,12 @@ def _load(source: Source, files: SourceFiles, cache: Path) -> "Dataset":
         if files.format == "csv":
             # All values as they are written: `NA` and `007` are texts.
             texts = dict.fromkeys(csv_columns(files.paths[0]), datasets.Value("string"))
-            options = {"features": datasets.Features(texts), "keep_default_na": False}
+            options = {
+                "features": datasets.Features(texts),
+                "keep_default_na": False,
+                # Else a line with too many values would lend the others another column's.
+                "index_col": False,
+            }
         elif files.format in ("json", "jsonl"):
             _refuse_null(source, files)
         return datasets.load_dataset(
@@ -117,6 +125,16 @@ def _cause(error: BaseException) -> str:
     return " ".join(str(error).split())[:_SHOWN] or type(error).__name__
 
 
+def _check_mapping(data: Data, seen: set[str]) -> None:
+    """Raise TrainingRefused for a mapping of a column that no source has."""
+    for column in data.preprocess.field_mapping:
+        if column not in seen:
+            raise TrainingRefused(
+                f"data_config.preprocess.field_mapping: no data source has the column"
+                f" {shown(column)}{did_you_mean(column, seen)}; they have {listed(sorted(seen))}"
+            )
+
+
 def _chosen(source: Source, dataset: "Dataset", data: Data, number: int) -> "Dataset":
     """Return what filters, columns and sampling leave, with the columns renamed."""
     there = dataset.column_names
@@ -135,7 +153,7 @@ def _chosen(source: Source, dataset: "Dataset", data: Data, number: int) -> "Dat
             + ("no record passes its filters" if source.filters else "it has no records")
         )
     if source.columns:
-        dataset = dataset.select_columns([*source.columns])
+        dataset = dataset.select_columns([*dict.fromkeys(source.columns)])
     dataset = _renamed(dataset, data.preprocess.field_mapping, source)
     if source.sampling < 1:
         count = max(round(len(dataset) * source.sampling), 1)
@@ -155,6 +173,8 @@ def _renamed(dataset: "Dataset", mapping: Mapping[str, str], source: Source) -> 
                 continue
             # What the mapping names takes the place of what has the name by chance.
             dataset = dataset.remove_columns(new)
+    if "" in renamed.values():
+        raise TrainingRefused("data_config.preprocess.field_mapping: a column needs a name")
     if len(set(renamed.values())) < len(renamed):
         raise TrainingRefused(
             f"data source {shown(source.path)}: preprocess.field_mapping gives two columns one name"
@@ -163,9 +183,12 @@ def _renamed(dataset: "Dataset", mapping: Mapping[str, str], source: Source) -> 
 
 
 def _check(source: Source, dataset: "Dataset", form: Form) -> None:
+    first = None
     for number, record in enumerate(dataset.select_columns([*form.columns]), 1):
         try:
-            check_record(record, form)
+            kind = check_record(record, form)
+            if (first := first or kind) != kind:
+                raise BadRecord(f"it has {kind}, and the first record has {first}")
         except BadRecord as bad:
             raise TrainingRefused(
                 f"data source {shown(source.path)}: record {number} of those chosen: {bad}"

@@ -145,26 +145,25 @@ def _chat_template(template: str) -> str:
     return template
 
 
-def max_length(base: BaseModel, data: Data, tokenizer: Any) -> int:
+def max_length(base: BaseModel, data: Data, tokenizer: Any, *, asked: int | None = None) -> int:
     """Return how many tokens a record may have: the job's limit, else the model's own.
 
-    Raises TrainingRefused where the job asks for more than the model's positions.
+    `asked` is the hyperparameter of that name. Raises TrainingRefused where the job asks for more
+    than the model's positions.
     """
     config = load_config(base)
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    own = min(tokenizer.model_max_length or _UNBOUNDED, positions or _UNBOUNDED)
-    if data.max_seq_length:
-        if (
-            positions
-            and data.max_seq_length > positions
-            and "rope_scaling" not in base.model_kwargs
-        ):
+    if not isinstance(positions, int) or positions < 1:
+        positions = None
+    if wanted := data.max_seq_length or asked:
+        if positions and wanted > positions and "rope_scaling" not in base.model_kwargs:
             raise TrainingRefused(
-                f"data_config.max_seq_length: {data.max_seq_length} is more than the model's"
-                f" {positions} positions"
+                f"data_config.max_seq_length: {wanted} is more than the model's {positions}"
+                " positions"
             )
-        return data.max_seq_length
-    return own if own < _UNBOUNDED else _DEFAULT_LENGTH
+        return wanted
+    own = min(tokenizer.model_max_length or _UNBOUNDED, positions or _UNBOUNDED)
+    return int(own) if 0 < own < _UNBOUNDED else _DEFAULT_LENGTH
 
 
 def load_config(base: BaseModel) -> Any:
