@@ -41,11 +41,15 @@ def status_of(job: Job) -> str:
     return JobStatus.Name(job.status).removeprefix("JOB_STATUS_")
 
 
+def process_number() -> int:
+    """The number of this test process among those that run tests side by side."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
 def own_uids() -> UidRange:
     """The user ids for jobs of this test process: no two coordinators may share theirs."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     share = 478 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    first = 60706 + worker * share
+    first = 60706 + process_number() * share
     return UidRange(first, first + share - 1)
 
 

@@ -20,10 +20,12 @@ from app.coordinator.isolation.ending.marked_processes import end_marked
 from app.coordinator.isolation.ending.user_processes import end_all_of, kill_all_of
 from app.coordinator.isolation.uids import JobUids, NoUid
 from app.coordinator.storage.job_directory import JobDir
+from tests.coordinator.harness import process_number
 
-#: Ids of which nothing else runs.
-UID, OTHER = 61706, 61707
-MARK = "SCAIMIND_METRICS_FILE=/of/the/test"
+#: Nobody else's: all that runs under them, or bears the mark, is ended.
+UID = 61730 + 2 * process_number()
+OTHER = UID + 1
+MARK = f"SCAIMIND_METRICS_FILE=/of/the/test/{process_number()}"
 
 #: Each process lives for two milliseconds, and the pipe's end is with the one that lives.
 CHAIN = """
@@ -66,14 +68,14 @@ def started(script: str, uid: int | str, **options: Any) -> Iterator[int]:
         finally:
             process.kill()
             if uid != "-":
-                end_all_of(int(uid), patience=10)
+                end_all_of(int(uid), patience=60)
             else:
-                end_marked(MARK, patience=10)
+                end_marked(MARK, patience=60)
 
 
 def lives(output: int) -> bool:
     """Whether anything of it lives, once what was killed had time to go."""
-    return not select.select([output], [], [], 10)[0]
+    return not select.select([output], [], [], 60)[0]
 
 
 def no_process(*_: object) -> NoReturn:
@@ -172,14 +174,14 @@ while True:
 @as_root
 def test_who_stops_what_would_kill_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     with started(STOPS, UID) as hostile:
-        assert end_all_of(UID, patience=10)
+        assert end_all_of(UID, patience=60)
         assert not lives(hostile)
 
 
 @as_root
 def test_what_forks_too_fast_to_be_seen_ends() -> None:
     with started(CHAIN, UID) as chain:
-        assert end_all_of(UID, patience=10)
+        assert end_all_of(UID, patience=60)
         assert not lives(chain)
 
 
