@@ -26,6 +26,7 @@ from generated.mindcoordinator.v1.logs_pb2 import (
 )
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogFilter, LogLevel
 from tests.coordinator.harness import PATIENCE, Client, client_of, running
+from tests.processes import command_line, lives
 
 INFO = LogLevel.LOG_LEVEL_INFO
 #: It takes some 100 ms for a line of SLOW_LINE, and finds nothing.
@@ -45,7 +46,7 @@ def workers() -> list[psutil.Process]:
     return [
         process
         for process in psutil.Process().children()
-        if process.status() != psutil.STATUS_ZOMBIE and WORKER in process.cmdline()
+        if lives(process) and WORKER in command_line(process)
     ]
 
 
