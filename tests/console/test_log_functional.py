@@ -181,14 +181,15 @@ async def followed(window: Window, job: str) -> Page:
     page = window.page
     await opened(window, f"/jobs/{job}")
     await expect(page.locator(".chart canvas").first).to_be_visible()
+    await expect(page.locator(".line .text").first).to_be_visible()
     await expect(page.get_by_text("following")).to_be_visible()
     return page
 
 
 #: Waits until the last line in sight is so many lines behind the one that it was.
 MOVED = """async (lines) => {
-    const last = () => Number([...document.querySelectorAll(".line .gutter")].at(-1)
-        .textContent.replace(/[^0-9]/g, ""));
+    const last = () => Number(([...document.querySelectorAll(".line .gutter")].at(-1)
+        ?.textContent ?? "").replace(/[^0-9]/g, ""));
     const before = last();
     while (last() < before + lines) await new Promise(requestAnimationFrame);
 }"""
