@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 from app.caller import Caller
 from app.errors import AUTH_EXPIRED, INTERNAL_ERROR, JOB_DELETED, SHUTTING_DOWN, ErrorKind
 from app.hub.close_reasons import CloseReason
+from app.hub.coding.gzip_stream import HEADER, GzipStream, piece
 from app.hub.core import frames
 from app.hub.socket_pool import SocketPool, outstanding, reset
 from app.hub.upstream import Position
@@ -61,6 +62,25 @@ class Packer(Protocol):
         """Return the rest: there is no more data."""
 
 
+class SharedPayload:
+    """Whole events that several watchers are sent, framed once for each way of sending them."""
+
+    __slots__ = ("_framed", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._framed: dict[tuple[bool, bool], bytes] = {}
+
+    def framed(self, *, chunked: bool, coded: bool) -> bytes:
+        """Return it as it is written to a socket."""
+        framed = self._framed.get((chunked, coded))
+        if framed is None:
+            data = piece(self.data) if coded else self.data
+            framed = frames.chunk(data) if chunked else data
+            self._framed[chunked, coded] = framed
+        return framed
+
+
 class Watcher(Protocol):
     """The owner of a stream."""
 
@@ -100,6 +120,7 @@ class Connection:
         "caller",
         "chunked",
         "closing",
+        "gzip",
         "written_at",
     )
 
@@ -116,6 +137,7 @@ class Connection:
         watcher: Watcher,
         on_closed: "OnClosed",
         packer: Packer | None = None,
+        gzip: GzipStream | None = None,
         cut: bool = False,
     ) -> None:
         self.caller = caller
@@ -123,8 +145,10 @@ class Connection:
         self._watcher = watcher
         self._on_closed = on_closed
         self._pool = pool
-        #: Packs what `send` is given. Nothing else may be sent then.
-        self._packer = packer
+        #: The content coding of a stream whose bytes are in part those of others.
+        self.gzip = gzip
+        #: Packs what `send` is given. Without `gzip`, nothing else may be sent then.
+        self._packer = gzip or packer
         #: A stream that breaks off ends without the end of its body, so that the client notices.
         self._cut = cut
         #: Set once; the first reason counts.
@@ -147,6 +171,8 @@ class Connection:
         os.set_blocking(fd, False)
         self._fd = fd
         self._pool.add(fd, self)
+        if self.gzip is not None:
+            self.send_framed(frames.chunk(HEADER) if self.chunked else HEADER)
         if self.closing is not None:
             # It was to end while the headers were on their way.
             self._end()
@@ -176,8 +202,15 @@ class Connection:
             return self._pending is None
         return self.send_framed(frames.chunk(payload) if self.chunked else payload)
 
+    def send_shared(self, payload: "SharedPayload", now: float) -> bool:
+        """Write whole events that others are sent, too; whether more can be sent at once."""
+        self.written_at = now
+        if self.gzip is not None:
+            self.gzip.count(payload.data)
+        return self.send_framed(payload.framed(chunked=self.chunked, coded=self.gzip is not None))
+
     def send_framed(self, data: bytes) -> bool:
-        """Write what is framed already, all of it; whether more can be sent at once."""
+        """Write what is framed and coded already, all of it; whether more can be sent at once."""
         if self._pending is not None:
             # A keepalive may have filled the socket while a page was being read.
             self._pending = memoryview(bytes(self._pending) + data)

@@ -18,7 +18,6 @@ from app.errors import (
 )
 from app.hub.close_reasons import CloseReason
 from app.hub.connection import DELETED, Closing
-from app.hub.core import frames
 from app.hub.core.cohorts import Cohort
 from app.hub.core.feed_core import FeedCore
 from app.hub.core.flush_pacer import FlushPacer, FlushTimes
@@ -351,7 +350,7 @@ class Feed(Receiver):
         """Write the same bytes to all members; whose socket is full falls behind."""
         if not payload:
             return
-        data = frames.chunk(payload) if cohort.chunked else payload
+        data = cohort.framed(payload)
         cohort.written_at = now
         full = [watcher for watcher in cohort.members if not watcher.connection.send_framed(data)]
         for watcher in full:

@@ -12,6 +12,7 @@ import structlog
 from app.caller import Caller
 from app.errors import SHUTTING_DOWN, ApiError
 from app.hub.close_reasons import CloseReason
+from app.hub.coding.offered import coding_of
 from app.hub.connection import Connect, Connection, OnClosed, Packer, Watcher, drained
 from app.hub.core.flush_pacer import FlushPacer
 from app.hub.core.forms import FormName, form_of
@@ -132,19 +133,27 @@ class Hub:
         after: Position | None,
         first: int | None,
         follow: bool,
+        gzip: bool = False,
         packer: Packer | None = None,
     ) -> LogWatcher | None:
         """Join a job's log; the caller starts the watcher on a socket, or closes it.
 
         It begins behind `after`, or with the entry `first`, or with the `tail` newest
-        entries that pass the filter. A `packer` is for one that does not follow. None
+        entries that pass the filter. `gzip` is whether the client prefers that, which counts
+        for the form SSE. A `packer` is for another form, of one that does not follow. None
         if the client has everything of a job that ended, by `after`. Raises `ApiError`.
         """
         lease = await self._acquire(caller, job_id, "logs", log_filter)
         feed = lease.feed
         watcher = LogWatcher(
             feed=feed,
-            connect=self._connect(lease, chunked, packer=packer, cut=form is not FormName.SSE),
+            connect=self._connect(
+                lease,
+                chunked,
+                gzip=gzip and form is FormName.SSE,
+                packer=packer,
+                cut=form is not FormName.SSE,
+            ),
             log_filter=lease.filter,
             form=form_of(form),
         )
@@ -169,6 +178,7 @@ class Hub:
         interval: int,
         chunked: bool,
         after: Position | None,
+        gzip: bool = False,
     ) -> MetricsWatcher | None:
         """Join a job's metric snapshots; the caller starts the watcher, or closes it.
 
@@ -178,7 +188,7 @@ class Hub:
         lease = await self._acquire(caller, job_id, "metrics")
         feed = lease.feed
         watcher = MetricsWatcher(
-            feed=feed, connect=self._connect(lease, chunked), interval=interval
+            feed=feed, connect=self._connect(lease, chunked, gzip=gzip), interval=interval
         )
         joined = False
         try:
@@ -281,13 +291,20 @@ class Hub:
             raise feed.failure
 
     def _connect(
-        self, lease: Lease, chunked: bool, *, packer: Packer | None = None, cut: bool = False
+        self,
+        lease: Lease,
+        chunked: bool,
+        *,
+        gzip: bool,
+        packer: Packer | None = None,
+        cut: bool = False,
     ) -> Connect:
         """Return what makes the connection of a watcher that has this lease."""
         return partial(
             self._new_connection,
             caller=lease.caller,
             chunked=chunked,
+            gzip=gzip,
             packer=packer,
             cut=cut,
             on_closed=partial(self._closed, lease),
@@ -299,6 +316,7 @@ class Hub:
         *,
         caller: Caller,
         chunked: bool,
+        gzip: bool,
         packer: Packer | None,
         cut: bool,
         on_closed: OnClosed,
@@ -306,6 +324,7 @@ class Hub:
         return Connection(
             caller=caller,
             chunked=chunked,
+            gzip=coding_of(self._settings, gzip=gzip),
             packer=packer,
             cut=cut,
             pool=self._sockets,

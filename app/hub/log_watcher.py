@@ -38,7 +38,12 @@ class LogWatcher(Cursor):
 
     def __init__(self, *, feed: Feed, connect: Connect, log_filter: LogFilter, form: Form) -> None:
         self.connection = connect(self)
-        super().__init__(log_filter=log_filter, form=form, chunked=self.connection.chunked)
+        super().__init__(
+            log_filter=log_filter,
+            form=form,
+            chunked=self.connection.chunked,
+            gzip=self.connection.gzip,
+        )
         self.feed = feed
         feed.core.hold_filter(log_filter)
         self._prelude = b""

@@ -76,6 +76,12 @@ class HubSettings(Section):
         at_least=0.01,
         at_most=1,
     )
+    compression: str = setting(
+        "off",
+        "Content coding of Server-Sent Events for clients that prefer it: 'gzip' spares bytes for "
+        "CPU time.",
+        one_of=("off", "gzip"),
+    )
     retry_ms: int = setting(
         2000, "Reconnection delay sent to clients, in milliseconds.", at_least=0
     )

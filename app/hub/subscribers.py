@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from app.hub.connection import Connection
+from app.hub.connection import Connection, SharedPayload
 from app.hub.core.cursors import Cursor
 from app.hub.upstream import Position
 
@@ -33,8 +33,8 @@ class MetricsSubscriber(Protocol):
     def wants(self, position: Position) -> bool:
         """Whether this snapshot is new to the watcher and its socket can take it."""
 
-    def give(self, position: Position, data: bytes) -> None:
-        """Write a snapshot, framed."""
+    def give(self, position: Position, event: SharedPayload) -> None:
+        """Write a snapshot."""
 
     def pump(self) -> None:
         """Send the newest snapshot unless it was sent before; close at the job's end."""

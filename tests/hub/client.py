@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import zlib
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -40,9 +41,13 @@ class Watching:
         self.body = b""
         #: The bytes of the events, decoded from chunks.
         self.received = bytearray()
+        #: The same with their content coding.
+        self.coded = bytearray()
         #: Everything that was read so far, decoded from chunks.
         self.events: list[Event] = []
         self._ended = False
+        #: Unpacks a stream in gzip.
+        self._decoding: zlib._Decompress | None = None
 
     async def __aenter__(self) -> Self:
         sock = socket.socket()
@@ -63,6 +68,8 @@ class Watching:
             name.lower(): value for name, _, value in (line.partition(": ") for line in rest)
         }
         self._chunked = self.headers.get("transfer-encoding") == "chunked"
+        if self.headers.get("content-encoding") == "gzip":
+            self._decoding = zlib.decompressobj(16 + zlib.MAX_WBITS)
         if self.status != 200 and "content-length" in self.headers:
             self.body = await self._reader.readexactly(int(self.headers["content-length"]))
         return self
@@ -113,7 +120,7 @@ class Watching:
         if not data:
             assert self._parser.unfinished == b""
             return 0
-        decoded = self._unchunk(data) if self._chunked else data
+        decoded = self._decoded(data)
         self.received += decoded
         for event in self._parser.feed(decoded):
             self.events.append(event)
@@ -124,7 +131,7 @@ class Watching:
         """Read what arrived before the connection broke; all whole events so far."""
         with suppress(ConnectionError):
             while data := await self._reader.read(65536):
-                self.events.extend(self._parser.feed(self._unchunk(data)))
+                self.events.extend(self._parser.feed(self._decoded(data)))
         return self.events
 
     async def rest(self) -> list[Event]:
@@ -133,6 +140,17 @@ class Watching:
             pass
         rest, self._pending = self._pending, []
         return rest
+
+    @property
+    def complete(self) -> bool:
+        """Whether a stream in gzip has its trailer, and that is right."""
+        assert self._decoding is not None
+        return self._decoding.eof
+
+    def _decoded(self, data: bytes) -> bytes:
+        data = self._unchunk(data) if self._chunked else data
+        self.coded += data
+        return data if self._decoding is None else self._decoding.decompress(data)
 
     def _unchunk(self, data: bytes) -> bytes:
         """Decode HTTP/1.1 chunks, of which the last may be in part."""

@@ -1,5 +1,6 @@
 """The synchronous core, driven through everything that can happen to it, in any order."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from app.hub.coding.gzip_stream import HEADER, GzipStream
 from app.hub.core.cursors import Cursor, Step
 from app.hub.core.feed_core import FeedCore
 from app.hub.core.judging import Judging, Unjudged, judging_of, verdicts
@@ -33,18 +35,34 @@ INDEX = st.integers(0, 1_000_000)
 
 
 class Watcher(Cursor):
-    """A cursor with what it received."""
+    """A cursor with what it received, in gzip too."""
 
-    __slots__ = ("asked", "done", "page", "received")
+    __slots__ = ("asked", "coded", "done", "page", "received")
 
-    def __init__(self, *, log_filter: LogFilter, asked: Position) -> None:
-        super().__init__(log_filter=log_filter)
+    def __init__(self, *, log_filter: LogFilter, asked: Position, gzip: bool = False) -> None:
+        super().__init__(log_filter=log_filter, chunked=False, gzip=GzipStream() if gzip else None)
         self.received = bytearray()
+        self.coded = bytearray(HEADER)
         #: Everything behind this place is wanted.
         self.asked = asked
         self.done = False
         #: What the coordinator answered, and has not arrived yet.
         self.page: LogPage | None = None
+
+    def take(self, data: bytes) -> None:
+        """Be sent something alone."""
+        self.received += data
+        if self.gzip is not None:
+            self.coded += self.gzip.compress(data)
+
+    def check_coded(self) -> None:
+        """End the stream in gzip: it says what was received, and its checksum agrees."""
+        if self.gzip is not None:
+            decoding = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            assert decoding.decompress(bytes(self.coded)) == self.received
+            assert not decoding.eof
+            assert not decoding.decompress(self.gzip.flush())
+            assert decoding.eof
 
 
 @dataclass
@@ -246,7 +264,11 @@ class CoreMachine(RuleBasedStateMachine):
         self.join(log_filter, index % (self.logs[self.core.epoch].last + 1))
 
     def join(self, log_filter: LogFilter, offset: int) -> None:
-        watcher = Watcher(log_filter=log_filter, asked=Position(self.core.epoch, offset))
+        watcher = Watcher(
+            log_filter=log_filter,
+            asked=Position(self.core.epoch, offset),
+            gzip=len(self.watchers) % 2 == 1,
+        )
         self.core.hold_filter(log_filter)
         self.core.join(watcher, offset)
         self.watchers.append(watcher)
@@ -289,12 +311,12 @@ class CoreMachine(RuleBasedStateMachine):
         if watcher.done or watcher.live or watcher in self.core.ahead:
             return False
         if watcher.page is not None:
-            watcher.received += self.core.take_page(watcher, watcher.page)
+            watcher.take(self.core.take_page(watcher, watcher.page))
             watcher.page = None
             return True
         step = self.core.next(watcher, self.clock)
         if isinstance(step, bytes):
-            watcher.received += step
+            watcher.take(step)
         elif step is Step.FETCH:
             place = self.core.position_of(watcher)
             if place.epoch != self.log.epoch:
@@ -318,8 +340,10 @@ class CoreMachine(RuleBasedStateMachine):
 
     def flush_with(self, *, full: set[int]) -> None:
         for cohort, payload in self.core.flush():
+            framed = cohort.framed(payload) if payload else b""
             for number, watcher in enumerate(list(cohort.members)):
                 watcher.received += payload
+                watcher.coded += framed
                 if number in full:
                     self.core.fall_behind(watcher)
         self.core.woken.clear()
@@ -350,6 +374,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     def check(self, watcher: Watcher) -> None:
         """Everything from where it asked to start: there, in order, once, or in a gap."""
+        watcher.check_coded()
         place = watcher.asked
         for event in parse(bytes(watcher.received)):
             if event.name == "gap":

@@ -7,6 +7,8 @@ from importlib.resources.abc import Traversable
 
 from aiohttp import ETag, hdrs, web
 
+from app.api.streams.negotiation import prefers_gzip
+
 #: By the end of a name. What has another end is not served.
 _MEDIA_TYPES = {
     ".html": "text/html",
@@ -44,7 +46,7 @@ class StaticFile:
         headers = {**_CACHING, hdrs.VARY: hdrs.ACCEPT_ENCODING}
         if ETag(self.tag) in (request.if_none_match or ()):
             response = web.Response(status=304, headers=headers)
-        elif self.packed and "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
+        elif self.packed and prefers_gzip(request.headers):
             headers[hdrs.CONTENT_ENCODING] = "gzip"
             response = web.Response(body=self.kept, content_type=self.media_type, headers=headers)
         else:

@@ -6,6 +6,7 @@ from app.api.access import requires
 from app.api.app_keys import HUB
 from app.api.endpoint import Operation, query_of
 from app.api.streams.events import MANY_JOBS_EVENTS
+from app.api.streams.negotiation import prefers_gzip
 from app.api.streams.selections import interest_of, opens_selection
 from app.api.streams.streaming import (
     hand_over,
@@ -45,6 +46,7 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
         tail=query["tail"],
         after=_place(request),
         chunked=in_chunks(request),
+        gzip=prefers_gzip(request.headers),
     )
     return await hand_over(request, watcher)
 

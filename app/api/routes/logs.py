@@ -11,6 +11,7 @@ from app.api.endpoint import Operation, query_of
 from app.api.envelope import success
 from app.api.paths import JOB_ID
 from app.api.streams.events import SEARCH_EVENTS
+from app.api.streams.negotiation import prefers_gzip
 from app.api.streams.streaming import hand_over, in_chunks, last_position, watching_caller
 from app.auth.tickets import StreamKind
 from app.caller import Caller
@@ -162,5 +163,6 @@ async def search_logs(request: web.Request) -> web.StreamResponse:
         after=last_position(request),
         limit=query["limit"],
         chunked=in_chunks(request),
+        gzip=prefers_gzip(request.headers),
     )
     return await hand_over(request, watcher)

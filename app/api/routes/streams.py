@@ -11,7 +11,8 @@ from app.api.endpoint import Operation, query_of
 from app.api.paths import JOB_ID
 from app.api.streams.events import LOG_EVENTS, METRICS_EVENTS
 from app.api.streams.log_bodies import LogBody, file_name
-from app.api.streams.log_forms import MEDIA_TYPES, VARY, form_of_request, takes_gzip
+from app.api.streams.log_forms import MEDIA_TYPES, VARY, form_of_request
+from app.api.streams.negotiation import prefers_gzip
 from app.api.streams.streaming import (
     EventStream,
     hand_over,
@@ -66,7 +67,7 @@ async def stream_logs(request: web.Request) -> web.StreamResponse:
             "Over HTTP/1.0 nothing says whether a text that is followed is complete. Use "
             "HTTP/1.1, format=ndjson or follow=false.",
         )
-    packed = form is not FormName.SSE and not follow and takes_gzip(request.headers)
+    packed = form is not FormName.SSE and not follow and prefers_gzip(request.headers)
     watcher = await request.app[HUB].watch_logs(
         watching_caller(request),
         job_id,
@@ -77,6 +78,7 @@ async def stream_logs(request: web.Request) -> web.StreamResponse:
         after=last_position(request),
         first=first,
         follow=follow,
+        gzip=prefers_gzip(request.headers),
         packer=zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_BITS) if packed else None,
     )
     response: web.StreamResponse
@@ -108,6 +110,7 @@ async def stream_metrics(request: web.Request) -> web.StreamResponse:
         JOB_ID.of(request),
         interval=query["interval"],
         chunked=in_chunks(request),
+        gzip=prefers_gzip(request.headers),
         after=last_position(request),
     )
     return await hand_over(request, watcher)

@@ -4,12 +4,13 @@ Whatever is not one of the others is Server-Sent Events: a browser's address lin
 curl and clients of earlier versions send no header that means anything.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import hdrs, web
 from multidict import MultiMapping
 
+from app.api.streams.negotiation import weighted
 from app.hub.core.forms import FormName
 
 #: By preference of the server: the first of those that the client likes best.
@@ -33,22 +34,13 @@ def form_of_request(request: web.Request) -> FormName:
 
 def negotiated(headers: MultiMapping[str]) -> FormName:
     """Return the form that `Accept` prefers (RFC 9110, 12.5.1)."""
-    ranges = dict(_weighted(headers, hdrs.ACCEPT))
+    ranges = dict(weighted(headers, hdrs.ACCEPT))
     best, most = FormName.SSE, 0.0
     for form, media_types in MEDIA_TYPES.items():
         weight = max(_weight(ranges, media_type) for media_type in media_types)
         if weight > most:
             best, most = form, weight
     return best
-
-
-def takes_gzip(headers: MultiMapping[str]) -> bool:
-    """Whether `Accept-Encoding` names gzip (RFC 9110, 12.5.3)."""
-    codings = dict(_weighted(headers, hdrs.ACCEPT_ENCODING))
-    for name in ("gzip", "x-gzip", "*"):
-        if name in codings:
-            return codings[name] > 0
-    return False
 
 
 def _weight(ranges: Mapping[str, float], media_type: str) -> float:
@@ -58,25 +50,3 @@ def _weight(ranges: Mapping[str, float], media_type: str) -> float:
         if each in ranges:
             return ranges[each]
     return 0.0
-
-
-def _weighted(headers: MultiMapping[str], name: str) -> Iterator[tuple[str, float]]:
-    """The elements of a header with their weights; one that is not well-formed has none."""
-    for element in ",".join(headers.getall(name, ())).lower().split(","):
-        value, *parameters = (part.strip() for part in element.split(";"))
-        weight = 1.0
-        for parameter in parameters:
-            key, _, text = parameter.partition("=")
-            if key.strip() == "q":
-                weight = _quality(text.strip())
-        if value:
-            yield value, weight
-
-
-def _quality(text: str) -> float:
-    if not text or len(text) > 5 or set(text) - set("0123456789."):
-        return 0.0
-    try:
-        return min(float(text), 1.0)
-    except ValueError:
-        return 0.0

@@ -38,6 +38,7 @@ class EventStream(EventSourceResponse):
         self.headers[hdrs.CONNECTION] = "close"
         # Compressed on the way (RFC 9111, 5.2.2.6), events would wait for each other.
         self.headers[hdrs.CACHE_CONTROL] = "no-cache, no-transform"
+        self.headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send the headers."""
@@ -55,6 +56,8 @@ async def hand_over(
         # An EventSource that gets this does not connect again (WHATWG HTML, 9.2.3).
         return web.Response(status=204)
     response = EventStream() if response is None else response
+    if watcher.connection.gzip is not None:
+        response.headers[hdrs.CONTENT_ENCODING] = "gzip"
     fd = None
     try:
         writer = await response.prepare(request)

@@ -3,18 +3,20 @@
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias
 
+from app.hub.coding.gzip_stream import SharedPieces
+from app.hub.core import frames
 from app.hub.core.cursors import C, Cursor
 from app.hub.core.forms import Form, FormName
 from app.hub.core.judging import Judging
 from app.log_filter import LogFilter
 
-#: What the members of a cohort have in common: filter, form, and whether they take chunks.
-CohortKey: TypeAlias = tuple[LogFilter, FormName, bool]
+#: What the members of a cohort have in common: filter, form, and whether they take chunks and gzip.
+CohortKey: TypeAlias = tuple[LogFilter, FormName, bool, bool]
 
 
 def cohort_key(cursor: Cursor) -> CohortKey:
     """Return the key of the cohort that a watcher joins when it is live."""
-    return cursor.filter, cursor.form.name, cursor.chunked
+    return cursor.filter, cursor.form.name, cursor.chunked, cursor.gzip is not None
 
 
 @dataclass(slots=True)
@@ -29,6 +31,8 @@ class Cohort(Generic[C]):
     judging: Judging
     form: Form
     chunked: bool
+    #: What they get in gzip; None if they get everything as it is.
+    gzip: SharedPieces | None
     #: The id of the last event that was written to all members.
     announced: int
     #: When the last event, and when anything at all, was written to all members.
@@ -42,6 +46,12 @@ class Cohort(Generic[C]):
     def served(self) -> bool:
         """Whether its members get the same bytes."""
         return self.form.shared and self.judging is not Judging.APART
+
+    def framed(self, payload: bytes) -> bytes:
+        """Return a payload, not empty, as each member is sent it: all of them have to be."""
+        if self.gzip is not None:
+            payload = self.gzip.take(payload)
+        return frames.chunk(payload) if self.chunked else payload
 
 
 class Cohorts(dict[CohortKey, Cohort[C]], Generic[C]):
@@ -57,11 +67,14 @@ class Cohorts(dict[CohortKey, Cohort[C]], Generic[C]):
                 judging=cursor.judging,
                 form=cursor.form,
                 chunked=cursor.chunked,
+                gzip=None if cursor.gzip is None else SharedPieces(),
                 announced=announced,
                 announced_at=now,
                 written_at=now,
             )
         cohort.members[cursor] = None
+        if cohort.gzip is not None and cursor.gzip is not None:
+            cursor.gzip.follow(cohort.gzip)
         cursor.live = True
 
     def remove(self, cursor: C) -> None:
@@ -69,6 +82,8 @@ class Cohorts(dict[CohortKey, Cohort[C]], Generic[C]):
         key = cohort_key(cursor)
         cohort = self[key]
         del cohort.members[cursor]
+        if cursor.gzip is not None:
+            cursor.gzip.part()
         if not cohort.members:
             del self[key]
         cursor.live = False

@@ -3,6 +3,7 @@
 from enum import Enum
 from typing import Protocol, TypeVar
 
+from app.hub.coding.gzip_stream import GzipStream
 from app.hub.core.forms import SSE, Form
 from app.hub.core.judging import ALL, Judging, judging_of
 from app.log_filter import LogFilter
@@ -29,7 +30,17 @@ class Cursor(Protocol):
     The core owns these fields while the watcher is joined.
     """
 
-    __slots__ = ("chunked", "filter", "form", "generation", "judging", "live", "offset", "until")
+    __slots__ = (
+        "chunked",
+        "filter",
+        "form",
+        "generation",
+        "gzip",
+        "judging",
+        "live",
+        "offset",
+        "until",
+    )
 
     #: Which entries pass.
     filter: LogFilter
@@ -38,6 +49,8 @@ class Cursor(Protocol):
     form: Form
     #: Whether it takes HTTP/1.1 chunks.
     chunked: bool
+    #: Its content coding; None if it is sent everything as it is.
+    gzip: GzipStream | None
     #: Everything up to here was delivered to it. Not kept while it is live.
     offset: int
     #: It is done at this offset; None follows to the end of the log.
@@ -47,12 +60,18 @@ class Cursor(Protocol):
     generation: int
 
     def __init__(
-        self, *, log_filter: LogFilter = ALL, form: Form = SSE, chunked: bool = True
+        self,
+        *,
+        log_filter: LogFilter = ALL,
+        form: Form = SSE,
+        chunked: bool = True,
+        gzip: GzipStream | None = None,
     ) -> None:
         self.filter = log_filter
         self.judging = judging_of(log_filter)
         self.form = form
         self.chunked = chunked
+        self.gzip = gzip
         self.offset = 0
         self.until = None
         self.live = False

@@ -370,6 +370,7 @@ class FeedCore(Generic[C]):
             assert cohort.members
             for cursor in cohort.members:
                 assert cursor.live
+                assert (cursor.gzip and cursor.gzip.followed) is cohort.gzip
                 assert cohort_key(cursor) == key
                 assert cursor.generation == self.generation
                 assert cursor not in self.behind
@@ -377,6 +378,7 @@ class FeedCore(Generic[C]):
         assert not self.behind & self.ahead
         for cursor in self.behind | self.ahead:
             assert not cursor.live
+            assert cursor.gzip is None or cursor.gzip.followed is None
         for cursor in self.ahead:
             assert cursor.offset > self.flushed
         if self.end is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 
 import structlog
 
+from app.hub.coding.gzip_stream import SharedPieces
 from app.hub.connection import BROKEN
 from app.hub.core import frames
 from app.hub.core.flush_pacer import FlushPacer
@@ -57,6 +58,7 @@ class Cohort:
         *,
         table: CohortTable,
         chunked: bool,
+        gzip: bool,
         enter: Callable[["Cohort"], None],
         on_empty: Callable[["Cohort"], None],
     ) -> None:
@@ -66,6 +68,8 @@ class Cohort:
         self.members: dict[EventsWatcher, None] = {}
         self._table = table
         self._chunked = chunked
+        #: What the clients get in gzip; None if they get everything as it is.
+        self._gzip = SharedPieces() if gzip else None
         self._enter = enter
         self._on_empty = on_empty
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -86,10 +90,14 @@ class Cohort:
         """Take a client that is at the reader's place."""
         self.members[watcher] = None
         watcher.cohort = self
+        if self._gzip is not None and watcher.connection.gzip is not None:
+            watcher.connection.gzip.follow(self._gzip)
 
     def remove(self, watcher: EventsWatcher) -> None:
         """Let a client go."""
         self.members.pop(watcher, None)
+        if watcher.connection.gzip is not None:
+            watcher.connection.gzip.part()
         if not self.members:
             self._close()
 
@@ -187,7 +195,8 @@ class Cohort:
                 # Within the first event: some clients hand out a block without data.
                 payload = b"retry: %d\n%b" % (watcher.retry_ms, payload)
                 watcher.retry_ms = None
-        data = frames.chunk(payload) if self._chunked else payload
+        coded = payload if self._gzip is None else self._gzip.take(payload)
+        data = frames.chunk(coded) if self._chunked else coded
         self._written_at = now
         self._table.observer.delivered("events", len(payload) * len(self.members))
         full = [each for each in self.members if not each.connection.send_framed(data)]
@@ -204,13 +213,14 @@ class Cohort:
             self.reader.fork(),
             table=self._table,
             chunked=self._chunked,
+            gzip=self._gzip is not None,
             enter=self._enter,
             on_empty=self._on_empty,
         )
         apart._written_at = self._written_at
         apart._slow_since = now
-        apart.add(watcher)
         self.remove(watcher)
+        apart.add(watcher)
 
     def _meet(self) -> None:
         """Join the cohort that is there, if it is at the same place; else be the one."""

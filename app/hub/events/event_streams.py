@@ -16,6 +16,8 @@ from app.errors import (
     ApiError,
 )
 from app.hub.close_reasons import CloseReason
+from app.hub.coding.gzip_stream import GzipStream
+from app.hub.coding.offered import coding_of
 from app.hub.connection import Closing, Connection, Watcher
 from app.hub.core.flush_pacer import FlushPacer
 from app.hub.core.judging import ALL
@@ -121,7 +123,14 @@ class EventStreams:
         self._closing = False
 
     async def watch(
-        self, caller: Caller, interest: Interest, *, tail: int, after: Place | None, chunked: bool
+        self,
+        caller: Caller,
+        interest: Interest,
+        *,
+        tail: int,
+        after: Place | None,
+        chunked: bool,
+        gzip: bool = False,
     ) -> EventsWatcher:
         """Join; the caller starts the watcher on a socket, or closes it.
 
@@ -145,7 +154,7 @@ class EventStreams:
             source = await self._sources.open(caller, interest)
             try:
                 watcher = await self._join(
-                    lease, source, interest, tail=tail, after=after, chunked=chunked
+                    lease, source, interest, tail=tail, after=after, chunked=chunked, gzip=gzip
                 )
                 joined = True
             finally:
@@ -164,6 +173,7 @@ class EventStreams:
         tail: int,
         after: Place | None,
         chunked: bool,
+        gzip: bool,
     ) -> EventsWatcher:
         most = self._settings.events_followed
         view = feed.views.hold(interest.selection, follow=most if interest.follows else 0)
@@ -177,7 +187,7 @@ class EventStreams:
                 raise ApiError(SHUTTING_DOWN, retry_after=1)
             if feed.failure is not None:
                 raise feed.failure
-            return self._watcher(lease, feed, view, reader, chunked=chunked)
+            return self._watcher(lease, feed, view, reader, chunked=chunked, gzip=gzip)
         except BaseException:
             if reader is not None:
                 reader.close()
@@ -257,8 +267,10 @@ class EventStreams:
         reader: Reader,
         *,
         chunked: bool,
+        gzip: bool,
     ) -> EventsWatcher:
-        key: Hashable = (id(view), reader.interest, chunked)
+        coding = coding_of(self._settings, gzip=gzip)
+        key: Hashable = (id(view), reader.interest, chunked, coding is not None)
         interest = reader.interest
 
         def enter(cohort: Cohort) -> None:
@@ -277,10 +289,16 @@ class EventStreams:
             feed.release()
 
         cohort = Cohort(
-            key, reader, table=self._table, chunked=chunked, enter=enter, on_empty=empty
+            key,
+            reader,
+            table=self._table,
+            chunked=chunked,
+            gzip=coding is not None,
+            enter=enter,
+            on_empty=empty,
         )
         watcher = EventsWatcher(
-            connect=partial(self._new_connection, lease=lease, chunked=chunked),
+            connect=partial(self._new_connection, lease=lease, chunked=chunked, gzip=coding),
             cohort=cohort,
             retry_ms=self._settings.retry_ms,
         )
@@ -291,10 +309,13 @@ class EventStreams:
 
     # Connections
 
-    def _new_connection(self, watcher: Watcher, *, lease: _Lease, chunked: bool) -> Connection:
+    def _new_connection(
+        self, watcher: Watcher, *, lease: _Lease, chunked: bool, gzip: GzipStream | None
+    ) -> Connection:
         return Connection(
             caller=lease.caller,
             chunked=chunked,
+            gzip=gzip,
             pool=self._sockets,
             watcher=watcher,
             on_closed=partial(self._closed, lease),

@@ -34,8 +34,8 @@ class Snapshots:
             self.due = (self._tick + 1) * float(self._interval)
             return b""
         self._tick = tick
-        self.seen, frame = newest
-        return self._form.snapshot(self.seen, frame)
+        self.seen, event = newest
+        return self._form.snapshot(self.seen, event.data)
 
     def sequence(self, epoch: str) -> int:
         """Return the sequence of the newest one that was delivered of an epoch; 0 if none was."""

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from app.hub.connection import SharedPayload
 from app.hub.core import frames
 from app.hub.observer import HubObserver
 from app.hub.subscribers import MetricsSubscriber
@@ -16,8 +17,8 @@ class MetricsCohorts:
     """
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop, observer: HubObserver) -> None:
-        #: The newest snapshot: its id and its frame.
-        self.newest: tuple[Position, bytes] | None = None
+        #: The newest snapshot: its id and its event.
+        self.newest: tuple[Position, SharedPayload] | None = None
         self._loop = loop
         self._observer = observer
         #: By interval; a dict for a set, since it keeps the order of arrival.
@@ -26,7 +27,7 @@ class MetricsCohorts:
 
     def take(self, position: Position, data: bytes) -> None:
         """Take a newer snapshot: its JSON, one line."""
-        self.newest = (position, frames.metrics_frame(position, data))
+        self.newest = (position, SharedPayload(frames.metrics_frame(position, data)))
         for interval in self._cohorts:
             if interval not in self._ticks:
                 self._tick(interval)
@@ -72,11 +73,10 @@ class MetricsCohorts:
         """Write the newest snapshot to the members that have not had it; whether any was."""
         assert self.newest is not None
         position, frame = self.newest
-        framed = {True: frames.chunk(frame), False: frame}
         served = 0
         for watcher in self._cohorts[interval]:
             if watcher.wants(position):
-                watcher.give(position, framed[watcher.connection.chunked])
+                watcher.give(position, frame)
                 served += 1
-        self._observer.delivered("metrics", len(frame) * served)
+        self._observer.delivered("metrics", len(frame.data) * served)
         return served > 0

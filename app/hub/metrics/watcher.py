@@ -1,6 +1,6 @@
 """A watcher of a job's metrics."""
 
-from app.hub.connection import ENDED, Closing, Connect, event_of
+from app.hub.connection import ENDED, Closing, Connect, SharedPayload, event_of
 from app.hub.core import frames
 from app.hub.feed import Feed
 from app.hub.joining.resuming import why_no_snapshot
@@ -74,19 +74,18 @@ class MetricsWatcher:
         seen = self._seen
         return seen is None or seen.epoch != position.epoch or seen.offset < position.offset
 
-    def give(self, position: Position, data: bytes) -> None:
-        """Write a snapshot, framed."""
+    def give(self, position: Position, event: SharedPayload) -> None:
+        """Write a snapshot."""
         self._seen = position
-        self.connection.written_at = self.feed.loop.time()
-        self.connection.send_framed(data)
+        self.connection.send_shared(event, self.feed.loop.time())
 
     def pump(self) -> None:
         """Catch up with the newest snapshot, and with the end."""
         connection, feed = self.connection, self.feed
         newest = feed.metrics.newest
         if newest is not None and self.wants(newest[0]):
-            position, frame = newest
-            self.give(position, frames.chunk(frame) if connection.chunked else frame)
-            feed.observer.delivered("metrics", len(frame))
+            position, event = newest
+            self.give(position, event)
+            feed.observer.delivered("metrics", len(event.data))
         if feed.ended and connection.is_open and not connection.unsent:
             connection.close(ENDED)

@@ -9,6 +9,7 @@ import structlog
 from app.caller import Caller
 from app.errors import COORDINATOR_TIMEOUT, COORDINATOR_UNAVAILABLE, SHUTTING_DOWN, ApiError
 from app.hub.close_reasons import CloseReason
+from app.hub.coding.offered import coding_of
 from app.hub.connection import BROKEN, Connection, Watcher
 from app.hub.limits import Group, StreamLimits
 from app.hub.observer import HubObserver
@@ -59,6 +60,7 @@ class Searches:
         after: Position | None,
         limit: int,
         chunked: bool,
+        gzip: bool = False,
     ) -> SearchWatcher | None:
         """Begin a search; the caller starts the watcher on a socket, or closes it.
 
@@ -80,6 +82,7 @@ class Searches:
                     self._connect,
                     caller=caller,
                     chunked=chunked,
+                    gzip=gzip,
                     on_closed=partial(self._closed, caller, groups, job_id, self._loop.time()),
                 ),
                 found=found,
@@ -152,11 +155,13 @@ class Searches:
         *,
         caller: Caller,
         chunked: bool,
+        gzip: bool,
         on_closed: Callable[[Connection, CloseReason], None],
     ) -> Connection:
         return Connection(
             caller=caller,
             chunked=chunked,
+            gzip=coding_of(self._settings, gzip=gzip),
             pool=self._sockets,
             watcher=watcher,
             on_closed=on_closed,

@@ -1,0 +1,4 @@
+"""Content codings of streams: what several watchers get is encoded once.
+
+Not here: who gets the same, and when.
+"""
