@@ -9,8 +9,8 @@ from aiohttp.typedefs import Handler
 
 from app.errors import EXPECTATION_FAILED, ApiError
 
-#: What the request expects; the HTTP server puts it here, and hides it from aiohttp, which would
-#: answer before anything is known of the caller.
+#: What the request expects, or nothing; the HTTP server puts it here, and hides it from aiohttp,
+#: which would answer before anything is known of the caller.
 EXPECTATION: web.RequestKey[str] = web.RequestKey("expectation", str)
 
 _CONTINUE = "100-continue"
@@ -19,8 +19,8 @@ _CONTINUE = "100-continue"
 @web.middleware
 async def heed_expectation(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse what cannot be fulfilled. Clients of HTTP/1.0 expect nothing."""
-    expected = request.get(EXPECTATION, _CONTINUE)
-    if expected.lower() != _CONTINUE and request.version >= HttpVersion11:
+    expected = request.get(EXPECTATION)
+    if expected and expected.lower() != _CONTINUE and request.version >= HttpVersion11:
         raise ApiError(EXPECTATION_FAILED)
     return await handler(request)
 
@@ -28,7 +28,7 @@ async def heed_expectation(request: web.Request, handler: Handler) -> web.Stream
 def awaits_continue(request: web.Request) -> bool:
     """Return whether the client may be holding its body back."""
     return (
-        EXPECTATION in request
+        bool(request.get(EXPECTATION))
         and request.version >= HttpVersion11
         and not request.content.total_bytes
     )

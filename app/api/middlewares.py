@@ -218,15 +218,12 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamR
 
 
 def _record(request: web.Request, response: web.StreamResponse | None, seconds: float) -> None:
-    metrics = request.app[METRICS]
     method, route = method_of(request), route_of(request)
     status = _CLIENT_LEFT if response is None else response.status
-    metrics.requests.labels(method=method, route=route, status=str(status)).inc()
-    code = None if response is None else response.get(ERROR_CODE)
-    if code is not None:
-        metrics.request_errors.labels(code=code).inc()
-    if response is not None and isinstance(response, web.Response):
-        metrics.request_seconds.labels(method=method, route=route).observe(seconds)
+    code = response.get(ERROR_CODE) if response is not None and status >= 400 else None
+    request.app[METRICS].observe_request(
+        method, route, status, code, seconds if isinstance(response, web.Response) else None
+    )
     log.info(
         "request",
         method=method,

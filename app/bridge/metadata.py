@@ -1,6 +1,7 @@
 """What goes to the coordinator beside each request."""
 
 import re
+from functools import lru_cache
 
 import structlog
 
@@ -26,17 +27,28 @@ def call_metadata(
     `AUTH_TOKEN_INVALID`: any encoding could make it collide with another.
     A request id that cannot be carried is left out.
     """
+    metadata = _identified(caller.tenant_id, caller.user_id, api_secret)
+    if _CARRIED.fullmatch(caller.request_id):
+        metadata += (("x-request-id", caller.request_id),)
+    if tokens is not None:
+        metadata += (
+            ("x-scaidrive-token", _secret("scaidrive_token", tokens.scaidrive)),
+            ("x-scaiatlas-token", _secret("scaiatlas_token", tokens.scaiatlas)),
+        )
+    return metadata
+
+
+@lru_cache(maxsize=1024)
+def _identified(
+    tenant_id: str, user_id: str | None, api_secret: str
+) -> tuple[tuple[str, str], ...]:
+    """What all calls of a user have."""
     metadata = [
         ("x-api-secret", _secret("api_secret", api_secret)),
-        ("x-tenant-id", _identity("tenant", caller.tenant_id)),
+        ("x-tenant-id", _identity("tenant", tenant_id)),
     ]
-    if caller.user_id:
-        metadata.append(("x-user-id", _identity("user", caller.user_id)))
-    if _CARRIED.fullmatch(caller.request_id):
-        metadata.append(("x-request-id", caller.request_id))
-    if tokens is not None:
-        metadata.append(("x-scaidrive-token", _secret("scaidrive_token", tokens.scaidrive)))
-        metadata.append(("x-scaiatlas-token", _secret("scaiatlas_token", tokens.scaiatlas)))
+    if user_id:
+        metadata.append(("x-user-id", _identity("user", user_id)))
     return tuple(metadata)
 
 

@@ -93,8 +93,8 @@ _SAYS: Final = frozenset(
 _WORD: Final = re.compile(r"[A-Za-z']+")
 
 
-#: Words, numbers and times, of which a log is full and which hold none.
-_PLAIN: Final = re.compile(r"[a-z]{0,32}|[A-Za-z_]{0,9}|[0-9T:.Z+-]{1,40}")
+#: Words, numbers, times and hexadecimal ids, of which a log is full and which hold none.
+_PLAIN: Final = re.compile(r"[a-z]{0,32}|[A-Za-z_]{0,9}|[0-9T:.Z+-]{1,40}|(?:req_)?[0-9a-f]{1,64}")
 
 
 def masked(text: str) -> str:

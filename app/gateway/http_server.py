@@ -142,7 +142,9 @@ def _without_expectations(
 
     def make(message: RawRequestMessage, *others: Any) -> web.BaseRequest:
         if hdrs.EXPECT not in message.headers:
-            return factory(message, *others)
+            request = factory(message, *others)
+            request[EXPECTATION] = ""
+            return request
         headers = CIMultiDict(message.headers)
         expected = headers.popall(hdrs.EXPECT)
         request = factory(message._replace(headers=CIMultiDictProxy(headers)), *others)

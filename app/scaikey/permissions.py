@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 
 
@@ -40,6 +41,11 @@ def granted(roles: Iterable[str], permissions: Iterable[str]) -> frozenset[str]:
     Keys of other modules pass through: a token may carry them, and they
     match no endpoint here.
     """
+    return _granted(frozenset(roles), frozenset(permissions))
+
+
+@lru_cache(maxsize=1024)
+def _granted(roles: frozenset[str], permissions: frozenset[str]) -> frozenset[str]:
     keys: set[str] = {str(key) for key in permissions}
     for role in roles:
         keys.update(key.value for key in ROLES.get(role, ()))

@@ -119,7 +119,8 @@ class _Renderer:
         self._redaction = redaction
 
     def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> bytes:
-        return self._redaction(_dump(event))
+        line = _dump(event)
+        return line if self._redaction.is_needless(event) else self._redaction(line)
 
 
 def _dump(event: EventDict) -> bytes:

@@ -1,7 +1,11 @@
 """Every Prometheus metric of the gateway, on a registry of its own."""
 
+from typing import TypeVar, cast
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+
+M = TypeVar("M", Counter, Histogram)
 
 _REQUEST_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _FLUSH_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
@@ -16,6 +20,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._children: dict[tuple[object, tuple[str, ...]], object] = {}
         ProcessCollector(namespace="scaimind", registry=registry)
 
         self.requests = Counter(
@@ -194,11 +199,30 @@ class Metrics:
             self.watchers.labels(kind=kind)
             self.delivered_bytes.labels(kind=kind)
 
+    def observe_request(
+        self, method: str, route: str, status: int, code: str | None, seconds: float | None
+    ) -> None:
+        """Count a request: its error's code, if it has one, and how long it took unless it was a
+        stream."""
+        self._child(self.requests, method, route, str(status)).inc()
+        if code is not None:
+            self._child(self.request_errors, code).inc()
+        if seconds is not None:
+            self._child(self.request_seconds, method, route).observe(seconds)
+
     def observe_coordinator_call(self, method: str, code: str, seconds: float | None) -> None:
         """Count a call: the RPC's name, the name of its status, how long a unary one took."""
-        self.coordinator_calls.labels(method=method, code=code).inc()
+        self._child(self.coordinator_calls, method, code).inc()
         if seconds is not None:
-            self.coordinator_call_seconds.labels(method=method).observe(seconds)
+            self._child(self.coordinator_call_seconds, method).observe(seconds)
+
+    def _child(self, metric: M, *labels: str) -> M:
+        """The metric with these labels; looked up once, which takes longer than to count."""
+        key = (metric, labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return cast(M, child)
 
     def count_unknown_fields(self, message: str, number: str, count: int) -> None:
         """Count fields of a newer contract."""

@@ -6,7 +6,7 @@ a credential is says `app.credentials`, for answers and logs alike.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -22,12 +22,43 @@ MAX_TEXT: Final = 32 * 1024
 #: Characters that are looked at behind it, so that no beginning of a credential stays.
 _BEYOND: Final = 4 * 1024
 
+#: Characters of a text that may be remembered to hold nothing, and how many are.
+_SHORT: Final = 128
+_REMEMBERED: Final = 2048
+
 
 class Redaction:
     """Masks credentials by their names and forms, and given secrets; cuts long texts."""
 
     def __init__(self, *, known: Iterable[str] = ()) -> None:
         self._masker = Masker(known)
+        #: Names and values that hold nothing to be masked.
+        self._clean: set[tuple[str, str]] = set()
+
+    def is_needless(self, event: Mapping[str, Any]) -> bool:
+        """Whether the line of an event would stay as it is; told without a second pass over it.
+
+        That can be told of flat events of short texts and numbers, as most are. What most
+        of them have in common is looked at once.
+        """
+        for name, value in event.items():
+            if value is not None and type(value) not in (int, float, bool):
+                if type(value) is not str or len(value) > _SHORT:
+                    return False
+            else:
+                value = ""
+            if (name, value) not in self._clean:
+                if (
+                    type(name) is not str
+                    or self._masker.knows(name)
+                    or _name(name) != name
+                    or self._redacted(value, name) != value
+                ):
+                    return False
+                if len(self._clean) >= _REMEMBERED:
+                    self._clean.clear()
+                self._clean.add((name, value))
+        return True
 
     def __call__(self, line: bytes) -> bytes:
         """The line, a JSON object, as it may be logged."""

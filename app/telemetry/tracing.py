@@ -5,8 +5,8 @@ variables: `NoTracer` then passes traces on, and that is all.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
@@ -89,12 +89,12 @@ class NoTracer(Tracer):
     def new_trace(self) -> TraceContext:
         return TraceContext.new()
 
-    @contextmanager
     @override
     def span(
         self, name: str, kind: SpanKind, *, parent: TraceContext | None, attributes: Attributes
-    ) -> Iterator[Span]:
-        yield _UnrecordedSpan(TraceContext.new() if parent is None else parent.child())
+    ) -> AbstractContextManager[Span]:
+        span = _UnrecordedSpan(TraceContext.new() if parent is None else parent.child())
+        return nullcontext(span)
 
     @override
     def close(self) -> None:

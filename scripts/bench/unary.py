@@ -1,39 +1,44 @@
-"""Measures what a request costs the gateway, beside floors under it, in one run.
+"""Measures what a request costs the gateway, beside the usual way and floors, in one run.
 
     apt-get install wrk        # the load; as root
+    SCAIMIND_VENV=~/.cache/scaimind/bench scripts/venv bench   # what the usual way is made of
     .venv/bin/python -m scripts.bench.unary
-    .venv/bin/python -m scripts.bench.unary --seconds 2 --rounds 3
+    .venv/bin/python -m scripts.bench.unary --seconds 1 --rounds 3
 
 Servers run alone on one core, wrk and the coordinator on another. In each round
 all are measured in turn; printed is the median of the CPU time of the server's
-process tree for a request. `gateway` has reads of its own for every request,
-`shared` as many as its defaults make, with 50 clients who poll one job; the
-floors are aiohttp that answers constant bytes, and aiohttp with a bare grpc.aio
-call. The calls that the coordinator got are counted, and a storm of 500 clients
-who each poll once a second is made at the end. Whatever else runs on the machine
-spoils the numbers: its load is printed.
+process tree for a request. `gateway` makes a call of its own for every request, and
+logs each; `shared` as many as its defaults make, with 50 clients who ask for the same.
+`usual` is FastAPI with pydantic, grpc.aio and MessageToDict (scripts/bench/peers/),
+which logs nothing; it runs in an environment of its own (SCAIMIND_BENCH_VENV,
+~/.cache/scaimind/bench) and is left out where there is none. The floors are aiohttp
+that answers constant bytes, and aiohttp with a bare grpc.aio call. At the end a storm
+of 500 clients who each poll once a second. Whatever else runs on the machine spoils
+the numbers: its load is printed.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.schemas.jobs import SubmitJobSchema
 from scripts.bench.fanout_rig import peers
 from scripts.bench.fanout_rig.peers import Endpoint, await_port, free_port
 from scripts.bench.fanout_rig.processes import (
     Cores,
     Dialog,
     RigError,
+    Usage,
     environment,
     python,
     started,
@@ -47,6 +52,30 @@ STORM_CLIENTS, STORM_SECONDS = 500, 5
 #: Calls a second of the coordinator, and CPU time of the gateway for a request, in microseconds,
 #: that the storm may cost.
 STORM_CALLS, STORM_CPU = 50.0, 60.0
+PREFIX = "/v1/modules/scaimind"
+#: What a request to the usual way has as its token.
+TOKEN = "bench-token"  # noqa: S105 - between two processes of one benchmark, on loopback
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request that is made again and again."""
+
+    name: str
+    path: str
+    #: JSON that is posted; empty for GET.
+    body: str = ""
+
+
+JOB_QUESTION = Question("GET job", f"{PREFIX}/jobs/{JOB}")
+PAGE_QUESTION = Question("GET 100 jobs", f"{PREFIX}/jobs?page_size=100")
+QUESTIONS = (
+    JOB_QUESTION,
+    Question("GET 20 jobs", f"{PREFIX}/jobs?page_size=20"),
+    PAGE_QUESTION,
+    Question("POST job", f"{PREFIX}/jobs", json.dumps(SubmitJobSchema.EXAMPLE)),
+    Question("GET health", "/health"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +94,117 @@ class Cost:
         return self.cpu / max(self.requests, 1) * 1e6
 
 
+class Rig:
+    """The servers, each idle until it is loaded."""
+
+    def __init__(self, servers: dict[str, Endpoint], coordinator: Dialog, cores: Cores) -> None:
+        self.servers = servers
+        self._coordinator = coordinator
+        self._cores = cores
+
+    def measure(
+        self, questions: Sequence[Question], *, rounds: int, seconds: int
+    ) -> dict[tuple[str, str], Cost]:
+        """The median cost by question and server."""
+        found: dict[tuple[str, str], list[Cost]] = {}
+        for _ in range(rounds):
+            for question in questions:
+                for name, endpoint in self.servers.items():
+                    if question is JOB_QUESTION or name in ("gateway", "usual"):
+                        cost = self._loaded(endpoint, question, seconds)
+                        found.setdefault((question.name, name), []).append(cost)
+        # The middle one, whole: the calls are of the same run.
+        return {
+            key: sorted(costs, key=lambda cost: cost.each)[len(costs) // 2]
+            for key, costs in found.items()
+        }
+
+    def _loaded(self, endpoint: Endpoint, question: Question, seconds: int) -> Cost:
+        """Have wrk ask, and measure the server."""
+        headers = [part for header in endpoint.headers for part in ("-H", header)]
+        script = []
+        if question.body:
+            headers += ["-H", "Content-Type: application/json"]
+            script = ["-s", str(_posting(question.body))]
+        url = f"http://127.0.0.1:{endpoint.port}{question.path}"
+        tree = tree_of(endpoint.pid)
+        before, calls = usage_of(tree), self._calls()
+        said = subprocess.run(
+            ["wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}s", *headers, *script, url],
+            capture_output=True,
+            text=True,
+            check=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {self._cores.load}),
+        ).stdout
+        used = usage_of(tree).since(before).total
+        if "Non-2xx" in said or (count := re.search(r"(\d+) requests in", said)) is None:
+            raise RigError(f"{question.name}: wrk said:\n{said}")
+        return Cost(int(count[1]), used, self._calls() - calls)
+
+    def storm(self) -> Cost:
+        """Have many clients poll one job of the gateway as it comes."""
+        endpoint = self.servers["shared"]
+        tree = tree_of(endpoint.pid)
+        count, before, calls = asyncio.run(
+            _polled(endpoint, begin=lambda: (usage_of(tree), self._calls()))
+        )
+        return Cost(count, usage_of(tree).since(before).total, self._calls() - calls)
+
+    def _calls(self) -> int:
+        return sum(self._coordinator.ask("calls").values())
+
+
 def main() -> int:
-    """Print the table and the storm; 1 if the storm costs more than it may."""
+    """Print the tables; 1 if the storm costs more than it may."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    with rig() as servers:
+        costs = servers.measure(QUESTIONS, rounds=given.rounds, seconds=given.seconds)
+        storm = servers.storm()
+    names = list(servers.servers)
+    print(f"us of CPU a request, {CLIENTS} clients; load of the machine {os.getloadavg()[0]:.1f}")
+    print(f"{'':14}" + "".join(f"{name:>10}" for name in names))
+    for question in QUESTIONS:
+        each = (costs.get((question.name, name)) for name in names)
+        cells = "".join(f"{'':>10}" if cost is None else f"{cost.each:10.1f}" for cost in each)
+        print(f"{question.name:14}{cells}")
+    for text, ratio in ratios(costs).items():
+        print(f"{text}: {ratio:.2f}")
+    calls = storm.calls / STORM_SECONDS
+    good = calls <= STORM_CALLS and storm.each <= STORM_CPU
+    print(
+        f"storm: {STORM_CLIENTS} clients poll once a second: {calls:.0f} calls a second "
+        f"(to reach: {STORM_CALLS:.0f}), {storm.each:.0f} us of CPU a request "
+        f"(to reach: {STORM_CPU:.0f}): {'reached' if good else 'MISSED'}"
+    )
+    return int(not good)
+
+
+def ratios(costs: dict[tuple[str, str], Cost]) -> dict[str, float]:
+    """The gateway against the bare call, and the usual way against the gateway."""
+    found = {
+        "gateway / bare call, GET job": costs[JOB_QUESTION.name, "gateway"].each
+        / costs[JOB_QUESTION.name, "call"].each
+    }
+    for (question, name), cost in costs.items():
+        if name == "usual":
+            found[f"usual / gateway, {question}"] = cost.each / costs[question, "gateway"].each
+    return found
+
+
+def short(*, seconds: int = 1) -> dict[str, float]:
+    """Measure a job and a page once; the ratios by what they are of."""
+    with rig() as servers:
+        return ratios(servers.measure((JOB_QUESTION, PAGE_QUESTION), rounds=1, seconds=seconds))
+
+
+@contextmanager
+def rig() -> Iterator[Rig]:
+    """All servers, on two cores of this machine: the caller stays on the load's from here on."""
     if shutil.which("wrk") is None:
         raise RigError("wrk is needed: apt-get install wrk")
     with ExitStack() as stack:
@@ -80,82 +212,76 @@ def main() -> int:
         cores = Cores.of_this_machine()
         os.sched_setaffinity(0, {cores.load})
         gateway = stack.enter_context(peers.gateway(folder))
-        emitter, port = stack.enter_context(coordinator(folder, cores))
+        emitter, port = stack.enter_context(_coordinator(folder, cores))
         address = f"127.0.0.1:{port}"
         servers: dict[str, Endpoint] = {}
         for name, shared in (("gateway", "0"), ("shared", "0.02")):
-            os.environ["SCAIMIND_UPSTREAM_SHARED_READS"] = shared
             served = gateway.serving(
-                coordinator=address, watchers=1, core=cores.server, log=folder / name
+                coordinator=address,
+                watchers=1,
+                core=cores.server,
+                log=folder / name,
+                settings={
+                    "SCAIMIND_UPSTREAM_SHARED_READS": shared,
+                    "SCAIMIND_LOG_LEVEL": "info",
+                },
             )
             servers[name] = stack.enter_context(served)
+        usual = Path(
+            os.environ.get("SCAIMIND_BENCH_VENV") or Path.home() / ".cache/scaimind/bench",
+            "bin/python",
+        )
+        if usual.exists():
+            command = [str(usual), "-m", "scripts.bench.peers.usual"]
+            served = _peer(command, (address, TOKEN), folder / "usual", cores)
+            servers["usual"] = stack.enter_context(served)
+        else:
+            print(f"no {usual}: SCAIMIND_VENV=... scripts/venv bench makes it", file=sys.stderr)
         for name in ("constant", "call"):
-            servers[name] = stack.enter_context(floor(name, address, folder, cores))
-        costs: dict[str, list[Cost]] = {name: [] for name in servers}
-        for _ in range(given.rounds):
-            for name, endpoint in servers.items():
-                path = f"/v1/modules/scaimind/jobs/{JOB}"
-                costs[name].append(loaded(endpoint, path, emitter, cores, given.seconds))
-        print(f"load of the machine: {os.getloadavg()[0]:.1f}; GET /jobs/{{id}}, {CLIENTS} clients")
-        for name, found in costs.items():
-            each = statistics.median(cost.each for cost in found)
-            calls = sum(cost.calls for cost in found) / sum(cost.requests for cost in found)
-            print(f"{name:10} {each:7.1f} us of CPU a request, {calls:.3f} calls a request")
-        storm = asyncio.run(polled(servers["shared"], emitter))
-    calls_a_second = storm.calls / STORM_SECONDS
-    good = calls_a_second <= STORM_CALLS and storm.each <= STORM_CPU
-    print(
-        f"storm: {STORM_CLIENTS} clients poll once a second: {calls_a_second:.0f} calls a second "
-        f"(to reach: {STORM_CALLS:.0f}), {storm.each:.0f} us of CPU a request "
-        f"(to reach: {STORM_CPU:.0f}): {'reached' if good else 'MISSED'}"
-    )
-    return int(not good)
+            command = python("scripts.bench.fanout_rig.floors", name)
+            served = _peer(command, (address,), folder / name, cores)
+            servers[name] = stack.enter_context(served)
+        yield Rig(servers, emitter, cores)
 
 
 @contextmanager
-def coordinator(folder: Path, cores: Cores) -> Iterator[tuple[Dialog, int]]:
-    """The rig's coordinator; the value has its dialog and port."""
-    command = python("scripts.bench.fanout_rig.emitter", "--jobs", "1")
-    log = folder / "emitter"
+def _coordinator(folder: Path, cores: Cores) -> Iterator[tuple[Dialog, int]]:
+    """What all of them ask; the value has its dialog and port."""
+    command = python("scripts.bench.peers.coordinator")
+    log = folder / "coordinator"
     with started(command, core=cores.load, log=log, env=environment(), piped=True) as process:
-        dialog = Dialog(process, name="emitter", log=log)
+        dialog = Dialog(process, name="coordinator", log=log)
         yield dialog, dialog.hear()["port"]
 
 
 @contextmanager
-def floor(kind: str, address: str, folder: Path, cores: Cores) -> Iterator[Endpoint]:
-    """What lies under every gateway."""
+def _peer(
+    command: list[str], arguments: tuple[str, ...], log: Path, cores: Cores
+) -> Iterator[Endpoint]:
+    """A server that takes its port and what else it needs as arguments."""
     port = free_port()
-    command = python("scripts.bench.fanout_rig.floors", kind, str(port), address)
-    log = folder / kind
+    command = [*command, str(port), *arguments]
     with started(command, core=cores.server, log=log, env=environment()) as process:
         await_port(process, port, log)
-        yield Endpoint(process.pid, port, "/")
+        yield Endpoint(process.pid, port, "/", (f"Authorization: Bearer {TOKEN}",))
 
 
-def loaded(endpoint: Endpoint, path: str, emitter: Dialog, cores: Cores, seconds: int) -> Cost:
-    """Have wrk ask for a path, and measure it."""
-    headers = [part for header in endpoint.headers for part in ("-H", header)]
-    command = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}s", *headers]
-    tree = tree_of(endpoint.pid)
-    before, calls = usage_of(tree), emitter.ask("calls")["get_job"]
-    said = subprocess.run(
-        [*command, f"http://127.0.0.1:{endpoint.port}{path}"],
-        capture_output=True,
-        text=True,
-        check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {cores.load}),
-    ).stdout
-    used = usage_of(tree).since(before).total
-    if "Non-2xx" in said or (found := re.search(r"(\d+) requests in", said)) is None:
-        raise RigError(f"wrk said:\n{said}")
-    return Cost(int(found[1]), used, emitter.ask("calls")["get_job"] - calls)
+def _posting(body: str) -> Path:
+    """A script that has wrk post a body."""
+    script = Path(tempfile.gettempdir(), f"unary-post-{os.getpid()}.lua")
+    script.write_text(f'wrk.method = "POST"\nwrk.body = {json.dumps(body)}\n')
+    return script
 
 
-async def polled(endpoint: Endpoint, emitter: Dialog) -> Cost:
-    """Have many clients poll one job, each once a second at a moment of its own."""
+async def _polled(
+    endpoint: Endpoint, *, begin: Callable[[], tuple[Usage, int]]
+) -> tuple[int, Usage, int]:
+    """Have many clients poll one job, each once a second at a moment of its own.
+
+    Returns how often they did, and what `begin` returned when all were connected.
+    """
     head = "\r\n".join(
-        [f"GET /v1/modules/scaimind/jobs/{JOB} HTTP/1.1", "Host: bench", *endpoint.headers, "", ""]
+        [f"GET {PREFIX}/jobs/{JOB} HTTP/1.1", "Host: bench", *endpoint.headers, "", ""]
     ).encode()
     count = 0
 
@@ -178,16 +304,12 @@ async def polled(endpoint: Endpoint, emitter: Dialog) -> Cost:
         writer.close()
 
     start = asyncio.get_running_loop().time() + 1.0
-    tree = tree_of(endpoint.pid)
-    calls = emitter.ask("calls")["get_job"]
-    polls = [
-        asyncio.create_task(poll(number, start + STORM_SECONDS)) for number in range(STORM_CLIENTS)
-    ]
-    await asyncio.sleep(1.0)
-    before = usage_of(tree)
-    await asyncio.gather(*polls)
-    used = usage_of(tree).since(before).total
-    return Cost(count, used, emitter.ask("calls")["get_job"] - calls)
+    async with asyncio.TaskGroup() as polls:
+        for number in range(STORM_CLIENTS):
+            polls.create_task(poll(number, start + STORM_SECONDS), name=f"poll-{number}")
+        await asyncio.sleep(1.0)
+        began = begin()
+    return count, *began
 
 
 if __name__ == "__main__":

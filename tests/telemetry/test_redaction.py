@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -41,6 +42,49 @@ def test_what_looks_like_a_secret_is_blotted_out(text: str, secret: str) -> None
     assert secret not in line.decode()
     assert secret not in json.dumps(read)
     assert MARK in line
+
+
+KNOWN = "plain words!"
+VALUES = st.one_of(
+    st.none(),
+    st.integers(-(2**53), 2**53),
+    st.text("ab =:'", max_size=12),
+    st.sampled_from(
+        [KEY, JWT, KNOWN, f"token={JWT}", "GET", "/jobs/a", "req_0a1b2c3d4e5f", "x" * 300]
+    ),
+    st.lists(st.just(KEY), max_size=1),
+)
+NAMES = st.sampled_from(["event", "path", "password", "token", "request_id", KEY, KNOWN])
+
+
+@given(events=st.lists(st.dictionaries(NAMES, VALUES), min_size=1, max_size=4))
+def test_a_second_pass_is_needless_only_where_it_changes_nothing(
+    events: list[dict[str, Any]],
+) -> None:
+    redaction = Redaction(known=(KNOWN,))
+    for event in events:
+        if redaction.is_needless(event):
+            line = orjson.dumps(event)
+            assert redaction(line) == line
+
+
+def test_the_line_of_a_request_takes_no_second_pass() -> None:
+    event = {
+        "event": "request",
+        "method": "GET",
+        "route": "/v1/modules/scaimind/jobs/{job_id}",
+        "path": "/v1/modules/scaimind/jobs/job-1",
+        "status": 200,
+        "code": None,
+        "seconds": 0.002,
+        "remote": "127.0.0.1",
+        "request_id": "req_0123456789abcdef01234567",
+        "trace_id": "0123456789abcdef0123456789abcdef",
+        "timestamp": "2026-01-31T18:00:00.123456Z",
+    }
+    assert redact.is_needless(event)
+    assert not redact.is_needless(event | {"path": f"/jobs/{KEY}"})
+    assert not redact.is_needless(event | {"token": "hunter22"})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,11 +175,18 @@ class Gateway:
 
     @contextlib.contextmanager
     def serving(
-        self, *, coordinator: str, watchers: int, core: int, log: Path, many: bool = False
+        self,
+        *,
+        coordinator: str,
+        watchers: int,
+        core: int,
+        log: Path,
+        many: bool = False,
+        settings: Mapping[str, str] | None = None,
     ) -> Iterator[Endpoint]:
         """A fresh process, and its stream of the one job, or of `many` jobs.
 
-        Its limits on one user are raised; all else is as it comes.
+        Its limits on one user are raised; all else is as it comes, but for `settings`.
         """
         port = free_port()
         room = str(max(20_000, 2 * watchers))
@@ -195,6 +202,7 @@ class Gateway:
                 "SCAIMIND_HUB_MAX_WATCHERS_PER_USER": room,
                 "SCAIMIND_LIMITS_RATE": "0",
                 "SCAIMIND_LOG_LEVEL": "warning",
+                **(settings or {}),
             }
         )
         with started(python("app", "serve"), core=core, log=log, env=env) as process:
@@ -222,7 +230,7 @@ def gateway(folder: Path) -> Iterator[Gateway]:
         dsn = database.get_uri()
         _run_cli(dsn, "migrate")
         key = _run_cli(
-            dsn, "keys", "create", "--tenant", TENANT, "--user", "bench", "--role", "tenant_viewer"
+            dsn, "keys", "create", "--tenant", TENANT, "--user", "bench", "--preset", "engineer"
         )
         yield Gateway(dsn=dsn, key=key)
 
