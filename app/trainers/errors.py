@@ -40,6 +40,16 @@ class StopRequested(BaseException):
     """
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library's error says that memory is short, of the machine or of a GPU."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or "DefaultCPUAllocator" in text
+        or "out of memory" in text.lower()
+    )
+
+
 def shown(text: str) -> str:
     """Return a text from outside as a message repeats it: quoted, printable and short."""
     return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")

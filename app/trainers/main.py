@@ -18,7 +18,15 @@ from typing import Any, Final, NoReturn
 
 from .arguments import combined_arguments, writing_directory
 from .checkpoints import discard_unfinished, resumable
-from .errors import FAILED, OK, StopRequested, TrainingError, TrainingFailed, TrainingRefused
+from .errors import (
+    FAILED,
+    OK,
+    StopRequested,
+    TrainingError,
+    TrainingFailed,
+    TrainingRefused,
+    is_out_of_memory,
+)
 from .frameworks import Framework, framework
 from .frameworks.resuming import with_same_batch
 from .hyperparameters import parse_hyperparameters
@@ -185,13 +193,13 @@ def _build(parts: _Parts) -> tuple[Any, Any, Any, Any]:
     from .data.records import read_records
     from .export import check_export
     from .model import load_model, load_tokenizer, max_length
-    from .model.parts import check_weights
+    from .model.parts import check_trust
     from .reporting import report_start
     from .run import Run
 
     check_export(job, adapter=kind.adapter or adapter_asked(given))
     spread = parts.framework.arguments(job)
-    check_weights(job.base_model)
+    check_trust(job.base_model)
     tokenizer = load_tokenizer(job.base_model, job.data)
     asked = given["arguments"].get("max_length")
     length = max_length(job.base_model, job.data, tokenizer, asked=asked)
@@ -264,7 +272,7 @@ def _built(kind: TrainingType, run: Any) -> Any:
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise TrainingRefused(f"the training cannot be set up: {error}") from error
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise TrainingFailed(
                 "out of memory while the model was loaded; use QLORA, a dtype of 16 bits, or a"
                 " smaller model, or ask for more memory"
@@ -301,7 +309,7 @@ def _run_trainer(parts: _Parts, trainer: Any, checkpoints: Any) -> int | None:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise TrainingFailed(_out_of_memory(trainer)) from error
     except RuntimeError as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise TrainingFailed(_out_of_memory(trainer)) from error
         raise
     return None
@@ -324,11 +332,6 @@ def _save_after_evaluation(trainer: Any, checkpoints: Any) -> None:
     trainer._save_checkpoint(trainer.model, trial=None)
     checkpoints.publish(step)
     log.info("Asked to leave; step %d is saved.", step)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    text = str(error)
-    return "DefaultCPUAllocator" in text or "out of memory" in text.lower()
 
 
 def _out_of_memory(trainer: Any) -> str:

@@ -219,4 +219,6 @@ def test_models_are_made_where_there_is_an_environment_for_them(tmp_path: Path) 
     lines = (tmp_path / "local/sums.jsonl").read_text().splitlines()
     assert len(lines) == 100
     assert json.loads(lines[23])["messages"][1]["content"] == "It is five."
+    pairs = (tmp_path / "local/pairs.jsonl").read_text().splitlines()
+    assert json.loads(pairs[23])["chosen"][0]["content"] == "It is five."
     assert not example.install(tmp_path, with_model=True)

@@ -1,6 +1,7 @@
 """Each field of the contract is honoured, or refused by its name, before the model is loaded."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,20 @@ TEMPLATE = (
     "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
+
+
+TURN = [{"role": "user", "content": "a"}]
+
+
+def make_models(folder: Path, model: Path) -> None:
+    """Models with which something is wrong."""
+    other = shutil.copytree(model, folder / "other_config")
+    config = json.loads((model / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    pickled = shutil.copytree(model, folder / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    cut = shutil.copytree(model, folder / "cut")
+    (cut / "model.safetensors").write_bytes(b"")
 
 
 def write_data(folder: Path) -> None:
@@ -43,6 +58,12 @@ def write_data(folder: Path) -> None:
         [*sums.messages()[:2], {"messages": [{"role": "robot", "content": "?"}]}],
     )
     sums.write(folder / "long.jsonl", [*sums.texts()[:2], {"text": "word " * 300}])
+    (folder / "null.jsonl").write_text('{"text": "a"}\nnull\n')
+    (folder / "shifted.csv").write_text("prompt,completion\nWhat?, It is.,more\n")
+    sums.write(
+        folder / "kinds.jsonl",
+        [{"prompt": "a", "completion": "b"}, {"prompt": TURN, "completion": TURN}],
+    )
     (folder / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
 
 
@@ -76,6 +97,7 @@ def configs(data: Path, model: Path) -> dict[str, dict[str, Any]]:
         "filters": one({"path": "prompts.json", "filters": {"lang": "en", "score": ">=0.5"}}),
         "columns": one({"path": "prompts.parquet", "columns": ["prompt", "completion"]}),
         "csv": one("pairs.csv", preprocess=mapping),
+        "shifted": one("shifted.csv"),
         "sources": one("messages.jsonl", split),
         "splits": one(split, {"path": "splits", "split": "test"}),
         "part": one({"path": "messages.jsonl", "split": "train[:30]"}),
@@ -124,6 +146,15 @@ def configs(data: Path, model: Path) -> dict[str, dict[str, Any]]:
         "no_split": one({"path": "splits", "split": "validation"}),
         "no_bos": one("texts.jsonl", preprocess={"add_bos": True}),
         "template_name": one("messages.jsonl", preprocess={"chat_template": "llama"}),
+        "null": one("null.jsonl"),
+        "kinds": one("kinds.jsonl"),
+        "mapping_typo": one("messages.jsonl", preprocess={"field_mapping": {"mesages": "text"}}),
+        "no_column_name": one("texts.jsonl", preprocess={"field_mapping": {"text": ""}}),
+        "cutoff": one("messages.jsonl", max_seq_length=0, hyperparameters={"cutoff_len": 4096}),
+        "other_config": one("messages.jsonl", base={"local_path": str(data / "other_config")}),
+        "pickled": one("messages.jsonl", base={"local_path": str(data / "pickled")}),
+        "cut": one("messages.jsonl", base={"local_path": str(data / "cut")}),
+        "kernel": one("messages.jsonl", base={"model_kwargs": {"attn_implementation": "a/b"}}),
         "typo": one("messages.jsonl", hyperparameters={"learning_rat": 1}),
         "twice": one("messages.jsonl", hyperparameters={"batch_size": 8}),
         "no_validation": one("messages.jsonl", hyperparameters={"eval_strategy": "steps"}),
@@ -138,6 +169,7 @@ def configs(data: Path, model: Path) -> dict[str, dict[str, Any]]:
         "backend": one("messages.jsonl", framework={"distributed": {"backend": "smoke"}}),
         "strategy": one("messages.jsonl", framework={"distributed": {"strategy": "zero3"}}),
         # What fails when it runs.
+        "library": one("messages.jsonl", hyperparameters={"lr_scheduler_kwargs": '{"no_such": 1}'}),
         "nan": one("messages.jsonl", steps=6, hyperparameters={"lr": "1e30"}),
         "memory": one(
             "texts.jsonl", preprocess={"padding": "max_length"}, max_seq_length=512, batch_size=100
@@ -151,6 +183,7 @@ def answers(
 ) -> dict[str, Answer]:
     data = tmp_path_factory.mktemp("data")
     write_data(data)
+    make_models(data, tiny_model)
     folder = tmp_path_factory.mktemp("runs")
     asked = configs(data, tiny_model)
     return run_many(run_trainer, folder, asked, memory={"memory": 100 * 1024**2})
@@ -163,6 +196,7 @@ def answers(
         ("filters", "12 of 100 records for training"),
         ("columns", "100 of 100 records"),
         ("csv", "What is zero plus zero?⟧It is zero.<|im_end|>"),
+        ("shifted", "'⟦What?⟧ It is.<|im_end|>'"),
         ("sources", "Records: 180 to train on."),
         ("splits", "Records: 80 to train on, 20 held back."),
         ("part", "30 of 30 records"),
@@ -240,6 +274,15 @@ def test_a_batch_is_padded_as_asked(answers: dict[str, Answer]) -> None:
         ("no_split", "no file belongs to the split 'validation'; its files name test, train"),
         ("no_bos", "set bos_token in preprocess.tokenizer_kwargs"),
         ("template_name", "'llama' is neither a Jinja template nor a name"),
+        ("null", "line 2 of 'null.jsonl' is null"),
+        ("kinds", "record 2 of those chosen: it has messages, and the first record has texts"),
+        ("mapping_typo", "no data source has the column 'mesages'; did you mean 'messages'?"),
+        ("no_column_name", "field_mapping: a column needs a name"),
+        ("cutoff", "4096 is more than the model's 512 positions"),
+        ("other_config", "the model's weights do not fit its config.json"),
+        ("pickled", "pickled weights alone ('pytorch_model.bin')"),
+        ("cut", "the model cannot be loaded (Error while deserializing header"),
+        ("kernel", "attn_implementation: fetches code from a hub"),
         ("typo", "'learning_rat' is not known; did you mean 'learning_rate'?"),
         ("twice", "per_device_train_batch_size is 8, and the job's configuration says 4"),
         ("no_validation", "set data_config.validation_split"),
@@ -268,6 +311,12 @@ def test_a_loss_that_is_no_number_ends_the_run(answers: dict[str, Answer]) -> No
     assert answer.status == 1, answer.log
     assert "ERROR: the loss is nan at step " in answer.log
     assert "lower the learning_rate" in answer.log
+
+
+def test_what_a_library_raises_is_said_in_one_line(answers: dict[str, Answer]) -> None:
+    answer = answers["library"]
+    assert answer.status == 1, answer.log
+    assert "ERROR: the training failed with TypeError: " in answer.log
 
 
 def test_a_lack_of_memory_says_what_to_lower(answers: dict[str, Answer]) -> None:

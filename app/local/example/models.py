@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,8 @@ MODEL_VARIABLE: Final = "SCAIMIND_EXAMPLE_MODEL"
 MAKING: Final = ".example"
 #: What the example's model learns, beside the corpus.
 SUMS: Final = "sums.jsonl"
+#: The same questions with a right and a useless answer each.
+PAIRS: Final = "pairs.jsonl"
 _NUMBERS: Final = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
@@ -57,23 +59,30 @@ def wanted_models(environ: Mapping[str, str]) -> tuple[ExampleModel, ...]:
 
 
 def write_sums(folder: Path) -> bool:
-    """Write a hundred questions with their answers, as conversations, unless they are there.
+    """Write a hundred questions with their answers, as conversations, and as pairs of a right and
+    a useless answer, unless they are there.
 
-    Returns whether it did.
+    Returns whether it wrote any.
     """
-    path = folder / SUMS
-    if path.exists():
-        return False
-    lines = []
+    sums, pairs = [], []
     for a, one in enumerate(_NUMBERS[:10]):
         for b, other in enumerate(_NUMBERS[:10]):
-            messages = [
-                {"role": "user", "content": f"What is {one} plus {other}?"},
-                {"role": "assistant", "content": f"It is {_NUMBERS[a + b]}."},
-            ]
-            lines.append(json.dumps({"messages": messages}) + "\n")
-    beside = path.with_name(f".{SUMS}.{os.getpid()}")
-    beside.write_text("".join(lines), encoding="utf-8")
+            asked = [{"role": "user", "content": f"What is {one} plus {other}?"}]
+            right, useless = (
+                [{"role": "assistant", "content": text}]
+                for text in (f"It is {_NUMBERS[a + b]}.", "I do not know.")
+            )
+            sums.append({"messages": [*asked, *right]})
+            pairs.append({"prompt": asked, "chosen": right, "rejected": useless})
+    written = [_write_lines(folder / name, each) for name, each in ((SUMS, sums), (PAIRS, pairs))]
+    return any(written)
+
+
+def _write_lines(path: Path, records: Iterable[Mapping[str, object]]) -> bool:
+    if path.exists():
+        return False
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
     beside.replace(path)
     return True
 

@@ -2,11 +2,12 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import TrainingRefused, did_you_mean, listed, shown
+from ..errors import TrainingRefused, did_you_mean, is_out_of_memory, listed, shown
 from ..job import BaseModel, Data
 from .parts import model_parts, safe_weights
 
@@ -93,12 +94,10 @@ def load_tokenizer(base: BaseModel, data: Data) -> Any:
         _TOKENIZER_KWARGS,
         "data_config.preprocess.tokenizer_kwargs",
     )
-    try:
+    with _loading("the tokenizer", where):
         tokenizer = AutoTokenizer.from_pretrained(
             where, revision=revision, trust_remote_code=base.trust_remote_code, **options
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise TrainingRefused(_cannot_load("the tokenizer", where, error)) from error
     if template := data.preprocess.chat_template:
         tokenizer.chat_template = _chat_template(template)
     if tokenizer.pad_token is None:
@@ -172,12 +171,10 @@ def load_config(base: BaseModel) -> Any:
     from transformers import AutoConfig
 
     where, revision, _ = model_parts(base)
-    try:
+    with _loading("the model", where):
         return AutoConfig.from_pretrained(
             where, revision=revision, trust_remote_code=base.trust_remote_code
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise TrainingRefused(_cannot_load("the model", where, error)) from error
 
 
 def load_model(
@@ -202,19 +199,17 @@ def load_model(
         **_keywords(base.model_kwargs, _MODEL_KWARGS, "training_config.base_model.model_kwargs"),
         **safe_weights(base),
     }
-    try:
-        model = (auto_class or AutoModelForCausalLM).from_pretrained(
+    with _loading("the model", where):
+        model, found = (auto_class or AutoModelForCausalLM).from_pretrained(
             where,
             revision=revision,
             trust_remote_code=base.trust_remote_code,
             dtype=_dtype(base.dtype or default_dtype, torch),
+            output_loading_info=True,
             **kwargs,
             **options,
         )
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError) as error:
-        raise TrainingRefused(_cannot_load("the model", where, error)) from error
+    _check_loaded(model, found)
     for adapter in adapters:
         model = _merged(model, adapter)
     if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
@@ -226,10 +221,44 @@ def load_model(
 def _merged(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
-    try:
+    with _loading("the adapter", str(adapter)):
         return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise TrainingRefused(_cannot_load("the adapter", str(adapter), error)) from error
+
+
+def _check_loaded(model: Any, found: Mapping[str, Any]) -> None:
+    """Raise TrainingRefused where the weights are of another model than the configuration.
+
+    transformers begins with random numbers for what is missing, and only warns of it.
+    """
+    if any(hasattr(each, "ds_id") for each in model.parameters()):
+        # ZeRO-3 has divided them, and what was missing is not known.
+        return
+    missing, left_over = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    count = len(model.state_dict())
+    if 2 * len(missing) > count or len(left_over) > max(count - len(missing), 1):
+        raise TrainingRefused(
+            f"the model's weights do not fit its config.json: {len(missing)} of its {count} tensors"
+            f" are missing, and {len(left_over)} belong to none of it"
+            f" ({listed((missing or left_over)[:3])}); use the config.json that belongs to them"
+        )
+    if missing:
+        log.warning(
+            "The model's weights lack %s: training begins with random numbers there.",
+            listed(missing),
+        )
+
+
+@contextmanager
+def _loading(what: str, where: str) -> Iterator[None]:
+    """Raise TrainingRefused for what a library cannot load; a lack of memory passes."""
+    try:
+        yield
+    except (TrainingRefused, MemoryError):
+        raise
+    except Exception as error:  # of many readers, each with exceptions of its own
+        if is_out_of_memory(error):
+            raise
+        raise TrainingRefused(_cannot_load(what, where, error)) from error
 
 
 def _cannot_load(what: str, where: str, error: BaseException) -> str:

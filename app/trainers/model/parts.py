@@ -53,12 +53,21 @@ def _named_base(path: Path) -> str:
         raise TrainingRefused(f"the adapter's {_ADAPTER} cannot be read: {error}") from None
 
 
-def check_weights(base: BaseModel) -> None:
-    """Raise TrainingRefused for weights that would be unpickled, unless the job trusts the model.
+def check_trust(base: BaseModel) -> None:
+    """Raise TrainingRefused for what would run a model's code, unless the job trusts the model:
+    weights that are pickled, and kernels that are fetched.
 
     A hub's model that is not here yet is loaded with `safe_weights`.
     """
-    if base.trust_remote_code or base.local_path is None:
+    if base.trust_remote_code:
+        return
+    for name in ("attn_implementation", "experts_implementation"):
+        if "/" in base.model_kwargs.get(name, ""):
+            raise TrainingRefused(
+                f"training_config.base_model.model_kwargs.{name}: fetches code from a hub; it needs"
+                " training_config.base_model.trust_remote_code"
+            )
+    if base.local_path is None:
         return
     if base.model_kwargs.get("use_safetensors", "").lower() in ("false", "0"):
         raise TrainingRefused(

@@ -128,10 +128,24 @@ def test_flags_win_over_the_file_and_that_over_another_job(tmp_path: Path) -> No
     assert made.place("training_config.nowhere") == f"{body}:2: "
 
 
+def test_a_field_of_a_source_is_set_by_its_number() -> None:
+    made = build(
+        program="scaidrive://t/a",
+        sources=("scaidrive://t/x", "scaidrive://t/y"),
+        sets=("data_config.sources.1.filters.lang=en", "data_config.sources.0={path: z}"),
+    )
+    assert made.body["data_config"]["sources"] == [
+        {"path": "z"},
+        {"path": "scaidrive://t/y", "filters": {"lang": "en"}},
+    ]
+
+
 @pytest.mark.parametrize(
     "given",
     [
         {},
+        {"program": "scaidrive://t/a", "sets": ("data_config.sources.0.split=x",)},
+        {"program": "scaidrive://t/a", "sets": ("data_config.sources.first.split=x",)},
         {"program": "scaidrive://t/a", "hyperparameters": ("x",)},
         {"base": {"name": "x"}, "sets": ("name.x=1",)},
         {"path": "/nowhere/job.yaml"},

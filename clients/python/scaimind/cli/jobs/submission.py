@@ -139,13 +139,26 @@ class Submission(Document):
         self._set_at(tuple(where.split(".")), value)
 
     def _set_at(self, where: Sequence[str], value: Any) -> None:
-        at = self.body
-        for name in where[:-1]:
-            inner = at.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise click.UsageError(f"{'.'.join(where)}: {name} has no fields.")
-            at = inner
-        at[where[-1]] = value
+        at: Any = self.body
+        for number, name in enumerate(where):
+            if isinstance(at, list):
+                # A number counts from 0, as in the API's own messages.
+                if not name.isdecimal() or len(name) > 6 or int(name) >= len(at):
+                    raise click.UsageError(
+                        f"{'.'.join(where)}: {'.'.join(where[:number])} has {len(at)} entries; name"
+                        " one by its number, the first by 0."
+                    )
+                key: Any = int(name)
+            elif isinstance(at, dict):
+                key = name
+            else:
+                raise click.UsageError(f"{'.'.join(where)}: {where[number - 1]} has no fields.")
+            if number == len(where) - 1:
+                at[key] = value
+            elif isinstance(at, dict):
+                at = at.setdefault(key, {})
+            else:
+                at = at[key]
 
     def _default(self, where: str, value: Any) -> None:
         at: Any = self.body
