@@ -24,6 +24,7 @@ from typing import Any, TypeAlias, cast
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from app.bridge.contract.remembered import remembered
 from app.credentials import masked, shown_value
 from app.shortening import shortened
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, MetricsSnapshot
@@ -44,7 +45,8 @@ _BEYOND = 4 * 1024
 
 
 def to_json(message: Message) -> JsonObject:
-    """Convert any message of the contract. The result shares nothing with it."""
+    """Convert any message of the contract. The result shares nothing with it, but perhaps
+    with that of an equal message: nobody changes it."""
     return _CONVERTERS[type(message)](message)
 
 
@@ -189,6 +191,7 @@ class _Compiler:
         lines.append("  return o")
         source = "\n".join(lines)
         exec(compile(source, f"<converter of {descriptor.full_name}>", "exec"), self._namespace)
+        self._namespace[name] = remembered(self._namespace[name], descriptor)
         return name
 
     def _field(self, field: FieldDescriptor) -> str:

@@ -35,6 +35,7 @@ from app.schemas.jobs import SubmitJobSchema
 from scripts.bench.fanout_rig import peers
 from scripts.bench.fanout_rig.peers import Endpoint, await_port, free_port
 from scripts.bench.fanout_rig.processes import (
+    ROOT,
     Cores,
     Dialog,
     RigError,
@@ -232,7 +233,7 @@ def rig() -> Iterator[Rig]:
             "bin/python",
         )
         if usual.exists():
-            command = [str(usual), "-m", "scripts.bench.peers.usual"]
+            command = [str(usual), str(ROOT / "scripts/bench/peers/usual.py")]
             served = _peer(command, (address, TOKEN), folder / "usual", cores)
             servers["usual"] = stack.enter_context(served)
         else:

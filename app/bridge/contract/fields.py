@@ -15,6 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from app.bridge.contract.breaches import Breach
+from app.bridge.contract.remembered import remembered
 from app.errors import BrokenContract
 
 #: Characters of an id. The paths of the API take as many.
@@ -238,6 +239,7 @@ class _Compiler:
             lines += [f"  {line}" for line in self._field(field)]
         source = "\n".join(lines)
         exec(compile(source, f"<check of {descriptor.full_name}>", "exec"), self._namespace)
+        self._namespace[name] = remembered(self._namespace[name], descriptor)
         return name
 
     def _field(self, field: FieldDescriptor) -> list[str]:

@@ -67,7 +67,7 @@ class Coordinator:
 
     def _method(
         self, name: str, answer: Callable[[Q], bytes], parse: Callable[[bytes], Q]
-    ) -> grpc.RpcMethodHandler[Q, bytes]:
+    ) -> "grpc.RpcMethodHandler[Q, bytes]":
         async def count(request: Q, _: grpc.aio.ServicerContext[Q, bytes]) -> bytes:
             self.calls[name] += 1
             return answer(request)

@@ -1,6 +1,6 @@
 """A gateway as it is usually written: FastAPI, pydantic, grpc.aio and MessageToDict.
 
-python -m scripts.bench.peers.usual PORT COORDINATOR TOKEN
+PYTHONPATH=. python scripts/bench/peers/usual.py PORT COORDINATOR TOKEN
 
 It has what every gateway needs: a bearer token that is checked, validated parameters and
 bodies, a typed call with the tenant in its metadata. It has no rate limit, no audit, no cache,
