@@ -38,8 +38,9 @@ class CoordinatorStops(Exception):
 class LeadershipLost(CoordinatorStops):
     """Another coordinator leads, or may by now: this one must change nothing more."""
 
-    def __init__(self, newest: int, own: int) -> None:
-        super().__init__(f"term {newest} has begun, and this coordinator leads for term {own}")
+
+class StoreUnavailable(Exception):
+    """The database does not answer, or has refused for now; nothing was changed."""
 
 
 def is_passing(error: BaseException) -> bool:
@@ -50,7 +51,7 @@ def is_passing(error: BaseException) -> bool:
         # CPython has no type of its own for it.
         return str(error) == "can't start new thread"
     # A locked, full or unreadable database. Its other errors are about what is stored.
-    return isinstance(error, MemoryError | sqlite3.OperationalError)
+    return isinstance(error, MemoryError | sqlite3.OperationalError | StoreUnavailable)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -35,6 +35,7 @@ from app.coordinator.jobs.changes.reader import ChangeReader
 from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.lister import JobLister
 from app.coordinator.jobs.secrets import JobSecrets
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import HOLDING
 from app.coordinator.jobs.steps.store_steps import UnusableStore
 from app.coordinator.jobs.store import Store
@@ -259,14 +260,14 @@ class Coordinator:
     def _open_store(self) -> Store:
         try:
             path = self._config.data_dir / "coordinator.db"
-            store = Store(path, committed=self.job_events.committed)
+            store = SqliteStore(path, committed=self.job_events.committed)
         except (UnusableStore, sqlite3.Error) as error:
             raise BadConfig(f"SCAIMIND_COORDINATOR_DATA_DIR: {error}") from None
         self._resources.callback(store.close)
         # Closed before the store, whose last words are durable once nobody else has it open.
-        self._change_reader = ChangeReader(path)
+        self._change_reader = ChangeReader(store)
         self._resources.callback(self._change_reader.close)
-        self._lister = JobLister(path)
+        self._lister = JobLister(store)
         self._resources.callback(self._lister.close)
         return store
 

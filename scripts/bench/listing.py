@@ -19,8 +19,8 @@ from time import perf_counter
 from app.coordinator.jobs.lister import JobLister
 from app.coordinator.jobs.listing import Filters, Order
 from app.coordinator.jobs.model import Kind
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import Status
-from app.coordinator.jobs.store import Store
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 LIMIT = 3.0
@@ -38,7 +38,7 @@ STATE = (
 
 def fill(path: Path, jobs: int) -> None:
     """Make the store."""
-    Store(path).close()
+    SqliteStore(path).close()
     submission = SubmitJobRequest(name="a job").SerializeToString()
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA synchronous = OFF")
@@ -94,7 +94,8 @@ def filters(jobs: int) -> dict[str, Filters]:
 
 async def measure(path: Path, jobs: int, rounds: int) -> int:
     """Time each, in turns, so that all meet the same machine."""
-    lister = JobLister(path)
+    store = SqliteStore(path)
+    lister = JobLister(store)
     asked = filters(jobs)
     times: dict[str, list[float]] = {name: [] for name in asked}
     for turn in range(rounds + 1):
@@ -104,6 +105,7 @@ async def measure(path: Path, jobs: int, rounds: int) -> int:
             if turn:
                 times[name].append((perf_counter() - began) * 1000)
     lister.close()
+    store.close()
     limit = quantiles(times["no filter"], n=100)[98] * LIMIT
     missed = 0
     print(f"{'milliseconds':<24} {'p50':>8} {'p99':>8} {'ratio':>8}")

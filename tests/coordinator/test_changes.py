@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
 from app.coordinator.cluster.nodes import Cluster
+from app.coordinator.database.sqlite import SqliteDatabase
 from app.coordinator.engines.local.exit_status import interruption_of
 from app.coordinator.errors import RequestError
 from app.coordinator.execution.changes import Change, JobChanges
 from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.model import Checkpoint, JobRecord, Progress, ResourceRequest
 from app.coordinator.jobs.secrets import JobSecrets
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import RUNNING, Status
-from app.coordinator.jobs.store import Store
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
 from app.coordinator.scheduling.transitions import Instruction, RunEnd, Transition
@@ -85,7 +86,7 @@ class Faults:
 class FaultyDatabase:
     """A database with a place before each statement. What it does of itself to recover has none."""
 
-    def __init__(self, database: sqlite3.Connection, faults: Faults) -> None:
+    def __init__(self, database: SqliteDatabase, faults: Faults) -> None:
         self._database = database
         self._faults = faults
 
@@ -93,6 +94,10 @@ class FaultyDatabase:
         if statement != "ROLLBACK":
             self._faults.passed()
         return self._database.execute(statement, *values)
+
+    write = SqliteDatabase.write
+    transaction = SqliteDatabase.transaction
+    _begun = SqliteDatabase._begun
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._database, name)
@@ -121,7 +126,7 @@ class Machine:
         self.scheduler = Scheduler(
             cluster=self.cluster, clock=lambda: self.now, run_times=RunTimes()
         )
-        self.store = Store(folder / "coordinator.db")
+        self.store = SqliteStore(folder / "coordinator.db")
         self.carried_out: list[Instruction] = []
         self.handed_over: list[tuple[Instruction, Exception]] = []
         self.changes = JobChanges(

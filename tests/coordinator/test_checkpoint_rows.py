@@ -9,9 +9,9 @@ import pytest
 
 from app.coordinator.errors import InvalidArgument
 from app.coordinator.jobs.model import Checkpoint
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.steps.checkpoints import move_checkpoints_apart
 from app.coordinator.jobs.steps.store_steps import STEPS, bring_up
-from app.coordinator.jobs.store import Store
 from app.coordinator.storage.page_tokens import make_token, read_token
 from tests.coordinator.test_store import record
 
@@ -20,8 +20,8 @@ def checkpoint(number: int) -> Checkpoint:
     return Checkpoint(f"step-{number}", number, 10, 1000, sequence=number)
 
 
-def store_with(path: Path, count: int) -> Store:
-    store = Store(path / "db")
+def store_with(path: Path, count: int) -> SqliteStore:
+    store = SqliteStore(path / "db")
     job = replace(record(), checkpoints=tuple(checkpoint(at) for at in range(1, count + 1)))
     with store.transaction():
         store.save_jobs([job])
@@ -90,7 +90,7 @@ def test_checkpoints_of_an_earlier_store_move_to_their_table(tmp_path: Path) -> 
     values = [*_row()]
     db.execute(f"INSERT INTO jobs VALUES ({', '.join('?' * len(values))})", values)
     db.close()
-    store = Store(path)
+    store = SqliteStore(path)
     (job,) = store.unfinished()
     assert [each.checkpoint_id for each in job.checkpoints] == [
         "step-9223372036854775808",

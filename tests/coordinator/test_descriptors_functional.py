@@ -17,8 +17,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from structlog.testing import capture_logs
 
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import Status
-from app.coordinator.jobs.store import Store
 from app.coordinator.logs import log as logs
 from app.coordinator.metrics.snapshots import MetricsWriter
 from app.coordinator.server import now_micros
@@ -82,7 +82,7 @@ def stored_jobs(path: Path, count: int) -> list[str]:
         for number in range(count)
     ]
     path.mkdir(parents=True, exist_ok=True)
-    store = Store(path / "coordinator.db")
+    store = SqliteStore(path / "coordinator.db")
     with store.transaction():
         store.save_jobs(replace(job, status=Status.PAUSED) for job in jobs)
     store.close()

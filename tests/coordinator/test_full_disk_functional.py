@@ -374,7 +374,7 @@ async def test_a_database_that_cannot_be_opened_is_told_in_one_line(tmp_path: Pa
 _OPENS_ON_A_FULL_DISK = """
 import os, sqlite3, sys
 from pathlib import Path
-from app.coordinator.jobs.store import Store
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.steps.store_steps import STEPS, UnusableStore, bring_up
 path = Path(sys.argv[1]) / "coordinator.db"
 db = sqlite3.connect(path, isolation_level=None)
@@ -388,11 +388,11 @@ with open(path.parent / "fill", "wb", buffering=0) as file:
         except OSError:
             break
 try:
-    Store(path)
+    SqliteStore(path)
 except UnusableStore as error:
     print(error)
 (path.parent / "fill").unlink()
-Store(path).close()
+SqliteStore(path).close()
 print("opened")
 """
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from app.coordinator.jobs import store as store_module
+from app.coordinator.jobs import sqlite_store as store_module
 from app.coordinator.jobs.changes import reader as reader_module
 from app.coordinator.jobs.changes import record as record_module
 from app.coordinator.jobs.changes.reader import ChangeReader, ChangesPage
 from app.coordinator.jobs.changes.record import KEPT_FOR
 from app.coordinator.jobs.changes.witness import Witness
 from app.coordinator.jobs.model import JobRecord, Progress, ResourceRequest
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.steps.store_steps import STEPS, bring_up
 from app.coordinator.jobs.store import Store
@@ -59,14 +60,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with closing(Store(path)) as store:
+def store(path: Path) -> Iterator[SqliteStore]:
+    with closing(SqliteStore(path)) as store:
         yield store
 
 
 @pytest.fixture
-def reader(path: Path, store: Store) -> Iterator[ChangeReader]:
-    reader = ChangeReader(path)
+def reader(path: Path, store: SqliteStore) -> Iterator[ChangeReader]:
+    reader = ChangeReader(store)
     yield reader
     reader.close()
 
@@ -75,7 +76,7 @@ def told(page: ChangesPage) -> list[tuple[int, str]]:
     return [(each.version, each.job.job_id or f"-{each.deleted_job_id}") for each in page.changes]
 
 
-async def test_a_job_is_told_as_it_is_stored(store: Store, reader: ChangeReader) -> None:
+async def test_a_job_is_told_as_it_is_stored(store: SqliteStore, reader: ChangeReader) -> None:
     job = replace(
         record("a"),
         status=Status.COMPLETED,
@@ -104,7 +105,9 @@ async def test_a_job_is_told_as_it_is_stored(store: Store, reader: ChangeReader)
     assert not change.job.progress.HasField("loss")
 
 
-async def test_versions_count_each_tenants_changes(store: Store, reader: ChangeReader) -> None:
+async def test_versions_count_each_tenants_changes(
+    store: SqliteStore, reader: ChangeReader
+) -> None:
     a, b, foreign = record("a"), record("b"), record("c", "other")
     save(store, a, foreign, b)
     save(store, replace(a, revision=2))
@@ -116,7 +119,7 @@ async def test_versions_count_each_tenants_changes(store: Store, reader: ChangeR
 
 
 async def test_deletions_are_told_to_those_who_knew_the_job(
-    store: Store, reader: ChangeReader
+    store: SqliteStore, reader: ChangeReader
 ) -> None:
     a, b = record("a"), record("b")
     save(store, a, b)
@@ -129,7 +132,7 @@ async def test_deletions_are_told_to_those_who_knew_the_job(
 
 async def test_what_is_undone_is_not_recorded(path: Path) -> None:
     committed: list[frozenset[str]] = []
-    with closing(Store(path, committed=committed.append)) as store:
+    with closing(SqliteStore(path, committed=committed.append)) as store:
         twice = replace(record("b"), job_id="a", name=None)  # type: ignore[arg-type]  # cannot be
         with pytest.raises(sqlite3.IntegrityError):
             save(store, record("a"), twice)
@@ -142,7 +145,7 @@ async def test_what_is_undone_is_not_recorded(path: Path) -> None:
 
 
 async def test_pages_are_bounded_in_changes_and_bytes(
-    store: Store, reader: ChangeReader, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, reader: ChangeReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(store, *(record(f"j{n}") for n in range(25)))
     monkeypatch.setattr(reader_module, "PAGE_CHANGES", 10)
@@ -159,7 +162,7 @@ async def test_pages_are_bounded_in_changes_and_bytes(
 
 
 async def test_deletions_are_kept_for_an_hour_and_many_changes(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record_module, "KEPT_CHANGES", 10)
     jobs = [record(f"j{n}") for n in range(40)]
@@ -178,7 +181,7 @@ async def test_deletions_are_kept_for_an_hour_and_many_changes(
 
 
 def test_a_deletion_forgets_more_than_one_so_that_the_record_does_not_grow(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record_module, "KEPT_CHANGES", 0)
     jobs = [record(f"j{n}") for n in range(40)]
@@ -190,7 +193,7 @@ def test_a_deletion_forgets_more_than_one_so_that_the_record_does_not_grow(
 
 
 def test_the_record_never_reaches_further_back_than_it_did(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record_module, "KEPT_CHANGES", 0)
     jobs = [record(f"j{n}") for n in range(4)]
@@ -207,51 +210,51 @@ def test_the_epoch_outlives_restarts_and_kills_but_no_power_cut(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boot(monkeypatch, "first")
-    killed = Store(path)
+    killed = SqliteStore(path)
     epoch = killed.epoch
-    again = Store(path)
+    again = SqliteStore(path)
     assert again.epoch == epoch
     again.close()
     killed.close()
     # It was closed: the machine may have been switched off since.
     boot(monkeypatch, "second")
-    cut_off = Store(path)
+    cut_off = SqliteStore(path)
     assert cut_off.epoch == epoch
     boot(monkeypatch, "third")
-    after_the_cut = Store(path)
+    after_the_cut = SqliteStore(path)
     assert after_the_cut.epoch != epoch
     for store in (cut_off, after_the_cut):
         store.close()
 
 
 def test_a_copy_of_the_store_begins_an_epoch_of_its_own(path: Path) -> None:
-    with closing(Store(path)) as store:
+    with closing(SqliteStore(path)) as store:
         epoch = store.epoch
         save(store, record("a"))
     copy = path.with_name("copy.db")
     shutil.copy(path, copy)
     copy.rename(path)
-    with closing(Store(path)) as store:
+    with closing(SqliteStore(path)) as store:
         assert store.epoch != epoch
         assert store.reach("t").newest == 1
 
 
 def epoch_of(path: Path) -> str:
-    with closing(Store(path)) as store:
+    with closing(SqliteStore(path)) as store:
         return store.epoch
 
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_store_that_was_put_back_begins_an_epoch_of_its_own(path: Path, closed: bool) -> None:
     """By `cp` over itself: the same inode, and the machine has not been started since."""
-    store = Store(path)
+    store = SqliteStore(path)
     epoch = store.epoch
     save(store, record("a"))
     copy = path.with_name("copy.db")
     if closed:
         store.close()
         shutil.copy(path, copy)
-        store = Store(path)
+        store = SqliteStore(path)
     else:
         with closing(sqlite3.connect(copy)) as target:
             store._db.backup(target)
@@ -261,7 +264,7 @@ def test_a_store_that_was_put_back_begins_an_epoch_of_its_own(path: Path, closed
     inode = path.stat().st_ino
     shutil.copyfile(copy, path)
     assert path.stat().st_ino == inode
-    with closing(Store(path)) as store:
+    with closing(SqliteStore(path)) as store:
         assert store.epoch != epoch
         # Versions that watchers have seen are given to other changes from here on.
         save(store, record("c"))
@@ -271,11 +274,11 @@ def test_a_store_that_was_put_back_begins_an_epoch_of_its_own(path: Path, closed
 
 
 def test_a_directory_that_was_put_back_as_a_whole_begins_an_epoch_of_its_own(path: Path) -> None:
-    with closing(Store(path)) as store:
+    with closing(SqliteStore(path)) as store:
         epoch = store.epoch
         save(store, record("a"))
     copies = {each: each.read_bytes() for each in path.parent.iterdir() if each.is_file()}
-    with closing(Store(path)) as store:
+    with closing(SqliteStore(path)) as store:
         save(store, record("b"))
     # It was copied yesterday.
     for each, content in copies.items():
@@ -300,7 +303,7 @@ def test_a_note_that_says_nothing_makes_the_epoch_new_once(path: Path, content: 
 def test_a_kill_between_a_commit_and_its_note_costs_no_epoch(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(Store(path)) as store:
+    with closing(SqliteStore(path)) as store:
         epoch = store.epoch
         save(store, record("a"))
         with monkeypatch.context() as patched:
@@ -310,7 +313,7 @@ def test_a_kill_between_a_commit_and_its_note_costs_no_epoch(
 
 
 def test_what_a_transaction_takes_back_is_not_noted(path: Path) -> None:
-    with closing(Store(path)) as store:
+    with closing(SqliteStore(path)) as store:
         epoch = store.epoch
         save(store, record("a"))
         with suppress(RuntimeError), store.transaction():
@@ -332,8 +335,8 @@ async def test_jobs_of_before_the_record_are_in_it(tmp_path: Path) -> None:
                 " 0, 0, 0, ?, x'', NULL, '{}')",
                 (job_id, tenant_id, updated_at, updated_at),
             )
-    with closing(Store(path)) as store:
-        reader = ChangeReader(path)
+    with closing(SqliteStore(path)) as store:
+        reader = ChangeReader(store)
         assert told(await reader.page("t", 0)) == [(1, "b"), (2, "a")]
         assert told(await reader.page("other", 0)) == [(1, "c")]
         reader.close()
@@ -344,7 +347,9 @@ def store_steps_changes() -> object:
     return next(step for step in STEPS if step.__name__ == "record_changes")
 
 
-async def test_a_row_that_cannot_be_read_ends_no_stream(store: Store, reader: ChangeReader) -> None:
+async def test_a_row_that_cannot_be_read_ends_no_stream(
+    store: SqliteStore, reader: ChangeReader
+) -> None:
     save(store, record("a"), record("b"))
     for state in ("{}", "[]", '{"message": 5, "progress": null}'):
         store._db.execute("UPDATE jobs SET state = ? WHERE job_id = 'a'", (state,))
@@ -354,7 +359,7 @@ async def test_a_row_that_cannot_be_read_ends_no_stream(store: Store, reader: Ch
 
 
 async def test_an_unreadable_job_that_is_ended_is_a_change(
-    store: Store, reader: ChangeReader
+    store: SqliteStore, reader: ChangeReader
 ) -> None:
     save(store, record("a"), record("b"))
     store._db.execute("UPDATE jobs SET state = '{}' WHERE job_id = 'a'")
@@ -365,7 +370,7 @@ async def test_an_unreadable_job_that_is_ended_is_a_change(
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_whoever_resumes_anywhere_knows_what_is_there(
-    store: Store, reader: ChangeReader, monkeypatch: pytest.MonkeyPatch, seed: int
+    store: SqliteStore, reader: ChangeReader, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Watchers that read a page now and then, from wherever they are, against the jobs table."""
     chance = random.Random(seed)

@@ -12,9 +12,9 @@ import pytest
 from app.coordinator.jobs.lister import JobLister
 from app.coordinator.jobs.listing import ORDERS, Filters, Order, list_jobs
 from app.coordinator.jobs.model import JobRecord, Kind
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.steps.store_steps import STEPS, bring_up
-from app.coordinator.jobs.store import Store
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 from tests.coordinator.test_store import record
 
@@ -43,8 +43,8 @@ JOBS = [
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "db")
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "db")
     with store.transaction():
         store.save_jobs(JOBS)
         for each in JOBS:
@@ -80,7 +80,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     ],
 )
 def test_all_conditions_hold_on_every_page_of_every_order(
-    store: Store, wanted: Any, found: str, order: str
+    store: SqliteStore, wanted: Any, found: str, order: str
 ) -> None:
     for descending in (False, True):
         pages, token = "", ""
@@ -102,7 +102,7 @@ def test_all_conditions_hold_on_every_page_of_every_order(
             assert pages == (found[::-1] if descending else found)
 
 
-def test_a_job_that_is_renamed_is_found_by_its_new_name_alone(store: Store) -> None:
+def test_a_job_that_is_renamed_is_found_by_its_new_name_alone(store: SqliteStore) -> None:
     renamed = replace(
         JOBS[0], name="New", submission=SubmitJobRequest(name="New", labels={"team": "x"})
     )
@@ -167,7 +167,7 @@ def test_jobs_of_an_older_store_are_found(tmp_path: Path) -> None:
         ({}, "jobs_by_"),
     ],
 )
-def test_a_page_needs_no_sorting(store: Store, wanted: Any, table: str) -> None:
+def test_a_page_needs_no_sorting(store: SqliteStore, wanted: Any, table: str) -> None:
     told: list[str] = []
     store._db.set_trace_callback(told.append)
     list_jobs(store._db, "t", filters=Filters(**wanted), order=Order(), page_size=1, page_token="")
@@ -178,8 +178,8 @@ def test_a_page_needs_no_sorting(store: Store, wanted: Any, table: str) -> None:
         assert not [step for step in plan if "TEMP B-TREE" in step or step.startswith("SCAN")]
 
 
-async def test_lists_see_what_is_committed(store: Store, tmp_path: Path) -> None:
-    lister = JobLister(tmp_path / "db")
+async def test_lists_see_what_is_committed(store: SqliteStore, tmp_path: Path) -> None:
+    lister = JobLister(store)
 
     async def count() -> int:
         page = await lister.page("t", filters=Filters(), order=Order(), page_size=1, page_token="")

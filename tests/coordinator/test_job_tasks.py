@@ -22,7 +22,7 @@ from app.coordinator.execution.job_work import JobWork
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.failures import FailureBackoff, is_passing
-from app.coordinator.jobs.store import Store
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.metrics.snapshots import MetricsReader
 from app.files.json_files import read_json
 from generated.mindcoordinator.v1.cluster_pb2 import (
@@ -316,7 +316,7 @@ async def test_a_store_that_fails_holds_jobs_up_and_fails_none(
 ) -> None:
     async with running(tmp_path) as (_, client):
         fault = Fault(error)
-        put_into(monkeypatch, (Store, "save_jobs"), fault)
+        put_into(monkeypatch, (SqliteStore, "save_jobs"), fault)
         job_id = await client.submit(WAITS)
         fault.armed = 3
         await client.until_line(job_id, "ready")
@@ -333,15 +333,15 @@ async def test_a_value_that_cannot_be_stored_fails_that_value(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     async with running(tmp_path) as (_, client):
-        save = Store.save_jobs
+        save = SqliteStore.save_jobs
 
-        def picky(store: Store, jobs: Any) -> None:
+        def picky(store: SqliteStore, jobs: Any) -> None:
             jobs = list(jobs)
             if any(job.progress.step for job in jobs):
                 raise error
             save(store, jobs)
 
-        monkeypatch.setattr(Store, "save_jobs", picky)
+        monkeypatch.setattr(SqliteStore, "save_jobs", picky)
         job_id = await client.submit("""
             import json, os
             os.mkdir(os.environ["SCAIMIND_CHECKPOINT_DIR"] + "/step-3")
@@ -459,7 +459,7 @@ async def test_a_store_that_fails_for_ever_does_not_keep_the_coordinator_from_st
             job_id = await client.submit(WAITS)
             await client.until_line(job_id, "ready")
             fault = Fault(sqlite3.OperationalError("disk I/O error"))
-            put_into(patch, (Store, "save_jobs"), fault)
+            put_into(patch, (SqliteStore, "save_jobs"), fault)
             fault.armed = 1_000_000
     assert runners(tmp_path), "the run was not asked to leave, and lives on"
     async with running(tmp_path) as (_, client):

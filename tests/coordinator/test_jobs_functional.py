@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from app.coordinator.jobs.secrets import JobSecrets
-from app.coordinator.jobs.store import Store
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, JobStatus, ListJobsRequest
 from generated.mindcoordinator.v1.watch_pb2 import (
     GetJobMetricsRequest,
@@ -352,12 +352,12 @@ async def test_an_unfinished_line_is_told_and_a_traceback_can_be_folded(tmp_path
         assert {entry.level for entry in block} == {LogLevel.LOG_LEVEL_ERROR}
 
 
-@pytest.mark.parametrize("place", [(Store, "save_jobs"), (JobSecrets, "keep")])
+@pytest.mark.parametrize("place", [(SqliteStore, "save_jobs"), (JobSecrets, "keep")])
 async def test_nothing_is_left_of_a_job_that_could_not_be_taken_up(
     place: tuple[type, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> NoReturn:
-        if place[0] is Store:
+        if place[0] is SqliteStore:
             raise sqlite3.OperationalError("database or disk is full")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -16,8 +16,8 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import TERMINAL, Status
-from app.coordinator.jobs.store import Store
 from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from app.coordinator.storage.job_directory import JobDir
 from app.files.json_files import read_json
@@ -154,7 +154,7 @@ def record_in(status: Status) -> JobRecord:
 
 async def test_illegal_moves_are_refused_and_name_the_state(tmp_path: Path) -> None:
     records = [record_in(status) for status in Status]
-    store = Store(tmp_path / "coordinator.db")
+    store = SqliteStore(tmp_path / "coordinator.db")
     with store.transaction():
         store.save_jobs(job for job in records if job.status in TERMINAL)
     store.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.coordinator.database.sqlite import SqliteDatabase
 from app.coordinator.jobs.listing import ORDERS, Filters, Order, list_jobs
 from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.steps.store_steps import STEPS, bring_up
@@ -18,13 +19,13 @@ EACH = 10
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[sqlite3.Connection]]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[SqliteDatabase]]:
     """One with few jobs, and one with many."""
     folder = tmp_path_factory.mktemp("stores")
     stores = []
     for jobs in (FEW, MANY):
         fill(folder / f"{jobs}.db", jobs)
-        db = sqlite3.connect(folder / f"{jobs}.db", isolation_level=None)
+        db = SqliteDatabase.open(folder / f"{jobs}.db")
         db.row_factory = sqlite3.Row
         stores.append(db)
     yield stores
@@ -32,7 +33,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[sqlite3.Co
         db.close()
 
 
-def steps_of(db: sqlite3.Connection, filters: Filters, order: Order, page_token: str) -> int:
+def steps_of(db: SqliteDatabase, filters: Filters, order: Order, page_token: str) -> int:
     """Steps that a page takes, beyond one for each job that is counted."""
     calls = 0
 
@@ -47,7 +48,7 @@ def steps_of(db: sqlite3.Connection, filters: Filters, order: Order, page_token:
     return calls * EACH
 
 
-def token_of(db: sqlite3.Connection, order: Order) -> str:
+def token_of(db: SqliteDatabase, order: Order) -> str:
     page = list_jobs(db, "t", filters=Filters(), order=order, page_size=20, page_token="")
     return page.next_page_token
 
@@ -55,7 +56,7 @@ def token_of(db: sqlite3.Connection, order: Order) -> str:
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("column", ORDERS)
 def test_every_order_costs_what_the_default_one_costs(
-    stores: list[sqlite3.Connection], column: str, *, descending: bool
+    stores: list[SqliteDatabase], column: str, *, descending: bool
 ) -> None:
     order = Order(column, descending)
     for db in stores:
@@ -67,7 +68,7 @@ def test_every_order_costs_what_the_default_one_costs(
 @pytest.mark.parametrize("column", ORDERS)
 @pytest.mark.parametrize("statuses", [[Status.PAUSED], [Status.FAILED], [Status.COMPLETED]])
 def test_jobs_of_rare_and_of_common_statuses_cost_no_more(
-    stores: list[sqlite3.Connection], column: str, statuses: list[Status]
+    stores: list[SqliteDatabase], column: str, statuses: list[Status]
 ) -> None:
     _, many = stores
     filters = Filters(statuses=statuses)
@@ -75,7 +76,7 @@ def test_jobs_of_rare_and_of_common_statuses_cost_no_more(
     assert steps_of(many, filters, Order(column, descending=True), "") <= 1.5 * default
 
 
-def test_a_rare_label_costs_what_is_found(stores: list[sqlite3.Connection]) -> None:
+def test_a_rare_label_costs_what_is_found(stores: list[SqliteDatabase]) -> None:
     _, many = stores
     rare = steps_of(many, Filters(labels={"team": "team-7"}), Order(), "")
     assert rare <= steps_of(many, Filters(), Order(), "")
@@ -84,7 +85,7 @@ def test_a_rare_label_costs_what_is_found(stores: list[sqlite3.Connection]) -> N
 def test_a_store_of_the_step_before_gets_its_indexes(tmp_path: Path) -> None:
     path = tmp_path / "coordinator.db"
     before = next(at for at, step in enumerate(STEPS) if step.__name__ == "index_orders")
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+    with closing(SqliteDatabase.open(path)) as db:
         bring_up(db, path, STEPS[:before])
         bring_up(db, path)
         names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}

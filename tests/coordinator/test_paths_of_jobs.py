@@ -131,7 +131,7 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
     ),
     "retention/disk_bytes.py": ("the store, in the data directory", {"glob", "is_file"}),
     "retention/kept_files.py": ("it is Directory's rmdir", {"rmdir"}),
-    "jobs/read_connection.py": ("the store, in the data directory", {"resolve"}),
+    "database/sqlite.py": ("the store, in the data directory", {"resolve"}),
     "jobs/changes/witness.py": ("a note beside the store, in the data directory", {"os.open"}),
     "ownership.py": ("the data directory", {"mkdir", "os.access", "os.open"}),
     "server.py": ("the data directory", {"mkdir"}),

@@ -20,9 +20,9 @@ from app.coordinator.jobs.model import (
     ResourceRequest,
     StopReason,
 )
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.steps.store_steps import UnusableStore
-from app.coordinator.jobs.store import Store
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 
@@ -52,7 +52,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         exit_code=-9,
         grant=Grant.give(tenant_id="t", user_id="u", job_id="j", urls=["scaidrive://t/a"]),
     )
-    store = Store(tmp_path / "db")
+    store = SqliteStore(tmp_path / "db")
     with store.transaction():
         store.save_jobs([job])
         store.save_checkpoints(None, job)
@@ -60,13 +60,13 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert store.unfinished() == [job]
     assert store.job("other", "j") is None
     store.close()
-    store = Store(tmp_path / "db")
+    store = SqliteStore(tmp_path / "db")
     assert store.unfinished() == [job]
     store.close()
 
 
 def test_a_transaction_that_fails_saves_nothing(tmp_path: Path) -> None:
-    store = Store(tmp_path / "db")
+    store = SqliteStore(tmp_path / "db")
 
     def midway() -> None:
         with store.transaction():
@@ -83,7 +83,7 @@ def test_a_transaction_that_fails_saves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_rolls_back_and_the_store_goes_on(tmp_path: Path) -> None:
-    store = Store(tmp_path / "db")
+    store = SqliteStore(tmp_path / "db")
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
     store._db.execute(f"PRAGMA max_page_count = {pages}")
     large = replace(record("large"), message="x" * 100_000)
@@ -103,16 +103,16 @@ def test_orders_that_there_are_not(text: str) -> None:
 
 
 def test_a_newer_schema_is_not_touched(tmp_path: Path) -> None:
-    Store(tmp_path / "db").close()
+    SqliteStore(tmp_path / "db").close()
     with sqlite3.connect(tmp_path / "db") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
     with pytest.raises(UnusableStore, match="99"):
-        Store(tmp_path / "db")
+        SqliteStore(tmp_path / "db")
 
 
 def test_a_page_of_large_jobs_has_fewer_of_them(tmp_path: Path) -> None:
-    store = Store(tmp_path / "db")
+    store = SqliteStore(tmp_path / "db")
     large = SubmitJobRequest()
     large.training_config.environment["LARGE"] = "x" * 897 * 1024
     with store.transaction():
@@ -140,7 +140,7 @@ def test_a_page_of_large_jobs_has_fewer_of_them(tmp_path: Path) -> None:
 
 
 def test_checkpoints_count_in_a_page(tmp_path: Path) -> None:
-    store = Store(tmp_path / "db")
+    store = SqliteStore(tmp_path / "db")
     checkpoints = tuple(
         Checkpoint("step-" + "x" * 240 + f"{at:03}", at, 1, created_at=1, sequence=at)
         for at in range(100)
@@ -161,7 +161,7 @@ def test_checkpoints_count_in_a_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [2**63, 2**64 - 1, -(2**63) - 1])
 def test_a_page_token_with_a_number_that_is_too_large(tmp_path: Path, number: int) -> None:
-    store = Store(tmp_path / "db")
+    store = SqliteStore(tmp_path / "db")
     with store.transaction():
         store.save_jobs(replace(record(), job_id=f"j{at}") for at in range(2))
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from app.coordinator import BadConfig
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.steps.store_steps import STEPS, StoreStep, UnusableStore, bring_up
-from app.coordinator.jobs.store import Store
 from app.coordinator.storage import job_directory_steps as jobdir_steps
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.job_directory_steps import NewerFormat
@@ -87,7 +87,7 @@ def test_a_step_that_fails_leaves_the_store_as_it_was(path: Path, db: sqlite3.Co
 
 
 def test_a_new_store_is_not_copied(tmp_path: Path) -> None:
-    Store(tmp_path / "coordinator.db").close()
+    SqliteStore(tmp_path / "coordinator.db").close()
     assert version(tmp_path / "coordinator.db") == len(STEPS)
     assert not list(tmp_path.glob("*.v*"))
 

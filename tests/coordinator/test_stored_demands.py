@@ -9,10 +9,10 @@ import pytest
 
 from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest
 from app.coordinator.jobs.rows import values_of
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.steps.demands import ask_for_no_cores
 from app.coordinator.jobs.steps.store_steps import STEPS, bring_up
-from app.coordinator.jobs.store import Store
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 
@@ -53,7 +53,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_who_asked_for_no_cores_asks_for_none(path: Path) -> None:
-    with closing(Store(path)) as store:
+    with closing(SqliteStore(path)) as store:
         cpus = {}
         for job_id in ("waiting", "asked", "ended", "running"):
             job = store.job("acme", job_id)

@@ -9,9 +9,9 @@ import pytest
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.rows import values_of
 from app.coordinator.jobs.secrets import JobSecrets
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.steps.store_steps import STEPS, UnusableStore, bring_up
-from app.coordinator.jobs.store import Store
 from app.coordinator.storage.job_directory import JobDir
 from app.files.json_files import read_json, write_json
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
@@ -48,7 +48,7 @@ def _old(data_dir: Path, *jobs: JobRecord) -> None:
             db.execute(f"INSERT INTO jobs VALUES ({', '.join('?' * len(values))})", values)
 
 
-def _environment(store: Store, job_id: str) -> dict[str, str]:
+def _environment(store: SqliteStore, job_id: str) -> dict[str, str]:
     job = store.job("acme", job_id)
     assert job is not None
     return dict(job.submission.training_config.environment)
@@ -62,7 +62,7 @@ def test_credentials_of_stored_jobs_move_apart(tmp_path: Path) -> None:
         _job("completed", Status.COMPLETED, **GIVEN),
         _job("plain", Status.QUEUED, EPOCHS="3"),
     )
-    with closing(Store(tmp_path / "coordinator.db")) as store:
+    with closing(SqliteStore(tmp_path / "coordinator.db")) as store:
         for job_id in ("waiting", "failed", "completed"):
             assert _environment(store, job_id) == SHOWN
         assert _environment(store, "plain") == {"EPOCHS": "3"}
@@ -85,7 +85,7 @@ def test_the_copy_has_no_credentials_of_jobs_that_cannot_run_again(tmp_path: Pat
             for status, secret in secrets.items()
         ),
     )
-    Store(tmp_path / "coordinator.db").close()
+    SqliteStore(tmp_path / "coordinator.db").close()
     assert not list(tmp_path.glob("*.copying*"))
     copy = (tmp_path / "coordinator.db.v1").read_bytes()
     told = {status for status in Status if f"hf_{status.name}-".encode() in copy}
@@ -113,7 +113,7 @@ def test_credentials_in_files_of_stored_jobs_are_masked(tmp_path: Path) -> None:
     broken.path.mkdir()
     broken.config.write_text("{")
 
-    with closing(Store(tmp_path / "coordinator.db")) as store:
+    with closing(SqliteStore(tmp_path / "coordinator.db")) as store:
         assert _environment(store, "broken") == SHOWN
 
     assert read_json(directory.config) == {
@@ -134,7 +134,7 @@ def test_a_step_that_was_broken_off_is_taken_again(tmp_path: Path) -> None:
     _old(tmp_path, _job("waiting", Status.QUEUED, **GIVEN))
     (tmp_path / "secrets").write_text("in the way")
     with pytest.raises(UnusableStore, match="credentials could not be moved"):
-        Store(tmp_path / "coordinator.db")
+        SqliteStore(tmp_path / "coordinator.db")
     (tmp_path / "secrets").unlink()
-    Store(tmp_path / "coordinator.db").close()
+    SqliteStore(tmp_path / "coordinator.db").close()
     assert JobSecrets(tmp_path / "secrets").of("waiting")["HF_TOKEN"] == TOKEN

@@ -13,9 +13,9 @@ from app.coordinator.cluster.node_specs import NodeSpec
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.rows import record_of, values_of
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.steps.run_times import keep_run_times
-from app.coordinator.jobs.store import Store
 from app.coordinator.jobs.times import MOST_AHEAD, Moment, Stopwatch, creation_time
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
@@ -161,7 +161,7 @@ def test_a_run_of_an_unknown_beginning_is_measured_within_bounds(
 
 def test_what_is_measured_is_stored(tmp_path: Path) -> None:
     job = replace(Machine().begin("a"), ran=7)
-    with closing(Store(tmp_path / "coordinator.db")) as store:
+    with closing(SqliteStore(tmp_path / "coordinator.db")) as store:
         with store.transaction():
             store.save_jobs([job])
         (kept,) = store.unfinished()
@@ -171,7 +171,7 @@ def test_what_is_measured_is_stored(tmp_path: Path) -> None:
 
 def test_run_times_of_earlier_coordinators_are_none_below_0(tmp_path: Path) -> None:
     path = tmp_path / "coordinator.db"
-    with closing(Store(path)) as store, store.transaction():
+    with closing(SqliteStore(path)) as store, store.transaction():
         store.save_jobs(
             Machine().record(
                 job_id, status=Status.COMPLETED, run_started_at=NOON, ended_at=NOON + took
@@ -187,7 +187,7 @@ def test_run_times_of_earlier_coordinators_are_none_below_0(tmp_path: Path) -> N
         db.commit()
         ran = {row["job_id"]: record_of(row).ran for row in db.execute("SELECT * FROM jobs")}
     assert ran == {"a": 5 * SECOND, "b": 0, "c": 10 * 365 * 24 * HOUR}
-    with closing(Store(path)) as store:
+    with closing(SqliteStore(path)) as store:
         assert [seconds for _, seconds in store.newest_run_times(10)] == [5, ran["c"] / SECOND]
 
 

@@ -1,16 +1,18 @@
 """Checkpoints as rows of the database, and their pages (AIP-132, AIP-158)."""
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
+from app.coordinator.database.database import Database
 from app.coordinator.jobs.model import Checkpoint
 from app.coordinator.storage.page_tokens import make_token, read_token
 
 #: The newest that are told with a job.
 TOLD: Final = 100
+#: A limit that is none, in both databases.
+_ALL: Final = 2**62
 _COLUMNS: Final = "name, step, size_bytes, created_at, sequence, identity, measured"
 
 
@@ -24,7 +26,7 @@ class CheckpointsPage:
 
 
 def save_checkpoints(
-    db: sqlite3.Connection,
+    db: Database,
     job_id: str,
     before: Sequence[Checkpoint],
     after: Sequence[Checkpoint],
@@ -37,12 +39,15 @@ def save_checkpoints(
     )
     old = {checkpoint.checkpoint_id: checkpoint for checkpoint in before[same:]}
     new = {checkpoint.checkpoint_id: checkpoint for checkpoint in after[same:]}
-    db.executemany(
+    db.write_each(
         "DELETE FROM checkpoints WHERE job_id = ? AND name = ?",
         [(job_id, name) for name in old.keys() - new.keys()],
     )
-    db.executemany(
-        f"INSERT OR REPLACE INTO checkpoints (job_id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    db.write_each(
+        f"INSERT INTO checkpoints (job_id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (job_id, name) DO UPDATE SET step = excluded.step,"
+        " size_bytes = excluded.size_bytes, created_at = excluded.created_at,"
+        " sequence = excluded.sequence, identity = excluded.identity, measured = excluded.measured",
         [
             (
                 job_id,
@@ -60,9 +65,7 @@ def save_checkpoints(
     )
 
 
-def newest_checkpoints(
-    db: sqlite3.Connection, job_id: str, *, limit: int = -1
-) -> tuple[Checkpoint, ...]:
+def newest_checkpoints(db: Database, job_id: str, *, limit: int = _ALL) -> tuple[Checkpoint, ...]:
     """The newest of a job, the oldest of them first; all unless there is a limit."""
     rows = db.execute(
         f"SELECT {_COLUMNS} FROM checkpoints WHERE job_id = ? ORDER BY sequence DESC LIMIT ?",
@@ -71,7 +74,7 @@ def newest_checkpoints(
     return tuple(Checkpoint(*row) for row in reversed(rows))
 
 
-def count_checkpoints(db: sqlite3.Connection, job_id: str) -> int:
+def count_checkpoints(db: Database, job_id: str) -> int:
     """How many a job has."""
     count: int = db.execute(
         "SELECT count(*) FROM checkpoints WHERE job_id = ?", (job_id,)
@@ -79,7 +82,7 @@ def count_checkpoints(db: sqlite3.Connection, job_id: str) -> int:
     return count
 
 
-def find_checkpoint(db: sqlite3.Connection, job_id: str, name: str) -> Checkpoint | None:
+def find_checkpoint(db: Database, job_id: str, name: str) -> Checkpoint | None:
     """A job's checkpoint by its id."""
     row = db.execute(
         f"SELECT {_COLUMNS} FROM checkpoints WHERE job_id = ? AND name = ?", (job_id, name)
@@ -88,7 +91,7 @@ def find_checkpoint(db: sqlite3.Connection, job_id: str, name: str) -> Checkpoin
 
 
 def list_checkpoints(
-    db: sqlite3.Connection, job_id: str, *, page_size: int, page_token: str
+    db: Database, job_id: str, *, page_size: int, page_token: str
 ) -> CheckpointsPage:
     """A page of a job's checkpoints. Raises InvalidArgument for a foreign token.
 

@@ -1,17 +1,13 @@
 """Deleted jobs, and those that are kept, as rows of the database."""
 
-import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
+from app.coordinator.database.database import Database
 from app.coordinator.jobs.states import RETRYABLE
-from app.coordinator.jobs.steps.deletions import EXPORTS_OF, RESUMES_FROM
 
 #: The tables with rows of a job, those that others refer to last.
 _TABLES: Final = ("job_labels", "job_search", "checkpoints", "kept_bytes", "jobs")
-
-#: The URLs of a job's grant; a damaged row has none.
-_URLS: Final = "CASE WHEN json_valid(state) THEN json_extract(state, '$.grant.urls') END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +29,7 @@ class KeptJob:
     size_bytes: int | None
 
 
-def delete_job(db: sqlite3.Connection, tenant_id: str, job_id: str, *, now: int) -> bool:
+def delete_job(db: Database, tenant_id: str, job_id: str, *, now: int) -> bool:
     """Forget a job and note that its files are to go; whether it was there. Call inside a
     transaction."""
     found = db.execute(
@@ -44,22 +40,22 @@ def delete_job(db: sqlite3.Connection, tenant_id: str, job_id: str, *, now: int)
     if found is None:
         return False
     for table in _TABLES:
-        db.execute(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))
+        db.write(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))
     return True
 
 
-def deleted_jobs(db: sqlite3.Connection, *, limit: int) -> list[DeletedJob]:
+def deleted_jobs(db: Database, *, limit: int) -> list[DeletedJob]:
     """Jobs whose files are to go."""
     rows = db.execute("SELECT job_id, tenant_id FROM deleted_jobs LIMIT ?", (limit,))
     return [DeletedJob(*row) for row in rows]
 
 
-def forget_deleted(db: sqlite3.Connection, job_id: str) -> None:
+def forget_deleted(db: Database, job_id: str) -> None:
     """Note that nothing is left of a deleted job."""
-    db.execute("DELETE FROM deleted_jobs WHERE job_id = ?", (job_id,))
+    db.write("DELETE FROM deleted_jobs WHERE job_id = ?", (job_id,))
 
 
-def may_read_again(db: sqlite3.Connection, tenant_id: str, job_id: str) -> bool:
+def may_read_again(db: Database, tenant_id: str, job_id: str) -> bool:
     """Whether another job has ended that would read this one's files if it were retried.
 
     What a job reads is what its grant names, below or above this one's checkpoints.
@@ -67,20 +63,23 @@ def may_read_again(db: sqlite3.Connection, tenant_id: str, job_id: str) -> bool:
     checkpoints = f"scaidrive://{tenant_id}/jobs/{job_id}/checkpoints/"
     folder = f"scaidrive://{tenant_id}/jobs/{job_id}/"
     retryable = ", ".join(str(int(status)) for status in sorted(RETRYABLE))
+    # The expressions are those of the indices.
+    resumes_from = db.dialect.state_text("resume_from")
+    exports_of = db.dialect.state_text("artefacts_of")
     return bool(
         db.execute(
             f"""
             SELECT EXISTS (
                 SELECT 1 FROM jobs WHERE status IN ({retryable}) AND job_id <> ?
-                AND {RESUMES_FROM} <> ''
-                AND {RESUMES_FROM} >= ?
-                AND {RESUMES_FROM} < ?
+                AND {resumes_from} <> ''
+                AND {resumes_from} >= ?
+                AND {resumes_from} < ?
             ) OR EXISTS (
                 SELECT 1 FROM jobs WHERE status IN ({retryable}) AND job_id <> ?
-                AND {EXPORTS_OF} <> ''
-                AND {EXPORTS_OF} = ?
+                AND {exports_of} <> ''
+                AND {exports_of} = ?
             ) OR EXISTS (
-                SELECT 1 FROM jobs, json_each({_URLS}) AS url
+                SELECT 1 FROM jobs, {db.dialect.state_urls("grant.urls")}
                 WHERE tenant_id = ? AND status IN ({retryable}) AND job_id <> ?
                 AND (
                     substr(rtrim(url.value, '/') || '/', 1, ?) = ?
@@ -98,23 +97,26 @@ def may_read_again(db: sqlite3.Connection, tenant_id: str, job_id: str) -> bool:
     )
 
 
-def save_kept_bytes(db: sqlite3.Connection, job_id: str, directory: int, checkpoints: int) -> None:
+def save_kept_bytes(db: Database, job_id: str, directory: int, checkpoints: int) -> None:
     """Keep what a job takes up, if it is still there; call inside a transaction."""
-    db.execute(
-        "INSERT OR REPLACE INTO kept_bytes SELECT job_id, ?, ? FROM jobs WHERE job_id = ?",
+    db.write(
+        "INSERT INTO kept_bytes SELECT job_id, ?, ? FROM jobs WHERE job_id = ?"
+        " ON CONFLICT (job_id) DO UPDATE SET directory = excluded.directory,"
+        " checkpoints = excluded.checkpoints",
         (directory, checkpoints, job_id),
     )
 
 
-def kept_bytes(db: sqlite3.Connection) -> tuple[int, int]:
+def kept_bytes(db: Database) -> tuple[int, int]:
     """What all ended jobs take up that were measured: their directories, their checkpoints."""
     row = db.execute(
-        "SELECT coalesce(sum(directory), 0), coalesce(sum(checkpoints), 0) FROM kept_bytes"
+        "SELECT CAST(coalesce(sum(directory), 0) AS BIGINT),"
+        " CAST(coalesce(sum(checkpoints), 0) AS BIGINT) FROM kept_bytes"
     ).fetchone()
     return row[0], row[1]
 
 
-def oldest_kept(db: sqlite3.Connection, behind: tuple[int, str], *, limit: int) -> list[KeptJob]:
+def oldest_kept(db: Database, behind: tuple[int, str], *, limit: int) -> list[KeptJob]:
     """Ended jobs by their end, behind the one with this end and id."""
     rows = db.execute(
         "SELECT jobs.job_id, tenant_id, ended_at, directory + checkpoints"

@@ -1,11 +1,11 @@
 """Lists of jobs in pages (AIP-132, AIP-158)."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+from app.coordinator.database.database import Database
 from app.coordinator.errors import InvalidArgument
 from app.coordinator.jobs.checkpoint_rows import TOLD, count_checkpoints, newest_checkpoints
 from app.coordinator.jobs.messages import job_message
@@ -88,7 +88,7 @@ class JobsPage:
 
 
 def list_jobs(
-    db: sqlite3.Connection,
+    db: Database,
     tenant_id: str,
     *,
     filters: Filters,
@@ -129,9 +129,7 @@ class _Query:
     order of the tenant's jobs; else the jobs themselves.
     """
 
-    def __init__(
-        self, db: sqlite3.Connection, tenant_id: str, filters: Filters, order: Order
-    ) -> None:
+    def __init__(self, db: Database, tenant_id: str, filters: Filters, order: Order) -> None:
         self._db = db
         self._order = order
         self._filters = filters
@@ -155,7 +153,8 @@ class _Query:
             else:
                 self._add(
                     # By the index that is in the same order: what is next lies beside it.
-                    "EXISTS (SELECT 1 FROM job_labels AS more INDEXED BY job_labels_by_value"
+                    "EXISTS (SELECT 1 FROM job_labels AS more"
+                    f"{db.dialect.indexed_by('job_labels_by_value')}"
                     " WHERE more.tenant_id = found.tenant_id AND more.key = ? AND more.value = ?"
                     " AND more.created_at = found.created_at AND more.job_id = found.job_id)",
                     key,
@@ -173,17 +172,16 @@ class _Query:
             self._add(f"jobs.job_id = {self._lead}.job_id")
         if filters.statuses:
             self._add_any("jobs.status", filters.statuses)
-        # A cross join is made in the order in which it is written.
-        self._from = " CROSS JOIN ".join(tables)
+        self._from = db.dialect.in_order.join(tables)
         self._sorted = self._from
         if self._from == "jobs" and filters.statuses and order.column != "created_at":
             # Few are found by their status and sorted; of many, the first are soon there.
             where = f"FROM jobs WHERE {' AND '.join(self._where)} LIMIT ?"
             (count,) = db.execute(
-                f"SELECT count(*) FROM (SELECT 1 {where})", [*self._values, _SORTED]
+                f"SELECT count(*) FROM (SELECT 1 {where}) AS counted", [*self._values, _SORTED]
             ).fetchone()
             if count < _SORTED:
-                self._sorted = "jobs INDEXED BY jobs_by_status"
+                self._sorted = f"jobs{db.dialect.indexed_by('jobs_by_status')}"
 
     def _add_searches(self) -> None:
         filters = self._filters
@@ -195,7 +193,7 @@ class _Query:
         if filters.users:
             self._add_any("search.user_id", sorted(set(filters.users)))
         if filters.name:
-            self._add("instr(search.name, ?) > 0", filters.name.casefold())
+            self._add(self._db.dialect.contains("search.name"), filters.name.casefold())
 
     def _add(self, condition: str, *values: Any) -> None:
         self._where.append(condition)
@@ -228,9 +226,7 @@ class _Query:
         return rows.fetchall()
 
 
-def _rarest_first(
-    db: sqlite3.Connection, tenant_id: str, labels: Mapping[str, str]
-) -> list[tuple[str, str]]:
+def _rarest_first(db: Database, tenant_id: str, labels: Mapping[str, str]) -> list[tuple[str, str]]:
     """Labels by how many of the tenant's jobs have them, as far as that is worth counting."""
     if len(labels) < 2:
         return list(labels.items())
@@ -238,7 +234,7 @@ def _rarest_first(
     def count(label: tuple[str, str]) -> int:
         found: int = db.execute(
             "SELECT count(*) FROM (SELECT 1 FROM job_labels"
-            " WHERE tenant_id = ? AND key = ? AND value = ? LIMIT ?)",
+            " WHERE tenant_id = ? AND key = ? AND value = ? LIMIT ?) AS counted",
             (tenant_id, *label, _COMPARED),
         ).fetchone()[0]
         return found
@@ -246,7 +242,7 @@ def _rarest_first(
     return sorted(sorted(labels.items()), key=count)
 
 
-def told_record(db: sqlite3.Connection, row: sqlite3.Row) -> JobRecord:
+def told_record(db: Database, row: Any) -> JobRecord:
     """The job of a row, with the newest of its checkpoints."""
     newest = newest_checkpoints(db, row["job_id"], limit=TOLD)
     count = len(newest) if len(newest) < TOLD else count_checkpoints(db, row["job_id"])

@@ -1,52 +1,43 @@
-"""A connection to the store that only reads, without holding up the event loop."""
+"""A connection to the store in SQLite that only reads, without holding up the event loop."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
-T = TypeVar("T")
+from typing_extensions import override
+
+from app.coordinator.database.database import Database
+from app.coordinator.database.sqlite import SqliteDatabase
+from app.coordinator.jobs.store_reader import StoreReader, T
 
 
-class ReadConnection:
-    """Reads in a thread of its own. It sees what is committed.
-
-    Nothing is open or running before the first read.
-    """
+class ReadConnection(StoreReader):
+    """Reads a file, as `StoreReader` says."""
 
     def __init__(self, path: Path, *, thread_name: str, mapped: int = 0) -> None:
         """`mapped`: bytes of the database that are read without copying them."""
         self._path = path
         self._mapped = mapped
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=thread_name)
-        self._db: sqlite3.Connection | None = None
+        self._db: SqliteDatabase | None = None
 
-    async def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what `read` does, in one transaction. Raises what it raises, sqlite3.Error."""
+    @override
+    async def run(self, read: Callable[[Database], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._read, read)
 
+    @override
     def close(self) -> None:
-        """Wait for what is being read, and close the connection; before the store."""
         self._executor.shutdown(cancel_futures=True)
         if self._db is not None:
+            # By another thread than its own, which has ended.
             self._db.close()
             self._db = None
 
-    def _open(self) -> sqlite3.Connection:
+    def _read(self, read: Callable[[Database], T]) -> T:
         if self._db is None:
-            uri = f"{self._path.resolve().as_uri()}?mode=ro"
-            # Closed by another thread, once this one has ended.
-            db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-            db.row_factory = sqlite3.Row
-            if self._mapped:
-                db.execute(f"PRAGMA mmap_size = {self._mapped}")
-            self._db = db
-        return self._db
-
-    def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        db = self._open()
+            self._db = SqliteDatabase.open_to_read(self._path, mapped=self._mapped)
+        db = self._db
         db.execute("BEGIN")
         try:
             return read(db)

@@ -1,7 +1,6 @@
 """A job as a row of the database, and back."""
 
-import sqlite3
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import orjson
 from google.protobuf.message import DecodeError, Message
@@ -25,8 +24,42 @@ from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 _M = TypeVar("_M", bound=Message)
 
 
+#: The columns of a job's row.
+COLUMNS: Final = (
+    "job_id",
+    "tenant_id",
+    "user_id",
+    "name",
+    "kind",
+    "status",
+    "priority",
+    "queue_name",
+    "revision",
+    "created_at",
+    "updated_at",
+    "queued_at",
+    "started_at",
+    "run_started_at",
+    "ended_at",
+    "submission",
+    "evaluation",
+    "state",
+)
+#: Those that change while a job goes on.
+CHANGING: Final = (
+    "status",
+    "revision",
+    "updated_at",
+    "queued_at",
+    "started_at",
+    "run_started_at",
+    "ended_at",
+    "state",
+)
+
+
 def values_of(job: JobRecord) -> tuple[Any, ...]:
-    """The values of a job's row, in the order of the table's columns."""
+    """The values of a job's row, in the order of COLUMNS."""
     return (
         job.job_id,
         job.tenant_id,
@@ -74,7 +107,7 @@ def _state(job: JobRecord) -> dict[str, Any]:
     }
 
 
-def failed_record_of(row: sqlite3.Row, reason: str, now: int) -> JobRecord:
+def failed_record_of(row: Any, reason: str, now: int) -> JobRecord:
     """What is left of a job whose row cannot be read: FAILED, with `reason`."""
     return JobRecord(
         job_id=row["job_id"],
@@ -110,7 +143,7 @@ def _parsed(kind: type[_M], data: bytes | None) -> _M | None:
 
 
 def record_of(
-    row: sqlite3.Row, checkpoints: tuple[Checkpoint, ...] = (), checkpoint_count: int = 0
+    row: Any, checkpoints: tuple[Checkpoint, ...] = (), checkpoint_count: int = 0
 ) -> JobRecord:
     """The job of a row, and of rows of the table of checkpoints."""
     state = orjson.loads(row["state"])

@@ -1,22 +1,28 @@
-"""What the coordinator must not forget, in SQLite.
+"""What the coordinator must not forget, in whichever database it is.
 
 Calls block, and are made on the event loop: each is one short transaction or
-one query by index of at most a page of rows. The database is in WAL mode with
-`synchronous=NORMAL`, so that a commit does not wait for the disk: it outlives
-every crash of the coordinator, and after a power cut the database is whole
-but may lack the last moments.
+one query by index of at most a page of rows. What passes is raised as
+sqlite3.OperationalError or StoreUnavailable; where another coordinator may lead
+by now, LeadershipLost is.
+
+A new column of jobs: its name goes to `rows.COLUMNS`, its value to `rows.values_of`, how it is
+read to `rows.record_of`; if it changes, its name goes to `rows.CHANGING`, too. Then a step at the
+end of `steps.store_steps.STEPS` adds it to SQLite, and one at the end of `postgres.steps.STEPS`
+to PostgreSQL, each with a default for the rows that are there.
 """
 
 import hashlib
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
+from app.coordinator.database.database import Database
+from app.coordinator.failures import LeadershipLost, StoreUnavailable
 from app.coordinator.jobs.changes.record import (
     Reach,
     close_record,
@@ -47,10 +53,9 @@ from app.coordinator.jobs.deletion_rows import (
 )
 from app.coordinator.jobs.listing import told_record
 from app.coordinator.jobs.model import Checkpoint, JobRecord
-from app.coordinator.jobs.rows import failed_record_of, record_of, values_of
+from app.coordinator.jobs.rows import CHANGING, COLUMNS, failed_record_of, record_of, values_of
 from app.coordinator.jobs.states import RETRYABLE, TERMINAL, Status
-from app.coordinator.jobs.steps.store_steps import bring_up, lack_of_room
-from app.coordinator.storage.process_identity import read_boot_id
+from app.coordinator.jobs.store_reader import StoreReader
 from app.shortening import shortened
 
 log = structlog.get_logger("scaimind.coordinator")
@@ -64,52 +69,54 @@ class UsedKey:
     job_id: str
 
 
-def _nobody(tenants: frozenset[str]) -> None:
+def nobody(tenants: frozenset[str]) -> None:
     """Look away."""
 
 
-class Store:
+_SAVE_JOB: Final = (
+    f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+    " ON CONFLICT (job_id) DO UPDATE SET "
+    + ", ".join(f"{each} = excluded.{each}" for each in CHANGING)
+)
+
+
+class Store(ABC):
     """The database. Owned by one coordinator at a time."""
 
     def __init__(
-        self, path: Path, *, committed: Callable[[frozenset[str]], None] = _nobody
+        self,
+        db: Database,
+        *,
+        witness: Witness,
+        boot: str,
+        inode: int,
+        committed: Callable[[frozenset[str]], None] = nobody,
     ) -> None:
-        """Open or make it, see `store_steps`. Raises UnusableStore, sqlite3.Error.
+        """`db` has the newest tables; it and `witness` are the store's from here on.
 
-        `committed` is told of each transaction that is stored: the tenants whose
-        jobs it has changed or deleted. It must not raise.
+        `boot` and `inode` are those of `open_record`. `committed` is told of
+        each transaction that is stored: the tenants whose jobs it has changed
+        or deleted. It must not raise.
         """
         self._committed = committed
         self._changed: set[str] = set()
         #: Changes that the transaction has recorded.
         self._recorded = 0
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._witness = Witness(path.with_suffix(".epoch"))
-        try:
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            bring_up(self._db, path)
-            # What steps have replaced must not stay in the log either.
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            #: Of the record of changes.
-            self.epoch = open_record(
-                self._db, boot=read_boot_id(), inode=path.stat().st_ino, witness=self._witness
-            )
-            self._changes = count_changes(self._db)
-        except BaseException as error:
-            self._db.close()
-            self._witness.close()
-            if isinstance(error, sqlite3.OperationalError):
-                # SQLite calls it a "disk I/O error" where not even its own files have room.
-                raise lack_of_room(path, error) or error from None
-            raise
+        self._db = db
+        self._witness = witness
+        #: Of the record of changes.
+        self.epoch = open_record(db, boot=boot, inode=inode, witness=witness)
+        self._changes = count_changes(db)
+
+    @abstractmethod
+    def reader(self, *, thread_name: str, mapped: int = 0) -> StoreReader:
+        """What reads the store in a thread. `mapped`: bytes of a database on this machine that
+        are read without copying them."""
 
     def close(self) -> None:
         """Close the database."""
         # Without the note, the record begins a new epoch at the machine's next start.
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error, StoreUnavailable, LeadershipLost):
             close_record(self._db)
         self._db.close()
         self._witness.close()
@@ -118,28 +125,10 @@ class Store:
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
         """All that is saved inside is saved, or none of it; with `durable` before the block ends
         also on the disk, for which the call waits."""
-        if durable:
-            self._db.execute("PRAGMA synchronous = FULL")
-        try:
-            with self._begun():
-                yield
-        finally:
-            if durable:
-                self._db.execute("PRAGMA synchronous = NORMAL")
-
-    @contextmanager
-    def _begun(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         self._changed.clear()
         self._recorded = 0
-        try:
+        with self._db.transaction(durable=durable):
             yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            # A full disk may have rolled it back already.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
         if self._recorded:
             self._changes += self._recorded
             self._witness.note(self.epoch, self._changes)
@@ -148,17 +137,7 @@ class Store:
     def save_jobs(self, jobs: Iterable[JobRecord]) -> None:
         """Insert or replace jobs; call inside a transaction."""
         for job in jobs:
-            self._db.execute(
-                """
-                INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                ON CONFLICT (job_id) DO UPDATE SET
-                    status = excluded.status, revision = excluded.revision,
-                    updated_at = excluded.updated_at, queued_at = excluded.queued_at,
-                    started_at = excluded.started_at, run_started_at = excluded.run_started_at,
-                    ended_at = excluded.ended_at, state = excluded.state
-                """,
-                values_of(job),
-            )
+            self._db.write(_SAVE_JOB, values_of(job))
             self._record_change(job)
 
     def reach(self, tenant_id: str) -> Reach:
@@ -172,14 +151,18 @@ class Store:
 
     def save_search(self, job: JobRecord) -> None:
         """Keep what lists find a job by; call inside a transaction, for a stored job."""
-        self._db.execute("DELETE FROM job_labels WHERE job_id = ?", (job.job_id,))
+        self._db.write("DELETE FROM job_labels WHERE job_id = ?", (job.job_id,))
         place = (job.tenant_id, job.created_at)
-        self._db.executemany(
+        self._db.write_each(
             "INSERT INTO job_labels VALUES (?, ?, ?, ?, ?)",
             [(job.job_id, *label, *place) for label in job.submission.labels.items()],
         )
-        self._db.execute(
-            "INSERT OR REPLACE INTO job_search VALUES (?, ?, ?, ?, ?, ?, ?)",
+        self._db.write(
+            "INSERT INTO job_search"
+            " (tenant_id, created_at, job_id, kind, user_id, name, parent_job_id)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant_id, created_at, job_id)"
+            " DO UPDATE SET kind = excluded.kind, user_id = excluded.user_id,"
+            " name = excluded.name, parent_job_id = excluded.parent_job_id",
             (
                 *(*place, job.job_id, job.kind, job.user_id),
                 *(job.name.casefold(), job.parent_job_id),
@@ -188,7 +171,7 @@ class Store:
 
     def save_submission(self, job: JobRecord) -> None:
         """Replace what a job was submitted with, and its name; call inside a transaction."""
-        self._db.execute(
+        self._db.write(
             "UPDATE jobs SET name = ?, submission = ? WHERE job_id = ?",
             (job.name, job.submission.SerializeToString(), job.job_id),
         )
@@ -196,9 +179,9 @@ class Store:
 
     def save_drain(self, node_id: str, reason: str | None) -> None:
         """Keep a node drained, or enabled if `reason` is None; call inside a transaction."""
-        self._db.execute("DELETE FROM drained_nodes WHERE node_id = ?", (node_id,))
+        self._db.write("DELETE FROM drained_nodes WHERE node_id = ?", (node_id,))
         if reason is not None:
-            self._db.execute("INSERT INTO drained_nodes VALUES (?, ?)", (node_id, reason))
+            self._db.write("INSERT INTO drained_nodes VALUES (?, ?)", (node_id, reason))
 
     def drained_nodes(self) -> dict[str, str]:
         """Why each drained node was drained."""
@@ -216,8 +199,8 @@ class Store:
 
     def save_key(self, tenant_id: str, key: str, used: UsedKey, *, now: int, since: int) -> None:
         """Keep a key, and forget those older than `since`; call inside a transaction."""
-        self._db.execute("DELETE FROM idempotency_keys WHERE created_at < ?", (since,))
-        self._db.execute(
+        self._db.write("DELETE FROM idempotency_keys WHERE created_at < ?", (since,))
+        self._db.write(
             "INSERT INTO idempotency_keys VALUES (?, ?, ?, ?, ?)",
             (tenant_id, key, used.request_digest, used.job_id, now),
         )
@@ -307,22 +290,21 @@ class Store:
 
     def _replace(self, job: JobRecord) -> None:
         """Replace all of a job's row that may change, and what it was submitted with."""
-        names = [row["name"] for row in self._db.execute("PRAGMA table_info (jobs)")]
-        values = dict(zip(names, values_of(job), strict=True))
+        values = dict(zip(COLUMNS, values_of(job), strict=True))
         columns = ("kind", "status", "revision", "updated_at", "ended_at", "state")
         with self.transaction():
             for column in (*columns, "submission", "evaluation"):
-                self._db.execute(
+                self._db.write(
                     f"UPDATE jobs SET {column} = ? WHERE job_id = ?", (values[column], job.job_id)
                 )
             self._record_change(job)
 
-    def _unfinished_rows(self) -> list[sqlite3.Row]:
+    def _unfinished_rows(self) -> list[Any]:
         return self._db.execute(
             "SELECT * FROM jobs WHERE ended_at = 0 ORDER BY created_at, job_id"
         ).fetchall()
 
-    def _record_of(self, row: sqlite3.Row) -> JobRecord:
+    def _record_of(self, row: Any) -> JobRecord:
         checkpoints = newest_checkpoints(self._db, row["job_id"])
         return record_of(row, checkpoints, len(checkpoints))
 
@@ -347,11 +329,13 @@ class Store:
     def newest_run_times(self, limit: int) -> list[tuple[str, float]]:
         """Queue and seconds of the newest completed runs, the oldest of them first."""
         rows = self._db.execute(
-            "SELECT queue_name, json_extract(state, '$.ran') / 1e6 AS seconds FROM jobs"
-            " WHERE status = ? AND seconds > 0 ORDER BY ended_at DESC LIMIT ?",
+            f"SELECT queue_name, ran FROM (SELECT queue_name, ended_at,"
+            f" {self._db.dialect.state_number('ran')} AS ran FROM jobs"
+            f" WHERE status = ? AND ended_at > 0) AS runs"
+            " WHERE ran > 0 ORDER BY ended_at DESC LIMIT ?",
             (Status.COMPLETED, limit),
         ).fetchall()
-        return [(row["queue_name"], row["seconds"]) for row in reversed(rows)]
+        return [(row["queue_name"], row["ran"] / 1e6) for row in reversed(rows)]
 
 
 def digest_of(request: Any) -> bytes:

@@ -16,6 +16,10 @@ class Leadership(Protocol):
         """Raise LeadershipLost unless this coordinator leads. Does not block; any thread may
         call it."""
 
+    def lose(self, reason: str) -> None:
+        """End it at once, for a reason that is logged: it may be somebody else's. Any thread
+        may call it."""
+
 
 class SoleLeadership(Leadership):
     """That of a coordinator which holds the lock of its data directory: nobody can take it."""
@@ -32,3 +36,7 @@ class SoleLeadership(Leadership):
     @override
     def check(self) -> None:
         return
+
+    @override
+    def lose(self, reason: str) -> None:
+        raise RuntimeError(f"nobody else can lead: {reason}")

@@ -36,11 +36,15 @@ class TermFile:
         with locked(self.path.with_suffix(".lock"), wait=True):
             newest = self.read()
             if newest > term:
-                raise LeadershipLost(newest, term)
+                raise _replaced(newest, term)
             if newest < term:
                 write_json(self.path, {"term": term})
 
     def check(self, term: int) -> None:
         """Raise LeadershipLost if a higher term than this one is known; OSError, ValueError."""
         if (newest := self.read()) > term:
-            raise LeadershipLost(newest, term)
+            raise _replaced(newest, term)
+
+
+def _replaced(newest: int, own: int) -> LeadershipLost:
+    return LeadershipLost(f"term {newest} has begun, and this coordinator leads for term {own}")

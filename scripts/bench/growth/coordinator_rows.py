@@ -12,11 +12,12 @@ from typing import Final
 from app.coordinator.cluster.gpus import GpuMeter
 from app.coordinator.cluster.node_specs import NodeSpec
 from app.coordinator.cluster.nodes import Cluster
+from app.coordinator.database.sqlite import SqliteDatabase
 from app.coordinator.jobs.listing import Filters, Order, list_jobs
 from app.coordinator.jobs.messages import job_message
 from app.coordinator.jobs.model import Checkpoint, JobRecord, Progress, ResourceRequest
+from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import Status
-from app.coordinator.jobs.store import Store
 from app.coordinator.metrics.downsampling import downsample
 from app.coordinator.scheduling.cluster_view import ClusterView
 from app.coordinator.scheduling.estimates import RunTimes
@@ -59,7 +60,7 @@ class Machine:
             clock=lambda: _NOW,
             run_times=RunTimes(),
         )
-        self.store = Store(folder / "coordinator.db")
+        self.store = SqliteStore(folder / "coordinator.db")
         self.view = ClusterView(
             self.scheduler, gpus=GpuMeter(()), clock=lambda: _NOW, commits=lambda: 0
         )
@@ -71,7 +72,7 @@ class Machine:
         self._names = count()
 
     def save(self, transition: Transition) -> None:
-        """Store what has changed."""
+        """SqliteStore what has changed."""
         with self.store.transaction():
             newest = transition.newest()
             self.store.save_jobs(newest.values())
@@ -112,7 +113,7 @@ def listing(size: int, folder: Path, *, column: str, labels: dict[str, str]) -> 
     """A page of jobs, which are counted, too."""
     path = folder / "coordinator.db"
     fill(path, size)
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+    with closing(SqliteDatabase.open(path)) as db:
         db.row_factory = sqlite3.Row
         page = partial(
             list_jobs,

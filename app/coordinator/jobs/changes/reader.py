@@ -1,19 +1,17 @@
 """Reads the record of changes, page by page, without holding up the event loop."""
 
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import structlog
 
+from app.coordinator.database.database import Database
 from app.coordinator.jobs.changes.record import Reach, reach_of
 from app.coordinator.jobs.messages import progress_message, status_message, time_message
 from app.coordinator.jobs.model import Progress
-from app.coordinator.jobs.read_connection import ReadConnection
 from app.coordinator.jobs.states import Status
+from app.coordinator.jobs.store import Store
 from generated.mindcoordinator.v1.watch_jobs_pb2 import JobChange, JobState
 
 #: Most changes and bytes of a page, of at least one change.
@@ -42,13 +40,13 @@ class ChangeReader:
     It sees what is committed. Nothing is open or running before the first page.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._connection = ReadConnection(path, thread_name="job changes")
+    def __init__(self, store: Store) -> None:
+        self._connection = store.reader(thread_name="job changes")
 
     async def page(self, tenant_id: str, after: int, *, deletions_after: int = 0) -> ChangesPage:
         """Return what has changed behind `after`, without deletions up to `deletions_after`.
 
-        Raises sqlite3.Error.
+        Raises sqlite3.Error, StoreUnavailable.
         """
         return await self._connection.run(lambda db: _page(db, tenant_id, after, deletions_after))
 
@@ -57,7 +55,7 @@ class ChangeReader:
         self._connection.close()
 
 
-def _page(db: sqlite3.Connection, tenant_id: str, after: int, deletions_after: int) -> ChangesPage:
+def _page(db: Database, tenant_id: str, after: int, deletions_after: int) -> ChangesPage:
     changes: list[JobChange] = []
     last, count, size, complete = after, 0, 0, True
     rows = db.execute(
@@ -65,25 +63,24 @@ def _page(db: sqlite3.Connection, tenant_id: str, after: int, deletions_after: i
         SELECT version, job_changes.job_id, deleted_at, user_id, name, status, created_at,
             updated_at, ended_at, revision, state
         FROM job_changes LEFT JOIN jobs ON jobs.job_id = job_changes.job_id
-        WHERE job_changes.tenant_id = ? AND version > ? ORDER BY version
+        WHERE job_changes.tenant_id = ? AND version > ? ORDER BY version LIMIT ?
         """,
-        (tenant_id, after),
+        (tenant_id, after, PAGE_CHANGES + 1),
     )
-    with closing(rows):
-        for row in rows:
-            if count == PAGE_CHANGES or size >= PAGE_BYTES:
-                complete = False
-                break
-            last, count = row["version"], count + 1
-            if row["deleted_at"] and last <= deletions_after:
-                continue
-            change = _change(db, row)
-            size += change.ByteSize()
-            changes.append(change)
+    for row in rows:
+        if count == PAGE_CHANGES or size >= PAGE_BYTES:
+            complete = False
+            break
+        last, count = row["version"], count + 1
+        if row["deleted_at"] and last <= deletions_after:
+            continue
+        change = _change(db, row)
+        size += change.ByteSize()
+        changes.append(change)
     return ChangesPage(changes, last, complete, reach_of(db, tenant_id))
 
 
-def _change(db: sqlite3.Connection, row: sqlite3.Row) -> JobChange:
+def _change(db: Database, row: Any) -> JobChange:
     if row["status"] is None:
         return JobChange(version=row["version"], deleted_job_id=row["job_id"])
     labels = db.execute("SELECT key, value FROM job_labels WHERE job_id = ?", (row["job_id"],))

@@ -14,11 +14,11 @@ database its last moments, in a copy of the database's file, and where an older
 one was put back (`witness`).
 """
 
-import sqlite3
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Final
 
+from app.coordinator.database.database import Database
 from app.coordinator.jobs.changes.witness import Witness
 
 #: Deletions stay for so many of the tenant's changes, and for so many microseconds.
@@ -36,7 +36,7 @@ class Reach:
     forgotten: int
 
 
-def open_record(db: sqlite3.Connection, *, boot: str, inode: int, witness: Witness) -> str:
+def open_record(db: Database, *, boot: str, inode: int, witness: Witness) -> str:
     """Return the record's epoch: the one of before, unless something may have been lost.
 
     `boot` identifies this start of the machine, `inode` the database's file, of
@@ -49,50 +49,52 @@ def open_record(db: sqlite3.Connection, *, boot: str, inode: int, witness: Witne
     if known:
         known = witness.confirms(row["epoch"], changes)
     epoch: str = row["epoch"] if known else token_hex(8)
-    db.execute("BEGIN IMMEDIATE")
-    db.execute("DELETE FROM change_record")
-    db.execute("INSERT INTO change_record VALUES (?, ?, ?, 0)", (epoch, boot, inode))
-    db.execute("COMMIT")
+    with db.transaction():
+        db.write("DELETE FROM change_record")
+        db.write("INSERT INTO change_record VALUES (?, ?, ?, 0)", (epoch, boot, inode))
     witness.note(epoch, changes)
     return epoch
 
 
-def count_changes(db: sqlite3.Connection) -> int:
+def count_changes(db: Database) -> int:
     """Return how many changes were ever recorded, of all tenants together."""
-    count: int = db.execute("SELECT coalesce(sum(newest), 0) FROM change_versions").fetchone()[0]
+    count: int = db.execute(
+        "SELECT CAST(coalesce(sum(newest), 0) AS BIGINT) FROM change_versions"
+    ).fetchone()[0]
     return count
 
 
-def close_record(db: sqlite3.Connection) -> None:
+def close_record(db: Database) -> None:
     """Note that everything is stored: what is written later is lost together with this note."""
-    db.execute("UPDATE change_record SET closed = 1")
+    with db.transaction():
+        db.write("UPDATE change_record SET closed = 1")
 
 
-def record_change(
-    db: sqlite3.Connection, tenant_id: str, job_id: str, *, deleted_at: int = 0
-) -> int:
-    """Record that a job has changed, and return the version; call inside a transaction."""
-    version: int = db.execute(
-        "INSERT INTO change_versions VALUES (?, 1, 0)"
-        " ON CONFLICT (tenant_id) DO UPDATE SET newest = newest + 1 RETURNING newest",
+def record_change(db: Database, tenant_id: str, job_id: str, *, deleted_at: int = 0) -> None:
+    """Record that a job has changed; call inside a transaction."""
+    # Nothing is read: such a transaction is one message to a server.
+    db.write(
+        "INSERT INTO change_versions VALUES (?, 1, 0) ON CONFLICT (tenant_id)"
+        " DO UPDATE SET newest = change_versions.newest + 1",
         (tenant_id,),
-    ).fetchone()[0]
-    db.execute(
-        "INSERT INTO job_changes VALUES (?, ?, ?, ?) ON CONFLICT (job_id)"
-        " DO UPDATE SET version = excluded.version, deleted_at = excluded.deleted_at",
-        (tenant_id, version, job_id, deleted_at),
     )
-    return version
+    db.write(
+        "INSERT INTO job_changes SELECT tenant_id, newest, ?, ? FROM change_versions"
+        " WHERE tenant_id = ? ON CONFLICT (job_id)"
+        " DO UPDATE SET version = excluded.version, deleted_at = excluded.deleted_at",
+        (job_id, deleted_at, tenant_id),
+    )
 
 
-def record_deletion(db: sqlite3.Connection, tenant_id: str, job_id: str, *, now: int) -> None:
+def record_deletion(db: Database, tenant_id: str, job_id: str, *, now: int) -> None:
     """Record that a job was deleted, and forget old deletions; call inside a transaction.
 
     `now` is in microseconds since 1970. A clock that is set forward makes the
     record shorter than an hour, which is told to whoever comes back, but never
     shorter than KEPT_CHANGES.
     """
-    newest = record_change(db, tenant_id, job_id, deleted_at=max(now, 1))
+    record_change(db, tenant_id, job_id, deleted_at=max(now, 1))
+    newest = reach_of(db, tenant_id).newest
     old = db.execute(
         "SELECT version FROM job_changes WHERE tenant_id = ? AND version <= ?"
         " AND deleted_at > 0 AND deleted_at <= ? ORDER BY version LIMIT ?",
@@ -101,15 +103,15 @@ def record_deletion(db: sqlite3.Connection, tenant_id: str, job_id: str, *, now:
     if not old:
         return
     versions = [(tenant_id, row["version"]) for row in old]
-    db.executemany("DELETE FROM job_changes WHERE tenant_id = ? AND version = ?", versions)
+    db.write_each("DELETE FROM job_changes WHERE tenant_id = ? AND version = ?", versions)
     # The clock may have been set: a deletion may go later than a newer one.
-    db.execute(
-        "UPDATE change_versions SET forgotten = max(forgotten, ?) WHERE tenant_id = ?",
-        (old[-1]["version"], tenant_id),
+    db.write(
+        "UPDATE change_versions SET forgotten = ? WHERE tenant_id = ? AND forgotten < ?",
+        (old[-1]["version"], tenant_id, old[-1]["version"]),
     )
 
 
-def reach_of(db: sqlite3.Connection, tenant_id: str) -> Reach:
+def reach_of(db: Database, tenant_id: str) -> Reach:
     """How far a tenant's record reaches."""
     row = db.execute(
         "SELECT newest, forgotten FROM change_versions WHERE tenant_id = ?", (tenant_id,)
