@@ -34,6 +34,6 @@ async def serve(config: "CoordinatorConfig", *, ready: Callable[[int], None] | N
     not hurry them. Raises BadConfig if the data directory or the address
     cannot be used.
     """
-    from app.coordinator.server import serve as run
+    from app.coordinator.program import serve as run
 
     await run(config, ready=ready)

@@ -1,21 +1,12 @@
-"""Puts the coordinator together, and runs it from start to stop."""
+"""Puts the coordinator together."""
 
 import asyncio
-import signal
-import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from typing import Final, Self
 
-import grpc.aio
 import structlog
-from grpc_health.v1 import (  # type: ignore[import-untyped]  # no stubs
-    health,
-    health_pb2,
-    health_pb2_grpc,
-)
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # no stubs
 
 from app.coordinator.cluster.gpus import GpuMeter
 from app.coordinator.cluster.nodes import Cluster
@@ -35,41 +26,32 @@ from app.coordinator.jobs.changes.reader import ChangeReader
 from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.lister import JobLister
 from app.coordinator.jobs.secrets import JobSecrets
-from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.states import HOLDING
-from app.coordinator.jobs.steps.store_steps import UnusableStore
 from app.coordinator.jobs.store import Store
 from app.coordinator.jobs.times import Stopwatch, this_stopwatch
-from app.coordinator.leadership.leadership import Leadership, SoleLeadership
-from app.coordinator.leadership.term_file import TermFile
-from app.coordinator.ownership import sole_owner
+from app.coordinator.leadership.leadership import Leadership
+from app.coordinator.ownership.candidacy import Candidacy
+from app.coordinator.ownership.state import State, open_shared_state, open_sole_state
 from app.coordinator.packages.opening import open_installer, package_rules
 from app.coordinator.resources.memory_reserve import MemoryReserve, available_memory
 from app.coordinator.retention.keeping import Keeping
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.service.interceptor import ApiSecretInterceptor
-from app.coordinator.service.listening import SERVICE, listen
+from app.coordinator.service.grpc_server import GrpcServer
+from app.coordinator.service.late_service import LateService
 from app.coordinator.service.logs.search import LogSearches
 from app.coordinator.service.prometheus import registry_of, serve_metrics
 from app.coordinator.service.service import Parts, Service
-from app.coordinator.service.tracing import TraceInterceptor
-from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
+from app.coordinator.settings.coordinator import CoordinatorConfig
 from app.coordinator.storage.disk_reserve import DiskReserve
 from app.coordinator.storage.free_space import FreeSpace
 from app.coordinator.submission.tenancy import Tenancy
 from app.coordinator.trainers.asking import Trainers
-from app.files.descriptors import raise_limit
 from app.scaikey.http import open_session
 from app.scaikey.jwks import KeySetCache
-from app.telemetry.tracing import NoTracer, Tracer, open_tracer
-from app.undumpable import make_undumpable
-from generated.mindcoordinator.v1 import coordinator_pb2_grpc
+from app.telemetry.tracing import NoTracer, Tracer
+from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorServicer
 
-#: File descriptors that it may need at once: connections, runners, copies, helper processes.
-_DESCRIPTORS: Final = 16_384
-#: Seconds that calls may still take once no run is left.
-_STOP_PATIENCE: Final = 1.0
 _REMEMBERED_RUNS: Final = 500
 #: Seconds that a fetch of the token issuer's keys may take.
 _JWKS_TIMEOUT: Final = 5.0
@@ -97,7 +79,12 @@ class Coordinator:
         *,
         clock: Callable[[], int] | None = None,
         tracer: Tracer | None = None,
+        listening: Callable[[int], None] = lambda port: None,
+        lost: Callable[[str], None] = lambda reason: None,
     ) -> None:
+        """`listening` is called with the port once calls are answered. `lost` is called with the
+        reason, by any thread, when this coordinator no longer leads: it must end the process,
+        whose threads may be in the middle of something."""
         self._config = config
         self._tracer = tracer or NoTracer()
         self._clock = clock or now_micros
@@ -109,6 +96,10 @@ class Coordinator:
         #: Where Prometheus reads; 0 where it does not.
         self.metrics_port = 0
         self.job_events = JobEvents(limit=config.max_watches)
+        self._lost = lost
+        self._listening = listening
+        #: Where the state is shared: answers calls before this coordinator leads.
+        self._late: LateService | None = None
 
     async def __aenter__(self) -> Self:
         """Start. Raises BadConfig."""
@@ -126,11 +117,13 @@ class Coordinator:
 
     async def _start(self) -> None:
         config = self._config
-        self._resources.enter_context(sole_owner(config))
-        store = self._open_store()
+        state = await self._open_state()
+        store, leadership = state.store, state.leadership
         readable = system_paths([config.data_dir, config.drive_root, config.atlas_root])
-        term_file = TermFile.of(config.data_dir)
-        leadership = SoleLeadership(self._newest_term(term_file))
+        self._change_reader, lister = ChangeReader(store), JobLister(store)
+        for reader in (self._change_reader, lister):
+            # Closed before the store, whose last words are durable once nobody else has it open.
+            self._resources.callback(reader.close)
         engine = await open_local_engine(config, readable=readable)
         self._resources.callback(engine.close)
         await self._end_unreadable(store, engine, leadership)
@@ -199,7 +192,7 @@ class Coordinator:
             secrets=secrets,
             job_events=self.job_events,
             change_reader=self._change_reader,
-            lister=self._lister,
+            lister=lister,
             drive=drive,
             cache=cache,
             admission=await self._make_admission(),
@@ -221,7 +214,7 @@ class Coordinator:
             free_space=FreeSpace((config.data_dir, config.drive_root), floor=config.min_free_bytes),
             clock=self._clock,
         )
-        self._server = self._make_server(parts)
+        self._admit(Service(parts))
         if config.metrics_address:
             registry = registry_of(
                 scheduler,
@@ -237,15 +230,53 @@ class Coordinator:
         trainers.start()
         await self._services.enter_async_context(keeping)
         self._watch_memory(scheduler)
-        await self._server.start()
-        await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        await self._take_calls()
         log.info(
             "coordinator_started",
             port=self.port,
             tls=config.listen_tls_cert_file is not None,
             mutual_tls=config.listen_tls_client_ca_file is not None,
         )
+
+    async def _open_state(self) -> State:
+        """Open the state; one that is shared, once this coordinator leads. Raises BadConfig,
+        LeadershipLost."""
+        config, committed = self._config, self.job_events.committed
+        if not config.database_dsn:
+            return open_sole_state(config, self._resources, committed=committed)
+        self._late = LateService()
+        self._listen(self._late.servicer)
+        host = config.address.rpartition(":")[0]
+        candidacy = Candidacy(
+            config,
+            address=config.advertised_address or f"{host}:{self.port}",
+            lost=self._lost,
+        )
+        self._late.leader = candidacy.where
+        await self._server.start(serving=False)
+        self._services.push_async_callback(self._server.stop)
+        self._listening(self.port)
+        return await open_shared_state(
+            config, self._resources, candidacy=candidacy, committed=committed
+        )
+
+    def _admit(self, service: Service) -> None:
+        """Have calls reach the service."""
+        if self._late is not None:
+            self._late.begin(service)
+        else:
+            self._listen(service)
+
+    async def _take_calls(self) -> None:
+        if self._late is not None:
+            await self._server.serve()
+        else:
+            await self._server.start(serving=True)
+            self._listening(self.port)
+
+    def _listen(self, service: MindCoordinatorServicer) -> None:
+        self._server = GrpcServer(self._config, service, tracer=self._tracer)
+        self.port = self._server.port
 
     def _watch_memory(self, scheduler: Scheduler) -> None:
         reserve = MemoryReserve(
@@ -256,26 +287,6 @@ class Coordinator:
         )
         self._memory = asyncio.create_task(reserve.run(), name="memory reserve")
         self._resources.callback(self._memory.cancel)
-
-    def _open_store(self) -> Store:
-        try:
-            path = self._config.data_dir / "coordinator.db"
-            store = SqliteStore(path, committed=self.job_events.committed)
-        except (UnusableStore, sqlite3.Error) as error:
-            raise BadConfig(f"SCAIMIND_COORDINATOR_DATA_DIR: {error}") from None
-        self._resources.callback(store.close)
-        # Closed before the store, whose last words are durable once nobody else has it open.
-        self._change_reader = ChangeReader(store)
-        self._resources.callback(self._change_reader.close)
-        self._lister = JobLister(store)
-        self._resources.callback(self._lister.close)
-        return store
-
-    def _newest_term(self, file: TermFile) -> int:
-        try:
-            return file.read()
-        except (OSError, ValueError) as error:
-            raise BadConfig(f"SCAIMIND_COORDINATOR_DATA_DIR: {file.path}: {error}") from None
 
     async def _end_unreadable(self, store: Store, engine: Engine, leadership: Leadership) -> None:
         """End the jobs whose rows cannot be read, and what lives of them."""
@@ -323,78 +334,18 @@ class Coordinator:
             )
         )
 
-    def _make_server(self, parts: Parts) -> grpc.aio.Server:
-        config = self._config
-        by_secret = ApiSecretInterceptor(api_secret=config.api_secret)
-        server = grpc.aio.server(
-            interceptors=[TraceInterceptor(self._tracer), by_secret],
-            options=[
-                ("grpc.max_receive_message_length", config.max_message_bytes),
-                ("grpc.max_send_message_length", config.max_message_bytes),
-                # A gateway pings every few seconds, streams or none.
-                ("grpc.keepalive_permit_without_calls", 1),
-                (
-                    "grpc.http2.min_ping_interval_without_data_ms",
-                    int(config.min_ping_interval * 1000),
-                ),
-                ("grpc.http2.max_ping_strikes", 0),
-                # A gateway that comes back opens all its streams at once; beyond these, gRPC
-                # rejects calls at random that nobody has looked at yet.
-                ("grpc.server.max_pending_requests", 2 * config.max_watches),
-                ("grpc.server.max_pending_requests_hard_limit", 4 * config.max_watches),
-                # Two coordinators on one port would share the calls between them.
-                ("grpc.so_reuseport", 0),
-            ],
-        )
-        coordinator_pb2_grpc.add_MindCoordinatorServicer_to_server(Service(parts), server)
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(
-            (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
-        )
-        self.port = listen(server, config)
-        return server
-
     async def close(self) -> None:
         """Stop; a second call does nothing."""
         if self._stopped:
             return
         self._stopped = True
         try:
-            await self._health.enter_graceful_shutdown()
+            await self._server.retire()
             await self.controller.close()
             self._memory.cancel()
             await asyncio.wait([self._memory])
-            await self._server.stop(_STOP_PATIENCE)
+            await self._server.stop()
             await self._services.aclose()
         finally:
             self._resources.close()
         log.info("coordinator_stopped")
-
-
-async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | None = None) -> None:
-    """Run the coordinator as `app.coordinator.serve` says."""
-    # Its environment and memory hold the API secret.
-    make_undumpable()
-    limit = raise_limit(_DESCRIPTORS)
-    if limit is not None and limit < _DESCRIPTORS:
-        log.warning(
-            "descriptor_limit_too_low",
-            limit=limit,
-            needed=_DESCRIPTORS,
-            advice="Raise the hard limit (ulimit -Hn); below it, jobs and calls may have to wait.",
-        )
-    loop = asyncio.get_running_loop()
-    tracer = open_tracer(service_name="scaimind-coordinator")
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        async with Coordinator(config, tracer=tracer) as coordinator:
-            if ready is not None:
-                ready(coordinator.port)
-            await stop.wait()
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        await asyncio.to_thread(tracer.close)

@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -215,11 +216,17 @@ class Killable:
 
 @asynccontextmanager
 async def coordinator_process(
-    path: Path, *, port: int = 0, within: Sequence[str] = (), uids: UidRange | None = None
+    path: Path,
+    *,
+    port: int = 0,
+    within: Sequence[str] = (),
+    uids: UidRange | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Killable]:
     """Run a coordinator in a process of its own; at the end it is stopped, and its jobs with it.
 
-    `within` is a command that becomes the one behind it.
+    `within` is a command that becomes the one behind it; `settings` are variables without their
+    prefix.
     """
     process = await asyncio.create_subprocess_exec(
         *within,
@@ -236,6 +243,7 @@ async def coordinator_process(
             "SCAIMIND_COORDINATOR_STOP_GRACE": "5",
             "SCAIMIND_COORDINATOR_JOB_UIDS": str(uids or own_uids()),
             "SCAIMIND_COORDINATOR_CPUS": "4",
+            **{f"SCAIMIND_COORDINATOR_{name}": value for name, value in settings.items()},
         },
     )
     assert process.stdout is not None

@@ -13,6 +13,7 @@ from app.coordinator.settings.packages import PackageSettings
 from app.coordinator.settings.retention import RetentionSettings
 from app.coordinator.settings.runs import RunSettings
 from app.coordinator.settings.serving import ServingSettings
+from app.coordinator.settings.state import StateSettings
 from app.coordinator.settings.tokens import TokenSettings
 from app.coordinator.settings.trainers import TrainerSettings
 
@@ -22,6 +23,7 @@ FILE_VARIABLE: Final = f"{PREFIX}CONFIG"
 #: In the order of the documentation.
 SECTIONS: Final[tuple[type[Section], ...]] = (
     DataSettings,
+    StateSettings,
     ServingSettings,
     TokenSettings,
     RunSettings,
@@ -42,6 +44,7 @@ class BadConfig(SettingsError):
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorConfig(
     DataSettings,
+    StateSettings,
     ServingSettings,
     TokenSettings,
     RunSettings,

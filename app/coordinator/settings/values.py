@@ -3,12 +3,14 @@
 import re
 from typing import Final
 
-from app.configuration.values import parse_size
+from app.configuration.values import parse_seconds, parse_size
 from app.coordinator.isolation.levels import AUTO, Level, UidRange
 
 #: The largest page of an answer is half of it.
 _MOST_DAYS: Final = 36_500
 _SMALLEST_MESSAGE: Final = 8 * 1024**2
+_SHORTEST_LEASE: Final = 2.0
+_LONGEST_LEASE: Final = 60.0
 
 
 def parse_node_id(text: str) -> str:
@@ -57,3 +59,20 @@ def parse_message_size(text: str) -> int:
     if size < _SMALLEST_MESSAGE:
         raise ValueError(f"{text!r} is below 8MiB, which the coordinator's own answers may need")
     return size
+
+
+def parse_schema(text: str) -> str:
+    """Read the name of a schema of PostgreSQL, which needs no quotes."""
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", text) or text.startswith("pg_"):
+        raise ValueError(
+            f"{text!r} is not a name of lower-case letters, digits and '_' that PostgreSQL allows"
+        )
+    return text
+
+
+def parse_lease(text: str) -> float:
+    """Read how long a lease lasts, in seconds."""
+    seconds = parse_seconds(text)
+    if not _SHORTEST_LEASE <= seconds <= _LONGEST_LEASE:
+        raise ValueError(f"{text!r} is not from {_SHORTEST_LEASE:g} to {_LONGEST_LEASE:g}")
+    return seconds

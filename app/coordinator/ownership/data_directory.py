@@ -1,10 +1,13 @@
-"""One coordinator for a data directory."""
+"""One coordinator for a data directory, or several that share it.
+
+A lock on it says which: those that share it hold it together.
+"""
 
 import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
@@ -13,9 +16,19 @@ from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 _LOCK_PATIENCE: Final = 3.0
 
 
-@contextmanager
-def sole_owner(config: CoordinatorConfig) -> Iterator[None]:
+def sole_owner(config: CoordinatorConfig) -> AbstractContextManager[None]:
     """Hold the data directory. Raises BadConfig if it cannot be written or is held already."""
+    return _owner(config, fcntl.LOCK_EX)
+
+
+def shared_owner(config: CoordinatorConfig) -> AbstractContextManager[None]:
+    """Hold the data directory with others. Raises BadConfig if it cannot be written, or one
+    coordinator has it for itself."""
+    return _owner(config, fcntl.LOCK_SH)
+
+
+@contextmanager
+def _owner(config: CoordinatorConfig, kind: int) -> Iterator[None]:
     try:
         for path in (config.data_dir, config.drive_root):
             path.mkdir(parents=True, exist_ok=True)
@@ -27,7 +40,7 @@ def sole_owner(config: CoordinatorConfig) -> Iterator[None]:
             f"SCAIMIND_COORDINATOR_DATA_DIR: {config.data_dir}: {error.strerror}"
         ) from None
     try:
-        if not _locked(file):
+        if not _locked(file, kind):
             raise BadConfig(
                 f"SCAIMIND_COORDINATOR_DATA_DIR: another coordinator is using {config.data_dir}"
             )
@@ -36,7 +49,7 @@ def sole_owner(config: CoordinatorConfig) -> Iterator[None]:
         os.close(file)
 
 
-def _locked(file: int) -> bool:
+def _locked(file: int, kind: int) -> bool:
     """Lock a file, waiting a little for who has it.
 
     A program that a killed coordinator was just starting has its lock, too,
@@ -45,7 +58,7 @@ def _locked(file: int) -> bool:
     deadline = time.monotonic() + _LOCK_PATIENCE
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
