@@ -50,10 +50,11 @@ def open_channel(
     `credentials` it is plain text. `unknown_fields` reads every answer.
     """
     options = channel_options(settings) + server_name_options(settings)
+    target = target_of(settings.address)
     if credentials is None:
-        channel = grpc.aio.insecure_channel(settings.address, options=options)
+        channel = grpc.aio.insecure_channel(target, options=options)
     else:
-        channel = grpc.aio.secure_channel(settings.address, credentials, options=options)
+        channel = grpc.aio.secure_channel(target, credentials, options=options)
     if unknown_fields is None:
         return channel
     return ReadingChannel(channel, prefix=f"/{SERVICE}/", reader_of=unknown_fields.reader_of)
@@ -89,7 +90,26 @@ def channel_options(settings: UpstreamSettings) -> list[tuple[str, Any]]:
     ]
 
 
+def target_of(address: str) -> str:
+    """Return gRPC's name (grpc/doc/naming.md) of one address, or of several IP addresses."""
+    if "," not in address:
+        return address
+    addresses = [each.strip() for each in address.split(",")]
+    return f"{'ipv6' if addresses[0].startswith('[') else 'ipv4'}:{','.join(addresses)}"
+
+
 def service_config(settings: UpstreamSettings) -> dict[str, Any]:
+    """Say how calls are retried, and which of several coordinators gets them."""
+    config = _retries(settings)
+    if "," in settings.address or settings.address.startswith("dns:"):
+        # One leads, and the others' health says that they do not serve (gRFC A17). A call goes
+        # to those that do, as soon as they do.
+        config["loadBalancingConfig"] = [{"round_robin": {}}]
+        config["healthCheckConfig"] = {"serviceName": SERVICE}
+    return config
+
+
+def _retries(settings: UpstreamSettings) -> dict[str, Any]:
     """Retry idempotent reads while the coordinator is UNAVAILABLE (gRFC A6).
 
     The pauses are random between 0 and 0.1, 0.2, 0.4 ... 1 s; all attempts

@@ -17,7 +17,12 @@ class UpstreamSettings(Section):
     ORDERED: ClassVar[tuple[tuple[str, str], ...]] = (("reconnect_min", "reconnect_max"),)
     TOGETHER: ClassVar[tuple[tuple[str, ...], ...]] = (("tls_cert_file", "tls_key_file"),)
 
-    address: str = setting("127.0.0.1:50051", "Address of MindCoordinator: host:port.")
+    address: str = setting(
+        "127.0.0.1:50051",
+        "Address of MindCoordinator: host:port. Of several that share their state: their IP "
+        "addresses with ports, separated by commas, or dns:///name:port for a name that has them "
+        "all. Calls go to the one that leads.",
+    )
     api_secret: str = required_secret("The deployment's secret, sent as x-api-secret.")
     tls_ca_file: str = optional(
         "CA certificates (PEM) that verify the coordinator's certificate. TLS is used if any TLS "

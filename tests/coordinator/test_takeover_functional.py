@@ -11,15 +11,19 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no stubs
 
+from app.gateway.routes import PREFIX
 from generated.mindcoordinator.v1.jobs_pb2 import ListJobsRequest
 from tests.coordinator.harness import (
     PATIENCE,
+    SECRET,
     Client,
     Killable,
     client_of,
     coordinator_process,
     status_of,
 )
+from tests.hub.sse import Event, Parser
+from tests.replicas import new_key, replica, settings_for
 
 #: Says numbers until it is told to go.
 COUNTS = """
@@ -127,3 +131,44 @@ async def test_another_one_takes_over_without_losing_or_repeating_anything(
         assert second.process.process.returncode == 0
         await until_leading(third)
         assert status_of(await third.job(job_id)) == "COMPLETED"
+
+
+async def test_a_stream_through_a_gateway_goes_on_at_the_next_leader(
+    tmp_path: Path, postgres_dsn: str, migrated_dsn: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(member(tmp_path, postgres_dsn))
+        await until_leading(first)
+        second = await stack.enter_async_context(member(tmp_path, postgres_dsn))
+        key = await new_key(migrated_dsn, tenant="local")
+        addresses = ",".join(f"127.0.0.1:{each.process.port}" for each in (second, first))
+        gateway = await stack.enter_async_context(
+            replica(settings_for(migrated_dsn, addresses, api_secret=SECRET))
+        )
+        job_id = await first.submit(COUNTS)
+        path = f"{PREFIX}/jobs/{job_id}/logs?tail=1000"
+        watching = await stack.enter_async_context(
+            gateway.http.get(
+                gateway.server.make_url(path), headers={"Authorization": f"Bearer {key.secret}"}
+            )
+        )
+        assert watching.status == 200
+        events: list[Event] = []
+        parser = Parser()
+        killed = False
+        async with asyncio.timeout(2 * PATIENCE):
+            async for data in watching.content.iter_any():
+                events += parser.feed(data)
+                logs = [event for event in events if event.name == "log"]
+                if not killed and len(logs) > 20:
+                    killed = True
+                    await first.process.stop(signal.SIGKILL)
+                    await until_leading(second)
+                    await asyncio.to_thread(go, second, job_id)
+        assert not [event for event in events if event.name in ("gap", "error")]
+        said = [event.data["message"] for event in logs]
+        numbers = [int(text.split()[1]) for text in said if text.startswith("number")]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert f"last {len(numbers)}" in said
+        answer = await gateway.ask("GET", f"/jobs/{job_id}", token=key.secret)
+        assert answer.data["status"] == "COMPLETED"
