@@ -29,14 +29,15 @@ def serve() -> None:
         run(Settings.from_env(os.environ), unknown=_unknown())
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--config",
     "config_file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="TOML file; environment variables take precedence.",
 )
-def coordinator(config_file: Path | None) -> None:
+@click.pass_context
+def coordinator(context: click.Context, config_file: Path | None) -> None:
     """Run only the one-machine MindCoordinator.
 
     Needs SCAIMIND_COORDINATOR_API_SECRET, or api_secret in the file;
@@ -44,6 +45,9 @@ def coordinator(config_file: Path | None) -> None:
     checkpoint and resume at the next start.
     """
     make_undumpable()
+    context.obj = config_file
+    if context.invoked_subcommand is not None:
+        return
     from app.configuration.section import SettingsError
     from app.coordinator import BadConfig, CoordinatorConfig, serve
     from app.telemetry import logs
@@ -59,6 +63,43 @@ def coordinator(config_file: Path | None) -> None:
         )
         log_unknown(_unknown())
         asyncio.run(serve(config))
+
+
+@coordinator.command("move-store")
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(["postgresql", "sqlite"]),
+    required=True,
+    help="Where the jobs are to be.",
+)
+@click.pass_obj
+def move_store(config_file: Path | None, target: str) -> None:
+    """Copy the jobs of a stopped coordinator into PostgreSQL, or back.
+
+    Reads the coordinator's settings, SCAIMIND_COORDINATOR_DATABASE_DSN among
+    them. All is copied and compared, or nothing is: it can be started again. What
+    is copied stays where it is; the target must be empty.
+    """
+    from app.configuration.section import SettingsError
+    from app.coordinator import BadConfig, CoordinatorConfig
+    from app.coordinator.failures import LeadershipLost, StoreUnavailable
+    from app.coordinator.jobs.moving import NotMoved
+    from app.coordinator.jobs.steps.store_steps import UnusableStore
+    from app.coordinator.ownership.moving import move_to_postgresql, move_to_sqlite
+
+    def progress(table: str, copied: int, count: int) -> None:
+        click.echo(f"{table}: {copied} of {count}", err=True)
+
+    with one_line(
+        BadConfig, LeadershipLost, NotMoved, SettingsError, StoreUnavailable, UnusableStore
+    ):
+        config = CoordinatorConfig.from_env(os.environ, file=config_file)
+        if not config.database_dsn:
+            raise BadConfig(f"{config.variable('database_dsn')}: not set.")
+        move = move_to_postgresql if target == "postgresql" else move_to_sqlite
+        moved = move(config, progress=progress)
+    click.echo(f"Copied {sum(moved.rows.values())} rows, {moved.rows['jobs']} of them jobs.")
 
 
 @click.command()

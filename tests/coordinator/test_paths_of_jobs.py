@@ -133,6 +133,10 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
     "retention/kept_files.py": ("it is Directory's rmdir", {"rmdir"}),
     "database/sqlite.py": ("the store, in the data directory", {"resolve"}),
     "jobs/changes/witness.py": ("a note beside the store, in the data directory", {"os.open"}),
+    "ownership/moving.py": (
+        "the store, in the data directory",
+        {"exists", "is_file", "os.replace", "unlink"},
+    ),
     "ownership/data_directory.py": ("the data directory", {"mkdir", "os.access", "os.open"}),
     "server.py": ("the data directory", {"mkdir"}),
     "jobs/steps/store_steps.py": ("the data directory", {"iterdir", "os.open", "unlink"}),

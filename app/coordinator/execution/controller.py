@@ -63,10 +63,13 @@ class Controller:
         self._job_events = job_events
         self._reserve = reserve
         self._secrets = secrets
+        self._leadership = leadership
         self._clock = clock
         #: Set when the coordinator's end may wait no longer.
         self._leave = asyncio.Event()
-        lines = CoordinatorLines(workspace=workspace, job_events=job_events, clock=clock)
+        lines = CoordinatorLines(
+            workspace=workspace, job_events=job_events, leadership=leadership, clock=clock
+        )
         self._work = JobWork(
             scheduler=scheduler,
             workspace=workspace,
@@ -158,6 +161,10 @@ class Controller:
         result = self._changes.apply(change, also=also)
         self._set_alarm()
         return result
+
+    def check_leads(self) -> None:
+        """Raise LeadershipLost unless this coordinator leads."""
+        self._leadership.check()
 
     def forget(self, job: JobRecord) -> bool:
         """Delete a job that has ended, as `JobChanges.forget` does. Raises sqlite3.Error."""

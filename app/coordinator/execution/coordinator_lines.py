@@ -10,6 +10,7 @@ import structlog
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.jobs.events import JobEvents
 from app.coordinator.jobs.model import JobRecord
+from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.logs.lines import Line
 from app.coordinator.logs.log import LogWriter
 from app.coordinator.packages.build_log import Say
@@ -26,10 +27,16 @@ class CoordinatorLines:
     """Writes lines of the coordinator's into jobs' logs."""
 
     def __init__(
-        self, *, workspace: Workspace, job_events: JobEvents, clock: Callable[[], int]
+        self,
+        *,
+        workspace: Workspace,
+        job_events: JobEvents,
+        leadership: Leadership,
+        clock: Callable[[], int],
     ) -> None:
         self._workspace = workspace
         self._job_events = job_events
+        self._leadership = leadership
         self._clock = clock
 
     async def say(self, job: JobRecord, text: str) -> None:
@@ -73,6 +80,8 @@ class CoordinatorLines:
         )
         entry.timestamp.FromMicroseconds(self._clock())
         with locked(directory.lock, wait=True):
+            # Whoever leads next waits for the lock, and writes behind what is written here.
+            self._leadership.check()
             writer = LogWriter(directory.log)
             try:
                 writer.append([entry])

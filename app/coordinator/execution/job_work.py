@@ -104,9 +104,9 @@ class JobWork:
         if self._scheduler.jobs[job_id].status is Status.SCHEDULING:
             await self._event(lambda scheduler: scheduler.preparing(job_id), void)
         try:
-            await _in(self._preparing, bring_up, self._workspace.directory(job_id))
+            await self._in(self._preparing, bring_up, self._workspace.directory(job_id))
             say = self._lines.from_thread(job)
-            await _in(self._preparing, self._workspace.prepare, job, say, task.abandoned)
+            await self._in(self._preparing, self._workspace.prepare, job, say, task.abandoned)
         except Abandoned:
             await self._clear_temporary(job)
             return
@@ -143,6 +143,7 @@ class JobWork:
 
         Raises CannotLaunch, OSError.
         """
+        self._leadership.check()
         with suppress(NeverStarted):
             return await self._engine.recover(job, term=self._leadership.term)
         if task.stop_at_once is not None:
@@ -229,6 +230,8 @@ class JobWork:
         def look(notes: list[str], *, last: bool) -> SchedulerEvent:
             nonlocal removal
             checkpoints = None
+            # It removes those that are too many.
+            self._leadership.check()
             # The tenant's own files: they may be in any state.
             with suppress(BadUrl, FileNotFoundError, NotADirectoryError):
                 checkpoints = self._workspace.checkpoints(
@@ -243,6 +246,7 @@ class JobWork:
         return look
 
     def _remove_leftovers(self, job: JobRecord) -> None:
+        self._leadership.check()
         try:
             self._workspace.remove_leftovers(job)
         except (BadUrl, OSError) as error:
@@ -258,8 +262,9 @@ class JobWork:
     async def kill_run(self, job: JobRecord, task: JobTask) -> None:
         """End the job's newest run by force: nothing of it lives afterwards.
 
-        Raises OSError, and whatever its files bring about.
+        Raises OSError, LeadershipLost, and whatever its files bring about.
         """
+        self._leadership.check()
         await self._engine.kill(job.job_id, term=self._leadership.term)
         if task.handle is not None:
             task.handle.close()
@@ -269,7 +274,7 @@ class JobWork:
         """Bring the job's artefacts to their destination. Raises OSError, and whatever its files
         bring about."""
         try:
-            made = await _in(self._exporting, self._workspace.export, job, task.abandoned)
+            made = await self._in(self._exporting, self._workspace.export, job, task.abandoned)
         except Abandoned:
             if self._scheduler.jobs[job.job_id].stop_reason is not StopReason.CANCEL:
                 # The coordinator stops: it is done again at the next start.
@@ -299,18 +304,24 @@ class JobWork:
         """Keep a job's artefacts once: they are at their destination."""
         try:
             directory = self._workspace.directory(job.job_id)
-            await _in(self._exporting, drop_output, directory)
+            await self._in(self._exporting, drop_output, directory)
         except Exception as error:  # the retention does it once more
             log.warning("artefacts_kept_twice", job_id=job.job_id, exc_info=error)
+
+    async def _in(self, threads: ThreadPoolExecutor, do: Callable[..., _T], *given: Any) -> _T:
+        """Do something with files in a thread, unless this coordinator no longer leads by then.
+        Raises what it does, LeadershipLost."""
+
+        def led() -> _T:
+            self._leadership.check()
+            return do(*given)
+
+        return await asyncio.get_running_loop().run_in_executor(threads, led)
 
     async def release(self, job: JobRecord) -> None:
         """Let go of what was fetched for a job."""
         # There may be very many files of it. Not behind what is being prepared or exported.
         await asyncio.to_thread(self._workspace.release, job.job_id)
-
-
-async def _in(threads: ThreadPoolExecutor, do: Callable[..., _T], *given: Any) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(threads, do, *given)
 
 
 async def _say(notes: list[str], handle: RunHandle) -> None:

@@ -20,11 +20,12 @@ from app.coordinator.errors import (
     InvalidArgument,
     NotFound,
     Overloaded,
+    Unavailable,
 )
 from app.coordinator.execution.changes import Change, T
 from app.coordinator.execution.controller import Controller
 from app.coordinator.execution.workspace import Workspace
-from app.coordinator.failures import is_passing, reason_of
+from app.coordinator.failures import StoreUnavailable, is_passing, reason_of
 from app.coordinator.identity.access import Access
 from app.coordinator.identity.peer import Peer
 from app.coordinator.identity.tokens import Admission
@@ -208,6 +209,7 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
 
     def _check_takes_jobs(self, tenant_id: str) -> None:
         """Raise RequestError where no new job of this tenant is taken up, whatever it asks for."""
+        self._controller.check_leads()
         self._parts.tenancy.check(tenant_id)
         self._parts.free_space.check()
 
@@ -244,9 +246,13 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
-        """Raise Overloaded in place of a failure that passes."""
+        """Raise Overloaded or Unavailable in place of a failure that passes."""
         try:
             yield
+        except StoreUnavailable:
+            raise Unavailable(
+                "the coordinator cannot store the change: its database is away; try again later"
+            ) from None
         except Exception as error:
             if not is_passing(error):
                 raise

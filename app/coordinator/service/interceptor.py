@@ -24,7 +24,7 @@ from app.coordinator.errors import (
     Unauthenticated,
     Unavailable,
 )
-from app.coordinator.failures import is_passing, reason_of
+from app.coordinator.failures import LeadershipLost, StoreUnavailable, is_passing, reason_of
 from app.coordinator.identity.peer import TENANT, Peer
 from app.coordinator.service.bad_request import bad_request
 from app.coordinator.service.enum_numbers import check_enum_numbers
@@ -174,6 +174,15 @@ async def _turn_away(context: Context) -> NoReturn:
 
 async def _hide(name: str, error: Exception, context: Context) -> NoReturn:
     """End a call that failed. The operators see all of the error, the caller only its kind."""
+    if isinstance(error, LeadershipLost):
+        await context.abort(
+            grpc.StatusCode.UNAVAILABLE, "this coordinator no longer leads; another one may"
+        )
+    if isinstance(error, StoreUnavailable):
+        log.warning("call_not_possible", method=name, exc_info=error)
+        await context.abort(
+            grpc.StatusCode.UNAVAILABLE, "the coordinator's database is away; try again later"
+        )
     if is_passing(error):
         log.warning("call_not_possible", method=name, exc_info=error)
         await context.abort(
