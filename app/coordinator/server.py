@@ -37,11 +37,11 @@ from app.coordinator.resources.memory_reserve import MemoryReserve, available_me
 from app.coordinator.retention.keeping import Keeping
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.service.grpc_server import GrpcServer
-from app.coordinator.service.late_service import LateService
 from app.coordinator.service.logs.search import LogSearches
 from app.coordinator.service.prometheus import registry_of, serve_metrics
 from app.coordinator.service.service import Parts, Service
+from app.coordinator.service.serving.grpc_server import GrpcServer
+from app.coordinator.service.serving.late_service import LateService
 from app.coordinator.settings.coordinator import CoordinatorConfig
 from app.coordinator.storage.disk_reserve import DiskReserve
 from app.coordinator.storage.free_space import FreeSpace

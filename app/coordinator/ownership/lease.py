@@ -129,7 +129,7 @@ class Lease(Leadership):
             self._deadline = asked + _COUNTED_ON * self._seconds
 
     def close(self) -> None:
-        """Give it back, so that another one can lead at once. Blocks."""
+        """Let another one lead at once. Blocks."""
         held = not self._over.is_set()
         self._over.set()
         for thread in self._threads:

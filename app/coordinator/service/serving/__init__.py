@@ -1,0 +1,1 @@
+"""The gRPC server, and what it answers before the service is there."""
