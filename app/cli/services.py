@@ -59,7 +59,7 @@ def coordinator(context: click.Context, config_file: Path | None) -> None:
         logs.configure(
             TelemetrySettings.from_env(os.environ),
             out=sys.stdout.buffer,
-            known_secrets=(config.api_secret,),
+            known_secrets=tuple(filter(None, (config.api_secret, config.database_dsn))),
         )
         log_unknown(_unknown())
         asyncio.run(serve(config))

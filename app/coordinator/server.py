@@ -230,7 +230,7 @@ class Coordinator:
         trainers.start()
         await self._services.enter_async_context(keeping)
         self._watch_memory(scheduler)
-        await self._take_calls()
+        await self._take_calls(store)
         log.info(
             "coordinator_started",
             port=self.port,
@@ -267,7 +267,8 @@ class Coordinator:
         else:
             self._listen(service)
 
-    async def _take_calls(self) -> None:
+    async def _take_calls(self, store: Store) -> None:
+        store.hurry()
         if self._late is not None:
             await self._server.serve()
         else:

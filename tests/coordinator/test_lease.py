@@ -183,6 +183,10 @@ def test_what_the_server_refuses_for_now_passes(
     first = candidates("first")
     assert first.leads()
     with closing(open_store(first, postgres_dsn, tmp_path)) as store:
+        # A server waits no longer for a coordinator that stands still within a transaction.
+        store.hurry()
+        shown = store._db.execute("SHOW idle_in_transaction_session_timeout").fetchone()
+        assert shown[0] == "2800ms"
         for failure in ("query_canceled", "serialization_failure", "deadlock_detected"):
             refusal = f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{failure}'; END $$"
             with pytest.raises(StoreUnavailable):

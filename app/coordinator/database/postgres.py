@@ -24,6 +24,7 @@ from app.coordinator.database.postgres_connection import (
     ConnectionLost,
     PostgresAddress,
     PostgresConnection,
+    bounds_of,
     reason,
 )
 from app.coordinator.failures import FailureBackoff, LeadershipLost, StoreUnavailable
@@ -192,6 +193,12 @@ class PostgresDatabase:
             raise
         finally:
             self._batch = None
+
+    def hurry(self, patience: float) -> None:
+        """Bound statements by so many seconds from here on. Raises StoreUnavailable."""
+        self.patience = patience
+        for statement in bounds_of(patience):
+            self._run(statement)
 
     def close(self) -> None:
         """Close the connection."""

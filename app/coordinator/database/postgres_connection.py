@@ -65,17 +65,17 @@ class PostgresConnection:
         """Connect. The server ends what takes longer than `patience` seconds, and a transaction
         that nothing is done in for so long. Raises StoreUnavailable. Names may be looked up
         without a bound: call it in a thread."""
-        millis = max(int((patience - _GRACE) * 1000), 100)
         try:
             raw = psycopg2.connect(
                 address.dsn,
                 async_=True,
                 application_name="scaimind-coordinator",
                 options=(
-                    f"-c search_path={address.schema} -c statement_timeout={millis}"
-                    f" -c idle_in_transaction_session_timeout={millis}"
+                    f"{_options(address.dsn)} -c search_path={address.schema}"
+                    f" -c statement_timeout={_millis(patience)}"
+                    f" -c idle_in_transaction_session_timeout={_millis(patience)}"
                     " -c default_transaction_isolation=read\\ committed"
-                ),
+                ).strip(),
             )
             try:
                 _wait(raw, time.monotonic() + within)
@@ -131,6 +131,25 @@ class PostgresConnection:
     def close(self) -> None:
         """Close it; once more does nothing."""
         self._raw.close()
+
+
+def bounds_of(patience: float) -> list[bytes]:
+    """Statements that have the server bound others as `open` does."""
+    millis = _millis(patience)
+    return [
+        f"SET {name} = {millis}".encode()
+        for name in ("statement_timeout", "idle_in_transaction_session_timeout")
+    ]
+
+
+def _millis(patience: float) -> int:
+    return max(int((patience - _GRACE) * 1000), 100)
+
+
+def _options(dsn: str) -> str:
+    """The options that a connection string itself has. Raises psycopg2.Error."""
+    options: str = psycopg2.extensions.parse_dsn(dsn).get("options", "")
+    return options
 
 
 def reason(error: BaseException) -> str:

@@ -53,9 +53,9 @@ class PostgresStore(Store):
             raise
         self._postgres = db
 
+    @override
     def hurry(self) -> None:
-        """Bound statements as the event loop needs it, from here on."""
-        self._postgres.patience = PATIENCE
+        self._postgres.hurry(PATIENCE)
 
     @override
     def reader(self, *, thread_name: str, mapped: int = 0) -> StoreReader:

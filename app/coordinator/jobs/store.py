@@ -113,6 +113,11 @@ class Store(ABC):
         """What reads the store in a thread. `mapped`: bytes of a database on this machine that
         are read without copying them."""
 
+    def hurry(self) -> None:
+        """From here on the event loop must not be held up: bound what is read and written by
+        that. Before, as at the start, all that is unfinished may be read at once."""
+        return
+
     def close(self) -> None:
         """Close the database."""
         # Without the note, the record begins a new epoch at the machine's next start.
