@@ -30,8 +30,7 @@ from app.coordinator.jobs.states import HOLDING
 from app.coordinator.jobs.store import Store
 from app.coordinator.jobs.times import Stopwatch, this_stopwatch
 from app.coordinator.leadership.leadership import Leadership
-from app.coordinator.ownership.candidacy import Candidacy
-from app.coordinator.ownership.state import State, open_shared_state, open_sole_state
+from app.coordinator.ownership.state import State, open_sole_state
 from app.coordinator.packages.opening import open_installer, package_rules
 from app.coordinator.resources.memory_reserve import MemoryReserve, available_memory
 from app.coordinator.retention.keeping import Keeping
@@ -244,6 +243,9 @@ class Coordinator:
         config, committed = self._config, self.job_events.committed
         if not config.database_dsn:
             return open_sole_state(config, self._resources, committed=committed)
+        from app.coordinator.ownership.candidacy import Candidacy
+        from app.coordinator.ownership.shared_state import open_shared_state
+
         self._late = LateService()
         self._listen(self._late.servicer)
         host = config.address.rpartition(":")[0]

@@ -32,7 +32,17 @@ def test_every_command_has_help(names: tuple[str, ...]) -> None:
 
 def test_all_commands_are_known() -> None:
     assert {" ".join(names) for names in commands(main)} == {
-        *("", "up", "serve", "coordinator", "migrate", "settings", "errors", "openapi"),
+        *(
+            "",
+            "up",
+            "serve",
+            "coordinator",
+            "coordinator move-store",
+            "migrate",
+            "settings",
+            "errors",
+            "openapi",
+        ),
         *("keys", "keys create", "keys list", "keys revoke"),
         *("issuer", "token", "health", "check-ingress"),
     }

@@ -1,0 +1,54 @@
+"""Opens the state that several coordinators share. Imported only where there is one, for its
+driver."""
+
+import asyncio
+from contextlib import ExitStack
+
+from app.coordinator.failures import LeadershipLost, StoreUnavailable
+from app.coordinator.jobs.postgres_store import PostgresStore
+from app.coordinator.jobs.steps.store_steps import UnusableStore
+from app.coordinator.jobs.store import Store
+from app.coordinator.leadership.leadership import Leadership
+from app.coordinator.ownership.candidacy import Candidacy, address_of
+from app.coordinator.ownership.data_directory import shared_owner
+from app.coordinator.ownership.state import Committed, State
+from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
+
+
+async def open_shared_state(
+    config: CoordinatorConfig,
+    resources: ExitStack,
+    *,
+    candidacy: Candidacy,
+    committed: Committed,
+) -> State:
+    """Open the state in PostgreSQL, once this coordinator leads. `resources` closes it.
+
+    Raises BadConfig, LeadershipLost.
+    """
+    resources.enter_context(shared_owner(config))
+    lease = await candidacy.lead()
+    resources.callback(lease.close)
+
+    def opened() -> Store:
+        return _open_postgres(config, lease, committed)
+
+    try:
+        store = await asyncio.to_thread(opened)
+    except UnusableStore as error:
+        raise BadConfig(f"{config.variable('database_dsn')}: {error}") from None
+    except StoreUnavailable as error:
+        raise LeadershipLost(str(error)) from None
+    resources.callback(store.close)
+    return State(store, lease)
+
+
+def _open_postgres(
+    config: CoordinatorConfig, leadership: Leadership, committed: Committed
+) -> Store:
+    return PostgresStore(
+        address_of(config),
+        leadership=leadership,
+        note=config.data_dir / "coordinator.epoch",
+        committed=committed,
+    )
