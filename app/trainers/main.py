@@ -42,6 +42,8 @@ log: Final = logging.getLogger(__name__)
 _CHATTY: Final = ("torchao", "bitsandbytes", "torch.utils._pytree", "deepspeed", "DeepSpeed")
 #: Characters of a library's message.
 _SAID: Final = 400
+#: What torch says when a file cannot be written to its end.
+_TORCH_WRITES: Final = ("PytorchStreamWriter", "unexpected pos ")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,16 +90,20 @@ def _status(stop: StopSignal) -> int:
     except Exception as error:  # of libraries: the owner is told in any case
         traceback.print_exception(error)
         said = " ".join(str(error).split())[:_SAID]
-        print(f"ERROR: {_unexpected(error)}: {said}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"ERROR: {unexpected(error)}: {said}", file=sys.stderr, flush=True)  # noqa: T201
         return FAILED
 
 
-def _unexpected(error: Exception) -> str:
+def unexpected(error: Exception) -> str:
     """Return what an error that has no message of its own means for the run."""
+    text = str(error)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # Libraries in other languages have the system's words alone.
-    if full or os.strerror(errno.ENOSPC) in str(error):
-        return "the disk is full: lower output_config.max_checkpoints, or have space made"
+    # Libraries in other languages have the system's words alone, torch not even those.
+    if full or any(each in text for each in (os.strerror(errno.ENOSPC), *_TORCH_WRITES)):
+        return (
+            "a checkpoint or the model could not be written, as where the disk is full; lower"
+            " output_config.max_checkpoints, or have space made"
+        )
     return f"the training failed with {type(error).__name__}"
 
 

@@ -1,5 +1,6 @@
 """The job's configuration is input: what is wrong in it is named."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from app.trainers.errors import TrainingRefused
 from app.trainers.job import read_job
+from app.trainers.main import unexpected
 
 
 def submission(**changes: Any) -> dict[str, Any]:
@@ -108,3 +110,18 @@ def test_a_variable_that_is_missing_is_named(environ: dict[str, str]) -> None:
     write(environ, submission())
     with pytest.raises(TrainingRefused, match="SCAIMIND_OUTPUT_DIR"):
         read_job(environ)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "as where the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "as where the disk is full"),
+        # As safetensors and torch say it.
+        (ValueError("I/O error: No space left on device (os error 28)"), "the disk is full"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"), "disk"),
+        (KeyError("x"), "the training failed with KeyError"),
+    ],
+)
+def test_what_a_library_raises_says_what_it_means(error: Exception, said: str) -> None:
+    assert said in unexpected(error)
