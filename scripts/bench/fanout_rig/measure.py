@@ -125,7 +125,7 @@ class Bench:
     """Starts servers and loads, and measures; all has ended when a call returns."""
 
     def __init__(self, *, cores: Cores, folder: Path, gateway: peers.Gateway | None) -> None:
-        self._cores = cores
+        self.cores = cores
         self._folder = folder
         self._gateway = gateway
 
@@ -136,12 +136,12 @@ class Bench:
 
         `stalled` further watchers do not read; nothing of theirs is measured.
         """
-        with self._serving(peer, workload.watchers) as (endpoint, emitter, log):
+        with self.serving(peer, workload.watchers) as (endpoint, emitter, log):
             before = memory_of(tree_of(endpoint.pid))
             with (
                 peers.stalled_watchers(endpoint, stalled),
                 watching(
-                    endpoint, workload.watchers, core=self._cores.load, log=log / "client"
+                    endpoint, workload.watchers, core=self.cores.load, log=log / "client"
                 ) as client,
             ):
                 time.sleep(SETTLE)
@@ -155,7 +155,7 @@ class Bench:
                 used, busy_after = usage_of(tree).since(usage), self._busy()
                 window = client.ask("end")
                 opened = emitter.ask("opened")
-                verdict = _verdict(client, emitter)
+                verdict = verdict_of(client, emitter)
         wall = window["wall_s"]
         return Result(
             peer=peer,
@@ -179,15 +179,15 @@ class Bench:
 
     def idle(self, peer: str, watchers: int) -> Idle:
         """Connects watchers to a fresh server and measures what they cost in memory."""
-        with self._serving(peer, watchers) as (endpoint, emitter, log):
+        with self.serving(peer, watchers) as (endpoint, emitter, log):
             before, usage = memory_of(tree_of(endpoint.pid)), usage_of(tree_of(endpoint.pid))
-            with watching(endpoint, watchers, core=self._cores.load, log=log / "client") as client:
+            with watching(endpoint, watchers, core=self.cores.load, log=log / "client") as client:
                 joining = usage_of(tree_of(endpoint.pid)).since(usage)
                 time.sleep(SETTLE)
                 connected = memory_of(tree_of(endpoint.pid)) - before
                 emitter.ask("start 2")
                 time.sleep(3)
-                verdict = _verdict(client, emitter)
+                verdict = verdict_of(client, emitter)
                 time.sleep(SETTLE)
                 after = memory_of(tree_of(endpoint.pid)) - before
         return Idle(
@@ -203,19 +203,20 @@ class Bench:
     def faulty(self, fault: str | None, *, watchers: int) -> Verdict:
         """Lets the coordinator spoil one line (`hole`, `double`) behind the plain server."""
         with (
-            self._serving("plain", watchers, fault=fault) as (endpoint, emitter, log),
-            watching(endpoint, watchers, core=self._cores.load, log=log / "client") as client,
+            self.serving("plain", watchers, fault=fault) as (endpoint, emitter, log),
+            watching(endpoint, watchers, core=self.cores.load, log=log / "client") as client,
         ):
             emitter.ask("start 50")
             time.sleep(SETTLE)
-            return _verdict(client, emitter)
+            return verdict_of(client, emitter)
 
     @contextlib.contextmanager
-    def _serving(
+    def serving(
         self, peer: str, watchers: int, *, fault: str | None = None
     ) -> Iterator[tuple[Endpoint, Dialog, Path]]:
+        """A fresh server, the emitter behind it, and a folder for logs."""
         log = Path(tempfile.mkdtemp(prefix=f"{peer}-", dir=self._folder))
-        server_log, core = log / "server", self._cores.server
+        server_log, core = log / "server", self.cores.server
         with contextlib.ExitStack() as stack:
             if peer == "nchan":
                 endpoint = stack.enter_context(
@@ -257,16 +258,17 @@ class Bench:
         if fault:
             command += ["--fault", fault]
         with started(
-            command, core=self._cores.load, log=log, env=environment(), piped=True
+            command, core=self.cores.load, log=log, env=environment(), piped=True
         ) as process:
             dialog = Dialog(process, name="emitter", log=log)
             yield dialog, dialog.hear()["port"]
 
     def _busy(self) -> tuple[float, float]:
-        return core_busy(self._cores.server), core_busy(self._cores.load)
+        return core_busy(self.cores.server), core_busy(self.cores.load)
 
 
-def _verdict(client: Dialog, emitter: Dialog) -> Verdict:
+def verdict_of(client: Dialog, emitter: Dialog) -> Verdict:
+    """Stop the lines, and return what the watchers say once the last one has had its time."""
     last = emitter.ask("stop")["last"]
     said = client.ask(f"finish {last} {DRAIN * 1000:.0f}")
     return Verdict(
