@@ -96,7 +96,9 @@ def run(folder: Path, dsn: str, rounds: int) -> None:
         with (
             closing(lease),
             closing(SqliteStore(folder / "bench.db")) as sqlite,
-            closing(PostgresStore(address, leadership=lease, note=folder / "note")) as postgres,
+            closing(
+                PostgresStore(address, leadership=lease, note=folder / "note", patience=30)
+            ) as postgres,
         ):
             measure({"SQLite": sqlite, "PostgreSQL": postgres}, rounds)
 

@@ -16,6 +16,8 @@ from app.coordinator.jobs.store import Store
 from app.coordinator.leadership.leadership import Leadership
 
 SCHEMA = "coordinator"
+#: Seconds that a statement may take: no time is under test.
+PATIENCE = 300.0
 
 
 class OpenStore(Protocol):
@@ -47,7 +49,7 @@ class Term(Leadership):
 
 def take_term(dsn: str, *, seconds: float = 3600, schema: str = SCHEMA) -> Term:
     """Lead, whoever did before."""
-    with closing(LeaderTable(PostgresAddress(dsn, schema), patience=30)) as table:
+    with closing(LeaderTable(PostgresAddress(dsn, schema), patience=PATIENCE)) as table:
         table.prepare()
         table.release(table.read().term)
         term = table.take(holder="a test", address="here", seconds=seconds, known=0)
@@ -65,6 +67,7 @@ def opener(kind: str, folder: Path, dsn: str) -> OpenStore:
             PostgresAddress(dsn, SCHEMA),
             leadership=take_term(dsn),
             note=folder / "store.epoch",
+            patience=PATIENCE,
             committed=committed,
         )
 

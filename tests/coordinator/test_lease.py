@@ -15,7 +15,7 @@ from app.coordinator.jobs.postgres_store import PostgresStore
 from app.coordinator.jobs.store import Store
 from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.ownership.lease import Lease
-from tests.coordinator.stores import SCHEMA
+from tests.coordinator.stores import PATIENCE, SCHEMA
 from tests.coordinator.test_store import record
 
 SECONDS = 3600.0
@@ -29,7 +29,7 @@ class Candidate:
         self.now = 1000.0
         self.reasons: list[str] = []
         self.lease = Lease(
-            LeaderTable(PostgresAddress(dsn, SCHEMA), patience=30),
+            LeaderTable(PostgresAddress(dsn, SCHEMA), patience=PATIENCE),
             seconds=SECONDS,
             term_file=TermFile.of(folder),
             lost=self.reasons.append,
@@ -42,7 +42,7 @@ class Candidate:
 
 @pytest.fixture
 def candidates(postgres_dsn: str, tmp_path: Path) -> Iterator[Callable[[str], Candidate]]:
-    with closing(LeaderTable(PostgresAddress(postgres_dsn, SCHEMA), patience=30)) as table:
+    with closing(LeaderTable(PostgresAddress(postgres_dsn, SCHEMA), patience=PATIENCE)) as table:
         table.prepare()
         # Once more does nothing.
         table.prepare()
@@ -56,9 +56,9 @@ def candidates(postgres_dsn: str, tmp_path: Path) -> Iterator[Callable[[str], Ca
         yield make
 
 
-def expire(dsn: str) -> None:
+def expire(dsn: str, schema: str = SCHEMA) -> None:
     """Have the lease run out by the server's clock, which a test cannot set."""
-    run(dsn, f"UPDATE {SCHEMA}.leadership SET expires_at = clock_timestamp()")
+    run(dsn, f"UPDATE {schema}.leadership SET expires_at = clock_timestamp()")
 
 
 def run(dsn: str, statement: str) -> None:
@@ -68,7 +68,10 @@ def run(dsn: str, statement: str) -> None:
 
 def open_store(candidate: Candidate, dsn: str, folder: Path) -> Store:
     return PostgresStore(
-        PostgresAddress(dsn, SCHEMA), leadership=candidate.lease, note=folder / "note"
+        PostgresAddress(dsn, SCHEMA),
+        leadership=candidate.lease,
+        note=folder / "note",
+        patience=PATIENCE,
     )
 
 
@@ -186,7 +189,7 @@ def test_what_the_server_refuses_for_now_passes(
         # A server waits no longer for a coordinator that stands still within a transaction.
         store.hurry()
         shown = store._db.execute("SHOW idle_in_transaction_session_timeout").fetchone()
-        assert shown[0] == "2800ms"
+        assert shown[0] == "299800ms"
         for failure in ("query_canceled", "serialization_failure", "deadlock_detected"):
             refusal = f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{failure}'; END $$"
             with pytest.raises(StoreUnavailable):

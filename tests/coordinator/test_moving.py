@@ -21,7 +21,7 @@ from app.coordinator.ownership.moving import move_to_postgresql, move_to_sqlite
 from app.coordinator.ownership.state import sqlite_path
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 from tests.coordinator.harness import config_for
-from tests.coordinator.stores import take_term
+from tests.coordinator.stores import PATIENCE, take_term
 from tests.coordinator.test_both_stores import full, save
 
 
@@ -93,6 +93,7 @@ def open_shared(config: CoordinatorConfig) -> Store:
         address_of(config),
         leadership=take_term(config.database_dsn, schema=config.database_schema),
         note=config.data_dir / "note",
+        patience=PATIENCE,
     )
 
 

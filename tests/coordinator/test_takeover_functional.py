@@ -26,6 +26,7 @@ from tests.coordinator.harness import (
     coordinator_process,
     status_of,
 )
+from tests.coordinator.test_lease import expire
 from tests.hub.sse import Event, Parser
 from tests.replicas import new_key, replica, settings_for
 
@@ -49,7 +50,8 @@ class Member(Client):
 
 
 @asynccontextmanager
-async def member(path: Path, dsn: str, *, lease: float = 3.0) -> AsyncIterator[Member]:
+async def member(path: Path, dsn: str, *, lease: float = 600.0) -> AsyncIterator[Member]:
+    """A lease does not run out by itself unless it is under test: machines of tests stand still."""
     async with (
         coordinator_process(
             path, settings={"DATABASE_DSN": dsn, "LEASE_SECONDS": str(lease)}
@@ -122,6 +124,7 @@ async def test_another_one_takes_over_without_losing_or_repeating_anything(
         job_id = await first.submit(COUNTS)
         await first.until_line(job_id, "number 20")
         await first.process.stop(signal.SIGKILL)
+        await asyncio.to_thread(expire, postgres_dsn, "scaimind_coordinator")
         await until_leading(second)
         assert await health_of(second.process.port) == health_pb2.HealthCheckResponse.SERVING
         assert status_of(await second.job(job_id)) == "TRAINING"
@@ -130,7 +133,7 @@ async def test_another_one_takes_over_without_losing_or_repeating_anything(
         assert status_of(job) == "COMPLETED", job.error_message
         await check_lines(second, job_id)
         # What it stops, it hands over at once.
-        third = await stack.enter_async_context(member(tmp_path, postgres_dsn, lease=60.0))
+        third = await stack.enter_async_context(member(tmp_path, postgres_dsn))
         await second.process.stop(signal.SIGTERM)
         assert second.process.process.returncode == 0
         await until_leading(third)
@@ -167,6 +170,7 @@ async def test_a_stream_through_a_gateway_goes_on_at_the_next_leader(
                 if not killed and len(logs) > 20:
                     killed = True
                     await first.process.stop(signal.SIGKILL)
+                    await asyncio.to_thread(expire, postgres_dsn, "scaimind_coordinator")
                     await until_leading(second)
                     await asyncio.to_thread(go, second, job_id)
         assert not [event for event in events if event.name in ("gap", "error")]
@@ -197,9 +201,9 @@ async def test_a_leader_that_was_stopped_for_15_seconds_changes_nothing(
     tmp_path: Path, postgres_dsn: str
 ) -> None:
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(member(tmp_path, postgres_dsn))
+        first = await stack.enter_async_context(member(tmp_path, postgres_dsn, lease=3.0))
         await until_leading(first)
-        second = await stack.enter_async_context(member(tmp_path, postgres_dsn))
+        second = await stack.enter_async_context(member(tmp_path, postgres_dsn, lease=3.0))
         process = first.process.process
         # It is in the middle of as much as can be: submissions, preparations, runs, exports.
         tasks = [asyncio.create_task(first.submit("print('done')")) for _ in range(12)]

@@ -21,6 +21,8 @@ from app.coordinator.failures import StoreUnavailable
 CONNECT_PATIENCE: Final = 5.0
 #: Seconds that the server is given less than the client waits.
 _GRACE: Final = 0.2
+#: Seconds that the answer has once the deadline has passed.
+_LAST_LOOK: Final = 0.1
 _WAITS: Final = {
     psycopg2.extensions.POLL_READ: select.POLLIN,
     psycopg2.extensions.POLL_WRITE: select.POLLOUT,
@@ -165,11 +167,15 @@ def reason(error: BaseException) -> str:
 
 def _wait(raw: Any, deadline: float) -> None:
     """Wait until nothing is to be waited for. Raises TimeoutError, psycopg2.Error."""
+    last = False
     while (state := raw.poll()) != psycopg2.extensions.POLL_OK:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        if last:
             raise TimeoutError
+        left = deadline - time.monotonic()
         # libpq may have another socket by now.
         poller = select.poll()
         poller.register(raw.fileno(), _WAITS[state])
-        poller.poll(max(left * 1000, 1))
+        # Once after the deadline, too: it may be this process that stood still, and the answer
+        # may be there.
+        last = left <= 0
+        poller.poll(max(left, _LAST_LOOK) * 1000)

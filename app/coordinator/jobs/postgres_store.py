@@ -17,8 +17,6 @@ from app.coordinator.jobs.store import Store, nobody
 from app.coordinator.jobs.store_reader import StoreReader, T
 from app.coordinator.leadership.leadership import Leadership
 
-#: Seconds that a statement may hold up the event loop, once; then the connection counts as lost.
-PATIENCE: Final = 3.0
 #: Seconds that may be taken by a statement at the start, or in a reader's thread.
 LONG_PATIENCE: Final = 60.0
 #: In the place of what tells a file of SQLite from its copies: the note alone tells of those here.
@@ -34,14 +32,18 @@ class PostgresStore(Store):
         *,
         leadership: Leadership,
         note: Path,
+        patience: float,
         committed: Callable[[frozenset[str]], None] = nobody,
     ) -> None:
-        """Open it, and bring it up to date. `note` is the file of the `Witness`.
+        """Open it, and bring it up to date. `note` is the file of the `Witness`;
+        `patience` is how many seconds a statement may hold up the event loop,
+        once: then the connection counts as lost.
 
         Blocks: call it in a thread. Raises UnusableStore, StoreUnavailable,
         LeadershipLost.
         """
         self._address = address
+        self._patience = patience
         db = PostgresDatabase(address, leadership=leadership, patience=LONG_PATIENCE)
         witness = Witness(note)
         try:
@@ -55,7 +57,7 @@ class PostgresStore(Store):
 
     @override
     def hurry(self) -> None:
-        self._postgres.hurry(PATIENCE)
+        self._postgres.hurry(self._patience)
 
     @override
     def reader(self, *, thread_name: str, mapped: int = 0) -> StoreReader:

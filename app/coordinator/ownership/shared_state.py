@@ -3,6 +3,7 @@ driver."""
 
 import asyncio
 from contextlib import ExitStack
+from typing import Final
 
 from app.coordinator.failures import LeadershipLost, StoreUnavailable
 from app.coordinator.jobs.postgres_store import PostgresStore
@@ -13,6 +14,9 @@ from app.coordinator.ownership.candidacy import Candidacy, address_of
 from app.coordinator.ownership.data_directory import shared_owner
 from app.coordinator.ownership.state import Committed, State
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
+
+#: Of the lease: how long a statement may hold up the event loop.
+_HELD_UP: Final = 0.6
 
 
 async def open_shared_state(
@@ -50,5 +54,6 @@ def _open_postgres(
         address_of(config),
         leadership=leadership,
         note=config.data_dir / "coordinator.epoch",
+        patience=_HELD_UP * config.lease_seconds,
         committed=committed,
     )

@@ -27,7 +27,7 @@ class StateSettings(Section):
     lease_seconds: float = parsed(
         5.0,
         "Time after which another coordinator takes over from one that no longer answers, "
-        "from 2 to 60.",
+        "from 2 to 600. A statement may hold the coordinator up for up to 60% of it.",
         parse_lease,
     )
     advertised_address: str = parsed(

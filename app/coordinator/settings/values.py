@@ -10,7 +10,7 @@ from app.coordinator.isolation.levels import AUTO, Level, UidRange
 _MOST_DAYS: Final = 36_500
 _SMALLEST_MESSAGE: Final = 8 * 1024**2
 _SHORTEST_LEASE: Final = 2.0
-_LONGEST_LEASE: Final = 60.0
+_LONGEST_LEASE: Final = 600.0
 
 
 def parse_node_id(text: str) -> str:
