@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -55,6 +56,17 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     )
     done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+def test_a_store_is_not_moved_to_nowhere(tmp_path: Path) -> None:
+    environ = {
+        "SCAIMIND_COORDINATOR_API_SECRET": "the-secret-of-a-coordinator",
+        "SCAIMIND_COORDINATOR_DATA_DIR": str(tmp_path),
+    }
+    arguments = ["coordinator", "move-store", "--to", "postgresql"]
+    result = CliRunner().invoke(main, arguments, env=environ)
+    assert result.exit_code == 1
+    assert result.output == "Error: SCAIMIND_COORDINATOR_DATABASE_DSN: not set.\n"
 
 
 def test_a_key_that_may_do_nothing_is_not_made() -> None:

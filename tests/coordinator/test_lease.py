@@ -12,6 +12,7 @@ from app.coordinator.database.postgres import PostgresDatabase
 from app.coordinator.database.postgres_connection import PostgresAddress
 from app.coordinator.failures import LeadershipLost, StoreUnavailable
 from app.coordinator.jobs.postgres_store import PostgresStore
+from app.coordinator.jobs.steps.store_steps import UnusableStore
 from app.coordinator.jobs.store import Store
 from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.ownership.lease import Lease
@@ -198,6 +199,17 @@ def test_what_the_server_refuses_for_now_passes(
         with store.transaction():
             store.save_jobs([record("a")])
         assert [job.job_id for job in store.unfinished()] == ["a"]
+
+
+def test_a_schema_of_a_newer_version_is_left_alone(
+    candidates: Callable[[str], Candidate], postgres_dsn: str, tmp_path: Path
+) -> None:
+    first = candidates("first")
+    assert first.leads()
+    open_store(first, postgres_dsn, tmp_path).close()
+    run(postgres_dsn, f"UPDATE {SCHEMA}.schema_version SET version = 99")
+    with pytest.raises(UnusableStore, match="has version 99"):
+        open_store(first, postgres_dsn, tmp_path)
 
 
 def save_and(store: Store, statement: str) -> None:

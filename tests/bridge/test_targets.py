@@ -1,0 +1,32 @@
+"""Which coordinator gets the calls, of one or of several."""
+
+import pytest
+
+from app.bridge.channel import SERVICE, service_config, target_of
+from app.bridge.settings import UpstreamSettings
+
+
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [
+        ("coordinator:50051", "coordinator:50051"),
+        ("dns:///coordinators:50051", "dns:///coordinators:50051"),
+        ("10.0.0.1:1, 10.0.0.2:2", "ipv4:10.0.0.1:1,10.0.0.2:2"),
+        ("[::1]:1,[::2]:2", "ipv6:[::1]:1,[::2]:2"),
+    ],
+)
+def test_several_addresses_are_one_target(address: str, target: str) -> None:
+    assert target_of(address) == target
+
+
+@pytest.mark.parametrize("attempts", [1, 4])
+@pytest.mark.parametrize("address", ["a:1", "10.0.0.1:1,10.0.0.2:2", "dns:///name:1"])
+def test_of_several_coordinators_the_one_that_serves_is_called(address: str, attempts: int) -> None:
+    settings = UpstreamSettings(address=address, api_secret="s", read_attempts=attempts)
+    config = service_config(settings)
+    assert ("methodConfig" in config) == (attempts > 1)
+    if address == "a:1":
+        assert "loadBalancingConfig" not in config
+    else:
+        assert config["healthCheckConfig"] == {"serviceName": SERVICE}
+        assert config["loadBalancingConfig"] == [{"round_robin": {}}]
