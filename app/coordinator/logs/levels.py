@@ -52,6 +52,8 @@ _BAR: Final = re.compile(
 _GLOG: Final = re.compile(r"\[?([IWEF])\d{4} \d\d:\d\d:\d\d\.\d")
 _GLOG_LEVELS: Final = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
 _SEPARATOR: Final = re.compile(r"\s*\]\s*(?:[-|:]\s*)?\[?\s*|\s*\|\s*|\s+[-:]\s+|^\s*[-:]?\s*\[\s*")
+#: Of a line that has a level, but for bars: of most lines it says at once that they have none.
+_BEGINNING: Final = re.compile("|".join(each.pattern for each in (_TIME, _RANK, _LEADING, _GLOG)))
 _WORD: Final = re.compile(rf"({_NAMES})(?=[\s:]|$)")
 
 
@@ -75,7 +77,9 @@ def is_leading(text: str) -> bool:
 
 def level_of(text: str) -> LogLevel.ValueType | None:
     """The level of a line; None if it says none."""
-    rest = without_colours(text)
+    rest = without_colours(text).lstrip()
+    if _BEGINNING.match(rest) is None and "%|" not in rest and "it [" not in rest:
+        return None
     timed = False
     for _ in range(_PREFIXES):
         rest = rest.lstrip()

@@ -178,8 +178,12 @@ class LineSplitter:
         lines: list[Text] = []
         *whole, rest = data.split(b"\n")
         for part in whole:
-            self._extend(part)
-            self._finish(lines)
+            if self._length or self._returned or len(part) > MAX_MESSAGE or b"\r" in part:
+                self._extend(part)
+                self._finish(lines)
+            else:
+                # Most lines: nothing of it came before, and nothing of it is overwritten or cut.
+                lines.append(Text(self._conceal(part)))
         waited = bool(self._line)
         self._extend(rest)
         if self._line and not waited:

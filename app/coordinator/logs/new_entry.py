@@ -21,7 +21,8 @@ def numbered(entries: Sequence[NewEntry], *, after: int) -> list[LogEntry]:
     """The entries with the offsets that they get behind `after`, and with those they refer to."""
     for offset, new in enumerate(entries, after + 1):
         new.entry.offset = offset
-        for name, other in (("block", new.block), ("continues", new.continues)):
-            if other is not None:
-                new.entry.fields[name] = str(other.entry.offset)
+        if new.block is not None:
+            new.entry.fields["block"] = str(new.block.entry.offset)
+        if new.continues is not None:
+            new.entry.fields["continues"] = str(new.continues.entry.offset)
     return [new.entry for new in entries]

@@ -17,6 +17,11 @@ from app.coordinator.storage.untrusted_json import shown_text
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
 _READ: Final = 64 * 1024
+#: Of lines that say none, by their output.
+_DEFAULT_LEVELS: Final = {
+    "stdout": LogLevel.LOG_LEVEL_INFO,
+    "stderr": LogLevel.LOG_LEVEL_WARNING,
+}
 _LAST_WORDS: Final = 500
 
 
@@ -114,9 +119,7 @@ class TrainingProcess:
 
     def parse(self, source: str, raw: bytes) -> Line:
         """A line that it wrote, as a pipe's splitter returns it."""
-        stderr = source == "stderr"
-        default = LogLevel.LOG_LEVEL_WARNING if stderr else LogLevel.LOG_LEVEL_INFO
-        return parse_line(raw, default=default, conceal=self._conceal)
+        return parse_line(raw, default=_DEFAULT_LEVELS[source], conceal=self._conceal)
 
     def entry(self, source: str, line: Line) -> LogEntry:
         """A line that it wrote, or a piece of one, as it goes into the log."""
