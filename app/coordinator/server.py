@@ -9,7 +9,6 @@ from typing import Final, Self
 import structlog
 
 from app.coordinator.cluster.gpus import GpuMeter
-from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.data.cache import DataCache
 from app.coordinator.data.drive import Drive
 from app.coordinator.data.validation_pool import ValidationPool
@@ -34,7 +33,7 @@ from app.coordinator.ownership.state import State, open_sole_state
 from app.coordinator.packages.opening import open_installer, package_rules
 from app.coordinator.resources.memory_reserve import MemoryReserve, available_memory
 from app.coordinator.retention.keeping import Keeping
-from app.coordinator.scheduling.estimates import RunTimes
+from app.coordinator.scheduling.opening import open_scheduler
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.service.logs.search import LogSearches
 from app.coordinator.service.prometheus import registry_of, serve_metrics
@@ -51,7 +50,6 @@ from app.scaikey.jwks import KeySetCache
 from app.telemetry.tracing import NoTracer, Tracer
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorServicer
 
-_REMEMBERED_RUNS: Final = 500
 #: Seconds that a fetch of the token issuer's keys may take.
 _JWKS_TIMEOUT: Final = 5.0
 
@@ -126,7 +124,13 @@ class Coordinator:
         engine = await open_local_engine(config, readable=readable)
         self._resources.callback(engine.close)
         await self._end_unreadable(store, engine, leadership)
-        scheduler = self._make_scheduler(store, engine)
+        scheduler = open_scheduler(
+            config,
+            store=store,
+            nodes=engine.nodes(),
+            clock=self._clock,
+            stopwatch=self._stopwatch,
+        )
         drive = Drive(config.drive_root, atlas=config.atlas_root, allowed=config.allowed_paths)
         cache = DataCache(config.data_dir / "cache", limit_bytes=config.cache_bytes)
         running = {job.job_id for job in store.unfinished() if job.status in HOLDING}
@@ -299,22 +303,6 @@ class Coordinator:
                 await engine.kill(job_id, term=leadership.term)
             except OSError as error:  # the others must go on
                 log.error("run_not_killed", job_id=job_id, exc_info=error)
-
-    def _make_scheduler(self, store: Store, engine: Engine) -> Scheduler:
-        cluster = Cluster(tuple(engine.nodes()))
-        for node_id, reason in store.drained_nodes().items():
-            if node_id in cluster.nodes:
-                cluster.set_drain(node_id, reason)
-        run_times = RunTimes()
-        for queue_name, seconds in store.newest_run_times(_REMEMBERED_RUNS):
-            run_times.add_seconds(queue_name, seconds)
-        return Scheduler(
-            cluster=cluster,
-            clock=self._clock,
-            run_times=run_times,
-            stopwatch=self._stopwatch,
-            newest_creation=store.newest_creation(),
-        )
 
     async def _make_admission(self) -> Admission:
         config = self._config

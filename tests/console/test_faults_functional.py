@@ -76,7 +76,8 @@ async def test_no_text_of_a_job_a_node_or_a_log_becomes_anything_else(
         "gpus": [{"index": 0, "type": HOSTILE, "allocated": True, "job_id": HOSTILE}],
         "running_job_ids": [HOSTILE],
     }
-    queued = {"job_id": HOSTILE, "name": HOSTILE, "position": 1, "reason": HOSTILE}
+    queued = {"job_id": HOSTILE, "name": HOSTILE, "position": 1, "message": HOSTILE}
+    queued |= {"reason": HOSTILE}
     lines = (HOSTILE, f"\x1b[31m{HOSTILE}\x1b[0m", f"\x1b]8;;javascript:pwned=1\x07{HOSTILE}\x07")
     entries = [
         {"offset": at, "level": "ERROR", "timestamp": "x", "message": text, "fields": {"block": at}}

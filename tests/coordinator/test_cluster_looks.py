@@ -5,8 +5,10 @@ from typing import Any, cast
 import pytest
 
 from app.coordinator.cluster.gpus import GpuUse
+from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.scheduling.cluster_view import ClusterView, Outlook
-from app.coordinator.scheduling.estimates import Forecast
+from app.coordinator.scheduling.estimates import Forecast, RunTimes
+from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.service.watch_jobs.looks import ClusterLooks
 from generated.mindcoordinator.v1.cluster_pb2 import Node
 from generated.mindcoordinator.v1.queue_pb2 import GetQueueStatusResponse, QueuedJob
@@ -38,7 +40,7 @@ class View:
         return [node, Node(node_id="o")]
 
     def shared_outlook(self) -> Outlook:
-        return Outlook(Forecast({}, 0.0, 0.0), 0, self.count, 0.0)
+        return Outlook(Forecast({}, 0.0, 0.0), REASONS, 0, self.count, 0.0)
 
     def queue(self, tenant_id: str, *, page_size: int, outlook: Outlook) -> GetQueueStatusResponse:
         self.looks += 1
@@ -49,6 +51,9 @@ class View:
             ],
             total_queued=len(self.waits),
         )
+
+
+REASONS = Scheduler(cluster=Cluster(()), clock=lambda: 0, run_times=RunTimes()).reasons()
 
 
 class Clock:

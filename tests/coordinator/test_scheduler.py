@@ -435,6 +435,6 @@ def test_who_asks_for_something_keeps_nobody_waiting_who_asks_for_nothing() -> N
     assert _submitted(scheduler, "first", ResourceRequest(cpus=2)) is Status.SCHEDULING
     assert _submitted(scheduler, "second", ResourceRequest(cpus=1)) is Status.QUEUED
     assert _submitted(scheduler, "idler", ResourceRequest(cpus=0)) is Status.SCHEDULING
-    # It has no cores of its own, but a GPU: whoever waits for the node goes first.
-    assert _submitted(scheduler, "gpu", ResourceRequest(cpus=0, gpus=1)) is Status.QUEUED
+    # It has a GPU, but no cores of its own, for which the second waits.
+    assert _submitted(scheduler, "gpu", ResourceRequest(cpus=0, gpus=1)) is Status.SCHEDULING
     scheduler.validate()

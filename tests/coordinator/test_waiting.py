@@ -13,6 +13,7 @@ from app.coordinator.cluster.nodes import Cluster, NodeState
 from app.coordinator.errors import InvalidArgument
 from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest
 from app.coordinator.jobs.states import WAITING, Status
+from app.coordinator.scheduling.backfill.surplus import Ahead, leaves_room
 from app.coordinator.scheduling.cluster_view import ClusterView
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.rehearsal import rehearse
@@ -88,10 +89,11 @@ class Bench:
 
 
 def placed_as_before(scheduler: Scheduler) -> dict[str, tuple[Allocation, ...]]:
-    """What is placed if every waiting job is looked at, one after the other."""
+    """What is placed if every waiting job is looked at, one after the other: none of these has a
+    limit, so each that finds no room keeps what it could use of a node from those behind it."""
     cluster = scheduler.cluster.copy()
-    kept: dict[bool, set[str]] = {True: set(), False: set()}
-    placed = {}
+    kept: list[tuple[ResourceRequest, set[str]]] = []
+    placed: dict[str, tuple[Allocation, ...]] = {}
     for job in scheduler.waiting:
         request = job.resource_request
         if job.status is not Status.QUEUED:
@@ -101,14 +103,21 @@ def placed_as_before(scheduler: Scheduler) -> dict[str, tuple[Allocation, ...]]:
             for node in cluster.nodes.values()
             if node.drain is None and node.fits_empty(request)
         }
-        own = kept[bool(request.cpus or request.memory or request.gpus)]
         if len(usable) < request.nodes:
             continue
-        placement = None
-        if len(usable - own) >= request.nodes:
-            placement = cluster.place(request, without=own)
+        spoken_for = {
+            node_id
+            for node_id, node in cluster.nodes.items()
+            if not leaves_room(
+                node,
+                [each for share in placed.values() for each in share if each.node_id == node_id],
+                request,
+                [Ahead(other, 1) for other, nodes in kept if node_id in nodes],
+            )
+        }
+        placement = cluster.place(request, without=spoken_for if kept else ())
         if placement is None:
-            own |= usable
+            kept.append((request, usable))
             continue
         cluster.allocate(job.job_id, placement)
         placed[job.job_id] = placement

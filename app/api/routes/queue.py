@@ -16,7 +16,7 @@ routes = web.RouteTableDef()
 @requires(Permission.VIEW)
 @Operation(rpc="GetQueueStatus", query=QUEUE_QUERY)
 async def get_queue_status(request: web.Request) -> web.Response:
-    """Get the queue's depth, and a page of the waiting jobs with estimated wait times."""
+    """Get the queue's depth, and a page of the waiting jobs: why each waits, and for how long."""
     return await answer_shared(
         request,
         lambda: request.app[COORDINATOR].get_queue_status(caller_of(request), **query_of(request)),

@@ -1,6 +1,6 @@
 """The nodes of the cluster, what is free on them, and where a job fits. Does no I/O."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -32,20 +32,25 @@ class NodeState:
             and all(spec.labels.get(key) == value for key, value in resource_request.selector)
             and resource_request.cpus <= spec.cpus
             and resource_request.memory <= spec.memory
-            and resource_request.gpus
-            <= sum(1 for gpu in spec.gpus if _suits(gpu, resource_request))
+            and resource_request.gpus <= sum(1 for gpu in spec.gpus if suits(gpu, resource_request))
         )
 
     def free_gpus(self, resource_request: ResourceRequest) -> list[int]:
-        """Return the indices of the free GPUs that suit a request."""
-        return [
+        """Return the indices of the free GPUs that suit a request, those with the least memory
+        first."""
+        gpus = self.spec.gpus
+        free = [
             index
-            for index, gpu in enumerate(self.spec.gpus)
-            if index not in self.taken_gpus and _suits(gpu, resource_request)
+            for index, gpu in enumerate(gpus)
+            if index not in self.taken_gpus and suits(gpu, resource_request)
         ]
+        return sorted(free, key=lambda index: gpus[index].memory)
 
-    def try_fit(self, resource_request: ResourceRequest) -> Allocation | None:
-        """Return what this node can allocate now, or None. Allocates nothing."""
+    def try_fit(
+        self, resource_request: ResourceRequest, *, avoid: Collection[int] = frozenset()
+    ) -> Allocation | None:
+        """Return what this node can allocate now, without the GPUs in `avoid`, or None. Allocates
+        nothing."""
         if self.drain is not None or not self.fits_empty(resource_request):
             return None
         spec = self.spec
@@ -55,43 +60,63 @@ class NodeState:
             return None
         if self.taken_memory + resource_request.memory > spec.memory:
             return None
-        free = self.free_gpus(resource_request)
+        free = [index for index in self.free_gpus(resource_request) if index not in avoid]
         if len(free) < resource_request.gpus:
             return None
         cores = (core for core in range(spec.cpus) if core not in self.taken_cores)
         return Allocation(
             spec.node_id,
-            tuple(free[: resource_request.gpus]),
+            tuple(sorted(free[: resource_request.gpus])),
             resource_request.cpus,
             resource_request.memory,
             tuple(islice(cores, resource_request.cpus)),
         )
 
 
-def _suits(gpu: GpuSpec, resource_request: ResourceRequest) -> bool:
+def suits(gpu: GpuSpec, resource_request: ResourceRequest) -> bool:
+    """Whether a GPU has the type and the memory that are asked for."""
     return (
         not resource_request.gpu_type or gpu.type == resource_request.gpu_type
     ) and gpu.memory >= resource_request.gpu_memory
 
 
-def _spare(node: NodeState, resource_request: ResourceRequest) -> tuple[int, int]:
-    """How much of a node is left: what is taken first is least."""
-    free = node.spec.cpus - node.taken_cpus
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What a node can allocate to a request."""
+
+    node: NodeSpec
+    allocation: Allocation
+    #: How much of the node is left, and its name: what is taken first is least.
+    spare: tuple[int, int, int, str]
+
+
+def _spare(node: NodeState, resource_request: ResourceRequest) -> tuple[int, int, int, str]:
+    spec = node.spec
+    gpus = (
+        len(node.free_gpus(resource_request))
+        if resource_request.gpus
+        else len(spec.gpus) - len(node.taken_gpus)
+    )
+    cpus = spec.cpus - node.taken_cpus
     return (
-        len(node.spec.gpus) - len(node.taken_gpus),
-        free if resource_request.cpus else node.idlers - free,
+        gpus,
+        len(spec.gpus),
+        cpus if resource_request.cpus else node.idlers - cpus,
+        spec.node_id,
     )
 
 
 class Cluster:
     """The nodes by id. Whoever allocates resources releases them."""
 
-    def __init__(self, specs: Iterable[NodeSpec]) -> None:
+    def __init__(self, specs: Iterable[NodeSpec], *, topology: str = "") -> None:
+        """`topology` is the label of nodes that are close to each other; empty if none says so."""
         self.nodes = {spec.node_id: NodeState(spec) for spec in specs}
+        self._topology = topology
 
     def copy(self) -> "Cluster":
         """A copy to try things on."""
-        twin = Cluster(())
+        twin = Cluster((), topology=self._topology)
         twin.nodes = {
             node_id: NodeState(
                 node.spec,
@@ -120,23 +145,46 @@ class Cluster:
         )
 
     def place(
-        self, resource_request: ResourceRequest, *, without: Collection[str] = frozenset()
+        self,
+        resource_request: ResourceRequest,
+        *,
+        without: Collection[str] = frozenset(),
+        among: Iterable[str] | None = None,
+        fit: Callable[[NodeState], Allocation | None] | None = None,
     ) -> tuple[Allocation, ...] | None:
-        """Where all of the request fits now, nodes in `without` left out; None if nowhere.
+        """Where all of the request fits now, nodes in `without` left out; None if nowhere. Only
+        nodes in `among` are looked at, if that is given.
+
+        `fit` says what a node can allocate, in place of its `try_fit`.
 
         Takes the nodes that have the least to spare, so that large jobs find
         room on the others; a job that uses idle cores goes where most are idle.
+        Several nodes have the same value of the topology's label where enough of
+        them do; of such values, the one with the fewest nodes to choose from.
         """
         offers = [
-            (_spare(node, resource_request), node.spec.node_id, allocation)
-            for node in self.nodes.values()
+            _Offer(node.spec, allocation, _spare(node, resource_request))
+            for node in (
+                self.nodes.values() if among is None else (self.nodes[node_id] for node_id in among)
+            )
             if node.spec.node_id not in without
-            and (allocation := node.try_fit(resource_request)) is not None
+            and (allocation := (fit(node) if fit else node.try_fit(resource_request))) is not None
         ]
         if len(offers) < resource_request.nodes:
             return None
-        offers.sort(key=lambda offer: offer[:2])
-        return tuple(allocation for _, _, allocation in offers[: resource_request.nodes])
+        if self._topology and resource_request.nodes > 1:
+            offers = self._close_together(offers, resource_request.nodes)
+        offers.sort(key=lambda offer: offer.spare)
+        return tuple(offer.allocation for offer in offers[: resource_request.nodes])
+
+    def _close_together(self, offers: list[_Offer], count: int) -> list[_Offer]:
+        """Those of one value of the label that suffice, or all."""
+        by_value: dict[str, list[_Offer]] = {}
+        for offer in offers:
+            if value := offer.node.labels.get(self._topology):
+                by_value.setdefault(value, []).append(offer)
+        enough = [(len(found), value) for value, found in by_value.items() if len(found) >= count]
+        return by_value[min(enough)[1]] if enough else offers
 
     def allocate(self, job_id: str, placement: Iterable[Allocation]) -> None:
         """Take these shares for a job; a node that is no longer configured is skipped.

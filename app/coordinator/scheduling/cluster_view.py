@@ -12,8 +12,9 @@ from app.coordinator.errors import NotFound
 from app.coordinator.jobs.messages import time_message
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.scheduling.estimates import Forecast
+from app.coordinator.scheduling.queues.waiting import Place, place_of
+from app.coordinator.scheduling.reasons import WaitReasons
 from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.scheduling.waiting import Place, place_of
 from app.coordinator.storage.page_tokens import make_token, read_token
 from generated.mindcoordinator.v1 import cluster_pb2, jobs_pb2, queue_pb2
 
@@ -23,9 +24,10 @@ _SHARED_FOR: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """How long jobs are expected to wait, as of a moment."""
+    """Why jobs wait, and how long they are expected to, as of a moment."""
 
     forecast: Forecast
+    reasons: WaitReasons
     #: Seconds that a job with default resources would wait if it were submitted now.
     newcomer_wait: int
     #: Which state of the store it was made of, and when on the steady clock.
@@ -128,6 +130,7 @@ class ClusterView:
     def _queued(self, job: JobRecord, outlook: Outlook) -> queue_pb2.QueuedJob:
         resources = job.submission.resource_config
         before = self._scheduler.waiting.rank(place_of(job), queue_name=job.queue_name)
+        reason = outlook.reasons.of(job)
         return queue_pb2.QueuedJob(
             job_id=job.job_id,
             tenant_id=job.tenant_id,
@@ -139,6 +142,9 @@ class ClusterView:
             position=before + 1,
             estimated_wait_seconds=self._scheduler.wait_of(job, outlook.forecast),
             queue_name=job.queue_name,
+            reason=reason.number,
+            message=reason.message,
+            behind_job_id=reason.behind_job_id,
         )
 
     def outlook(self, queue_name: str = "default") -> Outlook:
@@ -148,6 +154,7 @@ class ClusterView:
         newcomer = _newcomer(queue_name, self._clock())
         return Outlook(
             forecast=forecast,
+            reasons=scheduler.reasons(),
             newcomer_wait=scheduler.wait_of_newcomer(newcomer, forecast),
             commits=self._commits(),
             made_at=time.monotonic(),

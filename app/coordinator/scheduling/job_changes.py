@@ -116,6 +116,14 @@ def fail_job(table: JobTable, job: JobRecord, reason: str, message: str = "Faile
     )
 
 
+def cancel_or_fail(table: JobTable, job: JobRecord, reason: str) -> None:
+    """End the job as CANCELLED if that was asked for, else as FAILED."""
+    if job.stop_reason is StopReason.CANCEL:
+        end_job(table, job, Status.CANCELLED, job.stop_message)
+    else:
+        fail_job(table, job, reason)
+
+
 def fail_or_retry(table: JobTable, job: JobRecord, reason: str) -> None:
     """Run the job again after a transient failure, as often as it allows."""
     allowed = job.submission.training_config.max_retries

@@ -4,14 +4,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.queue_rules import SchedulingRules
 from app.coordinator.jobs.states import HOLDING, TERMINAL, Status, check_move
 from app.coordinator.jobs.times import creation_time
+from app.coordinator.scheduling.queues.candidates import Candidates
+from app.coordinator.scheduling.queues.usage import Usage
+from app.coordinator.scheduling.queues.waiting import WaitingJobs
 from app.coordinator.scheduling.transitions import Instruction, Transition
-from app.coordinator.scheduling.waiting import WaitingJobs
+
+_NO_RULES: Final = SchedulingRules()
 
 
 class JobTable:
@@ -22,7 +27,12 @@ class JobTable:
     """
 
     def __init__(
-        self, *, cluster: Cluster, clock: Callable[[], int], newest_creation: int = 0
+        self,
+        *,
+        cluster: Cluster,
+        clock: Callable[[], int],
+        newest_creation: int = 0,
+        rules: SchedulingRules = _NO_RULES,
     ) -> None:
         """`newest_creation` is when the newest job was made, of those that have ended, too."""
         self.cluster = cluster
@@ -33,6 +43,11 @@ class JobTable:
         self.jobs: Mapping[str, JobRecord] = MappingProxyType(self._jobs)
         #: Those of them that wait.
         self.waiting = WaitingJobs(self._jobs)
+        self.rules = rules
+        #: What queues and tenants hold.
+        self.usage = Usage(rules)
+        #: Those that are QUEUED, as they are looked at.
+        self.candidates = Candidates(self._jobs, rules, self.usage)
         self._holding: dict[str, JobRecord] = {}
         #: Those that hold resources, to be read.
         self.holding: Mapping[str, JobRecord] = MappingProxyType(self._holding)
@@ -99,17 +114,32 @@ class JobTable:
 
     def _put(self, job_id: str, job: JobRecord | None) -> None:
         """Put in a job's newest version, or take the job out, if it is there."""
-        if (before := self._jobs.get(job_id)) is not None:
+        before = self._jobs.get(job_id)
+        if before is not None:
             self.waiting.remove(before)
+            self.candidates.remove(before)
         if job is None:
             self._jobs.pop(job_id, None)
         else:
             self._jobs[job_id] = job
             self.waiting.add(job)
-        if job is not None and job.status in HOLDING:
+            self.candidates.add(job)
+        self._hold(job_id, self._holding.get(job_id), job)
+
+    def _hold(self, job_id: str, before: JobRecord | None, job: JobRecord | None) -> None:
+        """Note what a job holds now, and what it held."""
+        holds = job is not None and job.status in HOLDING
+        if before is not None:
+            self.usage.remove(before)
+        if job is not None and holds:
             self._holding[job_id] = job
+            self.usage.add(job)
         else:
             self._holding.pop(job_id, None)
+        if (before is not None) is not holds:
+            changed = before or job
+            assert changed is not None
+            self.candidates.held_changed(changed)
 
     def instruct(self, instruction: Instruction) -> None:
         """Have something done once the block's changes are stored."""
@@ -171,6 +201,8 @@ class JobTable:
         """Raise AssertionError unless what is taken is what the jobs hold."""
         self.cluster.validate()
         self.waiting.validate()
+        self.candidates.validate()
+        self.usage.validate(self._holding.values())
         assert self.holding == {
             job_id: job for job_id, job in self.jobs.items() if job.status in HOLDING
         }

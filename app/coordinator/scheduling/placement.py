@@ -1,155 +1,264 @@
-"""Who is placed where: by priority, then age, with preemption where it helps."""
+"""Who is placed where: by priority, then age, past others where that delays none of them, and with
+preemption where it helps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
+from typing import Final
 
 from app.coordinator.cluster.nodes import Cluster
-from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason
+from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.states import Status
+from app.coordinator.scheduling.backfill.ahead import JobsAhead
 from app.coordinator.scheduling.job_changes import stop_run
 from app.coordinator.scheduling.job_table import JobTable
+from app.coordinator.scheduling.preemption import choose_victims, preemptible
+from app.coordinator.scheduling.queues.candidates import Lane, has_gpus
+from app.coordinator.scheduling.queues.turns import Turn, Turns
+from app.coordinator.scheduling.queues.usage import Excess, Scope
 from app.coordinator.scheduling.transitions import Prepare
-from app.coordinator.scheduling.waiting import Place, place_of, takes
+from app.coordinator.scheduling.verdicts import Reason, Verdict, Verdicts
+
+#: Different requests of a lane that find no room and are looked at, and those of all lanes with
+#: GPUs.
+MOST_LOOKS: Final = 8
+_MOST_LOOKS_FOR_GPUS: Final = 40
+#: Those of a lane for which there is room that is kept for others.
+_MOST_REFUSED: Final = 3
+#: Accounts at their limit, and requests that no enabled node can meet, that are passed over.
+_MOST_PASSED: Final = 1024
 
 
-def place_waiting(table: JobTable) -> None:
-    """Place what waits, by priority, then age.
+def place_waiting(table: JobTable, *, ran: Callable[[JobRecord], int]) -> None:
+    """Place what waits, in the order of the queues; `ran` says for how many microseconds a run
+    has gone on.
 
-    A job that finds no room keeps the nodes on which it could run from
-    those behind it: nobody is overtaken into waiting for ever. Jobs that ask
-    for nothing, and those that ask for something, overtake each other: neither
-    takes what the other waits for.
+    A job that finds no room is passed by those behind it only where that
+    delays nobody: by one whose limit ends it before what it takes is needed, and
+    by one without a limit onto what nobody ahead can use (`JobsAhead`).
 
-    Jobs that ask for the same are looked at until one of them finds no room: the
-    cost is that of the jobs that are placed, and of the different requests that
-    are looked at before every node is kept.
+    Jobs that are alike are looked at until one of them finds no room: the
+    cost is that of the jobs that are placed, and of a bounded number of those
+    that are not.
     """
-    cluster = table.cluster
-    for job, kept in _Turns(table):
-        resource_request = job.resource_request
-        usable = _able(cluster, resource_request)
-        if len(usable) < resource_request.nodes:
-            # Only a drained node could help: nobody has to wait for that.
-            continue
-        if len(usable - kept) < resource_request.nodes:
-            kept |= usable
-            continue
-        placement = cluster.place(resource_request, without=kept)
-        if placement is None:
-            _make_room(table, job, kept)
-            kept |= usable
-            continue
+    _Round(table, ran).run()
+
+
+def verdicts_of(table: JobTable, *, ran: Callable[[JobRecord], int]) -> Verdicts:
+    """Why those wait that wait; changes nothing."""
+    look = _Round(table, ran, changes=False)
+    look.run()
+    return look.verdicts
+
+
+def finds_room(table: JobTable, job: JobRecord, *, ran: Callable[[JobRecord], int]) -> bool:
+    """Whether a newcomer would be placed at once; changes nothing."""
+    return _Round(table, ran, changes=False).finds_room(job)
+
+
+class _Round:
+    """One look at all that waits."""
+
+    def __init__(
+        self, table: JobTable, ran: Callable[[JobRecord], int], *, changes: bool = True
+    ) -> None:
+        self._table = table
+        self._cluster = table.cluster
+        self._changes = changes
+        self._turns = Turns(table.candidates)
+        self._ahead = JobsAhead(table, ran)
+        self._usable: dict[ResourceRequest, frozenset[str]] = {}
+        self._looks: dict[Lane, int] = {}
+        self._passed = 0
+        self._refused: dict[Lane, int] = {}
+        holding = table.holding.values()
+        #: What may be stopped for a job of a higher priority; nothing where nothing is to change.
+        self._stoppable = preemptible(holding) if changes else []
+        self._ending = any(map(_ends, holding))
+        #: Nodes that those ahead could use for whom no room is being made.
+        self._kept: set[str] = set()
+        #: Those for whom room is there or being made once what is being stopped has ended.
+        self._promised: list[JobRecord] = []
+        self._trial: Cluster | None = None
+        self.verdicts = Verdicts()
+
+    def run(self) -> None:
+        """Look at all."""
+        while (turn := self._turns.next()) is not None:
+            self._take(turn)
+
+    def finds_room(self, newcomer: JobRecord) -> bool:
+        """Look at those that come before a newcomer, then at it."""
+        own = self._turns.of_newcomer(newcomer)
+        while (turn := self._turns.next()) is not None and turn.front < own.front:
+            self._take(turn)
+        if self._table.usage.excess(newcomer) is not None:
+            return False
+        free = self._cluster.place(newcomer.resource_request)
+        return self._without_delay(own, free) is not None
+
+    def _take(self, turn: Turn) -> None:
+        job = turn.job
+        if (excess := self._table.usage.excess(job)) is not None:
+            self._pass_over_limit(turn, excess)
+            return
+        usable = self._nodes_for(job.resource_request)
+        if len(usable) < job.resource_request.nodes:
+            # Only a drained node could help, or none: nobody has to wait for that.
+            possible = self._cluster.satisfiable(job.resource_request)
+            self._note(turn, Reason.DRAINED if possible else Reason.IMPOSSIBLE)
+            self._count_passed(turn)
+            return
+        free = self._cluster.place(job.resource_request, among=usable)
+        placement = self._without_delay(turn, free)
+        if placement is not None and self._changes:
+            self._place(job, placement)
+        elif placement is None:
+            self._wait(turn, free=free is not None)
+
+    def _nodes_for(self, resource_request: ResourceRequest) -> frozenset[str]:
+        """The enabled nodes that could give what is asked of one node if they were empty."""
+        known = self._usable.get(resource_request)
+        if known is None:
+            known = self._usable[resource_request] = frozenset(
+                node.spec.node_id
+                for node in self._cluster.nodes.values()
+                if node.drain is None and node.fits_empty(resource_request)
+            )
+        return known
+
+    def _without_delay(
+        self, turn: Turn, free: tuple[Allocation, ...] | None
+    ) -> tuple[Allocation, ...] | None:
+        """Where a job can start now without delaying anybody ahead of it; `free` is where it could
+        otherwise."""
+        if free is None or not (self._ahead or self._turns.unseen):
+            return free
+        usable = self._nodes_for(turn.job.resource_request)
+        placement = self._ahead.place_for_ever(turn, usable, self._turns.unseen)
+        if placement is not None or not turn.job.max_runtime:
+            return placement
+        return self._ahead.place_in_time(turn, usable)
+
+    def _place(self, job: JobRecord, placement: tuple[Allocation, ...]) -> None:
         nodes = tuple(allocation.node_id for allocation in placement)
-        job = table.transition(
+        job = self._table.transition(
             job,
             Status.SCHEDULING,
             f"Placed on {', '.join(nodes)}.",
             placement=placement,
             node_ids=nodes,
         )
-        table.instruct(Prepare(job))
+        self._table.instruct(Prepare(job))
+        self._ahead.placed(job)
+        self._trial = None
 
+    def _wait(self, turn: Turn, *, free: bool) -> None:
+        """Have a job wait that finds no room."""
+        job, usable = turn.job, self._nodes_for(turn.job.resource_request)
+        behind = self._ahead.first_for(usable)
+        promised = self._make_room(job)
+        if promised:
+            self._promised.append(job)
+            self._turns.look_at_next_of_alike(turn)
+        else:
+            self._kept |= usable
+        self._ahead.add(turn, usable)
+        if free and behind is not None:
+            reason = Reason.RESERVED
+        elif promised and behind is None:
+            reason = Reason.PREEMPTING
+        else:
+            reason = Reason.RESOURCES if behind is None else Reason.BEHIND
+        self._note(turn, reason, behind=behind)
+        self._count_look(turn.lane, refused=free)
 
-class _Turns:
-    """The jobs that may be placed, each with the nodes that those before it keep, a set to add to.
+    def _count_look(self, lane: Lane, *, refused: bool) -> None:
+        """Bound the looks at what finds no room."""
+        looks = self._looks[lane] = self._looks.get(lane, 0) + 1
+        if refused:
+            self._refused[lane] = self._refused.get(lane, 0) + 1
+        if looks == MOST_LOOKS or self._refused.get(lane) == _MOST_REFUSED:
+            self._turns.close_lane(lane)
+        in_all = sum(count for each, count in self._looks.items() if has_gpus(each))
+        if has_gpus(lane) and in_all == _MOST_LOOKS_FOR_GPUS:
+            for each in self._table.candidates.lanes_with(gpus_only=True):
+                self._turns.close_lane(each)
 
-    A job that is not placed has had the turn of all that ask for the same.
-    """
+    def _make_room(self, job: JobRecord) -> bool:
+        """Whether a job has its room once what is being stopped has ended; preempt just enough of
+        lower priority for that, if it is possible."""
+        candidates = [other for other in self._stoppable if other.priority < job.priority]
+        if not candidates and not self._ending:
+            return False
+        trial = self._after_stops()
+        placement = trial.place(job.resource_request, without=self._kept)
+        if placement is None and candidates:
+            victims = choose_victims(trial, job.resource_request, candidates, without=self._kept)
+            for other in victims:
+                trial.release(other.job_id, other.placement)
+                self._stop(other, job)
+                self._stoppable.remove(other)
+            if victims:
+                placement = trial.place(job.resource_request, without=self._kept)
+        if placement is None:
+            return False
+        trial.allocate(job.job_id, placement)
+        return True
 
-    def __init__(self, table: JobTable) -> None:
-        self._waiting = table.waiting
-        self._enabled = _enabled(table.cluster)
-
-    def __iter__(self) -> Iterator[tuple[JobRecord, set[str]]]:
-        kept: dict[bool, set[str]] = {True: set(), False: set()}
-        heads = {taking: self._waiting.next_head(taking, None) for taking in kept}
-        while True:
-            left = [(place_of(job), taking) for taking, job in heads.items() if job is not None]
-            if not left:
-                return
-            place, taking = min(left)
-            job = heads[taking]
-            assert job is not None
-            yield job, kept[taking]
-            done = kept[taking] >= self._enabled
-            heads[taking] = None if done else self._waiting.next_head(taking, place)
-
-
-def finds_room(table: JobTable, job: JobRecord, *, behind: Place) -> bool:
-    """Whether a newcomer would be placed at once, behind those that wait before a place."""
-    kept: set[str] = set()
-    enabled = _enabled(table.cluster)
-    taking = takes(job.resource_request)
-    other = table.waiting.next_head(taking, None)
-    while other is not None and place_of(other) < behind and not kept >= enabled:
-        usable = _able(table.cluster, other.resource_request)
-        if len(usable) >= other.resource_request.nodes:
-            kept |= usable
-        other = table.waiting.next_head(taking, place_of(other))
-    return table.cluster.place(job.resource_request, without=kept) is not None
-
-
-def _enabled(cluster: Cluster) -> frozenset[str]:
-    """The nodes that take new jobs."""
-    return frozenset(node.spec.node_id for node in cluster.nodes.values() if node.drain is None)
-
-
-def _able(cluster: Cluster, resource_request: ResourceRequest) -> frozenset[str]:
-    """The enabled nodes that could give what is asked of one node if they were empty."""
-    return frozenset(
-        node.spec.node_id
-        for node in cluster.nodes.values()
-        if node.drain is None and node.fits_empty(resource_request)
-    )
-
-
-def _make_room(table: JobTable, job: JobRecord, kept: set[str]) -> None:
-    """Preempt just enough of lower priority that `job` will fit, if that is possible."""
-    trial = table.cluster.copy()
-    holding = list(table.holding.values())
-    for other in holding:
-        if other.stop_reason is not StopReason.NONE or other.status is Status.EXPORTING:
-            trial.release(other.job_id, other.placement)
-    if trial.place(job.resource_request, without=kept) is not None:
-        return
-    candidates = sorted(
-        (
-            other
-            for other in holding
-            if other.preemptible
-            and other.priority < job.priority
-            and other.status in (Status.TRAINING, Status.EVALUATING)
-            and other.stop_reason is StopReason.NONE
-        ),
-        key=lambda other: (other.priority, -other.run_started_at),
-    )
-    victims: list[JobRecord] = []
-    for other in candidates:
-        trial.release(other.job_id, other.placement)
-        victims.append(other)
-        if trial.place(job.resource_request, without=kept) is not None:
-            break
-    else:
-        return
-    for other in _spared(trial, job, victims, kept):
-        victims.remove(other)
-    for other in victims:
+    def _stop(self, victim: JobRecord, job: JobRecord) -> None:
         stop_run(
-            table,
-            other,
+            self._table,
+            victim,
             StopReason.PREEMPT,
             f"Preempted by a job with priority {job.priority}. Retry the job to run it again.",
         )
+        self._ahead.stopped()
+        self._ending = True
 
+    def _after_stops(self) -> Cluster:
+        """The cluster as it will be when what is being stopped has ended, and those have started
+        for whom that is done."""
+        if self._trial is None:
+            self._trial = self._cluster.copy()
+            for job in self._table.holding.values():
+                if _ends(job):
+                    self._trial.release(job.job_id, job.placement)
+            for job in self._promised:
+                placement = self._trial.place(job.resource_request)
+                if placement is not None:
+                    self._trial.allocate(job.job_id, placement)
+        return self._trial
 
-def _spared(
-    trial: Cluster, job: JobRecord, victims: Sequence[JobRecord], kept: set[str]
-) -> list[JobRecord]:
-    """Those of `victims` without whom `job` fits, too."""
-    spared = []
-    for other in victims:
-        trial.allocate(other.job_id, other.placement)
-        if trial.place(job.resource_request, without=kept) is not None:
-            spared.append(other)
+    def _pass_over_limit(self, turn: Turn, excess: Excess) -> None:
+        """Have those wait that are subject to the same limit: a small one does not pass a large one
+        for which the limit leaves no room now."""
+        reason = Reason.QUEUE_LIMIT if excess.scope is Scope.QUEUE else Reason.TENANT_LIMIT
+        verdict = Verdict(turn.job, reason, excess=excess)
+        account = turn.alike.account
+        lanes = self._table.candidates.lanes_with(gpus_only=excess.of_gpus)
+        for lane in lanes:
+            if excess.scope is Scope.QUEUE:
+                self._turns.close_queue(account.queue_name, lane)
+                self.verdicts.of_queue[account.queue_name, lane] = verdict
+            else:
+                self._turns.close_account(account, lane)
+                self.verdicts.of_account[account, lane] = verdict
+        self._count_passed(turn)
+
+    def _count_passed(self, turn: Turn) -> None:
+        self._passed += 1
+        if self._passed > _MOST_PASSED:
+            self._turns.close_lane(turn.lane)
+
+    def _note(self, turn: Turn, reason: Reason, *, behind: JobRecord | None = None) -> None:
+        verdict = Verdict(turn.job, reason, behind=behind)
+        if turn.follows:
+            self.verdicts.of_job[turn.job.job_id] = verdict
         else:
-            trial.release(other.job_id, other.placement)
-    return spared
+            self.verdicts.of_alike[turn.alike] = verdict
+        if reason in (Reason.RESOURCES, Reason.BEHIND, Reason.RESERVED, Reason.PREEMPTING):
+            self.verdicts.of_lane[turn.lane] = self.verdicts.last = verdict
+
+
+def _ends(job: JobRecord) -> bool:
+    """Whether a job that holds resources is about to give them back."""
+    return job.stop_reason is not StopReason.NONE or job.status is Status.EXPORTING

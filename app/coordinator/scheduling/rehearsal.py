@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import WAITING
+from app.coordinator.scheduling.queues.waiting import place_of
+from app.coordinator.scheduling.reasons import JobsReason
 from app.coordinator.scheduling.scheduler import Scheduler
-from app.coordinator.scheduling.waiting import place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +14,8 @@ class Rehearsal:
     """A job as it would be right after its submission."""
 
     job: JobRecord
+    #: Why it would wait; None if it would not.
+    reason: JobsReason | None
     #: Jobs of all tenants before it in the queue; 0 if it does not wait.
     ahead: int
     #: Jobs that would be stopped to make room for it.
@@ -54,9 +57,10 @@ def rehearse(scheduler: Scheduler, job: JobRecord) -> Rehearsal:
 
 def _seen(scheduler: Scheduler, job: JobRecord, *, preempted: int) -> Rehearsal:
     if job.status not in WAITING:
-        return Rehearsal(job, ahead=0, preempted=preempted, wait=0)
+        return Rehearsal(job, reason=None, ahead=0, preempted=preempted, wait=0)
     return Rehearsal(
         job,
+        reason=scheduler.reasons().of(job),
         ahead=scheduler.waiting.rank(place_of(job)),
         preempted=preempted,
         wait=scheduler.wait_of(job, scheduler.forecast()),

@@ -14,11 +14,13 @@ from typing import Final, TypeAlias
 from app.coordinator.cluster.nodes import Cluster, NodeState
 from app.coordinator.errors import FailedPrecondition, NotFound
 from app.coordinator.jobs.model import Checkpoint, JobRecord, Kind, Progress, StopReason
+from app.coordinator.jobs.queue_rules import SchedulingRules
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.jobs.times import Stopwatch
 from app.coordinator.scheduling.estimates import Forecast, RunTimes, forecast
 from app.coordinator.scheduling.job_changes import (
     STOPPING,
+    cancel_or_fail,
     end_job,
     export_job,
     fail_job,
@@ -29,9 +31,10 @@ from app.coordinator.scheduling.job_changes import (
 )
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.outcomes import apply_run_result
-from app.coordinator.scheduling.placement import finds_room, place_waiting
+from app.coordinator.scheduling.placement import finds_room, place_waiting, verdicts_of
+from app.coordinator.scheduling.queues.waiting import WaitingJobs, place_of
+from app.coordinator.scheduling.reasons import WaitReasons
 from app.coordinator.scheduling.transitions import Abandon, Launch, RunEnd, Transition
-from app.coordinator.scheduling.waiting import WaitingJobs, newcomers_place, place_of
 from app.shortening import quoted
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
@@ -51,10 +54,14 @@ class Scheduler:
         run_times: RunTimes,
         stopwatch: Stopwatch | None = None,
         newest_creation: int = 0,
+        rules: SchedulingRules | None = None,
     ) -> None:
         """`stopwatch` goes by `clock` unless it is given; for `newest_creation` see `JobTable`."""
         self.cluster = cluster
-        self._table = JobTable(cluster=cluster, clock=clock, newest_creation=newest_creation)
+        self.rules = rules or SchedulingRules()
+        self._table = JobTable(
+            cluster=cluster, clock=clock, newest_creation=newest_creation, rules=self.rules
+        )
         self._stopwatch = stopwatch or Stopwatch("", clock)
         self._clock = clock
         self._run_times = run_times
@@ -115,7 +122,7 @@ class Scheduler:
         job = self.jobs[job_id]
         nodes = ", ".join(job.node_ids)
         self._table.transition(job, Status.PREPARING, f"Fetching data and scripts for {nodes}.")
-        return self._finish()
+        return self._table.recorded
 
     def prepared(self, job_id: str) -> Transition:
         """Begin a run, or an export of what another job made: the job's directory is ready."""
@@ -188,20 +195,12 @@ class Scheduler:
 
     def export_failed(self, job_id: str, reason: str) -> Transition:
         """Fail a job whose artefacts could not be exported."""
-        job = self.jobs[job_id]
-        if job.stop_reason is StopReason.CANCEL:
-            end_job(self._table, job, Status.CANCELLED, job.stop_message)
-        else:
-            fail_job(self._table, job, reason)
+        cancel_or_fail(self._table, self.jobs[job_id], reason)
         return self._finish()
 
     def broken_off(self, job_id: str, reason: str) -> Transition:
         """Fail a job for which something failed; nothing of it lives anymore."""
-        job = self.jobs[job_id]
-        if job.stop_reason is StopReason.CANCEL:
-            end_job(self._table, job, Status.CANCELLED, job.stop_message)
-        else:
-            fail_job(self._table, job, reason)
+        cancel_or_fail(self._table, self.jobs[job_id], reason)
         return self._finish()
 
     def tick(self) -> Transition:
@@ -353,13 +352,18 @@ class Scheduler:
 
     def wait_of_newcomer(self, job: JobRecord, forecast: Forecast) -> int:
         """Return the seconds until a job would start if it were submitted now."""
-        place = newcomers_place(job)
-        if finds_room(self._table, job, behind=place):
+        # No other was made later.
+        job = replace(job, status=Status.QUEUED, created_at=2**63)
+        if finds_room(self._table, job, ran=self._ran):
             return 0
-        rank = self.waiting.rank(place)
+        rank = self.waiting.rank(place_of(job))
         if rank >= PLAYED:
             return forecast.wait(job, rank=rank, now=self._clock())
         return self._play([*self.waiting.first(rank), job]).waits[job.job_id]
+
+    def reasons(self) -> WaitReasons:
+        """Why those wait that wait, as things are now."""
+        return WaitReasons(self._table, verdicts_of(self._table, ran=self._ran))
 
     def _play(self, waiting: list[JobRecord]) -> Forecast:
         holding = self.holding.values()
@@ -388,7 +392,7 @@ class Scheduler:
 
     def _finish(self) -> Transition:
         if not self._closing:
-            place_waiting(self._table)
+            place_waiting(self._table, ran=self._ran)
         return self._table.recorded
 
 

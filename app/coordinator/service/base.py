@@ -183,7 +183,7 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
 
         Raises Overloaded; FailedPrecondition if its tenant is not served here.
         """
-        self._check_takes_jobs(job.tenant_id)
+        self._check_takes_job(job)
 
         def also() -> None:
             self._store.save_search(job)
@@ -207,11 +207,14 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
         self._parts.tenancy.accepted(job.tenant_id)
         return taken_up
 
-    def _check_takes_jobs(self, tenant_id: str) -> None:
-        """Raise RequestError where no new job of this tenant is taken up, whatever it asks for."""
+    def _check_takes_job(self, job: JobRecord) -> None:
+        """Raise RequestError where no new job of its tenant is taken up, whatever it asks for, and
+        for one that its queue's or its tenant's limit would keep from ever starting."""
         self._controller.check_leads()
-        self._parts.tenancy.check(tenant_id)
+        self._parts.tenancy.check(job.tenant_id)
         self._parts.free_space.check()
+        if limit := self._scheduler.rules.never(job):
+            raise FailedPrecondition(f"resource_config: {limit}; the job could never start")
 
     def _make_directory(self, job: JobRecord, secrets: Mapping[str, str]) -> None:
         """Make what a new job has on the disk. Raises Overloaded."""

@@ -96,7 +96,7 @@ class JobCalls(Calls):
     ) -> jobs_pb2.SubmitJobResponse:
         """What would become of a job (AIP-163); it is not taken up. Raises RequestError."""
         job = accepted.job
-        self._check_takes_jobs(job.tenant_id)
+        self._check_takes_job(job)
         rehearsal = rehearse(self._scheduler, job)
         cluster = self._scheduler.cluster
         return jobs_pb2.SubmitJobResponse(

@@ -12,6 +12,7 @@ from app.coordinator.settings.nodes import NodeSettings
 from app.coordinator.settings.packages import PackageSettings
 from app.coordinator.settings.retention import RetentionSettings
 from app.coordinator.settings.runs import RunSettings
+from app.coordinator.settings.scheduling import SchedulingSettings
 from app.coordinator.settings.serving import ServingSettings
 from app.coordinator.settings.state import StateSettings
 from app.coordinator.settings.tokens import TokenSettings
@@ -31,6 +32,7 @@ SECTIONS: Final[tuple[type[Section], ...]] = (
     PackageSettings,
     TrainerSettings,
     NodeSettings,
+    SchedulingSettings,
 )
 
 
@@ -52,6 +54,7 @@ class CoordinatorConfig(
     PackageSettings,
     TrainerSettings,
     NodeSettings,
+    SchedulingSettings,
 ):
     """Every setting of the coordinator. Times are in seconds, sizes in bytes.
 

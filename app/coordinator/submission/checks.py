@@ -1,6 +1,5 @@
 """What a training submission must be: each check notes all that is wrong."""
 
-import re
 from typing import Final
 
 from app.coordinator.data.atlas import is_model_name
@@ -9,6 +8,7 @@ from app.coordinator.data.conversion.trees import FORMATS
 from app.coordinator.data.drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive
 from app.coordinator.errors import FailedPrecondition, InvalidArgument, Problems, not_known
 from app.coordinator.identity.access import Access
+from app.coordinator.jobs.queue_rules import QUEUE_NAME
 from app.coordinator.submission.environment import check_environment
 from app.coordinator.trainers.models import EXPORTS, uses_trainers
 from generated.mindcoordinator.v1.jobs_pb2 import (
@@ -16,7 +16,6 @@ from generated.mindcoordinator.v1.jobs_pb2 import (
     SubmitJobRequest,
 )
 
-_QUEUE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FORMATS: Final = ("", "jsonl", "json", "csv", "parquet")
 MAX_NAME: Final = 256
 #: Each is mounted by itself for the job, and the time for that grows with its square.
@@ -41,7 +40,7 @@ def check_texts(request: SubmitJobRequest, problems: Problems) -> None:
             break
         if len(value) > MAX_VALUE:
             problems.add(f"labels.{key}", f"must have at most {MAX_VALUE} characters")
-    if not _QUEUE.fullmatch(request.scheduling_config.queue_name):
+    if not QUEUE_NAME.fullmatch(request.scheduling_config.queue_name):
         problems.add(
             "scheduling_config.queue_name", "must be up to 64 letters, digits, '.', '_' and '-'"
         )

@@ -1,14 +1,19 @@
 """What is told of a submission that is only checked: what it would wait for, and what looks odd."""
 
+from typing import Final
+
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.messages import time_message
 from app.coordinator.jobs.states import Status
 from app.coordinator.scheduling.rehearsal import Rehearsal
+from app.coordinator.scheduling.verdicts import Reason
 from app.shortening import shortened
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
 #: Characters of the nodes' names that are listed.
 _MAX_NAMES = 200
+#: Reasons of which the scheduler's sentence says it all.
+_TOLD: Final = frozenset({Reason.QUEUE_LIMIT, Reason.TENANT_LIMIT, Reason.RESERVED})
 
 
 def waiting_for(rehearsal: Rehearsal, cluster: Cluster) -> str:
@@ -18,6 +23,8 @@ def waiting_for(rehearsal: Rehearsal, cluster: Cluster) -> str:
         return ""
     if job.status is Status.PENDING:
         return f"Its not_before: {time_message(job.not_before).ToJsonString()}."
+    if rehearsal.reason is not None and rehearsal.reason.reason in _TOLD:
+        return rehearsal.reason.message
     request = job.resource_request
     able = [node for node in cluster.nodes.values() if node.fits_empty(request)]
     drained = sorted(node.spec.node_id for node in able if node.drain is not None)

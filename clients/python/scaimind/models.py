@@ -379,6 +379,9 @@ class QueuedJob(Model):
     position: int = field(default=0, metadata={"kind": int})
     estimated_wait_seconds: int = field(default=0, metadata={"kind": int})
     queue_name: str = field(default="", metadata={"kind": str})
+    reason: str = field(default="", metadata={"kind": str})
+    message: str = field(default="", metadata={"kind": str})
+    behind_job_id: str = field(default="", metadata={"kind": str})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emindcoordinator/v1/queue.proto\x12\x12mindcoordinator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x01\n\tQueuedJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x11\n\tgpu_count\x18\x05 \x01(\x05\x12\x10\n\x08gpu_type\x18\x06 \x01(\t\x12-\n\tqueued_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08position\x18\x08 \x01(\x05\x12\x1e\n\x16\x65stimated_wait_seconds\x18\t \x01(\x03\x12\x12\n\nqueue_name\x18\n \x01(\t\"R\n\x15GetQueueStatusRequest\x12\x12\n\nqueue_name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x9b\x01\n\x16GetQueueStatusResponse\x12\x32\n\x0bqueued_jobs\x18\x01 \x03(\x0b\x32\x1d.mindcoordinator.v1.QueuedJob\x12\x14\n\x0ctotal_queued\x18\x02 \x01(\x05\x12\x1e\n\x16\x65stimated_wait_seconds\x18\x03 \x01(\x03\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emindcoordinator/v1/queue.proto\x12\x12mindcoordinator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x02\n\tQueuedJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x11\n\tgpu_count\x18\x05 \x01(\x05\x12\x10\n\x08gpu_type\x18\x06 \x01(\t\x12-\n\tqueued_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08position\x18\x08 \x01(\x05\x12\x1e\n\x16\x65stimated_wait_seconds\x18\t \x01(\x03\x12\x12\n\nqueue_name\x18\n \x01(\t\x12.\n\x06reason\x18\x0b \x01(\x0e\x32\x1e.mindcoordinator.v1.WaitReason\x12\x0f\n\x07message\x18\x0c \x01(\t\x12\x15\n\rbehind_job_id\x18\r \x01(\t\"R\n\x15GetQueueStatusRequest\x12\x12\n\nqueue_name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x9b\x01\n\x16GetQueueStatusResponse\x12\x32\n\x0bqueued_jobs\x18\x01 \x03(\x0b\x32\x1d.mindcoordinator.v1.QueuedJob\x12\x14\n\x0ctotal_queued\x18\x02 \x01(\x05\x12\x1e\n\x16\x65stimated_wait_seconds\x18\x03 \x01(\x03\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t*\x9e\x02\n\nWaitReason\x12\x1b\n\x17WAIT_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16WAIT_REASON_NOT_BEFORE\x10\x01\x12\x19\n\x15WAIT_REASON_RESOURCES\x10\x02\x12\x16\n\x12WAIT_REASON_BEHIND\x10\x03\x12\x18\n\x14WAIT_REASON_RESERVED\x10\x04\x12\x1b\n\x17WAIT_REASON_QUEUE_LIMIT\x10\x05\x12\x1c\n\x18WAIT_REASON_TENANT_LIMIT\x10\x06\x12\x17\n\x13WAIT_REASON_DRAINED\x10\x07\x12\x1a\n\x16WAIT_REASON_IMPOSSIBLE\x10\x08\x12\x1a\n\x16WAIT_REASON_PREEMPTING\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mindcoordinator.v1.queue_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_WAITREASON']._serialized_start=653
+  _globals['_WAITREASON']._serialized_end=939
   _globals['_QUEUEDJOB']._serialized_start=88
-  _globals['_QUEUEDJOB']._serialized_end=320
-  _globals['_GETQUEUESTATUSREQUEST']._serialized_start=322
-  _globals['_GETQUEUESTATUSREQUEST']._serialized_end=404
-  _globals['_GETQUEUESTATUSRESPONSE']._serialized_start=407
-  _globals['_GETQUEUESTATUSRESPONSE']._serialized_end=562
+  _globals['_QUEUEDJOB']._serialized_end=408
+  _globals['_GETQUEUESTATUSREQUEST']._serialized_start=410
+  _globals['_GETQUEUESTATUSREQUEST']._serialized_end=492
+  _globals['_GETQUEUESTATUSRESPONSE']._serialized_start=495
+  _globals['_GETQUEUESTATUSRESPONSE']._serialized_end=650
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,56 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _WaitReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAIT_REASON_UNSPECIFIED: _WaitReason.ValueType  # 0
+    WAIT_REASON_NOT_BEFORE: _WaitReason.ValueType  # 1
+    """For its `not_before`."""
+    WAIT_REASON_RESOURCES: _WaitReason.ValueType  # 2
+    """Other jobs hold what it asks for; nobody ahead of it waits for the same."""
+    WAIT_REASON_BEHIND: _WaitReason.ValueType  # 3
+    """Other jobs hold what it asks for, and somebody ahead of it waits for the same."""
+    WAIT_REASON_RESERVED: _WaitReason.ValueType  # 4
+    """What it asks for is free, and kept for somebody ahead of it."""
+    WAIT_REASON_QUEUE_LIMIT: _WaitReason.ValueType  # 5
+    """A limit of its queue, of all tenants together."""
+    WAIT_REASON_TENANT_LIMIT: _WaitReason.ValueType  # 6
+    """A limit of its tenant."""
+    WAIT_REASON_DRAINED: _WaitReason.ValueType  # 7
+    """Only drained nodes have what it asks for."""
+    WAIT_REASON_IMPOSSIBLE: _WaitReason.ValueType  # 8
+    """The cluster does not have what it asks for, as it is now."""
+    WAIT_REASON_PREEMPTING: _WaitReason.ValueType  # 9
+    """Runs are being stopped that hold what it asks for."""
+
+class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
+    """Why a job waits."""
+
+WAIT_REASON_UNSPECIFIED: WaitReason.ValueType  # 0
+WAIT_REASON_NOT_BEFORE: WaitReason.ValueType  # 1
+"""For its `not_before`."""
+WAIT_REASON_RESOURCES: WaitReason.ValueType  # 2
+"""Other jobs hold what it asks for; nobody ahead of it waits for the same."""
+WAIT_REASON_BEHIND: WaitReason.ValueType  # 3
+"""Other jobs hold what it asks for, and somebody ahead of it waits for the same."""
+WAIT_REASON_RESERVED: WaitReason.ValueType  # 4
+"""What it asks for is free, and kept for somebody ahead of it."""
+WAIT_REASON_QUEUE_LIMIT: WaitReason.ValueType  # 5
+"""A limit of its queue, of all tenants together."""
+WAIT_REASON_TENANT_LIMIT: WaitReason.ValueType  # 6
+"""A limit of its tenant."""
+WAIT_REASON_DRAINED: WaitReason.ValueType  # 7
+"""Only drained nodes have what it asks for."""
+WAIT_REASON_IMPOSSIBLE: WaitReason.ValueType  # 8
+"""The cluster does not have what it asks for, as it is now."""
+WAIT_REASON_PREEMPTING: WaitReason.ValueType  # 9
+"""Runs are being stopped that hold what it asks for."""
+Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 @_typing.final
 class QueuedJob(_message.Message):
@@ -33,6 +84,9 @@ class QueuedJob(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     ESTIMATED_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    BEHIND_JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tenant_id: _builtins.str
     name: _builtins.str
@@ -40,9 +94,16 @@ class QueuedJob(_message.Message):
     gpu_count: _builtins.int
     gpu_type: _builtins.str
     position: _builtins.int
-    """From 1, over all tenants in its queue."""
+    """From 1, over all tenants in its queue, by priority, then age. Which starts first is another
+    question: see `reason`.
+    """
     estimated_wait_seconds: _builtins.int
     queue_name: _builtins.str
+    reason: Global___WaitReason.ValueType
+    message: _builtins.str
+    """The reason in a sentence, for people."""
+    behind_job_id: _builtins.str
+    """The job that it waits behind, with BEHIND and RESERVED; empty if that is another tenant's."""
     @_builtins.property
     def queued_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -58,10 +119,13 @@ class QueuedJob(_message.Message):
         position: _builtins.int = ...,
         estimated_wait_seconds: _builtins.int = ...,
         queue_name: _builtins.str = ...,
+        reason: Global___WaitReason.ValueType = ...,
+        message: _builtins.str = ...,
+        behind_job_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["queued_at", b"queued_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait_seconds", b"estimated_wait_seconds", "gpu_count", b"gpu_count", "gpu_type", b"gpu_type", "job_id", b"job_id", "name", b"name", "position", b"position", "priority", b"priority", "queue_name", b"queue_name", "queued_at", b"queued_at", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind_job_id", b"behind_job_id", "estimated_wait_seconds", b"estimated_wait_seconds", "gpu_count", b"gpu_count", "gpu_type", b"gpu_type", "job_id", b"job_id", "message", b"message", "name", b"name", "position", b"position", "priority", b"priority", "queue_name", b"queue_name", "queued_at", b"queued_at", "reason", b"reason", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ import { html } from "../html.js";
 import { get, post, segment } from "../api.js";
 import { count, duration, size } from "../format.js";
 import { changed, connection, jobs, nodes, queue } from "../live.js";
-import { Ago, Confirm, Empty, Problem, useLoaded } from "../parts.js";
+import { Ago, Confirm, Empty, Problem, useLoaded, word } from "../parts.js";
 import { to } from "../router.js";
 
 export function Cluster() {
@@ -111,7 +111,7 @@ function Queue({ queue: told, error }) {
       const job = jobs.get(each.job_id);
       return html`<tr><td>${each.position}</td><td><a href=${to("jobs", each.job_id)} dir="auto">${each.name || job?.name || each.job_id}</a></td>
         <td>${each.user_id ?? job?.user_id}</td><td>${each.gpu_count ? `${each.gpu_count} GPUs` : "CPUs"}</td>
-        <td><${Ago} time=${each.queued_at ?? job?.created_at} /></td><td>${each.estimated_wait_seconds ? duration(each.estimated_wait_seconds) : "–"}</td><td dir="auto">${each.reason ?? job?.message ?? ""}</td></tr>`;
+        <td><${Ago} time=${each.queued_at ?? job?.created_at} /></td><td>${each.estimated_wait_seconds ? duration(each.estimated_wait_seconds) : "–"}</td><td dir="auto" title=${each.reason ? word(each.reason) : ""}>${each.message || (job?.message ?? "")}</td></tr>`;
     })}
   </tbody></table></div>`;
 }

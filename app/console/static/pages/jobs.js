@@ -175,7 +175,7 @@ function Answers({ all }) {
   const since = now.value - 24 * 3600 * 1000;
   const failed = all.filter((job) => job.status === "FAILED" && Date.parse(job.ended_at ?? job.updated_at) > since).length;
   const first = queue.value?.queued_jobs?.[0];
-  const why = waiting.find((job) => job.job_id === first?.job_id)?.message ?? waiting.at(-1)?.message;
+  const why = first?.message || waiting.find((job) => job.job_id === first?.job_id)?.message || waiting.at(-1)?.message;
   return html`<p class="answers">
     <a href="?status=SCHEDULING&status=PREPARING&status=TRAINING&status=CHECKPOINTING&status=EVALUATING&status=EXPORTING"><strong>${count(running)}</strong> running</a>
     <a href="?status=QUEUED"><strong>${count(waiting.length)}</strong> waiting</a>

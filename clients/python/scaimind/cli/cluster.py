@@ -92,10 +92,11 @@ def enable(profile: str | None, node_id: str) -> None:
 @output_option
 @click.pass_obj
 def queue(profile: str | None, output: str | None) -> None:
-    """Show the jobs that wait, in the order in which they are expected to start.
+    """Show the jobs that wait, by priority, then age, and why each does.
 
     \b
     scaimind queue
+    scaimind queue -o wide
     """
     with client(profile) as made:
         page = made.queue(page_size=100)
@@ -115,8 +116,13 @@ def queue(profile: str | None, output: str | None) -> None:
             ("PRIORITY", lambda job: job.priority),
             ("STARTS IN", lambda job: f"{job.estimated_wait_seconds}s"),
             ("AGE", lambda job: age(job.queued_at)),
+            ("REASON", lambda job: "" if job.reason == "UNSPECIFIED" else job.reason),
         ],
-        wide=[("GPUS", lambda job: job.gpu_count), ("TYPE", lambda job: job.gpu_type)],
+        wide=[
+            ("GPUS", lambda job: job.gpu_count),
+            ("TYPE", lambda job: job.gpu_type),
+            ("WHY", lambda job: job.message),
+        ],
         name=lambda job: str(job.job_id),
         data=data,
     )

@@ -1,12 +1,14 @@
-"""The jobs that wait, in the order in which they are placed. A look or a change costs the
-logarithm of their number, and a few moves of memory."""
+"""The jobs that wait, in the order of priority and age in which they are told.
+
+A look or a change costs the logarithm of their number, and a few moves of memory.
+"""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
-from app.coordinator.jobs.model import JobRecord, ResourceRequest
+from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.states import WAITING, Status
 
 
@@ -30,11 +32,6 @@ def newcomers_place(job: JobRecord) -> Place:
     return place_of(job)._replace(created_at=2**63)
 
 
-def takes(resource_request: ResourceRequest) -> bool:
-    """Whether somebody else has to do without what is asked for."""
-    return bool(resource_request.cpus or resource_request.memory or resource_request.gpus)
-
-
 _T = TypeVar("_T", Place, tuple[int, str])
 #: The queue of all, of a tenant, of a name, or of both: tenant and name.
 _Scope: TypeAlias = tuple[str | None, str | None]
@@ -48,10 +45,6 @@ class WaitingJobs:
         """`jobs` has the newest version of each job that waits, by id."""
         self._jobs = jobs
         self._queues: dict[_Scope, list[Place]] = {}
-        #: Those that are QUEUED, by what they ask for.
-        self._alike: dict[ResourceRequest, list[Place]] = {}
-        #: The first of each of those, of such that take something and of such that do not.
-        self._heads: dict[bool, list[Place]] = {True: [], False: []}
         #: Those that are PENDING, by when they may be placed.
         self._times: list[tuple[int, str]] = []
 
@@ -64,14 +57,6 @@ class WaitingJobs:
             insort(self._queues.setdefault(scope, []), place)
         if place.pending:
             insort(self._times, (job.not_before, job.job_id))
-            return
-        heads = self._heads[takes(job.resource_request)]
-        alike = self._alike.setdefault(job.resource_request, [])
-        if not alike or place < alike[0]:
-            if alike:
-                _remove(heads, alike[0])
-            insort(heads, place)
-        insort(alike, place)
 
     def remove(self, job: JobRecord) -> None:
         """Take a job out as it was put in; nothing if it did not wait."""
@@ -85,16 +70,6 @@ class WaitingJobs:
                 del self._queues[scope]
         if place.pending:
             _remove(self._times, (job.not_before, job.job_id))
-            return
-        heads = self._heads[takes(job.resource_request)]
-        alike = self._alike[job.resource_request]
-        if alike[0] == place:
-            _remove(heads, place)
-            if len(alike) > 1:
-                insort(heads, alike[1])
-        _remove(alike, place)
-        if not alike:
-            del self._alike[job.resource_request]
 
     def __len__(self) -> int:
         """Count the jobs of all tenants."""
@@ -124,13 +99,6 @@ class WaitingJobs:
         start = 0 if behind is None else bisect_right(queue, behind)
         return [self._jobs[place.job_id] for place in queue[start : start + size]]
 
-    def next_head(self, taking: bool, behind: Place | None) -> JobRecord | None:
-        """Return the next QUEUED job behind a place that is the first of those who ask for the
-        same; only among such as take something, or among the others."""
-        heads = self._heads[taking]
-        at = 0 if behind is None else bisect_right(heads, behind)
-        return self._jobs[heads[at].job_id] if at < len(heads) else None
-
     def due(self, now: int) -> list[JobRecord]:
         """Return the PENDING jobs whose time has come, the earliest first."""
         count = bisect_left(self._times, (now + 1, ""))
@@ -149,8 +117,6 @@ class WaitingJobs:
         for job in self._jobs.values():
             again.add(job)
         assert self._queues == again._queues
-        assert self._alike == again._alike
-        assert self._heads == again._heads
         assert self._times == again._times
 
 

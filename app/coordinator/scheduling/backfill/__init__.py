@@ -1,0 +1,1 @@
+"""Who may pass others that wait, without delaying them."""

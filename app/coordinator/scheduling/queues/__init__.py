@@ -1,0 +1,1 @@
+"""The order of what waits, and the rules of queues and tenants."""

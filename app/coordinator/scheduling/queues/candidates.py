@@ -1,0 +1,212 @@
+"""The queued jobs in the order in which they are looked at. A look or a change costs the logarithm
+of their number, and a few moves of memory."""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
+from app.coordinator.jobs.queue_rules import Account, QueueOrder, SchedulingRules
+from app.coordinator.jobs.states import Status
+from app.coordinator.scheduling.queues.usage import Usage
+from app.coordinator.scheduling.queues.waiting import Place, place_of
+
+#: Jobs of similar needs, which are looked at up to a number of different requests: those without
+#: cores and GPUs, those with cores alone, and those with GPUs by the power of two of their number.
+Lane: TypeAlias = int
+IDLE: Final[Lane] = 0
+CORES: Final[Lane] = 1
+_MOST_GPU_LANES: Final = 8
+#: The priority that the jobs of a queue by age have among those of other queues.
+_PRIORITY: Final = 5
+_NOTHING: Final = (0.0, 0.0, 0.0)
+
+
+def lane_of(resource_request: ResourceRequest) -> Lane:
+    """The lane of the jobs that ask for this."""
+    if resource_request.gpus:
+        return CORES + min(resource_request.gpus.bit_length(), _MOST_GPU_LANES)
+    return CORES if resource_request.cpus else IDLE
+
+
+def has_gpus(lane: Lane) -> bool:
+    """Whether the jobs of a lane ask for GPUs."""
+    return lane > CORES
+
+
+class Alike(NamedTuple):
+    """What jobs have in common of which, while one finds no room, none does that comes later."""
+
+    account: Account
+    resource_request: ResourceRequest
+    max_runtime: int
+
+
+class Front(NamedTuple):
+    """Whose turn comes first: by priority, then what the tenant holds where that counts, then
+    age."""
+
+    urgency: int
+    used: tuple[float, float, float]
+    created_at: int
+    job_id: str
+    account: Account
+
+
+class Candidates:
+    """An index over the QUEUED jobs. Whoever changes a job takes it out and puts it in again."""
+
+    def __init__(self, jobs: Mapping[str, JobRecord], rules: SchedulingRules, usage: Usage) -> None:
+        """`jobs` has the newest version of each job that waits, by id."""
+        self._jobs = jobs
+        self._rules = rules
+        self._usage = usage
+        self._alike: dict[Alike, list[Place]] = {}
+        #: The first of each of those.
+        self._heads: dict[tuple[Account, Lane], list[Place]] = {}
+        #: The first of each of those, by the account's queue.
+        self._fronts: dict[tuple[str, Lane], list[Front]] = {}
+        self._front: dict[tuple[Account, Lane], Front] = {}
+        #: Cores and bytes of memory for each GPU, of all that ask for GPUs.
+        self._densities: tuple[list[float], list[float]] = ([], [])
+
+    def add(self, job: JobRecord) -> None:
+        """Put a job in; nothing if it is not QUEUED."""
+        if job.status is not Status.QUEUED:
+            return
+        alike, place = self.alike_of(job), self.place_of(job)
+        at = alike.account, lane_of(alike.resource_request)
+        places = self._alike.get(alike)
+        if places is None:
+            places = self._alike[alike] = []
+            for density, value in self._densities_of(alike.resource_request):
+                insort(density, value)
+        heads = self._heads.setdefault(at, [])
+        if not places or place < places[0]:
+            if places:
+                _remove(heads, places[0])
+            insort(heads, place)
+        insort(places, place)
+        self._refresh(*at)
+
+    def remove(self, job: JobRecord) -> None:
+        """Take a job out as it was put in; nothing if it was not QUEUED."""
+        if job.status is not Status.QUEUED:
+            return
+        alike, place = self.alike_of(job), self.place_of(job)
+        at = alike.account, lane_of(alike.resource_request)
+        places, heads = self._alike[alike], self._heads[at]
+        if places[0] == place:
+            _remove(heads, place)
+            if len(places) > 1:
+                insort(heads, places[1])
+        _remove(places, place)
+        if not places:
+            del self._alike[alike]
+            for density, value in self._densities_of(alike.resource_request):
+                _remove(density, value)
+        self._refresh(*at)
+
+    def held_changed(self, job: JobRecord) -> None:
+        """Note that the tenant of a job holds more or less."""
+        account = self._rules.account_of(job)
+        if self._rules.queue(account.queue_name).order is QueueOrder.FAIR:
+            for lane in self.lanes_with(gpus_only=False):
+                if (account, lane) in self._front:
+                    self._refresh(account, lane)
+
+    def _refresh(self, account: Account, lane: Lane) -> None:
+        """Bring the account's front up to date."""
+        at = account.queue_name, lane
+        heads = self._heads[account, lane]
+        before = self._front.get((account, lane))
+        after = self.front(account, heads[0]) if heads else None
+        if before == after:
+            return
+        if before is not None:
+            _remove(self._fronts[at], before)
+        if after is not None:
+            self._front[account, lane] = after
+            insort(self._fronts.setdefault(at, []), after)
+            return
+        del self._front[account, lane], self._heads[account, lane]
+        if not self._fronts[at]:
+            del self._fronts[at]
+
+    def alike_of(self, job: JobRecord) -> Alike:
+        """What a job has in common with others."""
+        return Alike(self._rules.account_of(job), job.resource_request, job.max_runtime)
+
+    def place_of(self, job: JobRecord) -> Place:
+        """Where a job stands among those of its account."""
+        place = place_of(job)
+        if self._rules.queue(job.queue_name).order is QueueOrder.AGE:
+            place = place._replace(urgency=-_PRIORITY)
+        return place
+
+    def front(self, account: Account, place: Place) -> Front:
+        """When it is the turn of an account's job, as things are."""
+        fair = self._rules.queue(account.queue_name).order is QueueOrder.FAIR
+        used = self._usage.used(account) if fair else _NOTHING
+        return Front(place.urgency, used, place.created_at, place.job_id, account)
+
+    def places(self, alike: Alike) -> Sequence[Place]:
+        """All jobs that have this in common, in order."""
+        return self._alike.get(alike, ())
+
+    def in_order_of_places(self, account: Account) -> bool:
+        """Whether the account's jobs are looked at by their places alone."""
+        return self._rules.queue(account.queue_name).order is not QueueOrder.FAIR
+
+    def densest(self) -> tuple[float, float]:
+        """The most cores and bytes of memory that are asked for with a GPU, for each GPU."""
+        cores, memory = self._densities
+        return (cores[-1] if cores else 0.0), (memory[-1] if memory else 0.0)
+
+    def queues(self) -> list[tuple[str, Lane]]:
+        """The queues that have rules of their own, and that of all others, with their lanes."""
+        return list(self._fronts)
+
+    def lanes_with(self, *, gpus_only: bool) -> range:
+        """All lanes, or those whose jobs ask for GPUs."""
+        return range(CORES + 1 if gpus_only else IDLE, CORES + _MOST_GPU_LANES + 1)
+
+    def next_front(self, queue_name: str, lane: Lane, behind: Front | None) -> Front | None:
+        """The next account of a queue."""
+        fronts = self._fronts.get((queue_name, lane), [])
+        at = 0 if behind is None else bisect_right(fronts, behind)
+        return fronts[at] if at < len(fronts) else None
+
+    def next_head(self, account: Account, lane: Lane, behind: Place) -> JobRecord | None:
+        """The account's next job that is the first of those that it is alike."""
+        heads = self._heads.get((account, lane), [])
+        at = bisect_right(heads, behind)
+        return self._jobs[heads[at].job_id] if at < len(heads) else None
+
+    def job(self, job_id: str) -> JobRecord:
+        """The newest version of a job."""
+        return self._jobs[job_id]
+
+    def _densities_of(self, resource_request: ResourceRequest) -> list[tuple[list[float], float]]:
+        gpus = resource_request.gpus
+        if not gpus:
+            return []
+        cores, memory = self._densities
+        return [(cores, resource_request.cpus / gpus), (memory, resource_request.memory / gpus)]
+
+    def validate(self) -> None:
+        """Raise AssertionError unless the index is that of the jobs."""
+        again = Candidates(self._jobs, self._rules, self._usage)
+        for job in self._jobs.values():
+            again.add(job)
+        assert self._alike == again._alike
+        assert self._heads == again._heads
+        assert self._fronts == again._fronts
+        assert self._front == again._front
+        assert self._densities == again._densities
+
+
+def _remove(items: list[Any], item: Any) -> None:
+    at = bisect_left(items, item)
+    assert items[at] == item
+    del items[at]

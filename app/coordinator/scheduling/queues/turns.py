@@ -1,0 +1,122 @@
+"""One walk over the queued jobs, in the order in which they are looked at."""
+
+from bisect import bisect_right
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.queue_rules import Account
+from app.coordinator.scheduling.queues.candidates import Alike, Candidates, Front, Lane, lane_of
+from app.coordinator.scheduling.queues.waiting import Place
+
+
+class Turn(NamedTuple):
+    """A job that is looked at."""
+
+    job: JobRecord
+    alike: Alike
+    lane: Lane
+    front: Front
+    place: Place
+    #: It is looked at though one that it is alike was found to wait.
+    follows: bool = False
+
+
+class _Entry(NamedTuple):
+    """What comes next of an account, or of a queue whose next account is not entered yet."""
+
+    front: Front
+    lane: Lane
+    entered: bool
+    follows: bool = False
+
+
+class Turns:
+    """Goes from job to job. Of those that are alike, the next is looked at once the one before it
+    does not wait any more, or where that is asked for."""
+
+    def __init__(self, candidates: Candidates) -> None:
+        self._candidates = candidates
+        self._entries: list[_Entry] = []
+        self._entered: set[tuple[Account, Lane]] = set()
+        self._closed_lanes: set[Lane] = set()
+        self._closed_queues: set[tuple[str, Lane]] = set()
+        self._closed_accounts: set[tuple[Account, Lane]] = set()
+        #: Lanes that were closed though a job of theirs had its turn.
+        self.unseen: set[Lane] = set()
+        self._last: Turn | None = None
+        for queue_name, lane in candidates.queues():
+            self._enter_next(queue_name, lane, None)
+
+    def next(self) -> Turn | None:
+        """The next job; None at the end."""
+        if self._last is not None:
+            self._advance(self._last)
+            self._last = None
+        while self._entries:
+            front, lane, entered, follows = heappop(self._entries)
+            account = front.account
+            if lane in self._closed_lanes:
+                self.unseen.add(lane)
+                continue
+            if (account.queue_name, lane) in self._closed_queues:
+                continue
+            if not entered:
+                self._enter_next(account.queue_name, lane, front)
+                if (account, lane) in self._entered:
+                    continue
+                self._entered.add((account, lane))
+            if (account, lane) in self._closed_accounts:
+                continue
+            job = self._candidates.job(front.job_id)
+            place = self._candidates.place_of(job)
+            now = self._candidates.front(account, place)
+            if now > front:
+                # Its tenant was given something meanwhile: others may come first.
+                heappush(self._entries, _Entry(now, lane, True, follows))
+                continue
+            self._last = Turn(job, self._candidates.alike_of(job), lane, front, place, follows)
+            return self._last
+        return None
+
+    def look_at_next_of_alike(self, turn: Turn) -> None:
+        """Look at the next of those that are alike, too, though this one waits."""
+        places = self._candidates.places(turn.alike)
+        at = bisect_right(places, turn.place)
+        if at < len(places):
+            front = self._candidates.front(turn.alike.account, places[at])
+            heappush(self._entries, _Entry(front, turn.lane, True, True))
+
+    def close_lane(self, lane: Lane) -> None:
+        """Look at no more jobs of a lane."""
+        self._closed_lanes.add(lane)
+
+    def close_queue(self, queue_name: str, lane: Lane) -> None:
+        """Look at no more jobs of a queue's lane."""
+        self._closed_queues.add((queue_name, lane))
+
+    def close_account(self, account: Account, lane: Lane) -> None:
+        """Look at no more jobs of an account's lane."""
+        self._closed_accounts.add((account, lane))
+
+    def of_newcomer(self, job: JobRecord) -> Turn:
+        """The turn that a job would have that is not in the queue."""
+        alike, place = self._candidates.alike_of(job), self._candidates.place_of(job)
+        front = self._candidates.front(alike.account, place)
+        return Turn(job, alike, lane_of(job.resource_request), front, place)
+
+    def _advance(self, turn: Turn) -> None:
+        if turn.follows:
+            return
+        account, lane = turn.alike.account, turn.lane
+        job = self._candidates.next_head(account, lane, turn.place)
+        if job is not None:
+            place = self._candidates.place_of(job)
+            heappush(self._entries, _Entry(self._candidates.front(account, place), lane, True))
+
+    def _enter_next(self, queue_name: str, lane: Lane, behind: Front | None) -> None:
+        front = self._candidates.next_front(queue_name, lane, behind)
+        while front is not None and (front.account, lane) in self._entered:
+            front = self._candidates.next_front(queue_name, lane, front)
+        if front is not None:
+            heappush(self._entries, _Entry(front, lane, False))

@@ -1,0 +1,1 @@
+"""What the scheduler's decisions cost, and what comes of them."""

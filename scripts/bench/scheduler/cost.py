@@ -1,0 +1,199 @@
+"""What a submission and a decision cost against how many jobs wait."""
+
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from time import process_time
+from typing import Final
+
+from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
+from app.coordinator.cluster.nodes import Cluster
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
+from app.coordinator.jobs.queue_rules import QueueOrder, QueueRules, SchedulingRules
+from app.coordinator.jobs.sqlite_store import SqliteStore
+from app.coordinator.jobs.states import Status
+from app.coordinator.scheduling.estimates import RunTimes
+from app.coordinator.scheduling.scheduler import Scheduler
+from app.coordinator.scheduling.transitions import RunEnd, Transition
+from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
+
+#: How many times as much it may cost with very many.
+LIMIT: Final = 3.0
+FEW: Final = 100
+_GIB: Final = 1 << 30
+_NOW: Final = 1_700_000_000_000_000
+#: Jobs that hold the cluster at the beginning; one more ends in each round.
+_HOLDERS: Final = 64
+
+#: The request and the tenant of a job, by its number.
+Kind = Callable[[int], JobRecord]
+
+
+def _job(number: int, request: ResourceRequest, *, tenant: str = "t", limit: int = 0) -> JobRecord:
+    submission = SubmitJobRequest(name="job")
+    submission.scheduling_config.max_runtime_seconds = limit
+    return JobRecord(
+        job_id=f"job-{number:07}",
+        tenant_id=tenant,
+        user_id="u",
+        name="job",
+        submission=submission,
+        resource_request=request,
+        created_at=_NOW + number,
+        updated_at=_NOW + number,
+    )
+
+
+def _same(number: int) -> JobRecord:
+    return _job(number, ResourceRequest(gpus=1, cpus=0))
+
+
+def _different(number: int) -> JobRecord:
+    return _job(number, ResourceRequest(gpus=1, cpus=0, memory=number + 1), limit=number + 60)
+
+
+def _mixed(number: int) -> JobRecord:
+    choose = random.Random(number)
+    request = ResourceRequest(
+        gpus=choose.choice([0, 1, 1, 2, 4, 8]),
+        nodes=choose.choice([1, 1, 1, 1, 2]),
+        cpus=choose.choice([0, 2, 4]),
+        memory=choose.choice([0, 8, 16]) * _GIB,
+    )
+    return _job(
+        number, request, limit=choose.choice([0, 600, 3600, 7200, choose.randrange(90_000)])
+    )
+
+
+def _tenants(number: int) -> JobRecord:
+    return replace(_mixed(number), tenant_id=f"tenant-{number % 997}")
+
+
+_FAIR: Final = SchedulingRules({"default": QueueRules(QueueOrder.FAIR)})
+KINDS: Final[dict[str, tuple[Kind, SchedulingRules]]] = {
+    "all ask for the same": (_same, SchedulingRules()),
+    "all ask for something else": (_different, SchedulingRules()),
+    "mixed requests": (_mixed, SchedulingRules()),
+    "mixed, a fair queue of 997 tenants": (_tenants, _FAIR),
+}
+
+
+class _Bench:
+    """A scheduler and its store, with a number of jobs that wait."""
+
+    def __init__(
+        self, kind: Kind, rules: SchedulingRules, waiting: int, store: SqliteStore
+    ) -> None:
+        self._kind = kind
+        self._store = store
+        self._number = 10_000_000
+        cluster = Cluster(
+            NodeSpec(f"n{n}", f"n{n}", 64, 512 * _GIB, (GpuSpec("A100", 80 * _GIB),) * 8)
+            for n in range(8)
+        )
+        self.scheduler = Scheduler(
+            cluster=cluster, clock=lambda: _NOW + self._number, run_times=RunTimes(), rules=rules
+        )
+        jobs = []
+        for number in range(_HOLDERS):
+            job = _job(number, ResourceRequest(gpus=1, cpus=0))
+            placement = cluster.place(job.resource_request)
+            assert placement is not None
+            cluster.allocate(job.job_id, placement)
+            jobs.append(replace(job, status=Status.TRAINING, placement=placement))
+        cluster.release_all()
+        jobs += [
+            replace(kind(number), status=Status.QUEUED)
+            for number in range(_HOLDERS, _HOLDERS + waiting)
+        ]
+        self._save(jobs)
+        problems = self.scheduler.restore(jobs)
+        assert not problems
+
+    def _save(self, jobs: list[JobRecord]) -> None:
+        with self._store.transaction():
+            self._store.save_jobs(jobs)
+
+    @contextmanager
+    def _change(self) -> Iterator[list[Transition]]:
+        steps: list[Transition] = []
+        with self.scheduler.changing():
+            yield steps
+            self._save(list(steps[-1].newest().values()))
+
+    def submission(self) -> float:
+        """CPU seconds of one; the job is taken away again."""
+        self._number += 1
+        job = self._kind(self._number)
+        began = process_time()
+        with self._change() as steps:
+            steps.append(self.scheduler.submit(job))
+        spent = process_time() - began
+        with self._change() as steps:
+            steps.append(self.scheduler.cancel(job.job_id, ""))
+        return spent
+
+    def decision(self) -> float:
+        """CPU seconds of what follows when a run ends."""
+        job = next(job for job in self.scheduler.holding.values() if job.status is Status.TRAINING)
+        began = process_time()
+        with self._change() as steps:
+            steps.append(self.scheduler.run_ended(job.job_id, RunEnd(exit_code=1)))
+        spent = process_time() - began
+        for other in list(self.scheduler.holding.values()):
+            if other.status is Status.SCHEDULING:
+                with self._change() as steps:
+                    steps.append(self.scheduler.preparing(other.job_id))
+                with self._change() as steps:
+                    steps.append(self.scheduler.prepared(other.job_id))
+        return spent
+
+
+def report(jobs: int, *, rounds: int) -> bool:
+    """Print the table; whether something costs too much."""
+    print(f"{'microseconds of CPU, the middle':<38} {FEW:>10,} {jobs:>10,} {'ratio':>7}")
+    failed = False
+    for name, (kind, rules) in KINDS.items():
+        with ExitStack() as stack:
+            benches = [
+                _opened(stack, kind, rules, waiting, f"{name}: {waiting:,} jobs")
+                for waiting in (FEW, jobs)
+            ]
+            for what, measure in (("submission", _Bench.submission), ("decision", _Bench.decision)):
+                spent: list[list[float]] = [[], []]
+                for turn in range(min(rounds, FEW // 2)):
+                    _progress(f"{name}: {what} {turn + 1}")
+                    for bench, times in zip(benches, spent, strict=True):
+                        times.append(measure(bench) * 1e6)
+                few, many = map(median, spent)
+                good = many <= LIMIT * few
+                failed |= not good
+                _progress("")
+                print(
+                    f"{f'{name}: {what}':<46} {few:>8,.0f} {many:>10,.0f} {many / few:>6.2f}x"
+                    f"{'' if good else '  MISSED'}"
+                )
+    print(f"{'MISSED' if failed else 'met'}: at most {LIMIT:g} times what it costs with {FEW}")
+    return failed
+
+
+def _opened(
+    stack: ExitStack, kind: Kind, rules: SchedulingRules, waiting: int, what: str
+) -> _Bench:
+    _progress(f"filling {what}")
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="scaimind-bench-"))
+    store = SqliteStore(Path(folder, "coordinator.db"))
+    stack.callback(store.close)
+    return _Bench(kind, rules, waiting, store)
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    elif text.startswith("filling"):
+        print(text, file=sys.stderr, flush=True)
