@@ -130,15 +130,18 @@ class TrainingProcess:
 
 def stamped(source: str, line: Line, *, node_id: str, rank: int = 0) -> LogEntry:
     """A line as it goes into the log."""
-    return LogEntry(
+    entry = LogEntry(
         level=line.level,
         message=line.message,
         timestamp=now(),
         source=source,
         rank=rank,
         node_id=node_id,
-        fields=line.fields,
     )
+    if line.fields:
+        # Most have none, and giving none takes half as long again as all the rest.
+        entry.fields.update(line.fields)
+    return entry
 
 
 def now() -> Timestamp:
