@@ -29,6 +29,9 @@ def make_models(folder: Path, model: Path) -> None:
     (other / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
     pickled = shutil.copytree(model, folder / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    bare = shutil.copytree(model, folder / "no_tokenizer")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (bare / name).unlink()
     cut = shutil.copytree(model, folder / "cut")
     (cut / "model.safetensors").write_bytes(b"")
 
@@ -153,6 +156,7 @@ def configs(data: Path, model: Path) -> dict[str, dict[str, Any]]:
         "cutoff": one("messages.jsonl", max_seq_length=0, hyperparameters={"cutoff_len": 4096}),
         "other_config": one("messages.jsonl", base={"local_path": str(data / "other_config")}),
         "pickled": one("messages.jsonl", base={"local_path": str(data / "pickled")}),
+        "no_tokenizer": one("messages.jsonl", base={"local_path": str(data / "no_tokenizer")}),
         "cut": one("messages.jsonl", base={"local_path": str(data / "cut")}),
         "kernel": one("messages.jsonl", base={"model_kwargs": {"attn_implementation": "a/b"}}),
         "typo": one("messages.jsonl", hyperparameters={"learning_rat": 1}),
@@ -281,6 +285,7 @@ def test_a_batch_is_padded_as_asked(answers: dict[str, Answer]) -> None:
         ("cutoff", "4096 is more than the model's 512 positions"),
         ("other_config", "the model's weights do not fit its config.json"),
         ("pickled", "pickled weights alone ('pytorch_model.bin')"),
+        ("no_tokenizer", "has no tokenizer: none of tokenizer.json"),
         ("cut", "the model cannot be loaded (Error while deserializing header"),
         ("kernel", "attn_implementation: fetches code from a hub"),
         ("typo", "'learning_rat' is not known; did you mean 'learning_rate'?"),

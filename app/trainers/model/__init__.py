@@ -126,10 +126,24 @@ def _tokenizer_place(base: BaseModel) -> tuple[str, str | None]:
     there = (
         folder for folder in folders if any((folder / name).is_file() for name in _TOKENIZER_FILES)
     )
-    return str(next(there, folders[-1])), None
+    if (found := next(there, None)) is None:
+        raise TrainingRefused(
+            f"the model {shown(base.model_id)} has no tokenizer: none of"
+            f" {', '.join(_TOKENIZER_FILES)} is in its folder; put it there, or name another one by"
+            " training_config.base_model.tokenizer_id"
+        )
+    return str(found), None
 
 
-_TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+_TOKENIZER_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 
 
 def _chat_template(template: str) -> str:
