@@ -58,7 +58,7 @@ async def test_a_runner_is_stopped_by_the_newest_term_alone(tmp_path: Path) -> N
     await asyncio.to_thread(wait_for, directory.runner)
     former = LocalRun(directory, runner, grace=5.0, orders=RunOrders(directory, terms, term=1))
     # The one that has stopped it before does not know that it was replaced.
-    (directory.path / "stop-1").touch()
+    (directory.path / "kill-1").touch()
     terms.raise_to(2)
     former.stop(at_once=True)
     runner.signal(signal.SIGUSR1)

@@ -102,7 +102,7 @@ class LocalRun(RunHandle):
         if self._runner is None or self._request is None:
             return
         try:
-            self._orders.leave()
+            self._orders.leave(self._request)
         except LeadershipLost as error:
             log.warning("runner_not_asked", job_id=self._job_id, reason=str(error))
             return

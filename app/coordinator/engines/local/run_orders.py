@@ -1,11 +1,12 @@
 """For which term a runner is asked to stop: a signal cannot say it.
 
-Whoever signals a runner leaves an empty file `stop-<term>` in the run's
-directory first. The runner obeys if there is one of the newest term that is
-known in the data directory, or none at all: such a signal was sent by hand, or by a
-coordinator of an earlier version.
+Whoever signals a runner leaves an empty file in the run's directory first:
+`stop-<term>` for SIGTERM, `kill-<term>` for SIGUSR1. The runner obeys if there is
+one of the newest term that is known in the data directory, or none at all: such a
+signal was sent by hand, or by a coordinator of an earlier version.
 """
 
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, Final
 from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.storage.job_directory import RunDir
 
-_STOP: Final = "stop-"
+#: How the names of the files begin.
+_ORDERS: Final = {signal.SIGTERM: "stop-", signal.SIGUSR1: "kill-"}
 
 
 class RunOrders:
@@ -29,13 +31,13 @@ class RunOrders:
         """Raise LeadershipLost if a higher term is known; OSError, ValueError."""
         self._term_file.check(self._term)
 
-    def leave(self) -> None:
-        """Leave word that the run is to stop, for the signal that follows.
+    def leave(self, number: signal.Signals) -> None:
+        """Leave word that the run is to stop, for the signal that follows, one of RUNNER_SIGNALS.
 
         Raises LeadershipLost if a higher term is known; OSError, ValueError.
         """
         self.check()
-        (self._directory.path / f"{_STOP}{self._term}").touch(mode=0o600)
+        (self._directory.path / f"{_ORDERS[number]}{self._term}").touch(mode=0o600)
 
 
 def is_replaced(spec: Mapping[str, Any]) -> bool:
@@ -46,11 +48,13 @@ def is_replaced(spec: Mapping[str, Any]) -> bool:
     return _newest(spec) > int(spec.get("term", 0))
 
 
-def is_ordered(directory: RunDir, spec: Mapping[str, Any]) -> bool:
-    """Whether the coordinator that has signalled a run leads; also if nobody can say."""
+def is_ordered(directory: RunDir, spec: Mapping[str, Any], number: int) -> bool:
+    """Whether the coordinator that has signalled a run leads; also if nobody can say. `number` is
+    one of RUNNER_SIGNALS."""
     try:
-        if any(directory.path.glob(f"{_STOP}*")):
-            return (directory.path / f"{_STOP}{_newest(spec)}").exists()
+        if any(any(directory.path.glob(f"{order}*")) for order in _ORDERS.values()):
+            order = _ORDERS[signal.Signals(number)]
+            return (directory.path / f"{order}{_newest(spec)}").exists()
     except (OSError, ValueError) as error:
         # It goes to `runner.err`. A run that nobody can stop is worse.
         sys.stderr.write(f"the newest term cannot be read: {error}\n")

@@ -149,7 +149,7 @@ class Runner:
         while (left := until - time.monotonic()) > 0:
             self._signals.wait(left)
             asked = set(self._signals.take()) & set(RUNNER_SIGNALS)
-            if asked and is_ordered(self._directory, self._spec):
+            if any(is_ordered(self._directory, self._spec, number) for number in asked):
                 self._result.stopped = True
                 return True
         return False
@@ -291,7 +291,7 @@ class Runner:
         for number in self._signals.take():
             if not self._result.living or self._sandbox is None:
                 continue
-            if number in RUNNER_SIGNALS and not is_ordered(self._directory, self._spec):
+            if number in RUNNER_SIGNALS and not is_ordered(self._directory, self._spec, number):
                 continue
             if number == signal.SIGTERM and not self._result.stopped:
                 self._result.stopped = True
