@@ -22,7 +22,7 @@ from app.coordinator.scheduling.verdicts import Reason, Verdict, Verdicts
 MOST_LOOKS: Final = 8
 _MOST_LOOKS_FOR_GPUS: Final = 40
 #: Those of a lane for which there is room that is kept for others.
-_MOST_REFUSED: Final = 3
+_MOST_REFUSED: Final = 2
 #: Accounts at their limit, and requests that no enabled node can meet, that are passed over.
 _MOST_PASSED: Final = 1024
 

@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=100_000, help="waiting jobs (cost)")
     parser.add_argument("--rounds", type=int, default=60, help="submissions and decisions (cost)")
     parser.add_argument("--seed", type=int, default=1, help="of the made trace (replay)")
-    parser.add_argument("--day", type=int, default=1500, help="jobs of the made trace (replay)")
+    parser.add_argument("--day", type=int, default=600, help="jobs of the made trace (replay)")
     parser.add_argument("--trace", type=Path, help="replay this file instead of a made trace")
     parser.add_argument("--most", type=int, default=20_000, help="jobs that are read of --trace")
     parser.add_argument("--nodes", type=int, default=8, help="nodes (replay)")

@@ -75,7 +75,7 @@ def strict(trace: Sequence[TraceJob], *, nodes: int, gpus: int) -> Day:
     return day
 
 
-class _Replay:
+class Replay:
     """The coordinator's scheduler on a clock of its own."""
 
     def __init__(self, trace: Sequence[TraceJob], *, nodes: int, gpus: int) -> None:
@@ -157,7 +157,7 @@ def report(trace: Sequence[TraceJob], *, nodes: int, gpus: int) -> None:
     )
     days = {
         "strict order": strict(fitting, nodes=nodes, gpus=gpus),
-        "the scheduler": _Replay(fitting, nodes=nodes, gpus=gpus).play(),
+        "the scheduler": Replay(fitting, nodes=nodes, gpus=gpus).play(),
     }
     print(
         f"{'':<15} {'GPUs used':>9} {'done after':>10}"
