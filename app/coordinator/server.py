@@ -13,7 +13,7 @@ from app.coordinator.data.cache import DataCache
 from app.coordinator.data.drive import Drive
 from app.coordinator.data.validation_pool import ValidationPool
 from app.coordinator.engines.engine import Engine
-from app.coordinator.engines.local.opening import open_local_engine
+from app.coordinator.engines.opening import open_engine
 from app.coordinator.execution.controller import Controller
 from app.coordinator.execution.inputs import Inputs
 from app.coordinator.execution.opening import open_workspace
@@ -88,6 +88,7 @@ class Coordinator:
         self._stopwatch = Stopwatch("", clock) if clock else this_stopwatch()
         self._resources = ExitStack()
         self._stopped = False
+        self._memory: asyncio.Task[None] | None = None
         self._services = AsyncExitStack()
         self.port = 0
         #: Where Prometheus reads; 0 where it does not.
@@ -121,8 +122,8 @@ class Coordinator:
         for reader in (self._change_reader, lister):
             # Closed before the store, whose last words are durable once nobody else has it open.
             self._resources.callback(reader.close)
-        engine = await open_local_engine(config, readable=readable)
-        self._resources.callback(engine.close)
+        engine = await open_engine(config, readable=readable, leadership=leadership)
+        self._services.push_async_callback(engine.close)
         await self._end_unreadable(store, engine, leadership)
         scheduler = open_scheduler(
             config,
@@ -173,8 +174,9 @@ class Coordinator:
             secrets=secrets,
             clock=self._clock,
         )
-        engine.listen(self.controller.notify)
-        gpus = GpuMeter(range(len(scheduler.cluster.nodes[config.node_id].spec.gpus)))
+        engine.listen(self.controller.engine_events)
+        node = scheduler.cluster.nodes.get(config.node_id)
+        gpus = GpuMeter(range(len(node.spec.gpus) if node is not None else 0))
         self._resources.callback(gpus.close)
         gpus.start()
         self.keeping = keeping = Keeping(
@@ -232,7 +234,8 @@ class Coordinator:
         self.controller.start()
         trainers.start()
         await self._services.enter_async_context(keeping)
-        self._watch_memory(scheduler)
+        if config.engine == "local":
+            self._watch_memory(scheduler)
         await self._take_calls(store)
         log.info(
             "coordinator_started",
@@ -292,8 +295,9 @@ class Coordinator:
             end=self.controller.end_for_memory,
             available=available_memory,
         )
-        self._memory = asyncio.create_task(reserve.run(), name="memory reserve")
-        self._resources.callback(self._memory.cancel)
+        memory = asyncio.create_task(reserve.run(), name="memory reserve")
+        self._memory = memory
+        self._resources.callback(memory.cancel)
 
     async def _end_unreadable(self, store: Store, engine: Engine, leadership: Leadership) -> None:
         """End the jobs whose rows cannot be read, and what lives of them."""
@@ -310,11 +314,7 @@ class Coordinator:
             log.warning("tokens_not_demanded", reason="jwks_url is not set")
             return Admission(None)
         session = await self._services.enter_async_context(open_session(timeout=_JWKS_TIMEOUT))
-        keys = KeySetCache(
-            settings=config.jwks,
-            session=session,
-            clock=time.monotonic,
-        )
+        keys = KeySetCache(settings=config.jwks, session=session, clock=time.monotonic)
         self._services.push_async_callback(keys.close)
         return Admission(
             TokenChecker(
@@ -333,8 +333,9 @@ class Coordinator:
         try:
             await self._server.retire()
             await self.controller.close()
-            self._memory.cancel()
-            await asyncio.wait([self._memory])
+            if self._memory is not None:
+                self._memory.cancel()
+                await asyncio.wait([self._memory])
             await self._server.stop()
             await self._services.aclose()
         finally:

@@ -98,6 +98,15 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
     "metrics/blocks.py": ("metrics are written by the runner", {"os.unlink", "unlink"}),
     "metrics/metrics_file.py": ("without following a link, in the runner's directory", {"os.open"}),
     "engines/local/notifications.py": ("the coordinator's socket", {"os.open", "unlink"}),
+    "engines/agent": (
+        "a node's own directories of runs, around those that a job may write",
+        {"chmod", "is_dir", "mkdir", "os.replace", "read_bytes", "rmdir", "touch", "write_bytes"},
+    ),
+    "engines/ray/__main__.py": ("a socket in a directory of the coordinator's own", {"unlink"}),
+    "engines/remote": (
+        "a run's directory is the coordinator's; where this code is, and what the driver says",
+        {"exists", "mkdir", "os.listdir", "os.open", "resolve"},
+    ),
     "storage/disk_reserve.py": ("a file of the data directory", {"os.open", "os.truncate"}),
     "engines/local/runner_protocol.py": (
         "a run's directory is the runner's",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
+from app.coordinator.cluster.node_specs import GpuSpec, NodeReport, NodeSpec
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.engines.local.exit_status import interruption_of
 from app.coordinator.errors import FailedPrecondition
@@ -438,3 +438,51 @@ def test_who_asks_for_something_keeps_nobody_waiting_who_asks_for_nothing() -> N
     # It has a GPU, but no cores of its own, for which the second waits.
     assert _submitted(scheduler, "gpu", ResourceRequest(cpus=0, gpus=1)) is Status.SCHEDULING
     scheduler.validate()
+
+
+def test_a_job_waits_for_a_lost_node_and_those_that_have_not_begun_leave_it() -> None:
+    bench = Bench(nodes=2, gpus=1)
+    first, second = (node.spec for node in bench.cluster.nodes.values())
+    running = bench.job()
+    bench.settle()
+    preparing = bench.job()
+    problem = "It was not heard of."
+    bench.apply(Scheduler.nodes_changed, [NodeReport(first, problem), NodeReport(second, problem)])
+    assert bench.status(preparing) is Status.QUEUED
+    # How it ended is the engine's to report.
+    assert bench.status(running) is Status.TRAINING
+    bench.apply(Scheduler.nodes_changed, [NodeReport(first), NodeReport(second, problem)])
+    assert bench.status(preparing) is Status.QUEUED
+    bench.apply(Scheduler.nodes_changed, [NodeReport(first), NodeReport(second)])
+    bench.settle()
+    assert bench.status(preparing) is Status.TRAINING
+
+
+def test_a_node_that_goes_keeps_its_jobs_and_its_drain() -> None:
+    bench = Bench(nodes=1)
+    (spec,) = (node.spec for node in bench.cluster.nodes.values())
+    job = bench.job()
+    bench.settle()
+    bench.apply(Scheduler.drain, "n0", force=False, reason="a fan")
+    bench.apply(Scheduler.nodes_changed, [])
+    assert bench.cluster.nodes["n0"].problem
+    bench.end_run(job)
+    bench.apply(Scheduler.nodes_changed, [])
+    assert not bench.cluster.nodes
+    bench.apply(Scheduler.nodes_changed, [NodeReport(spec)])
+    assert bench.cluster.nodes["n0"].drain == "a fan"
+
+
+def test_nodes_that_were_not_stored_are_as_before() -> None:
+    bench = Bench(nodes=2)
+    before = bench.cluster.reports()
+
+    def change() -> None:
+        with bench.scheduler.changing():
+            bench.scheduler.nodes_changed([NodeReport(before[0].spec, "It was not heard of.")])
+            raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        change()
+    assert bench.cluster.reports() == before
+    bench.scheduler.validate()

@@ -10,6 +10,8 @@ from generated.mindcoordinator.v1.cluster_pb2 import Gpu, Node, NodeStatus
 
 def node_status(node: NodeState) -> NodeStatus.ValueType:
     """Whether a node takes jobs."""
+    if node.problem:
+        return NodeStatus.NODE_STATUS_OFFLINE
     if node.drain is None:
         return NodeStatus.NODE_STATUS_ONLINE
     if node.job_ids:
@@ -60,6 +62,6 @@ def node_message(
         labels=dict(spec.labels),
         running_jobs=len(node.job_ids),
         running_job_ids=own_jobs,
-        drain_reason=node.drain or "",
+        drain_reason=node.drain or node.problem,
         last_heartbeat=time_message(now),
     )

@@ -29,3 +29,12 @@ class NodeSpec:
     #: Declared in the configuration: its GPUs are accounted, its jobs run on this machine.
     virtual: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """A node as an engine knows it."""
+
+    spec: NodeSpec
+    #: Why nothing can start there, in a sentence; empty if it can.
+    problem: str = ""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
-from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
+from app.coordinator.cluster.node_specs import GpuSpec, NodeReport, NodeSpec
 from app.coordinator.jobs.model import Allocation, ResourceRequest
 
 
@@ -13,6 +13,8 @@ class NodeState:
     """A node and what is taken of it."""
 
     spec: NodeSpec
+    #: Why nothing can start there, as the engine reports it; empty if it can.
+    problem: str = ""
     #: Why it takes no new jobs; None while it takes them.
     drain: str | None = None
     taken_cpus: int = 0
@@ -23,6 +25,11 @@ class NodeState:
     #: others, but there are never more of them than cores: each needs memory and a turn.
     idlers: int = 0
     job_ids: set[str] = field(default_factory=set)
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether new jobs may be placed here."""
+        return self.drain is None and not self.problem
 
     def fits_empty(self, resource_request: ResourceRequest) -> bool:
         """Whether an empty node of this kind has what `resource_request` asks of one node."""
@@ -51,7 +58,7 @@ class NodeState:
     ) -> Allocation | None:
         """Return what this node can allocate now, without the GPUs in `avoid`, or None. Allocates
         nothing."""
-        if self.drain is not None or not self.fits_empty(resource_request):
+        if not self.takes_jobs or not self.fits_empty(resource_request):
             return None
         spec = self.spec
         if self.taken_cpus + resource_request.cpus > spec.cpus:
@@ -109,17 +116,24 @@ def _spare(node: NodeState, resource_request: ResourceRequest) -> tuple[int, int
 class Cluster:
     """The nodes by id. Whoever allocates resources releases them."""
 
-    def __init__(self, specs: Iterable[NodeSpec], *, topology: str = "") -> None:
-        """`topology` is the label of nodes that are close to each other; empty if none says so."""
+    def __init__(
+        self, specs: Iterable[NodeSpec], *, topology: str = "", growing: bool = False
+    ) -> None:
+        """`topology` is the label of nodes that are close to each other; empty if none says so.
+        With `growing`, nodes of any kind may be added when jobs wait for them."""
         self.nodes = {spec.node_id: NodeState(spec) for spec in specs}
         self._topology = topology
+        self._growing = growing
+        #: Why nodes are drained that are not there at the moment.
+        self._absent_drains: dict[str, str] = {}
 
     def copy(self) -> "Cluster":
         """A copy to try things on."""
-        twin = Cluster((), topology=self._topology)
+        twin = Cluster((), topology=self._topology, growing=self._growing)
         twin.nodes = {
             node_id: NodeState(
                 node.spec,
+                node.problem,
                 node.drain,
                 node.taken_cpus,
                 node.taken_memory,
@@ -137,10 +151,43 @@ class Cluster:
         enables it."""
         self.nodes[node_id].drain = reason
 
+    def restore_drain(self, node_id: str, reason: str) -> None:
+        """Drain a node that may not be there yet."""
+        if node_id in self.nodes:
+            self.set_drain(node_id, reason)
+        else:
+            self._absent_drains[node_id] = reason
+
+    def reports(self) -> tuple[NodeReport, ...]:
+        """Return the nodes as `set_nodes` takes them."""
+        return tuple(NodeReport(node.spec, node.problem) for node in self.nodes.values())
+
+    def set_nodes(self, reports: Iterable[NodeReport]) -> None:
+        """Have these nodes. Drains are kept, also for the time in which a node is not there.
+
+        What is taken of a node that is new is up to the caller. One that is not
+        among `reports` goes if no job is on it; otherwise it stays, with a problem.
+        """
+        known, absent = self.nodes, self._absent_drains
+        self.nodes = {}
+        for report in reports:
+            node_id = report.spec.node_id
+            if (node := known.pop(node_id, None)) is None:
+                node = NodeState(report.spec, drain=absent.pop(node_id, None))
+            node.spec, node.problem = report.spec, report.problem
+            self.nodes[node_id] = node
+        for node_id, node in known.items():
+            if node.job_ids:
+                node.problem = "It is no longer part of the cluster."
+                self.nodes[node_id] = node
+            elif node.drain is not None:
+                absent[node_id] = node.drain
+
     def satisfiable(self, resource_request: ResourceRequest) -> bool:
         """Whether the whole cluster, empty and with every node enabled, has what is asked."""
         return (
-            sum(1 for node in self.nodes.values() if node.fits_empty(resource_request))
+            self._growing
+            or sum(1 for node in self.nodes.values() if node.fits_empty(resource_request))
             >= resource_request.nodes
         )
 

@@ -11,13 +11,15 @@ launched or recovered it, and what comes for a lower one is refused: it comes
 from a coordinator that does not know yet that it was replaced.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from app.coordinator.cluster.node_specs import NodeSpec
-from app.coordinator.jobs.model import JobRecord
+from app.coordinator.cluster.node_specs import NodeReport
+from app.coordinator.engines.programs import Programs
+from app.coordinator.isolation.levels import Isolation
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.scheduling.transitions import RunEnd
 
 
@@ -55,6 +57,10 @@ class RunSpec:
     arguments: tuple[str, ...] = ()
     #: Where the run begins, which it may write; its job's own directory if there is none.
     directory: Path | None = None
+    #: The job's directory with its program and its files, where that of its records is another.
+    files: Path | None = None
+    #: A process, as `process_identity` has it, without which the run is ended; none if empty.
+    keeper: Mapping[str, Any] = field(default_factory=dict)
     #: What the submission sets; credentials are masked.
     environment: Mapping[str, str]
     #: What the coordinator sets; takes precedence.
@@ -108,11 +114,53 @@ class RunHandle(Protocol):
         """Let go of the run. One that lives continues, and can be recovered."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEvents:
+    """Whom an engine calls, on its event loop, when something has happened.
+
+    A call may be missing when the coordinator starts: what it is about is then
+    in the job's files, or in `Engine.nodes`.
+    """
+
+    #: The job's log or metrics have grown.
+    job_grew: Callable[[str], None]
+    #: A node has joined, was lost, has returned, or has other resources than before: all nodes
+    #: that the engine knows, as `Engine.nodes` returns them.
+    nodes_changed: Callable[[Sequence[NodeReport]], None]
+
+
 class Engine(Protocol):
     """Carries runs out on the nodes that it has."""
 
-    def nodes(self) -> Sequence[NodeSpec]:
-        """Return the nodes, which do not change."""
+    #: What keeps runs apart, on every node at least so strongly.
+    isolation: Isolation
+    #: What else is run for jobs, on the coordinator's machine.
+    programs: Programs
+
+    def nodes(self) -> Sequence[NodeReport]:
+        """Return the nodes as they are known at this moment, by distinct ids.
+
+        A node that was lost is among them for as long as the engine knows it,
+        with its problem. One that returns has the same id as before.
+        """
+
+    def listen(self, events: EngineEvents) -> None:
+        """Report what happens from now on. Call it once, on the event loop."""
+
+    def keep_runs(self, jobs: Sequence[JobRecord], *, term: int) -> None:
+        """Let go of what a former coordinator left of runs that have ended: of all but the newest
+        runs of these jobs, which are those that run. Call it once, before any launch. Returns at
+        once and never raises."""
+
+    def request_nodes(self, requests: Sequence[ResourceRequest]) -> None:
+        """Note what waiting jobs ask for, in the order in which they are placed.
+
+        For whoever can add nodes to the cluster; each call replaces the one
+        before. Returns at once and never raises.
+        """
+
+    async def close(self) -> None:
+        """Let go of everything. Runs continue."""
 
     async def launch(self, job: JobRecord, run: RunSpec) -> RunHandle:
         """Start the job's run `job.run_count` for `run.term`, for which its handle acts, too.

@@ -1,12 +1,14 @@
 """Drives the scheduler: applies changes, and carries out the instructions that follow from them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 
-from app.coordinator.engines.engine import Engine
+from app.coordinator.cluster.node_specs import NodeReport
+from app.coordinator.engines.engine import Engine, EngineEvents
 from app.coordinator.execution.changes import Change, JobChanges, T
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.decisions import recovered
@@ -37,6 +39,9 @@ from app.coordinator.storage.disk_reserve import DiskReserve
 _CLOSE_PATIENCE: Final = 10.0
 #: Seconds between two looks at the clock while a job waits for a time of day: it may be set.
 _LOOK_AGAIN: Final = 30.0
+#: Seconds between two reports of what waits to the engine, and the jobs that are reported.
+_REQUEST_INTERVAL: Final = 1.0
+_REQUESTED: Final = 64
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -99,6 +104,12 @@ class Controller:
         )
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_backoff = FailureBackoff()
+        #: The newest nodes that were reported, until the scheduler has them.
+        self._reported: Sequence[NodeReport] | None = None
+        self._taking_up: asyncio.Task[None] | None = None
+        self._engine = engine
+        self._leadership = leadership
+        self._requesting: asyncio.TimerHandle | None = None
 
     # Life
 
@@ -109,6 +120,8 @@ class Controller:
             if not self._store.may_run_again(job_id):
                 self._changes.forget_secrets(job_id)
         jobs = self._store.unfinished()
+        running = [job for job in jobs if job.status in RUNNING]
+        self._engine.keep_runs(running, term=self._leadership.term)
         problems = self.scheduler.restore(jobs)
         for job in jobs:
             if job.status in HOLDING:
@@ -145,6 +158,12 @@ class Controller:
         await self._tasks.close(patience=_CLOSE_PATIENCE)
         if self._alarm is not None:
             self._alarm.cancel()
+        if self._requesting is not None:
+            self._requesting.cancel()
+        self._leave.set()
+        if self._taking_up is not None:
+            self._taking_up.cancel()
+            await asyncio.wait([self._taking_up])
         self._work.close()
 
     # Steps
@@ -160,11 +179,20 @@ class Controller:
         """
         result = self._changes.apply(change, also=also)
         self._set_alarm()
+        if self._requesting is None and not self._leave.is_set():
+            loop = asyncio.get_running_loop()
+            self._requesting = loop.call_later(_REQUEST_INTERVAL, self._request_nodes)
         return result
 
     def check_leads(self) -> None:
         """Raise LeadershipLost unless this coordinator leads."""
         self._leadership.check()
+
+    def _request_nodes(self) -> None:
+        """Report to the engine what the cluster must have room for: what runs, and what waits."""
+        self._requesting = None
+        jobs = (*self.scheduler.holding.values(), *self.scheduler.waiting.first(_REQUESTED))
+        self._engine.request_nodes([job.resource_request for job in jobs])
 
     def forget(self, job: JobRecord) -> bool:
         """Delete a job that has ended, as `JobChanges.forget` does. Raises sqlite3.Error."""
@@ -181,6 +209,28 @@ class Controller:
     def end_for_memory(self, job_id: str, reason: str) -> None:
         """End a run at once, since the machine is short of memory. Raises sqlite3.Error."""
         self.apply(lambda scheduler: (scheduler.short_of_memory(job_id, reason), None))
+
+    @property
+    def engine_events(self) -> EngineEvents:
+        """Whom the engine calls."""
+        return EngineEvents(job_grew=self.notify, nodes_changed=self.nodes_changed)
+
+    def nodes_changed(self, reports: Sequence[NodeReport]) -> None:
+        """Take up the nodes as the engine reports them, all of them."""
+        if self._leave.is_set():
+            return
+        self._reported = reports
+        if self._taking_up is None or self._taking_up.done():
+            self._taking_up = asyncio.create_task(self._take_up_nodes(), name="nodes of the engine")
+
+    async def _take_up_nodes(self) -> None:
+        while (reports := self._reported) is not None:
+            try:
+                await self._event(partial(Scheduler.nodes_changed, reports=reports), never)
+            except CoordinatorStops:
+                return
+            if self._reported is reports:
+                self._reported = None
 
     async def _event(self, event: SchedulerEvent, void: Callable[[], bool]) -> None:
         """Apply what must come to pass, however long the disk is full, unless it is void by then.

@@ -82,6 +82,7 @@ class RunSpecs:
             python=python.program,
             options=TRAINERS_OPTIONS if trained else _OPTIONS[job.kind],
             arguments=job.program.arguments if job.program else (),
+            files=directory.path,
             directory=directory.project if job.program and job.program.working_dir else None,
             environment=environment,
             variables={

@@ -24,7 +24,7 @@ from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 _M = TypeVar("_M", bound=Message)
 
 
-#: The columns of a job's row.
+#: The columns of a job's row, in the order of `values_of`.
 COLUMNS: Final = (
     "job_id",
     "tenant_id",
@@ -56,6 +56,11 @@ CHANGING: Final = (
     "ended_at",
     "state",
 )
+
+
+def values_by_column(job: JobRecord) -> dict[str, Any]:
+    """The values of a job's row by column, for `record_of`."""
+    return dict(zip(COLUMNS, values_of(job), strict=True))
 
 
 def values_of(job: JobRecord) -> tuple[Any, ...]:

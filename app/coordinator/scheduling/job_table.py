@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from app.coordinator.cluster.node_specs import NodeReport
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.queue_rules import SchedulingRules
@@ -20,7 +21,8 @@ _NO_RULES: Final = SchedulingRules()
 
 
 class JobTable:
-    """Changes by `transition`, `instruct` and `set_drain` alone, within a block of `changing`.
+    """Changes by `transition`, `instruct`, `set_drain` and `set_nodes` alone, in a block of
+    `changing`.
 
     A block changes all that it changes, or nothing: what it did is recorded here, and undone if
     it raises.
@@ -150,6 +152,13 @@ class JobTable:
         self.recorded.drained.setdefault(node_id, self.cluster.nodes[node_id].drain)
         self.cluster.set_drain(node_id, reason)
 
+    def set_nodes(self, reports: Iterable[NodeReport]) -> None:
+        """Have these nodes; jobs that hold something of a node that is new have it again."""
+        if self.recorded.nodes_before is None:
+            self.recorded.nodes_before = self.cluster.reports()
+        self.cluster.set_nodes(reports)
+        self._allocate_all()
+
     def restore(self, jobs: Iterable[JobRecord]) -> dict[str, ValueError]:
         """Fill the table with what was stored. Call once, before any block.
 
@@ -193,6 +202,12 @@ class JobTable:
             self._put(job_id, job)
         for node_id, drain in recorded.drained.items():
             self.cluster.set_drain(node_id, drain)
+        if recorded.nodes_before is not None:
+            self.cluster.set_nodes(recorded.nodes_before)
+        self._allocate_all()
+
+    def _allocate_all(self) -> None:
+        """Have taken what the jobs hold, and nothing else."""
         self.cluster.release_all()
         for job in self._holding.values():
             self.cluster.allocate(job.job_id, job.placement)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from app.coordinator.cluster.node_specs import NodeSpec
+from app.coordinator.cluster.node_specs import NodeReport
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.queue_rules import SchedulingRules
 from app.coordinator.jobs.store import Store
@@ -19,15 +19,15 @@ def open_scheduler(
     config: CoordinatorConfig,
     *,
     store: Store,
-    nodes: Iterable[NodeSpec],
+    nodes: Iterable[NodeReport],
     clock: Callable[[], int],
     stopwatch: Stopwatch,
 ) -> Scheduler:
     """Return the scheduler, which knows no job yet."""
-    cluster = Cluster(nodes, topology=config.topology_label)
+    cluster = Cluster((), topology=config.topology_label, growing=config.ray_autoscaling)
+    cluster.set_nodes(nodes)
     for node_id, reason in store.drained_nodes().items():
-        if node_id in cluster.nodes:
-            cluster.set_drain(node_id, reason)
+        cluster.restore_drain(node_id, reason)
     run_times = RunTimes()
     for queue_name, seconds in store.newest_run_times(_REMEMBERED_RUNS):
         run_times.add_seconds(queue_name, seconds)

@@ -121,7 +121,7 @@ class _Round:
             known = self._usable[resource_request] = frozenset(
                 node.spec.node_id
                 for node in self._cluster.nodes.values()
-                if node.drain is None and node.fits_empty(resource_request)
+                if node.takes_jobs and node.fits_empty(resource_request)
             )
         return known
 

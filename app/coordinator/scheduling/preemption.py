@@ -73,7 +73,7 @@ class _Search:
         left = [
             node.spec.node_id
             for node in self._trial.nodes.values()
-            if node.drain is None
+            if node.takes_jobs
             and node.spec.node_id not in self._without
             and node.fits_empty(self._request)
         ]

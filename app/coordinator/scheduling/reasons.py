@@ -113,9 +113,7 @@ def described(request: ResourceRequest) -> str:
 
 def _lacking(cluster: Cluster, request: ResourceRequest) -> str:
     """The resources of which too few nodes have enough free."""
-    able = [
-        node for node in cluster.nodes.values() if node.drain is None and node.fits_empty(request)
-    ]
+    able = [node for node in cluster.nodes.values() if node.takes_jobs and node.fits_empty(request)]
     has: dict[str, Callable[[NodeState], bool]] = {
         "GPUs": lambda node: len(node.free_gpus(request)) >= request.gpus,
         "cores": lambda node: node.taken_cpus + request.cpus <= node.spec.cpus,
@@ -130,7 +128,7 @@ def _drained(cluster: Cluster, request: ResourceRequest) -> str:
     names = sorted(
         node.spec.node_id
         for node in cluster.nodes.values()
-        if node.drain is not None and node.fits_empty(request)
+        if not node.takes_jobs and node.fits_empty(request)
     )
     return shortened(", ".join(names), _MAX_NAMES)
 

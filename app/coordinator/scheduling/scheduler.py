@@ -6,11 +6,12 @@ it. Times are in microseconds since 1970 and come from the clock that it is
 given; how long a run takes is measured by a stopwatch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, TypeAlias
 
+from app.coordinator.cluster.node_specs import NodeReport
 from app.coordinator.cluster.nodes import Cluster, NodeState
 from app.coordinator.errors import FailedPrecondition, NotFound
 from app.coordinator.jobs.model import Checkpoint, JobRecord, Kind, Progress, StopReason
@@ -30,6 +31,7 @@ from app.coordinator.scheduling.job_changes import (
     stop_run,
 )
 from app.coordinator.scheduling.job_table import JobTable
+from app.coordinator.scheduling.node_changes import drain_node, take_up_nodes
 from app.coordinator.scheduling.outcomes import apply_run_result
 from app.coordinator.scheduling.placement import finds_room, place_waiting, verdicts_of
 from app.coordinator.scheduling.queues.waiting import WaitingJobs, place_of
@@ -293,29 +295,23 @@ class Scheduler:
 
     def drain(self, node_id: str, *, force: bool, reason: str) -> Transition:
         """Place no more jobs on a node; with `force`, stop those that run there."""
-        node = self._node(node_id)
-        self._table.set_drain(node_id, reason)
-        for job_id in sorted(node.job_ids):
-            job = self.jobs[job_id]
-            if job.status in (Status.SCHEDULING, Status.PREPARING):
-                self._table.instruct(Abandon(job_id))
-                queue_job(
-                    self._table, job, f"Node {node_id} is being drained. Waiting for another node."
-                )
-            elif force and job.status in RUNNING and job.stop_reason is StopReason.NONE:
-                because = f" ({reason})" if reason else ""
-                stop_run(
-                    self._table,
-                    job,
-                    StopReason.EVICT,
-                    f"Stopped because node {node_id} was drained by force{because}.",
-                )
+        self._node(node_id)
+        drain_node(self._table, node_id, force=force, reason=reason)
         return self._finish()
 
     def enable(self, node_id: str) -> Transition:
         """Place jobs on a node again."""
         self._node(node_id)
         self._table.set_drain(node_id, None)
+        return self._finish()
+
+    def nodes_changed(self, reports: Sequence[NodeReport]) -> Transition:
+        """Take up the nodes as the engine reports them, all of them.
+
+        Jobs that have not begun to run leave a node on which nothing can start. How
+        the runs of a lost node ended is reported as for any run.
+        """
+        take_up_nodes(self._table, reports)
         return self._finish()
 
     def close(self) -> Transition:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from app.coordinator.cluster.node_specs import NodeReport
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.states import RUNNING
 
@@ -93,6 +94,8 @@ class Transition:
     before: dict[str, JobRecord | None] = field(default_factory=dict)
     #: Nodes whose drain changed, with what it was before.
     drained: dict[str, str | None] = field(default_factory=dict)
+    #: The nodes as they were before others were reported; None if none were.
+    nodes_before: tuple[NodeReport, ...] | None = None
     instructions: list[Instruction] = field(default_factory=list)
 
     def newest(self) -> dict[str, JobRecord]:

@@ -20,18 +20,19 @@ class ClusterCalls(Calls):
         self, request: cluster_pb2.GetClusterStatusRequest, context: Context
     ) -> cluster_pb2.ClusterStatus:
         nodes = list(self._scheduler.cluster.nodes.values())
-        online = [node for node in nodes if node.drain is None]
+        online = [node for node in nodes if node.takes_jobs]
+        draining = [node for node in nodes if node.drain is not None]
         total = sum(len(node.spec.gpus) for node in nodes)
         taken = sum(len(node.taken_gpus) for node in nodes)
         if total:
             used = taken / total
         else:
             cpus = sum(node.spec.cpus for node in nodes)
-            used = sum(node.taken_cpus for node in nodes) / cpus
+            used = sum(node.taken_cpus for node in nodes) / cpus if cpus else 0.0
         return cluster_pb2.ClusterStatus(
             total_nodes=len(nodes),
             online_nodes=len(online),
-            draining_nodes=len(nodes) - len(online),
+            draining_nodes=len(draining),
             total_gpus=total,
             allocated_gpus=taken,
             available_gpus=sum(len(node.spec.gpus) - len(node.taken_gpus) for node in online),

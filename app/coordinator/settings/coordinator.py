@@ -8,6 +8,7 @@ from typing import ClassVar, Final, Self
 from app.configuration.section import Section, SettingsError
 from app.configuration.toml_file import with_file
 from app.coordinator.settings.data import DEFAULT_DATA_DIR, DataSettings
+from app.coordinator.settings.engine import EngineSettings
 from app.coordinator.settings.nodes import NodeSettings
 from app.coordinator.settings.packages import PackageSettings
 from app.coordinator.settings.retention import RetentionSettings
@@ -33,6 +34,7 @@ SECTIONS: Final[tuple[type[Section], ...]] = (
     TrainerSettings,
     NodeSettings,
     SchedulingSettings,
+    EngineSettings,
 )
 
 
@@ -55,6 +57,7 @@ class CoordinatorConfig(
     TrainerSettings,
     NodeSettings,
     SchedulingSettings,
+    EngineSettings,
 ):
     """Every setting of the coordinator. Times are in seconds, sizes in bytes.
 

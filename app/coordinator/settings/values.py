@@ -35,6 +35,21 @@ def parse_network(text: str) -> str:
     return text
 
 
+def parse_engine(text: str) -> str:
+    """Read what carries runs out."""
+    if text not in ("local", "ray"):
+        raise ValueError(f"{text!r} is neither local nor ray")
+    return text
+
+
+def parse_yes(text: str) -> bool:
+    """Read `yes` or `no`; a TOML file may say `true` or `false`."""
+    value = {"yes": True, "true": True, "no": False, "false": False}.get(text.lower())
+    if value is None:
+        raise ValueError(f"{text!r} is neither yes nor no")
+    return value
+
+
 def parse_uids(text: str) -> UidRange:
     """Read a range of user ids, first and last."""
     first, dash, last = text.partition("-")

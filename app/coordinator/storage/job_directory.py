@@ -12,7 +12,8 @@
         output/         SCAIMIND_OUTPUT_DIR
         export/         the artefacts in another format, while they are brought away
         tmp/            TMPDIR
-        runs/<n>/       one run: run.json, runner.json, notes, notes.json, metrics.jsonl, exit.json
+        runs/<n>/       one run: run.json, runner.json, notes, notes.json, metrics.jsonl, exit.json;
+                        of one on other machines: launch.json, taken, exit.json
 
 Checkpoints are in the drive, `<drive>/<tenant>/jobs/<job id>/checkpoints/`.
 """
@@ -101,6 +102,16 @@ class RunDir:
     def spec(self) -> Path:
         """What the runner is to do."""
         return self.path / "run.json"
+
+    @property
+    def launch(self) -> Path:
+        """What was launched on other machines."""
+        return self.path / "launch.json"
+
+    @property
+    def taken(self) -> Path:
+        """What was taken over of their records."""
+        return self.path / "taken"
 
     @property
     def runner(self) -> Path:

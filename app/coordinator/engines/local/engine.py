@@ -1,13 +1,13 @@
 """Carries runs out on this machine, each owned by a runner process."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from typing_extensions import override
 
-from app.coordinator.cluster.node_specs import NodeSpec
-from app.coordinator.engines.engine import CannotLaunch, Engine, RunHandle, RunSpec
+from app.coordinator.cluster.node_specs import NodeReport, NodeSpec
+from app.coordinator.engines.engine import CannotLaunch, Engine, EngineEvents, RunHandle, RunSpec
 from app.coordinator.engines.local import launcher
 from app.coordinator.engines.local.launcher import RunnerHandle
 from app.coordinator.engines.local.local_run import LocalRun
@@ -18,7 +18,7 @@ from app.coordinator.engines.local.runner_spec import RunnerSpecs
 from app.coordinator.engines.programs import Programs
 from app.coordinator.failures import is_passing
 from app.coordinator.isolation.levels import Isolation
-from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.storage.job_directory import JobDir, RunDir
 
@@ -40,31 +40,38 @@ class LocalEngine(Engine):
     ) -> None:
         """`jobs` has the jobs' directories; runners send their notifications to `notify`, and
         grant their processes `grace` seconds. `term_file` has the newest term."""
-        #: What runs are kept apart by.
         self.isolation = isolation
-        #: What else is run for jobs.
         self.programs = programs
         self._jobs = jobs
-        self._nodes = tuple(nodes)
+        self._nodes = tuple(map(NodeReport, nodes))
         self._specs = specs
         self._grace = grace
         self._notify = notify
         self._term_file = term_file
         self._receiver: NotificationReceiver | None = None
 
-    def listen(self, notified: Callable[[str], None]) -> None:
-        """Call `notified` with the id of each job whose log or metrics have grown."""
-        self._receiver = NotificationReceiver(self._notify, notified)
+    @override
+    def listen(self, events: EngineEvents) -> None:
+        self._receiver = NotificationReceiver(self._notify, events.job_grew)
         self._receiver.start(asyncio.get_running_loop())
 
-    def close(self) -> None:
-        """Stop to listen. Runs continue."""
+    @override
+    async def close(self) -> None:
         if self._receiver is not None:
             self._receiver.close()
+            self._receiver = None
 
     @override
-    def nodes(self) -> Sequence[NodeSpec]:
+    def nodes(self) -> Sequence[NodeReport]:
         return self._nodes
+
+    @override
+    def keep_runs(self, jobs: Sequence[JobRecord], *, term: int) -> None:
+        """Do nothing: a run that has ended has let go of everything."""
+
+    @override
+    def request_nodes(self, requests: Sequence[ResourceRequest]) -> None:
+        """Do nothing: this machine stays as it is."""
 
     @override
     async def launch(self, job: JobRecord, run: RunSpec) -> RunHandle:

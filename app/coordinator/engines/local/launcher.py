@@ -1,6 +1,7 @@
 """Starts runners, finds those that a former coordinator started, and waits for them."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -106,6 +107,8 @@ def start(directory: RunDir, spec: dict[str, Any], *, lock: tuple[int, ...] = ()
     }
     if lock:
         environment[LOCK_VARIABLE] = str(lock[0])
+    if spec.get("keeper"):
+        return _start_apart(directory, environment, lock)
     with open(directory.path / "runner.err", "ab") as errors, held_back(RUNNER_SIGNALS):
         child = subprocess.Popen(
             [sys.executable, "-m", RUNNER_MODULE],
@@ -123,6 +126,50 @@ def start(directory: RunDir, spec: dict[str, Any], *, lock: tuple[int, ...] = ()
         child.kill()
         child.wait()
         raise
+
+
+#: Starts what its arguments are as nobody's child, and tells its process id.
+_APART: Final = """
+import os, sys
+if pid := os.fork():
+    print(pid, flush=True)
+    os._exit(0)
+os.dup2(2, 1)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def _start_apart(
+    directory: RunDir, environment: dict[str, str], lock: tuple[int, ...]
+) -> RunnerHandle:
+    """Start a runner that is not this process's child: some hosts end those when they leave.
+
+    Raises OSError; then none was started.
+    """
+    with open(directory.path / "runner.err", "ab") as errors, held_back(RUNNER_SIGNALS):
+        middle = subprocess.Popen(
+            [sys.executable, "-ISc", _APART, sys.executable, "-m", RUNNER_MODULE],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=lock,
+        )
+    with middle:
+        assert middle.stdout is not None
+        told = middle.stdout.read()
+        # One that has ended is waited for as well as the runner: its end is there.
+        file = os.pidfd_open(middle.pid)
+    if not told:
+        os.close(file)
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    with suppress(ProcessLookupError):
+        runner = os.pidfd_open(int(told))
+        os.close(file)
+        file = runner
+    return RunnerHandle(file)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The local engine put together from the settings and from what this machine offers."""
 
 import asyncio
+from pathlib import Path
 
 import structlog
 
@@ -22,17 +23,25 @@ from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 log = structlog.get_logger("scaimind.coordinator")
 
 
-async def open_local_engine(config: CoordinatorConfig, *, readable: tuple[str, ...]) -> LocalEngine:
+async def open_local_engine(
+    config: CoordinatorConfig,
+    *,
+    readable: tuple[str, ...],
+    roots: tuple[Path, ...] = (),
+    isolation: Isolation | None = None,
+) -> LocalEngine:
     """Return the engine of this machine, for the caller to close.
 
-    `readable` is what every process of a run may read. Raises BadConfig if the
+    `readable` is what every process of a run may read; `roots` are further
+    directories that jobs' files may be in. Without `isolation`, what the
+    machine offers is tried. Raises BadConfig if the
     machine does not offer what the settings demand.
     """
     nodes = _nodes(config)
-    isolation = await _find_isolation(config, readable)
+    isolation = isolation or await find_isolation_for(config, readable)
     notify = config.data_dir / "notify.sock"
     uids = JobUids(config.data_dir / "uids", isolation.uids) if isolation.uids else None
-    roots = (config.data_dir, config.drive_root, config.atlas_root)
+    roots = (config.data_dir, config.drive_root, config.atlas_root, *roots)
     specs = RunnerSpecs(
         limits=RunLimits.of_machine(config, cluster_cores=sum(node.cpus for node in nodes)),
         sandboxes=SandboxSpecs(
@@ -70,7 +79,7 @@ def _nodes(config: CoordinatorConfig) -> tuple[NodeSpec, ...]:
     return (this_machine(node_id=config.node_id, cpus=config.cpus), *config.virtual_nodes)
 
 
-async def _find_isolation(config: CoordinatorConfig, readable: tuple[str, ...]) -> Isolation:
+async def find_isolation_for(config: CoordinatorConfig, readable: tuple[str, ...]) -> Isolation:
     """Return what runs are kept apart by. Raises BadConfig."""
     try:
         isolation = await asyncio.to_thread(

@@ -12,7 +12,7 @@ from app.coordinator.engines.local.run_limits import RunLimits
 from app.coordinator.engines.local.sandbox_spec import SandboxSpecs
 from app.coordinator.isolation.levels import Level
 from app.coordinator.jobs.model import JobRecord
-from app.coordinator.storage.job_directory import RunDir
+from app.coordinator.storage.job_directory import JobDir, RunDir
 
 
 class RunnerSpecs:
@@ -38,15 +38,17 @@ class RunnerSpecs:
 
     def of(self, job: JobRecord, directory: RunDir, run: RunSpec) -> dict[str, Any]:
         """Return the specification of a job's run. Raises OSError."""
-        own = directory.job
+        own = JobDir(run.files) if run.files is not None else directory.job
+        temporary = directory.job.temporary
         readable = [str(own.config), str(own.program), *map(str, run.readable)]
         gpus = self._gpus_of(job)
         shared = [str(path) for path in run.shared]
         isolation = self.sandboxes.of(job, directory, gpus=gpus, readable=readable, reached=shared)
         lacking = self._limits.lacking(job)
         cwd = run.directory or own.work
-        writable = list(dict.fromkeys([own.work, own.output, own.temporary, cwd]))
-        meeting = _meeting_place() if len(run.ranks) > 1 else {}
+        writable = list(dict.fromkeys([own.work, own.output, temporary, cwd]))
+        met = len(run.ranks) < 2 or "MASTER_ADDR" in run.ranks[0].environment
+        meeting = {} if met else _meeting_place()
         return {
             "job_id": job.job_id,
             "node_id": job.node_ids[0],
@@ -64,9 +66,12 @@ class RunnerSpecs:
                 own_processes=_counted_apart(isolation),
             ),
             "secrets": str(run.secrets or ""),
+            # Without this process, the run is ended.
+            "keeper": dict(run.keeper),
             "ranks": [
                 {
                     "node_id": rank.node_id,
+                    "rank": int(rank.environment.get("RANK", 0)),
                     # Relative: arguments are open to all processes, and the path has the job's id.
                     # With a slash: a script may be called `-c.py`.
                     "argv": [
@@ -76,7 +81,7 @@ class RunnerSpecs:
                         *run.arguments,
                     ],
                     "cwd": str(cwd),
-                    "env": self._environment(directory, run, rank, isolation, meeting),
+                    "env": self._environment(directory, own, run, rank, isolation, meeting),
                 }
                 for rank in run.ranks
             ],
@@ -94,6 +99,7 @@ class RunnerSpecs:
     def _environment(
         self,
         directory: RunDir,
+        own: JobDir,
         run: RunSpec,
         rank: RankSpec,
         isolation: dict[str, Any],
@@ -106,7 +112,7 @@ class RunnerSpecs:
             # Lines are to be seen when they are printed, not 8 KiB later.
             "PYTHONUNBUFFERED": "1",
             **run.environment,
-            "HOME": str(directory.job.work),
+            "HOME": str(own.work),
             **self.sandboxes.variables(isolation),
             # Indices are the driver's, not those of CUDA's own order, which is by speed.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

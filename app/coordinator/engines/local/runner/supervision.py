@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing, suppress
 from typing import Any, Final
 
 from app.coordinator.engines.local.run_orders import is_ordered
+from app.coordinator.engines.local.runner.keeper import KEEPER_GONE, Keeper
 from app.coordinator.engines.local.runner.outputs import RunOutputs
 from app.coordinator.engines.local.runner.process import TrainingProcess
 from app.coordinator.engines.local.runner.record import RunnerRecord
@@ -59,6 +60,10 @@ class Runner:
         self._selector = resources.enter_context(selectors.DefaultSelector())
         self._signals = RunnerSignals()
         self._selector.register(self._signals.file, selectors.EVENT_READ)
+        self._keeper = Keeper(spec.get("keeper", {}))
+        resources.enter_context(closing(self._keeper))
+        if self._keeper.file is not None:
+            self._selector.register(self._keeper.file, selectors.EVENT_READ, self._keeper)
         self._resources = resources
         #: A specification of a coordinator that isolated by Landlock alone has no such section.
         self._isolation: dict[str, Any] = spec.get("isolation", BEFORE_LEVELS)
@@ -72,7 +77,8 @@ class Runner:
     def run(self) -> None:
         """Carry the run out. Raises NotEnded; then it leaves no `exit.json`."""
         try:
-            self._telemetry.say(self._spec["announce"])
+            if self._spec["announce"]:
+                self._telemetry.say(self._spec["announce"])
             for warning in self._spec.get("warnings", ()):
                 self._telemetry.say(warning, warning=True)
             self._start()
@@ -119,6 +125,8 @@ class Runner:
         self._selector.register(self._sandbox.reports, selectors.EVENT_READ, self._sandbox)
         pairs = zip(self._spec["ranks"], self._sandbox.outputs, strict=True)
         for number, (spec, outputs) in enumerate(pairs):
+            # Of a run over several nodes, only some of the ranks are here.
+            number = spec.get("rank", number)
             rank = TrainingProcess(number, spec["node_id"], outputs, conceal=conceal)
             self._resources.callback(rank.close)
             self._result.processes.append(rank)
@@ -196,6 +204,8 @@ class Runner:
             for key, _ in ready:
                 if key.data is None:
                     self._take_signals()
+                elif key.data is self._keeper:
+                    self._end_without_keeper()
                 elif key.data is self._sandbox:
                     self._take_report()
                 else:
@@ -279,6 +289,15 @@ class Runner:
     def _kill(self) -> None:
         assert self._sandbox is not None
         self._sandbox.kill()
+
+    def _end_without_keeper(self) -> None:
+        """End the run at once: from now on nobody knows that it is here."""
+        assert self._keeper.file is not None
+        self._selector.unregister(self._keeper.file)
+        if self._result.living and not self._result.failure:
+            self._result.fail(KEEPER_GONE, transient=True)
+            self._telemetry.say(f"{KEEPER_GONE} Ending the run.", warning=True)
+            self._kill()
 
     def _patience(self, over_at: float | None) -> float:
         """Seconds until something is due though nothing happens."""

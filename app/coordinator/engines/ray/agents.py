@@ -1,0 +1,103 @@
+"""The actors of runs: made where the scheduler placed the run, found by their names."""
+
+import asyncio
+import re
+from typing import Any, Final
+
+import ray
+from ray.exceptions import RayError
+from ray.util import list_named_actors
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from app.coordinator.engines.ray.agent_host import AgentHost, Answer
+from app.coordinator.engines.ray.nodes import RayNodes
+from app.coordinator.engines.ray.service import Unavailable
+from generated.mindcoordinator.internal.v1.engine_pb2 import RunRef
+
+#: Seconds until an actor must be there: what it holds may be somebody's whose run has just ended.
+_START: Final = 60.0
+#: Calls that an actor answers at the same time: one for the records, the others are short.
+_CONCURRENCY: Final = 32
+#: So much of the resource that each node has of its own, so that an autoscaler sees it used.
+_PRESENCE: Final = 0.001
+#: How `_name` names an actor.
+_NAME: Final = re.compile(r"([^/@]+)/(\d+)@(.+)")
+
+
+class RayAgents:
+    """Makes and asks them. On one event loop."""
+
+    def __init__(self, nodes: RayNodes, *, namespace: str) -> None:
+        """`namespace` is the driver's."""
+        self._nodes = nodes
+        self._namespace = namespace
+        self._known: dict[str, Any] = {}
+        self._making: dict[str, asyncio.Lock] = {}
+
+    async def ask(self, run: RunRef, method: str, *arguments: Any) -> Answer:
+        """Call a method of the run's agent, which is made if it is not there.
+
+        Raises NodeLost, Unavailable.
+        """
+        name = _name(run)
+        try:
+            actor = self._known.get(name) or await self._found(run)
+            answer: Answer = await getattr(actor, method).remote(run.term, *arguments)
+        except RayError as error:
+            self._known.pop(name, None)
+            # A node that is gone is told of as such.
+            self._nodes.of(run.node_id)
+            raise Unavailable(f"{type(error).__name__} of {name}") from error
+        return answer
+
+    async def there(self, *, term: int) -> list[RunRef]:
+        """Return the runs that have agents, with this term."""
+        names = await asyncio.to_thread(list_named_actors)
+        matches = filter(None, map(_NAME.fullmatch, names))
+        return [
+            RunRef(job_id=match[1], run=int(match[2]), node_id=match[3], term=term)
+            for match in matches
+        ]
+
+    async def drop(self, run: RunRef) -> None:
+        """End the actor. What it has started goes on."""
+        if (actor := self._known.pop(_name(run), None)) is not None:
+            await asyncio.to_thread(ray.kill, actor)
+
+    async def _found(self, run: RunRef) -> Any:
+        name = _name(run)
+        async with self._making.setdefault(name, asyncio.Lock()):
+            try:
+                if name in self._known:
+                    return self._known[name]
+                actor: Any = await asyncio.to_thread(self._make, run, name)
+                try:
+                    async with asyncio.timeout(_START):
+                        await actor.open.remote(run.term)
+                except TimeoutError:
+                    raise Unavailable(f"{name} has not started in {_START:g} s") from None
+                self._known[name] = actor
+                return actor
+            finally:
+                self._making.pop(name, None)
+
+    def _make(self, run: RunRef, name: str) -> Any:
+        node = self._nodes.of(run.node_id)
+        host: Any = ray.remote(AgentHost)
+        return host.options(
+            name=name,
+            namespace=self._namespace,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=0,
+            max_concurrency=_CONCURRENCY,
+            num_cpus=min(run.cpus, node.cpus),
+            num_gpus=min(run.gpus, node.gpu_count),
+            memory=min(run.memory_bytes, node.memory) or None,
+            resources={f"node:{node.address}": _PRESENCE},
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.ray_id, soft=False),
+        ).remote(self._nodes.settings_of(node).encoded(), run.job_id, run.run)
+
+
+def _name(run: RunRef) -> str:
+    return f"{run.job_id}/{run.run}@{run.node_id}"

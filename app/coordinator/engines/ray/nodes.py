@@ -1,0 +1,145 @@
+"""The nodes of a Ray cluster as the driver sees them: who lives, what each has and is fit for."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any, Final
+
+import ray
+import structlog
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from app.coordinator.engines.agent.examining import (
+    NodeExamination,
+    difference,
+    examine_node,
+    versions,
+)
+from app.coordinator.engines.agent.node_settings import NodeSettings
+from app.coordinator.engines.ray.node import NodeLost, RayNode, node_of
+
+#: Seconds between two looks at Ray's table of nodes.
+LOOK: Final = 0.5
+#: Seconds that a look at one may take.
+_EXAMINATION: Final = 120.0
+
+log = structlog.get_logger("scaimind.coordinator")
+
+
+class RayNodes:
+    """Follows the table of nodes. Everything but the examinations runs on one event loop."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self._settings = settings
+        self._nodes: dict[str, RayNode] = {}
+        self._examining: dict[str, asyncio.Task[None]] = {}
+        self._changed = asyncio.Condition()
+        self._version = 0
+        self._versions = versions(Ray=ray.__version__)
+
+    def of(self, node_id: str) -> RayNode:
+        """Return a node. Raises NodeLost."""
+        try:
+            return self._nodes[node_id]
+        except KeyError:
+            raise NodeLost(node_id) from None
+
+    def settings_of(self, node: RayNode) -> NodeSettings:
+        """Return what an agent is told there."""
+        found = node.examination.isolation if node.examination is not None else None
+        return self._settings.with_node(node.node_id, cpus=max(node.cpus, 1), found=found)
+
+    async def watch(self) -> AsyncIterator[list[RayNode]]:
+        """Yield all nodes, at once and whenever anything about one changes."""
+        seen = 0
+        while True:
+            async with self._changed:
+                while self._version == seen:
+                    await self._changed.wait()
+                seen = self._version
+            yield sorted(self._nodes.values(), key=lambda node: node.node_id)
+
+    async def follow(self) -> None:
+        """Look at Ray's table again and again. Ends with what Ray raises."""
+        try:
+            while True:
+                await self._look()
+                await asyncio.sleep(LOOK)
+        finally:
+            for task in self._examining.values():
+                task.cancel()
+
+    async def _look(self) -> None:
+        table = await asyncio.to_thread(ray.nodes)
+        living: dict[str, RayNode] = {}
+        for row in table:
+            if not row["Alive"] or (node := node_of(row)) is None:
+                continue
+            before = self._nodes.get(node.node_id)
+            if node.node_id in living and (before is None or before.ray_id != node.ray_id):
+                # Two have one name: the one that was there first stays.
+                continue
+            if before is not None and before.ray_id == node.ray_id:
+                node = replace(
+                    node,
+                    hostname=before.hostname,
+                    examination=before.examination,
+                    problem=before.problem,
+                )
+            living[node.node_id] = node
+        if living == self._nodes and self._version:
+            return
+        self._nodes = living
+        for node in living.values():
+            if node.examination is None and node.ray_id not in self._examining:
+                self._examining[node.ray_id] = asyncio.create_task(
+                    self._examine(node), name=f"examination of {node.node_id}"
+                )
+        await self._announce()
+
+    async def _announce(self) -> None:
+        async with self._changed:
+            self._version += 1
+            self._changed.notify_all()
+
+    async def _examine(self, node: RayNode) -> None:
+        """Find out whether runs can be carried out on a node; tried again while it lives."""
+        settings = self._settings.with_node(node.node_id, cpus=max(node.cpus, 1))
+        strategy = NodeAffinitySchedulingStrategy(node.ray_id, soft=False)
+        examine: Any = ray.remote(_examined_here).options(
+            num_cpus=0, max_retries=0, scheduling_strategy=strategy
+        )
+        while (current := self._nodes.get(node.node_id)) and current.ray_id == node.ray_id:
+            try:
+                async with asyncio.timeout(_EXAMINATION):
+                    answer = await examine.remote(settings.encoded(), ray.__version__)
+            except Exception as error:  # whatever that machine lacks: it takes no jobs until then
+                problem = f"It could not be examined: {type(error).__name__}."
+                log.error("node_not_examined", node_id=node.node_id, exc_info=error)
+                await self._found(node, None, problem)
+                await asyncio.sleep(10 * LOOK)
+                continue
+            found = NodeExamination.decoded(answer)
+            problem = found.problem
+            if differ := difference(self._versions, found.versions):
+                problem = f"It has other versions than the coordinator: {differ}."
+            if problem:
+                log.error("node_refused", node_id=node.node_id, reason=problem)
+            await self._found(node, found, problem)
+            return
+
+    async def _found(self, node: RayNode, found: NodeExamination | None, problem: str) -> None:
+        current = self._nodes.get(node.node_id)
+        if current is None or current.ray_id != node.ray_id:
+            return
+        hostname = found.hostname if found is not None else current.hostname
+        self._nodes = {
+            **self._nodes,
+            node.node_id: replace(current, hostname=hostname, examination=found, problem=problem),
+        }
+        await self._announce()
+
+
+def _examined_here(settings: bytes, version: str) -> bytes:
+    """Run on the node."""
+    return examine_node(NodeSettings.decoded(settings), Ray=version).encoded()

@@ -1,0 +1,203 @@
+"""The driver's service: the contract of `mindcoordinator.internal.v1` by means of Ray."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, NoReturn, Protocol
+
+import grpc
+import grpc.aio
+from typing_extensions import override
+
+from app.coordinator.engines.ray.agent_host import (
+    DONE,
+    IMPOSSIBLE,
+    NOTHING_THERE,
+    PASSING,
+    SUPERSEDED,
+    Answer,
+)
+from app.coordinator.engines.ray.node import NodeLost, RayNode
+from generated.mindcoordinator.internal.v1 import engine_pb2 as pb
+from generated.mindcoordinator.internal.v1.engine_pb2_grpc import EngineDriverCoordinatorServicer
+
+#: Seconds that an agent waits for something new before it says that there is nothing.
+_PATIENCE: Final = 10.0
+_CODES: Final = {
+    IMPOSSIBLE: grpc.StatusCode.FAILED_PRECONDITION,
+    PASSING: grpc.StatusCode.UNAVAILABLE,
+    NOTHING_THERE: grpc.StatusCode.DATA_LOSS,
+    SUPERSEDED: grpc.StatusCode.ABORTED,
+}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Unavailable(Exception):
+    """The agent cannot be asked at the moment. The message is for operators."""
+
+
+class NodeSource(Protocol):
+    """The nodes of the cluster."""
+
+    def watch(self) -> AsyncIterator[Sequence[RayNode]]:
+        """Yield all nodes, at once and whenever anything about one changes."""
+
+
+class AgentSource(Protocol):
+    """The agents of runs on those nodes."""
+
+    async def ask(self, run: pb.RunRef, method: str, *arguments: Any) -> Answer:
+        """Call a method of the run's `AgentHost`, with the term and these arguments; it is made
+        if it is not there.
+
+        Raises NodeLost, Unavailable.
+        """
+
+    async def there(self, *, term: int) -> Sequence[pb.RunRef]:
+        """Return the runs that have agents, with this term."""
+
+    async def drop(self, run: pb.RunRef) -> None:
+        """End the agent. What it has started goes on."""
+
+
+class DriverService(EngineDriverCoordinatorServicer):
+    """Answers one coordinator."""
+
+    def __init__(
+        self,
+        *,
+        nodes: NodeSource,
+        agents: AgentSource,
+        request: Callable[[list[dict[str, int]]], None],
+    ) -> None:
+        """`request` asks the cluster to have room for these resources; it blocks."""
+        self._nodes = nodes
+        self._agents = agents
+        self._request = request
+
+    @override
+    async def WatchNodes(
+        self, request: pb.WatchNodesRequest, context: Context
+    ) -> AsyncIterator[pb.Nodes]:
+        async for nodes in self._nodes.watch():
+            yield pb.Nodes(nodes=map(_message, nodes))
+
+    @override
+    async def OpenRun(self, request: pb.OpenRunRequest, context: Context) -> pb.OpenRunResponse:
+        port = await self._ask(context, request.run, "open")
+        return pb.OpenRunResponse(meeting_port=port)
+
+    @override
+    async def StartRun(self, request: pb.StartRunRequest, context: Context) -> pb.StartRunResponse:
+        await self._ask(context, request.run, "start", request.part)
+        return pb.StartRunResponse()
+
+    @override
+    async def StopRun(self, request: pb.StopRunRequest, context: Context) -> pb.StopRunResponse:
+        await self._ask(context, request.run, "stop", request.at_once)
+        return pb.StopRunResponse()
+
+    @override
+    async def KillRun(self, request: pb.KillRunRequest, context: Context) -> pb.KillRunResponse:
+        await self._ask(context, request.run, "kill")
+        return pb.KillRunResponse()
+
+    @override
+    async def WatchRun(
+        self, request: pb.WatchRunRequest, context: Context
+    ) -> AsyncIterator[pb.RunRecords]:
+        epoch, line, snapshot = request.epoch, request.after_line, request.after_snapshot
+        while True:
+            found = await self._ask(
+                context, request.run, "records", epoch, line, snapshot, _PATIENCE
+            )
+            if found["epoch"] != epoch:
+                if epoch:
+                    line = snapshot = 0
+                epoch = found["epoch"]
+            if found["line_count"]:
+                line = found["first_line"] + found["line_count"] - 1
+            elif found["lost_through"]:
+                line = found["lost_through"]
+            if found["snapshot_count"]:
+                snapshot = found["first_snapshot"] + found["snapshot_count"] - 1
+            yield pb.RunRecords(
+                epoch=epoch,
+                first_line=found["first_line"],
+                lines=found["lines"],
+                first_snapshot=found["first_snapshot"],
+                snapshots=found["snapshots"],
+                end=found["end"],
+                lost_through=found["lost_through"],
+            )
+            if found["end"]:
+                return
+
+    @override
+    async def ForgetRun(
+        self, request: pb.ForgetRunRequest, context: Context
+    ) -> pb.ForgetRunResponse:
+        await self._ask(context, request.run, "forget")
+        await self._agents.drop(request.run)
+        return pb.ForgetRunResponse()
+
+    @override
+    async def KeepRuns(self, request: pb.KeepRunsRequest, context: Context) -> pb.KeepRunsResponse:
+        kept = {(run.job_id, run.run) for run in request.runs}
+        for run in await self._agents.there(term=request.term):
+            if (run.job_id, run.run) in kept:
+                continue
+            with suppress(NodeLost, Unavailable):
+                kind, _ = await self._agents.ask(run, "forget")
+                if kind != SUPERSEDED:
+                    await self._agents.drop(run)
+        return pb.KeepRunsResponse()
+
+    @override
+    async def RequestNodes(
+        self, request: pb.RequestNodesRequest, context: Context
+    ) -> pb.RequestNodesResponse:
+        bundles = [
+            {
+                name: amount
+                for name, amount in (
+                    ("CPU", node.cpus),
+                    ("GPU", node.gpus),
+                    ("memory", node.memory_bytes),
+                )
+                if amount
+            }
+            for node in request.nodes
+        ]
+        await asyncio.to_thread(self._request, [each for each in bundles if each])
+        return pb.RequestNodesResponse()
+
+    async def _ask(self, context: Context, run: pb.RunRef, method: str, *arguments: Any) -> Any:
+        try:
+            kind, value = await self._agents.ask(run, method, *arguments)
+        except NodeLost:
+            await _abort(context, grpc.StatusCode.NOT_FOUND, f"{run.node_id} is lost")
+        except Unavailable as error:
+            await _abort(context, grpc.StatusCode.UNAVAILABLE, str(error))
+        if kind != DONE:
+            await _abort(context, _CODES[kind], value)
+        return value
+
+
+async def _abort(context: Context, code: grpc.StatusCode, text: str) -> NoReturn:
+    await context.abort(code, text)
+    raise AssertionError("abort raises")
+
+
+def _message(node: RayNode) -> pb.EngineNode:
+    return pb.EngineNode(
+        node_id=node.node_id,
+        hostname=node.hostname,
+        address=node.address,
+        cpus=node.cpus,
+        memory_bytes=node.memory,
+        gpus=[pb.EngineGpu(type=name, memory_bytes=size) for name, size in node.gpus],
+        labels=dict(node.labels),
+        problem=node.problem,
+    )

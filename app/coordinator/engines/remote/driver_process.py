@@ -1,0 +1,140 @@
+"""The driver's process: started, watched, and started again when it ends."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import orjson
+import structlog
+
+from app.coordinator.failures import FailureBackoff
+
+#: Seconds until a driver must listen; connecting to a cluster may take long.
+_START: Final = 120.0
+#: Seconds until a driver that is asked to leave is killed.
+_LEAVE: Final = 5.0
+#: Bytes of what drivers write on stderr that are kept.
+_ERRORS: Final = 1024 * 1024
+
+log = structlog.get_logger("scaimind.coordinator")
+
+
+class DriverRefused(Exception):
+    """The driver cannot serve. The message says why."""
+
+
+class DriverProcess:
+    """Runs one driver at a time. Its end interrupts no run."""
+
+    def __init__(
+        self, module: str, *, settings: bytes, environment: Mapping[str, str], errors: Path
+    ) -> None:
+        """`settings` is the line that the driver is told what to do with; what it writes on stderr
+        is appended to `errors`."""
+        self._module = module
+        self._settings = settings
+        self._environment = environment
+        self._errors = errors
+        self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+        #: How often a driver that had ended was started again.
+        self.restarts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the driver that lives; None while there is none."""
+        return self._process.pid if self._process is not None else None
+
+    async def start(self) -> None:
+        """Start it, and keep one running from then on. Raises DriverRefused, OSError."""
+        process = await self._started()
+        self._watching = asyncio.create_task(self._watch(process), name="engine driver")
+
+    async def close(self) -> None:
+        """End it."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self._end()
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        errors = await asyncio.to_thread(self._open_errors)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", self._module),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                env=self._environment,
+                cwd="/",
+                start_new_session=True,
+            )
+        finally:
+            os.close(errors)
+        self._process = process
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(self._settings)
+            async with asyncio.timeout(_START):
+                line = await process.stdout.readline()
+        except TimeoutError:
+            await self._end()
+            raise DriverRefused(f"it has not connected to the cluster in {_START:g} s") from None
+        except BaseException:
+            await self._end()
+            raise
+        problem = orjson.loads(line)["problem"] if line else f"it ended; see {self._errors}"
+        if problem:
+            await self._end()
+            raise DriverRefused(problem)
+        return process
+
+    def _open_errors(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        file = os.open(self._errors, flags, 0o600)
+        if os.fstat(file).st_size > _ERRORS:
+            os.ftruncate(file, 0)
+        return file
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        backoff = FailureBackoff()
+        while True:
+            status = await process.wait()
+            self._process = None
+            self.restarts += 1
+            log.error("engine_driver_ended", status=status, restarts=self.restarts)
+            while True:
+                try:
+                    process = await self._started()
+                except (DriverRefused, OSError) as error:
+                    seconds = backoff.after_failure()
+                    if backoff.worth_a_line:
+                        log.error(
+                            "engine_driver_not_started",
+                            failures=backoff.failures,
+                            reason=str(error),
+                        )
+                    await asyncio.sleep(seconds)
+                else:
+                    backoff.reset()
+                    log.info("engine_driver_started", restarts=self.restarts)
+                    break
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(_LEAVE):
+                await process.wait()
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

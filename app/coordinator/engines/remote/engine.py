@@ -1,0 +1,276 @@
+"""Carries runs out on the nodes of a cluster, by a driver and by agents on the nodes."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from typing_extensions import override
+
+from app.coordinator.cluster.node_specs import NodeReport
+from app.coordinator.engines.agent.run_part import RunPart
+from app.coordinator.engines.engine import Engine, EngineEvents, NeverStarted, RunHandle, RunSpec
+from app.coordinator.engines.local.engine import LocalEngine
+from app.coordinator.engines.remote.driver_client import (
+    DriverAway,
+    DriverClient,
+    NodeLost,
+    NothingThere,
+)
+from app.coordinator.engines.remote.driver_process import DriverProcess
+from app.coordinator.engines.remote.known_nodes import KnownNodes
+from app.coordinator.engines.remote.launch_file import Launched, read_launch, write_launch
+from app.coordinator.engines.remote.remote_run import RemoteRun, write_end
+from app.coordinator.failures import LeadershipLost
+from app.coordinator.isolation.uids import JobUids
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
+from app.coordinator.leadership.leadership import Leadership
+from app.coordinator.scheduling.transitions import RunEnd
+from app.coordinator.storage.job_directory import JobDir, RunDir
+from generated.mindcoordinator.internal.v1.engine_pb2 import (
+    KeepRunsRequest,
+    NodeRequest,
+    RequestNodesRequest,
+    RunRef,
+)
+
+#: Threads that write the records of runs. What they write is small.
+_WRITERS: Final = 8
+#: Seconds until the nodes must have been reported; without them the start goes on.
+_NODES: Final = 30.0
+#: Seconds between two attempts to tell a cluster what waits.
+_AGAIN: Final = 2.0
+#: Seconds for what ended runs hold on the nodes to be let go of when the coordinator leaves.
+_LEAVE: Final = 5.0
+#: Waiting jobs that an autoscaler is told of.
+_REQUESTED: Final = 100
+
+log = structlog.get_logger("scaimind.coordinator")
+
+
+class RemoteEngine(Engine):
+    """Made by `opening.open_ray_engine`. Everything runs on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        local: LocalEngine,
+        jobs: Path,
+        uids: JobUids | None,
+        driver: DriverProcess,
+        client: DriverClient,
+        leadership: Leadership,
+        lost_node_patience: float,
+        scratch: Callable[[], None],
+    ) -> None:
+        """`local` runs what helps jobs on this machine, `jobs` has their directories, and `uids`
+        are given where jobs have users of their own. A lost node has `lost_node_patience`
+        seconds to return. `scratch` removes what the driver was made with."""
+        self.isolation = local.isolation
+        self.programs = local.programs
+        self._local = local
+        self._jobs = jobs
+        self._uids = uids
+        self.driver = driver
+        self._client = client
+        self._leadership = leadership
+        self._patience = lost_node_patience
+        self._scratch = scratch
+        self._nodes = KnownNodes(client)
+        self._writing = ThreadPoolExecutor(_WRITERS, thread_name_prefix="records")
+        self._grew: Callable[[str], None] = lambda _: None
+        self._forgetting: set[asyncio.Task[None]] = set()
+        self._keeping: asyncio.Task[None] | None = None
+        self._closed = False
+        self._requested: Sequence[ResourceRequest] = ()
+        self._requesting: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Learn which nodes there are."""
+        await self._nodes.start(patience=_NODES)
+
+    @override
+    def listen(self, events: EngineEvents) -> None:
+        self._grew = events.job_grew
+        self._nodes.listen(events.nodes_changed)
+
+    @override
+    async def close(self) -> None:
+        self._closed = True
+        if self._forgetting:
+            # The next coordinator does what is left of it.
+            await asyncio.wait(self._forgetting, timeout=_LEAVE)
+        tasks = [*self._forgetting, *([self._requesting] if self._requesting else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._nodes.close()
+        await self._client.close()
+        await self.driver.close()
+        await self._local.close()
+        self._writing.shutdown(wait=True)
+        self._scratch()
+
+    @override
+    def nodes(self) -> Sequence[NodeReport]:
+        return self._nodes.reports()
+
+    @override
+    async def launch(self, job: JobRecord, run: RunSpec) -> RunHandle:
+        directory = self._directory(job)
+        if self._keeping is not None:
+            # Or a new run's agents would be taken for those of a former one.
+            await asyncio.wait([self._keeping])
+        await asyncio.to_thread(self._write_launch, directory, job, run)
+        return self._handle(directory, run.term)
+
+    @override
+    async def recover(self, job: JobRecord, *, term: int) -> RunHandle:
+        directory = self._directory(job)
+        if not await asyncio.to_thread(_was_launched, directory):
+            raise NeverStarted
+        return self._handle(directory, term)
+
+    @override
+    async def kill(self, job_id: str, *, term: int) -> None:
+        directory = await asyncio.to_thread(_newest_run, JobDir(self._jobs / job_id))
+        if directory is None:
+            return
+        launched = await asyncio.to_thread(read_launch, directory)
+        if launched is None or directory.exit.exists():
+            return
+        for node_id in launched.node_ids:
+            await self._kill_part(launched, node_id, term)
+        failure = "The run was ended by force."
+        end = RunEnd(exit_code=None, failure=failure, transient=True)
+        await asyncio.to_thread(write_end, directory, end)
+
+    @override
+    def keep_runs(self, jobs: Sequence[JobRecord], *, term: int) -> None:
+        runs = [RunRef(job_id=job.job_id, run=job.run_count) for job in jobs]
+        work = self._keep(KeepRunsRequest(runs=runs, term=term))
+        self._keeping = self._own(work, "runs to keep")
+
+    @override
+    def request_nodes(self, requests: Sequence[ResourceRequest]) -> None:
+        requests = requests[:_REQUESTED]
+        if requests == self._requested or self._closed:
+            return
+        self._requested = requests
+        if self._requesting is None or self._requesting.done():
+            self._requesting = asyncio.create_task(
+                self._request(), name="requests to the autoscaler"
+            )
+
+    async def _request(self) -> None:
+        told: Sequence[ResourceRequest] | None = None
+        while told is not self._requested:
+            asked = self._requested
+            message = RequestNodesRequest(
+                nodes=[
+                    NodeRequest(
+                        cpus=each.cpus,
+                        memory_bytes=each.memory,
+                        gpus=each.gpus,
+                        gpu_type=each.gpu_type,
+                        labels=dict(each.selector),
+                    )
+                    for each in asked
+                    for _ in range(min(each.nodes, _REQUESTED))
+                ]
+            )
+            try:
+                await self._client.request_nodes(message)
+            except DriverAway as error:
+                log.info("nodes_not_requested", reason=str(error))
+                await asyncio.sleep(_AGAIN)
+            else:
+                told = asked
+
+    async def _kill_part(self, launched: Launched, node_id: str, term: int) -> None:
+        try:
+            await self._client.kill_run(launched.ref(node_id, term=term))
+        except NodeLost:
+            if await self._nodes.returned(node_id, patience=self._patience):
+                raise _again(f"node {node_id} has just returned") from None
+        except DriverAway as error:
+            raise _again(str(error)) from error
+
+    def _write_launch(self, directory: RunDir, job: JobRecord, run: RunSpec) -> None:
+        """Write down what is launched. Raises OSError."""
+        uid = None
+        if self._uids is not None:
+            uid = self._uids.take(directory.path)
+            # Its lock is taken by the runners, on their machines.
+            with self._uids.pass_on(uid):
+                pass
+        write_launch(directory, RunPart(job, run, uid), started=False)
+
+    def _handle(self, directory: RunDir, term: int) -> RemoteRun:
+        return RemoteRun(
+            directory,
+            term=term,
+            leadership=self._leadership,
+            client=self._client,
+            nodes=self._nodes,
+            lost_node_patience=self._patience,
+            writing=self._writing,
+            grew=lambda job_id: self._grew(job_id),
+            forget=partial(self._forget, term),
+        )
+
+    def _forget(self, term: int, launched: Launched) -> None:
+        """Have removed what the nodes keep of a run that has ended, without waiting for it."""
+        name = f"records of {launched.whole.job.job_id}"
+        self._own(self._forget_parts(launched, term), name)
+
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+        return task
+
+    async def _keep(self, request: KeepRunsRequest) -> None:
+        while True:
+            try:
+                await self._client.keep_runs(request)
+            except DriverAway as error:
+                log.info("runs_not_forgotten", reason=str(error))
+                await asyncio.sleep(_AGAIN)
+            else:
+                return
+
+    async def _forget_parts(self, launched: Launched, term: int) -> None:
+        for node_id in launched.node_ids:
+            try:
+                await self._client.forget_run(launched.ref(node_id, term=term))
+            except (DriverAway, NodeLost, NothingThere, LeadershipLost) as error:
+                # They take up space there until the node's directory is cleared.
+                log.warning("records_left_on_node", node_id=node_id, reason=str(error))
+
+    def _directory(self, job: JobRecord) -> RunDir:
+        return JobDir(self._jobs / job.job_id).run(job.run_count)
+
+
+def _again(reason: str) -> OSError:
+    """Return a failure that may pass."""
+    return OSError(errno.EAGAIN, f"the cluster cannot be asked at the moment ({reason})")
+
+
+def _was_launched(directory: RunDir) -> bool:
+    return directory.launch.exists() or directory.exit.exists()
+
+
+def _newest_run(job: JobDir) -> RunDir | None:
+    runs = job.run(0).path.parent
+    try:
+        numbers = [int(name) for name in os.listdir(runs) if name.isdecimal()]
+    except FileNotFoundError:
+        return None
+    return job.run(max(numbers)) if numbers else None

@@ -1,0 +1,57 @@
+"""What one part of a run has recorded, on its way into the job's log and metrics."""
+
+from collections.abc import Sequence
+
+import orjson
+
+from app.coordinator.engines.remote.merging import MergedRecords
+from app.coordinator.scheduling.transitions import RunEnd
+from generated.mindcoordinator.internal.v1.engine_pb2 import RunRecords
+from generated.mindcoordinator.v1.watch_pb2 import LogEntry, WatchJobResponse
+
+
+class PartRecords:
+    """Takes over the messages of one part. Blocks; one call at a time."""
+
+    def __init__(self, records: MergedRecords, number: int, node_id: str) -> None:
+        """`number` is the part's among those of its run."""
+        self._records = records
+        self._number = number
+        self.node_id = node_id
+        #: Of the node's records, as far as it is known.
+        self.epoch = ""
+        #: How the part ended, once that is known.
+        self.end: RunEnd | None = None
+
+    @property
+    def taken(self) -> tuple[int, int]:
+        """The numbers of the last line and of the last snapshot that were taken over."""
+        return self._records.taken(self._number)
+
+    def take(self, message: RunRecords) -> None:
+        """Take a message over; done again after a failure, nothing is taken twice. Raises
+        OSError."""
+        self.epoch = message.epoch
+        line, snapshot = self.taken
+        if message.lines:
+            lines = WatchJobResponse.FromString(message.lines).logs
+            self._take_lines(lines[max(line + 1 - message.first_line, 0) :], line)
+        if message.snapshots:
+            snapshots = WatchJobResponse.FromString(message.snapshots).metrics
+            new = snapshots[max(snapshot + 1 - message.first_snapshot, 0) :]
+            if new:
+                self._records.add_snapshots(self._number, new[0].sequence, new)
+        if message.end:
+            self.end = RunEnd(**orjson.loads(message.end))
+
+    def _take_lines(self, lines: Sequence[LogEntry], taken: int) -> None:
+        if not lines:
+            return
+        first = lines[0].offset
+        if first > taken + 1:
+            self._records.say(
+                f"Gap: lines {taken + 1} to {first - 1} of node {self.node_id} are damaged on its"
+                " disk.",
+                warning=True,
+            )
+        self._records.add_lines(self._number, first, lines)

@@ -1,0 +1,215 @@
+"""Runs on the nodes of a cluster: with agents and the driver's service, but without Ray."""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from generated.mindcoordinator.v1.cluster_pb2 import ListNodesRequest, NodeStatus
+from generated.mindcoordinator.v1.watch_pb2 import LogEntry
+from tests.coordinator.harness import PATIENCE, Client, config_for, status_of
+from tests.engines.direct import DirectCluster, cluster, coordinator_of
+
+#: Says its rank and counts until the file that it is told of is there.
+COUNTING = """
+import os, pathlib, sys, time
+go = pathlib.Path(os.environ["SCAIMIND_CHECKPOINT_DIR"]) / "go.pt"
+print("rank", os.environ.get("RANK", "0"), "of", os.environ.get("WORLD_SIZE", "1"), flush=True)
+number = 0
+while not go.exists():
+    number += 1
+    print("number", number, flush=True)
+    time.sleep(0.01)
+print("last", number, flush=True)
+"""
+FAST = {"ray_lost_node_seconds": 60.0, "stop_grace": 5.0}
+
+
+@pytest.fixture
+async def direct(tmp_path: Path) -> AsyncIterator[DirectCluster]:
+    (tmp_path / "data").mkdir()
+    with tempfile.TemporaryDirectory() as folder:
+        config = config_for(tmp_path / "data")
+        async with cluster(tmp_path, f"{folder}/s", config) as direct:
+            yield direct
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.02)
+
+
+def numbers(entries: list[LogEntry], *, node_id: str = "", rank: int = 0) -> list[int]:
+    return [
+        int(entry.message.split()[1])
+        for entry in entries
+        if entry.message.startswith("number ")
+        and entry.rank == rank
+        and node_id in ("", entry.node_id)
+    ]
+
+
+def assert_whole(entries: list[LogEntry], *, rank: int = 0) -> None:
+    """Every line once, in order, up to the last that its process wrote."""
+    assert [entry.offset for entry in entries] == list(range(1, len(entries) + 1))
+    last = [e.message for e in entries if e.message.startswith("last ") and e.rank == rank]
+    assert len(last) == 1
+    found = numbers(entries, rank=rank)
+    assert found == list(range(1, int(last[0].split()[1]) + 1))
+
+
+async def go(client: Client, job_id: str) -> None:
+    folder = client.drive / client.tenant / "jobs" / job_id / "checkpoints"
+    (folder / "go.pt").write_text("")
+
+
+async def test_nothing_is_lost_or_doubled_when_agents_and_the_driver_die(
+    direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with coordinator_of(direct, tmp_path, monkeypatch, **FAST) as (_, client):
+        job_id = await client.submit(COUNTING, resource_config={"gpu_count": 1})
+        await client.until_line(job_id, "number 5")
+        (node_id,) = (await client.job(job_id)).node_ids
+        await direct.kill_agents(node_id)
+        await client.until_line(job_id, "number 50")
+        await direct.restart_driver()
+        await go(client, job_id)
+        entries = await client.log(job_id)
+        job = await client.job(job_id)
+        assert status_of(job) == "COMPLETED", job.error_message
+        assert_whole(entries)
+        assert sum("Run 1 begins" in entry.message for entry in entries) == 1
+
+        # What the node has kept of it goes.
+        async def forgotten() -> bool:
+            return not list((tmp_path / "nodes").glob("*/*/*"))
+
+        await eventually(forgotten)
+
+
+async def test_a_gang_meets_at_its_first_node_and_ends_together(
+    direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+        import json, os, sys, time
+        names = ("RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+        print(json.dumps({name: os.environ[name] for name in names}), flush=True)
+        if os.environ["RANK"] == "1":
+            sys.exit(7)
+        time.sleep(600)
+        """
+    async with coordinator_of(direct, tmp_path, monkeypatch, **FAST) as (_, client):
+        job_id = await client.submit(script, resource_config={"gpu_count": 6, "node_count": 3})
+        entries = await client.log(job_id)
+        told = {e.rank: json.loads(e.message) for e in entries if e.message.startswith("{")}
+        job = await client.job(job_id)
+        assert status_of(job) == "FAILED"
+        assert "status 7" in job.error_message
+        assert told[1]["WORLD_SIZE"] == "3"
+        assert {each["MASTER_ADDR"] for each in told.values()} == {"127.0.0.1"}
+        assert len({each["MASTER_PORT"] for each in told.values()}) == 1
+
+
+async def test_a_lost_nodes_run_goes_on_elsewhere_and_its_lines_are_whole(
+    direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with coordinator_of(direct, tmp_path, monkeypatch, **FAST) as (_, client):
+        training = {"max_retries": 2}
+        job_id = await client.submit(
+            COUNTING, resource_config={"gpu_count": 2}, training_config=training
+        )
+        await client.until_line(job_id, "number 20")
+        (lost,) = (await client.job(job_id)).node_ids
+        await direct.lose(lost)
+        status = {}
+
+        async def offline() -> bool:
+            answer = await client.call("ListNodes", ListNodesRequest())
+            status.update({node.node_id: node.status for node in answer.nodes})
+            return bool(status[lost] == NodeStatus.NODE_STATUS_OFFLINE)
+
+        await eventually(offline)
+        # It comes back, with what the run has recorded there, but takes no jobs.
+        await direct.join(lost)
+        entries: list[LogEntry] = []
+        async with asyncio.timeout(PATIENCE):
+            async for message in client.watch(job_id):
+                entries += message.logs
+                if "Run 2 begins" in " ".join(entry.message for entry in message.logs):
+                    await go(client, job_id)
+        job = await client.job(job_id)
+        assert status_of(job) == "COMPLETED", job.error_message
+        assert lost not in job.node_ids
+        first = numbers(entries, node_id=lost)
+        assert first == list(range(1, len(first) + 1))
+        assert not [entry.message for entry in entries if "Gap" in entry.message]
+        assert [entry.offset for entry in entries] == list(range(1, len(entries) + 1))
+
+
+async def test_a_node_that_does_not_return_leaves_a_gap_with_its_reason(
+    direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**FAST, "ray_lost_node_seconds": 0.5}
+    async with coordinator_of(direct, tmp_path, monkeypatch, **settings) as (_, client):
+        job_id = await client.submit(COUNTING, resource_config={"gpu_count": 1})
+        await client.until_line(job_id, "number 5")
+        (lost,) = (await client.job(job_id)).node_ids
+        await direct.lose(lost)
+        entries = await client.log(job_id)
+        assert status_of(await client.job(job_id)) == "FAILED"
+        (gap,) = [entry.message for entry in entries if entry.message.startswith("Gap")]
+        assert lost in gap
+
+
+async def test_a_lost_disk_leaves_a_gap_with_its_reason(
+    direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with coordinator_of(direct, tmp_path, monkeypatch, **FAST) as (_, client):
+        job_id = await client.submit(COUNTING, resource_config={"gpu_count": 1})
+        await client.until_line(job_id, "number 5")
+        (lost,) = (await client.job(job_id)).node_ids
+        await direct.lose(lost)
+        await asyncio.to_thread((tmp_path / "nodes").rename, tmp_path / "broken")
+        await direct.join(lost)
+        entries = await client.log(job_id)
+        job = await client.job(job_id)
+        assert status_of(job) == "FAILED"
+        assert "disk is lost" in job.error_message
+        assert [entry for entry in entries if entry.message.startswith("Gap")]
+
+
+async def test_what_runs_and_what_waits_is_told_to_whoever_can_add_nodes(
+    direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**FAST, "ray_autoscaling": True}
+    async with coordinator_of(direct, tmp_path, monkeypatch, **settings) as (_, client):
+        await client.submit("", resource_config={"gpu_count": 8, "cpu_count": 64})
+        wanted = {"GPU": 8, "CPU": 64}
+        async with asyncio.timeout(PATIENCE):
+            while not any(wanted in each for each in direct.requested):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+async def test_a_coordinator_takes_up_what_the_one_before_has_launched(
+    direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with coordinator_of(direct, tmp_path, monkeypatch, **FAST) as (coordinator, client):
+        job_id = await client.submit(COUNTING, resource_config={"gpu_count": 1})
+        await client.until_line(job_id, "number 20")
+        # As if it were killed: no run is asked to leave.
+        coordinator.controller._tasks.let_go()
+        monkeypatch.setattr(coordinator.controller, "close", _nothing)
+    async with coordinator_of(direct, tmp_path, monkeypatch, **FAST) as (_, client):
+        await client.until_line(job_id, "number 60")
+        await go(client, job_id)
+        assert_whole(await client.log(job_id))
+        job = await client.job(job_id)
+        assert status_of(job) == "COMPLETED"
+
+
+async def _nothing() -> None:
+    """Do nothing."""
