@@ -180,13 +180,16 @@ async def test_a_deadline_ends_a_call_that_is_not_answered(
 
     coordinator.answer("GetJob", never)
     settings = UpstreamSettings(
-        address=coordinator.address, api_secret=API_SECRET, unary_timeout=0.2
+        address=coordinator.address, api_secret=API_SECRET, unary_timeout=1.5
     )
     async with open_channel(settings) as channel:
         client = CoordinatorClient(channel=channel, settings=settings)
+        # The time is for the call alone: one that never arrived could not be seen to end.
+        await channel.channel_ready()
         with pytest.raises(ApiError) as failed:
             await client.get_job(caller, "j")
-        await gone.wait()
+        async with asyncio.timeout(60):
+            await gone.wait()
 
     assert failed.value.kind is errors.COORDINATOR_TIMEOUT
 

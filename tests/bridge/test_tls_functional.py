@@ -57,7 +57,7 @@ def authority(tmp_path: Path) -> Callable[[str], Authority]:
 def settings(**tls: str) -> UpstreamSettings:
     return UpstreamSettings(
         api_secret="secret",
-        unary_timeout=10,
+        unary_timeout=60,
         read_attempts=1,
         **{f"tls_{name}": value for name, value in tls.items()},  # type: ignore[arg-type]  # text all of them
     )

@@ -109,7 +109,7 @@ async def ask(
         address=f"127.0.0.1:{port}",
         api_secret=secret,
         read_attempts=1,
-        unary_timeout=10.0,
+        unary_timeout=60.0,
         tls_ca_file=str(ca or ""),
         tls_cert_file=str(pair[0]) if pair else "",
         tls_key_file=str(pair[1]) if pair else "",
