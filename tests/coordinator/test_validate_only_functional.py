@@ -149,8 +149,11 @@ async def test_what_is_probably_not_meant_is_a_warning(tmp_path: Path) -> None:
 
 
 async def test_what_would_wait_waits_and_what_would_start_starts(tmp_path: Path) -> None:
-    """The answer is that of the submission that follows."""
-    async with running(tmp_path, virtual_nodes=NODES) as (_, client):
+    """The answer is that of the submission that follows, at the same moment."""
+    async with running(tmp_path, virtual_nodes=NODES, clock=lambda: 1_800_000_000_000_000) as (
+        _,
+        client,
+    ):
         started = []
         for _ in range(3):
             answer = await check(client, resource_config=GPU)
