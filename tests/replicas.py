@@ -14,13 +14,13 @@ from aiohttp.test_utils import TestServer
 from app.api.app_keys import HUB, METRICS
 from app.auth.settings import AuthSettings
 from app.bridge.settings import UpstreamSettings
-from app.database.settings import DatabaseSettings
 from app.gateway.application import create_app
 from app.gateway.routes import PREFIX
 from app.gateway.settings import Settings
 from app.hub.hub import Hub
 from app.hub.settings import HubSettings
 from app.scaikey.api_keys import NewKey, create_key
+from tests.databases import patient
 from tests.hub.client import Watching
 from tests.hub.log_coordinator import JOB
 from tests.secrecy import secret, written
@@ -122,8 +122,7 @@ def settings_for(
             reconnect_min=0.1,
             reconnect_max=0.1,
         ),
-        # Whatever else the machine does: where time-outs are tested, they are set.
-        "database": DatabaseSettings(dsn=dsn, connect_timeout=60, statement_timeout=60),
+        "database": patient(dsn),
         "hub": HubSettings(linger=0, keepalive_interval=60, bookmark_interval=60),
         # As late as can be, so that nothing is felt by asking anew.
         "auth": AuthSettings(key_ttl=3600, recheck_interval=3600),

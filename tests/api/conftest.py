@@ -13,7 +13,6 @@ from blockbuster import blockbuster_ctx
 
 from app.api.app_keys import METRICS
 from app.bridge.settings import UpstreamSettings
-from app.database.settings import DatabaseSettings
 from app.drive.settings import DriveSettings
 from app.gateway.application import create_app
 from app.gateway.http_server import Runner
@@ -22,6 +21,7 @@ from app.hub.settings import HubSettings
 from app.scaikey.api_keys import create_key
 from app.scaikey.permissions import ROLES, Permission
 from tests.api.endpoints import Endpoint
+from tests.databases import patient
 from tests.scripted_coordinator import ScriptedCoordinator
 from tests.secrecy import secret, written
 
@@ -161,8 +161,7 @@ def settings(keys: Keys, coordinator: ScriptedCoordinator, tmp_path: Path) -> Se
             reconnect_min=0.1,
             reconnect_max=0.1,
         ),
-        # Whatever else the machine does: where time-outs are tested, they are set.
-        database=DatabaseSettings(dsn=keys.dsn, connect_timeout=60, statement_timeout=60),
+        database=patient(keys.dsn),
         hub=HubSettings(linger=0),
         drive=DriveSettings(dir=tmp_path),
     )

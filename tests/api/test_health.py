@@ -17,6 +17,7 @@ from app.gateway.settings import Settings
 from tests.api.conftest import Gateway
 from tests.api.endpoints import PREFIX
 from tests.auth.scripted_issuer import ISSUER, ScriptedIssuer
+from tests.databases import patient
 from tests.secrecy import secret
 
 Start = Callable[[Settings], Awaitable[Gateway]]
@@ -65,7 +66,7 @@ async def test_without_the_database_it_is_alive_and_unready(
 async def test_a_database_without_the_schema_is_not_ready(
     start: Start, settings: Settings, postgres_dsn: str
 ) -> None:
-    gateway = await start(replace(settings, database=DatabaseSettings(dsn=postgres_dsn)))
+    gateway = await start(replace(settings, database=patient(postgres_dsn)))
     answer = await gateway.ask("GET", "/health/ready")
     assert answer.status == 503
     assert "migrate" in answer.json["data"]["dependencies"]["database"]["message"]

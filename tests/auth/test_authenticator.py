@@ -86,7 +86,7 @@ class Keys:
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
-        self.pool = Pool(DatabaseSettings(dsn=dsn, pool_min=0, connect_timeout=1))
+        self.pool = Pool(DatabaseSettings(dsn=dsn, pool_min=0, connect_timeout=60))
         self.now = datetime.now(UTC)
         lookup = KeyLookup(
             database=self.pool, ttl=0, size=1, clock=lambda: 0.0, lookups=Metrics().auth_lookups

@@ -11,7 +11,7 @@ import uvloop
 
 from app.cache.jobs import JobCache, Stale
 from app.database.pool import Pool
-from app.database.settings import DatabaseSettings
+from tests.databases import patient
 
 
 def pytest_asyncio_loop_factories(
@@ -23,7 +23,7 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture
 async def migrated_pool(migrated_dsn: str) -> AsyncIterator[Pool]:
-    pool = Pool(DatabaseSettings(dsn=migrated_dsn, pool_min=0, pool_max=4))
+    pool = Pool(patient(migrated_dsn, pool_min=0, pool_max=4))
     yield pool
     await pool.shut()
 

@@ -7,7 +7,6 @@ import pytest
 from grpc import StatusCode
 
 from app.database.pool import Pool
-from app.database.settings import DatabaseSettings
 from generated.mindcoordinator.v1.evaluations_pb2 import Evaluation
 from generated.mindcoordinator.v1.jobs_pb2 import (
     JOB_STATUS_COMPLETED,
@@ -28,6 +27,7 @@ from generated.mindcoordinator.v1.watch_pb2 import (
 from tests.api.endpoints import SUBMISSION
 from tests.cache.jobs import at, rfc3339, value
 from tests.cache.server import Gateway, gateway_on
+from tests.databases import patient
 from tests.scripted_coordinator import Failure
 
 HOUR = {"Cache_Control": "stale-if-error=3600"}
@@ -42,7 +42,7 @@ async def gateway(migrated_dsn: str) -> AsyncIterator[Gateway]:
 
 @pytest.fixture
 async def database(migrated_dsn: str) -> AsyncIterator[Pool]:
-    pool = Pool(DatabaseSettings(dsn=migrated_dsn, pool_min=0))
+    pool = Pool(patient(migrated_dsn, pool_min=0))
     yield pool
     await pool.shut()
 

@@ -18,11 +18,11 @@ from app.cache.writer import JobWriter
 from app.database.connection import connected
 from app.database.errors import DatabaseError
 from app.database.pool import Pool
-from app.database.settings import DatabaseSettings
 from app.errors import BrokenContract
 from app.telemetry.metrics import Metrics
 from generated.mindcoordinator.v1.jobs_pb2 import JOB_STATUS_TRAINING, Job
 from tests.cache.jobs import job, new_writer, rfc3339, value, write
+from tests.databases import patient
 from tests.lies import places, say, values
 
 Tell = Callable[[JobWriter], None]
@@ -324,7 +324,7 @@ async def test_replicas_that_write_the_same_jobs_do_not_lock_each_other_out(
     migrated_dsn: str,
 ) -> None:
     metrics = Metrics()
-    pools = [Pool(DatabaseSettings(dsn=migrated_dsn, pool_min=0)) for _ in range(4)]
+    pools = [Pool(patient(migrated_dsn, pool_min=0)) for _ in range(4)]
     writers = [new_writer(pool, metrics, batch_jobs=40) for pool in pools]
     for revision in range(1, 16):
         for shift, writer in enumerate(writers):

@@ -10,6 +10,7 @@ import uvloop
 from app.database.errors import DatabaseError
 from app.database.pool import Pool
 from app.database.settings import DatabaseSettings
+from tests.databases import patient
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
@@ -33,7 +34,7 @@ def test_a_refusal_is_told_each_time_and_leaves_nothing_behind(
             with pytest.raises(DatabaseError, match="refused"):
                 await pool.read("SELECT 1")
         # The descriptors that failed are given out again.
-        working = Pool(DatabaseSettings(dsn=migrated_dsn))
+        working = Pool(patient(migrated_dsn))
         assert await asyncio.gather(*(working.read("SELECT 1") for _ in range(8))) == [[(1,)]] * 8
         await working.shut()
         await pool.shut()
@@ -47,12 +48,12 @@ def test_a_connection_that_is_reset_is_replaced(
     new_loop: "type[asyncio.AbstractEventLoop]", migrated_dsn: str
 ) -> None:
     async def lose() -> None:
-        pool, other = (Pool(DatabaseSettings(dsn=migrated_dsn)) for _ in range(2))
+        pool, other = (Pool(patient(migrated_dsn)) for _ in range(2))
         pids = set()
         for _ in range(30):
             ((pid,),) = await pool.read("SELECT pg_backend_pid()")
             pids.add(pid)
-            assert await other.read("SELECT pg_terminate_backend(%s, 5000)", (pid,)) == [(True,)]
+            assert await other.read("SELECT pg_terminate_backend(%s, 50000)", (pid,)) == [(True,)]
         assert len(pids) == 30
         await pool.shut()
         await other.shut()

@@ -16,7 +16,8 @@ NOWHERE = "postgresql://someone:the-password@127.0.0.1:1/nothing"
 
 
 def settings(dsn: str, **others: float) -> DatabaseSettings:
-    return DatabaseSettings(dsn=dsn, **others)  # type: ignore[arg-type]  # numbers all of them
+    given = {"connect_timeout": 60.0, **others}
+    return DatabaseSettings(dsn=dsn, **given)  # type: ignore[arg-type]  # numbers all of them
 
 
 async def turn_until(condition: Callable[[], bool]) -> None:
@@ -223,7 +224,7 @@ async def test_dead_connections_are_replaced_without_an_error(postgres_dsn: str)
     await pool.read("SELECT 1")
     with connected(postgres_dsn) as connection, connection.cursor() as cursor:
         cursor.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 50000) FROM pg_stat_activity"
             " WHERE pid <> pg_backend_pid() AND datname = current_database()"
         )
         assert cursor.rowcount == 3

@@ -12,7 +12,6 @@ from aiohttp.test_utils import TestClient, TestServer
 from app.auth.settings import AuthSettings
 from app.bridge.settings import UpstreamSettings
 from app.coordinator.server import Coordinator
-from app.database.settings import DatabaseSettings
 from app.gateway.application import create_app
 from app.gateway.settings import Settings
 from app.issuer.keys import SigningKeys
@@ -20,6 +19,7 @@ from app.issuer.server import create_issuer
 from app.issuer.settings import IssuerSettings
 from app.scaikey.api_keys import create_key
 from tests.coordinator.harness import SECRET, config_for
+from tests.databases import patient
 from tests.secrecy import secret
 
 Ask = Callable[[float], Awaitable[tuple[int, dict[str, Any]]]]
@@ -34,7 +34,7 @@ async def issuer_url(tmp_path: Path, migrated_dsn: str) -> AsyncIterator[str]:
     )
     app = create_issuer(
         IssuerSettings(client_secret=CLIENT_SECRET, token_lifetime=300),
-        database=DatabaseSettings(dsn=migrated_dsn),
+        database=patient(migrated_dsn),
         keys=keys,
     )
     async with TestServer(app) as server:
@@ -62,7 +62,7 @@ def ask(tmp_path: Path, migrated_dsn: str, issuer_url: str) -> Ask:
                     upstream=UpstreamSettings(
                         address=f"127.0.0.1:{coordinator.port}", api_secret=SECRET
                     ),
-                    database=DatabaseSettings(dsn=migrated_dsn),
+                    database=patient(migrated_dsn),
                     auth=AuthSettings(
                         token_url=f"{issuer_url}/oauth2/token",
                         client_id="scaimind-gateway",

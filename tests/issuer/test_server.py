@@ -21,6 +21,7 @@ from app.issuer.keys import SigningKeys
 from app.issuer.server import create_issuer
 from app.issuer.settings import IssuerSettings
 from app.scaikey.api_keys import create_key, revoke_key
+from tests.databases import patient
 from tests.secrecy import secret
 
 SECRET = secret("a secret: with + and ü")
@@ -111,7 +112,7 @@ async def issuer(
     keys: SigningKeys,
     migrated_dsn: str,
 ) -> Issuer:
-    app = create_issuer(settings, database=DatabaseSettings(dsn=migrated_dsn), keys=keys)
+    app = create_issuer(settings, database=patient(migrated_dsn), keys=keys)
     return Issuer(await aiohttp_client(app), migrated_dsn, keys)
 
 
@@ -314,7 +315,7 @@ async def test_a_rotated_key_still_counts_for_subject_tokens(
     now = datetime.now(UTC).timestamp()
     rotated = SigningKeys.load(folder, now=now, max_age=0, longest_lifetime=3600)
     assert rotated.kid != issuer.keys.kid
-    app = create_issuer(settings, database=DatabaseSettings(dsn=issuer.dsn), keys=rotated)
+    app = create_issuer(settings, database=patient(issuer.dsn), keys=rotated)
     other = Issuer(await aiohttp_client(app), issuer.dsn, rotated)
     answer = await other.exchange(session, "scaidrive", kind=JWT)
     assert (await other.claims(answer["access_token"]))["sub"] == "ann"
