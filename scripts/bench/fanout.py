@@ -1,9 +1,10 @@
 """Measures what it costs to fan one job's log out to many watchers, against two peers.
 
 In one run: the gateway end to end (real gRPC coordinator, real PostgreSQL for
-its key, real sockets), its stream over many jobs of which one prints the lines
-(`events`), nchan (nginx's module, one worker, fed over HTTP) and
-the plain way (an aiohttp-sse handler with an upstream stream per watcher).
+its key, real sockets), the same in gzip (`gzip`) and as one of
+two gateways behind nginx (`balanced`, on one core together), its stream over
+many jobs of which one prints the lines (`events`), nchan (nginx's module, one worker,
+fed over HTTP) and the plain way (an aiohttp-sse handler with an upstream stream per watcher).
 Servers run alone on one core; coordinator, publisher and load client on
 another. CPU time is that of the server's process tree in the measured
 interval; latency runs from the line's birth in the coordinator to its receipt
@@ -38,7 +39,11 @@ from scripts.bench.fanout_rig.processes import Cores, RigError
 from scripts.bench.fanout_rig.report import as_json, as_text, ratios
 from scripts.bench.fanout_rig.workloads import IDLE_WATCHERS, PLAIN, WORKLOADS
 
-PEERS = ("gateway", "events", "nchan", "plain")
+PEERS = ("gateway", "gzip", "balanced", "events", "nchan", "plain")
+#: Those that run unless others are asked for.
+DEFAULT_PEERS = ("gateway", "events", "nchan", "plain")
+#: Those that are this gateway.
+OURS = frozenset({"gateway", "gzip", "balanced", "events"})
 FAULT_WATCHERS = 5
 
 
@@ -50,7 +55,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workload", type=_some_of(tuple(WORKLOADS)), default=tuple(WORKLOADS), metavar="W1,W2"
     )
-    parser.add_argument("--peers", type=_some_of(PEERS), default=PEERS, metavar="gateway,nchan")
+    parser.add_argument(
+        "--peers", type=_some_of(PEERS), default=DEFAULT_PEERS, metavar="gateway,nchan"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="measured interval")
     parser.add_argument(
         "--rounds", type=int, default=1, help="runs, one after the other; printed are the medians"
@@ -78,7 +85,7 @@ def main() -> int:
     asked = arguments()
     # Everything that was started is stopped on this way out as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    needs_gateway = bool({"gateway", "events"} & set(asked.peers)) and not asked.self_test
+    needs_gateway = bool(OURS & set(asked.peers)) and not asked.self_test
     with rig(with_gateway=needs_gateway) as bench:
         if asked.self_test:
             return _self_test(bench)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import statistics
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TypeAlias
@@ -135,20 +137,27 @@ def url_of(gateway: Gateway) -> str:
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
 async def test_a_client_sees_each_event_as_it_comes(
-    make_gateway: GatewayMaker, coordinator: LogCoordinator, client: Client
+    make_gateway: GatewayMaker,
+    coordinator: LogCoordinator,
+    client: Client,
+    record_property: Callable[[str, object], None],
 ) -> None:
     gateway = await make_gateway(compression="gzip")
     async with client(url_of(gateway)) as pieces:
-        reader = Reader(pieces)
+        reader, latencies = Reader(pieces), list[float]()
         await reader.until("event: bookmark")
         for number in range(6):
             line = f"{number} {LINES[number % 2]}"
+            written = time.perf_counter()
             await coordinator.log(line)
             # Nothing else comes meanwhile that could push it out of a buffer.
             await reader.until(json.dumps(line))
+            latencies.append((time.perf_counter() - written) * 1000)
         await coordinator.end()
         await reader.until("event: end")
     assert "broken" not in reader.text
+    milliseconds = f"median {statistics.median(latencies):.1f}, longest {max(latencies):.1f}"
+    record_property("an entry in gzip is seen after, ms", milliseconds)
 
 
 @pytest.mark.parametrize("client", [curl, python], ids=lambda client: client.__name__)

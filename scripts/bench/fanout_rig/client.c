@@ -31,6 +31,9 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef INFLATE /* for streams in gzip */
+#include <zlib.h>
+#endif
 
 /* "fanout t=<19 digits> n=<10 digits>" anywhere in the data of an event. */
 #define MARKER "fanout t="
@@ -60,6 +63,9 @@ struct watcher {
     uint64_t last;      /* number of the last line dispatched */
     uint32_t carried;   /* bytes of an unfinished line or head */
     char *carry;
+#ifdef INFLATE
+    z_stream *unpacking; /* of a stream in gzip */
+#endif
 };
 
 /* Log-linear: 64 buckets to each power of two of microseconds, 1.6 % wide. */
@@ -217,13 +223,46 @@ static void read_events(struct watcher *w, const char *data, size_t len) {
     }
 }
 
+#ifdef INFLATE
+static void read_content(struct watcher *w, const char *data, size_t len) {
+    static char unpacked[READ_MAX];
+    z_stream *z = w->unpacking;
+    if (z == NULL) {
+        read_events(w, data, len);
+        return;
+    }
+    z->next_in = (unsigned char *)data;
+    z->avail_in = (unsigned)len;
+    do {
+        z->next_out = (unsigned char *)unpacked;
+        z->avail_out = sizeof unpacked;
+        int status = inflate(z, Z_SYNC_FLUSH);
+        if (status != Z_OK && status != Z_BUF_ERROR && status != Z_STREAM_END)
+            die("inflate: %d", status);
+        read_events(w, unpacked, sizeof unpacked - z->avail_out);
+    } while (z->avail_out == 0);
+}
+
+static void begin_content(struct watcher *w, const char *head) {
+    if (strcasestr(head, "\r\ncontent-encoding: gzip") == NULL) return;
+    if ((w->unpacking = calloc(1, sizeof *w->unpacking)) == NULL) die("no memory");
+    if (inflateInit2(w->unpacking, 16 + MAX_WBITS) != Z_OK) die("inflateInit2 failed");
+}
+#else
+#define read_content read_events
+static void begin_content(struct watcher *w, const char *head) {
+    (void)w;
+    if (strcasestr(head, "\r\ncontent-encoding: gzip")) die("a stream in gzip");
+}
+#endif
+
 static void read_chunked(struct watcher *w, const char *data, size_t len) {
     const char *end = data + len;
     while (data < end) {
         if (w->body == CHUNK_DATA) {
             size_t part = (size_t)(end - data);
             if (part > w->chunk_left) part = (size_t)w->chunk_left;
-            read_events(w, data, part);
+            read_content(w, data, part);
             data += part;
             w->chunk_left -= part;
             if (w->chunk_left == 0) w->body = CHUNK_END;
@@ -244,7 +283,7 @@ static void read_chunked(struct watcher *w, const char *data, size_t len) {
 
 static void read_body(struct watcher *w, const char *data, size_t len) {
     if (w->body == BODY_PLAIN)
-        read_events(w, data, len);
+        read_content(w, data, len);
     else
         read_chunked(w, data, len);
 }
@@ -265,6 +304,7 @@ static void read_head(struct watcher *w, const char *data, size_t len) {
     size_t head = (size_t)(stop - w->carry) + 4;
     *stop = '\0';
     w->body = strcasestr(w->carry, "\r\ntransfer-encoding: chunked") ? CHUNK_SIZE : BODY_PLAIN;
+    begin_content(w, w->carry);
     w->carried = 0;
     free(w->carry);
     w->carry = NULL;

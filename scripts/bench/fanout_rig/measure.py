@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.bench.fanout_rig import peers
+from scripts.bench.fanout_rig.balanced import balanced
 from scripts.bench.fanout_rig.client import watching
 from scripts.bench.fanout_rig.peers import Endpoint, await_stream
 from scripts.bench.fanout_rig.processes import (
@@ -21,7 +22,6 @@ from scripts.bench.fanout_rig.processes import (
     python,
     started,
     tail,
-    tree_of,
     usage_of,
 )
 from scripts.bench.fanout_rig.workloads import EVENTS_JOBS, Workload
@@ -58,6 +58,8 @@ class Result:
     seconds: float
     #: Events that watchers received.
     delivered: int
+    #: What they received of each, framing and all.
+    bytes: float
     #: CPU time of the server's process tree, seconds.
     user: float
     system: float
@@ -137,7 +139,7 @@ class Bench:
         `stalled` further watchers do not read; nothing of theirs is measured.
         """
         with self.serving(peer, workload.watchers) as (endpoint, emitter, log):
-            before = memory_of(tree_of(endpoint.pid))
+            before = memory_of(endpoint.tree())
             with (
                 peers.stalled_watchers(endpoint, stalled),
                 watching(
@@ -145,7 +147,7 @@ class Bench:
                 ) as client,
             ):
                 time.sleep(SETTLE)
-                tree = tree_of(endpoint.pid)
+                tree = endpoint.tree()
                 grown = memory_of(tree) - before
                 emitter.ask(f"start {workload.rate}")
                 time.sleep(warm_up)
@@ -162,6 +164,7 @@ class Bench:
             workload=workload,
             seconds=wall,
             delivered=window["delivered"],
+            bytes=window["bytes"] / max(window["delivered"], 1),
             user=used.user,
             system=used.system,
             kept_up=window["delivered"] / (workload.watchers * workload.rate * wall),
@@ -180,16 +183,16 @@ class Bench:
     def idle(self, peer: str, watchers: int) -> Idle:
         """Connects watchers to a fresh server and measures what they cost in memory."""
         with self.serving(peer, watchers) as (endpoint, emitter, log):
-            before, usage = memory_of(tree_of(endpoint.pid)), usage_of(tree_of(endpoint.pid))
+            before, usage = memory_of(endpoint.tree()), usage_of(endpoint.tree())
             with watching(endpoint, watchers, core=self.cores.load, log=log / "client") as client:
-                joining = usage_of(tree_of(endpoint.pid)).since(usage)
+                joining = usage_of(endpoint.tree()).since(usage)
                 time.sleep(SETTLE)
-                connected = memory_of(tree_of(endpoint.pid)) - before
+                connected = memory_of(endpoint.tree()) - before
                 emitter.ask("start 2")
                 time.sleep(3)
                 verdict = verdict_of(client, emitter)
                 time.sleep(SETTLE)
-                after = memory_of(tree_of(endpoint.pid)) - before
+                after = memory_of(endpoint.tree()) - before
         return Idle(
             peer=peer,
             watchers=watchers,
@@ -232,6 +235,15 @@ class Bench:
                 address = f"127.0.0.1:{port}"
                 if peer == "plain":
                     serving = peers.plain(coordinator=address, core=core, log=server_log)
+                elif peer == "balanced":
+                    assert self._gateway is not None
+                    serving = balanced(
+                        self._gateway,
+                        coordinator=address,
+                        watchers=watchers,
+                        core=core,
+                        log=server_log,
+                    )
                 else:
                     assert self._gateway is not None
                     serving = self._gateway.serving(
@@ -240,6 +252,7 @@ class Bench:
                         core=core,
                         log=server_log,
                         many=peer == "events",
+                        packed=peer == "gzip",
                     )
                 endpoint = stack.enter_context(serving)
             await_stream(endpoint)

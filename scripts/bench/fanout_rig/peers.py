@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from scripts.bench.fanout_rig.processes import (
     PATIENCE,
     RigError,
@@ -18,6 +20,7 @@ from scripts.bench.fanout_rig.processes import (
     python,
     started,
     tail,
+    tree_of,
 )
 from scripts.bench.fanout_rig.workloads import JOB, SECRET, TENANT
 
@@ -74,6 +77,14 @@ class Endpoint:
     port: int
     path: str
     headers: tuple[str, ...] = ()
+    #: Whether its streams are in gzip.
+    packed: bool = False
+    #: Further processes that serve it.
+    others: tuple[int, ...] = ()
+
+    def tree(self) -> list[psutil.Process]:
+        """All processes that serve it."""
+        return [process for pid in (self.pid, *self.others) for process in tree_of(pid)]
 
 
 def free_port() -> int:
@@ -182,9 +193,10 @@ class Gateway:
         core: int,
         log: Path,
         many: bool = False,
+        packed: bool = False,
         settings: Mapping[str, str] | None = None,
     ) -> Iterator[Endpoint]:
-        """A fresh process, and its stream of the one job, or of `many` jobs.
+        """A fresh process, and its stream of the one job, or of `many` jobs; in gzip if `packed`.
 
         Its limits on one user are raised; all else is as it comes, but for `settings`.
         """
@@ -202,6 +214,7 @@ class Gateway:
                 "SCAIMIND_HUB_MAX_WATCHERS_PER_USER": room,
                 "SCAIMIND_LIMITS_RATE": "0",
                 "SCAIMIND_LOG_LEVEL": "warning",
+                **({"SCAIMIND_HUB_COMPRESSION": "gzip"} if packed else {}),
                 **(settings or {}),
             }
         )
@@ -212,7 +225,11 @@ class Gateway:
                 process.pid,
                 port,
                 f"/v1/modules/scaimind/{stream}",
-                (f"Authorization: Bearer {self._key}",),
+                (
+                    f"Authorization: Bearer {self._key}",
+                    *(("Accept-Encoding: gzip",) if packed else ()),
+                ),
+                packed,
             )
 
 

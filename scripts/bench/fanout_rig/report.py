@@ -122,7 +122,8 @@ def _result_lines(results: Sequence[Result]) -> Iterator[str]:
     if not results:
         return
     yield (
-        f"{'':3} {'peer':8}{'watchers':>9}{'lines/s':>8}{'deliv./s':>10}{'CPU us/d':>9}"
+        f"{'':3} {'peer':8}{'watchers':>9}{'lines/s':>8}{'deliv./s':>10}{'bytes/d':>8}"
+        f"{'CPU us/d':>9}"
         f"{'user':>6}{'sys':>6}{'core':>6}{'KiB/w':>7}{'p50 ms':>8}{'p99 ms':>8}"
         f"{'lost':>6}{'doubled':>8}{'client':>7}{'load core':>10}"
     )
@@ -130,7 +131,7 @@ def _result_lines(results: Sequence[Result]) -> Iterator[str]:
         workload, each = result.workload, 1e6 / max(result.delivered, 1)
         yield (
             f"{workload.name:3} {result.peer:8}{workload.watchers:9,}{workload.rate:8,}"
-            f"{result.delivered / result.seconds:10,.0f}{result.cpu_us:9.2f}"
+            f"{result.delivered / result.seconds:10,.0f}{result.bytes:8.0f}{result.cpu_us:9.2f}"
             f"{result.user * each:6.2f}{result.system * each:6.2f}{result.share:6.0%}"
             f"{result.watcher_bytes / KIB:7.1f}{result.p50_ms:8.1f}{result.p99_ms:8.1f}"
             f"{result.verdict.lost:6}{result.verdict.doubled:8}"
