@@ -1,8 +1,7 @@
 """Who makes a call."""
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -22,6 +21,3 @@ class Peer:
 
     tenant_id: str
     user_id: str
-
-
-TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,127}")

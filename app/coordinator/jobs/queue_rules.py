@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from app.coordinator.jobs.model import JobRecord, ResourceRequest
+if TYPE_CHECKING:
+    # The settings of every program import this module, and none of them needs the jobs.
+    from app.coordinator.jobs.model import JobRecord, ResourceRequest
 
 #: The name of a queue.
 QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -87,14 +89,14 @@ class SchedulingRules:
         """The rules of a tenant."""
         return self.tenants.get(tenant_id) or self.tenants.get(ANY, _TENANT)
 
-    def account_of(self, job: JobRecord) -> Account:
+    def account_of(self, job: "JobRecord") -> Account:
         """Whose rules a job is subject to."""
         queue, tenant = self.queue(job.queue_name), self.tenant(job.tenant_id)
         by_tenant = queue.order is QueueOrder.FAIR or queue.tenant_limits or tenant.limits
         by_queue = queue != _QUEUE
         return Account(job.queue_name if by_queue else "", job.tenant_id if by_tenant else "")
 
-    def never(self, job: JobRecord) -> str:
+    def never(self, job: "JobRecord") -> str:
         """Why a limit keeps a job from ever starting; empty if none does."""
         gpus = total_gpus(job.resource_request)
         queue, tenant = self.queue(job.queue_name), self.tenant(job.tenant_id)
@@ -110,6 +112,6 @@ class SchedulingRules:
         return ""
 
 
-def total_gpus(resource_request: ResourceRequest) -> int:
+def total_gpus(resource_request: "ResourceRequest") -> int:
     """GPUs on all nodes together."""
     return resource_request.gpus * resource_request.nodes

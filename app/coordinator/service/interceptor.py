@@ -25,7 +25,8 @@ from app.coordinator.errors import (
     Unavailable,
 )
 from app.coordinator.failures import LeadershipLost, StoreUnavailable, is_passing, reason_of
-from app.coordinator.identity.peer import TENANT, Peer
+from app.coordinator.identity.peer import Peer
+from app.coordinator.identity.tenant_ids import TENANT
 from app.coordinator.service.bad_request import bad_request
 from app.coordinator.service.enum_numbers import check_enum_numbers
 from app.coordinator.service.status_details import error_info

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, TypeVar
 
 from app.configuration.section import Section, parsed
-from app.coordinator.identity.peer import TENANT
+from app.coordinator.identity.tenant_ids import TENANT
 from app.coordinator.jobs.queue_rules import (
     ANY,
     QUEUE_NAME,
