@@ -56,7 +56,10 @@ def export(
 def _is_adapter(trainer: Any) -> bool:
     from peft import PeftModel
 
-    return isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel)
+    # A framework's own trainer has no accelerator, and nothing around its model.
+    accelerator = getattr(trainer, "accelerator", None)
+    model = accelerator.unwrap_model(trainer.model) if accelerator else trainer.model
+    return isinstance(model, PeftModel)
 
 
 def _export_merged(job: Job, trainer: Any, tokenizer: Any, *, default_dtype: str) -> None:

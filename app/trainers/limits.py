@@ -51,6 +51,8 @@ LIMITS: Final[Mapping[str, Limits]] = {
     **dict.fromkeys(("max_length", "max_completion_length"), _TOKENS),
     **dict.fromkeys(
         (
+            "tensor_model_parallel_size",
+            "pipeline_model_parallel_size",
             "per_device_train_batch_size",
             "per_device_eval_batch_size",
             "gradient_accumulation_steps",

@@ -222,7 +222,8 @@ def _build(parts: _Parts) -> tuple[Any, Any, Any, Any]:
         has_validation=records.validation is not None,
         known=frozenset(field.name for field in fields(groups["arguments"])),
     )
-    arguments = with_same_batch(arguments, job.resume_from, job.world_size, is_main=job.is_main)
+    replicas = parts.framework.replicas(job)
+    arguments = with_same_batch(arguments, job.resume_from, replicas, is_main=job.is_main)
     clock = time.monotonic
 
     def callbacks(

@@ -86,6 +86,54 @@ async def test_hyperparameters_are_checked_before_a_job_waits_for_its_turn(tmp_p
         assert "training_config.hyperparameters.max_steps: 'many' is not of type int" in reason
 
 
+SIZES = ("tensor_model_parallel_size", "pipeline_model_parallel_size")
+MEGATRON = {
+    "config": {
+        name: {"type": "int", "choices": None, "aliases": [alias]}
+        for name, alias in zip(SIZES, ("tp", "pp"), strict=True)
+    },
+    "training_types": ["SFT"],
+    "model_types": ["llama"],
+    "model_parallel": SIZES,
+    "needs_gpus": True,
+}
+
+
+async def test_what_megatron_does_not_do_is_refused_with_all_reasons(tmp_path: Path) -> None:
+    schema = json.dumps({**json.loads(SCHEMA), "frameworks": {"MEGATRON": MEGATRON}})
+    python = environment(tmp_path, f"echo '{schema}'")
+    async with running(tmp_path / "data", trainers_python=python) as (_, client):
+        submitted = request(client)
+        client.write("model/config.json", '{"model_type": "gemma3"}')
+        framework = submitted.training_config.framework
+        framework.type = FrameworkType.FRAMEWORK_TYPE_MEGATRON
+        framework.config["tensor_paralel_size"] = "2"
+        framework.config["pp"] = "two"
+        _, reason = await refused(client, submitted)
+        where = "training_config.framework"
+        for said in (
+            "resource_config.gpu_count: MEGATRON needs NVIDIA GPUs, one for each process",
+            f"{where}.config.tensor_paralel_size: 'tensor_paralel_size' is not a setting",
+            f"{where}.config.pp: 'two' is not of type int",
+        ):
+            assert said in reason
+        submitted.training_config.training_type = TrainingType.TRAINING_TYPE_LORA
+        _, reason = await refused(client, submitted)
+        assert "training_config.training_type: MEGATRON does SFT alone" in reason
+        framework.config.clear()
+        framework.config["pp"] = "3"
+        framework.distributed.config["tp"] = "2"
+        framework.distributed.world_size = 4
+        _, reason = await refused(client, submitted)
+        assert f"{where}.config: {SIZES[0]} times {SIZES[1]} is 6, which does not" in reason
+        framework.config["pp"] = "2"
+        submitted.training_config.training_type = TrainingType.TRAINING_TYPE_SFT
+        submitted.resource_config.gpu_count = 4
+        code, reason = await refused(client, submitted)
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "MEGATRON cannot train a model of the type 'gemma3', only llama" in reason
+
+
 async def test_what_belongs_to_scripts_and_what_is_missing_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path / "data", trainers_python=environment(tmp_path)) as (_, client):
         submitted = SubmitJobRequest(name="test")

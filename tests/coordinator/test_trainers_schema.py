@@ -25,6 +25,24 @@ def schema(**changes: Any) -> Schema:
     return Schema.read(json.dumps({"version": 1, "training_types": types}).encode())
 
 
+def test_what_divides_the_processes_is_the_product_of_the_sizes_that_are_given() -> None:
+    size = {"type": "int", "choices": None}
+    megatron = {
+        "config": {"tensor": {**size, "aliases": ["tp"]}, "pipeline": {**size, "aliases": []}},
+        "training_types": ["SFT"],
+        "model_types": ["llama"],
+        "model_parallel": ["tensor", "pipeline"],
+        "needs_gpus": True,
+    }
+    whole = {"version": 1, "training_types": {}, "frameworks": {"MEGATRON": megatron}}
+    found = Schema.read(json.dumps(whole).encode()).frameworks["MEGATRON"]
+    assert found.divided_by({}) == 1
+    assert found.divided_by({"tp": "2", "pipeline": " 3 "}) == 6
+    assert found.divided_by({"tensor": "none", "pipeline": "0"}) == 0
+    assert found.training_types == ("SFT",)
+    assert Schema.read(b'{"version": 1, "training_types": {}}').frameworks == {}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainers.environment import COMMAND, find_python, make_tiny_model
+from tests.trainers.environment import COMMAND, find_python, has_megatron, make_tiny_model
 from tests.trainers.training import Runner
 
 
@@ -14,6 +14,21 @@ def trainers_python() -> Path:
     if (python := find_python()) is None:
         pytest.skip(f"there is no environment for training; make it with: {COMMAND}")
     return python
+
+
+@pytest.fixture(scope="session")
+def megatron_python(trainers_python: Path) -> Path:
+    """The same with megatron-core in it; without that the test is skipped."""
+    if not has_megatron(trainers_python):
+        pytest.skip(f"there is no megatron-core; add it with: {COMMAND} --with-megatron")
+    return trainers_python
+
+
+@pytest.fixture(scope="session")
+def run_megatron(megatron_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """As `run_trainer`, where MEGATRON runs on CPUs."""
+    folder = tmp_path_factory.mktemp("megatron")
+    return Runner(megatron_python, folder, Path(__file__).with_name("megatron_on_cpu.py"))
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,16 @@ def find_python() -> Path | None:
     return None if found.returncode else Path(found.stdout.strip(), "bin/python")
 
 
+def has_megatron(python: Path) -> bool:
+    """Whether an environment has the package megatron-core."""
+    found = subprocess.run(
+        [python, "-c", "import importlib.util as u; assert u.find_spec('megatron.core')"],
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    return not found.returncode
+
+
 def make_tiny_model(python: Path) -> Path:
     """Return a folder with the example's tiny model, made at the first time and kept."""
     script = Path(tiny_model.__file__)

@@ -73,9 +73,10 @@ def test_fsdp_divides_the_model_among_ranks_of_cpus(
 def test_megatron_is_refused_without_gpus(
     run_trainer: Runner, tiny_model: Path, pairs: Path
 ) -> None:
-    result = train(run_trainer, tiny_model, pairs, "MEGATRON", ranks=1)
+    result = train(run_trainer, tiny_model, pairs, "MEGATRON", kind="SFT", ranks=1)
     assert result.status == 2
     assert "MEGATRON needs NVIDIA GPUs, and this machine has none" in result.log
+    assert "Use DEEPSPEED with stage 3 or FSDP" in result.log
     assert not result.checkpoints
 
 

@@ -101,13 +101,15 @@ def _merged(into: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
 class Runner:
     """Runs jobs in folders of their own, below one folder."""
 
-    def __init__(self, python: Path, folder: Path) -> None:
+    def __init__(self, python: Path, folder: Path, launcher: Path | None = None) -> None:
+        """`launcher` starts the program instead of its own launcher."""
         self.python = python
         self.folder = folder
         self.program = folder / "program"
         self.program.mkdir()
         with Directory.open(self.program) as program:
             place_trainers(program, threading.Event())
+        self.launcher = launcher or self.program / LAUNCHER
         self._runs = 0
 
     def __call__(
@@ -145,6 +147,7 @@ class Runner:
             "HOME": str(folder / "work"),
             "TMPDIR": str(folder / "tmp"),
             "CUDA_VISIBLE_DEVICES": "",
+            "SCAIMIND_TEST_PROGRAM": str(self.program),
             "SCAIMIND_JOB_ID": str(config["job_id"]),
             "SCAIMIND_JOB_CONFIG": str(folder / "config.json"),
             "SCAIMIND_OUTPUT_DIR": str(folder / "output"),
@@ -156,10 +159,10 @@ class Runner:
         processes = []
         with log.open("wb") as output:
             try:
-                for ranks in _ranks(world_size):
+                for ranks in ranks_of(world_size):
                     processes.append(
                         subprocess.Popen(
-                            [self.python, *OPTIONS, self.program / LAUNCHER],
+                            [self.python, *OPTIONS, self.launcher],
                             cwd=folder / "work",
                             env={**variables, **ranks},
                             stdout=output,
@@ -179,7 +182,7 @@ class Runner:
         )
 
 
-def _ranks(world_size: int) -> list[dict[str, str]]:
+def ranks_of(world_size: int) -> list[dict[str, str]]:
     if world_size == 1:
         return [{}]
     (port,) = free_ports(1)

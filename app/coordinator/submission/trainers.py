@@ -7,7 +7,7 @@ from app.coordinator.data.drive import BadUrl, Drive
 from app.coordinator.errors import FailedPrecondition, InvalidArgument, Problems, RequestError
 from app.coordinator.identity.access import Access
 from app.coordinator.trainers.asking import TrainerRules
-from app.coordinator.trainers.models import adapter_bases, is_url, named_urls
+from app.coordinator.trainers.models import adapter_bases, is_url, model_type, named_urls
 from app.coordinator.trainers.schema import MAX_NAMES, Schema
 from app.shortening import quoted
 from generated.mindcoordinator.v1.jobs_pb2 import (
@@ -58,7 +58,74 @@ def check_trainer(
         problems.add("data_config.sources", "name at least one source of records to learn from")
     with problems.collected():
         _check_type(request, rules.schema, problems)
-    return list(_urls(request, access, drive, problems))
+    urls = list(_urls(request, access, drive, problems))
+    if rules.schema is not None:
+        _check_needs(request, rules.schema, problems)
+        with problems.collected():
+            _check_model(request, rules.schema, access, drive)
+    return urls
+
+
+def _check_needs(request: SubmitJobRequest, schema: Schema, problems: Problems) -> None:
+    """Note what a framework does not do of a submission, and what it needs."""
+    framework = request.training_config.framework
+    name = FrameworkType.Name(framework.type).removeprefix("FRAMEWORK_TYPE_")
+    if (known := schema.frameworks.get(name)) is None:
+        return
+    kind = TrainingType.Name(request.training_config.training_type)
+    if kind.removeprefix("TRAINING_TYPE_") not in known.training_types:
+        types = ", ".join(known.training_types)
+        problems.add(_TYPE, f"{name} does {types} alone; choose another framework.type")
+    if known.needs_gpus and not request.resource_config.gpu_count:
+        problems.add(
+            "resource_config.gpu_count",
+            f"{name} needs NVIDIA GPUs, one for each process; DEEPSPEED and FSDP run without",
+        )
+    wrong = [
+        (section, setting, problem)
+        for section, given in (
+            (f"{_FRAMEWORK}.config", framework.config),
+            (f"{_FRAMEWORK}.distributed.config", framework.distributed.config),
+        )
+        for setting, problem in known.config.problems(given, noun="setting")
+        if setting not in _OF_SCRIPTS
+    ]
+    for section, setting, problem in wrong:
+        problems.add(f"{section}.{setting}" if _is_plain(setting) else section, problem)
+    if wrong:
+        return
+    ranks = framework.distributed.world_size or request.resource_config.node_count or 1
+    divided = known.divided_by({**framework.distributed.config, **framework.config})
+    if divided < 1 or ranks % divided:
+        sizes = " times ".join(known.model_parallel)
+        problems.add(
+            f"{_FRAMEWORK}.config", f"{sizes} is {divided}, which does not divide {ranks} processes"
+        )
+
+
+def _check_model(request: SubmitJobRequest, schema: Schema, access: Access, drive: Drive) -> None:
+    """Raise FailedPrecondition for a model that the framework cannot train."""
+    model_id = request.training_config.base_model.model_id
+    framework = request.training_config.framework
+    name = FrameworkType.Name(framework.type).removeprefix("FRAMEWORK_TYPE_")
+    known = schema.frameworks.get(name)
+    if known is None or not is_url(model_id):
+        return
+    try:
+        kind = model_type(drive, access, model_id)
+    except BadUrl:
+        # What is wrong with it is noted where its files are granted.
+        return
+    if kind and kind not in known.model_types:
+        raise FailedPrecondition(
+            f"training_config.base_model.model_id: {name} cannot train a model of the type"
+            f" {quoted(kind)}, only {', '.join(known.model_types)}; use DEEPSPEED or FSDP"
+        )
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name from outside can be part of a field's path."""
+    return len(name) <= _MAX_NAME and name.isprintable()
 
 
 def _check_framework(request: SubmitJobRequest, rules: TrainerRules) -> None:
@@ -83,8 +150,7 @@ def _check_type(request: SubmitJobRequest, schema: Schema | None, problems: Prob
         known = ", ".join(sorted(schema.training_types))
         raise FailedPrecondition(f"{_TYPE}: the trainers do not know {name}; they know {known}")
     for parameter, problem in schema.problems(name, training.hyperparameters):
-        plain = len(parameter) <= _MAX_NAME and parameter.isprintable()
-        where = f"{_HYPERPARAMETERS}.{parameter}" if plain else _HYPERPARAMETERS
+        where = f"{_HYPERPARAMETERS}.{parameter}" if _is_plain(parameter) else _HYPERPARAMETERS
         problems.add(where, problem)
 
 

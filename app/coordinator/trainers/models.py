@@ -22,7 +22,8 @@ _NOT_TRAINERS: Final = (
     FrameworkType.FRAMEWORK_TYPE_CUSTOM,
 )
 ADAPTER: Final = "adapter_config.json"
-#: Bytes of it, and characters of the name in it.
+CONFIG: Final = "config.json"
+#: Bytes of either, and characters of the name in the first.
 MAX_ADAPTER: Final = 1024 * 1024
 _MAX_NAME: Final = 4096
 #: Adapters that may stand on one another.
@@ -94,6 +95,25 @@ def check_chain(chain: Sequence[str], base: str) -> None:
             f"{shown(chain[0])} is a chain of more than {MAX_ADAPTERS} adapters; export one of them"
             " merged, and name that as the base of the next"
         )
+
+
+def model_type(drive: Drive, access: Access, url: str) -> str:
+    """Return what a model in the layout of transformers says that it is; empty where it does not
+    say it. Raises BadUrl, OSError."""
+    place = drive.place(access, url)
+    try:
+        with replace(place, parts=(*place.parts, CONFIG)).open() as opened:
+            file = opened.open_file()
+    except (BadUrl, NotARegularFile):
+        return ""
+    with file:
+        raw = file.read(MAX_ADAPTER + 1)
+    try:
+        value = parse(raw) if len(raw) <= MAX_ADAPTER else None
+    except BadJson:
+        return ""
+    named = value.get("model_type") if isinstance(value, dict) else None
+    return named if isinstance(named, str) else ""
 
 
 def base_in(raw: bytes, path: str) -> str:

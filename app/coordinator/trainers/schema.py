@@ -6,7 +6,7 @@ is enough, and a text such as `none` stands for the default.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.coordinator.storage.untrusted_json import BadJson, parse
@@ -49,12 +49,53 @@ class TypeSchema:
     #: Why a name that a trainer knows is not to be set, by name.
     reserved: Mapping[str, str]
 
+    def problems(
+        self, given: Mapping[str, str], *, noun: str = "hyperparameter"
+    ) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with texts, by name: the first of very many. `noun` is what
+        messages call one."""
+        found = 0
+        seen: dict[str, str] = {}
+        for name, text in given.items():
+            problem = _problem(self, name, text, seen, noun)
+            if problem:
+                yield name, problem
+                found += 1
+                if found == _MAX_PROBLEMS:
+                    return
+
+
+@dataclass(frozen=True, slots=True)
+class FrameworkSchema:
+    """What a framework takes that refuses much."""
+
+    #: The texts of `framework.config`.
+    config: TypeSchema
+    training_types: tuple[str, ...]
+    #: `model_type` of models in the layout of transformers.
+    model_types: tuple[str, ...]
+    #: Settings whose product has to divide the processes; each is 1 where it is not given.
+    model_parallel: tuple[str, ...]
+    needs_gpus: bool
+
+    def divided_by(self, config: Mapping[str, str]) -> int:
+        """Return the product of the sizes that are given. `config` has no problems."""
+        sizes = {
+            name: int(text)
+            for given, text in config.items()
+            if (name := self.config.aliases.get(given, given)) in self.model_parallel
+            and not _is_none(text)
+        }
+        return math.prod(sizes.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:
     """What every training type takes, by the contract's names of those."""
 
     training_types: Mapping[str, TypeSchema]
+    #: Those of which more is known than their name.
+    frameworks: Mapping[str, FrameworkSchema] = field(default_factory=dict)
 
     @classmethod
     def read(cls, raw: bytes) -> "Schema":
@@ -64,42 +105,35 @@ class Schema:
             if value["version"] != VERSION:
                 raise BadSchema(f"its version is {value['version']!r}, not {VERSION}")
             types = {name: _type_schema(each) for name, each in value["training_types"].items()}
+            others = value.get("frameworks") or {}
+            frameworks = {name: _framework_schema(each) for name, each in others.items()}
         except BadJson as error:
             raise BadSchema(str(error)) from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadSchema(f"it has another form: {error!r}") from None
-        return cls(types)
+        return cls(types, frameworks)
 
     def problems(
         self, training_type: str, hyperparameters: Mapping[str, str]
     ) -> Iterator[tuple[str, str]]:
         """Yield what is wrong, by name: the first of very many. The type must be among them."""
-        found = 0
-        known = self.training_types[training_type]
-        given: dict[str, str] = {}
-        for name, text in hyperparameters.items():
-            problem = _problem(known, name, text, given)
-            if problem:
-                yield name, problem
-                found += 1
-                if found == _MAX_PROBLEMS:
-                    return
+        yield from self.training_types[training_type].problems(hyperparameters)
 
 
-def _problem(known: TypeSchema, name: str, text: str, given: dict[str, str]) -> str:
+def _problem(known: TypeSchema, name: str, text: str, given: dict[str, str], noun: str) -> str:
     """Return what is wrong with one; `given` has the names so far by what they mean."""
     if name in known.reserved:
         return f"cannot be set here: {known.reserved[name]}"
     meant = name if name in known.hyperparameters else known.aliases.get(name)
     if meant is None:
         hint = did_you_mean(name, [*known.hyperparameters, *known.aliases])
-        return f"{quoted(name)} is not a hyperparameter" + (f"; {hint}" if hint else "")
+        return f"{quoted(name)} is not a {noun}" + (f"; {hint}" if hint else "")
     if meant in given:
         return f"means the same as {given[meant]}; keep one of them"
     given[meant] = name
     parameter = known.hyperparameters[meant]
     value = text.strip()
-    if value.lower() in _NONE:
+    if _is_none(value):
         return ""
     if parameter.choices and _plain(value) not in map(_plain, parameter.choices):
         hint = did_you_mean(value, parameter.choices)
@@ -127,6 +161,10 @@ def _said(number: float) -> str:
     return str(int(number)) if whole else f"{number:g}"
 
 
+def _is_none(text: str) -> bool:
+    return text.strip().lower() in _NONE
+
+
 def _plain(text: str) -> str:
     return text.strip().lower()
 
@@ -150,6 +188,16 @@ def _limits(value: Any) -> tuple[float, float, float | None] | None:
         return None
     least, most, also = value
     return float(least), float(most), None if also is None else float(also)
+
+
+def _framework_schema(value: Any) -> FrameworkSchema:
+    return FrameworkSchema(
+        config=_type_schema({"hyperparameters": value["config"]}),
+        training_types=tuple(map(str, value["training_types"])),
+        model_types=tuple(map(str, value["model_types"])),
+        model_parallel=tuple(map(str, value["model_parallel"])),
+        needs_gpus=bool(value["needs_gpus"]),
+    )
 
 
 def _is_int(text: str) -> bool:

@@ -9,6 +9,7 @@ from ..errors import TrainingRefused, did_you_mean, shown
 
 if TYPE_CHECKING:
     from ..job import Job
+    from ..run import Run
 
 #: The frameworks of the contract that a run can have, and the module in this room of each.
 FRAMEWORKS: Final[Mapping[str, str]] = {
@@ -27,6 +28,19 @@ class Framework(Protocol):
 
         Called before torch is set up: it may set variables of the process. Raises
         TrainingRefused for what this machine cannot do or for settings that are not known.
+        """
+        ...
+
+    def replicas(self, job: "Job") -> int:
+        """Return how many replicas of the model divide the records of a step."""
+        ...
+
+    def trainer(
+        self, run: "Run", *, arguments: Mapping[str, Any], training: Any, validation: Any
+    ) -> Any:
+        """Return the framework's own trainer for a supervised run on tokens; None where it has
+        none. `arguments` are keywords of SFTConfig, `validation` is None or records like
+        `training`'s. The model is not loaded yet. Raises TrainingRefused, TrainingFailed.
         """
         ...
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..arguments import writing_directory
 from ..errors import TrainingFailed, TrainingRefused, shown
@@ -18,6 +18,9 @@ from ..job import Job
 from .backend import distributed_backend
 from .checking import check_once_begun, check_ranks
 from .resuming import other_ranks
+
+if TYPE_CHECKING:
+    from ..run import Run
 
 _STAGES: Final = (1, 2, 3)
 _STRATEGIES: Final = {
@@ -82,6 +85,13 @@ class _DeepSpeed:
                 RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0"
             )
         return {"deepspeed": config, **distributed_backend(job)}
+
+    def replicas(self, job: Job) -> int:
+        """Return the number of processes: each has records of its own."""
+        return job.world_size
+
+    def trainer(self, run: "Run", **_: Any) -> None:
+        """Return none: trl's trainers do it."""
 
     def resumed(self, job: Job, checkpoint: Path) -> Path:
         """Return the checkpoint, of another number of ranks a copy that is divided anew."""

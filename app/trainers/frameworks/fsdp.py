@@ -8,13 +8,16 @@ sharded is checked before the first step, on every machine.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..errors import TrainingFailed, TrainingRefused, shown
 from ..hyperparameters import parse_hyperparameters
 from ..job import Job
 from .backend import distributed_backend
 from .checking import check_once_begun, check_ranks
+
+if TYPE_CHECKING:
+    from ..run import Run
 
 #: Strategies, and whether parameters are gathered anew for the backward pass.
 _STRATEGIES: Final = {
@@ -54,6 +57,13 @@ class _Fsdp:
                 raise TrainingRefused("framework.config.cpu_offload: needs GPUs")
             _shard_on_cpus()
         return {"fsdp": True, "fsdp_config": config, **backend}
+
+    def replicas(self, job: Job) -> int:
+        """Return the number of processes: each has records of its own."""
+        return job.world_size
+
+    def trainer(self, run: "Run", **_: Any) -> None:
+        """Return none: trl's trainers do it."""
 
     def resumed(self, job: Job, checkpoint: Path) -> Path:
         """Return the checkpoint: it is whole, whatever ranks there are."""

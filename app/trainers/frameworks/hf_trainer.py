@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import TrainingFailed, TrainingRefused, listed, shown
 from ..hyperparameters import parse_hyperparameters
 from ..job import Job
 from .backend import distributed_backend
 from .checking import check_once_begun, check_ranks
+
+if TYPE_CHECKING:
+    from ..run import Run
 
 _STRATEGIES: Final = ("", "ddp", "none")
 #: What `framework.distributed.config` may set.
@@ -50,6 +53,13 @@ class _HfTrainer:
             **distributed["arguments"],
             **distributed_backend(job),
         }
+
+    def replicas(self, job: Job) -> int:
+        """Return the number of processes: each has records of its own."""
+        return job.world_size
+
+    def trainer(self, run: "Run", **_: Any) -> None:
+        """Return none: trl's trainers do it."""
 
     def resumed(self, job: Job, checkpoint: Path) -> Path:
         """Return the checkpoint: it is whole, whatever ranks there are."""

@@ -72,6 +72,9 @@ def build_supervised(
     validation = None
     if run.records.validation is not None:
         validation = tokenise(run.records.validation, what="validation data")
+    own = run.framework.trainer(run, arguments=arguments, training=training, validation=validation)
+    if own is not None:
+        return own
     loaded = run.load_model(**(model or {}))
     if prepare is not None:
         loaded = prepare(loaded)
