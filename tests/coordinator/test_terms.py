@@ -1,6 +1,7 @@
 """A coordinator that was replaced changes no run: its term is lower than the newest."""
 
 import asyncio
+import re
 import signal
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from app.coordinator.engines.local import launcher
 from app.coordinator.engines.local.local_run import LocalRun
-from app.coordinator.engines.local.run_orders import RunOrders
+from app.coordinator.engines.local.run_orders import RunOrders, is_ordered
 from app.coordinator.failures import LeadershipLost
 from app.coordinator.leadership.term_file import TermFile
 from tests.coordinator.test_launcher import run_of
@@ -35,6 +36,26 @@ def test_the_newest_term_only_grows(tmp_path: Path) -> None:
     terms.check(3)
     with pytest.raises(LeadershipLost):
         terms.check(2)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "7", '{"term": null}', '{"term": "x"}', "{", ""])
+def test_a_damaged_term_is_a_value_error_that_names_the_file(tmp_path: Path, content: str) -> None:
+    terms = TermFile.of(tmp_path)
+    terms.path.write_text(content)
+    with pytest.raises(ValueError, match=re.escape(str(terms.path))):
+        terms.read()
+
+
+def test_a_signal_is_obeyed_that_left_no_word_behind_another_that_did(tmp_path: Path) -> None:
+    directory, spec = run_of(tmp_path, "")
+    directory.path.mkdir(parents=True)
+    (directory.path / "stop-0").touch()
+    assert is_ordered(directory, spec, signal.SIGTERM)
+    # The disk has no room for another file by now, or an earlier version has taken over.
+    assert is_ordered(directory, spec, signal.SIGUSR1)
+    terms = TermFile.of(tmp_path)
+    terms.raise_to(1)
+    assert not is_ordered(directory, {**spec, "term_file": str(terms.path)}, signal.SIGTERM)
 
 
 async def test_a_runner_of_a_lower_term_begins_nothing(tmp_path: Path) -> None:

@@ -27,8 +27,11 @@ class TermFile:
 
     def read(self) -> int:
         """Return the newest term; 0 if there was none. Raises OSError, ValueError."""
-        known = read_json(self.path)
-        return 0 if known is None else int(known["term"])
+        try:
+            known = read_json(self.path)
+            return 0 if known is None else int(known["term"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{self.path} has no term: {error}") from None
 
     def raise_to(self, term: int) -> None:
         """Make a term the newest. Raises LeadershipLost if a higher one is known, OSError,

@@ -106,7 +106,7 @@ class LocalRun(RunHandle):
         except LeadershipLost as error:
             log.warning("runner_not_asked", job_id=self._job_id, reason=str(error))
             return
-        except OSError as error:  # the signal alone is obeyed, too, unless it follows others
+        except OSError as error:  # the signal alone is obeyed, too
             log.error("stop_not_noted", job_id=self._job_id, exc_info=error)
         try:
             self._runner.signal(self._request)

@@ -1,9 +1,10 @@
 """For which term a runner is asked to stop: a signal cannot say it.
 
 Whoever signals a runner leaves an empty file in the run's directory first:
-`stop-<term>` for SIGTERM, `kill-<term>` for SIGUSR1. The runner obeys if there is
-one of the newest term that is known in the data directory, or none at all: such a
-signal was sent by hand, or by a coordinator of an earlier version.
+`stop-<term>` for SIGTERM, `kill-<term>` for SIGUSR1. The runner obeys a signal if
+there is its file of the newest term that is known in the data directory, or none of
+any term: such a signal was sent by hand, by a coordinator of an earlier version, or
+while the disk had no room for the file.
 """
 
 import signal
@@ -52,8 +53,8 @@ def is_ordered(directory: RunDir, spec: Mapping[str, Any], number: int) -> bool:
     """Whether the coordinator that has signalled a run leads; also if nobody can say. `number` is
     one of RUNNER_SIGNALS."""
     try:
-        if any(any(directory.path.glob(f"{order}*")) for order in _ORDERS.values()):
-            order = _ORDERS[signal.Signals(number)]
+        order = _ORDERS[signal.Signals(number)]
+        if any(directory.path.glob(f"{order}*")):
             return (directory.path / f"{order}{_newest(spec)}").exists()
     except (OSError, ValueError) as error:
         # It goes to `runner.err`. A run that nobody can stop is worse.
