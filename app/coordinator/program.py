@@ -64,12 +64,13 @@ async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | Non
 
 
 async def _run(coordinator: Coordinator, stop: asyncio.Event) -> None:
-    """Run it until `stop` is set, which also ends its waiting for the lead."""
+    """Run it until `stop` is set, which also ends its waiting for the lead. A start that has gone
+    further is waited for: what it has begun is ended in order."""
     stopping = asyncio.create_task(stop.wait(), name="stop")
     starting = asyncio.create_task(coordinator.__aenter__(), name="start")
     try:
         await asyncio.wait([stopping, starting], return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
+        if not starting.done() and not coordinator.leads:
             starting.cancel()
             with suppress(asyncio.CancelledError):
                 await starting

@@ -88,6 +88,8 @@ class Coordinator:
         self._stopwatch = Stopwatch("", clock) if clock else this_stopwatch()
         self._resources = ExitStack()
         self._stopped = False
+        #: It has the state. Before, as while it waits for the lead, its start can be cancelled.
+        self.leads = False
         self._memory: asyncio.Task[None] | None = None
         self._services = AsyncExitStack()
         self.port = 0
@@ -116,6 +118,7 @@ class Coordinator:
     async def _start(self) -> None:
         config = self._config
         state = await self._open_state()
+        self.leads = True
         store, leadership = state.store, state.leadership
         readable = system_paths([config.data_dir, config.drive_root, config.atlas_root])
         self._change_reader, lister = ChangeReader(store), JobLister(store)
