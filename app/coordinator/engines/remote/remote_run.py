@@ -91,7 +91,12 @@ class RemoteRun(RunHandle):
         opening = asyncio.get_running_loop().run_in_executor(
             self._writing, MergedRecords, self._directory, launched.node_ids[0]
         )
-        self._records = await opening
+        try:
+            self._records = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled, and whoever waits again needs the lock that it takes.
+            opening.add_done_callback(_close_opened)
+            raise
         try:
             end = await self._carried_out(launched)
             await self._write(lambda _: write_end(self._directory, end))
@@ -332,9 +337,10 @@ class RemoteRun(RunHandle):
                     if not is_passing(error):
                         raise
                     problem = error
-            if backoff.after_failure() and backoff.worth_a_line:
+            seconds = backoff.after_failure()
+            if backoff.worth_a_line:
                 log.warning("records_not_written", job_id=self._job_id, reason=problem.strerror)
-            await asyncio.sleep(backoff.after_failure())
+            await asyncio.sleep(seconds)
 
     def _written(self, write: Callable[[MergedRecords], _T], records: MergedRecords) -> _T:
         # A coordinator that was replaced while it stood still has the files open yet.
@@ -355,6 +361,11 @@ class RemoteRun(RunHandle):
     @property
     def _job_id(self) -> str:
         return self._directory.job.path.name
+
+
+def _close_opened(opening: asyncio.Future[MergedRecords]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 async def _all(*work: Coroutine[Any, Any, _T]) -> list[_T]:
