@@ -82,13 +82,16 @@ class DriverProcess:
             process.stdin.write(self._settings)
             async with asyncio.timeout(_START):
                 line = await process.stdout.readline()
+            problem = orjson.loads(line)["problem"] if line else f"it ended; see {self._errors}"
         except TimeoutError:
             await self._end()
             raise DriverRefused(f"it has not connected to the cluster in {_START:g} s") from None
+        except (ValueError, KeyError, TypeError):
+            # Whatever is printed there by what it imports.
+            problem = f"it has not said whether it serves; see {self._errors}"
         except BaseException:
             await self._end()
             raise
-        problem = orjson.loads(line)["problem"] if line else f"it ended; see {self._errors}"
         if problem:
             await self._end()
             raise DriverRefused(problem)
