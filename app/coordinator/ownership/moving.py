@@ -28,7 +28,7 @@ from app.coordinator.ownership.state import sqlite_path
 from app.coordinator.settings.coordinator import CoordinatorConfig
 
 #: Seconds that the move may take: for so long no coordinator can lead.
-_LONGEST: Final = 24 * 3600.0
+_LONGEST: Final = 3600.0
 #: Seconds that one of its statements may take.
 _PATIENCE: Final = 300.0
 
