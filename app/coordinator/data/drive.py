@@ -147,14 +147,17 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         with self._drive.place(self._access, path).open() as opened:
             return _info(path, opened.stat())
 
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
-        """A directory's entries by name, or the file itself. Raises BadUrl, OSError."""
+    def ls(
+        self, path: str, detail: bool = True, *, limit: int = _MAX_ENTRIES, **_: Any
+    ) -> list[Any]:
+        """A directory's entries by name, or the file itself. Raises BadUrl, OSError;
+        LimitReached if there are more than `limit`."""
         with self._drive.place(self._access, path).open() as opened:
             about = opened.stat()
             if not stat.S_ISDIR(about.st_mode):
                 return [_info(path, about)] if detail else [path]
             with opened.open_directory() as directory:
-                names = [entry.name for entry in directory.entries(limit=_MAX_ENTRIES)]
+                names = [entry.name for entry in directory.entries(limit=limit)]
         urls = [f"{path.rstrip('/')}/{name}" for name in names]
         return [self.info(url) for url in urls] if detail else urls
 

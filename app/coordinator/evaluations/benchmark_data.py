@@ -7,9 +7,12 @@ from app.coordinator.data.readers import format_of, packing_of
 from app.coordinator.errors import FailedPrecondition, InvalidArgument
 from app.coordinator.evaluations.evaluator.harness_task import is_task_file
 from app.coordinator.identity.access import Access
+from app.files.directory import LimitReached
 
 #: Bytes of a data set that are looked at when an evaluation is submitted.
 _START: Final = 1024
+#: Entries of a task's folder, which is listed while the submission waits.
+_MOST_FILES: Final = 1000
 #: How files begin that are not JSON Lines in UTF-8.
 _OTHERS: Final = {
     b"\x1f\x8b": "packed with gzip",
@@ -54,7 +57,12 @@ def check_task(drive: Drive, access: Access, where: str, url: str) -> None:
     """
     drive.require(access, where, url, kind="directory")
     try:
-        entries = drive.filesystem(access).ls(url, detail=False)
+        entries = drive.filesystem(access).ls(url, detail=False, limit=_MOST_FILES)
+    except LimitReached:
+        raise FailedPrecondition(
+            f"{where}: the folder has more than {_MOST_FILES} entries: give one that holds the task"
+            " alone"
+        ) from None
     except (BadUrl, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise FailedPrecondition(f"{where}: it cannot be read: {reason}") from None
