@@ -13,8 +13,9 @@ from typing import Final
 
 from app.hub.coding.crc32 import shifted
 
-#: RFC 1952, 2.3: deflate, no name, no time, an unknown system.
-HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+#: RFC 1952, 2.3: deflate, no name, no time, an unknown system. It is marked as text, which
+#: decoders pass over: by that `check-ingress` tells it from what proxies make.
+HEADER: Final = b"\x1f\x8b\x08\x01\x00\x00\x00\x00\x00\xff"
 #: RFC 1951, 3.2.3: the last block, of fixed codes, which is empty.
 _LAST_BLOCK: Final = b"\x03\x00"
 #: Bytes from which a piece is deflated. Below, that costs more than it saves.
