@@ -1,9 +1,14 @@
 """Settings of the connection to the coordinator."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from app.configuration.section import KiB, MiB, Section, optional, required_secret, setting
+
+#: An IP address with its port. gRPC takes several of one family, and no names among them.
+_IPV4: Final = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}:[0-9]{1,5}"
+_IPV6: Final = r"\[[0-9A-Fa-f:.]+\]:[0-9]{1,5}"
+_ADDRESSES: Final = "|".join(("[^,]*", *(rf"{each}(?:\s*,\s*{each})+" for each in (_IPV4, _IPV6))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +27,9 @@ class UpstreamSettings(Section):
         "Address of MindCoordinator: host:port. Of several that share their state: their IP "
         "addresses with ports, separated by commas, or dns:///name:port for a name that has them "
         "all. Calls go to the one that leads.",
+        pattern=_ADDRESSES,
+        form="one host:port, several IP addresses of one family, each with its port, separated by "
+        "commas, or dns:///name:port",
     )
     api_secret: str = required_secret("The deployment's secret, sent as x-api-secret.")
     tls_ca_file: str = optional(

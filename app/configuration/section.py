@@ -26,11 +26,23 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     one_of: Sequence[str] = (),
+    pattern: str = "",
+    form: str = "",
 ) -> T:
-    """Declare a field with its default, description and bounds."""
+    """Declare a field with its default, description and bounds.
+
+    `pattern` is a regular expression that text must match in full; `form` says so to people.
+    """
     value: T = field(
         default=default,
-        metadata={"text": text, "at_least": at_least, "at_most": at_most, "one_of": one_of},
+        metadata={
+            "text": text,
+            "at_least": at_least,
+            "at_most": at_most,
+            "one_of": one_of,
+            "pattern": pattern,
+            "form": form,
+        },
     )
     return value
 
