@@ -9,7 +9,7 @@ import os
 import click
 
 from app.cli import checks, database, reference, services, stack
-from app.cli.variables import unknown_variables
+from app.cli.variables import warn_of_unknown
 
 #: They name unknown variables in their own logs.
 _WITH_LOGS = frozenset({"serve", "coordinator", "issuer"})
@@ -29,8 +29,7 @@ def main(context: click.Context) -> None:
 
         only_warnings()  # 'serve', 'coordinator' and 'issuer' set up their own JSON logs.
     if context.invoked_subcommand not in _WITH_LOGS:
-        for each in unknown_variables(os.environ):
-            click.echo(f"Warning: {each.text}", err=True)
+        warn_of_unknown(os.environ)
 
 
 for _command in (

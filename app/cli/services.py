@@ -81,6 +81,7 @@ def move_store(config_file: Path | None, target: str) -> None:
     them. All is copied and compared, or nothing is: it can be started again. What
     is copied stays where it is; the target must be empty.
     """
+    from app.cli.variables import warn_of_unknown
     from app.configuration.section import SettingsError
     from app.coordinator import BadConfig, CoordinatorConfig
     from app.coordinator.failures import LeadershipLost, StoreUnavailable
@@ -91,6 +92,7 @@ def move_store(config_file: Path | None, target: str) -> None:
     def progress(table: str, copied: int, count: int) -> None:
         click.echo(f"{table}: {copied} of {count}", err=True)
 
+    warn_of_unknown(os.environ)
     with one_line(
         BadConfig, LeadershipLost, NotMoved, SettingsError, StoreUnavailable, UnusableStore
     ):

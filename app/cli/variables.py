@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import click
+
 PREFIX = "SCAIMIND_"
 
 #: Read where there is no section: by the command line, by scripts/, by training scripts.
@@ -61,6 +63,12 @@ def unknown_variables(environ: Mapping[str, str]) -> list[Unknown]:
     known = known_variables()
     odd = sorted(each for each in ours - known if not _is_service_link(each, environ[each]))
     return [Unknown(_printable(each), _closest(each, known)) for each in odd]
+
+
+def warn_of_unknown(environ: Mapping[str, str]) -> None:
+    """Name them on stderr, for a command that has no log to name them in."""
+    for each in unknown_variables(environ):
+        click.echo(f"Warning: {each.text}", err=True)
 
 
 def known_variables() -> frozenset[str]:

@@ -67,3 +67,16 @@ def test_commands_for_people_warn_about_them() -> None:
     assert result.stderr == (
         "Warning: SCAIMIND_POTR is set, but no program reads it. Did you mean SCAIMIND_PORT?\n"
     )
+
+
+def test_moving_a_store_warns_about_them() -> None:
+    result = CliRunner().invoke(
+        main,
+        ["coordinator", "move-store", "--to", "postgresql"],
+        env={"SCAIMIND_COORDINATOR_DATADIR": "/srv/jobs"},
+    )
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "Warning: SCAIMIND_COORDINATOR_DATADIR is set, but no program reads it. "
+        "Did you mean SCAIMIND_COORDINATOR_DATA_DIR?\n"
+    )
