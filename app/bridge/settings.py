@@ -39,7 +39,8 @@ class UpstreamSettings(Section):
     tls_cert_file: str = optional("The gateway's certificate chain (PEM), for mutual TLS.")
     tls_key_file: str = optional("Private key (PEM) of the gateway's certificate.")
     tls_server_name: str = optional(
-        "Name in the coordinator's certificate, if it differs from the host of the address."
+        "Name in the coordinator's certificate, if it differs from the host of the address; "
+        "required with several addresses."
     )
     unary_timeout: float = setting(
         10.0, "Timeout of a unary call, including retries.", at_least=0.1

@@ -16,8 +16,8 @@ def channel_credentials(settings: UpstreamSettings) -> ChannelCredentials | None
     """Read the files that the settings name; None if the channel is to be plain text.
 
     To be called before the event loop runs. Raises `SettingsError` with one
-    line for each file that cannot be used, which gRPC itself would only tell
-    as a coordinator that cannot be reached.
+    line for each file that cannot be used, and for a name that is missing, which
+    gRPC itself would only tell as a coordinator that cannot be reached.
     """
     ca, cert, key = settings.tls_ca_file, settings.tls_cert_file, settings.tls_key_file
     if not (ca or cert or settings.tls_server_name):
@@ -26,6 +26,9 @@ def channel_credentials(settings: UpstreamSettings) -> ChannelCredentials | None
     roots = _read("tls_ca_file", ca, problems)
     chain = _read("tls_cert_file", cert, problems)
     private = _read("tls_key_file", key, problems)
+    if "," in settings.address and not settings.tls_server_name:
+        # gRPC would look for the addresses, as one name, in each certificate.
+        problems.append(f"{_variable('tls_server_name')}: required with several addresses.")
     if not problems:
         _check(settings, problems)
     if problems:

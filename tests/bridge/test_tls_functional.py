@@ -134,6 +134,21 @@ def test_files_that_cannot_be_used_are_told(
     assert len(problems(ca_file="/none", cert_file="/none", key_file="/none")) == 3
 
 
+def test_several_addresses_need_the_name_of_the_certificate(
+    authority: Callable[[str], Authority],
+) -> None:
+    """Of several, gRPC would look for all of them, as one name, in each certificate."""
+    ours = authority("ours")
+    several = replace(settings(ca_file=ours.file), address="10.0.0.1:1,10.0.0.2:1")
+    with pytest.raises(SettingsError) as caught:
+        channel_credentials(several)
+    assert caught.value.problems == (
+        "SCAIMIND_UPSTREAM_TLS_SERVER_NAME: required with several addresses.",
+    )
+    assert channel_credentials(replace(several, tls_server_name="mind.example")) is not None
+    assert channel_credentials(replace(several, tls_ca_file="")) is None
+
+
 def test_a_certificate_without_its_key_is_told() -> None:
     with pytest.raises(SettingsError, match=r"TLS_KEY_FILE: required together .*TLS_CERT_FILE"):
         UpstreamSettings.from_env(
