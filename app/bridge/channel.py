@@ -103,9 +103,10 @@ def service_config(settings: UpstreamSettings) -> dict[str, Any]:
     config = _retries(settings)
     if "," in settings.address or settings.address.startswith("dns:"):
         # One leads, and the others' health says that they do not serve (gRFC A17). A call goes
-        # to those that do, as soon as they do.
+        # to those that do, as soon as they do. The empty name is the health of the whole
+        # program: it is known where the service's is not.
         config["loadBalancingConfig"] = [{"round_robin": {}}]
-        config["healthCheckConfig"] = {"serviceName": SERVICE}
+        config["healthCheckConfig"] = {"serviceName": ""}
     return config
 
 

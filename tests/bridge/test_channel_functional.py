@@ -5,6 +5,11 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+from grpc_health.v1 import (  # type: ignore[import-untyped]  # no stubs
+    health,
+    health_pb2,
+    health_pb2_grpc,
+)
 
 from app import errors
 from app.bridge.channel import IDEMPOTENT_READS, SERVICE, channel_options, open_channel
@@ -248,3 +253,29 @@ def test_settings_reach_the_channel() -> None:
     assert options["grpc.max_reconnect_backoff_ms"] == 4000
     assert options["grpc.max_send_message_length"] == 2**20
     assert options["grpc.max_receive_message_length"] == 2**20
+
+
+@pytest.mark.parametrize("serving", [True, False])
+async def test_of_several_the_one_that_is_healthy_as_a_whole_is_called(serving: bool) -> None:
+    """A coordinator need not name the service in its health: many programs name none."""
+    statuses = health_pb2.HealthCheckResponse
+    healths = health.aio.HealthServicer()
+    await healths.set("", statuses.SERVING if serving else statuses.NOT_SERVING)
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(healths, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        given = UpstreamSettings(address=f"dns:///127.0.0.1:{port}", api_secret="secret")
+        async with open_channel(given) as channel:
+            asking = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=60
+            )
+            if serving:
+                assert (await asking).status == statuses.SERVING
+            else:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await asking
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    finally:
+        await server.stop(None)

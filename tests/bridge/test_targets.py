@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.bridge.channel import SERVICE, service_config, target_of
+from app.bridge.channel import service_config, target_of
 from app.bridge.settings import UpstreamSettings
 from app.configuration.section import SettingsError
 
@@ -29,7 +29,7 @@ def test_of_several_coordinators_the_one_that_serves_is_called(address: str, att
     if address == "a:1":
         assert "loadBalancingConfig" not in config
     else:
-        assert config["healthCheckConfig"] == {"serviceName": SERVICE}
+        assert config["healthCheckConfig"] == {"serviceName": ""}
         assert config["loadBalancingConfig"] == [{"round_robin": {}}]
 
 

@@ -64,8 +64,9 @@ class GrpcServer:
 
     async def start(self, *, serving: bool) -> None:
         """Take calls; `serving` is what its health says."""
-        await self._server.start()
+        # The health of the whole program is SERVING from the first call on, unless it is set.
         await self._set(serving=serving)
+        await self._server.start()
 
     async def serve(self) -> None:
         """Have its health say that it serves, from here on."""
