@@ -4,11 +4,13 @@ These need megatron-core in the trainers' environment (`scripts/venv train --wit
 stands in for CUDA is in megatron_on_cpu.py.
 """
 
+import hashlib
 import json
 import os
 import subprocess
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,13 @@ def test_each_layout_learns_and_all_learn_the_same(trained: Trained, layout: str
     assert result.metrics[-1]["progress"] == 1
 
 
+def test_a_run_leaves_no_process_behind(trained: Trained) -> None:
+    folder = str(trained("tensor").folder / "work")
+    assert [
+        each for each in Path("/proc").glob("[0-9]*/cwd") if os.path.realpath(each) == folder
+    ] == []
+
+
 def test_exports_are_models_that_transformers_loads_and_that_answer(
     trained: Trained, megatron_python: Path, tmp_path: Path
 ) -> None:
@@ -205,10 +214,63 @@ def test_every_type_that_it_does_learns(
     assert (result.output / "model.safetensors").is_file()
 
 
-def test_no_run_goes_on_from_a_checkpoint_yet(
-    run_megatron: Runner, trained: Trained, tiny_model: Path, data: Path
+def weights(result: Result) -> str:
+    assert result.status == 0, result.log
+    return hashlib.sha256((result.output / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("layout", "signal"), [("alone", "stop_at"), ("sequence", "stop_at"), ("replicas", "kill_at")]
+)
+def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(
+    run_megatron: Runner,
+    trained: Trained,
+    tiny_model: Path,
+    data: Path,
+    layout: str,
+    signal: str,
 ) -> None:
-    halfway = trained("alone").checkpoints[0]
-    result = run_megatron(config(tiny_model, data), resume_from=halfway)
+    asked, ranks = config(tiny_model, data, layout), LAYOUTS[layout][0]
+    at: dict[str, Any] = {signal: "step 8 of" if signal == "kill_at" else "step 4 of"}
+    first = run_megatron(asked, world_size=ranks, **at)
+    assert not (first.output / "model.safetensors").exists()
+    newest = first.checkpoints[-1]
+    again = run_megatron(asked, folder=first.folder, resume_from=newest, world_size=ranks)
+    assert weights(again) == weights(trained(layout))
+    steps = [each["step"] for each in again.metrics if "loss" in each]
+    assert all(one + 1 == other for one, other in pairwise(steps))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("sequence", "pipeline"), ("pipeline", "alone"), ("alone", "replicas")],
+)
+def test_a_run_goes_on_with_other_ranks(
+    run_megatron: Runner,
+    trained: Trained,
+    tiny_model: Path,
+    data: Path,
+    before: str,
+    after: str,
+) -> None:
+    halfway = trained(before).checkpoints[0]
+    result = run_megatron(
+        config(tiny_model, data, after), resume_from=halfway, world_size=LAYOUTS[after][0]
+    )
+    assert result.status == 0, result.log
+    whole = trained(before)
+    assert result.values("loss") == pytest.approx(whole.values("loss")[6:], rel=ROUNDING)
+    assert result.values("eval_loss")[-1] == pytest.approx(
+        whole.values("eval_loss")[-1], rel=ROUNDING
+    )
+
+
+def test_a_checkpoint_of_another_framework_is_refused(
+    run_megatron: Runner, tiny_model: Path, data: Path, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "step-4"
+    foreign.mkdir()
+    (foreign / "trainer_state.json").write_text("{}")
+    result = run_megatron(config(tiny_model, data), resume_from=foreign)
     assert result.status == 2
-    assert "with MEGATRON no run goes on from a checkpoint yet" in result.log
+    assert "another framework than MEGATRON wrote it" in result.log

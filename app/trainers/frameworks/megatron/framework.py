@@ -103,11 +103,15 @@ class _Megatron:
         return build_trainer(run, arguments=arguments, training=training, validation=validation)
 
     def resumed(self, job: Job, checkpoint: Path) -> Path:
-        """Raise TrainingRefused: it was not shown that a run goes on where it was."""
-        raise TrainingRefused(
-            f"the checkpoint {shown(checkpoint.name)} cannot be resumed: with MEGATRON no run goes"
-            " on from a checkpoint yet. Submit the job again to train from the beginning"
-        )
+        """Return the checkpoint: its parts are read by any number of ranks."""
+        from .checkpointing import FOLDER
+
+        if not (checkpoint / FOLDER).is_dir():
+            raise TrainingRefused(
+                f"the checkpoint {shown(checkpoint.name)} cannot be resumed: another framework than"
+                " MEGATRON wrote it. To train on from its weights name it as the base model instead"
+            )
+        return checkpoint
 
     def verify(self, trainer: Any) -> None:
         """Compare the groups of ranks, the parts of the model and the optimizer."""

@@ -67,6 +67,41 @@ def build_optimizer(
     return get_megatron_optimizer(config, [model], use_gloo_process_groups=False)
 
 
+def begin_states(optimizer: Any) -> None:
+    """Have the states of an optimizer that has taken no step, so that there is where to load."""
+    for each in getattr(optimizer, "chained_optimizers", [optimizer]):
+        inner = each.optimizer
+        for group in inner.param_groups:
+            for parameter in group["params"]:
+                if not inner.state[parameter]:
+                    inner.state[parameter] = {
+                        "step": torch.tensor(0.0),
+                        "exp_avg": torch.zeros_like(parameter),
+                        "exp_avg_sq": torch.zeros_like(parameter),
+                    }
+
+
+def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
+    """Load the states of an optimizer that `begin_states` prepared.
+
+    Where they are divided, Megatron reads how many steps there were apart from the moments, and
+    yet looks for it among those of torch's AdamW: it is taken out meanwhile.
+    """
+    moments = state.pop("param_state", None)
+    if moments is None:
+        optimizer.load_state_dict(state)
+        return
+    state.pop("param_state_sharding_type")
+    optimizer.load_state_dict(state)
+    (divided,) = getattr(optimizer, "chained_optimizers", [optimizer])
+    states = divided.optimizer.state.values()
+    steps = [each.pop("step") for each in states]
+    divided.load_parameter_state_from_fully_reshardable(moments)
+    for each, step in zip(states, steps, strict=True):
+        # Megatron has one tensor for all, and AdamW counts in place.
+        each["step"] = step.clone()
+
+
 def set_rates(optimizer: Any, rate: float, weight_decay: float) -> None:
     """Set the learning rate and the weight decay of the next step.
 

@@ -18,7 +18,7 @@ from transformers.trainer_callback import CallbackHandler
 
 from ...data.tokenising import IGNORED
 from .batches import Batch, Sizes, Steps, held_back
-from .checkpointing import save_state
+from .checkpointing import load_state, save_state
 from .export import Exported, save_pretrained
 from .model import device
 from .optimizing import LearningRate, build_optimizer, divide_gradients, set_rates
@@ -104,8 +104,8 @@ class MegatronTrainer:
         steps = (
             args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
         )
-        # The framework lets none go on.
-        assert resume_from_checkpoint is None
+        if resume_from_checkpoint is not None:
+            self._resume(Path(resume_from_checkpoint))
         state = self.state
         state.max_steps = steps
         state.num_train_epochs = math.ceil(steps / per_epoch)
@@ -113,7 +113,7 @@ class MegatronTrainer:
         state.compute_steps(args, steps)
         rate = LearningRate(args, steps)
         self.control = self.callbacks.on_train_begin(args, state, self.control)
-        if args.eval_on_start:
+        if args.eval_on_start and resume_from_checkpoint is None:
             self.evaluate()
         while state.global_step < steps and not self.control.should_training_stop:
             self.control = self.callbacks.on_step_begin(args, state, self.control)
@@ -218,6 +218,12 @@ class MegatronTrainer:
             folder.mkdir(parents=True, exist_ok=True)
             self.state.save_to_json(str(folder / _STATE))
         save_state(folder, self.model, self.optimizer)
+
+    def _resume(self, folder: Path) -> None:
+        was = TrainerState.load_from_json(str(folder / _STATE))
+        for name in ("global_step", "epoch", "log_history", "num_input_tokens_seen"):
+            setattr(self.state, name, getattr(was, name))
+        load_state(folder, self.model, self.optimizer)
 
     def save_model(self, output_dir: str) -> None:
         """Write the model in transformers' layout. Raises OSError."""
