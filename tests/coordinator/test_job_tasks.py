@@ -317,10 +317,19 @@ async def test_a_store_that_fails_holds_jobs_up_and_fails_none(
     async with running(tmp_path) as (_, client):
         fault = Fault(error)
         put_into(monkeypatch, (SqliteStore, "save_jobs"), fault)
+        # The job gets no further than to its preparation before the store fails.
+        failing, prepare = threading.Event(), Workspace.prepare
+
+        def prepared(*given: Any) -> None:
+            assert failing.wait(PATIENCE)
+            prepare(*given)
+
+        monkeypatch.setattr(Workspace, "prepare", prepared)
         job_id = await client.submit(WAITS)
         fault.armed = 3
+        failing.set()
         await client.until_line(job_id, "ready")
-        assert fault.raised == 3
+        await fault.until_raised(3)
         await client.call("CancelJob", CancelJobRequest(job_id=job_id))
         fault.armed = 3
         assert status_of(await client.end(job_id)) == "CANCELLED"

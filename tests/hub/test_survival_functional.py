@@ -76,7 +76,8 @@ async def test_two_hundred_watchers_miss_nothing_of_a_job_whose_coordinator_is_k
             api_secret=SECRET,
             history_bytes=65536,
             history_tail=10,
-            write_timeout=60,
+            # One watcher reads nothing until all others have read everything.
+            write_timeout=600,
         )
         readers = [
             Reader(

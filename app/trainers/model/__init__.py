@@ -249,11 +249,12 @@ def _check_loaded(model: Any, found: Mapping[str, Any]) -> None:
         return
     missing, left_over = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
     count = len(model.state_dict())
+    some = listed((missing or left_over)[:3])
     if 2 * len(missing) > count or len(left_over) > max(count - len(missing), 1):
         raise TrainingRefused(
             f"the model's weights do not fit its config.json: {len(missing)} of its {count} tensors"
             f" are missing, and {len(left_over)} belong to none of it"
-            f" ({listed((missing or left_over)[:3])}); use the config.json that belongs to them"
+            f" ({some}); use the config.json that belongs to them"
         )
     if missing:
         log.warning(
