@@ -96,6 +96,23 @@ async def test_a_job_changes_before_ones_eyes(window: Window, stack: Stack, job:
     await expect(row).to_contain_text("Training")
 
 
+async def test_rows_far_down_say_their_gpus_once_they_are_in_sight(
+    window: Window, stack: Stack
+) -> None:
+    holder = stack.submit(gpus=3, steps="100000", steps_per_second="1")
+    waiting = [stack.submit(gpus=2, name="far down", steps="1") for _ in range(60)]
+    try:
+        await signed_in(window, "/jobs?q=far+down")
+        newest, oldest = row_of(window.page, waiting[-1]), row_of(window.page, waiting[0])
+        await expect(newest.get_by_role("cell").nth(5)).to_have_text("2")
+        await expect(oldest).to_have_count(0)
+        await window.page.evaluate("scrollTo(0, document.scrollingElement.scrollHeight)")
+        await expect(oldest.get_by_role("cell").nth(5)).to_have_text("2")
+    finally:
+        for each in (*waiting, holder):
+            stack.post(f"/jobs/{each}/cancel", {})
+
+
 async def test_cancelling_asks_first(window: Window, stack: Stack) -> None:
     doomed = stack.submit(steps="100000", steps_per_second="20")
     await signed_in(window, "/jobs")

@@ -182,9 +182,10 @@ export function Confirm({ title, text, action, danger, run, close, children }) {
 /**
  * Rows of one height, of which only those in sight are there.
  * @param {{count: number, height: number, row: (index: number) => any, label: string,
- *   header?: any, class?: string, onKeyDown?: any}} props
+ *   header?: any, class?: string, onRange?: (first: number, last: number) => void}} props
+ *   `onRange` hears which rows are there, the last one excluded
  */
-export function VirtualRows({ count, height, row, label, header, class: name }) {
+export function VirtualRows({ count, height, row, label, header, class: name, onRange }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const [range, setRange] = useState({ first: 0, last: 40 });
   useEffect(() => {
@@ -204,6 +205,7 @@ export function VirtualRows({ count, height, row, label, header, class: name }) 
   }, [height, count]);
   const first = Math.min(range.first, Math.max(0, count - 1));
   const last = Math.min(range.last, count);
+  useEffect(() => onRange?.(first, last), [first, last]);
   const rows = [];
   for (let index = first; index < last; index += 1) rows.push(row(index));
   return html`<div class=${`rows ${name ?? ""}`} role="table" aria-label=${label} aria-rowcount=${count}>

@@ -18,6 +18,8 @@ const STATUSES = ["QUEUED", "PREPARING", "TRAINING", "PAUSED", "COMPLETED", "FAI
 const POLLED_EVERY_MS = 5_000;
 const SUMMARY_EVERY_MS = 10_000;
 const SUMMARIES_AT_ONCE = 50;
+/** So that rows that are only scrolled past ask for nothing. */
+const LOOKED_AT_AFTER_MS = 300;
 
 /** Jobs that ended before the live selection begins, as pages of the list have them. @type {Map<string, any>} */
 const older = new Map();
@@ -64,7 +66,7 @@ export function Jobs() {
   const shown = useMemo(() => all.filter((job) => fits(job, words)), [all, words.toString()]);
   const current = useRef({ shown, active });
   current.current = { shown, active };
-  useExtras(shown);
+  const onRange = useExtras(shown);
   useEffect(() => {
     const move = (/** @type {number} */ by) => () => {
       const most = current.current.shown.length - 1;
@@ -138,7 +140,7 @@ export function Jobs() {
     ${chosen.length ? html`<${Chosen} jobs=${chosen} ask=${setAsking} clear=${() => setSelected(new Set())} />` : null}
     <${Problem} error=${error} retry=${loadOlder} />
     ${shown.length
-      ? html`<${VirtualRows} class="job-rows" label="Jobs" count=${shown.length} height=${44} row=${row} header=${HEADER} />`
+      ? html`<${VirtualRows} class="job-rows" label="Jobs" count=${shown.length} height=${44} row=${row} header=${HEADER} onRange=${onRange} />`
       : html`<${None} filtered=${all.length > 0} />`}
     ${olderToken.value === null
       ? null
@@ -170,8 +172,10 @@ function None({ filtered }) {
 
 /** The three questions that are asked first. @param {{all: any[]}} props */
 function Answers({ all }) {
-  const running = all.filter((job) => RUNNING.has(job.status)).length;
-  const waiting = all.filter((job) => WAITING.has(job.status));
+  const [running, waiting] = useMemo(
+    () => [all.filter((job) => RUNNING.has(job.status)).length, all.filter((job) => WAITING.has(job.status))],
+    [all],
+  );
   const since = now.value - 24 * 3600 * 1000;
   const failed = all.filter((job) => job.status === "FAILED" && Date.parse(job.ended_at ?? job.updated_at) > since).length;
   const first = queue.value?.queued_jobs?.[0];
@@ -186,7 +190,7 @@ function Answers({ all }) {
 
 /** @param {{words: URLSearchParams, all: any[]}} props */
 function Filters({ words, all }) {
-  const owners = [...new Set(all.map((job) => job.user_id).filter(Boolean))].sort();
+  const owners = useMemo(() => [...new Set(all.map((job) => job.user_id).filter(Boolean))].sort(), [all]);
   const chosen = words.getAll("status");
   const onText = (/** @type {any} */ event) => setSearch({ q: event.target.value });
   const onStatus = (/** @type {string} */ status) => () =>
@@ -228,9 +232,26 @@ function Row({ job, index, active, selected, toggle, ask }) {
   </div>`;
 }
 
-/** Bring losses and GPUs of the jobs at the top of the table. @param {any[]} shown */
+/**
+ * Bring losses and GPUs of the jobs in sight.
+ * @param {any[]} shown
+ * @returns {(first: number, last: number) => void} what is to hear which rows are in sight
+ */
 function useExtras(shown) {
-  const wanted = shown.slice(0, SUMMARIES_AT_ONCE).map((job) => job.job_id);
+  const [wanted, setWanted] = useState(/** @type {string[]} */ ([]));
+  const sight = useRef({ shown, first: 0, last: SUMMARIES_AT_ONCE });
+  const timer = useRef(/** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined));
+  sight.current.shown = shown;
+  const look = () => {
+    timer.current ??= setTimeout(() => {
+      timer.current = undefined;
+      const { shown: rows, first, last } = sight.current;
+      const ids = rows.slice(first, Math.min(last, first + SUMMARIES_AT_ONCE)).map((job) => job.job_id);
+      setWanted((was) => (was.join(" ") === ids.join(" ") ? was : ids));
+    }, LOOKED_AT_AFTER_MS);
+  };
+  useEffect(look, [shown]);
+  useEffect(() => () => clearTimeout(timer.current), []);
   const names = wanted.join(" ");
   useEffect(() => {
     if (!wanted.length) return undefined;
@@ -269,4 +290,8 @@ function useExtras(shown) {
     })();
     return () => controller.abort();
   }, [names]);
+  return (first, last) => {
+    Object.assign(sight.current, { first, last });
+    look();
+  };
 }
