@@ -1,0 +1,212 @@
+"""Objects in S3: what is there, and what each failure of a store and of a network becomes."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("s3fs")
+
+from app.coordinator.failures import is_passing
+from app.coordinator.storage.objects import s3
+from app.coordinator.storage.objects.s3 import S3Store
+from app.coordinator.storage.objects.store import ChangedObject, DriveRefused, DriveUnavailable
+from app.files.copying import Abandoned
+from app.files.directory import LimitReached
+from tests.coordinator.objects.buckets import Bucket, answer, faulty, opened, write_credentials
+
+WANTED = threading.Event()
+
+
+def upload(store: S3Store, key: str, path: Path) -> None:
+    with open(path, "rb") as file:
+        store.upload(key, file.fileno(), WANTED)
+
+
+def fetched(store: S3Store, key: str, path: Path) -> bytes:
+    found = next(store.objects(key, limit=1))
+    with open(path, "wb") as file:
+        store.fetch(found, file.fileno(), WANTED)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that is sent in several parts, of the smallest size that S3 takes."""
+    monkeypatch.setattr(s3, "_BLOCK", 5 * 1024 * 1024)
+    path = tmp_path / "large"
+    path.write_bytes(os.urandom(1024) * (11 * 1024) + b"end")
+    return path
+
+
+def test_what_is_written_is_listed_read_and_removed(store: S3Store, tmp_path: Path) -> None:
+    store.check()
+    for key in ("a/b", "a/c/d", "a/c/e", "a-b", "z ü%?#/1"):
+        store.write(key, key.encode())
+    store.write("a/", b"")
+    assert [each.key for each in store.objects("a")] == ["a-b", "a/", "a/b", "a/c/d", "a/c/e"]
+    assert [each.key for each in store.objects("a/", limit=2)] == ["a/", "a/b"]
+    listing = store.listing("a/", limit=2)
+    assert ([each.key for each in listing.objects], listing.folders) == (["a/b"], ["c"])
+    assert list(store.listing("", limit=9).folders) == ["a", "z ü%?#"]
+    with pytest.raises(LimitReached):
+        store.listing("a/", limit=1)
+    assert store.read("z ü%?#/1", limit=100) == "z ü%?#/1".encode()
+    with pytest.raises(LimitReached):
+        store.read("a/b", limit=2)
+    with pytest.raises(FileNotFoundError):
+        store.read("a", limit=2)
+    store.remove(["a/b", "nothing/there"])
+    assert [each.key for each in store.objects("a/")] == ["a/", "a/c/d", "a/c/e"]
+
+
+def test_pages_of_a_long_listing_follow_one_another(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_PAGE", 5)
+    names = [f"many/{number:04}" for number in range(12)]
+    for name in names:
+        store.write(name, b"")
+    assert [each.key for each in store.objects("many/")] == names
+    store.remove(names)
+    assert not list(store.objects("many/"))
+
+
+def test_files_of_any_size_come_back_as_they_were(
+    store: S3Store, large: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    for path in (empty, large):
+        upload(store, path.name, path)
+        assert fetched(store, path.name, tmp_path / "copy") == path.read_bytes()
+    with store.open(next(store.objects("large", limit=1))) as file:
+        file.seek(-3, os.SEEK_END)
+        assert file.read() == b"end"
+
+
+def test_another_version_is_not_taken_for_the_one_that_was_listed(
+    store: S3Store, tmp_path: Path
+) -> None:
+    store.write("it", b"first")
+    found = next(store.objects("it"))
+    reader = store.open(found)
+    store.write("it", b"other")
+    with open(tmp_path / "copy", "wb") as file, pytest.raises(ChangedObject):
+        store.fetch(found, file.fileno(), WANTED)
+    with reader, pytest.raises(ChangedObject):
+        reader.read()
+    store.remove(["it"])
+    with pytest.raises(FileNotFoundError):
+        store.open(found)
+
+
+def test_what_nobody_wants_is_given_up_and_leaves_nothing(store: S3Store, large: Path) -> None:
+    abandoned = threading.Event()
+    abandoned.set()
+    with open(large, "rb") as file, pytest.raises(Abandoned):
+        store.upload("large", file.fileno(), abandoned)
+    assert not list(store.objects("large"))
+    answer = store._files.call_s3("list_multipart_uploads", Bucket=store._bucket)
+    assert not answer.get("Uploads")
+
+
+def refused(do: Callable[[], object], *words: str) -> None:
+    with pytest.raises(DriveRefused) as raised:
+        do()
+    assert not is_passing(raised.value)
+    said = raised.value.strerror
+    assert said is not None
+    assert [word for word in words if word not in said] == []
+    assert "wrong" not in said
+
+
+def test_wrong_credentials_and_a_bucket_that_is_not_there_are_refused(
+    bucket: Bucket, tmp_path: Path, large: Path
+) -> None:
+    wrong = write_credentials(tmp_path / "wrong", "AKIAWRONG", "wrong")
+    with opened(bucket.place("", credentials=wrong)) as store:
+        refused(store.check, "refuses its credentials")
+        refused(lambda: upload(store, "large", large), "refuses its credentials")
+        refused(lambda: store.write("it", b""), "refuses its credentials")
+        refused(lambda: store.read("it", limit=1), "refuses its credentials")
+    place = bucket.place("")
+    with opened(type(place)("missing", "", place.endpoint, place.credentials)) as store:
+        refused(store.check, "no bucket missing")
+        refused(lambda: upload(store, "large", large), "no bucket missing")
+
+
+@pytest.mark.parametrize("content", ["", "[default]\n", "no [ini", "[other]\nwrong = 1\n"])
+def test_a_file_without_credentials_is_named_and_not_shown(
+    bucket: Bucket, tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "credentials"
+    path.write_text(content)
+    refused(lambda: S3Store(bucket.place("", credentials=path)), "[default]")
+    refused(lambda: S3Store(bucket.place("", credentials=tmp_path / "none")), "cannot be read")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(lambda _: answer("503 Slow Down", "SlowDown"), id="slow down"),
+        pytest.param(lambda _: answer("500 Error", "InternalError"), id="internal error"),
+        pytest.param(lambda _: b"HTTP/1.1 503 no\r\ncontent-length: 0\r\n\r\n", id="a proxy's 503"),
+        pytest.param(lambda _: b"garbage\r\n\r\n", id="garbage"),
+        pytest.param(lambda _: 0, id="cut at once"),
+    ],
+)
+def test_what_may_pass_is_told_apart_and_passes(
+    bucket: Bucket, prefix: str, fault: Callable[[str], bytes | int | None]
+) -> None:
+    with faulty(bucket) as proxy, opened(bucket.place(prefix, port=proxy.port)) as store:
+        proxy.fault = fault
+        for do in (store.check, lambda: store.write("it", b"x")):
+            with pytest.raises(DriveUnavailable) as raised:
+                do()
+            assert is_passing(raised.value)
+            assert "secret" not in str(raised.value)
+        proxy.fault = lambda _: None
+        store.write("it", b"x")
+        assert store.read("it", limit=1) == b"x"
+
+
+def test_a_store_that_asks_once_to_slow_down_is_asked_again(bucket: Bucket, prefix: str) -> None:
+    with faulty(bucket) as proxy, opened(bucket.place(prefix, port=proxy.port)) as store:
+        proxy.fault = lambda _: answer("503 Slow Down", "SlowDown") if len(proxy.seen) < 3 else None
+        store.write("it", b"x")
+        assert len(proxy.seen) >= 3
+
+
+def test_an_upload_that_is_cut_leaves_what_was_there(
+    bucket: Bucket, prefix: str, large: Path
+) -> None:
+    with faulty(bucket) as proxy, opened(bucket.place(prefix, port=proxy.port)) as store:
+        store.write("it", b"former")
+        proxy.fault = lambda line: 100_000 if "partNumber=2" in line else None
+        with pytest.raises(DriveUnavailable):
+            upload(store, "it", large)
+        proxy.fault = lambda _: None
+        assert store.read("it", limit=9) == b"former"
+
+
+def test_an_answer_that_is_cut_is_asked_for_again(
+    bucket: Bucket, prefix: str, large: Path, tmp_path: Path
+) -> None:
+    with faulty(bucket) as proxy, opened(bucket.place(prefix, port=proxy.port)) as store:
+        upload(store, "it", large)
+        cut = iter([-2_000_000])
+        proxy.fault = lambda line: (
+            next(cut, None) if line.startswith("GET") and "list-type" not in line else None
+        )
+        copy = fetched(store, "it", tmp_path / "copy")
+        assert copy == large.read_bytes()
+
+
+def test_a_store_that_is_not_there_may_come_back(bucket: Bucket, prefix: str) -> None:
+    with faulty(bucket) as proxy:
+        place = bucket.place(prefix, port=proxy.port)
+    with opened(place) as store, pytest.raises(DriveUnavailable):
+        store.check()
