@@ -90,10 +90,11 @@ async def until_it_names(standby: Client, port: int) -> None:
         await asyncio.sleep(0.05)
 
 
-async def health_of(port: int) -> int:
+async def health_of(port: int, service: str = "") -> int:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        status: int = (await stub.Check(health_pb2.HealthCheckRequest())).status
+        request = health_pb2.HealthCheckRequest(service=service)
+        status: int = (await stub.Check(request)).status
         return status
 
 
@@ -120,13 +121,16 @@ async def test_another_one_takes_over_without_losing_or_repeating_anything(
         await until_leading(first)
         second = await stack.enter_async_context(member(tmp_path, postgres_dsn))
         await until_it_names(second, first.process.port)
+        serving = health_pb2.HealthCheckResponse.SERVING
         assert await health_of(second.process.port) == health_pb2.HealthCheckResponse.NOT_SERVING
+        # Or a supervisor would start it again and again.
+        assert await health_of(second.process.port, "liveness") == serving
         job_id = await first.submit(COUNTS)
         await first.until_line(job_id, "number 20")
         await first.process.stop(signal.SIGKILL)
         await asyncio.to_thread(expire, postgres_dsn, "scaimind_coordinator")
         await until_leading(second)
-        assert await health_of(second.process.port) == health_pb2.HealthCheckResponse.SERVING
+        assert await health_of(second.process.port) == serving
         assert status_of(await second.job(job_id)) == "TRAINING"
         await asyncio.to_thread(go, second, job_id)
         job = await second.end(job_id)

@@ -32,14 +32,19 @@ class Rendered:
         return found
 
     def pods(self) -> Iterator[tuple[str, Manifest]]:
-        """What pods are made of, with the name of what makes them."""
+        """What pods are made of, with the name of what makes them; those of a RayCluster with
+        their own."""
         for each in self.objects:
             if each["kind"] in ("Deployment", "StatefulSet", "Job"):
                 yield each["metadata"]["name"], each["spec"]["template"]
+            elif each["kind"] == "RayCluster":
+                for group in (each["spec"]["headGroupSpec"], *each["spec"]["workerGroupSpecs"]):
+                    template = group["template"]
+                    yield template["metadata"]["labels"]["app.kubernetes.io/name"], template
 
     def containers(self) -> Iterator[Manifest]:
         for _, pod in self.pods():
-            yield from pod["spec"]["containers"]
+            yield from containers_of(pod)
 
     def environ(self, container: Manifest) -> dict[str, str]:
         """The variables of a container; those of a secret are empty."""
@@ -47,6 +52,11 @@ class Rendered:
         for source in container.get("envFrom", ()):
             found |= self.named("ConfigMap", source["configMapRef"]["name"])["data"]
         return found | {each["name"]: each.get("value", "") for each in container.get("env", ())}
+
+
+def containers_of(pod: Manifest) -> list[Manifest]:
+    """All containers of a pod, those that go on beside others included."""
+    return [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
 
 
 @functools.cache

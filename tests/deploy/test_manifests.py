@@ -20,11 +20,20 @@ from app.api.settings import ServerSettings
 from app.cli.main import main
 from app.configuration.section import Section
 from app.coordinator import CoordinatorConfig
+from app.coordinator.service.serving.grpc_server import LIVENESS
 from app.gateway.routes import PREFIX, add_routes
 from app.gateway.settings import SECTIONS, Settings
 from app.hub.connection import Connection
 from tests.deploy.ingress import INGRESS
-from tests.deploy.rendered import DEPLOY, OVERLAYS, Rendered, render, render_folder, render_with
+from tests.deploy.rendered import (
+    DEPLOY,
+    OVERLAYS,
+    Rendered,
+    containers_of,
+    render,
+    render_folder,
+    render_with,
+)
 
 #: The newest release whose schemas are known, and the two before it.
 RELEASES = sorted(set(all_versions()), key=lambda text: [*map(int, text.split("."))])[-3:]
@@ -34,12 +43,19 @@ NO_SCHEMA = {
     "HTTPRoute",
     "PrometheusRule",
     "ProxySettingsPolicy",
+    "RayCluster",
     "ServiceMonitor",
     "SnippetsPolicy",
     "UpstreamSettingsPolicy",
 }
 GATEWAY = "scaimind-gateway"
 COORDINATOR = "scaimind-coordinator"
+#: Give jobs users of their own.
+RUN_JOBS = {COORDINATOR, "scaimind-ray-worker"}
+#: KubeRay gives it a service account, by whose token it changes the number of workers.
+RAY_HEAD = "scaimind-ray-head"
+#: Beside a coordinator.
+RAY_NODE = "ray-node"
 DIGEST = re.compile(r"[a-z0-9./-]+@sha256:[0-9a-f]{64}")
 #: Where clouds hand out credentials of the machine.
 METADATA = [
@@ -101,20 +117,21 @@ def test_everything_is_in_the_namespace_and_no_secret_is_written_down(overlay: R
 def test_pods_have_no_rights_that_they_do_not_need(overlay: Rendered) -> None:
     for name, pod in overlay.pods():
         spec = pod["spec"]
-        assert spec["automountServiceAccountToken"] is False
+        assert spec["automountServiceAccountToken"] is (name == RAY_HEAD)
         assert spec["enableServiceLinks"] is False
-        own_users = name == COORDINATOR
+        own_users = name in RUN_JOBS
         # Where it serves the drive it reads files of jobs' users, as root of a user namespace.
         serves_drive = name == GATEWAY and "persistentVolumeClaim" in str(spec.get("volumes"))
         assert spec.get("hostUsers", True) is not (own_users or serves_drive)
         assert spec["securityContext"]["runAsNonRoot"] is not (own_users or serves_drive)
         profile = "Unconfined" if own_users else "RuntimeDefault"
         assert spec["securityContext"]["seccompProfile"] == {"type": profile}
-        assert overlay.named("ServiceAccount", spec["serviceAccountName"])
-        for container in spec["containers"]:
+        if name != RAY_HEAD:
+            assert overlay.named("ServiceAccount", spec["serviceAccountName"])
+        for container in containers_of(pod):
             rights = deepcopy(container["securityContext"])
             # In a user namespace of the pod's own: it gives each job a user.
-            if own_users:
+            if own_users and container["name"] != RAY_NODE:
                 assert rights.pop("procMount") == "Unmasked"
                 assert set(rights["capabilities"].pop("add")) == CAPABILITIES
             if serves_drive:
@@ -135,7 +152,7 @@ def test_volumes_have_limits(overlay: Rendered) -> None:
             assert "hostPath" not in volume
             if "emptyDir" in volume:
                 assert volume["emptyDir"]["sizeLimit"]
-                for container in pod["spec"]["containers"]:
+                for container in containers_of(pod):
                     assert "ephemeral-storage" in container["resources"]["limits"]
 
 
@@ -148,10 +165,10 @@ def test_no_pod_reaches_the_clouds_metadata(overlay: Rendered) -> None:
     for policy in policies.values():
         assert "Egress" in policy["policyTypes"]
         for rule in policy["egress"]:
-            ports = {each["port"] for each in rule["ports"]}
+            ports = {each["port"] for each in rule.get("ports", ())}
             blocks = [each["ipBlock"] for each in rule.get("to", ()) if "ipBlock" in each]
             # Metadata are served on port 80.
-            assert "to" in rule or 80 not in ports
+            assert "to" in rule or (ports and 80 not in ports)
             for address in METADATA:
                 assert not any(_allows(block, address) for block in blocks), address
 
@@ -169,9 +186,11 @@ def test_their_commands_and_variables_are_those_of_the_program(overlay: Rendered
         settings = {section.variable(each.name) for each in fields(section)}
         known |= settings | {f"{each}_FILE" for each in settings}
     for container in overlay.containers():
-        (command,) = container["args"]
-        assert command in main.commands
-        assert overlay.environ(container).keys() <= known
+        if not container["name"].startswith("ray-"):
+            (command,) = container["args"]
+            assert command in main.commands
+        environ = overlay.environ(container)
+        assert {each for each in environ if each.startswith("SCAIMIND_")} <= known
 
 
 def test_the_gateway_takes_their_settings(overlay: Rendered) -> None:
@@ -191,7 +210,9 @@ def test_the_gateway_takes_their_settings(overlay: Rendered) -> None:
 def test_its_secrets_are_read_from_where_they_are_mounted(overlay: Rendered) -> None:
     for container in overlay.containers():
         files = {
-            value for name, value in overlay.environ(container).items() if name.endswith("_FILE")
+            value
+            for name, value in overlay.environ(container).items()
+            if name.endswith("_FILE") or name == "RAY_AUTH_TOKEN_PATH"
         }
         mounts = [each["mountPath"] for each in container.get("volumeMounts", ())]
         assert all(any(each.startswith(f"{mount}/") for mount in mounts) for each in files)
@@ -206,6 +227,11 @@ def test_probes_and_services_lead_to_what_is_there(overlay: Rendered, paths: set
                 assert asked["port"] in ports
             elif asked := container.get(probe, {}).get("grpc"):
                 assert asked["port"] in ports.values()
+                # One that stands by is healthy, but does not serve.
+                stands_by = overlay.kind("RayCluster")
+                assert asked.get("service") == (LIVENESS if stands_by else None)
+            elif asked := container.get(probe, {}).get("tcpSocket"):
+                assert asked["port"] in ports
     for service in overlay.kind("Service"):
         selector = service["spec"]["selector"]
         (pod,) = (pod for _, pod in overlay.pods() if selector.items() <= _labels(pod).items())

@@ -18,6 +18,7 @@ from ray.autoscaler.sdk import request_resources
 from app.coordinator.engines.ray.agents import RayAgents
 from app.coordinator.engines.ray.driver_settings import DriverSettings
 from app.coordinator.engines.ray.nodes import RayNodes
+from app.coordinator.engines.ray.own_node import commands, why_not_joined
 from app.coordinator.engines.ray.service import DriverService
 from generated.mindcoordinator.internal.v1 import engine_pb2_grpc
 
@@ -38,7 +39,8 @@ def main() -> int:
             configure_logging=False,
         )
     except Exception as error:  # whatever keeps it from the cluster: the coordinator says so
-        _say(f"{type(error).__name__}: {error}"[:2000])
+        reason = f"{type(error).__name__}: {error}."[:2000]
+        _say(f"{reason} {why_not_joined(settings.address, commands())}".rstrip())
         return 1
     asyncio.run(_serve(settings))
     return 0

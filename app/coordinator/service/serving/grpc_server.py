@@ -17,13 +17,16 @@ from app.coordinator.settings.coordinator import CoordinatorConfig
 from app.telemetry.tracing import Tracer
 from generated.mindcoordinator.v1 import coordinator_pb2_grpc
 
+#: A name whose health is SERVING as long as calls are answered, also while it stands by: what a
+#: supervisor asks before it starts the program again.
+LIVENESS: Final = "liveness"
 #: Seconds that calls may still take when it stops.
 _STOP_PATIENCE: Final = 1.0
 
 
 class GrpcServer:
     """Listens from the beginning, and answers once it has started. Its health is NOT_SERVING
-    until it serves."""
+    until it serves, but for that of `LIVENESS`."""
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class GrpcServer:
         """Take calls; `serving` is what its health says."""
         # The health of the whole program is SERVING from the first call on, unless it is set.
         await self._set(serving=serving)
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
 
     async def serve(self) -> None:
