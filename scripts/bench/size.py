@@ -23,6 +23,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -67,61 +68,88 @@ def main() -> int:
     return int(not (_report_stack(given.settle) and good))
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start of the gateway until it answers, beside a process that imports the same."""
+
+    seconds: float
+    cpu: float
+    imports: float
+    cpu_of_imports: float
+    #: Its memory (RSS) after it settled, in MB.
+    rss: float
+
+
+def start(*, settle: float = 0.0) -> Start:
+    """Start a gateway, and import its modules. Seconds; `settle` before its memory is read."""
+    with _gateway() as (process, seconds, cpu):
+        time.sleep(settle)
+        rss = process.memory_info().rss / 1e6
+    began, before = time.perf_counter(), os.times()
+    _python(_GATEWAY)
+    imports = time.perf_counter() - began
+    after = os.times()
+    cpu_of_imports = (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
+    return Start(seconds, cpu, imports, cpu_of_imports, rss)
+
+
+def imported() -> float:
+    """RSS of a process that imports what the gateway imports of others, in MB."""
+    return int(_python(_BASELINE, *_python(_LIST.format(_OURS)).split())) / 1e6
+
+
 def _report_gateway(rounds: int, settle: float) -> bool:
-    starts, cpus, imports, cpus_of_imports = [], [], [], []
-    rss = 0.0
-    for turn in range(rounds):
-        with _gateway() as (process, seconds, cpu):
-            starts.append(seconds)
-            cpus.append(cpu)
-            if turn == rounds - 1:
-                time.sleep(settle)
-                rss = process.memory_info().rss / 1e6
-        began, before = time.perf_counter(), os.times()
-        _python(_GATEWAY)
-        imports.append(time.perf_counter() - began)
-        after = os.times()
-        cpus_of_imports.append(
-            after.children_user
-            + after.children_system
-            - before.children_user
-            - before.children_system
-        )
-    names = _python(_LIST.format(_OURS)).split()
-    baseline = int(_python(_BASELINE, *names)) / 1e6
-    start, imported = statistics.median(starts), statistics.median(imports)
+    starts = [start(settle=settle if turn == rounds - 1 else 0.0) for turn in range(rounds)]
+    rss, baseline = starts[-1].rss, imported()
+    seconds, cpu, imports, cpu_of_imports = (
+        statistics.median(getattr(each, name) for each in starts)
+        for name in ("seconds", "cpu", "imports", "cpu_of_imports")
+    )
     print("\n| gateway | | beside it | |")
     print("|---|---|---|---|")
     print(
-        f"| `/health` answers after | {start:.2f} s, {statistics.median(cpus):.2f} s of CPU "
-        f"| its imports alone: {imported:.2f} s, {statistics.median(cpus_of_imports):.2f} s of CPU "
-        f"| {start / imported:.2f} times (at most {MOST_STARTS:g}) |"
+        f"| `/health` answers after | {seconds:.2f} s, {cpu:.2f} s of CPU "
+        f"| its imports alone: {imports:.2f} s, {cpu_of_imports:.2f} s of CPU "
+        f"| {seconds / imports:.2f} times (at most {MOST_STARTS:g}) |"
     )
     print(
         f"| idle | {rss:.1f} MB RSS | the same imports of others: {baseline:.1f} MB "
         f"| {rss - baseline:.1f} MB more (at most {MOST_ABOVE:g}) |"
     )
-    return start / imported <= MOST_STARTS and rss - baseline <= MOST_ABOVE
+    return seconds / imports <= MOST_STARTS and rss - baseline <= MOST_ABOVE
+
+
+def stack(*, settle: float = 0.0) -> float:
+    """PSS of an idle stack, in MB."""
+    with _stack() as supervisor:
+        time.sleep(settle)
+        return sum(pss for _, pss, _ in _table(supervisor).values())
+
+
+def _table(supervisor: psutil.Process) -> dict[str, tuple[int, float, float]]:
+    """By program of a stack: its processes, and their PSS and RSS in MB."""
+    table: dict[str, tuple[int, float, float]] = {}
+    for each in (supervisor, *supervisor.children(recursive=True)):
+        memory = each.memory_full_info()
+        count, pss, rss = table.get(_name(each), (0, 0.0, 0.0))
+        table[_name(each)] = (count + 1, pss + memory.pss / 1e6, rss + memory.rss / 1e6)
+    return table
 
 
 def _report_stack(settle: float) -> bool:
-    with tempfile.TemporaryDirectory(prefix="size-") as folder, _stack(Path(folder)) as supervisor:
+    with _stack() as supervisor:
         time.sleep(settle)
-        table: dict[str, list[float]] = {}
-        for each in (supervisor, *supervisor.children(recursive=True)):
-            memory = each.memory_full_info()
-            row = table.setdefault(_name(each), [0, 0, 0])
-            row[0] += 1
-            row[1] += memory.pss / 1e6
-            row[2] += memory.rss / 1e6
+        table = _table(supervisor)
         with _gateway() as (second, _seconds, _cpu):
             time.sleep(settle)
             further = second.memory_full_info()
     print("\n| program of the stack | processes | PSS, MB | RSS, MB |")
     print("|---|---|---|---|")
     for name, (count, pss, rss) in table.items():
-        print(f"| {name} | {count:.0f} | {pss:.1f} | {rss:.1f} |")
-    total = sum(row[1] for row in table.values())
+        print(f"| {name} | {count} | {pss:.1f} | {rss:.1f} |")
+    total = sum(pss for _, pss, _ in table.values())
     print(f"| all of it | | {total:.1f} (at most {MOST_STACK:g}) | |")
     print(f"| a second gateway | 1 | {further.pss / 1e6:.1f} more | {further.rss / 1e6:.1f} |")
     return total <= MOST_STACK
@@ -170,23 +198,26 @@ def _gateway() -> Iterator[tuple[psutil.Process, float, float]]:
 
 
 @contextmanager
-def _stack(folder: Path) -> Iterator[psutil.Process]:
-    environ = _environ(
-        {
-            "SCAIMIND_DATA_DIR": str(folder / "var"),
-            "SCAIMIND_PORT": "0",
-            "SCAIMIND_NO_PROFILE": "1",
-        }
-    )
-    with _ending(
-        subprocess.Popen(
-            (sys.executable, "-m", "app", "up"),
-            env=environ,
-            cwd=PROJECT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-    ) as process:
+def _stack() -> Iterator[psutil.Process]:
+    """A stack that is ready, in a directory of its own."""
+    with (
+        tempfile.TemporaryDirectory(prefix="size-") as folder,
+        _ending(
+            subprocess.Popen(
+                (sys.executable, "-m", "app", "up"),
+                env=_environ(
+                    {
+                        "SCAIMIND_DATA_DIR": str(Path(folder) / "var"),
+                        "SCAIMIND_PORT": "0",
+                        "SCAIMIND_NO_PROFILE": "1",
+                    }
+                ),
+                cwd=PROJECT,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        ) as process,
+    ):
         assert process.stdout is not None
         if not any(line.startswith("Ready: ") for line in process.stdout):
             raise SystemExit("the stack did not start")

@@ -1,7 +1,7 @@
 """Measures what a request costs the gateway, beside the usual way and floors, in one run.
 
     apt-get install wrk        # the load; as root
-    SCAIMIND_VENV=~/.cache/scaimind/bench scripts/venv bench   # what the usual way is made of
+    scripts/venv bench         # what the usual way is made of
     .venv/bin/python -m scripts.bench.unary
     .venv/bin/python -m scripts.bench.unary --seconds 1 --rounds 3
 
@@ -10,8 +10,8 @@ all are measured in turn; printed is the median of the CPU time of the server's
 process tree for a request. `gateway` makes a call of its own for every request, and
 logs each; `shared` as many as its defaults make, with 50 clients who ask for the same.
 `usual` is FastAPI with pydantic, grpc.aio and MessageToDict (scripts/bench/peers/),
-which logs nothing; it runs in an environment of its own (SCAIMIND_BENCH_VENV,
-~/.cache/scaimind/bench) and is left out where there is none. The floors are aiohttp
+which logs nothing; it runs in an environment of its own (`scripts/venv bench --path`) and
+is left out where there is none. The floors are aiohttp
 that answers constant bytes, and aiohttp with a bare grpc.aio call. At the end a storm
 of 500 clients who each poll once a second. Whatever else runs on the machine spoils
 the numbers: its load is printed.
@@ -229,21 +229,25 @@ def rig() -> Iterator[Rig]:
                 },
             )
             servers[name] = stack.enter_context(served)
-        usual = Path(
-            os.environ.get("SCAIMIND_BENCH_VENV") or Path.home() / ".cache/scaimind/bench",
-            "bin/python",
-        )
+        usual = usual_python()
         if usual.exists():
             command = [str(usual), str(ROOT / "scripts/bench/peers/usual.py")]
             served = _peer(command, (address, TOKEN), folder / "usual", cores)
             servers["usual"] = stack.enter_context(served)
         else:
-            print(f"no {usual}: SCAIMIND_VENV=... scripts/venv bench makes it", file=sys.stderr)
+            print(f"no {usual}: scripts/venv bench makes it", file=sys.stderr)
         for name in ("constant", "call"):
             command = python("scripts.bench.fanout_rig.floors", name)
             served = _peer(command, (address,), folder / name, cores)
             servers[name] = stack.enter_context(served)
         yield Rig(servers, emitter, cores)
+
+
+def usual_python() -> Path:
+    """The Python of the usual way's environment, which may not be there."""
+    asked = (ROOT / "scripts/venv", "bench", "--path")
+    folder = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return Path(folder, "bin/python")
 
 
 @contextmanager

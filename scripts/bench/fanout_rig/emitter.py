@@ -8,12 +8,15 @@ with one JSON object a line:
 - `start RATE`: lines per second from now on.
 - `opened`: how many streams of a job, and of a tenant's states, were ever opened.
 - `calls`: how many calls of GetJob there were.
+- `pause`: no more lines until the next command; `last` is the number of the newest one.
+- `emit COUNT`: so many lines at once; `last` as above.
 - `stop`: no more lines; `last` is the number of the last one that was sent out.
 
 Every line carries its number, dense from 1, and the time at which it was
 appended to the log (CLOCK_MONOTONIC, ns). With `--publish` each line is also
 sent to that URL, one POST a line, in order.
-`--fault hole|double` spoils line 20, to show that the client finds out.
+`--fault hole|double` spoils line 20, to show that the client finds out. A message of a
+stream has at most `--batch` entries.
 """
 
 import argparse
@@ -31,7 +34,7 @@ import uvloop
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from generated.mindcoordinator.v1 import jobs_pb2, watch_jobs_pb2, watch_pb2
-from scripts.bench.fanout_rig.workloads import JOB, SECRET, TENANT
+from scripts.bench.fanout_rig.workloads import BATCH, JOB, SECRET, TENANT
 
 EPOCH = "bench"
 SERVICE = "mindcoordinator.v1.MindCoordinator"
@@ -42,7 +45,6 @@ LINE_SIZE = 200
 TICK = 0.004
 #: Which line `--fault` spoils.
 FAULT_LINE = 20
-BATCH = 1000
 #: Most POSTs that are sent and not yet answered.
 PIPELINED = 8
 STARTED = time.time_ns()
@@ -58,7 +60,8 @@ def line_text(number: int) -> str:
 class Log:
     """The job's log, in memory: append and read on by offset."""
 
-    def __init__(self, *, fault: str | None) -> None:
+    def __init__(self, *, fault: str | None, batch: int = BATCH) -> None:
+        self._batch = batch
         self.entries: list[watch_pb2.LogEntry] = []
         self._fault = fault
         self._number = 0
@@ -101,7 +104,7 @@ class Log:
         """The entries behind `offset`, at least one; waits for it."""
         while offset >= len(self.entries):
             await self._grown.wait()
-        return self.entries[offset : offset + BATCH]
+        return self.entries[offset : offset + self._batch]
 
     async def grow(self, rate: int) -> None:
         """Appends `rate` lines a second, each when it is due, until cancelled."""
@@ -331,9 +334,9 @@ def say(**answer: int) -> None:
     print(orjson.dumps(answer).decode(), flush=True)
 
 
-async def main(*, publish: str | None, fault: str | None, jobs: int) -> None:
+async def main(*, publish: str | None, fault: str | None, jobs: int, batch: int) -> None:
     """Serves until the end of stdin."""
-    log = Log(fault=fault)
+    log = Log(fault=fault, batch=batch)
     server = grpc.aio.server()
     coordinator = Coordinator(log, jobs=jobs)
     server.add_generic_rpc_handlers((coordinator.handler(),))
@@ -359,6 +362,13 @@ async def main(*, publish: str | None, fault: str | None, jobs: int) -> None:
                 )
             elif words[0] == "calls":
                 say(get_job=coordinator.get_jobs)
+            elif words[0] == "pause":
+                if growing:
+                    growing.cancel()
+                say(last=log.last_number)
+            elif words[0] == "emit":
+                log.append(int(words[1]))
+                say(last=log.last_number)
             elif words[0] == "stop":
                 if growing:
                     growing.cancel()
@@ -381,5 +391,5 @@ if __name__ == "__main__":
     parser.add_argument("--publish")
     parser.add_argument("--fault", choices=["hole", "double"])
     parser.add_argument("--jobs", type=int, default=1)
-    arguments = parser.parse_args()
-    uvloop.run(main(publish=arguments.publish, fault=arguments.fault, jobs=arguments.jobs))
+    parser.add_argument("--batch", type=int, default=BATCH)
+    uvloop.run(main(**vars(parser.parse_args())))

@@ -4,7 +4,7 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from scripts.bench.fanout_rig.processes import (
     tail,
     usage_of,
 )
-from scripts.bench.fanout_rig.workloads import EVENTS_JOBS, Workload
+from scripts.bench.fanout_rig.workloads import BATCH, EVENTS_JOBS, Workload
 
 #: After this many seconds a line that has not arrived is lost.
 DRAIN = 10.0
@@ -215,9 +215,18 @@ class Bench:
 
     @contextlib.contextmanager
     def serving(
-        self, peer: str, watchers: int, *, fault: str | None = None
+        self,
+        peer: str,
+        watchers: int,
+        *,
+        fault: str | None = None,
+        batch: int = BATCH,
+        settings: Mapping[str, str] | None = None,
     ) -> Iterator[tuple[Endpoint, Dialog, Path]]:
-        """A fresh server, the emitter behind it, and a folder for logs."""
+        """A fresh server, the emitter behind it, and a folder for logs.
+
+        The emitter's messages have at most `batch` entries; `settings` are the gateway's.
+        """
         log = Path(tempfile.mkdtemp(prefix=f"{peer}-", dir=self._folder))
         server_log, core = log / "server", self.cores.server
         with contextlib.ExitStack() as stack:
@@ -230,7 +239,7 @@ class Bench:
             else:
                 jobs = EVENTS_JOBS if peer == "events" else 1
                 emitter, port = stack.enter_context(
-                    self._emitting(log / "emitter", fault=fault, jobs=jobs)
+                    self._emitting(log / "emitter", fault=fault, jobs=jobs, batch=batch)
                 )
                 address = f"127.0.0.1:{port}"
                 if peer == "plain":
@@ -253,8 +262,9 @@ class Bench:
                         log=server_log,
                         many=peer == "events",
                         packed=peer == "gzip",
+                        settings=settings,
                     )
-                endpoint = stack.enter_context(serving)
+                endpoint = replace(stack.enter_context(serving), coordinator=address)
             await_stream(endpoint)
             try:
                 yield endpoint, emitter, log
@@ -263,9 +273,16 @@ class Bench:
 
     @contextlib.contextmanager
     def _emitting(
-        self, log: Path, *, publish: str | None = None, fault: str | None = None, jobs: int = 1
+        self,
+        log: Path,
+        *,
+        publish: str | None = None,
+        fault: str | None = None,
+        jobs: int = 1,
+        batch: int = BATCH,
     ) -> Iterator[tuple[Dialog, int]]:
-        command = [*python("scripts.bench.fanout_rig.emitter"), "--jobs", str(jobs)]
+        command = python("scripts.bench.fanout_rig.emitter", "--jobs", str(jobs))
+        command += ["--batch", str(batch)]
         if publish:
             command += ["--publish", publish]
         if fault:

@@ -81,6 +81,8 @@ class Endpoint:
     packed: bool = False
     #: Further processes that serve it.
     others: tuple[int, ...] = ()
+    #: The address of the coordinator behind it, if there is one.
+    coordinator: str = ""
 
     def tree(self) -> list[psutil.Process]:
         """All processes that serve it."""

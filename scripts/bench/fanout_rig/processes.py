@@ -160,6 +160,12 @@ def usage_of(tree: Sequence[psutil.Process]) -> Usage:
     return Usage(sum(t.user for t in times), sum(t.system for t in times))
 
 
+def cpu_of(tree: Sequence[psutil.Process]) -> float:
+    """CPU seconds that the processes of a tree have used, to the nanosecond."""
+    # The clock of another process's CPU time, as clock_getcpuclockid(3) makes it.
+    return sum(time.clock_gettime((~process.pid << 3) | 2) for process in tree)
+
+
 def memory_of(tree: Sequence[psutil.Process]) -> int:
     """Proportional set size of a tree, in bytes: shared pages are counted once over all."""
     return sum(process.memory_full_info().pss for process in tree)

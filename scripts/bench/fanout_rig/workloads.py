@@ -6,6 +6,8 @@ from dataclasses import dataclass
 TENANT = "bench"
 JOB = "fanout"
 SECRET = "fanout-bench"  # noqa: S105 - between two processes of one benchmark, on loopback
+#: Most entries of a message, unless asked otherwise, and of a page.
+BATCH = 1000
 
 #: The gateway's watchers wait at most this long for 99 % of the lines.
 TARGET_P99_MS = 60.0

@@ -154,6 +154,32 @@ class _Bench:
         return spent
 
 
+#: What `prepared` measures.
+MEASURED: Final = ("scheduler: submission", "scheduler: decision")
+
+
+@contextmanager
+def prepared(jobs: int, *, times: int = 4) -> Iterator[Callable[[], dict[str, float]]]:
+    """What measures how many times more mixed requests cost with so many waiting jobs than with
+    `FEW`: the middle of some; it may be called `FEW // (2 * times)` times at most."""
+    kind, rules = KINDS["mixed requests"]
+    with ExitStack() as stack:
+        few, many = (
+            _opened(stack, kind, rules, waiting, f"{waiting:,} waiting jobs")
+            for waiting in (FEW, jobs)
+        )
+
+        def measure() -> dict[str, float]:
+            found = {}
+            for name, cost in zip(MEASURED, (_Bench.submission, _Bench.decision), strict=True):
+                spent = [(cost(few), cost(many)) for _ in range(times)]
+                low, high = (median(each) for each in zip(*spent, strict=True))
+                found[name] = high / low
+            return found
+
+        yield measure
+
+
 def report(jobs: int, *, rounds: int) -> bool:
     """Print the table; whether something costs too much."""
     print(f"{'microseconds of CPU, the middle':<38} {FEW:>10,} {jobs:>10,} {'ratio':>7}")

@@ -1,0 +1,1 @@
+"""The check that holds the benchmarks to a baseline."""
