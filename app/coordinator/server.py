@@ -230,6 +230,7 @@ class Coordinator:
                 node_id=config.node_id,
                 clock=self._clock,
                 disk_bytes=keeping.retention.disk_bytes,
+                engine_restarts=lambda: engine.restarts,
             )
             self.metrics_port = await self._services.enter_async_context(
                 serve_metrics(config.metrics_address, registry)

@@ -4,9 +4,10 @@ import asyncio
 import os
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import pytest
@@ -51,11 +52,18 @@ def _opened(path: Path) -> BinaryIO:
 
 @asynccontextmanager
 async def coordinator(
-    ray: RayCluster, path: Path, *, port: int = 0, isolation: str = "landlock", engine: str = "ray"
+    ray: RayCluster,
+    path: Path,
+    *,
+    port: int = 0,
+    isolation: str = "landlock",
+    engine: str = "ray",
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Killable]:
     """A coordinator of the cluster in a process of its own. Its log is `coordinator.log`.
 
     The nodes are one machine: a user id is one run's there, so runs have none of their own.
+    `settings` are variables without their prefix.
     """
     with _opened(path) as log:
         process = await asyncio.create_subprocess_exec(
@@ -77,6 +85,7 @@ async def coordinator(
                 "SCAIMIND_COORDINATOR_RAY_NODE_DIR": str(path.with_suffix(".nodes")),
                 "SCAIMIND_COORDINATOR_RAY_SHARED_DISK": "yes",
                 "SCAIMIND_COORDINATOR_RAY_LOST_NODE_SECONDS": "120",
+                **{f"SCAIMIND_COORDINATOR_{name}": value for name, value in settings.items()},
             },
         )
     assert process.stdout is not None

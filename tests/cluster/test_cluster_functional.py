@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -177,7 +178,9 @@ async def test_nothing_is_lost_or_doubled_whoever_is_killed(
                 case "actor":
                     chance.choice(await asyncio.to_thread(ray.actors)).kill()
                 case "driver":
-                    driver_of(running.process.pid).kill()
+                    driver = driver_of(running.process.pid)
+                    assert driver is not None
+                    driver.kill()
                 case _:
                     await asyncio.to_thread(ray.restart_control_service)
             reached += 200
@@ -219,12 +222,13 @@ async def test_a_killed_raylet_ends_its_runs_which_go_on_elsewhere(
         await all_online(user)
 
 
-def driver_of(coordinator_pid: int) -> psutil.Process:
-    """The driver of a coordinator."""
+def driver_of(coordinator_pid: int) -> psutil.Process | None:
+    """The driver of a coordinator; None if it has none at the moment."""
     for child in psutil.Process(coordinator_pid).children():
-        if "app.coordinator.engines.ray" in child.cmdline():
-            return child
-    raise AssertionError("it has no driver")
+        with suppress(psutil.Error):
+            if "app.coordinator.engines.ray" in child.cmdline():
+                return child
+    return None
 
 
 async def test_lines_of_ten_jobs_come_live_as_from_one_machine(

@@ -98,6 +98,15 @@ def test_gpus_tell_what_can_be_measured() -> None:
     assert seen["scaimind_gpu_memory_used_bytes", "1/n"] == 7 << 30
 
 
+def test_drivers_that_were_started_again_are_counted() -> None:
+    scheduler = Scheduler(cluster=Cluster([]), clock=lambda: 1, run_times=RunTimes())
+    made = registry_of(
+        scheduler, Meter(()), node_id="n", clock=lambda: 1, engine_restarts=lambda: 3
+    )
+    seen = samples(generate_latest(made).decode())
+    assert seen["scaimind_engine_driver_restarts_total", ""] == 3
+
+
 def test_every_name_begins_with_scaimind() -> None:
     names = {name for name, _ in samples(generate_latest(registry(Meter((0, 1)))).decode())}
     assert {name.split("_")[0] for name in names} == {"scaimind"}

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.coordinator.engines.remote import remote_run
+from app.coordinator.engines.remote import record_writer, remote_run
 from app.coordinator.engines.remote.remote_run import RemoteRun
 from app.coordinator.storage.job_directory import JobDir
 
@@ -35,7 +35,7 @@ async def test_records_that_open_after_a_cancellation_are_closed(
 
     monkeypatch.setattr(remote_run, "read_end", lambda _: None)
     monkeypatch.setattr(remote_run, "read_launch", lambda _: SimpleNamespace(node_ids=("a",)))
-    monkeypatch.setattr(remote_run, "MergedRecords", Records)
+    monkeypatch.setattr(record_writer, "MergedRecords", Records)
     with ThreadPoolExecutor(1) as writing:
         others: dict[str, Any] = dict.fromkeys(
             ("leadership", "client", "nodes", "grew", "forget"), cast(Any, None)

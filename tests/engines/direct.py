@@ -10,9 +10,10 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from app.coordinator.engines.agent.answers import Answer
 from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.local.opening import open_local_engine
-from app.coordinator.engines.ray.agent_host import AgentHost, Answer
+from app.coordinator.engines.ray.agent_host import AgentHost
 from app.coordinator.engines.ray.node import NodeLost, RayNode
 from app.coordinator.engines.ray.service import DriverService, Unavailable
 from app.coordinator.engines.remote.driver_client import DriverClient
@@ -69,10 +70,8 @@ class DirectCluster:
         if (host := self.hosts.get(key)) is None:
             settings = self.settings.with_node(run.node_id, cpus=2, found=self.settings.found)
             keeper = self.keepers[run.node_id].pid
-            host = self.hosts[key] = AgentHost(settings.encoded(), run.job_id, run.run, keeper)
-        if method == "records":
-            # A test that ends waits for it.
-            arguments = (*arguments[:-1], 0.2)
+            about = (settings.encoded(), run.job_id, run.run, "127.0.0.1")
+            host = self.hosts[key] = AgentHost(*about, keeper)
         answer: Answer = await getattr(host, method)(run.term, *arguments)
         if self.hosts.get(key) is not host:
             raise Unavailable("the agent has died")
@@ -85,7 +84,8 @@ class DirectCluster:
         ]
 
     async def drop(self, run: RunRef) -> None:
-        self.hosts.pop((run.job_id, run.run, run.node_id), None)
+        if host := self.hosts.pop((run.job_id, run.run, run.node_id), None):
+            await host.close()
 
     # What happens to it.
 

@@ -2,16 +2,15 @@
 
 import asyncio
 import json
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from generated.mindcoordinator.v1.cluster_pb2 import ListNodesRequest, NodeStatus
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry
-from tests.coordinator.harness import PATIENCE, Client, config_for, status_of
-from tests.engines.direct import DirectCluster, cluster, coordinator_of
+from tests.coordinator.harness import PATIENCE, Client, status_of
+from tests.engines.direct import DirectCluster, coordinator_of
 
 #: Says its rank and counts until the file that it is told of is there.
 COUNTING = """
@@ -26,15 +25,6 @@ while not go.exists():
 print("last", number, flush=True)
 """
 FAST = {"ray_lost_node_seconds": 60.0, "stop_grace": 5.0}
-
-
-@pytest.fixture
-async def direct(tmp_path: Path) -> AsyncIterator[DirectCluster]:
-    (tmp_path / "data").mkdir()
-    with tempfile.TemporaryDirectory() as folder:
-        config = config_for(tmp_path / "data")
-        async with cluster(tmp_path, f"{folder}/s", config) as direct:
-            yield direct
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:

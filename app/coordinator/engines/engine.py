@@ -137,6 +137,10 @@ class Engine(Protocol):
     #: What else is run for jobs, on the coordinator's machine.
     programs: Programs
 
+    @property
+    def restarts(self) -> int:
+        """How often what the engine drives its cluster by has ended and was started again."""
+
     def nodes(self) -> Sequence[NodeReport]:
         """Return the nodes as they are known at this moment, by distinct ids.
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from typing_extensions import override
@@ -32,12 +32,14 @@ def registry_of(
     node_id: str,
     clock: Callable[[], int],
     disk_bytes: Callable[[], Mapping[str, int]] = dict,
+    engine_restarts: Callable[[], int] = int,
 ) -> CollectorRegistry:
     """Make the metrics of a coordinator on the node `node_id`; `clock` is in microseconds."""
     registry = CollectorRegistry()
     ProcessCollector(namespace="scaimind", registry=registry)
     registry.register(_ClusterCollector(scheduler, gpus, node_id, clock))
     registry.register(_DiskCollector(disk_bytes))
+    registry.register(_EngineCollector(engine_restarts))
     return registry
 
 
@@ -147,6 +149,19 @@ class _DiskCollector(Collector):
         for kind, size in self._disk_bytes().items():
             family.add_metric((kind,), size)
         yield family
+
+
+class _EngineCollector(Collector):
+    def __init__(self, restarts: Callable[[], int]) -> None:
+        self._restarts = restarts
+
+    @override
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "scaimind_engine_driver_restarts",
+            "How often the driver of the cluster's engine has ended and was started again.",
+            value=self._restarts(),
+        )
 
 
 def _nodes(nodes: list[NodeState]) -> Iterator[GaugeMetricFamily]:

@@ -10,10 +10,9 @@ from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.records import Cursor
 from generated.mindcoordinator.v1.watch_pb2 import WatchJobResponse
 
-#: Most lines, bytes and snapshots of one answer. The bytes are few enough for Ray to send them
-#: with the answer itself.
+#: Most lines, bytes and snapshots of one answer.
 LINES = 1000
-BYTES = 64 * 1024
+BYTES = 256 * 1024
 SNAPSHOTS = 200
 
 
@@ -34,6 +33,18 @@ class Records:
     end: bytes = b""
     #: Lines up to this number are lost on the disk; 0 if none are.
     lost_through: int = 0
+
+    @property
+    def line_behind(self) -> int:
+        """The number of the last line that this tells of; 0 if it tells of none."""
+        if self.line_count:
+            return self.first_line + self.line_count - 1
+        return self.lost_through
+
+    @property
+    def snapshot_behind(self) -> int:
+        """The same of the snapshots."""
+        return self.first_snapshot + self.snapshot_count - 1 if self.snapshot_count else 0
 
     @property
     def is_empty(self) -> bool:

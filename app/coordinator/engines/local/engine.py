@@ -61,6 +61,11 @@ class LocalEngine(Engine):
             self._receiver.close()
             self._receiver = None
 
+    @property
+    @override
+    def restarts(self) -> int:
+        return 0
+
     @override
     def nodes(self) -> Sequence[NodeReport]:
         return self._nodes

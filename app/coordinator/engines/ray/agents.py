@@ -9,14 +9,15 @@ from ray.exceptions import RayError
 from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from app.coordinator.engines.ray.agent_host import AgentHost, Answer
+from app.coordinator.engines.agent.answers import Answer
+from app.coordinator.engines.ray.agent_host import AgentHost
 from app.coordinator.engines.ray.nodes import RayNodes
 from app.coordinator.engines.ray.service import Unavailable
 from generated.mindcoordinator.internal.v1.engine_pb2 import RunRef
 
 #: Seconds until an actor must be there: what it holds may be somebody's whose run has just ended.
 _START: Final = 60.0
-#: Calls that an actor answers at the same time: one for the records, the others are short.
+#: Calls that an actor answers at the same time. All are short.
 _CONCURRENCY: Final = 32
 #: So much of the resource that each node has of its own, so that an autoscaler sees it used.
 _PRESENCE: Final = 0.001
@@ -96,7 +97,7 @@ class RayAgents:
             memory=min(run.memory_bytes, node.memory) or None,
             resources={f"node:{node.address}": _PRESENCE},
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.ray_id, soft=False),
-        ).remote(self._nodes.settings_of(node).encoded(), run.job_id, run.run)
+        ).remote(self._nodes.settings_of(node).encoded(), run.job_id, run.run, node.address)
 
 
 def _name(run: RunRef) -> str:

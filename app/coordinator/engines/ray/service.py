@@ -3,32 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
 from typing_extensions import override
 
-from app.coordinator.engines.ray.agent_host import (
-    DONE,
-    IMPOSSIBLE,
-    NOTHING_THERE,
-    PASSING,
-    SUPERSEDED,
-    Answer,
-)
+from app.coordinator.engines.agent.answers import DONE, STATUS_CODES, SUPERSEDED, Answer
 from app.coordinator.engines.ray.node import NodeLost, RayNode
 from generated.mindcoordinator.internal.v1 import engine_pb2 as pb
 from generated.mindcoordinator.internal.v1.engine_pb2_grpc import EngineDriverCoordinatorServicer
-
-#: Seconds that an agent waits for something new before it says that there is nothing.
-_PATIENCE: Final = 10.0
-_CODES: Final = {
-    IMPOSSIBLE: grpc.StatusCode.FAILED_PRECONDITION,
-    PASSING: grpc.StatusCode.UNAVAILABLE,
-    NOTHING_THERE: grpc.StatusCode.DATA_LOSS,
-    SUPERSEDED: grpc.StatusCode.ABORTED,
-}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -85,8 +69,8 @@ class DriverService(EngineDriverCoordinatorServicer):
 
     @override
     async def OpenRun(self, request: pb.OpenRunRequest, context: Context) -> pb.OpenRunResponse:
-        port = await self._ask(context, request.run, "open")
-        return pb.OpenRunResponse(meeting_port=port)
+        port, address, secret = await self._ask(context, request.run, "open")
+        return pb.OpenRunResponse(meeting_port=port, agent_address=address, agent_secret=secret)
 
     @override
     async def StartRun(self, request: pb.StartRunRequest, context: Context) -> pb.StartRunResponse:
@@ -102,37 +86,6 @@ class DriverService(EngineDriverCoordinatorServicer):
     async def KillRun(self, request: pb.KillRunRequest, context: Context) -> pb.KillRunResponse:
         await self._ask(context, request.run, "kill")
         return pb.KillRunResponse()
-
-    @override
-    async def WatchRun(
-        self, request: pb.WatchRunRequest, context: Context
-    ) -> AsyncIterator[pb.RunRecords]:
-        epoch, line, snapshot = request.epoch, request.after_line, request.after_snapshot
-        while True:
-            found = await self._ask(
-                context, request.run, "records", epoch, line, snapshot, _PATIENCE
-            )
-            if found["epoch"] != epoch:
-                if epoch:
-                    line = snapshot = 0
-                epoch = found["epoch"]
-            if found["line_count"]:
-                line = found["first_line"] + found["line_count"] - 1
-            elif found["lost_through"]:
-                line = found["lost_through"]
-            if found["snapshot_count"]:
-                snapshot = found["first_snapshot"] + found["snapshot_count"] - 1
-            yield pb.RunRecords(
-                epoch=epoch,
-                first_line=found["first_line"],
-                lines=found["lines"],
-                first_snapshot=found["first_snapshot"],
-                snapshots=found["snapshots"],
-                end=found["end"],
-                lost_through=found["lost_through"],
-            )
-            if found["end"]:
-                return
 
     @override
     async def ForgetRun(
@@ -181,7 +134,7 @@ class DriverService(EngineDriverCoordinatorServicer):
         except Unavailable as error:
             await _abort(context, grpc.StatusCode.UNAVAILABLE, str(error))
         if kind != DONE:
-            await _abort(context, _CODES[kind], value)
+            await _abort(context, STATUS_CODES[kind], value)
         return value
 
 

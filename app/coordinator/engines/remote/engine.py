@@ -16,16 +16,17 @@ from app.coordinator.cluster.node_specs import NodeReport
 from app.coordinator.engines.agent.run_part import RunPart
 from app.coordinator.engines.engine import Engine, EngineEvents, NeverStarted, RunHandle, RunSpec
 from app.coordinator.engines.local.engine import LocalEngine
-from app.coordinator.engines.remote.driver_client import (
-    DriverAway,
-    DriverClient,
-    NodeLost,
-    NothingThere,
-)
+from app.coordinator.engines.remote.calls import DriverAway, NodeLost, NothingThere
+from app.coordinator.engines.remote.driver_client import DriverClient
 from app.coordinator.engines.remote.driver_process import DriverProcess
 from app.coordinator.engines.remote.known_nodes import KnownNodes
-from app.coordinator.engines.remote.launch_file import Launched, read_launch, write_launch
-from app.coordinator.engines.remote.remote_run import RemoteRun, write_end
+from app.coordinator.engines.remote.remote_run import RemoteRun
+from app.coordinator.engines.remote.run_files import (
+    Launched,
+    read_launch,
+    write_end,
+    write_launch,
+)
 from app.coordinator.failures import LeadershipLost
 from app.coordinator.isolation.uids import JobUids
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
@@ -116,6 +117,11 @@ class RemoteEngine(Engine):
         await self._local.close()
         self._writing.shutdown(wait=True)
         self._scratch()
+
+    @property
+    @override
+    def restarts(self) -> int:
+        return self.driver.restarts
 
     @override
     def nodes(self) -> Sequence[NodeReport]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import structlog
 
 from app.coordinator.cluster.node_specs import GpuSpec, NodeReport, NodeSpec
-from app.coordinator.engines.remote.driver_client import DriverAway, DriverClient
+from app.coordinator.engines.remote.calls import DriverAway
+from app.coordinator.engines.remote.driver_client import DriverClient
 from generated.mindcoordinator.internal.v1.engine_pb2 import EngineNode
 
 #: Lost nodes that are remembered: the newest. An autoscaler gives each new node a new name.

@@ -209,16 +209,23 @@ class OpenRunResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MEETING_PORT_FIELD_NUMBER: _builtins.int
+    AGENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    AGENT_SECRET_FIELD_NUMBER: _builtins.int
     meeting_port: _builtins.int
     """A port of the node that is free, the same for each call; for the ranks to meet."""
+    agent_address: _builtins.str
+    """Where the agent listens, host:port, and its secret: others for each agent."""
+    agent_secret: _builtins.str
     def __init__(
         self,
         *,
         meeting_port: _builtins.int = ...,
+        agent_address: _builtins.str = ...,
+        agent_secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["meeting_port", b"meeting_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_address", b"agent_address", "agent_secret", b"agent_secret", "meeting_port", b"meeting_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,11 +73,6 @@ class EngineDriverCoordinatorStub:
                 request_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.KillRunRequest.SerializeToString,
                 response_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.KillRunResponse.FromString,
                 _registered_method=True)
-        self.WatchRun = channel.unary_stream(
-                '/mindcoordinator.internal.v1.EngineDriverCoordinator/WatchRun',
-                request_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.WatchRunRequest.SerializeToString,
-                response_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.RunRecords.FromString,
-                _registered_method=True)
         self.ForgetRun = channel.unary_unary(
                 '/mindcoordinator.internal.v1.EngineDriverCoordinator/ForgetRun',
                 request_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.ForgetRunRequest.SerializeToString,
@@ -121,7 +116,8 @@ class EngineDriverCoordinatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def OpenRun(self, request, context):
-        """Has an agent on the node, with what the job holds of it. Starts nothing.
+        """Has an agent on the node, with what the job holds of it, and says where it
+        is reached. Starts nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,13 +139,6 @@ class EngineDriverCoordinatorServicer:
 
     def KillRun(self, request, context):
         """Ends that part, however it is; nothing of it lives afterwards.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def WatchRun(self, request, context):
-        """Streams what that part has recorded, until it has ended and all was sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,11 +192,6 @@ def add_EngineDriverCoordinatorServicer_to_server(servicer, server):
                     servicer.KillRun,
                     request_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.KillRunRequest.FromString,
                     response_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.KillRunResponse.SerializeToString,
-            ),
-            'WatchRun': grpc.unary_stream_rpc_method_handler(
-                    servicer.WatchRun,
-                    request_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.WatchRunRequest.FromString,
-                    response_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.RunRecords.SerializeToString,
             ),
             'ForgetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.ForgetRun,
@@ -385,33 +369,6 @@ class EngineDriverCoordinator:
             _registered_method=True)
 
     @staticmethod
-    def WatchRun(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/mindcoordinator.internal.v1.EngineDriverCoordinator/WatchRun',
-            mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.WatchRunRequest.SerializeToString,
-            mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.RunRecords.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
     def ForgetRun(request,
             target,
             options=(),
@@ -482,6 +439,94 @@ class EngineDriverCoordinator:
             '/mindcoordinator.internal.v1.EngineDriverCoordinator/RequestNodes',
             mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.RequestNodesRequest.SerializeToString,
             mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.RequestNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class EngineAgentCoordinatorStub:
+    """What the agent of a run on a node says to the coordinator itself, over TCP:
+    what is recorded takes no way through the driver and the cluster, and goes on
+    without them. Each call has the agent's secret in its metadata, as
+    `x-agent-secret`; without it, the answer is UNAUTHENTICATED. Other failures
+    are those of the driver's calls about a run.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.WatchRun = channel.unary_stream(
+                '/mindcoordinator.internal.v1.EngineAgentCoordinator/WatchRun',
+                request_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.WatchRunRequest.SerializeToString,
+                response_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.RunRecords.FromString,
+                _registered_method=True)
+
+
+class EngineAgentCoordinatorServicer:
+    """What the agent of a run on a node says to the coordinator itself, over TCP:
+    what is recorded takes no way through the driver and the cluster, and goes on
+    without them. Each call has the agent's secret in its metadata, as
+    `x-agent-secret`; without it, the answer is UNAUTHENTICATED. Other failures
+    are those of the driver's calls about a run.
+    """
+
+    def WatchRun(self, request, context):
+        """Streams what the part has recorded, until it has ended and all was sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EngineAgentCoordinatorServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'WatchRun': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRun,
+                    request_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.WatchRunRequest.FromString,
+                    response_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.RunRecords.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'mindcoordinator.internal.v1.EngineAgentCoordinator', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('mindcoordinator.internal.v1.EngineAgentCoordinator', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class EngineAgentCoordinator:
+    """What the agent of a run on a node says to the coordinator itself, over TCP:
+    what is recorded takes no way through the driver and the cluster, and goes on
+    without them. Each call has the agent's secret in its metadata, as
+    `x-agent-secret`; without it, the answer is UNAUTHENTICATED. Other failures
+    are those of the driver's calls about a run.
+    """
+
+    @staticmethod
+    def WatchRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mindcoordinator.internal.v1.EngineAgentCoordinator/WatchRun',
+            mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.WatchRunRequest.SerializeToString,
+            mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.RunRecords.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,15 +52,15 @@ class EngineDriverCoordinatorStub:
     about one changes.
     """
     OpenRun: _grpc.UnaryUnaryMultiCallable[_engine_pb2.OpenRunRequest, _engine_pb2.OpenRunResponse]
-    """Has an agent on the node, with what the job holds of it. Starts nothing."""
+    """Has an agent on the node, with what the job holds of it, and says where it
+    is reached. Starts nothing.
+    """
     StartRun: _grpc.UnaryUnaryMultiCallable[_engine_pb2.StartRunRequest, _engine_pb2.StartRunResponse]
     """Starts the part of a run that is on the node, unless it was started before."""
     StopRun: _grpc.UnaryUnaryMultiCallable[_engine_pb2.StopRunRequest, _engine_pb2.StopRunResponse]
     """Asks that part to stop."""
     KillRun: _grpc.UnaryUnaryMultiCallable[_engine_pb2.KillRunRequest, _engine_pb2.KillRunResponse]
     """Ends that part, however it is; nothing of it lives afterwards."""
-    WatchRun: _grpc.UnaryStreamMultiCallable[_engine_pb2.WatchRunRequest, _engine_pb2.RunRecords]
-    """Streams what that part has recorded, until it has ended and all was sent."""
     ForgetRun: _grpc.UnaryUnaryMultiCallable[_engine_pb2.ForgetRunRequest, _engine_pb2.ForgetRunResponse]
     """Removes what the node keeps of a run that has ended, and its agent."""
     KeepRuns: _grpc.UnaryUnaryMultiCallable[_engine_pb2.KeepRunsRequest, _engine_pb2.KeepRunsResponse]
@@ -92,15 +92,15 @@ class EngineDriverCoordinatorAsyncStub(EngineDriverCoordinatorStub):
     about one changes.
     """
     OpenRun: _aio.UnaryUnaryMultiCallable[_engine_pb2.OpenRunRequest, _engine_pb2.OpenRunResponse]  # type: ignore[assignment]
-    """Has an agent on the node, with what the job holds of it. Starts nothing."""
+    """Has an agent on the node, with what the job holds of it, and says where it
+    is reached. Starts nothing.
+    """
     StartRun: _aio.UnaryUnaryMultiCallable[_engine_pb2.StartRunRequest, _engine_pb2.StartRunResponse]  # type: ignore[assignment]
     """Starts the part of a run that is on the node, unless it was started before."""
     StopRun: _aio.UnaryUnaryMultiCallable[_engine_pb2.StopRunRequest, _engine_pb2.StopRunResponse]  # type: ignore[assignment]
     """Asks that part to stop."""
     KillRun: _aio.UnaryUnaryMultiCallable[_engine_pb2.KillRunRequest, _engine_pb2.KillRunResponse]  # type: ignore[assignment]
     """Ends that part, however it is; nothing of it lives afterwards."""
-    WatchRun: _aio.UnaryStreamMultiCallable[_engine_pb2.WatchRunRequest, _engine_pb2.RunRecords]  # type: ignore[assignment]
-    """Streams what that part has recorded, until it has ended and all was sent."""
     ForgetRun: _aio.UnaryUnaryMultiCallable[_engine_pb2.ForgetRunRequest, _engine_pb2.ForgetRunResponse]  # type: ignore[assignment]
     """Removes what the node keeps of a run that has ended, and its agent."""
     KeepRuns: _aio.UnaryUnaryMultiCallable[_engine_pb2.KeepRunsRequest, _engine_pb2.KeepRunsResponse]  # type: ignore[assignment]
@@ -141,7 +141,9 @@ class EngineDriverCoordinatorServicer(metaclass=_abc_1.ABCMeta):
         request: _engine_pb2.OpenRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_engine_pb2.OpenRunResponse, _abc.Awaitable[_engine_pb2.OpenRunResponse]]:
-        """Has an agent on the node, with what the job holds of it. Starts nothing."""
+        """Has an agent on the node, with what the job holds of it, and says where it
+        is reached. Starts nothing.
+        """
 
     @_abc_1.abstractmethod
     def StartRun(
@@ -168,14 +170,6 @@ class EngineDriverCoordinatorServicer(metaclass=_abc_1.ABCMeta):
         """Ends that part, however it is; nothing of it lives afterwards."""
 
     @_abc_1.abstractmethod
-    def WatchRun(
-        self,
-        request: _engine_pb2.WatchRunRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_engine_pb2.RunRecords], _abc.AsyncIterator[_engine_pb2.RunRecords]]:
-        """Streams what that part has recorded, until it has ended and all was sent."""
-
-    @_abc_1.abstractmethod
     def ForgetRun(
         self,
         request: _engine_pb2.ForgetRunRequest,
@@ -200,3 +194,49 @@ class EngineDriverCoordinatorServicer(metaclass=_abc_1.ABCMeta):
         """Replaces what the cluster is asked to have room for."""
 
 def add_EngineDriverCoordinatorServicer_to_server(servicer: EngineDriverCoordinatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class EngineAgentCoordinatorStub:
+    """What the agent of a run on a node says to the coordinator itself, over TCP:
+    what is recorded takes no way through the driver and the cluster, and goes on
+    without them. Each call has the agent's secret in its metadata, as
+    `x-agent-secret`; without it, the answer is UNAUTHENTICATED. Other failures
+    are those of the driver's calls about a run.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> EngineAgentCoordinatorAsyncStub: ...
+    WatchRun: _grpc.UnaryStreamMultiCallable[_engine_pb2.WatchRunRequest, _engine_pb2.RunRecords]
+    """Streams what the part has recorded, until it has ended and all was sent."""
+
+@_typing.type_check_only
+class EngineAgentCoordinatorAsyncStub(EngineAgentCoordinatorStub):
+    """What the agent of a run on a node says to the coordinator itself, over TCP:
+    what is recorded takes no way through the driver and the cluster, and goes on
+    without them. Each call has the agent's secret in its metadata, as
+    `x-agent-secret`; without it, the answer is UNAUTHENTICATED. Other failures
+    are those of the driver's calls about a run.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    WatchRun: _aio.UnaryStreamMultiCallable[_engine_pb2.WatchRunRequest, _engine_pb2.RunRecords]  # type: ignore[assignment]
+    """Streams what the part has recorded, until it has ended and all was sent."""
+
+class EngineAgentCoordinatorServicer(metaclass=_abc_1.ABCMeta):
+    """What the agent of a run on a node says to the coordinator itself, over TCP:
+    what is recorded takes no way through the driver and the cluster, and goes on
+    without them. Each call has the agent's secret in its metadata, as
+    `x-agent-secret`; without it, the answer is UNAUTHENTICATED. Other failures
+    are those of the driver's calls about a run.
+    """
+
+    @_abc_1.abstractmethod
+    def WatchRun(
+        self,
+        request: _engine_pb2.WatchRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_engine_pb2.RunRecords], _abc.AsyncIterator[_engine_pb2.RunRecords]]:
+        """Streams what the part has recorded, until it has ended and all was sent."""
+
+def add_EngineAgentCoordinatorServicer_to_server(servicer: EngineAgentCoordinatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

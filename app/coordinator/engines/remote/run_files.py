@@ -1,9 +1,11 @@
-"""What the coordinator writes down before anything of a run is started elsewhere."""
+"""What the coordinator writes down of a run on other machines: what it launches, before anything
+is started there, and how that ended."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from app.coordinator.engines.agent.run_part import RunPart, part_on
+from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.storage.job_directory import RunDir
 from app.files.json_files import read_json, write_json
 from generated.mindcoordinator.internal.v1.engine_pb2 import RunRef
@@ -60,3 +62,14 @@ def read_launch(directory: RunDir) -> Launched | None:
     if value is None:
         return None
     return Launched(RunPart.decoded(value[_PART].encode()), value[_STARTED])
+
+
+def read_end(directory: RunDir) -> RunEnd | None:
+    """Return how a run ended, if that was written down. Raises OSError."""
+    value = read_json(directory.exit)
+    return None if value is None else RunEnd(**value)
+
+
+def write_end(directory: RunDir, end: RunEnd) -> None:
+    """Write down how a run ended. Raises OSError."""
+    write_json(directory.exit, asdict(end))

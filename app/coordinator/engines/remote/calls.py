@@ -1,0 +1,59 @@
+"""Calls of the driver and of agents, with failures as exceptions of the engine."""
+
+from collections.abc import AsyncGenerator, Awaitable
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+
+from app.coordinator.engines.engine import CannotLaunch
+from app.coordinator.failures import LeadershipLost
+
+
+class DriverAway(Exception):
+    """The driver, or the agent behind it, cannot be asked at the moment. For operators."""
+
+
+class NodeLost(Exception):
+    """The node is not part of the cluster, or not any more."""
+
+
+class NothingThere(Exception):
+    """The node has nothing of the run: it was never started there, or the disk is lost."""
+
+
+async def answered(call: Awaitable[Any], *, term: int = 0) -> Any:
+    """Await a call that is made for a term. Raises the above, CannotLaunch, LeadershipLost."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        _translated(error, term)
+
+
+async def streamed(call: Any, *, term: int = 0) -> AsyncGenerator[Any, None]:
+    """Yield what a call streams, and end it with the generator. Raises as `answered`."""
+    try:
+        async for message in call:
+            yield message
+    except grpc.aio.AioRpcError as error:
+        _translated(error, term)
+    finally:
+        call.cancel()
+
+
+def _translated(error: grpc.aio.AioRpcError, term: int) -> NoReturn:
+    text = error.details() or ""
+    match error.code():
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            raise CannotLaunch(text) from None
+        case grpc.StatusCode.NOT_FOUND:
+            raise NodeLost(text) from None
+        case grpc.StatusCode.DATA_LOSS:
+            raise NothingThere(text) from None
+        case grpc.StatusCode.ABORTED:
+            # It answers with the highest term.
+            raise LeadershipLost(
+                f"term {text} has begun, and this coordinator leads for term {term}"
+            ) from None
+        case _:
+            raise DriverAway(f"{error.code().name}: {text}") from error

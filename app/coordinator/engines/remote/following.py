@@ -1,0 +1,145 @@
+"""Takes over what the parts of a run record, and ends them together."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import structlog
+
+from app.coordinator.engines.engine import CannotLaunch
+from app.coordinator.engines.remote.agent_stream import watch_run
+from app.coordinator.engines.remote.calls import DriverAway, NodeLost, NothingThere
+from app.coordinator.engines.remote.gang import Gang
+from app.coordinator.engines.remote.merging import MergedRecords
+from app.coordinator.engines.remote.part_records import PartRecords
+from app.coordinator.failures import FailureBackoff
+from app.coordinator.scheduling.transitions import RunEnd
+from generated.mindcoordinator.internal.v1.engine_pb2 import RunRecords
+
+#: Seconds: the longest pause between two attempts to reach an agent.
+_LONGEST_PAUSE: Final = 2.0
+
+log = structlog.get_logger("scaimind.coordinator")
+
+
+class GangFollower:
+    """Follows a run that was started, to its end."""
+
+    def __init__(self, gang: Gang) -> None:
+        self._gang = gang
+        #: The nodes whose part has ended.
+        self._over: set[str] = set()
+
+    async def follow(self) -> RunEnd:
+        """Take over what the parts record until all have ended; returns the run's end."""
+        gang = self._gang
+        parts = {
+            asyncio.create_task(
+                self._follow_part(number, node_id), name=f"run of {gang.job_id} on {node_id}"
+            ): node_id
+            for number, node_id in enumerate(gang.node_ids)
+        }
+        stopping = asyncio.create_task(self._pass_on(), name=f"stop of {gang.job_id}")
+        try:
+            ends = []
+            waiting = set(parts)
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for part in done:
+                    ends.append(part.result())
+                    self._over.add(parts[part])
+                if waiting and any(map(_has_failed, ends)) and gang.stop.by_owner is None:
+                    gang.stop.end_the_rest()
+            return self._merged(ends)
+        finally:
+            for task in (*parts, stopping):
+                task.cancel()
+            await asyncio.wait([*parts, stopping])
+
+    def _merged(self, ends: Sequence[RunEnd]) -> RunEnd:
+        """Return the end that decides, in the order in which the parts ended."""
+        decisive = next(filter(_has_failed, ends), ends[0])
+        asked = self._gang.stop.by_owner is not None
+        return replace(decisive, stopped=asked and any(end.stopped for end in ends))
+
+    async def _pass_on(self) -> None:
+        """Ask all parts that live to stop, whenever that is asked for."""
+        news = self._gang.stop.news
+        while True:
+            await news.wait()
+            news.clear()
+            rest = [each for each in self._gang.node_ids if each not in self._over]
+            await asyncio.gather(*map(self._gang.pass_on, rest))
+
+    async def _follow_part(self, number: int, node_id: str) -> RunEnd:
+        """Take over what one part records; returns how it ended."""
+        gang = self._gang
+        records = PartRecords(gang.records.records, number, node_id)
+        backoff = FailureBackoff(longest=_LONGEST_PAUSE)
+        while True:
+            try:
+                if await self._take_all(records, backoff):
+                    assert records.end is not None
+                    return records.end
+            except NodeLost:
+                self._end_the_rest()
+                if not await gang.returned(node_id):
+                    return await self._lost(records, "the node is lost")
+            except (NothingThere, CannotLaunch):
+                return await self._lost(records, "the node's disk is lost")
+            except DriverAway as error:
+                seconds = backoff.after_failure()
+                if backoff.worth_a_line:
+                    log.warning(
+                        "part_not_followed",
+                        job_id=gang.job_id,
+                        node_id=node_id,
+                        failures=backoff.failures,
+                        reason=str(error),
+                    )
+                await asyncio.sleep(seconds)
+
+    async def _take_all(self, records: PartRecords, backoff: FailureBackoff) -> bool:
+        """Take over what a part records, as long as its agent is there; whether it has ended."""
+        gang = self._gang
+        run = gang.ref(records.node_id)
+        agent = await gang.client.open_run(run)
+        # Also of an agent that knows nothing of what was asked before.
+        await gang.pass_on(records.node_id)
+        line, snapshot = records.taken
+        stream = watch_run(
+            agent, run, epoch=records.epoch, after_line=line, after_snapshot=snapshot
+        )
+        async with aclosing(stream) as messages:
+            async for message in messages:
+                await gang.records.write(partial(_take, records, message))
+                backoff.reset()
+                if records.end is not None:
+                    return True
+                gang.records.tell()
+        return False
+
+    def _end_the_rest(self) -> None:
+        """End the other parts: what was on a lost node does not go on."""
+        if len(self._over) + 1 < len(self._gang.node_ids) and self._gang.stop.by_owner is None:
+            self._gang.stop.end_the_rest()
+
+    async def _lost(self, records: PartRecords, reason: str) -> RunEnd:
+        text = (
+            f"Gap: what the run wrote on node {records.node_id} behind its line"
+            f" {records.taken[0]} there is lost, since {reason}."
+        )
+        await self._gang.records.say(text, warning=True)
+        failure = f"Node {records.node_id} was lost: {reason}."
+        return RunEnd(exit_code=None, failure=failure, transient=True)
+
+
+def _take(part: PartRecords, message: RunRecords, _: MergedRecords) -> None:
+    part.take(message)
+
+
+def _has_failed(end: RunEnd) -> bool:
+    return bool(end.failure or end.interruption or end.exit_code != 0)

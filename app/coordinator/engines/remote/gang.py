@@ -1,0 +1,98 @@
+"""The parts of a run on its nodes, and what is asked of all of them."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+
+from app.coordinator.engines.engine import CannotLaunch
+from app.coordinator.engines.remote.calls import DriverAway, NodeLost, NothingThere
+from app.coordinator.engines.remote.driver_client import DriverClient
+from app.coordinator.engines.remote.known_nodes import KnownNodes
+from app.coordinator.engines.remote.record_writer import RecordWriter
+from app.coordinator.engines.remote.run_files import Launched
+from generated.mindcoordinator.internal.v1.engine_pb2 import RunRef
+
+log = structlog.get_logger("scaimind.coordinator")
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class StopOrder:
+    """Whether the parts of a run are to stop, and how."""
+
+    #: By the run's owner: at once or after a checkpoint; None if it is not to stop.
+    by_owner: bool | None = None
+    #: A part has failed, and the others, which would wait for it, are to end at once.
+    by_part: bool = False
+    #: Set whenever it changes.
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def at_once(self) -> bool | None:
+        """Whether a part is to stop at once or after a checkpoint; None if it is not to stop."""
+        return True if self.by_part else self.by_owner
+
+    def give(self, *, at_once: bool) -> None:
+        """Note that the owner wants the run to stop."""
+        self.by_owner = at_once
+        self.news.set()
+
+    def end_the_rest(self) -> None:
+        """Note that a part has failed."""
+        self.by_part = True
+        self.news.set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """All that is needed to reach the parts of one run."""
+
+    launched: Launched
+    #: Of the coordinator.
+    term: int
+    client: DriverClient
+    nodes: KnownNodes
+    #: Seconds that a lost node has to return.
+    lost_node_patience: float
+    records: RecordWriter
+    stop: StopOrder
+
+    @property
+    def job_id(self) -> str:
+        """The run's job."""
+        return self.launched.whole.job.job_id
+
+    @property
+    def node_ids(self) -> Sequence[str]:
+        """The nodes of its parts, the first one of them that of rank 0."""
+        return self.launched.node_ids
+
+    def ref(self, node_id: str) -> RunRef:
+        """Return how a part is named to the driver and its agent."""
+        return self.launched.ref(node_id, term=self.term)
+
+    async def returned(self, node_id: str) -> bool:
+        """Wait for a lost node; whether it is back."""
+        return await self.nodes.returned(node_id, patience=self.lost_node_patience)
+
+    async def pass_on(self, node_id: str) -> None:
+        """Ask a part to stop if it is to. One that cannot be reached is asked when it can be."""
+        if (at_once := self.stop.at_once) is None:
+            return
+        try:
+            await self.client.stop_run(self.ref(node_id), at_once=at_once)
+        except (DriverAway, NodeLost, NothingThere, CannotLaunch) as error:
+            log.info("part_not_asked", job_id=self.job_id, node_id=node_id, reason=str(error))
+
+
+async def all_of(*work: Coroutine[Any, Any, _T]) -> list[_T]:
+    """Await all of them, also if one fails; then raise what the first one raised."""
+    done = []
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+        done.append(result)
+    return done

@@ -1,0 +1,116 @@
+"""Writes what belongs into a job's log and metrics, in threads, one write behind the other."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+import structlog
+
+from app.coordinator.engines.remote.merging import MergedRecords
+from app.coordinator.failures import FailureBackoff, is_passing
+from app.coordinator.leadership.leadership import Leadership
+from app.coordinator.storage.job_directory import RunDir
+
+log = structlog.get_logger("scaimind.coordinator")
+_T = TypeVar("_T")
+
+
+class RecordWriter:
+    """For one run, on one event loop. Nothing is lost on a full disk: a write waits for room."""
+
+    def __init__(
+        self,
+        directory: RunDir,
+        *,
+        leadership: Leadership,
+        writing: Executor,
+        grew: Callable[[str], None],
+    ) -> None:
+        """`writing` has the threads. `grew` is called with the job's id when its records have
+        grown."""
+        self._directory = directory
+        self._job_id = directory.job.path.name
+        self._leadership = leadership
+        self._writing = writing
+        self._grew = grew
+        self._records: MergedRecords | None = None
+        #: Writes go one behind the other.
+        self._turn = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can be written."""
+        return self._records is not None
+
+    @property
+    def records(self) -> MergedRecords:
+        """What is written, to be asked how far it is. Only while it is open."""
+        assert self._records is not None
+        return self._records
+
+    async def open(self, node_id: str) -> None:
+        """Take the records up, once nobody else writes them. Raises OSError.
+
+        The coordinator's own lines have `node_id`.
+        """
+        opening = asyncio.get_running_loop().run_in_executor(
+            self._writing, MergedRecords, self._directory, node_id
+        )
+        try:
+            self._records = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled, and whoever waits again needs the lock that it takes.
+            opening.add_done_callback(_close_opened)
+            raise
+
+    async def close(self) -> None:
+        """Let others write, once what is being written is."""
+        async with self._turn:
+            records, self._records = self._records, None
+            if records is not None:
+                records.close()
+
+    async def say(self, text: str, *, warning: bool) -> None:
+        """Write a line of the coordinator's own. Raises OSError."""
+        await self.write(lambda records: records.say(text, warning=warning))
+        self.tell()
+
+    def tell(self) -> None:
+        """Have it known that the records have grown."""
+        self._grew(self._job_id)
+
+    async def write(self, write: Callable[[MergedRecords], _T]) -> _T:
+        """Write in a thread, again and again while the disk is full. Raises OSError."""
+        backoff = FailureBackoff()
+        while True:
+            async with self._turn:
+                records = self._records
+                if records is None:
+                    raise OSError(9, "the run's records are closed")
+                loop = asyncio.get_running_loop()
+                writing = loop.run_in_executor(self._writing, self._written, write, records)
+                try:
+                    return await asyncio.shield(writing)
+                except asyncio.CancelledError:
+                    # A thread cannot be cancelled, and the files must not be closed under it.
+                    await asyncio.wait([writing])
+                    raise
+                except OSError as error:
+                    if not is_passing(error):
+                        raise
+                    problem = error
+            seconds = backoff.after_failure()
+            if backoff.worth_a_line:
+                log.warning("records_not_written", job_id=self._job_id, reason=problem.strerror)
+            await asyncio.sleep(seconds)
+
+    def _written(self, write: Callable[[MergedRecords], _T], records: MergedRecords) -> _T:
+        # A coordinator that was replaced while it stood still has the files open yet.
+        self._leadership.check()
+        return write(records)
+
+
+def _close_opened(opening: asyncio.Future[MergedRecords]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
