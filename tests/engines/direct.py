@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 
 from app.coordinator.engines.agent.answers import Answer
+from app.coordinator.engines.agent.leftovers import kept_runs
 from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.local.opening import open_local_engine
 from app.coordinator.engines.ray.agent_host import AgentHost
@@ -77,11 +78,12 @@ class DirectCluster:
             raise Unavailable("the agent has died")
         return answer
 
-    async def there(self, *, term: int) -> list[RunRef]:
-        return [
-            RunRef(job_id=job_id, run=run, node_id=node_id, term=term)
-            for job_id, run, node_id in self.hosts
-        ]
+    async def there(self, node_id: str) -> list[RunRef]:
+        if node_id not in self.nodes:
+            raise NodeLost(node_id)
+        found = set(kept_runs(self.settings.with_node(node_id, cpus=2)))
+        found |= {(job_id, run) for job_id, run, node in self.hosts if node == node_id}
+        return [RunRef(job_id=job_id, run=run, node_id=node_id) for job_id, run in found]
 
     async def drop(self, run: RunRef) -> None:
         if host := self.hosts.pop((run.job_id, run.run, run.node_id), None):

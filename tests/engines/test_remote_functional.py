@@ -76,7 +76,7 @@ async def test_nothing_is_lost_or_doubled_when_agents_and_the_driver_die(
 
         # What the node has kept of it goes.
         async def forgotten() -> bool:
-            return not list((tmp_path / "nodes").glob("*/*/*"))
+            return not list((tmp_path / "nodes").glob("*/*/*/*"))
 
         await eventually(forgotten)
 
@@ -170,6 +170,37 @@ async def test_a_lost_disk_leaves_a_gap_with_its_reason(
         assert status_of(job) == "FAILED"
         assert "disk is lost" in job.error_message
         assert [entry for entry in entries if entry.message.startswith("Gap")]
+
+
+async def test_what_a_node_keeps_of_a_run_that_is_over_goes_when_it_returns(
+    direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**FAST, "ray_lost_node_seconds": 0.5}
+    async with coordinator_of(direct, tmp_path, monkeypatch, **settings) as (_, client):
+        job_id = await client.submit(COUNTING, resource_config={"gpu_count": 1})
+        await client.until_line(job_id, "number 5")
+        (lost,) = (await client.job(job_id)).node_ids
+        await direct.lose(lost)
+        await client.end(job_id)
+        # Another coordinator's on the same node, and a run that goes on.
+        other = tmp_path / "nodes" / "another" / lost / "job-1" / "1"
+        await asyncio.to_thread(other.mkdir, parents=True)
+        running = await client.submit(COUNTING, resource_config={"gpu_count": 1})
+        await client.until_line(running, "number 5")
+
+        def kept() -> set[str]:
+            return {each.parent.name for each in (tmp_path / "nodes").glob("*/*/*/*")}
+
+        assert kept() == {job_id, running, "job-1"}
+        await direct.join(lost)
+        await direct.examined(lost)
+
+        async def gone() -> bool:
+            return await asyncio.to_thread(kept) == {running, "job-1"}
+
+        await eventually(gone)
+        await go(client, running)
+        assert_whole(await client.log(running))
 
 
 async def test_what_runs_and_what_waits_is_told_to_whoever_can_add_nodes(

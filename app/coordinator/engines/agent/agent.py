@@ -277,4 +277,4 @@ class RunAgent:
 
 def run_directory(settings: NodeSettings, job_id: str, run: int) -> Path:
     """Where a node keeps what it has of a run."""
-    return settings.directory / settings.node_id / job_id / str(run)
+    return settings.records / job_id / str(run)

@@ -67,7 +67,7 @@ def examine_node(settings: NodeSettings, **engine: str) -> NodeExamination:
     found = NodeExamination(hostname=socket.gethostname(), versions=versions(**engine))
     nvml = Nvml.open()
     gpus = tuple((each.type, each.memory) for each in nvml.specs()) if nvml is not None else ()
-    directory = settings.directory / settings.node_id
+    directory = settings.records
     missing = [path for path in (*settings.shared, settings.drive_dir) if not path.is_dir()]
     if missing:
         names = ", ".join(map(str, missing))

@@ -1,7 +1,9 @@
 """What an agent is told of its node and of how runs are carried out there."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +22,8 @@ class NodeSettings:
     cpus: int
     #: The node's own directory for the records of runs.
     directory: Path
+    #: Whose runs they are: the same for all coordinators with the same data directory.
+    owner: str
     #: Directories that every node has at the same path, and that jobs must not see as a whole.
     shared: tuple[Path, ...]
     drive_dir: Path
@@ -45,6 +49,7 @@ class NodeSettings:
             node_id="",
             cpus=0,
             directory=directory,
+            owner=sha256(os.fsencode(config.data_dir.absolute())).hexdigest()[:12],
             shared=(config.data_dir,),
             drive_dir=config.drive_root,
             atlas_dir=config.atlas_root,
@@ -59,6 +64,11 @@ class NodeSettings:
             job_log_bytes=config.job_log_bytes,
             job_metrics_bytes=config.job_metrics_bytes,
         )
+
+    @property
+    def records(self) -> Path:
+        """Where the node keeps what it has of runs. Other coordinators use the node, too."""
+        return self.directory / self.owner / self.node_id
 
     def encoded(self) -> bytes:
         """Return them as JSON."""

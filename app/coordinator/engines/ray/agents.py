@@ -51,14 +51,21 @@ class RayAgents:
             raise Unavailable(f"{type(error).__name__} of {name}") from error
         return answer
 
-    async def there(self, *, term: int) -> list[RunRef]:
-        """Return the runs that have agents, with this term."""
-        names = await asyncio.to_thread(list_named_actors)
+    async def there(self, node_id: str) -> list[RunRef]:
+        """Return the runs that have agents on a node, and those of which it keeps anything.
+
+        Raises NodeLost, Unavailable.
+        """
+        try:
+            found = set(await self._nodes.kept_runs(node_id))
+            names = await asyncio.to_thread(list_named_actors)
+        except (RayError, TimeoutError) as error:
+            # A node that is gone is told of as such.
+            self._nodes.of(node_id)
+            raise Unavailable(f"{type(error).__name__} of node {node_id}") from error
         matches = filter(None, map(_NAME.fullmatch, names))
-        return [
-            RunRef(job_id=match[1], run=int(match[2]), node_id=match[3], term=term)
-            for match in matches
-        ]
+        found |= {(match[1], int(match[2])) for match in matches if match[3] == node_id}
+        return [RunRef(job_id=job_id, run=run, node_id=node_id) for job_id, run in sorted(found)]
 
     async def drop(self, run: RunRef) -> None:
         """End the actor. What it has started goes on."""

@@ -1,7 +1,5 @@
 """What a driver is told when it starts, in one line of JSON on its stdin."""
 
-import hashlib
-import os
 from dataclasses import dataclass
 from typing import Self
 
@@ -27,8 +25,7 @@ class DriverSettings:
     @property
     def namespace(self) -> str:
         """Ray's namespace of this coordinator's actors: others may use the cluster, too."""
-        places = b"\0".join(os.fsencode(path) for path in self.nodes.shared)
-        return f"scaimind-{hashlib.sha256(places).hexdigest()[:12]}"
+        return f"scaimind-{self.nodes.owner}"
 
     def encoded(self) -> bytes:
         """Return them as a line."""

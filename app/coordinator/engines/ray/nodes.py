@@ -1,7 +1,7 @@
 """The nodes of a Ray cluster as the driver sees them: who lives, what each has and is fit for."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,12 +15,13 @@ from app.coordinator.engines.agent.examining import (
     examine_node,
     versions,
 )
+from app.coordinator.engines.agent.leftovers import kept_runs
 from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.ray.node import NodeLost, RayNode, node_of
 
 #: Seconds between two looks at Ray's table of nodes.
 LOOK: Final = 0.5
-#: Seconds that a look at one may take.
+#: Seconds that what is done on one may take.
 _EXAMINATION: Final = 120.0
 
 log = structlog.get_logger("scaimind.coordinator")
@@ -48,6 +49,14 @@ class RayNodes:
         """Return what an agent is told there."""
         found = node.examination.isolation if node.examination is not None else None
         return self._settings.with_node(node.node_id, cpus=max(node.cpus, 1), found=found)
+
+    async def kept_runs(self, node_id: str) -> list[tuple[str, int]]:
+        """Return the runs of which a node keeps anything. Raises NodeLost, RayError,
+        TimeoutError."""
+        node = self.of(node_id)
+        settings = self._settings.with_node(node_id, cpus=max(node.cpus, 1))
+        found: list[tuple[str, int]] = await _done_on(node, _kept_here, settings.encoded())
+        return found
 
     async def watch(self) -> AsyncIterator[list[RayNode]]:
         """Yield all nodes, at once and whenever anything about one changes."""
@@ -105,14 +114,9 @@ class RayNodes:
     async def _examine(self, node: RayNode) -> None:
         """Find out whether runs can be carried out on a node; tried again while it lives."""
         settings = self._settings.with_node(node.node_id, cpus=max(node.cpus, 1))
-        strategy = NodeAffinitySchedulingStrategy(node.ray_id, soft=False)
-        examine: Any = ray.remote(_examined_here).options(
-            num_cpus=0, max_retries=0, scheduling_strategy=strategy
-        )
         while (current := self._nodes.get(node.node_id)) and current.ray_id == node.ray_id:
             try:
-                async with asyncio.timeout(_EXAMINATION):
-                    answer = await examine.remote(settings.encoded(), ray.__version__)
+                answer = await _done_on(node, _examined_here, settings.encoded(), ray.__version__)
             except Exception as error:  # whatever that machine lacks: it takes no jobs until then
                 problem = f"It could not be examined: {type(error).__name__}."
                 log.error("node_not_examined", node_id=node.node_id, exc_info=error)
@@ -140,6 +144,17 @@ class RayNodes:
         await self._announce()
 
 
+async def _done_on(node: RayNode, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Have a function called on a node; returns what it does. Raises RayError, TimeoutError."""
+    strategy = NodeAffinitySchedulingStrategy(node.ray_id, soft=False)
+    remote: Any = ray.remote(work).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
+    async with asyncio.timeout(_EXAMINATION):
+        return await remote.remote(*arguments)
+
+
 def _examined_here(settings: bytes, version: str) -> bytes:
-    """Run on the node."""
     return examine_node(NodeSettings.decoded(settings), Ray=version).encoded()
+
+
+def _kept_here(settings: bytes) -> list[tuple[str, int]]:
+    return kept_runs(NodeSettings.decoded(settings))

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
 from typing_extensions import override
 
-from app.coordinator.engines.agent.answers import DONE, STATUS_CODES, SUPERSEDED, Answer
+from app.coordinator.engines.agent.answers import DONE, STATUS_CODES, Answer
 from app.coordinator.engines.ray.node import NodeLost, RayNode
 from generated.mindcoordinator.internal.v1 import engine_pb2 as pb
 from generated.mindcoordinator.internal.v1.engine_pb2_grpc import EngineDriverCoordinatorServicer
@@ -38,8 +38,11 @@ class AgentSource(Protocol):
         Raises NodeLost, Unavailable.
         """
 
-    async def there(self, *, term: int) -> Sequence[pb.RunRef]:
-        """Return the runs that have agents, with this term."""
+    async def there(self, node_id: str) -> Sequence[pb.RunRef]:
+        """Return the runs that have agents on a node, and those of which it keeps anything.
+
+        Raises NodeLost, Unavailable.
+        """
 
     async def drop(self, run: pb.RunRef) -> None:
         """End the agent. What it has started goes on."""
@@ -96,16 +99,9 @@ class DriverService(EngineDriverCoordinatorServicer):
         return pb.ForgetRunResponse()
 
     @override
-    async def KeepRuns(self, request: pb.KeepRunsRequest, context: Context) -> pb.KeepRunsResponse:
-        kept = {(run.job_id, run.run) for run in request.runs}
-        for run in await self._agents.there(term=request.term):
-            if (run.job_id, run.run) in kept:
-                continue
-            with suppress(NodeLost, Unavailable):
-                kind, _ = await self._agents.ask(run, "forget")
-                if kind != SUPERSEDED:
-                    await self._agents.drop(run)
-        return pb.KeepRunsResponse()
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
+        async with _failures(context):
+            return pb.ListRunsResponse(runs=await self._agents.there(request.node_id))
 
     @override
     async def RequestNodes(
@@ -127,15 +123,22 @@ class DriverService(EngineDriverCoordinatorServicer):
         return pb.RequestNodesResponse()
 
     async def _ask(self, context: Context, run: pb.RunRef, method: str, *arguments: Any) -> Any:
-        try:
+        async with _failures(context):
             kind, value = await self._agents.ask(run, method, *arguments)
-        except NodeLost:
-            await _abort(context, grpc.StatusCode.NOT_FOUND, f"{run.node_id} is lost")
-        except Unavailable as error:
-            await _abort(context, grpc.StatusCode.UNAVAILABLE, str(error))
         if kind != DONE:
             await _abort(context, STATUS_CODES[kind], value)
         return value
+
+
+@asynccontextmanager
+async def _failures(context: Context) -> AsyncIterator[None]:
+    """Have the coordinator told what keeps a node's agents from answering."""
+    try:
+        yield
+    except NodeLost as error:
+        await _abort(context, grpc.StatusCode.NOT_FOUND, f"{error} is lost")
+    except Unavailable as error:
+        await _abort(context, grpc.StatusCode.UNAVAILABLE, str(error))
 
 
 async def _abort(context: Context, code: grpc.StatusCode, text: str) -> NoReturn:

@@ -69,9 +69,14 @@ class DriverClient:
             self._stub.ForgetRun(pb.ForgetRunRequest(run=run), timeout=_CALL), term=run.term
         )
 
-    async def keep_runs(self, request: pb.KeepRunsRequest) -> None:
-        """Have removed what nodes keep of all other runs. Raises DriverAway."""
-        await answered(self._stub.KeepRuns(request, timeout=_CALL), term=request.term)
+    async def list_runs(self, node_id: str) -> list[tuple[str, int]]:
+        """Return the runs of which a node keeps anything: the job's id and the number of each.
+
+        Raises DriverAway, NodeLost.
+        """
+        request = pb.ListRunsRequest(node_id=node_id)
+        answer = await answered(self._stub.ListRuns(request, timeout=_CALL))
+        return [(run.job_id, run.run) for run in answer.runs]
 
     async def request_nodes(self, request: pb.RequestNodesRequest) -> None:
         """Have the cluster grow to have room for these. Raises DriverAway."""

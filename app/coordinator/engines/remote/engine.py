@@ -3,11 +3,11 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from typing_extensions import override
@@ -16,10 +16,11 @@ from app.coordinator.cluster.node_specs import NodeReport
 from app.coordinator.engines.agent.run_part import RunPart
 from app.coordinator.engines.engine import Engine, EngineEvents, NeverStarted, RunHandle, RunSpec
 from app.coordinator.engines.local.engine import LocalEngine
-from app.coordinator.engines.remote.calls import DriverAway, NodeLost, NothingThere
+from app.coordinator.engines.remote.calls import DriverAway, NodeLost
 from app.coordinator.engines.remote.driver_client import DriverClient
 from app.coordinator.engines.remote.driver_process import DriverProcess
 from app.coordinator.engines.remote.known_nodes import KnownNodes
+from app.coordinator.engines.remote.leftovers import Leftovers
 from app.coordinator.engines.remote.remote_run import RemoteRun
 from app.coordinator.engines.remote.run_files import (
     Launched,
@@ -27,17 +28,14 @@ from app.coordinator.engines.remote.run_files import (
     write_end,
     write_launch,
 )
-from app.coordinator.failures import LeadershipLost
 from app.coordinator.isolation.uids import JobUids
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.storage.job_directory import JobDir, RunDir
 from generated.mindcoordinator.internal.v1.engine_pb2 import (
-    KeepRunsRequest,
     NodeRequest,
     RequestNodesRequest,
-    RunRef,
 )
 
 #: Threads that write the records of runs. What they write is small.
@@ -46,8 +44,6 @@ _WRITERS: Final = 8
 _NODES: Final = 30.0
 #: Seconds between two attempts to tell a cluster what waits.
 _AGAIN: Final = 2.0
-#: Seconds for what ended runs hold on the nodes to be let go of when the coordinator leaves.
-_LEAVE: Final = 5.0
 #: Waiting jobs that an autoscaler is told of.
 _REQUESTED: Final = 100
 
@@ -82,11 +78,10 @@ class RemoteEngine(Engine):
         self._leadership = leadership
         self._patience = lost_node_patience
         self._scratch = scratch
-        self._nodes = KnownNodes(client)
+        self._leftovers = Leftovers(client)
+        self._nodes = KnownNodes(client, usable=self._leftovers.node_is_there)
         self._writing = ThreadPoolExecutor(_WRITERS, thread_name_prefix="records")
         self._grew: Callable[[str], None] = lambda _: None
-        self._forgetting: set[asyncio.Task[None]] = set()
-        self._keeping: asyncio.Task[None] | None = None
         self._closed = False
         self._requested: Sequence[ResourceRequest] = ()
         self._requesting: asyncio.Task[None] | None = None
@@ -103,14 +98,10 @@ class RemoteEngine(Engine):
     @override
     async def close(self) -> None:
         self._closed = True
-        if self._forgetting:
-            # The next coordinator does what is left of it.
-            await asyncio.wait(self._forgetting, timeout=_LEAVE)
-        tasks = [*self._forgetting, *([self._requesting] if self._requesting else [])]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._leftovers.close()
+        if self._requesting is not None:
+            self._requesting.cancel()
+            await asyncio.wait([self._requesting])
         await self._nodes.close()
         await self._client.close()
         await self.driver.close()
@@ -130,9 +121,7 @@ class RemoteEngine(Engine):
     @override
     async def launch(self, job: JobRecord, run: RunSpec) -> RunHandle:
         directory = self._directory(job)
-        if self._keeping is not None:
-            # Or a new run's agents would be taken for those of a former one.
-            await asyncio.wait([self._keeping])
+        self._leftovers.need(job.job_id, job.run_count)
         await asyncio.to_thread(self._write_launch, directory, job, run)
         return self._handle(directory, run.term)
 
@@ -141,6 +130,7 @@ class RemoteEngine(Engine):
         directory = self._directory(job)
         if not await asyncio.to_thread(_was_launched, directory):
             raise NeverStarted
+        self._leftovers.need(job.job_id, job.run_count)
         return self._handle(directory, term)
 
     @override
@@ -159,9 +149,7 @@ class RemoteEngine(Engine):
 
     @override
     def keep_runs(self, jobs: Sequence[JobRecord], *, term: int) -> None:
-        runs = [RunRef(job_id=job.job_id, run=job.run_count) for job in jobs]
-        work = self._keep(KeepRunsRequest(runs=runs, term=term))
-        self._keeping = self._own(work, "runs to keep")
+        self._leftovers.begin(((job.job_id, job.run_count) for job in jobs), term=term)
 
     @override
     def request_nodes(self, requests: Sequence[ResourceRequest]) -> None:
@@ -228,37 +216,8 @@ class RemoteEngine(Engine):
             lost_node_patience=self._patience,
             writing=self._writing,
             grew=lambda job_id: self._grew(job_id),
-            forget=partial(self._forget, term),
+            forget=partial(self._leftovers.forget, term=term),
         )
-
-    def _forget(self, term: int, launched: Launched) -> None:
-        """Have removed what the nodes keep of a run that has ended, without waiting for it."""
-        name = f"records of {launched.whole.job.job_id}"
-        self._own(self._forget_parts(launched, term), name)
-
-    def _own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
-        self._forgetting.add(task)
-        task.add_done_callback(self._forgetting.discard)
-        return task
-
-    async def _keep(self, request: KeepRunsRequest) -> None:
-        while True:
-            try:
-                await self._client.keep_runs(request)
-            except DriverAway as error:
-                log.info("runs_not_forgotten", reason=str(error))
-                await asyncio.sleep(_AGAIN)
-            else:
-                return
-
-    async def _forget_parts(self, launched: Launched, term: int) -> None:
-        for node_id in launched.node_ids:
-            try:
-                await self._client.forget_run(launched.ref(node_id, term=term))
-            except (DriverAway, NodeLost, NothingThere, LeadershipLost) as error:
-                # They take up space there until the node's directory is cleared.
-                log.warning("records_left_on_node", node_id=node_id, reason=str(error))
 
     def _directory(self, job: JobRecord) -> RunDir:
         return JobDir(self._jobs / job.job_id).run(job.run_count)

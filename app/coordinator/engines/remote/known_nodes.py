@@ -31,8 +31,13 @@ class _Lost:
 class KnownNodes:
     """Follows what the driver reports. Everything runs on one event loop."""
 
-    def __init__(self, client: DriverClient) -> None:
+    def __init__(self, client: DriverClient, *, usable: Callable[[str], None]) -> None:
+        """`usable` is called with the id of each node that joins or returns, once it can be
+        used."""
         self._client = client
+        self._usable = usable
+        #: Of those that live.
+        self._known_usable: set[str] = set()
         self._living: dict[str, EngineNode] = {}
         self._reports: dict[str, NodeReport] = {}
         self._lost: dict[str, _Lost] = {}
@@ -109,6 +114,10 @@ class KnownNodes:
             del self._lost[next(iter(self._lost))]
         self._living = living
         self._reports = {node_id: _report(node) for node_id, node in living.items()}
+        usable = {node.node_id for node in nodes if not node.problem}
+        for node_id in usable - self._known_usable:
+            self._usable(node_id)
+        self._known_usable = usable
         self._heard.set()
         self._changed(self.reports())
         async with self._news:

@@ -67,9 +67,13 @@ class RemoteRun(RunHandle):
 
     @override
     async def wait(self) -> RunEnd:
-        if (end := await asyncio.to_thread(read_end, self._directory)) is not None:
-            return end
+        end = await asyncio.to_thread(read_end, self._directory)
         launched = await asyncio.to_thread(read_launch, self._directory)
+        if end is not None:
+            # Whoever wrote that down may have ended before it had the nodes forget it.
+            if launched is not None:
+                self._forget(launched)
+            return end
         if launched is None:
             return RunEnd(exit_code=None, stopped=True)
         await self._records.open(launched.node_ids[0])

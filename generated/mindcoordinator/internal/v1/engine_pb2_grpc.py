@@ -78,10 +78,10 @@ class EngineDriverCoordinatorStub:
                 request_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.ForgetRunRequest.SerializeToString,
                 response_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.ForgetRunResponse.FromString,
                 _registered_method=True)
-        self.KeepRuns = channel.unary_unary(
-                '/mindcoordinator.internal.v1.EngineDriverCoordinator/KeepRuns',
-                request_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.KeepRunsRequest.SerializeToString,
-                response_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.KeepRunsResponse.FromString,
+        self.ListRuns = channel.unary_unary(
+                '/mindcoordinator.internal.v1.EngineDriverCoordinator/ListRuns',
+                request_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.ListRunsResponse.FromString,
                 _registered_method=True)
         self.RequestNodes = channel.unary_unary(
                 '/mindcoordinator.internal.v1.EngineDriverCoordinator/RequestNodes',
@@ -151,8 +151,8 @@ class EngineDriverCoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def KeepRuns(self, request, context):
-        """Removes what nodes keep of all other runs, and their agents.
+    def ListRuns(self, request, context):
+        """Lists the runs of which a node keeps anything, or which have agents there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,10 +198,10 @@ def add_EngineDriverCoordinatorServicer_to_server(servicer, server):
                     request_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.ForgetRunRequest.FromString,
                     response_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.ForgetRunResponse.SerializeToString,
             ),
-            'KeepRuns': grpc.unary_unary_rpc_method_handler(
-                    servicer.KeepRuns,
-                    request_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.KeepRunsRequest.FromString,
-                    response_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.KeepRunsResponse.SerializeToString,
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.ListRunsRequest.FromString,
+                    response_serializer=mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.ListRunsResponse.SerializeToString,
             ),
             'RequestNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.RequestNodes,
@@ -396,7 +396,7 @@ class EngineDriverCoordinator:
             _registered_method=True)
 
     @staticmethod
-    def KeepRuns(request,
+    def ListRuns(request,
             target,
             options=(),
             channel_credentials=None,
@@ -409,9 +409,9 @@ class EngineDriverCoordinator:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mindcoordinator.internal.v1.EngineDriverCoordinator/KeepRuns',
-            mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.KeepRunsRequest.SerializeToString,
-            mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.KeepRunsResponse.FromString,
+            '/mindcoordinator.internal.v1.EngineDriverCoordinator/ListRuns',
+            mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.ListRunsRequest.SerializeToString,
+            mindcoordinator_dot_internal_dot_v1_dot_engine__pb2.ListRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

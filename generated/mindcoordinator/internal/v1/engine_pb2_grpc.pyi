@@ -63,8 +63,8 @@ class EngineDriverCoordinatorStub:
     """Ends that part, however it is; nothing of it lives afterwards."""
     ForgetRun: _grpc.UnaryUnaryMultiCallable[_engine_pb2.ForgetRunRequest, _engine_pb2.ForgetRunResponse]
     """Removes what the node keeps of a run that has ended, and its agent."""
-    KeepRuns: _grpc.UnaryUnaryMultiCallable[_engine_pb2.KeepRunsRequest, _engine_pb2.KeepRunsResponse]
-    """Removes what nodes keep of all other runs, and their agents."""
+    ListRuns: _grpc.UnaryUnaryMultiCallable[_engine_pb2.ListRunsRequest, _engine_pb2.ListRunsResponse]
+    """Lists the runs of which a node keeps anything, or which have agents there."""
     RequestNodes: _grpc.UnaryUnaryMultiCallable[_engine_pb2.RequestNodesRequest, _engine_pb2.RequestNodesResponse]
     """Replaces what the cluster is asked to have room for."""
 
@@ -103,8 +103,8 @@ class EngineDriverCoordinatorAsyncStub(EngineDriverCoordinatorStub):
     """Ends that part, however it is; nothing of it lives afterwards."""
     ForgetRun: _aio.UnaryUnaryMultiCallable[_engine_pb2.ForgetRunRequest, _engine_pb2.ForgetRunResponse]  # type: ignore[assignment]
     """Removes what the node keeps of a run that has ended, and its agent."""
-    KeepRuns: _aio.UnaryUnaryMultiCallable[_engine_pb2.KeepRunsRequest, _engine_pb2.KeepRunsResponse]  # type: ignore[assignment]
-    """Removes what nodes keep of all other runs, and their agents."""
+    ListRuns: _aio.UnaryUnaryMultiCallable[_engine_pb2.ListRunsRequest, _engine_pb2.ListRunsResponse]  # type: ignore[assignment]
+    """Lists the runs of which a node keeps anything, or which have agents there."""
     RequestNodes: _aio.UnaryUnaryMultiCallable[_engine_pb2.RequestNodesRequest, _engine_pb2.RequestNodesResponse]  # type: ignore[assignment]
     """Replaces what the cluster is asked to have room for."""
 
@@ -178,12 +178,12 @@ class EngineDriverCoordinatorServicer(metaclass=_abc_1.ABCMeta):
         """Removes what the node keeps of a run that has ended, and its agent."""
 
     @_abc_1.abstractmethod
-    def KeepRuns(
+    def ListRuns(
         self,
-        request: _engine_pb2.KeepRunsRequest,
+        request: _engine_pb2.ListRunsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_engine_pb2.KeepRunsResponse, _abc.Awaitable[_engine_pb2.KeepRunsResponse]]:
-        """Removes what nodes keep of all other runs, and their agents."""
+    ) -> _typing.Union[_engine_pb2.ListRunsResponse, _abc.Awaitable[_engine_pb2.ListRunsResponse]]:
+        """Lists the runs of which a node keeps anything, or which have agents there."""
 
     @_abc_1.abstractmethod
     def RequestNodes(
