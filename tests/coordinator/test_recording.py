@@ -138,3 +138,14 @@ def test_what_is_behind_a_bound_is_counted_and_said_once(job: JobDir) -> None:
             "10 snapshots of this run were left out of the job's metrics (job_metrics_bytes).",
         ]
     assert [text for _, text in messages(job)] == ["x" * 30] * 2 + ["over"]
+
+
+def test_what_is_kept_elsewhere_counts_for_the_bounds(job: JobDir) -> None:
+    bounds = RecordBounds(log=1000, metrics=1000, log_before=990, metrics_before=1000)
+    with closing(Recorder(job, bounds)) as recorder:
+        assert not recorder.add_lines(lines("the last one"))
+        assert "job_log_bytes" in recorder.add_lines(lines("too late"))
+        assert "job_metrics_bytes" in recorder.add_snapshots([MetricsSnapshot(step=1)])
+        assert len(recorder.left_out()) == 2
+    assert [text for _, text in messages(job)] == ["the last one"]
+    assert not steps(job)

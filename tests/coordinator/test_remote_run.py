@@ -26,7 +26,7 @@ async def test_records_that_open_after_a_cancellation_are_closed(
     class Records:
         """Opens once the job's lock is free."""
 
-        def __init__(self, *_: object) -> None:
+        def __init__(self, *_: object, **__: object) -> None:
             loop.call_soon_threadsafe(opening.set)
             assert lock_is_free.wait(PATIENCE)
 
@@ -38,7 +38,7 @@ async def test_records_that_open_after_a_cancellation_are_closed(
     monkeypatch.setattr(record_writer, "MergedRecords", Records)
     with ThreadPoolExecutor(1) as writing:
         others: dict[str, Any] = dict.fromkeys(
-            ("leadership", "client", "nodes", "grew", "forget"), cast(Any, None)
+            ("leadership", "bounds", "client", "nodes", "grew", "forget"), cast(Any, None)
         )
         run = RemoteRun(
             JobDir(tmp_path).run(1), term=1, lost_node_patience=1.0, writing=writing, **others

@@ -14,6 +14,7 @@ from app.coordinator.engines.agent.answers import Answer
 from app.coordinator.engines.agent.leftovers import kept_runs
 from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.local.opening import open_local_engine
+from app.coordinator.engines.local.runner.recording import RecordBounds
 from app.coordinator.engines.ray.agent_host import AgentHost
 from app.coordinator.engines.ray.node import NodeLost, RayNode
 from app.coordinator.engines.ray.service import DriverService, Unavailable
@@ -187,6 +188,7 @@ async def coordinator_of(
             client=DriverClient(direct.socket),
             leadership=leadership,
             lost_node_patience=config.ray_lost_node_seconds,
+            bounds=RecordBounds(log=config.job_log_bytes, metrics=config.job_metrics_bytes),
             scratch=lambda: None,
         )
         await engine.open()

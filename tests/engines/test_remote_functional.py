@@ -203,6 +203,34 @@ async def test_what_a_node_keeps_of_a_run_that_is_over_goes_when_it_returns(
         assert_whole(await client.log(running))
 
 
+async def test_the_log_of_a_gang_has_one_bound(
+    direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+        import time
+        for number in range(1, 401):
+            print("number", number, "x" * 100, flush=True)
+            time.sleep(0.002)
+        """
+    bound = 64 * 1024
+    settings = {**FAST, "job_log_bytes": bound}
+    async with coordinator_of(direct, tmp_path, monkeypatch, **settings) as (_, client):
+        job_id = await client.submit(script, resource_config={"gpu_count": 2, "node_count": 2})
+        entries = await client.log(job_id)
+        job = await client.job(job_id)
+        assert status_of(job) == "COMPLETED", job.error_message
+        texts = [entry.message for entry in entries if entry.source == "coordinator"]
+        assert len([text for text in texts if "later lines are left out" in text]) == 1
+        (left,) = [text for text in texts if "of this run were left out" in text]
+        kept = [entry for entry in entries if entry.source == "stdout"]
+        assert len(kept) + int(left.split()[0]) == 800
+        # What came in one batch is taken as a whole.
+        assert sum(len(entry.message) for entry in kept) < 1.5 * bound
+        for rank in (0, 1):
+            found = numbers(entries, rank=rank)
+            assert found == list(range(1, len(found) + 1))
+
+
 async def test_what_runs_and_what_waits_is_told_to_whoever_can_add_nodes(
     direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,9 @@ class RunSpec:
     shared: tuple[Path, ...] = ()
     #: For which it is launched; see above.
     term: int = 0
+    #: Bytes of the job's log and metrics that are kept elsewhere, and count for their bounds.
+    log_bytes_before: int = 0
+    metrics_bytes_before: int = 0
 
 
 class RunHandle(Protocol):

@@ -251,13 +251,13 @@ def _save_metrics(directory: RunDir) -> None:
     if spec is None:
         return
     moment = _last_written(directory)
-    bound = RecordBounds.of(spec.get("limits", {})).metrics
+    bounds = RecordBounds.of(spec.get("limits", {}))
     writer = MetricsWriter(directory.job.metrics)
     try:
         taken = writer.last_sequence - spec["metrics_before"]
         file = MetricsFile(directory.metrics_file)
         for snapshots in file.batches(last=True, most=_MOST_METRICS):
-            if bound and writer.size_bytes >= bound:
+            if bounds.metrics and writer.size_bytes + bounds.metrics_before >= bounds.metrics:
                 return
             fresh = snapshots[max(taken, 0) :]
             taken -= len(snapshots)

@@ -58,13 +58,17 @@ class RunnerSpecs:
             "gpus": gpus,
             "announce": run.announcement,
             "warnings": [*run.warnings, *([lacking] if lacking else [])],
-            "limits": self._limits.section(
-                job,
-                writable,
-                file=directory.metrics_file,
-                checkpoints=run.checkpoints,
-                own_processes=_counted_apart(isolation),
-            ),
+            "limits": {
+                **self._limits.section(
+                    job,
+                    writable,
+                    file=directory.metrics_file,
+                    checkpoints=run.checkpoints,
+                    own_processes=_counted_apart(isolation),
+                ),
+                "log_bytes_before": run.log_bytes_before,
+                "metrics_bytes_before": run.metrics_bytes_before,
+            },
             "secrets": str(run.secrets or ""),
             # Without this process, the run is ended.
             "keeper": dict(run.keeper),

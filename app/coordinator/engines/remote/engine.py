@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from app.coordinator.cluster.node_specs import NodeReport
 from app.coordinator.engines.agent.run_part import RunPart
 from app.coordinator.engines.engine import Engine, EngineEvents, NeverStarted, RunHandle, RunSpec
 from app.coordinator.engines.local.engine import LocalEngine
+from app.coordinator.engines.local.runner.recording import RecordBounds
 from app.coordinator.engines.remote.calls import DriverAway, NodeLost
 from app.coordinator.engines.remote.driver_client import DriverClient
 from app.coordinator.engines.remote.driver_process import DriverProcess
@@ -31,6 +33,8 @@ from app.coordinator.engines.remote.run_files import (
 from app.coordinator.isolation.uids import JobUids
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.leadership.leadership import Leadership
+from app.coordinator.logs.log import entries_path
+from app.coordinator.metrics.snapshots import snapshots_path
 from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.storage.job_directory import JobDir, RunDir
 from generated.mindcoordinator.internal.v1.engine_pb2 import (
@@ -63,11 +67,13 @@ class RemoteEngine(Engine):
         client: DriverClient,
         leadership: Leadership,
         lost_node_patience: float,
+        bounds: RecordBounds,
         scratch: Callable[[], None],
     ) -> None:
         """`local` runs what helps jobs on this machine, `jobs` has their directories, and `uids`
         are given where jobs have users of their own. A lost node has `lost_node_patience`
-        seconds to return. `scratch` removes what the driver was made with."""
+        seconds to return. `bounds` are those of a job's records. `scratch` removes what the
+        driver was made with."""
         self.isolation = local.isolation
         self.programs = local.programs
         self._local = local
@@ -77,6 +83,7 @@ class RemoteEngine(Engine):
         self._client = client
         self._leadership = leadership
         self._patience = lost_node_patience
+        self._bounds = bounds
         self._scratch = scratch
         self._leftovers = Leftovers(client)
         self._nodes = KnownNodes(client, usable=self._leftovers.node_is_there)
@@ -204,6 +211,11 @@ class RemoteEngine(Engine):
             # Its lock is taken by the runners, on their machines.
             with self._uids.pass_on(uid):
                 pass
+        run = replace(
+            run,
+            log_bytes_before=_size_of(entries_path(directory.job.log)),
+            metrics_bytes_before=_size_of(snapshots_path(directory.job.metrics)),
+        )
         write_launch(directory, RunPart(job, run, uid), started=False)
 
     def _handle(self, directory: RunDir, term: int) -> RemoteRun:
@@ -214,6 +226,7 @@ class RemoteEngine(Engine):
             client=self._client,
             nodes=self._nodes,
             lost_node_patience=self._patience,
+            bounds=self._bounds,
             writing=self._writing,
             grew=lambda job_id: self._grew(job_id),
             forget=partial(self._leftovers.forget, term=term),
@@ -230,6 +243,13 @@ def _again(reason: str) -> OSError:
 
 def _was_launched(directory: RunDir) -> bool:
     return directory.launch.exists() or directory.exit.exists()
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _newest_run(job: JobDir) -> RunDir | None:

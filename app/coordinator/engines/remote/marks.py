@@ -9,6 +9,7 @@ twice, and none is left out, whenever the writer dies.
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ _READ: Final = 4096 * _MARK.size
 #: The kinds of what is taken over.
 LINES: Final = 0
 SNAPSHOTS: Final = 1
+#: Added to a kind: what is left out, and counts as taken over.
+_LEFT_OUT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class MarkFile:
         try:
             #: The number of the last that was taken over, by kind and source.
             self.taken: dict[tuple[int, int], int] = {}
+            #: How many were left out, by kind.
+            self.left_out: Counter[int] = Counter()
             self.size = self._take_up(ends)
         except BaseException:
             os.close(self._file)
@@ -69,6 +74,16 @@ class MarkFile:
         self.size += _MARK.size
         self.taken[mark.kind, mark.source] = mark.first + mark.count - 1
 
+    def leaving_out(self, kind: int, source: int, count: int, *, first: int) -> None:
+        """Mark what is not appended. Raises OSError."""
+        self._write(Mark(kind + _LEFT_OUT, source, count, 0, first), self.size)
+        self.size += _MARK.size
+        self._note_left_out(kind, source, count, first)
+
+    def _note_left_out(self, kind: int, source: int, count: int, first: int) -> None:
+        self.taken[kind, source] = first + count - 1
+        self.left_out[kind] += count
+
     def _write(self, mark: Mark, at: int) -> None:
         data = _MARK.pack(mark.kind, mark.source, mark.count, mark.behind, mark.first)
         try:
@@ -87,6 +102,10 @@ class MarkFile:
         while data := os.pread(self._file, _READ, position):
             whole = len(data) - len(data) % _MARK.size
             for kind, source, count, behind, first in _MARK.iter_unpack(data[:whole]):
+                if kind >= _LEFT_OUT:
+                    self._note_left_out(kind - _LEFT_OUT, source, count, first)
+                    position += _MARK.size
+                    continue
                 done = min(max(ends[kind] - behind, 0), count)
                 if done:
                     self.taken[kind, source] = first + done - 1

@@ -13,6 +13,7 @@ import structlog
 
 from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.local.opening import open_local_engine
+from app.coordinator.engines.local.runner.recording import RecordBounds
 from app.coordinator.engines.ray.driver_settings import DriverSettings
 from app.coordinator.engines.remote.driver_client import DriverClient
 from app.coordinator.engines.remote.driver_process import DriverProcess, DriverRefused
@@ -59,6 +60,7 @@ async def open_ray_engine(
         client=client,
         leadership=leadership,
         lost_node_patience=config.ray_lost_node_seconds,
+        bounds=RecordBounds(log=config.job_log_bytes, metrics=config.job_metrics_bytes),
         scratch=remove,
     )
     try:

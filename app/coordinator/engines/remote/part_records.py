@@ -40,7 +40,7 @@ class PartRecords:
             snapshots = WatchJobResponse.FromString(message.snapshots).metrics
             new = snapshots[max(snapshot + 1 - message.first_snapshot, 0) :]
             if new:
-                self._records.add_snapshots(self._number, new[0].sequence, new)
+                self._records.take_snapshots(self._number, new[0].sequence, new)
         if message.end:
             self.end = RunEnd(**orjson.loads(message.end))
 
@@ -54,4 +54,4 @@ class PartRecords:
                 " disk.",
                 warning=True,
             )
-        self._records.add_lines(self._number, first, lines)
+        self._records.take_lines(self._number, first, lines)

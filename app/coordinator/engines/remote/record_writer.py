@@ -1,12 +1,13 @@
 """Writes what belongs into a job's log and metrics, in threads, one write behind the other."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
 import structlog
 
+from app.coordinator.engines.local.runner.recording import RecordBounds
 from app.coordinator.engines.remote.merging import MergedRecords
 from app.coordinator.failures import FailureBackoff, is_passing
 from app.coordinator.leadership.leadership import Leadership
@@ -24,14 +25,17 @@ class RecordWriter:
         directory: RunDir,
         *,
         leadership: Leadership,
+        bounds: RecordBounds,
         writing: Executor,
         grew: Callable[[str], None],
     ) -> None:
-        """`writing` has the threads. `grew` is called with the job's id when its records have
+        """`bounds` are those of runs on several nodes: of one, the node heeds them. `writing` has
+        the threads. `grew` is called with the job's id when its records have
         grown."""
         self._directory = directory
         self._job_id = directory.job.path.name
         self._leadership = leadership
+        self._bounds = bounds
         self._writing = writing
         self._grew = grew
         self._records: MergedRecords | None = None
@@ -49,13 +53,15 @@ class RecordWriter:
         assert self._records is not None
         return self._records
 
-    async def open(self, node_id: str) -> None:
-        """Take the records up, once nobody else writes them. Raises OSError.
+    async def open(self, node_ids: Sequence[str]) -> None:
+        """Take up the records of a run on these nodes, once nobody else writes them.
 
-        The coordinator's own lines have `node_id`.
+        Raises OSError. The coordinator's own lines have the first of them.
         """
+        bounds = self._bounds if len(node_ids) > 1 else RecordBounds()
         opening = asyncio.get_running_loop().run_in_executor(
-            self._writing, MergedRecords, self._directory, node_id
+            self._writing,
+            lambda: MergedRecords(self._directory, node_ids[0], bounds=bounds),
         )
         try:
             self._records = await asyncio.shield(opening)

@@ -9,11 +9,13 @@ import structlog
 from typing_extensions import override
 
 from app.coordinator.engines.engine import RunHandle
+from app.coordinator.engines.local.runner.recording import RecordBounds
 from app.coordinator.engines.remote.driver_client import DriverClient
 from app.coordinator.engines.remote.following import GangFollower
 from app.coordinator.engines.remote.gang import Gang, StopOrder
 from app.coordinator.engines.remote.gang_start import start_all
 from app.coordinator.engines.remote.known_nodes import KnownNodes
+from app.coordinator.engines.remote.merging import MergedRecords
 from app.coordinator.engines.remote.record_writer import RecordWriter
 from app.coordinator.engines.remote.run_files import (
     Launched,
@@ -42,6 +44,7 @@ class RemoteRun(RunHandle):
         *,
         term: int,
         leadership: Leadership,
+        bounds: RecordBounds,
         client: DriverClient,
         nodes: KnownNodes,
         lost_node_patience: float,
@@ -49,9 +52,9 @@ class RemoteRun(RunHandle):
         grew: Callable[[str], None],
         forget: Callable[[Launched], None],
     ) -> None:
-        """`term` is that of the coordinator. `writing` has the threads that write records. `grew`
-        is called with the job's id when they have grown, and `forget` once when nothing on the
-        nodes is needed any more."""
+        """`term` is that of the coordinator. `bounds` are those of the job's records, and
+        `writing` has the threads that write them. `grew` is called with the job's id when they
+        have grown, and `forget` once nothing on the nodes is needed any more."""
         self._directory = directory
         self._term = term
         self._client = client
@@ -59,7 +62,9 @@ class RemoteRun(RunHandle):
         self._patience = lost_node_patience
         self._forget = forget
         self._stop = StopOrder()
-        self._records = RecordWriter(directory, leadership=leadership, writing=writing, grew=grew)
+        self._records = RecordWriter(
+            directory, leadership=leadership, bounds=bounds, writing=writing, grew=grew
+        )
 
     @override
     def stop(self, *, at_once: bool) -> None:
@@ -76,9 +81,10 @@ class RemoteRun(RunHandle):
             return end
         if launched is None:
             return RunEnd(exit_code=None, stopped=True)
-        await self._records.open(launched.node_ids[0])
+        await self._records.open(launched.node_ids)
         try:
             end = await self._carried_out(launched)
+            await self._records.write(MergedRecords.say_what_was_left_out)
             await self._records.write(lambda _: write_end(self._directory, end))
         finally:
             await self._records.close()

@@ -35,11 +35,19 @@ class RecordBounds:
 
     log: int = 0
     metrics: int = 0
+    #: Bytes of both that are kept elsewhere and count, too.
+    log_before: int = 0
+    metrics_before: int = 0
 
     @classmethod
     def of(cls, limits: dict[str, Any]) -> "RecordBounds":
         """Those in the section `limits` of a run's specification."""
-        return cls(log=limits.get("log_bytes", 0), metrics=limits.get("metrics_bytes", 0))
+        return cls(
+            log=limits.get("log_bytes", 0),
+            metrics=limits.get("metrics_bytes", 0),
+            log_before=limits.get("log_bytes_before", 0),
+            metrics_before=limits.get("metrics_bytes_before", 0),
+        )
 
 
 class Recorder:
@@ -86,10 +94,11 @@ class Recorder:
         """Write lines of the run's processes. Returns what is to be said of it, once in a run."""
         if not entries:
             return ""
-        if self._bounds.log and self.log.size_bytes >= self._bounds.log:
+        size = self.log.size_bytes + self._bounds.log_before
+        if self._bounds.log and size >= self._bounds.log:
             first = not self._lines_left_out
             self._lines_left_out += len(entries)
-            about = in_words(self.log.size_bytes, self._bounds.log)
+            about = in_words(size, self._bounds.log)
             text = f"The job's log has {about} allowed (job_log_bytes): later lines are left out."
             return text if first else ""
         self._lines += (
@@ -105,10 +114,11 @@ class Recorder:
 
     def add_snapshots(self, snapshots: list[MetricsSnapshot]) -> str:
         """Write snapshots. Returns what is to be said of it, once in a run."""
-        if self._bounds.metrics and self._metrics.size_bytes >= self._bounds.metrics:
+        size = self._metrics.size_bytes + self._bounds.metrics_before
+        if self._bounds.metrics and size >= self._bounds.metrics:
             first = not self._snapshots_left_out
             self._snapshots_left_out += len(snapshots)
-            about = in_words(self._metrics.size_bytes, self._bounds.metrics)
+            about = in_words(size, self._bounds.metrics)
             text = (
                 f"The job's metrics have {about} allowed (job_metrics_bytes): later snapshots are"
                 " left out."
