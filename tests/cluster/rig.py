@@ -60,13 +60,14 @@ class RayCluster:
             *("--temp-dir", str(self.directory / "t")),
         )
 
-    def start_worker(self, number: int, *, gpus: int = 2) -> None:
-        """Start `n<number>`, or start it again."""
+    def start_worker(self, number: int, *, gpus: int = 2, **environment: str) -> None:
+        """Start `n<number>`, or start it again, with variables in place of the usual ones."""
         self._ray(
             f"n{number}",
             *("--address", self.address, "--node-ip-address", self.ip_of(number)),
             *("--num-cpus", "4", "--num-gpus", str(gpus)),
             *("--labels", f"scaimind/node=n{number},scaimind/gpu-type=A100-80GB"),
+            **environment,
         )
 
     @staticmethod
@@ -146,7 +147,7 @@ class RayCluster:
                     return process
         raise AssertionError("there is no such process")
 
-    def _ray(self, name: str, *arguments: str) -> None:
+    def _ray(self, name: str, *arguments: str, **environment: str) -> None:
         began = time.monotonic()
         log = self.directory / f"{name}.out"
         with open(log, "ab") as output:
@@ -155,7 +156,7 @@ class RayCluster:
                     *(str(self.python.with_name("ray")), "start", *arguments),
                     *("--object-store-memory", "80000000", "--disable-usage-stats"),
                 ],
-                env=self.environment(),
+                env={**self.environment(), **environment},
                 stdout=output,
                 stderr=output,
                 timeout=_START,

@@ -105,6 +105,8 @@ def _environment(config: CoordinatorConfig) -> Mapping[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(_PACKAGE_ROOT),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray's own default wants the same patch level, which distributions change.
+        "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
         "RAY_AUTH_MODE": "disabled",
         # A driver prints what it is told of, and nobody reads that.
         "RAY_DEDUP_LOGS": "0",
