@@ -36,13 +36,21 @@ def ray_python() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray(ray_python: Path) -> Iterator[RayCluster]:
-    """The cluster. A test leaves three workers that live."""
+def shared_ray(ray_python: Path) -> Iterator[RayCluster]:
+    """The cluster of all tests."""
     with (
         tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as directory,
         ray_cluster(ray_python, Path(directory), port=26379, workers=3) as cluster,
     ):
         yield cluster
+
+
+@pytest.fixture
+def ray(shared_ray: RayCluster) -> Iterator[RayCluster]:
+    """The cluster. A test leaves three workers that live."""
+    yield shared_ray
+    # What the next coordinator of a test's data directory would let go of holds GPUs and cores.
+    shared_ray.end_actors()
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -86,6 +86,14 @@ class RayCluster:
         """The processes of the runs' agents."""
         return [each for each in self.processes() if "AgentHost" in _title(each)]
 
+    def end_actors(self) -> None:
+        """End all agents."""
+        left = self.actors()
+        for each in left:
+            with suppress(psutil.Error):
+                each.kill()
+        psutil.wait_procs(left, timeout=30)
+
     def kill_worker(self, number: int) -> None:
         """Kill the process that stands for a node, and wait until what depends on it is gone."""
         raylet = self.raylet(number)
