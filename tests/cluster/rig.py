@@ -196,6 +196,16 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
+def ray_python() -> Path:
+    """Return the Python of an environment with Ray, which is made if it is not there."""
+    if given := os.environ.get("SCAIMIND_TEST_RAY_PYTHON"):
+        return Path(given)
+    venv = [str(_ROOT / "scripts" / "venv"), "ray"]
+    subprocess.run(venv, check=True, timeout=1500)
+    path = subprocess.run([*venv, "--path"], check=True, capture_output=True, text=True)
+    return Path(path.stdout.strip()) / "bin" / "python"
+
+
 @contextmanager
 def ray_cluster(python: Path, directory: Path, *, port: int, workers: int) -> Iterator[RayCluster]:
     """A head and so many workers."""

@@ -3,9 +3,7 @@
 import asyncio
 import random
 import signal
-import statistics
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +18,7 @@ from generated.mindcoordinator.v1.cluster_pb2 import (
     NodeStatus,
 )
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry
-from tests.cluster.conftest import client, coordinator
+from tests.cluster.coordinators import client, coordinator
 from tests.cluster.rig import RayCluster
 from tests.coordinator.harness import Client, status_of
 
@@ -229,47 +227,3 @@ def driver_of(coordinator_pid: int) -> psutil.Process | None:
             if "app.coordinator.engines.ray" in child.cmdline():
                 return child
     return None
-
-
-async def test_lines_of_ten_jobs_come_live_as_from_one_machine(
-    ray: RayCluster, tmp_path: Path
-) -> None:
-    """It says how long lines are on their way, by both engines in one run."""
-    script = """
-        import time
-        for number in range(100):
-            time.sleep(0.05)
-            print("at", time.time_ns(), flush=True)
-        """
-
-    async def delays(user: Client) -> list[float]:
-        jobs = [await user.submit(script) for _ in range(10)]
-        found: list[float] = []
-
-        async def watch(job_id: str) -> None:
-            async for message in user.watch(job_id):
-                now = time.time_ns()
-                found.extend(
-                    (now - int(entry.message.split()[1])) / 1e6
-                    for entry in message.logs
-                    if entry.message.startswith("at ")
-                )
-
-        async with asyncio.timeout(2 * PATIENCE):
-            await asyncio.gather(*map(watch, jobs))
-        return found
-
-    path = tmp_path / "ray"
-    async with coordinator(ray, path) as running, client(running, path) as user:
-        await all_online(user)
-        remote = await delays(user)
-    path = tmp_path / "local"
-    async with coordinator(ray, path, engine="local") as running, client(running, path) as user:
-        local = await delays(user)
-    assert len(remote) == len(local) == 1000
-    p50 = {name: statistics.median(each) for name, each in (("ray", remote), ("local", local))}
-    sys.stdout.write(
-        f"live lines of ten jobs, p50: ray {p50['ray']:.1f} ms, local {p50['local']:.1f} ms,"
-        f" {p50['ray'] / p50['local']:.1f} times; started in {ray.started_in};"
-        f" {ray.memory() / 1e6:.0f} MB\n"
-    )

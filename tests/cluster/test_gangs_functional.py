@@ -6,7 +6,7 @@ import pytest
 
 from generated.mindcoordinator.v1.cluster_pb2 import DrainNodeRequest, EnableNodeRequest
 from generated.mindcoordinator.v1.watch_pb2 import ListJobLogsRequest
-from tests.cluster.conftest import client, coordinator
+from tests.cluster.coordinators import client, coordinator
 from tests.cluster.rig import RayCluster
 from tests.cluster.test_cluster_functional import all_online, until, whole_log
 from tests.coordinator import harness

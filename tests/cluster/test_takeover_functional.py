@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import client, coordinator
+from tests.cluster.coordinators import client, coordinator
 from tests.cluster.rig import RayCluster
 from tests.cluster.test_cluster_functional import all_online, whole_log
 from tests.coordinator.harness import Client, Killable, status_of

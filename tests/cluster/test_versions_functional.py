@@ -14,7 +14,7 @@ from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.ray.driver_settings import DriverSettings
 from app.coordinator.settings.coordinator import CoordinatorConfig
 from generated.mindcoordinator.v1.cluster_pb2 import ListNodesRequest, NodeStatus
-from tests.cluster.conftest import client, coordinator
+from tests.cluster.coordinators import client, coordinator
 from tests.cluster.rig import RayCluster
 from tests.cluster.test_cluster_functional import all_online, until
 

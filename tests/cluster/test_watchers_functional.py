@@ -12,7 +12,7 @@ import pytest
 
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry
-from tests.cluster.conftest import client, coordinator
+from tests.cluster.coordinators import client, coordinator
 from tests.cluster.rig import RayCluster
 from tests.cluster.test_cluster_functional import all_online, driver_of, until, whole_log
 from tests.coordinator.harness import Client, Killable, status_of

@@ -1,0 +1,107 @@
+"""How long a line is on its way to a watcher, from a Ray cluster and from one machine.
+
+    .venv/bin/python -m scripts.bench.live_lines [--jobs 10] [--rounds 2]
+
+A head and three workers run on this machine, as in tests/cluster, in the
+environment of `scripts/venv ray`. Each job writes 20 lines a second with the
+time; a watcher of the coordinator's own for each compares it with its clock.
+Both engines have as many jobs and are measured in turn, each with a
+coordinator of its own, while the cluster is there. The target: the median of
+the cluster's is at most twice that of one machine.
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from generated.mindcoordinator.v1.cluster_pb2 import ListNodesRequest
+from tests.cluster.coordinators import client, coordinator
+from tests.cluster.rig import RayCluster, ray_cluster, ray_python
+from tests.coordinator.harness import Client
+
+LIMIT: Final = 2.0
+LINES: Final = 100
+PORT: Final = 26579
+SCRIPT: Final = f"""
+import time
+for number in range({LINES}):
+    time.sleep(0.05)
+    print("at", time.time_ns(), flush=True)
+"""
+
+
+def main() -> int:
+    """Print milliseconds and their ratio; 1 if the target is missed."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2)
+    given = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder,
+        tempfile.TemporaryDirectory(prefix="live-lines-") as data,
+        ray_cluster(ray_python(), Path(folder), port=PORT, workers=3) as cluster,
+    ):
+        delays = asyncio.run(_measured(cluster, Path(data), given.jobs, given.rounds))
+        memory = cluster.memory()
+    print(f"{given.jobs} jobs, {20 * given.jobs} lines a second, ms from the job to a watcher:")
+    for engine, found in delays.items():
+        p50, p90, p99 = (statistics.quantiles(found, n=100)[at - 1] for at in (50, 90, 99))
+        print(f"  {engine:5}  p50 {p50:6.2f}  p90 {p90:6.2f}  p99 {p99:7.2f}  {len(found)} lines")
+    ratio = statistics.median(delays["ray"]) / statistics.median(delays["local"])
+    print(f"  p50 of ray to local: {ratio:.1f} times (target: {LIMIT:g})")
+    started = ", ".join(f"{name} {took:.0f} s" for name, took in cluster.started_in.items())
+    print(f"the cluster: {memory / 1e6:.0f} MB without runs; started in: {started}")
+    return int(ratio > LIMIT)
+
+
+async def _measured(
+    cluster: RayCluster, data: Path, jobs: int, rounds: int
+) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {"ray": [], "local": []}
+    for number in range(rounds):
+        for engine, delays in found.items():
+            path = data / f"{engine}-{number}"
+            async with (
+                coordinator(cluster, path, engine=engine) as running,
+                client(running, path) as user,
+            ):
+                await _until_online(user, 3 if engine == "ray" else 1)
+                delays += await _delays(user, jobs)
+            await asyncio.to_thread(cluster.end_actors)
+    return found
+
+
+async def _until_online(user: Client, nodes: int) -> None:
+    while True:
+        answer = await user.call("ListNodes", ListNodesRequest(status_filter="ONLINE"))
+        if len(answer.nodes) >= nodes:
+            return
+        await asyncio.sleep(0.2)
+
+
+async def _delays(user: Client, jobs: int) -> list[float]:
+    """Return the milliseconds of all lines."""
+    found: list[float] = []
+
+    async def watch(job_id: str) -> None:
+        async for message in user.watch(job_id):
+            now = time.time_ns()
+            found.extend(
+                (now - int(entry.message.split()[1])) / 1e6
+                for entry in message.logs
+                if entry.message.startswith("at ")
+            )
+
+    job_ids = [await user.submit(SCRIPT) for _ in range(jobs)]
+    await asyncio.gather(*map(watch, job_ids))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
