@@ -39,7 +39,12 @@ class NodeState:
             and all(spec.labels.get(key) == value for key, value in resource_request.selector)
             and resource_request.cpus <= spec.cpus
             and resource_request.memory <= spec.memory
-            and resource_request.gpus <= sum(1 for gpu in spec.gpus if suits(gpu, resource_request))
+            and resource_request.gpus <= len(spec.gpus)
+            and (
+                not (resource_request.gpu_type or resource_request.gpu_memory)
+                or resource_request.gpus
+                <= sum(1 for gpu in spec.gpus if suits(gpu, resource_request))
+            )
         )
 
     def free_gpus(self, resource_request: ResourceRequest) -> list[int]:
@@ -58,18 +63,23 @@ class NodeState:
     ) -> Allocation | None:
         """Return what this node can allocate now, without the GPUs in `avoid`, or None. Allocates
         nothing."""
-        if not self.takes_jobs or not self.fits_empty(resource_request):
-            return None
         spec = self.spec
+        # What refuses most is asked first.
         if self.taken_cpus + resource_request.cpus > spec.cpus:
+            return None
+        if len(self.taken_gpus) + resource_request.gpus > len(spec.gpus):
+            return None
+        if not self.takes_jobs or not self.fits_empty(resource_request):
             return None
         if not resource_request.cpus and self.idlers >= spec.cpus:
             return None
         if self.taken_memory + resource_request.memory > spec.memory:
             return None
-        free = [index for index in self.free_gpus(resource_request) if index not in avoid]
-        if len(free) < resource_request.gpus:
-            return None
+        free: list[int] = []
+        if resource_request.gpus:
+            free = [index for index in self.free_gpus(resource_request) if index not in avoid]
+            if len(free) < resource_request.gpus:
+                return None
         cores = (core for core in range(spec.cpus) if core not in self.taken_cores)
         return Allocation(
             spec.node_id,

@@ -22,7 +22,7 @@ from app.coordinator.scheduling.verdicts import Reason, Verdict, Verdicts
 MOST_LOOKS: Final = 8
 _MOST_LOOKS_FOR_GPUS: Final = 40
 #: Those of a lane for which there is room that is kept for others.
-_MOST_REFUSED: Final = 2
+_MOST_REFUSED: Final = 3
 #: Accounts at their limit, and requests that no enabled node can meet, that are passed over.
 _MOST_PASSED: Final = 1024
 
@@ -133,10 +133,7 @@ class _Round:
         if free is None or not (self._ahead or self._turns.unseen):
             return free
         usable = self._nodes_for(turn.job.resource_request)
-        placement = self._ahead.place_for_ever(turn, usable, self._turns.unseen)
-        if placement is not None or not turn.job.max_runtime:
-            return placement
-        return self._ahead.place_in_time(turn, usable)
+        return self._ahead.place(turn, usable, self._turns.unseen)
 
     def _place(self, job: JobRecord, placement: tuple[Allocation, ...]) -> None:
         nodes = tuple(allocation.node_id for allocation in placement)

@@ -3,7 +3,8 @@
 Each of the first RESERVED of them has a reservation: when and where it starts at
 the latest, if every run ends at its limit, and with the reservations of those
 before it ("conservative backfill"). Where a run without a limit is in the way,
-nothing can be said, and whatever the job could use is kept for it.
+nothing can be said, and whatever the job could use is kept for it; so it is for those
+that have no reservation since there are too many.
 """
 
 from bisect import bisect_left
@@ -14,16 +15,23 @@ from typing import Final, NamedTuple
 
 from app.coordinator.cluster.nodes import NodeState
 from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest
-from app.coordinator.scheduling.backfill.surplus import NOTHING_UNSEEN, Ahead, Unseen, leaves_room
-from app.coordinator.scheduling.backfill.timeline import FOREVER, Timeline
+from app.coordinator.scheduling.backfill.profile import FOREVER
+from app.coordinator.scheduling.backfill.surplus import Ahead, Unseen, leaves_room
+from app.coordinator.scheduling.backfill.timeline import Timeline, end_of
 from app.coordinator.scheduling.job_table import JobTable
-from app.coordinator.scheduling.queues.candidates import CORES, IDLE, Lane, has_gpus
+from app.coordinator.scheduling.queues.candidates import (
+    CORES,
+    IDLE,
+    Candidates,
+    Front,
+    Lane,
+    has_gpus,
+)
 from app.coordinator.scheduling.queues.turns import Turn
 from app.coordinator.scheduling.queues.waiting import Place
 
-#: Jobs ahead that have a reservation. Those behind them are passed by jobs with a limit, but by
-#: none without one.
-RESERVED: Final = 8
+#: Jobs ahead that have a reservation.
+RESERVED: Final = 16
 
 
 @dataclass(slots=True)
@@ -33,20 +41,35 @@ class _Group:
     turn: Turn
     usable: frozenset[str]
     places: Sequence[Place]
-    #: Whether all of a smaller place come before one of a larger.
-    ordered: bool
+    candidates: Candidates
+    #: How many of them have a reservation.
+    reserved: int = 0
     #: Whether nobody can say when one of them starts.
     unknown: bool = False
+    #: When the last one that has a reservation starts.
+    start: int = 0
+
+    def front(self, number: int) -> Front:
+        """When it is the turn of one of them if those before it have started."""
+        return self.candidates.front_after(self.turn.alike, self.places[number], number)
 
     def count_before(self, turn: Turn) -> int:
-        """How many of them are ahead of another job; all, where that depends on what comes."""
-        return bisect_left(self.places, turn.place) if self.ordered else len(self.places)
+        """How many of them are ahead of another job."""
+        if self.candidates.is_fair(self.turn.alike.account):
+            return bisect_left(range(len(self.places)), turn.front, key=self.front)
+        if turn.front.used > self.turn.front.used:
+            # It comes behind all of its priority whose shares do not count.
+            return bisect_left(
+                self.places,
+                turn.place._replace(urgency=turn.place.urgency + 1, created_at=0, job_id=""),
+            )
+        return bisect_left(self.places, turn.place)
 
 
 class _Next(NamedTuple):
     """The next job that is given a reservation."""
 
-    place: Place
+    front: Front
     at: int
     group: int
 
@@ -73,22 +96,16 @@ class JobsAhead:
         if turn.follows:
             return
         candidates = self._table.candidates
-        group = _Group(
-            turn,
-            usable,
-            candidates.places(turn.alike),
-            candidates.in_order_of_places(turn.alike.account),
-        )
-        self._groups.append(group)
+        self._groups.append(_Group(turn, usable, candidates.places(turn.alike), candidates))
         if self._timeline is not None:
-            heappush(self._next, _Next(turn.place, 0, len(self._groups) - 1))
+            heappush(self._next, _Next(turn.front, 0, len(self._groups) - 1))
 
     def placed(self, job: JobRecord) -> None:
         """Note that a job has been placed."""
         for share in job.placement:
             self._held.pop(share.node_id, None)
         if self._timeline is not None:
-            self._timeline.take(job.placement, 0, job.max_runtime or FOREVER)
+            self._timeline.started(job)
 
     def stopped(self) -> None:
         """Note that the end of a run has come nearer."""
@@ -101,58 +118,72 @@ class JobsAhead:
                 return group.turn.job
         return None
 
-    def place_for_ever(
+    def place(
         self, turn: Turn, usable: Collection[str], unseen: Collection[Lane]
     ) -> tuple[Allocation, ...] | None:
-        """Where nobody ahead can use what a job would take, for however long."""
-        kinds = Unseen(
-            idle=IDLE in unseen,
-            cores=CORES in unseen,
-            gpus=any(map(has_gpus, unseen)),
-            densest=self._table.candidates.densest(),
+        """Where a job delays nobody ahead of it: if it has a limit, where it ends before anybody
+        needs what it takes, else where nobody can use that. `unseen` are the lanes of jobs ahead
+        that were not looked at."""
+        kinds = self._unseen(unseen)
+        if kinds.may_use(turn.job.resource_request):
+            return None
+        if turn.job.max_runtime:
+            return self._place_in_time(turn, usable, kinds)
+        return self._place_for_ever(turn, usable, kinds)
+
+    def _unseen(self, lanes: Collection[Lane]) -> Unseen:
+        return Unseen(
+            idle=IDLE in lanes,
+            cores=CORES in lanes,
+            gpus=any(map(has_gpus, lanes)),
+            densest=self._table.candidates.densest() if lanes else (0.0, 0.0),
         )
-        ahead = self._before(turn, self._groups)
+
+    def _place_for_ever(
+        self, turn: Turn, usable: Collection[str], unseen: Unseen
+    ) -> tuple[Allocation, ...] | None:
         request = turn.job.resource_request
-
-        def fit(node: NodeState) -> Allocation | None:
-            share = node.try_fit(request)
-            return share if share and self._leaves_room(node, request, ahead, kinds) else None
-
-        return self._table.cluster.place(request, among=usable, fit=fit)
-
-    def place_in_time(self, turn: Turn, usable: Collection[str]) -> tuple[Allocation, ...] | None:
-        """Where a job with a limit ends before anybody ahead needs what it takes."""
-        timeline = self._reserve_before(turn)
-        unknown = self._before(turn, [group for group in self._groups if group.unknown])
-        request, length = turn.job.resource_request, turn.job.max_runtime
-
-        def fit(node: NodeState) -> Allocation | None:
-            share = node.try_fit(request)
-            if share is None or timeline.fit(node, request, 0, length) is None:
-                return None
-            if avoid := timeline.taken_gpus(node.spec.node_id, length):
-                share = node.try_fit(request, avoid=avoid)
-            return share if share and self._leaves_room(node, request, unknown) else None
-
-        return self._table.cluster.place(request, among=usable, fit=fit)
-
-    @staticmethod
-    def _before(turn: Turn, groups: Iterable[_Group]) -> list[tuple[frozenset[str], Ahead]]:
-        """Those of some jobs that are ahead of another one, each with the nodes it could use."""
-        return [
+        ahead = [
             (group.usable, Ahead(group.turn.job.resource_request, jobs))
-            for group in groups
+            for group in self._groups
             if (jobs := group.count_before(turn))
         ]
+
+        def fit(node: NodeState) -> Allocation | None:
+            share = node.try_fit(request)
+            return share if share and self._leaves_room(node, request, ahead, unseen) else None
+
+        return self._table.cluster.place(request, among=usable, fit=fit)
+
+    def _place_in_time(
+        self, turn: Turn, usable: Collection[str], unseen: Unseen
+    ) -> tuple[Allocation, ...] | None:
+        timeline = self._reserve_before(turn)
+        request, length = turn.job.resource_request, turn.job.max_runtime
+        unknown = [
+            (group.usable, Ahead(group.turn.job.resource_request, jobs))
+            for group in self._groups
+            if group.unknown or len(group.places) > group.reserved
+            if (jobs := group.count_before(turn) - (0 if group.unknown else group.reserved)) > 0
+        ]
+
+        def fit(node: NodeState) -> Allocation | None:
+            share = timeline.fit_now(node, request, length)
+            return share if share and self._leaves_room(node, request, unknown, unseen) else None
+
+        return self._table.cluster.place(request, among=usable, fit=fit)
 
     def _leaves_room(
         self,
         node: NodeState,
         request: ResourceRequest,
         ahead: Iterable[tuple[frozenset[str], Ahead]],
-        unseen: Unseen = NOTHING_UNSEEN,
+        unseen: Unseen,
     ) -> bool:
         node_id = node.spec.node_id
+        here = [each for usable, each in ahead if node_id in usable]
+        if not here and not unseen:
+            return True
         held = self._held.get(node_id)
         if held is None:
             held = self._held[node_id] = [
@@ -161,36 +192,39 @@ class JobsAhead:
                 for share in self._table.jobs[job_id].placement
                 if share.node_id == node_id
             ]
-        here = [each for usable, each in ahead if node_id in usable]
         return leaves_room(node, held, request, here, unseen)
 
     def _reserve_before(self, turn: Turn) -> Timeline:
         """Make the reservations of those ahead of a job, as many as have one."""
         if self._timeline is None:
-            self._timeline = Timeline(self._table.cluster, self._table.holding.values(), self._ran)
+            self._timeline = Timeline(self._table.cluster, self._table.jobs, self._end)
             self._reserved = 0
             self._next = []
             for number, group in enumerate(self._groups):
-                group.unknown = False
-                heappush(self._next, _Next(group.turn.place, 0, number))
+                group.unknown, group.reserved, group.start = False, 0, 0
+                heappush(self._next, _Next(group.turn.front, 0, number))
         while self._next and self._reserved < RESERVED:
-            place, at, number = self._next[0]
+            front, at, number = self._next[0]
             group = self._groups[number]
-            if at and not place < turn.place:
+            if at and not front < turn.front:
                 break
             heappop(self._next)
-            self._reserve(group)
-            if group.ordered and at + 1 < len(group.places) and not group.unknown:
-                heappush(self._next, _Next(group.places[at + 1], at + 1, number))
+            self._reserve(group, self._timeline)
+            if at + 1 < len(group.places) and not group.unknown:
+                heappush(self._next, _Next(group.front(at + 1), at + 1, number))
         return self._timeline
 
-    def _reserve(self, group: _Group) -> None:
-        assert self._timeline is not None
+    def _end(self, job: JobRecord) -> int:
+        return end_of(job, ran=self._ran(job))
+
+    def _reserve(self, group: _Group, timeline: Timeline) -> None:
         self._reserved += 1
         job = group.turn.job
         length = job.max_runtime or FOREVER
-        found = self._timeline.earliest(job.resource_request, group.usable, length)
+        # What is alike fits no earlier than the one before it.
+        found = timeline.earliest(job.resource_request, group.usable, length, start=group.start)
         if found is None:
             group.unknown = True
         else:
-            self._timeline.take(found.placement, found.start, min(found.start + length, FOREVER))
+            timeline.reserve(found, length)
+            group.start, group.reserved = found.start, group.reserved + 1

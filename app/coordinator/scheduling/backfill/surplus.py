@@ -34,6 +34,18 @@ class Unseen:
     #: The most cores and bytes that they ask for with each GPU.
     densest: tuple[float, float] = (0.0, 0.0)
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return self.idle or self.cores or self.gpus
+
+    def may_use(self, resource_request: ResourceRequest) -> bool:
+        """Whether they may ask for all that there is of something that is asked for."""
+        return bool(
+            (self.gpus and resource_request.gpus)
+            or (self.cores if resource_request.cpus else self.idle)
+            or (resource_request.memory and (self.cores or self.idle))
+        )
+
 
 NOTHING_UNSEEN: Final = Unseen()
 

@@ -1,39 +1,26 @@
-"""What is held of the nodes from now on, if every run ends at its limit: where a job with a limit
-fits between others, and from when those ahead have their room.
+"""What is held of the nodes from now on, if every run ends when it is expected to: where a job fits
+between others, and from when those ahead have their room.
 
 Times are microseconds from now.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from heapq import heapify, heappop, heappush
 
-from app.coordinator.cluster.nodes import Cluster, NodeState, suits
+from app.coordinator.cluster.nodes import Cluster, NodeState
 from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.states import RUNNING, Status
-
-#: The end of what has none.
-FOREVER: Final = 2**63
-#: Moments that are tried for a job's start; beyond, it is not known.
-_MOST_MOMENTS: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """A share of a node, from and until when it is held."""
-
-    start: int
-    end: int
-    share: Allocation
+from app.coordinator.scheduling.backfill.profile import FOREVER, Amounts, Profile, Window
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Where and when a job starts at the latest, if every run ends at its limit."""
+    """Where and when a job starts at the latest, and what it takes of each node."""
 
     start: int
-    placement: tuple[Allocation, ...]
+    shares: Mapping[str, Amounts]
 
 
 def end_of(job: JobRecord, *, ran: int) -> int:
@@ -47,105 +34,133 @@ def end_of(job: JobRecord, *, ran: int) -> int:
 
 
 class Timeline:
-    """What is held of each node."""
+    """What is held of each node. A look costs the number of what is held of those it looks at."""
 
     def __init__(
-        self, cluster: Cluster, holding: Iterable[JobRecord], ran: Callable[[JobRecord], int]
+        self, cluster: Cluster, jobs: Mapping[str, JobRecord], end: Callable[[JobRecord], int]
     ) -> None:
+        """`jobs` has those that hold something, and `end` says until when."""
         self._cluster = cluster
-        self._spans: dict[str, list[_Span]] = {}
-        for job in holding:
-            self.take(job.placement, 0, end_of(job, ran=ran(job)))
+        self._jobs = jobs
+        self._end = end
+        self._profiles: dict[str, Profile] = {}
 
-    def take(self, placement: Iterable[Allocation], start: int, end: int) -> None:
-        """Hold these shares."""
-        for share in placement:
-            self._spans.setdefault(share.node_id, []).append(_Span(start, end, share))
-
-    def fit(
-        self, node: NodeState, resource_request: ResourceRequest, start: int, end: int
-    ) -> Allocation | None:
-        """The share of a node that is free all the time, without numbers of cores; the node can
-        give it when it is empty."""
-        spec = node.spec
-        spans = [
-            span
-            for span in self._spans.get(spec.node_id, ())
-            if span.start < end and span.end > start
-        ]
-        gpus: list[int] = []
-        if resource_request.gpus:
-            taken = {index for span in spans for index in span.share.gpus}
-            gpus = [
-                index
-                for index, gpu in enumerate(spec.gpus)
-                if index not in taken and suits(gpu, resource_request)
+    def _profile(self, node_id: str) -> Profile:
+        profile = self._profiles.get(node_id)
+        if profile is None:
+            node = self._cluster.nodes[node_id]
+            held = [
+                (share, self._end(job))
+                for job in map(self._jobs.__getitem__, node.job_ids)
+                for share in job.placement
+                if share.node_id == node_id
             ]
-            if len(gpus) < resource_request.gpus:
-                return None
-            # What is free now is left to those who can use it until then.
-            gpus.sort(key=lambda index: (index not in node.taken_gpus, spec.gpus[index].memory))
-        if not resource_request.cpus and len(spans) < spec.cpus and not resource_request.memory:
-            moments: set[int] = set()
-        else:
-            moments = {start, *(span.start for span in spans if span.start > start)}
-        for at in moments:
-            shares = [span.share for span in spans if span.start <= at < span.end]
-            if not _has(node, resource_request, shares):
-                return None
-        return Allocation(
-            spec.node_id,
-            tuple(sorted(gpus[: resource_request.gpus])),
-            resource_request.cpus,
-            resource_request.memory,
-        )
+            profile = self._profiles[node_id] = Profile(node.spec, held)
+        return profile
 
-    def taken_gpus(self, node_id: str, end: int) -> Collection[int]:
-        """The GPUs of a node that are held, or will be before `end`."""
-        spans = self._spans.get(node_id, ())
-        return {index for span in spans if span.start < end for index in span.share.gpus}
+    def started(self, job: JobRecord) -> None:
+        """Note that a job has been given its shares."""
+        for share in job.placement:
+            profile = self._profiles.get(share.node_id)
+            if profile is not None:
+                profile.take(profile.amounts_of(share), 0, self._end(job))
+
+    def reserve(self, reservation: Reservation, length: int) -> None:
+        """Hold what is reserved for so long."""
+        end = min(reservation.start + length, FOREVER)
+        for node_id, amounts in reservation.shares.items():
+            self._profile(node_id).take(amounts, reservation.start, end)
+
+    def fit_now(
+        self, node: NodeState, resource_request: ResourceRequest, length: int
+    ) -> Allocation | None:
+        """The share that a node can give now, and for so long."""
+        share = node.try_fit(resource_request)
+        if share is None:
+            return None
+        profile = self._profile(node.spec.node_id)
+        window = profile.window(resource_request, length, start=0, before=1)
+        if window is None:
+            return None
+        if profile.amounts_of(share) == window.amounts:
+            return share
+        avoid = profile.beyond(window.amounts, node.taken_gpus)
+        return node.try_fit(resource_request, avoid=avoid)
 
     def earliest(
-        self, resource_request: ResourceRequest, usable: Collection[str], length: int
+        self,
+        resource_request: ResourceRequest,
+        usable: Collection[str],
+        length: int,
+        *,
+        start: int = 0,
     ) -> Reservation | None:
-        """When and where a request fits first for so long; None if that cannot be said."""
-        nodes = [self._cluster.nodes[node_id] for node_id in usable]
-        # What a node has left changes at the ends of its own spans, and with what is reserved.
-        changing: dict[int, list[NodeState]] = {0: nodes}
-        reserved = []
-        for node in nodes:
-            spans = self._spans.get(node.spec.node_id, ())
-            for end in {span.end for span in spans if span.end < FOREVER}:
-                changing.setdefault(end, []).append(node)
-            if any(span.start for span in spans):
-                reserved.append(node)
-        shares: dict[str, Allocation] = {}
-        for start in sorted(changing)[: _MOST_MOMENTS + 1]:
-            end = min(start + length, FOREVER)
-            for node in (*changing[start], *reserved):
-                share = self.fit(node, resource_request, start, end)
-                if share is None:
-                    shares.pop(node.spec.node_id, None)
-                else:
-                    shares[node.spec.node_id] = share
-            if len(shares) >= resource_request.nodes:
-                placement = self._cluster.place(
-                    resource_request, among=shares, fit=partial(_known, shares)
+        """When and where a request fits first for so long, from `start` on; None if that cannot be
+        said. Empty, the nodes have what is asked for."""
+        fitting: dict[str, Window] = {}
+        if resource_request.nodes == 1:
+            before = FOREVER
+            for node_id in usable:
+                window = self._profile(node_id).window(
+                    resource_request, length, start=start, before=before
                 )
-                assert placement is not None
-                return Reservation(start, placement)
-        return None
+                if window is not None:
+                    fitting[node_id] = window
+                    before = min(before, window.first + 1)
+            begin = before - 1
+        else:
+            begin = self._together(resource_request, usable, length, start, fitting)
+        shares = {
+            node_id: window.amounts
+            for node_id, window in fitting.items()
+            if window.first <= begin <= window.last
+        }
+        if len(shares) < resource_request.nodes:
+            return None
+        placement = self._cluster.place(
+            resource_request, among=shares, fit=partial(_reserved, resource_request)
+        )
+        assert placement is not None
+        return Reservation(begin, {share.node_id: shares[share.node_id] for share in placement})
+
+    def _together(
+        self,
+        resource_request: ResourceRequest,
+        usable: Collection[str],
+        length: int,
+        start: int,
+        fitting: dict[str, Window],
+    ) -> int:
+        """The first moment at which enough nodes fit at once, and `fitting` those of them: from
+        the first window of each, those that close too early are replaced by the next."""
+        opening: list[tuple[int, str]] = []
+        for node_id in usable:
+            window = self._profile(node_id).window(resource_request, length, start=start)
+            if window is not None:
+                fitting[node_id] = window
+                opening.append((window.first, node_id))
+        heapify(opening)
+        closing: list[tuple[int, str]] = []
+        while opening:
+            moment = opening[0][0]
+            while opening and opening[0][0] == moment:
+                _, node_id = heappop(opening)
+                heappush(closing, (fitting[node_id].last, node_id))
+            while closing and closing[0][0] < moment:
+                _, node_id = heappop(closing)
+                window = self._profile(node_id).window(resource_request, length, start=moment)
+                if window is None:
+                    del fitting[node_id]
+                else:
+                    fitting[node_id] = window
+                    heappush(opening, (window.first, node_id))
+            if opening and opening[0][0] == moment:
+                continue
+            if len(closing) >= resource_request.nodes:
+                return moment
+        return FOREVER
 
 
-def _known(shares: Mapping[str, Allocation], node: NodeState) -> Allocation:
-    return shares[node.spec.node_id]
-
-
-def _has(node: NodeState, resource_request: ResourceRequest, shares: Sequence[Allocation]) -> bool:
-    """Whether a node has what is asked for, but for GPUs, beside these shares."""
-    spec = node.spec
-    return (
-        sum(share.cpus for share in shares) + resource_request.cpus <= spec.cpus
-        and sum(share.memory for share in shares) + resource_request.memory <= spec.memory
-        and (bool(resource_request.cpus) or sum(not share.cpus for share in shares) < spec.cpus)
-    )
+def _reserved(resource_request: ResourceRequest, node: NodeState) -> Allocation:
+    """A share whose GPUs are chosen when the job starts."""
+    return Allocation(node.spec.node_id, (), resource_request.cpus, resource_request.memory)

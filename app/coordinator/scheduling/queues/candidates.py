@@ -3,6 +3,7 @@ of their number, and a few moves of memory."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
+from operator import add
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
@@ -110,7 +111,7 @@ class Candidates:
     def held_changed(self, job: JobRecord) -> None:
         """Note that the tenant of a job holds more or less."""
         account = self._rules.account_of(job)
-        if self._rules.queue(account.queue_name).order is QueueOrder.FAIR:
+        if self.is_fair(account):
             for lane in self.lanes_with(gpus_only=False):
                 if (account, lane) in self._front:
                     self._refresh(account, lane)
@@ -146,17 +147,26 @@ class Candidates:
 
     def front(self, account: Account, place: Place) -> Front:
         """When it is the turn of an account's job, as things are."""
-        fair = self._rules.queue(account.queue_name).order is QueueOrder.FAIR
-        used = self._usage.used(account) if fair else _NOTHING
+        used = self._usage.used(account) if self.is_fair(account) else _NOTHING
         return Front(place.urgency, used, place.created_at, place.job_id, account)
 
     def places(self, alike: Alike) -> Sequence[Place]:
         """All jobs that have this in common, in order."""
         return self._alike.get(alike, ())
 
-    def in_order_of_places(self, account: Account) -> bool:
-        """Whether the account's jobs are looked at by their places alone."""
-        return self._rules.queue(account.queue_name).order is not QueueOrder.FAIR
+    def is_fair(self, account: Account) -> bool:
+        """Whether the turn of an account's jobs depends on what its tenant holds."""
+        return self._rules.queue(account.queue_name).order is QueueOrder.FAIR
+
+    def front_after(self, alike: Alike, place: Place, number: int) -> Front:
+        """When it is the turn of one of those that are alike once `number` of them hold what they
+        ask for."""
+        account = alike.account
+        front = self.front(account, place)
+        if not number or not self.is_fair(account):
+            return front
+        more = self._usage.shares_of(account, alike.resource_request, number)
+        return front._replace(used=tuple(map(add, front.used, more)))
 
     def densest(self) -> tuple[float, float]:
         """The most cores and bytes of memory that are asked for with a GPU, for each GPU."""

@@ -6,7 +6,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.jobs.queue_rules import Account, Limits, SchedulingRules, total_gpus
 
 
@@ -78,6 +78,18 @@ class Usage:
             return (0.0, 0.0, 0.0)
         shares = self._rules.tenant(account.tenant_id).shares
         return (held.gpus / shares, held.cpus / shares, held.jobs / shares)
+
+    def shares_of(
+        self, account: Account, resource_request: ResourceRequest, jobs: int
+    ) -> tuple[float, float, float]:
+        """What so many jobs would hold, as `used` counts it."""
+        shares = self._rules.tenant(account.tenant_id).shares
+        nodes = jobs * resource_request.nodes
+        return (
+            resource_request.gpus * nodes / shares,
+            resource_request.cpus * nodes / shares,
+            jobs / shares,
+        )
 
     def excess(self, job: JobRecord) -> Excess | None:
         """The first limit that keeps a job from starting now."""
