@@ -106,8 +106,11 @@ class Coordinator:
         try:
             await self._start()
         except BaseException:
-            self._resources.close()
-            await self._services.aclose()
+            # As at a stop: what is still busy has the store until it is done.
+            try:
+                await self._services.aclose()
+            finally:
+                self._resources.close()
             raise
         return self
 
@@ -219,7 +222,9 @@ class Coordinator:
             ),
             packages=package_rules(config),
             trainers=trainers,
-            free_space=FreeSpace((config.data_dir, config.drive_root), floor=config.min_free_bytes),
+            free_space=FreeSpace(
+                (config.data_dir,), drive=config.drive_root, floor=config.min_free_bytes
+            ),
             clock=self._clock,
         )
         self._admit(Service(parts))

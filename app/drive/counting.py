@@ -131,7 +131,17 @@ def awaited_bytes(root: Path, tenant_id: str) -> int:
         return lacking_bytes(own)
 
 
-def free_bytes(root: Path) -> int:
-    """Return what the drive's disk has left for programs."""
-    about = os.statvfs(root)
+def free_bytes(folder: Path) -> int:
+    """Return what the disk of a folder has left for programs."""
+    about = os.statvfs(folder)
     return about.f_bavail * about.f_frsize
+
+
+def own_disk(root: Path, tenant_id: str) -> Path | None:
+    """Return the tenant's folder if it is on a disk of its own: a mount, or the operators' link
+    to one. Files are staged on the drive's disk, and copied there at their end."""
+    folder = root / tenant_id
+    try:
+        return folder if folder.stat().st_dev != root.stat().st_dev else None
+    except FileNotFoundError:
+        return None

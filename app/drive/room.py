@@ -103,11 +103,11 @@ class Room:
         await self._known(tenant_id)
         claim = Claim()
         try:
-            free, others = await self._requests.run(
+            free, own_free, others = await self._requests.run(
                 tenant_id, partial(self._claimed, tenant_id, claim, size)
             )
             self._usage.saw_others(tenant_id, others)
-            lease = self._usage.lease(tenant_id, size, free=free, claim=claim)
+            lease = self._usage.lease(tenant_id, size, free=free, own_free=own_free, claim=claim)
         except BaseException:
             self._requests.post(tenant_id, partial(self._ledger.end, tenant_id, claim, 0))
             raise
@@ -118,9 +118,11 @@ class Room:
             end = partial(self._ledger.end, tenant_id, claim, lease.growth)
             self._requests.post(tenant_id, end)
 
-    def _claimed(self, tenant_id: str, claim: Claim, size: int) -> tuple[int, int]:
+    def _claimed(self, tenant_id: str, claim: Claim, size: int) -> tuple[int, int | None, int]:
         others = self._ledger.claim(tenant_id, claim, size)
-        return counting.free_bytes(self._root), others
+        own = counting.own_disk(self._root, tenant_id)
+        own_free = None if own is None else counting.free_bytes(own)
+        return counting.free_bytes(self._root), own_free, others
 
     def claim(self, lease: Lease) -> int:
         """Have other replicas know how large a lease is; return what they have let in.

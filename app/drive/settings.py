@@ -30,7 +30,9 @@ class DriveSettings(Section):
         parse_size_or_zero,
     )
     min_free: int = parsed(
-        1024**3, "Bytes of the drive's disk that uploads leave free.", parse_size
+        1024**3,
+        "Bytes of the drive's disk that uploads leave free, and of the disk of a tenant's folder.",
+        parse_size,
     )
     upload_lifetime: float = parsed(
         86_400.0,

@@ -29,7 +29,7 @@ class _Tenant:
 class Usage:
     """Keeps what was counted, what came since, and what is on its way.
 
-    `quota` 0 is no limit; `min_free` bytes of the disk stay free.
+    `quota` 0 is no limit; `min_free` bytes of the drive's disk stay free, and of a tenant's own.
     """
 
     def __init__(self, *, quota: int, min_free: int) -> None:
@@ -89,19 +89,22 @@ class Usage:
         its.counted, its.problem = counted, problem
         its.growth, its.doubtful = its.growth_during_count, its.moved_during_count
 
-    def lease(self, tenant_id: str, size: int, *, free: int, claim: Claim) -> "Lease":
+    def lease(
+        self, tenant_id: str, size: int, *, free: int, claim: Claim, own_free: int | None = None
+    ) -> "Lease":
         """Set room aside for a file of this size; `free` is what the disk has left.
 
-        `claim` is what other replicas know of it.
+        `own_free` is what the tenant's own disk has, if its folder is on one; `claim` is what
+        other replicas know of the file.
 
         Raises `ApiError`, with the numbers, if there is none.
         """
-        lease = Lease(self, tenant_id, free, claim)
+        lease = Lease(self, tenant_id, free, claim, own_free)
         lease.grow(size)
         self._leases.add(lease)
         return lease
 
-    def check(self, tenant_id: str, more: int, *, free: int) -> None:
+    def check(self, tenant_id: str, more: int, *, free: int, own_free: int | None = None) -> None:
         """Raise `ApiError`, with the numbers, unless so many more bytes may come."""
         self._check_counted(self._of(tenant_id))
         used = self.used(tenant_id)
@@ -113,11 +116,19 @@ class Usage:
             )
         awaited = sum(each.size - each.written for each in self._leases)
         awaited += sum(each.awaited for each in self._tenants.values())
-        if free - awaited - more < self._min_free:
+        self._check_disk(free - awaited, more, "the drive's disk")
+        if own_free is not None:
+            # Whole files come there, once they are complete.
+            its = sum(each.size for each in self._leases if each.tenant_id == tenant_id)
+            its += self._of(tenant_id).awaited
+            self._check_disk(own_free - its, more, "your tenant's disk")
+
+    def _check_disk(self, left: int, more: int, disk: str) -> None:
+        if left - more < self._min_free:
             raise ApiError(
                 DRIVE_FULL,
-                f"The file needs {more} bytes more, and the drive's disk has"
-                f" {max(0, free - awaited)} left, of which {self._min_free} stay free.",
+                f"The file needs {more} bytes more, and {disk} has {max(0, left)} left, of which"
+                f" {self._min_free} stay free.",
             )
 
     def check_quota(self, tenant_id: str) -> None:
@@ -162,6 +173,8 @@ class Lease:
     #: What the disk had left last, and how much of it was written then.
     _free: int
     claim: Claim
+    #: What the tenant's own disk had left at the beginning, if its folder is on one.
+    _own_free: int | None = None
     _written_then: int = 0
     size: int = 0
     #: How much of it is on the disk already.
@@ -176,6 +189,7 @@ class Lease:
                 self.tenant_id,
                 size - self.size,
                 free=self._free - (self.written - self._written_then),
+                own_free=self._own_free,
             )
             self.size = size
 

@@ -1,4 +1,4 @@
-"""Steps of a start that are programs of their own: see `steps.py`."""
+"""Runs the steps of a start, each a program of its own (`app.local.steps`)."""
 
 import asyncio
 import signal
@@ -51,5 +51,12 @@ async def run_step(
             await process.wait()
     if status == CANNOT_START:
         raise CannotStart(last_line(log))
+    if status < 0:
+        # Nobody can write a reason into the log then.
+        raise CannotStart(
+            f"The step '{name}' of the start was ended by signal {-status}"
+            f" ({signal.strsignal(-status)}). Start again; if it was killed for lack of memory,"
+            f" free some first (log: {log})."
+        )
     if status:
         raise CannotStart(f"The step '{name}' of the start failed: {last_line(log)} (log: {log})")

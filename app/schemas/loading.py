@@ -44,7 +44,17 @@ class _Strict(Schema):
         except ValidationError as error:
             # A frame of marshmallow's holds the error, which would hold the frame, and with it
             # the whole body, until garbage is collected.
+            error.messages = self._in_order(error.messages, data)
             raise error.with_traceback(None) from None
+
+    def _in_order(self, messages: Any, data: Any) -> Any:
+        """Return messages about fields in the schema's order, then those about unknown names in
+        the order in which they were given: marshmallow has the latter in a set."""
+        if not isinstance(messages, dict):
+            return messages
+        given = data if isinstance(data, Mapping) else ()
+        order = {name: at for at, name in enumerate(dict.fromkeys((*self.fields, *given)))}
+        return dict(sorted(messages.items(), key=lambda item: order.get(item[0], len(order))))
 
 
 class Body(_Strict):
@@ -128,7 +138,7 @@ class Entry(Body):
                 return False
         columns = dict.fromkeys(chain.from_iterable(entries))
         rules = self._column_rules
-        if not (self._required <= columns.keys() <= rules.keys()):
+        if not (columns.keys() >= set(self._required) and columns.keys() <= rules.keys()):
             return False
         for name in columns:
             values = [entry[name] for entry in entries if name in entry]
@@ -148,8 +158,9 @@ class Entry(Body):
         }
 
     @cached_property
-    def _required(self) -> frozenset[str]:
-        return frozenset(name for name, field in self.fields.items() if field.required)
+    def _required(self) -> tuple[str, ...]:
+        # In the order of the fields: so are the messages about them.
+        return tuple(name for name, field in self.fields.items() if field.required)
 
 
 class _Defaulted(Schema):

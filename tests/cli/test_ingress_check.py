@@ -1,5 +1,7 @@
 """Who has compressed a stream: the gateway, which may, or a proxy before it."""
 
+import asyncio
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -36,3 +38,27 @@ async def test_a_proxy_that_compresses_is_told_from_the_gateway(
     async with TestServer(app, host="127.0.0.1") as server:
         url = str(server.make_url("/"))
         assert await check_ingress(url, key="k", job_id="job-1", patience=60.0) == findings
+
+
+async def test_the_gateways_header_may_come_in_pieces() -> None:
+    """As a network may cut it: nothing says that the first read has all of it."""
+    body = HEADER + GzipStream().compress(EVENT)
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Content-Encoding": "gzip"}
+        )
+        await answer.prepare(request)
+        for at in range(len(HEADER)):
+            await answer.write(body[at : at + 1])
+            # The client reads on the same loop. Bytes that come to it together fail nothing.
+            for _ in range(20):
+                await asyncio.sleep(0)
+        await answer.write(body[len(HEADER) :])
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/v1/modules/scaimind/jobs/{job_id}/logs", stream)
+    async with TestServer(app, host="127.0.0.1") as server:
+        url = str(server.make_url("/"))
+        assert await check_ingress(url, key="k", job_id="job-1", patience=60.0) == []

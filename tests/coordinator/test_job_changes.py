@@ -3,7 +3,8 @@
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -288,6 +289,37 @@ def test_a_directory_that_was_put_back_as_a_whole_begins_an_epoch_of_its_own(pat
             content = orjson.dumps(noted).ljust(len(content))
         each.write_bytes(content)
     assert epoch_of(path) != epoch
+
+
+def test_a_snapshot_of_the_file_system_that_is_put_back_begins_an_epoch_of_its_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's times, inodes and the note are all as they were: only time has passed."""
+    epoch = epoch_of(path)
+    later = time.time_ns() + 3600 * 10**9
+    monkeypatch.setattr(f"{Witness.__module__}.time.time_ns", lambda: later)
+    assert epoch_of(path) != epoch
+
+
+def test_a_stop_after_a_quiet_day_costs_no_epoch(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Witness, "note", noted_a_day_ago(Witness.note))
+        save(store, record("a"))
+    store.close()
+    assert epoch_of(path) == store.epoch
+
+
+def noted_a_day_ago(note: Callable[[Witness, str, int], None]) -> Callable[..., None]:
+    def noted(witness: Witness, epoch: str, changes: int) -> None:
+        now = time.time_ns() - 24 * 3600 * 10**9
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(f"{Witness.__module__}.time.time_ns", lambda: now)
+            note(witness, epoch, changes)
+
+    return noted
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"epoch": 5}', b"\xff" * 300])

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from app.drive import placing
+from app.drive import counting, placing
 from app.files.copying import copy_part
 from tests.drive.conftest import Served
 from tests.drive.tus import Tus
@@ -68,6 +68,23 @@ async def test_files_get_there_whole(
     # No copy is left, in either place.
     assert sorted(os.listdir(elsewhere / "data")) == ["a", "b"]
     assert staged(served) == []
+
+
+async def test_its_own_disk_keeps_some_room(
+    served: Served, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drive's has plenty."""
+    real = counting.free_bytes
+
+    def free(folder: Path) -> int:
+        own = folder.stat().st_dev == elsewhere.stat().st_dev
+        return 1024 * MiB + 2 * MiB if own else real(folder) + 10 * 1024 * MiB
+
+    monkeypatch.setattr(counting, "free_bytes", free)
+    refused = await served.acme.put("a", b"x" * 3 * MiB, expect100=True)
+    assert (refused.status, refused.code) == (507, "DRIVE_FULL")
+    assert "your tenant's disk" in refused.body.decode()
+    assert (await served.acme.put("a", b"x" * MiB)).status == 201
 
 
 async def test_the_lock_is_not_held_while_a_file_is_copied(

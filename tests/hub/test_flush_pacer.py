@@ -158,6 +158,15 @@ def test_a_lower_limit_that_an_operator_has_set_counts() -> None:
         assert limited.longest_at(busy) == 0.005
 
 
+def test_a_long_time_counts_as_the_short_ones_in_it() -> None:
+    """Where flushes are rare, an adjustment is about more than a moment."""
+    paced = pacer()
+    paced.interval = LONGEST
+    # The loop has been full for a second, in one flush.
+    paced.record(1.0, 1.0, cpu=1.0)
+    assert paced.interval > SOON
+
+
 def test_what_is_due_counts_how_long_the_writing_takes() -> None:
     times = FlushTimes()
     assert times.due(0.01) < 0

@@ -47,6 +47,14 @@ async def test_a_step_that_breaks_names_its_log(data_dir: DataDir) -> None:
     assert "Traceback" in (data_dir.logs / "step.log").read_text()
 
 
+async def test_a_step_that_was_killed_names_the_signal(data_dir: DataDir) -> None:
+    (data_dir.root / "sitecustomize.py").write_text("import os, signal; os.kill(os.getpid(), 9)")
+    with pytest.raises(CannotStart, match=r"was ended by signal 9 \(Killed\)") as caught:
+        await told_by(data_dir, "bootstrap", PYTHONPATH=str(data_dir.root))
+    assert "the log is empty" not in str(caught.value)
+    assert str(data_dir.logs) in str(caught.value)
+
+
 async def test_lines_of_a_step_are_told(data_dir: DataDir) -> None:
     """A file in place of the folder of profiles: the step says so, and the stack starts."""
     data_dir.api_key.write_text("sgk_1")

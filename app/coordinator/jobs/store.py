@@ -123,6 +123,8 @@ class Store(ABC):
         # Without the note, the record begins a new epoch at the machine's next start.
         with suppress(sqlite3.Error, StoreUnavailable, LeadershipLost):
             close_record(self._db)
+            # It is old where nothing has changed for long.
+            self._witness.note(self.epoch, self._changes)
         self._db.close()
         self._witness.close()
 

@@ -212,7 +212,7 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
         for one that its queue's or its tenant's limit would keep from ever starting."""
         self._controller.check_leads()
         self._parts.tenancy.check(job.tenant_id)
-        self._parts.free_space.check()
+        self._parts.free_space.check(job.tenant_id)
         if limit := self._scheduler.rules.never(job):
             raise FailedPrecondition(f"resource_config: {limit}; the job could never start")
 

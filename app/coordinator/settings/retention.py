@@ -33,8 +33,8 @@ class RetentionSettings(Section):
     )
     min_free_bytes: int = parsed(
         0,
-        "Free space below which no job is taken up, on the disks of data_dir and drive_dir. 1% of "
-        "the disk, at most 1GiB, if not set.",
+        "Free space below which no job is taken up, on the disks of data_dir, drive_dir and the "
+        "tenant's folder. 1% of the disk, at most 1GiB, if not set.",
         parse_size_or_zero,
         example="10GiB",
     )

@@ -18,14 +18,17 @@ _MOST: Final = 1024 * _MIB
 class FreeSpace:
     """Asks the system for each submission: a call that reads no disk."""
 
-    def __init__(self, folders: Iterable[Path], *, floor: int = 0) -> None:
-        """`floor` is in bytes; 0 is a share of each disk."""
+    def __init__(self, folders: Iterable[Path], *, drive: Path, floor: int = 0) -> None:
+        """`drive` has the tenants' folders, each of which may be a disk of its own. `floor` is in
+        bytes; 0 is a share of each disk."""
         self._folders = tuple(folders)
+        self._drive = drive
         self._floor = floor
 
-    def check(self) -> None:
-        """Raise Overloaded, with the numbers, if too little is free on one of the disks."""
-        for folder in self._folders:
+    def check(self, tenant_id: str) -> None:
+        """Raise Overloaded, with the numbers, if too little is free on one of the disks that the
+        tenant's jobs write to."""
+        for folder in (*self._folders, self._drive, self._drive / tenant_id):
             try:
                 disk = shutil.disk_usage(folder)
             except OSError:  # what writes there says what is wrong

@@ -53,8 +53,9 @@ class FlushPacer:
     FULL: Final = 0.9
     #: What each further entry of a flush costs, of the first one: measured with 500 watchers.
     FURTHER: Final = 0.06
-    #: How much of a change of demand or busy share counts at each adjustment: what a moment
-    #: brings, and what an adjustment itself changes, moves the interval a part of the way.
+    #: How much of a change of demand or busy share counts after a WINDOW: what a moment brings,
+    #: and what an adjustment itself changes, moves the interval a part of the way. Where flushes
+    #: are rare an adjustment is about a longer time, and counts as several would have.
     _WEIGHT: Final = 0.3
 
     def __init__(
@@ -112,8 +113,9 @@ class FlushPacer:
         busy = max((cpu - self._cpu) / elapsed, flushing)
         joined = max(self._entries / self._flushes, 1.0)
         demand = flushing * joined / (1 + self.FURTHER * (joined - 1))
-        self._busy += (busy - self._busy) * self._WEIGHT
-        self._demand += (demand - self._demand) * self._WEIGHT
+        weight = 1 - (1 - self._WEIGHT) ** (elapsed / self.WINDOW)
+        self._busy += (busy - self._busy) * weight
+        self._demand += (demand - self._demand) * weight
         if self._demand <= self.ROOM:
             factor = 0.5
         else:

@@ -185,7 +185,10 @@ class Cohort:
         if payload:
             self._broadcast(payload, now)
             cpu = time.thread_time()
-            table.pacer.record(cpu - began, table.loop.time(), cpu=cpu)
+            # What a step joins counts, as the entries of a flush do: the demand is what each by
+            # itself would take.
+            events = max(payload.count(b"\n\n"), 1)
+            table.pacer.record(cpu - began, table.loop.time(), cpu=cpu, entries=events)
 
     def _broadcast(self, payload: bytes, now: float) -> None:
         """Write the same bytes to all members; whose socket is full leaves."""

@@ -10,8 +10,9 @@ that time.
 
 A version counts within an epoch. The epoch changes where versions that
 watchers have seen may be missing: after a power cut, which may cost the
-database its last moments, in a copy of the database's file, and where an older
-one was put back (`witness`).
+database its last moments, in a copy of the database's file, where an older
+one was put back, and after more than a quarter of an hour without a coordinator
+(`witness`).
 """
 
 from dataclasses import dataclass

@@ -3,6 +3,10 @@
 The database alone cannot tell that it was put back: what `cp` writes over it keeps
 its inode, and says of itself what it said when it was copied. So each commit is noted
 beside it. The note may lack the newest commits, and never has more than there was.
+
+A snapshot of the file system that is put back has both as they were, with all of the
+system's times. Nothing within it tells that from a coordinator that was stopped; so the
+note counts for a while only. Whoever puts a younger one back removes the note.
 """
 
 import os
@@ -19,6 +23,9 @@ log = structlog.get_logger("scaimind.coordinator")
 _SIZE: Final = 128
 #: Nanoseconds by which the file's change may differ from what the note says.
 _TOLERANCE: Final = 1_000_000_000
+#: Nanoseconds for which a note counts: longer than a restart takes, shorter than it is worth to
+#: put a snapshot back.
+_VALID: Final = 15 * 60 * 1_000_000_000
 _OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
@@ -37,15 +44,19 @@ class Witness:
         """Return whether a record in this epoch, with so many changes, lacks none that were noted.
 
         A note that was put back itself confirms nothing: the system's time of its
-        last change, which nobody can set, is not its own then.
+        last change, which nobody can set, is not its own then. Nor does an old one.
         """
         if self._file is None:
             return False
         try:
             noted: dict[str, Any] = orjson.loads(os.pread(self._file, _SIZE, 0))
-            age = os.fstat(self._file).st_ctime_ns - noted["written_at"]
+            written_at = noted["written_at"]
+            differ = os.fstat(self._file).st_ctime_ns - written_at
             return bool(
-                noted["epoch"] == epoch and noted["changes"] <= changes and abs(age) < _TOLERANCE
+                noted["epoch"] == epoch
+                and noted["changes"] <= changes
+                and abs(differ) < _TOLERANCE
+                and time.time_ns() - written_at < _VALID
             )
         except OSError as error:
             self._failed(error)
