@@ -53,7 +53,7 @@ async def test_ranks_on_three_nodes_train_together(
         asked = request(
             user,
             tiny_model,
-            resource_config={"node_count": 3, "cpu_count": 2},
+            resource_config={"node_count": 3, "cpu_count": 3},
             training_config={"framework": {"distributed": {"world_size": 3}}},
         )
         job_id = await submit(user, asked)
@@ -81,7 +81,7 @@ async def test_a_gang_gives_way_as_a_whole_and_goes_on_from_its_checkpoint(
         )
 
         async def said(word: str) -> bool:
-            page = await user.call("ListJobLogs", ListJobLogsRequest(job_id=low, page_size=1000))
+            page = await user.call("ListJobLogs", ListJobLogsRequest(job_id=low, tail=1000))
             return [entry.message for entry in page.entries].count(word) == 3
 
         await until("the gang runs", lambda: said("fresh"))

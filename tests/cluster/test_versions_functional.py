@@ -23,7 +23,10 @@ pytestmark = pytest.mark.slow
 _ROOT = Path(__file__).parents[2]
 #: Runs what stands behind it as if this were another Ray, or another Python.
 OTHER_RAY = "import ray; ray.__version__ = '2.1.0'"
-OTHER_PYTHON = "import platform; platform.python_version = lambda: '3.7.9'"
+OTHER_PYTHON = (
+    "import ray, ray._private.utils as utils;"
+    " utils.compute_version_info = lambda: (ray.__version__, '3.7.9')"
+)
 START = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"
 DRIVE = "import runpy; runpy.run_module('app.coordinator.engines.ray', run_name='__main__')"
 
