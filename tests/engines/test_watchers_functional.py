@@ -28,7 +28,8 @@ async def test_watchers_miss_nothing_whoever_dies_at_whatever_moment(
             await watchers.until_each_has(3)
             for victim in victims:
                 await watchers.until_more(10 * chance.randint(2, 30))
-                (node_id,) = (await client.job(job_id)).node_ids
+                # It may be on its way to another node.
+                (node_id,) = (await client.until_status(job_id, "TRAINING")).node_ids
                 match victim:
                     case "agents":
                         await direct.kill_agents(node_id)
