@@ -209,7 +209,7 @@ async def test_the_log_of_a_gang_has_one_bound(
     script = """
         import time
         for number in range(1, 401):
-            print("number", number, "x" * 100, flush=True)
+            print("number", number, "x" * 70, flush=True)
             time.sleep(0.002)
         """
     bound = 64 * 1024
