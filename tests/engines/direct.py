@@ -50,8 +50,10 @@ class DirectCluster:
     requested: list[list[dict[str, int]]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     server: grpc.aio.Server | None = None
-    #: While it is set, agents cannot be reached.
+    #: While it is set, agents cannot be reached through the driver.
     away: bool = False
+    #: Set when that kept somebody from asking one.
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
 
     # What the driver's service asks for.
 
@@ -67,6 +69,7 @@ class DirectCluster:
         if run.node_id not in self.nodes:
             raise NodeLost(run.node_id)
         if self.away:
+            self.refused.set()
             raise Unavailable("the agents are away")
         key = (run.job_id, run.run, run.node_id)
         if (host := self.hosts.get(key)) is None:

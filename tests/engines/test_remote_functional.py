@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from generated.mindcoordinator.v1.cluster_pb2 import ListNodesRequest, NodeStatus
-from generated.mindcoordinator.v1.watch_pb2 import LogEntry
+from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
+from generated.mindcoordinator.v1.watch_pb2 import ListJobLogsRequest, LogEntry
 from tests.coordinator.harness import PATIENCE, Client, status_of
 from tests.engines.direct import DirectCluster, coordinator_of
 
@@ -31,6 +32,12 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not await condition():  # noqa: ASYNC110  # nothing tells of it
             await asyncio.sleep(0.02)
+
+
+async def logged(client: Client, job_id: str) -> list[LogEntry]:
+    """What of a log is there."""
+    page = await client.call("ListJobLogs", ListJobLogsRequest(job_id=job_id, tail=10_000))
+    return list(page.entries)
 
 
 def numbers(entries: list[LogEntry], *, node_id: str = "", rank: int = 0) -> list[int]:
@@ -229,6 +236,23 @@ async def test_the_log_of_a_gang_has_one_bound(
         for rank in (0, 1):
             found = numbers(entries, rank=rank)
             assert found == list(range(1, len(found) + 1))
+
+
+async def test_a_run_stops_that_was_asked_to_while_the_driver_was_away(
+    direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with coordinator_of(direct, tmp_path, monkeypatch, **FAST) as (_, client):
+        job_id = await client.submit(COUNTING, resource_config={"gpu_count": 1})
+        await client.until_line(job_id, "number 5")
+        direct.away = True
+        await client.call("CancelJob", CancelJobRequest(job_id=job_id))
+        async with asyncio.timeout(PATIENCE):
+            await direct.refused.wait()
+        # Its lines come all the same.
+        number = numbers(await logged(client, job_id))[-1]
+        await client.until_line(job_id, f"number {number + 20}")
+        direct.away = False
+        assert status_of(await client.end(job_id)) == "CANCELLED"
 
 
 async def test_what_runs_and_what_waits_is_told_to_whoever_can_add_nodes(

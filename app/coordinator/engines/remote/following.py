@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -68,11 +68,19 @@ class GangFollower:
     async def _pass_on(self) -> None:
         """Ask all parts that live to stop, whenever that is asked for."""
         news = self._gang.stop.news
+        backoff = FailureBackoff(longest=_LONGEST_PAUSE)
         while True:
             await news.wait()
             news.clear()
             rest = [each for each in self._gang.node_ids if each not in self._over]
-            await asyncio.gather(*map(self._gang.pass_on, rest))
+            if all(await asyncio.gather(*map(self._gang.pass_on, rest))):
+                backoff.reset()
+                continue
+            # Its records come without the driver: nothing breaks after which it is asked again.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(backoff.after_failure()):
+                    await news.wait()
+            news.set()
 
     async def _follow_part(self, number: int, node_id: str) -> RunEnd:
         """Take over what one part records; returns how it ended."""

@@ -78,14 +78,17 @@ class Gang:
         """Wait for a lost node; whether it is back."""
         return await self.nodes.returned(node_id, patience=self.lost_node_patience)
 
-    async def pass_on(self, node_id: str) -> None:
-        """Ask a part to stop if it is to. One that cannot be reached is asked when it can be."""
+    async def pass_on(self, node_id: str) -> bool:
+        """Ask a part to stop if it is to. Returns False if it has to be asked again."""
         if (at_once := self.stop.at_once) is None:
-            return
+            return True
         try:
             await self.client.stop_run(self.ref(node_id), at_once=at_once)
         except (DriverAway, NodeLost, NothingThere, CannotLaunch) as error:
             log.info("part_not_asked", job_id=self.job_id, node_id=node_id, reason=str(error))
+            # Of a lost node or disk nothing is followed any more: whoever follows it again asks.
+            return not isinstance(error, DriverAway)
+        return True
 
 
 async def all_of(*work: Coroutine[Any, Any, _T]) -> list[_T]:
