@@ -38,6 +38,7 @@ def test_rules_are_read_from_text() -> None:
     found = rules("night:order=fair:gpus=16:tenant_jobs=4, *:jobs=9", "acme:shares=2:gpus=8")
     assert found.queue("night") == QueueRules(QueueOrder.FAIR, Limits(gpus=16), Limits(jobs=4))
     assert found.queue("other") == QueueRules(limits=Limits(jobs=9))
+    assert rules("night:max_runtime=315360000").queue("night").max_runtime == 315_360_000
     assert found.tenant("acme") == TenantRules(Limits(gpus=8), shares=2)
     assert found.tenant("other") == TenantRules()
 
@@ -50,6 +51,7 @@ def test_rules_are_read_from_text() -> None:
         ("a:gpus=-1", "gpus must be"),
         ("a:gpus=10000000", "gpus must be"),
         ("a:gpus=²", "gpus must be"),
+        ("a:max_runtime=315360001", "max_runtime must be"),
         ("a:gpus", "not of the form"),
         ("a:gpus=1:gpus=2", "once"),
         ("a:cores=1", "'cores' is not a key"),
@@ -105,6 +107,26 @@ def test_running_jobs_are_limited_by_queue_and_by_tenant() -> None:
     assert bench.reason("d2").message == "The tenant holds 3 of at most 3 running jobs."
     bench.end("d1")
     assert bench.runs("d2")
+
+
+def test_more_than_can_be_looked_at_that_are_impossible_hold_up_nobody() -> None:
+    bench = Bench(node("n", gpus=2), node("m", gpus=1))
+    bench.drain("m")
+    with bench.scheduler.changing():
+        for number in range(1100):
+            bench.scheduler.submit(record(f"i{number}", gpus=2, on=["m"], memory=number + 1))
+    bench.submit(record("drained", gpus=1, on=["m"]))
+    assert bench.submit(record("possible", gpus=2)) is Status.TRAINING
+    assert bench.reason("i1099").reason is Reason.IMPOSSIBLE
+    assert bench.reason("drained").reason is Reason.DRAINED
+    with bench.scheduler.changing():
+        step = bench.scheduler.enable("m")
+    bench.follow(step)
+    while bench.scheduler.next_tick() == 0:
+        with bench.scheduler.changing():
+            step = bench.scheduler.tick()
+        bench.follow(step)
+    assert bench.runs("drained")
 
 
 def test_a_job_above_a_limit_could_never_start() -> None:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from app.coordinator.settings.scheduling import parse_queues
 from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from generated.mindcoordinator.v1.cluster_pb2 import DrainNodeRequest
 from generated.mindcoordinator.v1.jobs_pb2 import (
@@ -167,3 +168,24 @@ async def test_what_would_wait_waits_and_what_would_start_starts(tmp_path: Path)
         for job_id in reversed(started):
             await client.call("CancelJob", CancelJobRequest(job_id=job_id))
             await client.end(job_id)
+
+
+async def test_a_job_without_a_longest_run_has_that_of_its_queue_and_is_told(
+    tmp_path: Path,
+) -> None:
+    rules = parse_queues("night:max_runtime=3600")
+    async with running(tmp_path, queues=rules) as (_, client):
+        night = {"scheduling_config": {"queue_name": "night"}}
+        told = (
+            "scheduling_config.max_runtime_seconds: 3600, since queue night has that for jobs that"
+            " set none."
+        )
+        answer = await check(client, **night)
+        assert list(answer.check.warnings) == [told]
+        own = {"scheduling_config": {"queue_name": "night", "max_runtime_seconds": 60}}
+        assert not (await check(client, **own)).check.warnings
+        submitted = await client.call("SubmitJob", submission(**night))
+        assert submitted.message.endswith(told)
+        job = await client.job(submitted.job_id)
+        assert job.scheduling_config.max_runtime_seconds == 3600
+        await client.until_line(submitted.job_id, ", for at most 3600 seconds.")

@@ -134,6 +134,8 @@ class Cluster:
         self.nodes = {spec.node_id: NodeState(spec) for spec in specs}
         self._topology = topology
         self._growing = growing
+        #: Grows with each change of what the empty nodes could take.
+        self.version = 0
         #: Why nodes are drained that are not there at the moment.
         self._absent_drains: dict[str, str] = {}
 
@@ -160,6 +162,7 @@ class Cluster:
         """Drain a node, which then takes no new jobs, for a reason that may be empty; None
         enables it."""
         self.nodes[node_id].drain = reason
+        self.version += 1
 
     def restore_drain(self, node_id: str, reason: str) -> None:
         """Drain a node that may not be there yet."""
@@ -178,6 +181,7 @@ class Cluster:
         What is taken of a node that is new is up to the caller. One that is not
         among `reports` goes if no job is on it; otherwise it stays, with a problem.
         """
+        self.version += 1
         known, absent = self.nodes, self._absent_drains
         self.nodes = {}
         for report in reports:

@@ -72,8 +72,9 @@ class RunSpecs:
                 **environment,
             }
         where = f", from checkpoint {job.resume_from}" if resume else ""
+        limit = f", for at most {job.max_runtime // 1_000_000} seconds" if job.max_runtime else ""
         return RunSpec(
-            announcement=f"Run {job.run_count} begins on {', '.join(job.node_ids)}{where}.",
+            announcement=f"Run {job.run_count} begins on {', '.join(job.node_ids)}{where}{limit}.",
             warnings=tuple(
                 f"{name} of training_config.environment is left out: {reason}."
                 for name, reason in left_out.items()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: Names the rules of every queue, or of every tenant, that has none of its own.
 ANY: Final = "*"
+#: Seconds that may be set as the longest run: ten years.
+LONGEST_RUN: Final = 10 * 365 * 24 * 3600
 
 
 class QueueOrder(StrEnum):
@@ -50,6 +52,8 @@ class QueueRules:
     limits: Limits = Limits()
     #: Of each tenant's jobs in the queue.
     tenant_limits: Limits = Limits()
+    #: Seconds that a run of a job may take which sets no max_runtime_seconds; 0 sets no limit.
+    max_runtime: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class SchedulingRules:
         """Whose rules a job is subject to."""
         queue, tenant = self.queue(job.queue_name), self.tenant(job.tenant_id)
         by_tenant = queue.order is QueueOrder.FAIR or queue.tenant_limits or tenant.limits
-        by_queue = queue != _QUEUE
+        by_queue = bool(queue.order is not _QUEUE.order or queue.limits or queue.tenant_limits)
         return Account(job.queue_name if by_queue else "", job.tenant_id if by_tenant else "")
 
     def never(self, job: "JobRecord") -> str:

@@ -27,7 +27,7 @@ _MOST_REFUSED: Final = 3
 _MOST_PASSED: Final = 1024
 
 
-def place_waiting(table: JobTable, *, ran: Callable[[JobRecord], int]) -> None:
+def place_waiting(table: JobTable, *, ran: Callable[[JobRecord], int]) -> bool:
     """Place what waits, in the order of the queues; `ran` says for how many microseconds a run
     has gone on.
 
@@ -37,9 +37,12 @@ def place_waiting(table: JobTable, *, ran: Callable[[JobRecord], int]) -> None:
 
     Jobs that are alike are looked at until one of them finds no room: the
     cost is that of the jobs that are placed, and of a bounded number of those
-    that are not.
+    that are not. Returns whether another look would get further: many of those that
+    nothing can start were found, and none of them is looked at again.
     """
-    _Round(table, ran).run()
+    look = _Round(table, ran)
+    look.run()
+    return look.cut_short
 
 
 def verdicts_of(table: JobTable, *, ran: Callable[[JobRecord], int]) -> Verdicts:
@@ -63,6 +66,7 @@ class _Round:
         self._table = table
         self._cluster = table.cluster
         self._changes = changes
+        table.candidates.unpark(table.cluster.version)
         self._turns = Turns(table.candidates)
         self._ahead = JobsAhead(table, ran)
         self._usable: dict[ResourceRequest, frozenset[str]] = {}
@@ -79,6 +83,8 @@ class _Round:
         self._promised: list[JobRecord] = []
         self._trial: Cluster | None = None
         self.verdicts = Verdicts()
+        #: Whether there are too many of those that nothing can start for one look.
+        self.cut_short = False
 
     def run(self) -> None:
         """Look at all."""
@@ -103,9 +109,9 @@ class _Round:
         usable = self._nodes_for(job.resource_request)
         if len(usable) < job.resource_request.nodes:
             # Only a drained node could help, or none: nobody has to wait for that.
-            possible = self._cluster.satisfiable(job.resource_request)
-            self._note(turn, Reason.DRAINED if possible else Reason.IMPOSSIBLE)
+            self._table.candidates.park(turn.alike)
             self._count_passed(turn)
+            self.cut_short |= self._passed > _MOST_PASSED
             return
         free = self._cluster.place(job.resource_request, among=usable)
         placement = self._without_delay(turn, free)

@@ -50,6 +50,10 @@ class WaitReasons:
             time = time_message(job.not_before).ToJsonString()
             return JobsReason(Reason.NOT_BEFORE, f"Waits for its not_before, {time}.")
         alike = self._table.candidates.alike_of(job)
+        if self._table.candidates.is_parked(alike):
+            possible = self._table.cluster.satisfiable(job.resource_request)
+            parked = Verdict(job, Reason.DRAINED if possible else Reason.IMPOSSIBLE)
+            return JobsReason(parked.reason, _message(self._table.cluster, job, parked, own=False))
         verdict = self._verdicts.of(job, alike, lane_of(job.resource_request))
         if verdict is None:
             return JobsReason(None, "Is about to be placed.")

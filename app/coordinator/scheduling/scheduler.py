@@ -68,6 +68,8 @@ class Scheduler:
         self._clock = clock
         self._run_times = run_times
         self._closing = False
+        #: Whether the last look at what waits did not get as far as it could.
+        self._cut_short = False
 
     @property
     def jobs(self) -> Mapping[str, JobRecord]:
@@ -225,6 +227,8 @@ class Scheduler:
 
         The clock may be set meanwhile: look again from time to time.
         """
+        if self._cut_short:
+            return 0
         lefts = map(self._time_left, self.holding.values())
         delays = [left for left in lefts if left is not None]
         if (time := self.waiting.next_time()) is not None:
@@ -388,7 +392,7 @@ class Scheduler:
 
     def _finish(self) -> Transition:
         if not self._closing:
-            place_waiting(self._table, ran=self._ran)
+            self._cut_short = place_waiting(self._table, ran=self._ran)
         return self._table.recorded
 
 

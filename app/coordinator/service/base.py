@@ -44,6 +44,7 @@ from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.service.logs.search import LogSearches
 from app.coordinator.storage.free_space import FreeSpace
 from app.coordinator.submission.program import PackageRules
+from app.coordinator.submission.resources import with_run_time
 from app.coordinator.submission.tenancy import Tenancy
 from app.coordinator.trainers.asking import Trainers
 from app.shortening import quoted
@@ -184,6 +185,7 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
         Raises Overloaded; FailedPrecondition if its tenant is not served here.
         """
         self._check_takes_job(job)
+        job = with_run_time(job, self._scheduler.rules)
 
         def also() -> None:
             self._store.save_search(job)

@@ -23,6 +23,7 @@ from app.coordinator.service.base import Calls, page_size
 from app.coordinator.service.interceptor import Context, metadata_of, peer_of
 from app.coordinator.submission.checks import MAX_NAME
 from app.coordinator.submission.outlook import waiting_for, warnings_of
+from app.coordinator.submission.resources import run_time_warning, with_run_time
 from app.coordinator.submission.training import Accepted, accept, accept_export, accept_retry
 from app.coordinator.trainers.asking import TrainerRules
 from app.coordinator.trainers.models import uses_trainers
@@ -59,6 +60,7 @@ class JobCalls(Calls):
             accepted = self._accepted(request, peer, access, trainers)
             warnings = accepted.warnings
             job = self._take_up(accepted, request, key=request.idempotency_key)
+            warnings += run_time_warning(job, request.scheduling_config)
         return jobs_pb2.SubmitJobResponse(
             job_id=job.job_id,
             status=status_message(job.status),
@@ -95,8 +97,8 @@ class JobCalls(Calls):
         self, request: jobs_pb2.SubmitJobRequest, accepted: Accepted
     ) -> jobs_pb2.SubmitJobResponse:
         """What would become of a job (AIP-163); it is not taken up. Raises RequestError."""
-        job = accepted.job
-        self._check_takes_job(job)
+        self._check_takes_job(accepted.job)
+        job = with_run_time(accepted.job, self._scheduler.rules)
         rehearsal = rehearse(self._scheduler, job)
         cluster = self._scheduler.cluster
         return jobs_pb2.SubmitJobResponse(
@@ -108,6 +110,7 @@ class JobCalls(Calls):
                 waiting_for=waiting_for(rehearsal, cluster),
                 warnings=[
                     *accepted.warnings,
+                    *run_time_warning(job, request.scheduling_config),
                     *warnings_of(request, cluster, now=self._parts.clock()),
                 ],
             ),

@@ -9,6 +9,7 @@ from app.configuration.section import Section, parsed
 from app.coordinator.identity.tenant_ids import TENANT
 from app.coordinator.jobs.queue_rules import (
     ANY,
+    LONGEST_RUN,
     QUEUE_NAME,
     Limits,
     QueueOrder,
@@ -80,6 +81,7 @@ def _queue(values: dict[str, str]) -> QueueRules:
         QueueOrder(order),
         Limits(_number(values, "gpus"), _number(values, "jobs")),
         Limits(_number(values, "tenant_gpus"), _number(values, "tenant_jobs")),
+        _number(values, "max_runtime", most=LONGEST_RUN) or 0,
     )
 
 
@@ -90,12 +92,12 @@ def _tenant(values: dict[str, str]) -> TenantRules:
     return TenantRules(Limits(_number(values, "gpus"), _number(values, "jobs")), shares or 1)
 
 
-def _number(values: dict[str, str], key: str) -> int | None:
+def _number(values: dict[str, str], key: str, *, most: int = _MOST) -> int | None:
     text = values.pop(key, None)
     if text is None:
         return None
-    if not text.isascii() or not text.isdecimal() or len(text) > 7 or int(text) > _MOST:
-        raise ValueError(f"{key} must be a number from 0 to {_MOST}")
+    if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) > most:
+        raise ValueError(f"{key} must be a number from 0 to {most}")
     return int(text)
 
 
@@ -111,7 +113,9 @@ class SchedulingSettings(Section):
         "(`priority`: by priority, then age; `age`; `fair`: by priority, then by what each tenant "
         "holds for each of its shares, then age), `:gpus=` and `:jobs=` (the most that its jobs "
         "may hold, and that may run, at once), `:tenant_gpus=` and `:tenant_jobs=` (the same of "
-        "each tenant). Queues without rules are in one order by priority, then age.",
+        "each tenant), `:max_runtime=` (seconds; the `max_runtime_seconds` of jobs that set none, "
+        "so that others can be planned around them; no limit unless set). Queues without rules are "
+        "in one order by priority, then age.",
         parse_queues,
         example="night:order=fair:gpus=16:tenant_gpus=8",
         separator=",",

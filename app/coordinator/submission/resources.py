@@ -1,11 +1,17 @@
 """What a submission asks of the cluster, and whether the cluster could ever give it."""
 
+from dataclasses import replace
 from typing import Final
 
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.errors import FailedPrecondition, all_problems
-from app.coordinator.jobs.model import ResourceRequest
-from generated.mindcoordinator.v1.jobs_pb2 import ResourceConfig, SchedulingConfig
+from app.coordinator.jobs.model import JobRecord, ResourceRequest
+from app.coordinator.jobs.queue_rules import LONGEST_RUN, SchedulingRules
+from generated.mindcoordinator.v1.jobs_pb2 import (
+    ResourceConfig,
+    SchedulingConfig,
+    SubmitJobRequest,
+)
 
 _GIB: Final = 1024**3
 #: What may be asked for at most: more than there is, and so little that sums of what is
@@ -17,22 +23,20 @@ _MOST: Final = {
     "gpu_memory_bytes": 2**60,
     "node_count": 10_000,
 }
-#: Ten years.
-_LONGEST_RUN: Final = 10 * 365 * 24 * 3600
 _SECOND: Final = 1_000_000
 
 
 def check_times(scheduling: SchedulingConfig, *, now: int) -> None:
     """Raise InvalidArgument unless the times can be counted with; `now` is in microseconds."""
     with all_problems() as problems:
-        if not 0 <= scheduling.max_runtime_seconds <= _LONGEST_RUN:
+        if not 0 <= scheduling.max_runtime_seconds <= LONGEST_RUN:
             problems.add(
                 "scheduling_config.max_runtime_seconds",
-                f"must be from 0 to {_LONGEST_RUN}; 0 sets no limit",
+                f"must be from 0 to {LONGEST_RUN}; 0 sets no limit",
             )
         start = scheduling.not_before
         if not 0 <= start.nanos < 1_000_000_000 or not (
-            0 <= start.seconds <= now // _SECOND + _LONGEST_RUN
+            0 <= start.seconds <= now // _SECOND + LONGEST_RUN
         ):
             problems.add(
                 "scheduling_config.not_before", "must be a time from 1970 to ten years from now"
@@ -41,7 +45,28 @@ def check_times(scheduling: SchedulingConfig, *, now: int) -> None:
 
 def bound_run_time(scheduling: SchedulingConfig) -> None:
     """Bring what an earlier version accepted as `max_runtime_seconds` within its bounds."""
-    scheduling.max_runtime_seconds = min(max(scheduling.max_runtime_seconds, 0), _LONGEST_RUN)
+    scheduling.max_runtime_seconds = min(max(scheduling.max_runtime_seconds, 0), LONGEST_RUN)
+
+
+def with_run_time(job: JobRecord, rules: SchedulingRules) -> JobRecord:
+    """A new job with the longest run of its queue's rules, if it sets none itself and runs."""
+    seconds = rules.queue(job.queue_name).max_runtime
+    if job.max_runtime or job.artefacts_of or not seconds:
+        return job
+    kept = SubmitJobRequest()
+    kept.CopyFrom(job.submission)
+    kept.scheduling_config.max_runtime_seconds = seconds
+    return replace(job, submission=kept)
+
+
+def run_time_warning(job: JobRecord, asked: SchedulingConfig) -> tuple[str, ...]:
+    """What is told of a limit that a job has though it asked for none."""
+    if asked.max_runtime_seconds or not job.max_runtime:
+        return ()
+    return (
+        f"scheduling_config.max_runtime_seconds: {job.max_runtime // _SECOND}, since queue"
+        f" {job.queue_name} has that for jobs that set none.",
+    )
 
 
 def resource_request_of(resources: ResourceConfig, scheduling: SchedulingConfig) -> ResourceRequest:

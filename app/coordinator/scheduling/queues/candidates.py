@@ -68,6 +68,9 @@ class Candidates:
         #: The first of each of those, by the account's queue.
         self._fronts: dict[tuple[str, Lane], list[Front]] = {}
         self._front: dict[tuple[Account, Lane], Front] = {}
+        #: Those of which no job can start, whatever ends, and which have no turn: see `park`.
+        self._parked: set[Alike] = set()
+        self._parked_for = -1
         #: Cores and bytes of memory for each GPU, of all that ask for GPUs.
         self._densities: tuple[list[float], list[float]] = ([], [])
 
@@ -83,7 +86,7 @@ class Candidates:
             for density, value in self._densities_of(alike.resource_request):
                 insort(density, value)
         heads = self._heads.setdefault(at, [])
-        if not places or place < places[0]:
+        if alike not in self._parked and (not places or place < places[0]):
             if places:
                 _remove(heads, places[0])
             insort(heads, place)
@@ -96,17 +99,41 @@ class Candidates:
             return
         alike, place = self.alike_of(job), self.place_of(job)
         at = alike.account, lane_of(alike.resource_request)
-        places, heads = self._alike[alike], self._heads[at]
-        if places[0] == place:
+        places, heads = self._alike[alike], self._heads.get(at, [])
+        if places[0] == place and alike not in self._parked:
             _remove(heads, place)
             if len(places) > 1:
                 insort(heads, places[1])
         _remove(places, place)
         if not places:
             del self._alike[alike]
+            self._parked.discard(alike)
             for density, value in self._densities_of(alike.resource_request):
                 _remove(density, value)
         self._refresh(*at)
+
+    def park(self, alike: Alike) -> None:
+        """Look at none of these until `unpark`: nothing that ends lets one of them start."""
+        at = alike.account, lane_of(alike.resource_request)
+        self._parked.add(alike)
+        _remove(self._heads[at], self._alike[alike][0])
+        self._refresh(*at)
+
+    def unpark(self, version: int) -> None:
+        """Look at all again, if the nodes are not those of the last look; `version` says which
+        they are."""
+        if version == self._parked_for:
+            return
+        self._parked_for = version
+        parked, self._parked = self._parked, set()
+        for alike in parked:
+            at = alike.account, lane_of(alike.resource_request)
+            insort(self._heads.setdefault(at, []), self._alike[alike][0])
+            self._refresh(*at)
+
+    def is_parked(self, alike: Alike) -> bool:
+        """Whether none of these can start on the nodes of the last look."""
+        return alike in self._parked
 
     def held_changed(self, job: JobRecord) -> None:
         """Note that the tenant of a job holds more or less."""
@@ -119,10 +146,12 @@ class Candidates:
     def _refresh(self, account: Account, lane: Lane) -> None:
         """Bring the account's front up to date."""
         at = account.queue_name, lane
-        heads = self._heads[account, lane]
+        heads = self._heads.get((account, lane), [])
         before = self._front.get((account, lane))
         after = self.front(account, heads[0]) if heads else None
         if before == after:
+            if after is None:
+                self._heads.pop((account, lane), None)
             return
         if before is not None:
             _remove(self._fronts[at], before)
@@ -207,6 +236,7 @@ class Candidates:
     def validate(self) -> None:
         """Raise AssertionError unless the index is that of the jobs."""
         again = Candidates(self._jobs, self._rules, self._usage)
+        again._parked = set(self._parked)
         for job in self._jobs.values():
             again.add(job)
         assert self._alike == again._alike
