@@ -7,11 +7,16 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from app.bridge.contract.fields import check_fields
-from app.bridge.contract.remembered import remembered
+from app.bridge.contract.remembered import _MOST, remembered
 from app.bridge.converters import to_json
 from app.errors import BrokenContract
 from generated.mindcoordinator.v1.cluster_pb2 import Node
-from generated.mindcoordinator.v1.jobs_pb2 import Job, ListJobsResponse
+from generated.mindcoordinator.v1.jobs_pb2 import (
+    Job,
+    JobProgress,
+    ListJobsResponse,
+    TrainingConfig,
+)
 
 
 def test_equal_jobs_share_what_is_made_of_them() -> None:
@@ -28,6 +33,27 @@ def test_a_job_that_has_changed_is_converted_anew() -> None:
     job.name = "after"
     assert to_json(job)["name"] == "after"
     assert before["name"] == "before"
+
+
+def test_a_job_that_goes_on_is_converted_but_for_what_was_submitted() -> None:
+    job = Job(job_id="a", training_config=TrainingConfig(max_retries=2), progress=JobProgress())
+    before = to_json(job)
+    job.progress.step += 1
+    after = to_json(job)
+    assert (before["progress"]["step"], after["progress"]["step"]) == (0, 1)
+    assert after["training_config"] is before["training_config"]
+
+
+def test_only_so_many_are_remembered() -> None:
+    seen: list[Message] = []
+    call = remembered(seen.append, Job.DESCRIPTOR)
+    first, *others = (Job(job_id=str(number)) for number in range(_MOST + 1))
+    for job in (first, *others):
+        call(job)
+    call(others[-1])
+    assert len(seen) == _MOST + 1
+    call(first)
+    assert len(seen) == _MOST + 2
 
 
 def test_what_is_wrong_with_a_job_is_found_each_time() -> None:

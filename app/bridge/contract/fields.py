@@ -142,7 +142,9 @@ def check_of(message_type: type[Message]) -> _Check:
 
 def check_id(value: str, name: str, *, needed: bool = False) -> None:
     """Check that an id can be sent back: its length, no control character. Raises as above."""
-    if len(value) > MAX_ID or _CONTROL.search(value) or (needed and not value):
+    if value.isprintable() and len(value) <= MAX_ID and (value or not needed):
+        return  # as nearly all: no control character is printable
+    if len(value) > MAX_ID or _CONTROL.search(value) or not value:
         raise BrokenContract(
             Breach.IDENTIFIER,
             f"{name}: must be {1 if needed else 0} to {MAX_ID} characters, none of them a control "

@@ -5,16 +5,26 @@ ended is what it was when it was last polled.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final, TypeVar
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 
 R = TypeVar("R")
 
-_TYPES: Final = frozenset({"mindcoordinator.v1.Job"})
+#: A job that trains is another at each step, and what it was submitted with is not.
+_TYPES: Final = frozenset(
+    f"mindcoordinator.v1.{name}"
+    for name in (
+        "Job",
+        "TrainingConfig",
+        "DataConfig",
+        "ResourceConfig",
+        "OutputConfig",
+        "SchedulingConfig",
+        "Checkpoint",
+    )
+)
 #: Bytes of a message that is remembered, and how many are by each function.
 _LONGEST: Final = 4 * 1024
 _MOST: Final = 512
@@ -28,14 +38,17 @@ def remembered(function: Callable[[Message], R], descriptor: Descriptor) -> Call
     """
     if descriptor.full_name not in _TYPES:
         return function
-    parse = GetMessageClass(descriptor).FromString
-
-    @lru_cache(maxsize=_MOST)
-    def of(data: bytes) -> R:
-        return function(parse(data))
+    kept: dict[bytes, R] = {}
 
     def call(message: Message) -> R:
         data = message.SerializeToString()
-        return function(message) if len(data) > _LONGEST else of(data)
+        if data in kept:
+            return kept[data]
+        made = function(message)
+        if len(data) <= _LONGEST:
+            if len(kept) >= _MOST:
+                del kept[next(iter(kept))]
+            kept[data] = made
+        return made
 
     return call
