@@ -10,13 +10,16 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 import structlog
+from cachetools import LRUCache
 from joserfc import jws
 from joserfc.errors import ClaimError, JoseError
+from joserfc.jwk import RSAKey
 from joserfc.jws import CompactSignature, JWSRegistry
 from joserfc.jwt import JWTClaimsRegistry
 from typing_extensions import override
@@ -44,8 +47,28 @@ _MOST_GRANTS = 1000
 _RETRY_AFTER = 2
 
 
+#: Tokens that are remembered.
+_MOST_VERIFIED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A token that was found genuine and within its time, and whose it is."""
+
+    caller: Caller
+    kid: str
+    key: RSAKey
+    #: When, in seconds since 1970: at an earlier time it may not count yet.
+    at: float
+
+
 class JwtVerifier(Verifier):
-    """Tokens of one issuer for one audience. `now` is in seconds since 1970."""
+    """Tokens of one issuer for one audience. `now` is in seconds since 1970.
+
+    Of a token that counts its caller is remembered, by the token's SHA-256, for as long as the
+    issuer's keys stay as they were fetched: its signature and its claims are then those that
+    were checked, and only the time has to be looked at.
+    """
 
     def __init__(
         self, *, settings: AuthSettings, keys: KeySetCache, now: Callable[[], float]
@@ -53,6 +76,7 @@ class JwtVerifier(Verifier):
         self._keys = keys
         self._now = now
         self._leeway = timedelta(seconds=settings.leeway)
+        self._verified: LRUCache[bytes, _Verified] = LRUCache(_MOST_VERIFIED)
         # What is unknown in a header is ignored (RFC 7515, 4); `crit` is refused below.
         self._registry = JWSRegistry(algorithms=[ALGORITHM], strict_check_header=False)
         self._claims = JWTClaimsRegistry(
@@ -70,8 +94,26 @@ class JwtVerifier(Verifier):
 
     @override
     async def verify(self, token: str) -> Caller:
-        signed = self._extract(token)
-        kid = _key_id(signed.headers())
+        digest = hashlib.sha256(token.encode()).digest()
+        verified, now = self._verified.get(digest), self._now()
+        if verified is None or now < verified.at:
+            signed = self._extract(token)
+            kid = _key_id(signed.headers())
+            key = await self._key(kid)
+        else:
+            kid = verified.kid
+            key = await self._key(kid)
+            # The issuer's keys are fetched again and again, and may be others then.
+            if key is verified.key and not verified.caller.expired(
+                datetime.fromtimestamp(now, UTC)
+            ):
+                return verified.caller
+            signed = self._extract(token)
+        caller = self._checked(token, signed, kid, key)
+        self._verified[digest] = _Verified(caller, kid, key, now)
+        return caller
+
+    async def _key(self, kid: str) -> RSAKey:
         try:
             key = await self._keys.find(kid)
         except KeysUnavailable as error:
@@ -79,6 +121,9 @@ class JwtVerifier(Verifier):
             raise ApiError(AUTH_UNAVAILABLE, retry_after=_RETRY_AFTER) from None
         if isinstance(key, str):
             raise Refused(f"a JWT of key {_shown(kid)}: {key}")
+        return key
+
+    def _checked(self, token: str, signed: CompactSignature, kid: str, key: RSAKey) -> Caller:
         try:
             genuine = jws.validate_compact(signed, key, registry=self._registry)
         except (JoseError, ValueError) as error:

@@ -318,3 +318,39 @@ async def test_an_issuer_that_cannot_be_asked_is_nobodys_fault(
     error = caught.value
     assert (error.kind.code, error.kind.status, error.retry_after) == ("AUTH_UNAVAILABLE", 503, 2)
     assert [event["event"] for event in events] == ["jwks_fetch_failed", "jwt_check_failed"]
+
+
+async def test_a_token_is_verified_once_while_the_keys_stay(
+    authenticator: Authenticator, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified: list[object] = []
+    validate = jws.validate_compact
+
+    def count(*given: Any, **named: Any) -> bool:
+        verified.append(given)
+        return validate(*given, **named)
+
+    monkeypatch.setattr(jws, "validate_compact", count)
+    token = signed(claims(clock.now))
+    callers = {await caller_of(authenticator, token) for _ in range(3)}
+    assert (len(callers), len(verified)) == (1, 1)
+    await caller_of(authenticator, signed(claims(clock.now, sub="bob")))
+    assert len(verified) == 2
+    # Another token of the same beginning is another one.
+    with pytest.raises(ApiError):
+        await caller_of(authenticator, token[:-4] + "AAAA")
+    clock.now += 601  # the keys are fetched again
+    await caller_of(authenticator, token)
+    assert len(verified) == 4
+
+
+async def test_a_token_that_was_verified_ends_with_its_key(
+    authenticator: Authenticator, issuer: ScriptedIssuer, clock: Clock
+) -> None:
+    token = signed(claims(clock.now))
+    await caller_of(authenticator, token)
+    issuer.keys = [public(rsa_key(2), "k2")]
+    clock.now += 601
+    with pytest.raises(ApiError) as refused:
+        await caller_of(authenticator, token)
+    assert refused.value.kind.code == "AUTH_TOKEN_INVALID"
