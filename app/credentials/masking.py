@@ -96,6 +96,8 @@ _WORD: Final = re.compile(r"[A-Za-z']+")
 #: Words, numbers, times and hexadecimal ids, of which a log is full and which hold none.
 _PLAIN: Final = re.compile(r"[a-z]{0,32}|[A-Za-z_]{0,9}|[0-9T:.Z+-]{1,40}|(?:req_)?[0-9a-f]{1,64}")
 
+_ID: Final = re.compile(r"(?:req_)?[0-9a-f]{16,64}")
+
 
 def masked(text: str) -> str:
     """The text with MASK in place of every credential. Applied again, it changes nothing."""
@@ -138,6 +140,10 @@ class Masker:
     def __call__(self, text: str) -> str:
         """The text as it may be shown or logged."""
         return masked(text if self._known is None else self._known.sub(MASK, text))
+
+    def is_id(self, text: str) -> bool:
+        """Whether a text is a hexadecimal id, of which none is a credential unless it is known."""
+        return _ID.fullmatch(text) is not None and not self.knows(text)
 
     def knows(self, text: str) -> bool:
         """Whether one of the given secrets is in the text."""

@@ -42,6 +42,7 @@ def run(settings: Settings, *, unknown: Mapping[str, str] = MappingProxyType({})
             settings.database.dsn,
             settings.auth.client_secret,
         ),
+        for_good=True,
     )
     logging.captureWarnings(True)
     for each in settings.renamed:

@@ -9,8 +9,10 @@ fields: `timestamp`, `level`, `event`, and within a request `request_id`,
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 import orjson
@@ -26,18 +28,23 @@ _CHATTY = ("alembic", "grpc", "asyncio")
 
 
 def configure(
-    settings: TelemetrySettings, *, out: BinaryIO, known_secrets: Iterable[str] = ()
+    settings: TelemetrySettings,
+    *,
+    out: BinaryIO,
+    known_secrets: Iterable[str] = (),
+    for_good: bool = False,
 ) -> None:
     """Send all logs of this process to `out`; later calls replace what earlier ones set up.
 
-    `known_secrets` never appear in a line, whatever form they have.
+    `known_secrets` never appear in a line, whatever form they have. With `for_good` there is
+    no later call: a module's logger is then made once, and not for each line.
     """
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
         processors=_processors(known_secrets),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, _Output(out))),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=for_good,
     )
     root = logging.getLogger()
     for handler in [each for each in root.handlers if isinstance(each, StandardLibraryHandler)]:
@@ -70,11 +77,31 @@ def _processors(known_secrets: Iterable[str]) -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _Stamper(),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         _Renderer(Redaction(known=known_secrets)),
     ]
+
+
+class _Stamper:
+    """Adds the time: ISO 8601 in UTC, to the microsecond.
+
+    A second is written once; structlog's own stamper takes three times as long.
+    """
+
+    def __init__(self) -> None:
+        #: The second that was written last, in one piece: other threads log, too.
+        self._last = (0, "1970-01-01T00:00:00")
+
+    def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+        second, rest = divmod(time.time_ns(), 1_000_000_000)
+        last, text = self._last
+        if second != last:
+            text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._last = (second, text)
+        event["timestamp"] = f"{text}.{rest // 1000:06d}Z"
+        return event
 
 
 class _Output:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from app.credentials import MASK, Masker, is_value_of, masked
+from app.credentials.names import names_credential
 from app.shortening import shortened
 
 #: What stands in a line for a credential.
@@ -32,8 +33,9 @@ class Redaction:
 
     def __init__(self, *, known: Iterable[str] = ()) -> None:
         self._masker = Masker(known)
-        #: Names and values that hold nothing to be masked.
-        self._clean: set[tuple[str, str]] = set()
+        #: Names of fields, and texts, that hold nothing to be masked.
+        self._names: set[str] = set()
+        self._clean: set[str] = set()
 
     def is_needless(self, event: Mapping[str, Any]) -> bool:
         """Whether the line of an event would stay as it is; told without a second pass over it.
@@ -41,23 +43,37 @@ class Redaction:
         That can be told of flat events of short texts and numbers, as most are. What most
         of them have in common is looked at once.
         """
+        names, clean = self._names, self._clean
         for name, value in event.items():
-            if value is not None and type(value) not in (int, float, bool):
-                if type(value) is not str or len(value) > _SHORT:
+            if name not in names and not self._is_plain_name(name):
+                return False
+            if type(value) is str:
+                if value not in clean and not self._is_clean(value):
                     return False
-            else:
-                value = ""
-            if (name, value) not in self._clean:
-                if (
-                    type(name) is not str
-                    or self._masker.knows(name)
-                    or _name(name) != name
-                    or self._redacted(value, name) != value
-                ):
-                    return False
-                if len(self._clean) >= _REMEMBERED:
-                    self._clean.clear()
-                self._clean.add((name, value))
+            elif value is not None and type(value) not in (int, float, bool):
+                return False
+        return True
+
+    def _is_plain_name(self, name: object) -> bool:
+        """Whether a field's name may be logged, and says nothing of its value."""
+        if (
+            type(name) is not str
+            or self._masker.knows(name)
+            or _name(name) != name
+            or names_credential(name)
+        ):
+            return False
+        _remember(name, self._names)
+        return True
+
+    def _is_clean(self, text: str) -> bool:
+        if len(text) > _SHORT:
+            return False
+        if self._masker.is_id(text):
+            return True  # of one request: it does not come again
+        if self._masker(text) != text:
+            return False
+        _remember(text, self._clean)
         return True
 
     def __call__(self, line: bytes) -> bytes:
@@ -88,6 +104,12 @@ class Redaction:
         if isinstance(value, list):
             return [self._redacted(item, name) for item in value]
         return value
+
+
+def _remember(text: str, texts: set[str]) -> None:
+    if len(texts) >= _REMEMBERED:
+        texts.clear()
+    texts.add(text)
 
 
 @lru_cache(maxsize=1024)

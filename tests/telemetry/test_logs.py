@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,6 +55,28 @@ def test_an_event_is_one_line_with_its_context(out: Output) -> None:
         "count": 3,
         "text": "two\nlines",
     }
+
+
+def test_its_time_is_that_of_the_clock(out: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = [1_790_000_000_123_456_789, 1_790_000_000_000_000_999, 1_790_000_001_000_000_000]
+    monkeypatch.setattr(time, "time_ns", iter(times).__next__)
+    for _ in times:
+        structlog.get_logger().info("thing_done")
+    assert [event["timestamp"] for event in out.events()] == [
+        "2026-09-21T14:13:20.123456Z",
+        "2026-09-21T14:13:20.000000Z",
+        "2026-09-21T14:13:21.000000Z",
+    ]
+
+
+def test_for_good_a_logger_is_made_once(out: Output) -> None:
+    later, log = Output(), structlog.get_logger()
+    logs.configure(TelemetrySettings(), out=out, for_good=True)
+    log.info("one")
+    logs.configure(TelemetrySettings(), out=later)
+    log.info("two")
+    assert [event["event"] for event in out.events()] == ["one", "two"]
+    assert later.getvalue() == b""
 
 
 @pytest.mark.writes_secrets
