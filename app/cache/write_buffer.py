@@ -122,6 +122,12 @@ class Buffer:
         """How many jobs wait."""
         return len(self._pending)
 
+    def holds(self, key: Key, job: JsonObject, *, since: float) -> bool:
+        """Whether this very object waits to be written, as a copy that was seen since then."""
+        pending = self._pending.get(key)
+        copy = None if pending is None else pending.copy
+        return copy is not None and copy.job is job and copy.seen >= since
+
     def put(self, key: Key, update: PendingUpdate) -> int:
         """Keep what is newest of a job; returns how many jobs were given up for it."""
         self._pending.setdefault(key, update).take(update)

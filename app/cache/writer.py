@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 #: Rows that one statement of the purge deletes.
 _PURGE_ROWS = 1000
+#: Seconds in which a copy that waits to be written is not taken anew for a job that many poll.
+_SEEN_AGAIN = 1.0
 _MAX_ID = 256
 #: What is indexed of a name; the copy has all of it.
 _MAX_NAME = 256
@@ -92,9 +94,12 @@ class JobWriter:
         A job of revision 0 is what is known of it so far: it fills in for a
         copy where there is none, and otherwise tells a status alone.
         """
-        copy = Copy.of(job, seen=self._clock())
+        key, now = Key(tenant_id, job["job_id"]), self._clock()
+        if self._buffer.holds(key, job, since=now - _SEEN_AGAIN):
+            return
+        copy = Copy.of(job, seen=now)
         change = None if copy.revision else Change(copy.status_at, copy.status, job["message"])
-        self._put(Key(tenant_id, job["job_id"]), PendingUpdate(copy, change))
+        self._put(key, PendingUpdate(copy, change))
 
     def record_status(
         self, tenant_id: str, job_id: str, *, status: str, message: str, at: str

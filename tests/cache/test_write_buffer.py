@@ -60,6 +60,20 @@ def test_the_newest_copy_wins_in_any_order() -> None:
         assert (key, kept.copy) == (KEY, copies[-1].copy)
 
 
+def test_a_copy_that_waits_is_known_by_its_job() -> None:
+    buffer, waiting = Buffer(limit=10), copy(1, seen=5)
+    assert waiting.copy is not None
+    first = waiting.copy.job
+    assert not buffer.holds(KEY, first, since=0)
+    buffer.put(KEY, waiting)
+    assert buffer.holds(KEY, first, since=5)
+    assert not buffer.holds(KEY, first, since=6)
+    assert not buffer.holds(KEY, dict(first), since=5)
+    assert not buffer.holds(Key("other", "job-1"), first, since=5)
+    buffer.put(KEY, PendingUpdate(deleted=True))
+    assert not buffer.holds(KEY, first, since=5)
+
+
 def test_the_newest_change_wins_in_any_order_and_destroys_no_copy() -> None:
     # At the same time: what comes later in a job's life.
     changes = [change(1, "TRAINING"), change(2, "EXPORTING"), change(2, "COMPLETED")]
