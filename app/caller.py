@@ -29,6 +29,24 @@ class Caller:
     #: The bearer token as it came, to be exchanged (RFC 8693); never logged.
     subject_token: str = field(default="", repr=False)
 
+    def of_request(self, request_id: str, token: str) -> "Caller":
+        """Return the caller as of a request with this id and this bearer token.
+
+        A credential that has another token to be exchanged keeps that.
+        """
+        # What `dataclasses.replace` does, at a third of its cost: it is done for each request.
+        return Caller(
+            self.tenant_id,
+            self.user_id,
+            self.roles,
+            self.permissions,
+            self.credential_id,
+            self.session_id,
+            self.expires_at,
+            request_id,
+            self.subject_token or token,
+        )
+
     @property
     def revocable_by(self) -> tuple[str, ...]:
         """The ids by which what the caller has open can be revoked."""

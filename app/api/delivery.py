@@ -21,6 +21,8 @@ log = structlog.get_logger()
 #: How much of an unwanted body is read, in bytes, and for how long, in seconds.
 LINGER_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
+#: Bytes of an answer that, with its head, fit into a transport's empty buffer (64 KiB).
+_SMALL = 32 * 1024
 
 
 class ClientLeft(ConnectionResetError):
@@ -43,11 +45,15 @@ async def deliver(request: web.Request, handler: Handler) -> web.StreamResponse:
     limits = request.app[SERVER_SETTINGS]
     size = response.content_length or 0
     try:
-        async with asyncio.timeout(limits.answer_timeout + size / limits.min_rate):
-            writer = await response.prepare(request)
+        if _fits(request, response, size):
+            await response.prepare(request)
             await response.write_eof()
-            if writer is not None and not response.keep_alive:
-                await _taken(request, writer)
+        else:
+            async with asyncio.timeout(limits.answer_timeout + size / limits.min_rate):
+                writer = await response.prepare(request)
+                await response.write_eof()
+                if writer is not None and not response.keep_alive:
+                    await _taken(request, writer)
     except TimeoutError:
         if request.transport is not None:
             request.transport.abort()
@@ -62,6 +68,24 @@ async def deliver(request: web.Request, handler: Handler) -> web.StreamResponse:
             async with asyncio.timeout(LINGER_SECONDS):
                 await _read_away(request)
     return response
+
+
+def _fits(request: web.Request, response: web.StreamResponse, size: int) -> bool:
+    """Return whether an answer is written without waiting for the client: as nearly all.
+
+    Then it needs no time limit, and the connection stays for the next request, or its next
+    answer waits.
+    """
+    transport = request.transport
+    return (
+        transport is not None
+        and request.keep_alive
+        and response.keep_alive is not False
+        and type(response) is web.Response
+        and type(response.body) in (bytes, type(None))
+        and size <= _SMALL
+        and not transport.get_write_buffer_size()
+    )
 
 
 def _soon_read(request: web.Request) -> bool:

@@ -5,7 +5,6 @@ wants it, and not before: one that is refused gets the final status at once.
 """
 
 from aiohttp import HttpVersion11, web
-from aiohttp.typedefs import Handler
 
 from app.errors import EXPECTATION_FAILED, ApiError
 
@@ -16,13 +15,11 @@ EXPECTATION: web.RequestKey[str] = web.RequestKey("expectation", str)
 _CONTINUE = "100-continue"
 
 
-@web.middleware
-async def heed_expectation(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what cannot be fulfilled. Clients of HTTP/1.0 expect nothing."""
+def heed_expectation(request: web.Request) -> None:
+    """Refuse what cannot be fulfilled. Clients of HTTP/1.0 expect nothing. Raises `ApiError`."""
     expected = request.get(EXPECTATION)
     if expected and expected.lower() != _CONTINUE and request.version >= HttpVersion11:
         raise ApiError(EXPECTATION_FAILED)
-    return await handler(request)
 
 
 def awaits_continue(request: web.Request) -> bool:

@@ -1,13 +1,11 @@
 """What every request goes through, from the outside in.
 
-`deliver`, `trace`, `continue_trace`, `audit`, `answer_errors`, `heed_expectation`,
-`authenticate`, `limit`, `authorize`, `forget_reads`: `install` puts them around an application in
-this order. None of them looks at a request's body.
+`deliver`, `trace`, `continue_trace`, `audit`, `answer_errors`, `admit`: `install` puts them
+around an application in this order. None of them looks at a request's body.
 """
 
 import math
 import re
-import secrets
 from time import perf_counter
 
 import structlog
@@ -31,8 +29,8 @@ from app.api.delivery import ClientLeft, deliver
 from app.api.endpoint import method_of, route_of
 from app.api.envelope import ERROR_CODE, failure
 from app.api.expectations import heed_expectation
-from app.api.headers import REQUEST_ID_HEADER
-from app.api.reads.shared import forget_reads
+from app.api.headers import REQUEST_ID_HEADER, new_request_id
+from app.api.reads.shared import SAFE_METHODS, forget_reads
 from app.api.tracing import continue_trace
 from app.caller import Caller
 from app.errors import (
@@ -66,11 +64,7 @@ def install(app: web.Application) -> None:
             continue_trace,
             audit,
             answer_errors,
-            heed_expectation,
-            authenticate,
-            limit,
-            authorize,
-            forget_reads,
+            admit,
         )
     )
     app.on_response_prepare.append(_complete_headers)
@@ -80,10 +74,8 @@ def install(app: web.Application) -> None:
 async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Assign the request its id; log and count it when it ends."""
     given = request.headers.get(REQUEST_ID_HEADER, "")
-    request_id = given if _SANE_REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    request_id = given if _SANE_REQUEST_ID.fullmatch(given) else new_request_id()
     request[REQUEST_ID] = request_id
-    # All requests of a connection share one task, and so one context.
-    structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
     started = perf_counter()
     response: web.StreamResponse | None = None
@@ -115,37 +107,28 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 @web.middleware
-async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Find out who calls, where the route is not open to all."""
+async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let in who may call the route, as often as they may."""
+    heed_expectation(request)
     access = _access(request)
     if access.public:
         return await handler(request)
+    app = request.app
     request[CALLER] = caller = await _caller(request, access)
     structlog.contextvars.bind_contextvars(tenant_id=caller.tenant_id, user_id=caller.user_id)
-    with request.app[REVOCATIONS].watched(caller.revocable_by):
-        return await handler(request)
-
-
-@web.middleware
-async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse a caller who asks too often; whoever is not known yet is the ingress's to limit."""
-    caller, rate_limit = request.get(CALLER), request.app[RATE_LIMIT]
-    if caller is not None and rate_limit is not None:
-        wait = rate_limit.take((caller.tenant_id, caller.user_id or caller.credential_id))
-        if wait:
-            request.app[METRICS].rate_limited.inc()
-            raise ApiError(RATE_LIMITED, retry_after=math.ceil(wait))
-    return await handler(request)
-
-
-@web.middleware
-async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let in who the route's declaration lets in."""
-    access, caller = _access(request), request.get(CALLER)
-    if caller is not None and not access.permits(caller.permissions):
-        needed = " or ".join(sorted(access.any_of))
-        raise ApiError(AUTHZ_PERMISSION_DENIED, f"This endpoint requires the permission {needed}.")
-    return await handler(request)
+    with app[REVOCATIONS].watched(caller.revocable_by):
+        _limit(app, caller)
+        if not access.permits(caller.permissions):
+            needed = " or ".join(sorted(access.any_of))
+            raise ApiError(
+                AUTHZ_PERMISSION_DENIED, f"This endpoint requires the permission {needed}."
+            )
+        if request.method in SAFE_METHODS:
+            return await handler(request)
+        try:
+            return await handler(request)
+        finally:
+            forget_reads(app, caller, access)
 
 
 def _client_left(request: web.Request, error: Exception) -> bool:
@@ -155,6 +138,17 @@ def _client_left(request: web.Request, error: Exception) -> bool:
         return False
     # A connection that is lost while a body is read fails with whatever the network said.
     return isinstance(error, ConnectionError) or error is request.content.exception()
+
+
+def _limit(app: web.Application, caller: Caller) -> None:
+    """Refuse a caller who asks too often; whoever is not known yet is the ingress's to limit."""
+    rate_limit = app[RATE_LIMIT]
+    if rate_limit is None:
+        return
+    wait = rate_limit.take((caller.tenant_id, caller.user_id or caller.credential_id))
+    if wait:
+        app[METRICS].rate_limited.inc()
+        raise ApiError(RATE_LIMITED, retry_after=math.ceil(wait))
 
 
 def _access(request: web.Request) -> Access:

@@ -23,6 +23,9 @@ async def continue_trace(request: web.Request, handler: Handler) -> web.StreamRe
     if is_stream(request.match_info.handler):
         trace_context.enter(parent or tracer.new_trace())
         return await handler(request)
+    if not tracer.records:
+        trace_context.enter(tracer.new_trace() if parent is None else parent.child())
+        return await handler(request)
     method, route = method_of(request), route_of(request)
     attributes = {
         "http.request.method": method,

@@ -1,7 +1,6 @@
 """From a bearer token to a `Caller`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
@@ -61,7 +60,7 @@ class Authenticator:
         except Refused as refused:
             log.info("token_refused", reason=str(refused))
             raise ApiError(AUTH_TOKEN_INVALID) from None
-        return replace(caller, request_id=request_id, subject_token=caller.subject_token or token)
+        return caller.of_request(request_id, token)
 
 
 class ApiKeyVerifier(Verifier):

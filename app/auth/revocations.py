@@ -9,8 +9,8 @@ a kind with one query.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import aiopg
@@ -90,20 +90,22 @@ class Revocations:
         self._missed = asyncio.Event()
         self._checked_at = clock()
 
-    @contextmanager
-    def watched(self, revocable_by: Sequence[str]) -> Iterator[None]:
+    def watched(self, revocable_by: Sequence[str]) -> "_Watched":
         """Go around a request, so that a stream which it opens meanwhile is not overlooked."""
-        self._requests.update(revocable_by)
-        try:
-            yield
-        finally:
-            for each in revocable_by:
-                self._requests[each] -= 1
-                if each in self._revoked:
-                    self._streams.revoke(each)
-                if not self._requests[each]:
-                    del self._requests[each]
-                    self._revoked.discard(each)
+        return _Watched(self, revocable_by)
+
+    def _begin(self, revocable_by: Sequence[str]) -> None:
+        for each in revocable_by:
+            self._requests[each] += 1
+
+    def _end(self, revocable_by: Sequence[str]) -> None:
+        for each in revocable_by:
+            self._requests[each] -= 1
+            if each in self._revoked:
+                self._streams.revoke(each)
+            if not self._requests[each]:
+                del self._requests[each]
+                self._revoked.discard(each)
 
     async def run(self) -> None:
         """Listen and look, until cancelled."""
@@ -192,6 +194,22 @@ class Revocations:
         if revoked in self._requests:
             self._revoked.add(revoked)
         self._streams.revoke(revoked)
+
+
+class _Watched:
+    """A request in progress. Not a generator: it goes around every request."""
+
+    __slots__ = ("_revocable_by", "_revocations")
+
+    def __init__(self, revocations: Revocations, revocable_by: Sequence[str]) -> None:
+        self._revocations = revocations
+        self._revocable_by = revocable_by
+
+    def __enter__(self) -> None:
+        self._revocations._begin(self._revocable_by)
+
+    def __exit__(self, *_: object) -> None:
+        self._revocations._end(self._revocable_by)
 
 
 def _stopping() -> bool:

@@ -179,20 +179,34 @@ def translated_errors(*, method: str, asked: Asked = NOTHING_ASKED) -> Iterator[
     """
     try:
         yield
-    except grpc.aio.AioRpcError as error:
-        raise to_api_error(error, method=method, asked=asked) from None
-    except grpc.aio.UsageError as error:
+    except BaseException as error:
+        translated = translation_of(error, method=method, asked=asked)
+        if translated is None:
+            raise
+        raise translated from None
+
+
+def translation_of(
+    error: BaseException, *, method: str, asked: Asked = NOTHING_ASKED
+) -> ApiError | None:
+    """Return what is raised in place of an error of a call; None if that is the error itself.
+
+    Under the conditions of `translated_errors`.
+    """
+    if isinstance(error, grpc.aio.AioRpcError):
+        return to_api_error(error, method=method, asked=asked)
+    if isinstance(error, grpc.aio.UsageError):
         # The channel is closed, or was while the call was being made.
         _report(method, "UNAVAILABLE", loggable(str(error)), error=False)
-        raise ApiError(errors.SHUTTING_DOWN, retry_after=2) from None
-    except grpc.aio.BaseError as error:
-        raise BrokenContract(Breach.UNREADABLE, loggable(f"grpc: {error}")) from None
-    except asyncio.CancelledError:
+        return ApiError(errors.SHUTTING_DOWN, retry_after=2)
+    if isinstance(error, grpc.aio.BaseError):
+        return BrokenContract(Breach.UNREADABLE, loggable(f"grpc: {error}"))
+    if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        _report(method, "CANCELLED", "the call was cancelled on this side", error=False)
-        raise ApiError(errors.SHUTTING_DOWN, retry_after=2) from None
+        if task is None or not task.cancelling():
+            _report(method, "CANCELLED", "the call was cancelled on this side", error=False)
+            return ApiError(errors.SHUTTING_DOWN, retry_after=2)
+    return None
 
 
 def _report(method: str, code: str, detail: str, *, error: bool) -> None:

@@ -8,7 +8,6 @@ and the texts and arguments of its errors.
 """
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
@@ -20,7 +19,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from app.api.envelope import failure
-from app.api.headers import AnswerHeaders
+from app.api.headers import AnswerHeaders, new_request_id
 from app.api.settings import ServerSettings
 from app.errors import (
     HEADERS_TOO_LARGE,
@@ -178,7 +177,7 @@ class Connection(RequestHandler):
         """Answer what could not be parsed, or what failed outside of the middlewares."""
         if isinstance(exc, ConnectionError):
             raise exc  # nobody is left to be answered
-        request_id = f"req_{secrets.token_hex(12)}"
+        request_id = new_request_id()
         if status == HTTPStatus.BAD_REQUEST:
             error = self._told(exc)
             log.info(

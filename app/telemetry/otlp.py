@@ -50,6 +50,11 @@ class OtlpTracer(Tracer):
         self._provider.add_span_processor(BatchSpanProcessor(_exporter(self.protocol)))
         self._tracer = self._provider.get_tracer("scaimind", __version__)
 
+    @property
+    @override
+    def records(self) -> bool:
+        return True
+
     @override
     def new_trace(self) -> TraceContext:
         begun = TraceContext.new()

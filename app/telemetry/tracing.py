@@ -48,6 +48,10 @@ class Span(Protocol):
 class Tracer(Protocol):
     """Makes spans."""
 
+    @property
+    def records(self) -> bool:
+        """Whether anybody gets to see the spans."""
+
     def new_trace(self) -> TraceContext:
         """Begin a trace without a span of its own."""
 
@@ -84,6 +88,11 @@ class _UnrecordedSpan(Span):
 
 class NoTracer(Tracer):
     """Passes traces on and records nothing. A trace that begins here is not sampled."""
+
+    @property
+    @override
+    def records(self) -> bool:
+        return False
 
     @override
     def new_trace(self) -> TraceContext:

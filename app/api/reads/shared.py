@@ -9,17 +9,18 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 
-from app.api.access import access_of
-from app.api.app_keys import CALLER, SHARED_READS, caller_of
+from app.api.access import Access
+from app.api.app_keys import SHARED_READS, caller_of
 from app.api.envelope import encoded, success_of
 from app.bridge.calls.jobs import FetchedJob
+from app.caller import Caller
 from app.scaikey.permissions import Permission
 
 R = TypeVar("R")
 
-_SAFE = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
+#: Those that change nothing (RFC 9110, 9.2.1).
+SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 
 class SharedJob:
@@ -58,19 +59,12 @@ async def answer_shared(
     return success_of(await read_shared(request, read))
 
 
-@web.middleware
-async def forget_reads(request: web.Request, handler: Handler) -> web.StreamResponse:
+def forget_reads(app: web.Application, caller: Caller, access: Access) -> None:
     """Have no read that begins after a write was answered get what was read before it.
 
     The write may have come to pass, whatever it was answered.
     """
-    if request.method in _SAFE:
-        return await handler(request)
-    try:
-        return await handler(request)
-    finally:
-        if (caller := request.get(CALLER)) is not None:
-            request.app[SHARED_READS].forget(caller.tenant_id)
-            if Permission.CLUSTER_ADMIN in access_of(request.match_info.handler).any_of:
-                # Nodes are shown to all tenants.
-                request.app[SHARED_READS].forget_all()
+    app[SHARED_READS].forget(caller.tenant_id)
+    if Permission.CLUSTER_ADMIN in access.any_of:
+        # Nodes are shown to all tenants.
+        app[SHARED_READS].forget_all()

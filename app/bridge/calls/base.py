@@ -10,7 +10,7 @@ from app.bridge.contract.answers import check_answer
 from app.bridge.contract.breaches import Breach, ReportBreach, log_breach
 from app.bridge.converters import JsonObject, to_json
 from app.bridge.metadata import call_metadata
-from app.bridge.observed_call import Observe, nobody, observed
+from app.bridge.observed_call import Observe, ObservedCall, nobody
 from app.bridge.sent import Asked
 from app.bridge.settings import UpstreamSettings
 from app.caller import Caller, DownstreamTokens
@@ -100,7 +100,7 @@ class Calls:
         secrets = self._secrets(caller)
         if tokens is not None:
             secrets += [tokens.scaidrive, tokens.scaiatlas]
-        with observed(
+        with ObservedCall(
             method,
             self._observe,
             tracer=self._tracer,
@@ -127,7 +127,7 @@ class Calls:
         Closing the generator cancels the call.
         """
         metadata = call_metadata(caller, api_secret=self._settings.api_secret)
-        with observed(
+        with ObservedCall(
             method,
             self._observe,
             tracer=self._tracer,
