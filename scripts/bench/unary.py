@@ -39,16 +39,18 @@ from scripts.bench.fanout_rig.processes import (
     Cores,
     Dialog,
     RigError,
-    Usage,
+    cpu_of,
     environment,
     python,
     started,
     tree_of,
-    usage_of,
 )
 from scripts.bench.fanout_rig.workloads import JOB
+from scripts.bench.peers.coordinator import CHANGED
 
-CLIENTS = 50
+#: Clients of a question, and of one that takes long: what is begun and not answered when the
+#: measurement ends has cost, and counts for nothing.
+CLIENTS, FEW_CLIENTS = 50, 8
 STORM_CLIENTS, STORM_SECONDS = 500, 5
 #: Calls a second of the coordinator, and CPU time of the gateway for a request, in microseconds,
 #: that the storm may cost.
@@ -66,14 +68,19 @@ class Question:
     path: str
     #: JSON that is posted; empty for GET.
     body: str = ""
+    clients: int = CLIENTS
 
 
 JOB_QUESTION = Question("GET job", f"{PREFIX}/jobs/{JOB}")
-PAGE_QUESTION = Question("GET 100 jobs", f"{PREFIX}/jobs?page_size=100")
+PAGE_QUESTION = Question("GET 100 jobs", f"{PREFIX}/jobs?page_size=100", clients=FEW_CLIENTS)
 QUESTIONS = (
     JOB_QUESTION,
-    Question("GET 20 jobs", f"{PREFIX}/jobs?page_size=20"),
+    Question("GET 20 jobs", f"{PREFIX}/jobs?page_size=20", clients=FEW_CLIENTS),
     PAGE_QUESTION,
+    # The coordinator's jobs are others in each answer.
+    Question(
+        "100 changed", f"{PREFIX}/jobs?page_size=100&page_token={CHANGED}", clients=FEW_CLIENTS
+    ),
     Question("POST job", f"{PREFIX}/jobs", json.dumps(SubmitJobSchema.EXAMPLE)),
     Question("GET health", "/health"),
 )
@@ -129,15 +136,15 @@ class Rig:
             script = ["-s", str(_posting(question.body))]
         url = f"http://127.0.0.1:{endpoint.port}{question.path}"
         tree = tree_of(endpoint.pid)
-        before, calls = usage_of(tree), self._calls()
+        before, calls = cpu_of(tree), self._calls()
         said = subprocess.run(
-            ["wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}s", *headers, *script, url],
+            ["wrk", "-t1", f"-c{question.clients}", f"-d{seconds}s", *headers, *script, url],
             capture_output=True,
             text=True,
             check=True,
             preexec_fn=lambda: os.sched_setaffinity(0, {self._cores.load}),
         ).stdout
-        used = usage_of(tree).since(before).total
+        used = cpu_of(tree) - before
         if "Non-2xx" in said or (count := re.search(r"(\d+) requests in", said)) is None:
             raise RigError(f"{question.name}: wrk said:\n{said}")
         return Cost(int(count[1]), used, self._calls() - calls)
@@ -147,9 +154,9 @@ class Rig:
         endpoint = self.servers[name]
         tree = tree_of(endpoint.pid)
         count, before, calls = asyncio.run(
-            _polled(endpoint, begin=lambda: (usage_of(tree), self._calls()))
+            _polled(endpoint, begin=lambda: (cpu_of(tree), self._calls()))
         )
-        return Cost(count, usage_of(tree).since(before).total, self._calls() - calls)
+        return Cost(count, cpu_of(tree) - before, self._calls() - calls)
 
     def _calls(self) -> int:
         return sum(self._coordinator.ask("calls").values())
@@ -167,7 +174,8 @@ def main() -> int:
         costs = servers.measure(QUESTIONS, rounds=given.rounds, seconds=given.seconds)
         storm, floor = servers.storm("shared"), servers.storm("constant")
     names = list(servers.servers)
-    print(f"us of CPU a request, {CLIENTS} clients; load of the machine {os.getloadavg()[0]:.1f}")
+    shown = f"{os.getloadavg()[0]:.1f}"
+    print(f"us of CPU a request, {FEW_CLIENTS} or {CLIENTS} clients; load of the machine {shown}")
     print(f"{'':14}" + "".join(f"{name:>10}" for name in names))
     for question in QUESTIONS:
         each = (costs.get((question.name, name)) for name in names)
@@ -280,8 +288,8 @@ def _posting(body: str) -> Path:
 
 
 async def _polled(
-    endpoint: Endpoint, *, begin: Callable[[], tuple[Usage, int]]
-) -> tuple[int, Usage, int]:
+    endpoint: Endpoint, *, begin: Callable[[], tuple[float, int]]
+) -> tuple[int, float, int]:
     """Have many clients poll one job, each once a second at a moment of its own.
 
     Returns how often they did, and what `begin` returned when all were connected.

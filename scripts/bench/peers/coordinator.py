@@ -8,6 +8,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Callable
+from itertools import cycle
 from typing import TypeVar
 
 import grpc
@@ -28,6 +29,9 @@ from scripts.bench.fanout_rig.workloads import JOB, TENANT
 
 SERVICE = "mindcoordinator.v1.MindCoordinator"
 LONGEST_PAGE = 100
+#: The page token of a page whose jobs are others each time, and how many such pages there are: more
+#: jobs than the gateway remembers.
+CHANGED, CHANGED_PAGES = "changed", 64
 
 Q = TypeVar("Q")
 
@@ -50,6 +54,7 @@ class Coordinator:
             size: ListJobsResponse(jobs=jobs[:size], total_count=size).SerializeToString()
             for size in (20, LONGEST_PAGE)
         }
+        self._changed = cycle([self._page_at(step) for step in range(CHANGED_PAGES)])
         self._submitted = SubmitJobResponse(
             job_id=JOB, status=JOB_STATUS_QUEUED, message="Waiting."
         ).SerializeToString()
@@ -77,7 +82,20 @@ class Coordinator:
     def _get(self, _: GetJobRequest) -> bytes:
         return self._job
 
+    @staticmethod
+    def _page_at(step: int) -> bytes:
+        """A page of jobs that all train, at a step of theirs."""
+        page = ListJobsResponse(total_count=LONGEST_PAGE)
+        for number in range(LONGEST_PAGE):
+            made = of_tenant(f"{JOB}-{number}")
+            made.training_config.max_retries = number
+            made.revision, made.progress.step = step + 1, step
+            page.jobs.append(made)
+        return page.SerializeToString()
+
     def _list(self, request: ListJobsRequest) -> bytes:
+        if request.page_token == CHANGED:
+            return next(self._changed)
         return self._pages[request.page_size or 20]
 
     def _submit(self, _: SubmitJobRequest) -> bytes:
