@@ -32,7 +32,7 @@ _UNREAD_BYTES = 64 * 1024
 #: New objects after which Python looks for cycles among them, and how many such passes lead to
 #: one over what was left by them. By default 700: with fifty requests at work each pass meets
 #: objects of theirs that are in use, and those of a tenth of a second are no burden.
-_COLLECT_AFTER = (10_000, 20, 20)
+_COLLECT_AFTER = (5_000, 10, 10)
 
 
 async def serve(app: web.Application, listening: socket.socket) -> None:
