@@ -1,5 +1,7 @@
 """For tests that train real models: the environment, a tiny model, and what runs a job."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,14 @@ def megatron_python(trainers_python: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_megatron(megatron_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+def run_megatron(
+    megatron_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runner]:
     """As `run_trainer`, where MEGATRON runs on CPUs."""
     folder = tmp_path_factory.mktemp("megatron")
-    return Runner(megatron_python, folder, Path(__file__).with_name("megatron_on_cpu.py"))
+    launcher = Path(__file__).with_name("megatron_on_cpu.py")
+    with closing(Runner(megatron_python, folder, launcher)) as runner:
+        yield runner
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +44,9 @@ def tiny_model(trainers_python: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_trainer(trainers_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+def run_trainer(
+    trainers_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runner]:
     """Runs a job's processes without a coordinator: `run_trainer(job_config(...)) -> Result`."""
-    return Runner(trainers_python, tmp_path_factory.mktemp("trainers"))
+    with closing(Runner(trainers_python, tmp_path_factory.mktemp("trainers"))) as runner:
+        yield runner

@@ -3,19 +3,19 @@
 import json
 import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from app.coordinator.execution.job_config import to_dict
-from app.coordinator.trainers.program import LAUNCHER, OPTIONS, place_trainers
+from app.coordinator.trainers.program import LAUNCHER, place_trainers
 from app.files.directory import Directory
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 from tests.ports import free_ports
+from tests.trainers.warm_processes import Process, WarmStart
 
 #: Seconds that a run may take.
 LIMIT: Final = 900.0
@@ -99,7 +99,11 @@ def _merged(into: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
 
 
 class Runner:
-    """Runs jobs in folders of their own, below one folder."""
+    """Runs jobs in folders of their own, below one folder. Close it.
+
+    Their processes are forked from two that have the libraries imported, by turns: so what two
+    runs have alike is not what both have of one process, such as the order of its sets.
+    """
 
     def __init__(self, python: Path, folder: Path, launcher: Path | None = None) -> None:
         """`launcher` starts the program instead of its own launcher."""
@@ -111,6 +115,22 @@ class Runner:
             place_trainers(program, threading.Event())
         self.launcher = launcher or self.program / LAUNCHER
         self._runs = 0
+        self._warm: dict[int, WarmStart] = {}
+
+    def close(self) -> None:
+        """End what it has started."""
+        for each in self._warm.values():
+            each.close()
+
+    def _started(
+        self, variables: Mapping[str, str], folder: Path, log: Path, hold_at: Sequence[str]
+    ) -> Process:
+        turn = self._runs % 2
+        if turn not in self._warm:
+            output = self.folder / f"warm-start-{turn}"
+            self._warm[turn] = WarmStart(self.python, self.program, self.launcher, output)
+        texts = [each for each in hold_at if each]
+        return self._warm[turn].start(variables, folder / "work", log, texts)
 
     def __call__(
         self,
@@ -128,7 +148,7 @@ class Runner:
 
         A `folder` is that of an earlier result, whose run goes on there. When a line of the
         log contains `stop_at`, every rank is asked to leave (SIGTERM); with `kill_at` they
-        are killed.
+        are killed. The rank that printed it does nothing meanwhile.
         """
         self._runs += 1
         folder = folder or self.folder / f"job-{self._runs}"
@@ -156,26 +176,18 @@ class Runner:
             "SCAIMIND_METRICS_FILE": str(metrics),
             **(environment or {}),
         }
-        processes = []
-        with log.open("wb") as output:
-            try:
-                for ranks in ranks_of(world_size):
-                    processes.append(
-                        subprocess.Popen(
-                            [self.python, *OPTIONS, self.launcher],
-                            cwd=folder / "work",
-                            env={**variables, **ranks},
-                            stdout=output,
-                            stderr=subprocess.STDOUT,
-                        )
-                    )
-                status = _follow(
-                    processes, log, {stop_at: signal.SIGTERM, kill_at: signal.SIGKILL}, limit
-                )
-            finally:
-                for each in processes:
-                    each.kill()
-                    each.wait()
+        log.touch()
+        processes: list[Process] = []
+        try:
+            for ranks in ranks_of(world_size):
+                own = {**variables, **ranks}
+                processes.append(self._started(own, folder, log, [stop_at, kill_at]))
+            status = _follow(
+                processes, log, {stop_at: signal.SIGTERM, kill_at: signal.SIGKILL}, limit
+            )
+        finally:
+            for each in processes:
+                each.end()
         lines = metrics.read_text().splitlines()
         return Result(
             status, log.read_text(errors="replace"), [json.loads(each) for each in lines], folder
@@ -197,7 +209,7 @@ def ranks_of(world_size: int) -> list[dict[str, str]]:
 
 
 def _follow(
-    processes: list["subprocess.Popen[bytes]"],
+    processes: list[Process],
     log: Path,
     signals: Mapping[str, signal.Signals],
     limit: float,
@@ -205,8 +217,8 @@ def _follow(
     """Wait for all; one that fails ends the others, as the coordinator does it."""
     waiting = {text: number for text, number in signals.items() if text}
     end = time.monotonic() + limit
-    while any(each.poll() is None for each in processes):
-        if failed := next((each.returncode for each in processes if each.returncode), 0):
+    while None in (codes := [each.poll() for each in processes]):
+        if failed := next((code for code in codes if code), 0):
             return failed
         if time.monotonic() > end:
             raise AssertionError(f"still running after {limit:g} s:\n{log.read_text()[-8000:]}")
@@ -214,6 +226,7 @@ def _follow(
             number = waiting.pop(text)
             for process in processes:
                 process.send_signal(number)
+                process.send_signal(signal.SIGCONT)
         # Neither a process's end nor a line of a file can be waited for together with the other.
         time.sleep(0.05)
-    return next((each.returncode for each in processes if each.returncode), 0)
+    return next((code for code in codes if code), 0)
