@@ -96,6 +96,10 @@ def _arguments(run: Run, algorithm: str) -> dict[str, Any]:
                 " algorithm is rloo"
             )
         values = {**{name: each for name, each in values.items() if name in known}, **own}
+    if is_reward_stage(run.job.resume_from) and "eval_on_start" not in run.job.hyperparameters:
+        # The policy has not begun. Its evaluation draws numbers, so that without the first one it
+        # would not end as that of a run which was not interrupted.
+        values["eval_on_start"] = run.records.validation is not None
     values.setdefault("max_completion_length", min(_COMPLETION, run.max_length // 2))
     if not 0 < values["max_completion_length"] < run.max_length:
         raise TrainingRefused(
