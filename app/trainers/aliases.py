@@ -112,6 +112,7 @@ RESERVED: Final[Mapping[str, str]] = {
     "dataset_num_proc": "set data_config.num_workers",
     "save_on_each_node": "one rank writes checkpoints",
     "task_type": "it follows from the training_type",
+    "layer_replication": "a model whose layers share their weights cannot be exported",
     "inference_mode": "it follows from the training_type",
     "base_model_name_or_path": "set training_config.base_model.model_id",
     "peft_type": "it follows from the training_type",

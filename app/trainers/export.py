@@ -10,6 +10,7 @@ from typing import Any, Final
 from .errors import TrainingRefused
 from .job import Job
 from .model import load_model
+from .model.merging import merged
 from .model_card import model_card
 
 log: Final = logging.getLogger(__name__)
@@ -72,15 +73,13 @@ def _export_merged(job: Job, trainer: Any, tokenizer: Any, *, default_dtype: str
     trainer.save_model(str(adapter))
     if not job.is_main:
         return
-    from peft import PeftModel
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     # Else ZeRO-3 would divide the base, too.
     unset_hf_deepspeed_config()
     try:
         base = load_model(job.base_model, default_dtype=default_dtype, tokenizer=tokenizer)
-        merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload(safe_merge=True)
-        merged.save_pretrained(str(job.output_dir))
+        merged(base, adapter).save_pretrained(str(job.output_dir))
     finally:
         shutil.rmtree(adapter, ignore_errors=True)
 

@@ -4,11 +4,11 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from ..errors import TrainingRefused, did_you_mean, is_out_of_memory, listed, shown
 from ..job import BaseModel, Data
+from .merging import merged
 from .parts import model_parts, safe_weights
 
 log: Final = logging.getLogger(__name__)
@@ -225,18 +225,12 @@ def load_model(
         )
     _check_loaded(model, found)
     for adapter in adapters:
-        model = _merged(model, adapter)
+        with _loading("the adapter", str(adapter)):
+            model = merged(model, adapter)
     if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
         log.info("The tokenizer has more tokens than the model: rows of embeddings are added.")
         model.resize_token_embeddings(len(tokenizer))
     return model
-
-
-def _merged(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-
-    with _loading("the adapter", str(adapter)):
-        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
 
 
 def _check_loaded(model: Any, found: Mapping[str, Any]) -> None:
@@ -268,7 +262,7 @@ def _loading(what: str, where: str) -> Iterator[None]:
     """Raise TrainingRefused for what a library cannot load; a lack of memory passes."""
     try:
         yield
-    except (TrainingRefused, MemoryError):
+    except TrainingRefused:
         raise
     except Exception as error:  # of many readers, each with exceptions of its own
         if is_out_of_memory(error):

@@ -13,6 +13,7 @@ from ..arguments import writing_directory
 from ..data.forms import Form
 from ..errors import StopRequested, TrainingRefused, shown
 from ..job import Job
+from ..model.merging import merged
 from ..model.parts import refuse_pickles
 from ..run import Run
 from .preferences import preference_pairs
@@ -204,7 +205,6 @@ def _save(run: Run, trainer: Any, *, adapted: bool) -> Path:
 def _save_merged(run: Run, trainer: Any, folder: Path) -> None:
     """Write the reward model with its adapter merged into the base, which is loaded anew: what
     was trained may be divided among ranks."""
-    from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -215,8 +215,7 @@ def _save_merged(run: Run, trainer: Any, folder: Path) -> None:
         unset_hf_deepspeed_config()
         base = run.load_model(auto_class=AutoModelForSequenceClassification, num_labels=1)
         base.config.pad_token_id = run.tokenizer.pad_token_id
-        merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload(safe_merge=True)
-        merged.save_pretrained(str(folder))
+        merged(base, adapter).save_pretrained(str(folder))
 
 
 def copy_reward_model(source: Path, folder: Path) -> None:

@@ -40,7 +40,9 @@ class TransformersModel:
             from peft import PeftModel
 
             # Merged: an adapter on an adapter's model has that as its base.
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            adapted = PeftModel.from_pretrained(model, str(adapter))
+            _untie(model)
+            model = adapted.merge_and_unload()
         self.model = model.to(device).eval()
         with_tokenizer = (each for each in (path, *bases) if (each / _TOKENIZER).is_file())
         self.tokenizer = AutoTokenizer.from_pretrained(next(with_tokenizer, folder))
@@ -121,6 +123,21 @@ class TransformersModel:
     def _encode(self, text: str) -> list[int]:
         tokens: Iterable[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return list(tokens)
+
+
+def _untie(model: Any) -> None:
+    """Divide the weight that an adapted model reads and says words by: what is merged into the one
+    would change the other."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch.nn import Parameter
+
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    if None in ends or not any(isinstance(each, BaseTunerLayer) for each in ends):
+        return
+    first, last = (each.base_layer if isinstance(each, BaseTunerLayer) else each for each in ends)
+    if first.weight is last.weight:
+        last.weight = Parameter(last.weight.detach().clone())
+        model.config.tie_word_embeddings = False
 
 
 def _parts(folders: Sequence[Path]) -> tuple[Path | str, list[Path]]:
