@@ -144,8 +144,14 @@ class MetricsCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """End watching."""
+        """End watching. Raises TrainingFailed where no step was taken."""
         self._watchdog.stop()
+        if not state.global_step:
+            raise TrainingFailed(
+                "no step was taken: the records do not fill a batch of"
+                f" {args.train_batch_size} on each of {args.world_size} processes; lower"
+                " data_config.batch_size, or leave dataloader_drop_last out"
+            )
 
 
 class CheckpointCallback(TrainerCallback):

@@ -1,6 +1,8 @@
 """What ends a training run with a message for people, and the statuses it exits with."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 from typing import Final
 
@@ -11,6 +13,15 @@ FAILED: Final = 1
 #: Of a run that was not begun: its configuration or its data are wrong.
 REFUSED: Final = 2
 
+#: What libraries in other languages say where memory is short, in lower case: CUDA, torch, the
+#: system, C++, Arrow.
+_NO_MEMORY: Final = (
+    "out of memory",
+    "defaultcpuallocator",
+    os.strerror(errno.ENOMEM).lower(),
+    "bad_alloc",
+    "malloc of size",
+)
 #: Characters of a name that a message repeats.
 _SHOWN: Final = 80
 #: Names that a message lists.
@@ -41,13 +52,17 @@ class StopRequested(BaseException):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a library's error says that memory is short, of the machine or of a GPU."""
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or "DefaultCPUAllocator" in text
-        or "out of memory" in text.lower()
-    )
+    """Whether a library's error, or what led to it, says that memory is short, of the machine or
+    of a GPU."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        said = str(cause).lower()
+        if isinstance(cause, MemoryError) or any(each in said for each in _NO_MEMORY):
+            return True
+        seen.add(id(cause))
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return False
 
 
 def shown(text: str) -> str:

@@ -108,8 +108,9 @@ def _read(parameter: Hyperparameter, name: str, text: str, where: str) -> Any:
             f"{did_you_mean(text, parameter.choices)}; use one of {', '.join(parameter.choices)}"
         )
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and parameter.limits is not None and not parameter.limits.allows(value):
-        raise TrainingRefused(f"{where}.{name}: {shown(text)} must be {parameter.limits}")
+    limits = LIMITS.get(name, parameter.limits)
+    if number and limits is not None and not limits.allows(value):
+        raise TrainingRefused(f"{where}.{name}: {shown(text)} must be {limits}")
     return value
 
 

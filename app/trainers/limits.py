@@ -91,4 +91,6 @@ LIMITS: Final[Mapping[str, Limits]] = {
     "temperature": Limits(_LEAST, 1e6),
     "quantization_bits": Limits(1, 64),
     "label_smoothing": Limits(0, 0.5),
+    # An alias: as `warmup_steps`, which it stands for, 1 and more would be steps.
+    "warmup_ratio": _DECAY,
 }

@@ -96,6 +96,11 @@ def _status(stop: StopSignal) -> int:
 
 def unexpected(error: Exception) -> str:
     """Return what an error that has no message of its own means for the run."""
+    if is_out_of_memory(error):
+        return (
+            "out of memory outside of the training itself, as while data are read or the model is"
+            " exported; ask for more memory (resource_config.memory_bytes)"
+        )
     text = str(error)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     # Libraries in other languages have the system's words alone, torch not even those.
@@ -278,7 +283,7 @@ def _built(kind: TrainingType, run: Any) -> Any:
         return kind.build(run)
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise TrainingRefused(f"the training cannot be set up: {error}") from error
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:  # of many libraries
         if is_out_of_memory(error):
             raise TrainingFailed(
                 "out of memory while the model was loaded; use QLORA, a dtype of 16 bits, or a"
@@ -297,8 +302,6 @@ def _device_defaults() -> dict[str, Any]:
 
 def _run_trainer(parts: _Parts, trainer: Any, checkpoints: Any) -> int | None:
     """Train; return the exit status if the process was asked to leave, else None."""
-    import torch
-
     from .callbacks import StoppedInEvaluation
 
     resume = parts.job.resume_from
@@ -313,9 +316,7 @@ def _run_trainer(parts: _Parts, trainer: Any, checkpoints: Any) -> int | None:
     except StoppedInEvaluation:
         _save_after_evaluation(trainer, checkpoints)
         return OK
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingFailed(_out_of_memory(trainer)) from error
-    except RuntimeError as error:
+    except Exception as error:  # of many libraries
         if is_out_of_memory(error):
             raise TrainingFailed(_out_of_memory(trainer)) from error
         raise

@@ -154,6 +154,11 @@ async def test_what_belongs_to_scripts_and_what_is_missing_is_refused(tmp_path: 
         ):
             assert f"{where}: " in reason
         other = request(client)
+        other.training_config.base_model.revision = "v7"
+        code, reason = await refused(client, other)
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "base_model.revision: is of a hub's model or of one in ScaiAtlas" in reason
+        other = request(client)
         other.training_config.training_type = TrainingType.TRAINING_TYPE_DPO
         code, reason = await refused(client, other)
         assert code is grpc.StatusCode.FAILED_PRECONDITION

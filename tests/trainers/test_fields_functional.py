@@ -22,8 +22,29 @@ TEMPLATE = (
 TURN = [{"role": "user", "content": "a"}]
 
 
+#: A model's own code, which says that it runs and what of this project it could import.
+CODE = """\
+from importlib.util import find_spec
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+
+print("own code sees", [name for name in ("app", "generated", "tests") if find_spec(name)])
+"""
+
+
 def make_models(folder: Path, model: Path) -> None:
-    """Models with which something is wrong."""
+    """A model with code of its own, and models with which something is wrong."""
+    own = shutil.copytree(model, folder / "own_code")
+    (own / "modeling_own.py").write_text(CODE)
+    classes = {"AutoConfig": "OwnConfig", "AutoModelForCausalLM": "OwnForCausalLM"}
+    named = {auto: f"modeling_own.{name}" for auto, name in classes.items()}
+    described = json.loads((model / "config.json").read_text()) | {"model_type": "own"}
+    (own / "config.json").write_text(json.dumps({**described, "auto_map": named}))
     other = shutil.copytree(model, folder / "other_config")
     config = json.loads((model / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
@@ -45,7 +66,10 @@ def write_data(folder: Path) -> None:
         for at, record in enumerate(sums.prompts())
     ]
     sums.write(folder / "prompts.jsonl", prompts)
-    (folder / "prompts.json").write_text(json.dumps(prompts))
+    # With a list that has nothing in it, on a line of its own.
+    (folder / "prompts.json").write_text(
+        json.dumps([{**each, "notes": [None]} for each in prompts], indent=1)
+    )
     parquet.write_table(pyarrow.Table.from_pylist(prompts), folder / "prompts.parquet")
     lines = ["question,answer", *(f'"{q}",{a}' for q, a in sums.pairs())]
     (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
@@ -67,10 +91,13 @@ def write_data(folder: Path) -> None:
         folder / "kinds.jsonl",
         [{"prompt": "a", "completion": "b"}, {"prompt": TURN, "completion": TURN}],
     )
+    sums.write(folder / "one.jsonl", sums.texts()[:1])
     (folder / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
 
 
-def configs(data: Path, model: Path) -> dict[str, dict[str, Any]]:
+def configs(data: Path, model: Path, runs: Path) -> dict[str, dict[str, Any]]:
+    """By name, and in the order of the runs: each has a folder of its name in `runs`."""
+
     def one(
         *sources: dict[str, Any] | str,
         kind: str = "SFT",
@@ -94,6 +121,8 @@ def configs(data: Path, model: Path) -> dict[str, dict[str, Any]]:
 
     mapping = {"field_mapping": {"question": "prompt", "answer": "completion"}}
     split = {"path": "splits", "split": "train"}
+    # The tiny model says words by the weight that it reads them by.
+    ends = {"target_modules": "embed_tokens,q_proj", "lr": "2e-2"}
     return {
         # What is honoured.
         "sampling": one({"path": "prompts.jsonl", "sampling": 0.25}),
@@ -123,12 +152,22 @@ def configs(data: Path, model: Path) -> dict[str, dict[str, Any]]:
             "messages.jsonl",
             base={"dtype": "bf16", "model_kwargs": {"attn_implementation": "eager"}},
         ),
+        "trusted": one(
+            "messages.jsonl",
+            base={"local_path": str(data / "own_code"), "trust_remote_code": True},
+        ),
         "checkpoints": one(
             "messages.jsonl",
             steps=5,
             output={"checkpoint_interval_steps": 1, "max_checkpoints": 2},
         ),
         "adapter": one("messages.jsonl", kind="LORA", output={"export_format": "adapter"}),
+        "ends": one(
+            "messages.jsonl", kind="LORA", steps=4, hyperparameters=ends, validation_split=0.2
+        ),
+        "ends_again": one(
+            "messages.jsonl", base={"local_path": str(runs / "ends/output")}, validation_split=0.2
+        ),
         "seed_again": one({"path": "prompts.jsonl", "sampling": 0.25}),
         # What is refused.
         "no_columns": one("pairs.csv"),
@@ -156,6 +195,7 @@ def configs(data: Path, model: Path) -> dict[str, dict[str, Any]]:
         "cutoff": one("messages.jsonl", max_seq_length=0, hyperparameters={"cutoff_len": 4096}),
         "other_config": one("messages.jsonl", base={"local_path": str(data / "other_config")}),
         "pickled": one("messages.jsonl", base={"local_path": str(data / "pickled")}),
+        "own_code": one("messages.jsonl", base={"local_path": str(data / "own_code")}),
         "no_tokenizer": one("messages.jsonl", base={"local_path": str(data / "no_tokenizer")}),
         "cut": one("messages.jsonl", base={"local_path": str(data / "cut")}),
         "kernel": one("messages.jsonl", base={"model_kwargs": {"attn_implementation": "a/b"}}),
@@ -174,6 +214,7 @@ def configs(data: Path, model: Path) -> dict[str, dict[str, Any]]:
         "strategy": one("messages.jsonl", framework={"distributed": {"strategy": "zero3"}}),
         # What fails when it runs.
         "library": one("messages.jsonl", hyperparameters={"lr_scheduler_kwargs": '{"no_such": 1}'}),
+        "no_step": one("one.jsonl", hyperparameters={"dataloader_drop_last": True}),
         "nan": one("messages.jsonl", steps=6, hyperparameters={"lr": "1e30"}),
         "memory": one(
             "texts.jsonl", preprocess={"padding": "max_length"}, max_seq_length=512, batch_size=100
@@ -189,7 +230,7 @@ def answers(
     write_data(data)
     make_models(data, tiny_model)
     folder = tmp_path_factory.mktemp("runs")
-    asked = configs(data, tiny_model)
+    asked = configs(data, tiny_model, folder)
     return run_many(run_trainer, folder, asked, memory={"memory": 100 * 1024**2})
 
 
@@ -217,6 +258,7 @@ def answers(
         ("padding_max_length", "at most 256 tokens a step (64 a record)"),
         ("padding_none", "Effective batch: 1"),
         ("adapter", "Trainable parameters: "),
+        ("trusted", "own code sees []"),
     ],
 )
 def test_what_is_asked_for_is_done(answers: dict[str, Answer], name: str, said: str) -> None:
@@ -243,6 +285,16 @@ def test_an_adapter_names_its_base_as_the_job_does(
     assert config["base_model_name_or_path"] == str(tiny_model)
     assert (output / "adapter_model.safetensors").is_file()
     assert not (output / "model.safetensors").exists()
+
+
+def test_what_is_exported_is_what_was_trained(answers: dict[str, Answer]) -> None:
+    assert answers["ends"].status == answers["ends_again"].status == 0, answers["ends_again"].log
+    trained, again = (
+        [each["eval_loss"] for each in answers[name].metrics if "eval_loss" in each]
+        for name in ("ends", "ends_again")
+    )
+    assert trained[0] - trained[-1] > 0.2
+    assert again[0] == pytest.approx(trained[-1], rel=1e-3)
 
 
 def test_a_seed_draws_the_same_records(answers: dict[str, Answer]) -> None:
@@ -285,6 +337,7 @@ def test_a_batch_is_padded_as_asked(answers: dict[str, Answer]) -> None:
         ("cutoff", "4096 is more than the model's 512 positions"),
         ("other_config", "the model's weights do not fit its config.json"),
         ("pickled", "pickled weights alone ('pytorch_model.bin')"),
+        ("own_code", "trust_remote_code"),
         ("no_tokenizer", "has no tokenizer: none of tokenizer.json"),
         ("cut", "the model cannot be loaded (Error while deserializing header"),
         ("kernel", "attn_implementation: fetches code from a hub"),
@@ -316,6 +369,13 @@ def test_a_loss_that_is_no_number_ends_the_run(answers: dict[str, Answer]) -> No
     assert answer.status == 1, answer.log
     assert "ERROR: the loss is nan at step " in answer.log
     assert "lower the learning_rate" in answer.log
+
+
+def test_a_run_that_takes_no_step_has_not_trained(answers: dict[str, Answer]) -> None:
+    answer = answers["no_step"]
+    assert answer.status == 1, answer.log
+    assert "ERROR: no step was taken: the records do not fill a batch of 4" in answer.log
+    assert not [*answer.output.iterdir()]
 
 
 def test_what_a_library_raises_is_said_in_one_line(answers: dict[str, Answer]) -> None:

@@ -25,6 +25,7 @@ class Arguments:
     per_device_train_batch_size: int = 8
     lr_scheduler_type: Schedule | str = Schedule.LINEAR
     lr_scheduler_kwargs: dict[str, Any] | str | None = None
+    warmup_steps: float = 0
     packing: bool = False
     bf16: bool | None = None
     max_length: int | None = 1024
@@ -75,6 +76,7 @@ def test_a_text_is_read_as_its_field_is_typed(name: str, text: str, value: Any) 
         ("sequence_len", "512", "arguments", "max_length", 512),
         ("sample_packing", "true", "arguments", "packing", True),
         ("lr", "1e-3", "arguments", "learning_rate", 1e-3),
+        ("warmup_ratio", "0.03", "arguments", "warmup_steps", 0.03),
     ],
 )
 def test_names_of_other_trainers_are_taken(
@@ -100,6 +102,8 @@ def test_names_of_other_trainers_are_taken(
         ({"num_train_epochs": "-5"}, "must be from 1e-09 to 1000000000"),
         ({"max_length": "0"}, "must be from 1 to"),
         ({"lora_rank": "0"}, "must be from 1 to"),
+        # From 1 on it would be taken for steps.
+        ({"warmup_ratio": "1.0"}, r"warmup_ratio: '1\.0' must be from 0 to 1"),
         ({"lr_scheduler_type": "cosin"}, "did you mean 'cosine'.*use one of linear, cosine"),
         ({"loss_type": "mse"}, "use one of nll, dft"),
         ({"lr": "1", "learning_rate": "2"}, "mean the same; keep one"),

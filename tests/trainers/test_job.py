@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.trainers.errors import TrainingRefused
+from app.trainers.errors import TrainingRefused, is_out_of_memory
 from app.trainers.job import read_job
 from app.trainers.main import unexpected
 
@@ -121,7 +121,27 @@ def test_a_variable_that_is_missing_is_named(environ: dict[str, str]) -> None:
         (ValueError("I/O error: No space left on device (os error 28)"), "the disk is full"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"), "disk"),
         (KeyError("x"), "the training failed with KeyError"),
+        (MemoryError(), "ask for more memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "ask for more memory"),
+        # As CUDA, torch, C++ and Arrow say it.
+        (RuntimeError("CUDA error: out of memory"), "ask for more memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't"), "memory"),
+        (RuntimeError("std::bad_alloc"), "ask for more memory"),
+        (ValueError("malloc of size 64 failed"), "ask for more memory"),
     ],
 )
 def test_what_a_library_raises_says_what_it_means(error: Exception, said: str) -> None:
     assert said in unexpected(error)
+
+
+def test_a_lack_of_memory_is_found_behind_what_a_library_made_of_it() -> None:
+    error = ValueError("the data set cannot be made")
+    error.__context__ = MemoryError()
+    assert is_out_of_memory(error)
+    error.__cause__ = KeyError("x")
+    assert not is_out_of_memory(error)
+    error.__cause__ = RuntimeError("std::bad_alloc")
+    assert is_out_of_memory(error)
+    # As `raise ... from None` does it.
+    error.__cause__ = None
+    assert not is_out_of_memory(error)

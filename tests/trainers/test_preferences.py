@@ -8,10 +8,11 @@ import pytest
 
 from app.trainers.data.forms import recognise
 from app.trainers.errors import TrainingRefused
-from app.trainers.job import read_job
+from app.trainers.job import Job, read_job
 from app.trainers.run import Run
 from app.trainers.types import training_type
 from app.trainers.types.adapters import adapter_asked, chosen_adapter
+from app.trainers.types.preferences import check_preprocess
 from app.trainers.types.reward import copy_reward_model, find_reward_model, is_reward_stage
 from app.trainers.types.rlhf import check_groups
 from tests.trainers.training import job_config
@@ -112,6 +113,35 @@ def test_answers_have_to_make_whole_groups(values: dict[str, int], ranks: int, s
     with pytest.raises(TrainingRefused, match=said):
         check_groups(values, ranks)
     check_groups({"num_generations": 8, "per_device_train_batch_size": 4}, 2)
+
+
+@pytest.mark.parametrize("kind", ["DPO", "RLHF"])
+@pytest.mark.parametrize(
+    ("preprocess", "said"),
+    [
+        ({"add_bos": True, "add_eos": True}, "preprocess: add_bos and add_eos cannot be set for"),
+        ({"padding": "max_length"}, "preprocess: padding cannot be set for"),
+        ({"padding": "none"}, "padded to the longest of a batch"),
+    ],
+)
+def test_what_is_done_to_tokens_of_supervised_types_alone_is_refused(
+    tmp_path: Path, kind: str, preprocess: dict[str, Any], said: str
+) -> None:
+    def job(preprocess: dict[str, Any]) -> Job:
+        config = tmp_path / "config.json"
+        asked = job_config(kind, model="m", data=tmp_path, data_config={"preprocess": preprocess})
+        config.write_text(json.dumps(asked))
+        return read_job(
+            {
+                "SCAIMIND_JOB_CONFIG": str(config),
+                "SCAIMIND_OUTPUT_DIR": str(tmp_path),
+                "SCAIMIND_CHECKPOINT_DIR": str(tmp_path),
+            }
+        )
+
+    with pytest.raises(TrainingRefused, match=said):
+        check_preprocess(job(preprocess))
+    check_preprocess(job({"padding": "longest", "truncation": True, "chat_template": "chatml"}))
 
 
 def test_an_adapter_is_trained_where_one_is_asked_for() -> None:

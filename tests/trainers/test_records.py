@@ -1,12 +1,13 @@
 """Files of a source, filters, and forms of records: what needs no library."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.trainers.data.files import csv_columns, source_files
+from app.trainers.data.files import csv_columns, null_record, source_files
 from app.trainers.data.filters import read_filter
 from app.trainers.data.forms import BadRecord, Form, check_record, recognise
 from app.trainers.errors import TrainingRefused
@@ -87,6 +88,30 @@ def test_the_columns_of_csv_are_in_its_first_line(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes('\ufeffname,"with, comma"\r\n1,2\r\n'.encode())
     assert csv_columns(path) == ["name", "with, comma"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"text": "a"}\nnull\n', 2),
+        ("null\n", 1),
+        ('{"a": 1}\r\n \t\r\n  null\r\n', 3),
+        ('{"a": 1}\n' + " " * 3_000_000 + "\nnull", 3),
+        (f'{{"a": "{"x" * 2_000_000}"}}\n' * 2 + "null", 3),
+        ('{"text": "null"}\n{"null": 1}\n', 0),
+        (json.dumps([{"a": [None, 1, None], "b": {"c": None}}], indent=1), 0),
+        ('{"a":\n' + " " * 2_000_000 + "\nnull}", 0),
+        ('{"a": [1,\nnull]}\nnull', 3),
+        ('[null, {"text": "a"}]', 1),
+        ('\ufeff [{"text": "a [\\"] b"},\n{"b": [{"c": null}]}, null]', 2),
+        ("[" + json.dumps("x" * 100_000 + '"\\') + ",\n null]", 2),
+        ("", 0),
+    ],
+)
+def test_a_null_is_found_where_a_record_is_to_be(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(text.encode())
+    assert null_record(path) == line
 
 
 @pytest.mark.parametrize(

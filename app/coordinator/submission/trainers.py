@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from app.coordinator.data.drive import BadUrl, Drive
+from app.coordinator.data.drive import ATLAS_SCHEME, BadUrl, Drive
 from app.coordinator.errors import FailedPrecondition, InvalidArgument, Problems, RequestError
 from app.coordinator.identity.access import Access
 from app.coordinator.trainers.asking import TrainerRules
@@ -54,6 +54,11 @@ def check_trainer(
             )
     if not training.base_model.model_id:
         problems.add("training_config.base_model.model_id", "is required")
+    if training.base_model.revision and _has_no_revisions(training.base_model.model_id):
+        problems.add(
+            "training_config.base_model.revision",
+            "is of a hub's model or of one in ScaiAtlas; a folder of the drive has none: remove it",
+        )
     if not request.data_config.sources:
         problems.add("data_config.sources", "name at least one source of records to learn from")
     with problems.collected():
@@ -121,6 +126,10 @@ def _check_model(request: SubmitJobRequest, schema: Schema, access: Access, driv
             f"training_config.base_model.model_id: {name} cannot train a model of the type"
             f" {quoted(kind)}, only {', '.join(known.model_types)}; use DEEPSPEED or FSDP"
         )
+
+
+def _has_no_revisions(model_id: str) -> bool:
+    return is_url(model_id) and not model_id.startswith(ATLAS_SCHEME)
 
 
 def _is_plain(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Which files a source has, in which format, and which of them belong to its split."""
 
 import bz2
+import codecs
 import csv
 import gzip
 import lzma
@@ -36,6 +37,10 @@ _NAMES: Final = ("train", "training", *HELD_BACK)
 _SPLIT: Final = re.compile(r"([A-Za-z0-9_-]{1,64})(\[-?\d{0,15}%?:-?\d{0,15}%?\])?")
 #: A line that is no record, but which JSON has.
 _NULL: Final = re.compile(rb"\n[ \t\r]{0,16}null\b")
+#: What says where in JSON a `null` stands: texts are skipped as a whole.
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]|null', re.DOTALL)
+#: What comes before a value that is within another one.
+_INSIDE: Final = (b"[", b",", b":")
 _BLOCK: Final = 1024 * 1024
 _OVERLAP: Final = 32
 _WORD: Final = re.compile(r"[A-Za-z]+")
@@ -82,22 +87,53 @@ def csv_columns(path: Path) -> list[str]:
 
 
 def null_record(path: Path) -> int:
-    """Return the number of the first line of a JSON file that is `null`, 0 if there is none.
+    """Return the number of the first line of a JSON file that is `null` where a record is to be;
+    0 if there is none.
 
-    The library that reads the rest of it crashes on such a line. Raises OSError, EOFError and
-    what decompressors raise.
+    The library that reads the rest of it crashes on such a line, and on a list of records that has
+    one. A `null` within a record, as in a file that is written with indents, is none. Raises
+    OSError, EOFError and what decompressors raise.
     """
     opener = _OPENERS.get(path.suffix.lower(), open)
-    lines, before = 1, b"\n"
+    lines, kept, last = 1, b"\n", b""
     with opener(path, "rb") as file:
+        if file.read(_OVERLAP).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+            file.seek(0)
+            # Its reader needs all of it at once as well.
+            return _null_in_list(file.read())
+        file.seek(0)
         while block := file.read(_BLOCK):
-            text = before + block
-            if found := _NULL.search(text):
-                return lines + text.count(b"\n", 1, found.end())
+            text = kept + block
+            for found in _NULL.finditer(text):
+                if (_last_before(text, found.start()) or last) not in _INSIDE:
+                    return lines + text.count(b"\n", 1, found.end())
             # What may be the beginning of such a line is looked at again.
-            before = text[max(len(text) - _OVERLAP, 0) :]
-            lines += text.count(b"\n", 1, len(text) - len(before) + 1)
+            begin = max(len(text) - _OVERLAP, 0)
+            last = _last_before(text, begin) or last
+            kept = text[begin:]
+            lines += text.count(b"\n", 1, begin + 1)
     return 0
+
+
+def _null_in_list(text: bytes) -> int:
+    """Return the line of the first `null` that is a record of a list; 0 if there is none."""
+    depth = 0
+    for found in _TOKEN.finditer(text):
+        token = found[0]
+        if token in b"[{":
+            depth += 1
+        elif token in b"]}":
+            depth -= 1
+        elif token == b"null" and depth == 1:
+            return 1 + text.count(b"\n", 0, found.start())
+    return 0
+
+
+def _last_before(text: bytes, end: int) -> bytes:
+    """Return the last byte before a place that is no space; empty if there is none."""
+    while end and text[end - 1 : end].isspace():
+        end -= 1
+    return text[max(end - 1, 0) : end]
 
 
 def _split(source: Source) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import TrainingRefused, did_you_mean, listed, shown
+from ..errors import TrainingRefused, did_you_mean, is_out_of_memory, listed, shown
 from ..job import Data, Source
 from .files import SourceFiles, csv_columns, null_record, source_files
 from .filters import read_filter
@@ -101,9 +101,11 @@ def _load(source: Source, files: SourceFiles, cache: Path) -> "Dataset":
             cache_dir=str(cache),
             **options,
         )
-    except (MemoryError, TrainingRefused):
+    except TrainingRefused:
         raise
     except Exception as error:  # of many readers, each with exceptions of its own
+        if is_out_of_memory(error):
+            raise
         raise TrainingRefused(
             f"data source {shown(source.path)}: it cannot be read as {files.format}"
             f" ({_cause(error)})"

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.forms import Form
 from ..errors import TrainingRefused
+from ..job import Job
 from ..run import Run
 
 if TYPE_CHECKING:
@@ -29,7 +30,25 @@ def prompts(run: Run, max_length: int) -> "tuple[Dataset, Dataset | None]":
     return _both(run, lambda records, what: _prompts(run, records, max_length, what))
 
 
+def check_preprocess(job: Job) -> None:
+    """Raise TrainingRefused for what `data_config.preprocess` asks that only supervised types do:
+    tokens are added and batches padded by trl's own trainers here."""
+    preprocess = job.data.preprocess
+    asked = {
+        "add_bos": preprocess.add_bos,
+        "add_eos": preprocess.add_eos,
+        "padding": preprocess.padding not in ("", "longest"),
+    }
+    if wrong := [name for name, is_asked in asked.items() if is_asked]:
+        raise TrainingRefused(
+            f"data_config.preprocess: {' and '.join(wrong)} cannot be set for {job.training_type}:"
+            " its records are ended with the tokenizer's token or by the chat template, and padded"
+            " to the longest of a batch; remove what is set"
+        )
+
+
 def _both(run: Run, shaped: Any) -> "tuple[Dataset, Dataset | None]":
+    check_preprocess(run.job)
     held = run.records.validation
     return (
         shaped(run.records.training, "the records to train on"),
