@@ -23,7 +23,7 @@ from app.local.data_dir import DataDir
 from app.local.postgres import DATABASE, Postgres, socket_folder
 from app.openapi import document
 
-pytest_plugins = ["tests.secrecy", "tests.skips"]
+pytest_plugins = ["tests.leftovers", "tests.secrecy", "tests.skips"]
 
 # How long an example takes tells of the machine, not of the code.
 hypothesis.settings.register_profile("scaimind", deadline=None)

@@ -97,6 +97,9 @@ class Postgres:
                 str(self._programs / "postgres"),
                 *("-D", str(self._cluster), "-k", str(socket_folder)),
                 *("-c", "listen_addresses=", "-c", "unix_socket_permissions=0700"),
+                # What its processes share is in its directory, and so is gone with that: a server
+                # that was killed leaves nothing in /dev/shm.
+                *("-c", "dynamic_shared_memory_type=mmap"),
                 # The log of a failed statement would repeat the values in it.
                 *("-c", "log_min_error_statement=panic", "-c", "log_error_verbosity=terse"),
             ),

@@ -1,7 +1,9 @@
 """A Chromium with the console in it, and everything that it complained of."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -56,8 +58,18 @@ class Window:
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     """Run Debian's Chromium."""
+    # A folder of its own for what it leaves when it is killed. Its path is short: there is a
+    # socket in it.
+    with tempfile.TemporaryDirectory(prefix="b-") as own:
+        async with _launched({**os.environ, "TMPDIR": own}) as browser:
+            yield browser
+
+
+@asynccontextmanager
+async def _launched(environment: dict[str, str]) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
+            env=dict(environment),
             executable_path=program("chromium", "chromium-browser"),
             # A place is where it was scrolled to at once, not after an animation.
             args=["--no-sandbox", "--disable-smooth-scrolling"],

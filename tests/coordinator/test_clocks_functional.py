@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -46,11 +46,19 @@ class Clock:
 @asynccontextmanager
 async def running(path: Path) -> AsyncIterator[tuple[Client, Clock]]:
     clock = Clock(path)
-    async with (
-        coordinator_process(path / "data", within=clock.within) as coordinator,
-        client_of(coordinator.port, path / "data" / "drive") as client,
-    ):
-        yield client, clock
+    with ExitStack() as leftovers:
+        async with (
+            coordinator_process(path / "data", within=clock.within) as coordinator,
+            client_of(coordinator.port, path / "data" / "drive") as client,
+        ):
+            leftovers.callback(forget, coordinator.process.pid)
+            yield client, clock
+
+
+def forget(pid: int) -> None:
+    """Remove what libfaketime shared of a process that has ended: a killed one leaves it."""
+    for name in ("faketime_shm_", "sem.faketime_sem_"):
+        Path(f"/dev/shm/{name}{pid}").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("hours", [1, -1])

@@ -4,6 +4,7 @@ import json
 import os
 import queue
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,26 +59,32 @@ class PageServer:
     def shown(self, script: str, profile: Path) -> Iterator[None]:
         """Show a page with this script in a browser; `profile` is a folder for the browser's."""
         self._page = (_PAGE % script).encode()
-        with subprocess.Popen(
-            (
-                *(
-                    program("chromium", "chromium-browser", "google-chrome"),
-                    "--headless",
-                    "--disable-gpu",
-                    "--disable-quic",
-                    "--no-first-run",
+        # A folder of its own for what it leaves when it is terminated. Its path is short: there
+        # is a socket in it.
+        with (
+            tempfile.TemporaryDirectory(prefix="b-") as own,
+            subprocess.Popen(
+                (
+                    *(
+                        program("chromium", "chromium-browser", "google-chrome"),
+                        "--headless",
+                        "--disable-gpu",
+                        "--disable-quic",
+                        "--no-first-run",
+                    ),
+                    *("--disable-background-networking", "--disable-component-update"),
+                    *("--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={profile}"),
+                    # Chromium's own sandbox does not run as root.
+                    *(("--no-sandbox",) if os.geteuid() == 0 else ()),
+                    # With it, headless Chromium stays until it is told to leave.
+                    *("--remote-debugging-port=0", f"{self.origin}/"),
                 ),
-                *("--disable-background-networking", "--disable-component-update"),
-                *("--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={profile}"),
-                # Chromium's own sandbox does not run as root.
-                *(("--no-sandbox",) if os.geteuid() == 0 else ()),
-                # With it, headless Chromium stays until it is told to leave.
-                *("--remote-debugging-port=0", f"{self.origin}/"),
-            ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as browser:
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "TMPDIR": own},
+            ) as browser,
+        ):
             try:
                 yield
             finally:

@@ -100,3 +100,9 @@ def test_a_wheel_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_module, "find_spec", lambda name: None)
     with pytest.raises(CannotStart, match=r"scaimind-gateway\[local\]"):
         postgres_module.programs()
+
+
+def test_a_server_that_is_killed_leaves_nothing_outside_its_directory(postgres_dsn: str) -> None:
+    with closing(psycopg2.connect(postgres_dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW dynamic_shared_memory_type")
+        assert cursor.fetchone() == ("mmap",)

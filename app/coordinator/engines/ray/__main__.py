@@ -7,6 +7,7 @@ cannot. It ends when its stdin does.
 import asyncio
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -67,9 +68,19 @@ async def _serve(settings: DriverSettings) -> None:
     await asyncio.wait([following, leaving], return_when=asyncio.FIRST_COMPLETED)
     if following.done() and (error := following.exception()) is not None:
         sys.stderr.write(f"Ray cannot be asked: {error}\n")
+    if leaving.done():
+        # The coordinator has left, or was killed and removes nothing.
+        _remove(Path(settings.socket))
     # Ray's own end takes seconds, and nothing is lost without it: all actors are detached.
     sys.stderr.flush()
     os._exit(1 if following.done() else 0)
+
+
+def _remove(socket: Path) -> None:
+    """Remove the socket, and its folder, which has nothing else."""
+    with suppress(OSError):
+        socket.unlink(missing_ok=True)
+        socket.parent.rmdir()
 
 
 def _say(problem: str) -> None:
