@@ -9,7 +9,7 @@ from app.coordinator.settings.virtual_nodes import parse_virtual_nodes
 from generated.mindcoordinator.v1.jobs_pb2 import FrameworkType, SubmitJobRequest, TrainingType
 from tests.coordinator import harness
 from tests.coordinator.harness import Client, running, status_of
-from tests.trainers import megatron_on_cpu, sums
+from tests.trainers import sums
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def python_of_cpus(megatron_python: Path, tmp_path: Path) -> Path:
     root = tmp_path / "environment"
     (root / "bin").mkdir(parents=True)
     (root / "pyvenv.cfg").write_text(f"home = {megatron_python.parent}\n")
-    shutil.copy(megatron_on_cpu.__file__, root / "start.py")
+    shutil.copy(Path(__file__).with_name("megatron_on_cpu.py"), root / "start.py")
     python = root / "bin/python"
     python.write_text(
         "#!/bin/sh\n"
