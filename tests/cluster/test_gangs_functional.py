@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from generated.mindcoordinator.v1.cluster_pb2 import DrainNodeRequest, EnableNodeRequest
+from generated.mindcoordinator.v1.jobs_pb2 import RetryJobRequest
 from generated.mindcoordinator.v1.watch_pb2 import ListJobLogsRequest
 from tests.cluster.coordinators import client, coordinator
 from tests.cluster.rig import RayCluster
@@ -77,27 +78,30 @@ async def test_a_gang_gives_way_as_a_whole_and_goes_on_from_its_checkpoint(
             LEAVES,
             resource_config=ALL_GPUS,
             scheduling_config={"preemptible": True},
-            training_config={"priority": 1, "max_retries": 3},
+            training_config={"priority": 1},
         )
 
-        async def said(word: str) -> bool:
-            page = await user.call("ListJobLogs", ListJobLogsRequest(job_id=low, tail=1000))
+        async def said(job_id: str, word: str) -> bool:
+            page = await user.call("ListJobLogs", ListJobLogsRequest(job_id=job_id, tail=1000))
             return [entry.message for entry in page.entries].count(word) == 3
 
-        await until("the gang runs", lambda: said("fresh"))
+        await until("the gang runs", lambda: said(low, "fresh"))
         high = await user.submit(
             "print('at last')", resource_config=ALL_GPUS, training_config={"priority": 9}
         )
         job = await user.end(high)
         assert status_of(job) == "COMPLETED", job.error_message
-        await until("the gang goes on", lambda: said("resumed"))
-        await go(user, low)
-        job = await user.end(low)
+        assert status_of(await user.job(low)) == "PREEMPTED"
+        again = (await user.call("RetryJob", RetryJobRequest(job_id=low))).job_id
+        await until("the gang goes on", lambda: said(again, "resumed"))
+        await go(user, again)
+        job = await user.end(again)
         assert status_of(job) == "COMPLETED", job.error_message
-        entries = await whole_log(user, low)
-        texts = [entry.message for entry in entries if entry.source == "stdout"]
-        assert texts.count("leaves") == 6
-        assert [entry.offset for entry in entries] == list(range(1, len(entries) + 1))
+        for job_id in (low, again):
+            entries = await whole_log(user, job_id)
+            texts = [entry.message for entry in entries if entry.source == "stdout"]
+            assert texts.count("leaves") == 3
+            assert [entry.offset for entry in entries] == list(range(1, len(entries) + 1))
 
 
 async def test_a_gang_leaves_a_node_that_is_drained_by_force(
