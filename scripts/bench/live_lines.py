@@ -3,8 +3,9 @@
     .venv/bin/python -m scripts.bench.live_lines [--jobs 10] [--rounds 2]
 
 A head and three workers run on this machine, as in tests/cluster, in the
-environment of `scripts/venv ray`. Each job writes 20 lines a second with the
-time; a watcher of the coordinator's own for each compares it with its clock.
+environment of `scripts/venv ray`. Once all jobs run, each writes 20 lines a
+second with the time; a watcher of the coordinator's own for each compares it
+with its clock.
 Both engines have as many jobs and are measured in turn, each with a
 coordinator of its own, while the cluster is there. The target: the median of
 the cluster's is at most twice that of one machine.
@@ -16,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +30,10 @@ LIMIT: Final = 2.0
 LINES: Final = 100
 PORT: Final = 26579
 SCRIPT: Final = f"""
-import time
+import os, time
+print("ready", flush=True)
+while not os.path.exists(os.environ["SCAIMIND_CHECKPOINT_DIR"] + "/go"):
+    time.sleep(0.05)
 for number in range({LINES}):
     time.sleep(0.05)
     print("at", time.time_ns(), flush=True)
@@ -88,19 +93,30 @@ async def _until_online(user: Client, nodes: int) -> None:
 async def _delays(user: Client, jobs: int) -> list[float]:
     """Return the milliseconds of all lines."""
     found: list[float] = []
+    job_ids = [await user.submit(SCRIPT) for _ in range(jobs)]
+    ready = asyncio.Barrier(jobs + 1)
 
     async def watch(job_id: str) -> None:
         async for message in user.watch(job_id):
             now = time.time_ns()
+            if any(entry.message == "ready" for entry in message.logs):
+                await ready.wait()
             found.extend(
                 (now - int(entry.message.split()[1])) / 1e6
                 for entry in message.logs
                 if entry.message.startswith("at ")
             )
 
-    job_ids = [await user.submit(SCRIPT) for _ in range(jobs)]
-    await asyncio.gather(*map(watch, job_ids))
+    watching = [asyncio.create_task(watch(each), name=f"watcher of {each}") for each in job_ids]
+    await ready.wait()
+    await asyncio.to_thread(_go, user, job_ids)
+    await asyncio.gather(*watching)
     return found
+
+
+def _go(user: Client, job_ids: Sequence[str]) -> None:
+    for job_id in job_ids:
+        (user.drive / user.tenant / "jobs" / job_id / "checkpoints" / "go").touch()
 
 
 if __name__ == "__main__":
