@@ -36,7 +36,7 @@ from pathlib import Path
 from scripts.bench.fanout_rig import peers
 from scripts.bench.fanout_rig.measure import Bench, Idle, Result, median_of
 from scripts.bench.fanout_rig.processes import Cores, RigError
-from scripts.bench.fanout_rig.report import as_json, as_text, ratios
+from scripts.bench.fanout_rig.report import as_json, as_text
 from scripts.bench.fanout_rig.workloads import IDLE_WATCHERS, PLAIN, WORKLOADS
 
 PEERS = ("gateway", "gzip", "balanced", "events", "nchan", "plain")
@@ -119,17 +119,6 @@ def rig(*, with_gateway: bool = True) -> Iterator[Bench]:
             _say("starting PostgreSQL for the gateway's key")
             gateway = stack.enter_context(peers.gateway(folder))
         yield Bench(cores=cores, folder=folder, gateway=gateway)
-
-
-def short(workloads: Sequence[str] = ("W2", "W3"), *, seconds: float = 2.0) -> dict[str, float]:
-    """Measure some workloads once; how many times less CPU per delivery than nchan, by name."""
-    with rig() as bench:
-        results = [
-            bench.window(peer, WORKLOADS[name], warm_up=2.0, seconds=seconds)
-            for name in workloads
-            for peer in ("gateway", "nchan")
-        ]
-    return {row["workload"]: row["times_less_cpu"] for row in ratios(results)}
 
 
 def _windows(bench: Bench, asked: argparse.Namespace) -> list[Result]:

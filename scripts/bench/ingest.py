@@ -5,7 +5,9 @@
 
 A scripted coordinator sends its lines in the batches in which they are due. `taken in`: at
 some rates, with one watcher that gets every line and 99 that get errors alone; printed is what
-reached the first, the gateway's CPU time for an entry, and the part of its core. `live`: 20
+reached the first, the gateway's CPU time for an entry, and the part of its core. `in messages`:
+the same CPU time where entries come in messages of so many, and that of a process which only reads
+the stream, the floor. `live`: 20
 watchers of a line every 20 ms, while so many others read 20,000 lines again and again, each
 from a place of its own; printed is their latency, and how many times the quiet one it is.
 Two cores and a C compiler; whatever else runs on the machine spoils the numbers. Exits with 1
@@ -34,11 +36,14 @@ from scripts.bench.fanout_rig.processes import (
     tree_of,
     usage_of,
 )
+from scripts.bench.fanout_rig.station import OTHERS, entries
 
-OTHERS, LIVE, LIVE_RATE = 99, 20, 50
+LIVE, LIVE_RATE = 20, 50
 #: Lines of the old log, and how many fewer each further reader begins with.
 OLD_LINES, APART = 20_000, 100
 WARM_UP = 2.0
+#: Times that each number of entries in a message is measured.
+ROUNDS = 5
 #: Times the quiet latency that live watchers may have beside others.
 TARGET = 2.0
 
@@ -149,17 +154,8 @@ def ratio(found: Sequence[Beside]) -> float:
     return max(each.p50 for each in found) / quiet
 
 
-def short() -> dict[str, float]:
-    """Measure shortly: lines a second that a core is good for, in 100,000, and the latency's
-    ratio beside 10 others."""
-    with rig() as bench:
-        taken = intake(bench, 50_000, seconds=2)
-        found = beside(bench, (0, 10, 0), seconds=2)
-    return {"100,000 entries a core": 10 / taken.each, "quiet / beside 10": 1 / ratio(found)}
-
-
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(each) for each in text.split(","))
+    return tuple(int(each) for each in text.split(",") if each)
 
 
 def main() -> int:
@@ -172,12 +168,22 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rates", type=_numbers, default=(50_000, 100_000, 150_000))
+    parser.add_argument("--batches", type=_numbers, default=(1, 10, 100, 1_000))
     parser.add_argument("--replays", type=_numbers, default=(3, 10, 30, 50))
     given = parser.parse_args()
     with rig() as bench:
+        for batch in given.batches:
+            with entries(bench, batch) as measure:
+                costs = [measure() for _ in range(ROUNDS)]
+            ours, bare = median(c.gateway for c in costs), median(c.bare for c in costs)
+            print(
+                f"in messages of {batch:>5,}: {ours * 1e6:.1f} us an entry, {bare * 1e6:.1f} for "
+                "who only reads it",
+                flush=True,
+            )
         taken = [intake(bench, rate, seconds=given.seconds) for rate in given.rates]
         turns = [each for count in given.replays for each in (0, count)]
-        found = beside(bench, (*turns, 0), seconds=given.seconds)
+        found = beside(bench, (*turns, 0), seconds=given.seconds) if turns else []
     for each in taken:
         print(
             f"{each.rate:>8,} lines/s: {each.reached:,.0f} taken in, {each.each:.1f} us each, "
@@ -185,7 +191,7 @@ def main() -> int:
         )
     for live in found:
         print(f"live beside {live.replays:>3} others: p50 {live.p50:.1f} ms, p99 {live.p99:.1f} ms")
-    times = ratio(found)
+    times = ratio(found) if found else 1.0
     print(
         f"beside others at most {times:.1f} times the quiet latency (to reach: under {TARGET:g}): "
         f"{'reached' if times < TARGET else 'MISSED'}"

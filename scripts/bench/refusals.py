@@ -121,11 +121,6 @@ def measured(each: Refused, *, rounds: int) -> Spent:
     return Spent(spent(lambda: decode(each.body)), spent(lambda: refuse(each)))
 
 
-def largest_ratio(*, rounds: int = 5) -> float:
-    """The largest ratio of all bodies: a second or two."""
-    return max(measured(each, rounds=rounds).ratio for each in bodies())
-
-
 def main() -> int:
     """Print a table; 1 if a body costs more than it may."""
     parser = argparse.ArgumentParser(

@@ -206,12 +206,6 @@ def ratios(costs: dict[tuple[str, str], Cost]) -> dict[str, float]:
     return found
 
 
-def short(*, seconds: int = 1) -> dict[str, float]:
-    """Measure a job and a page once; the ratios by what they are of."""
-    with rig() as servers:
-        return ratios(servers.measure((JOB_QUESTION, PAGE_QUESTION), rounds=1, seconds=seconds))
-
-
 @contextmanager
 def rig() -> Iterator[Rig]:
     """All servers, on two cores of this machine: the caller stays on the load's from here on."""

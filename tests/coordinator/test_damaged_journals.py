@@ -22,7 +22,7 @@ from app.coordinator.service.logs.filters import filter_of
 from app.coordinator.service.logs.pages import list_logs
 from app.coordinator.storage import journal_scan, journal_writer
 from app.coordinator.storage.job_directory import JobDir
-from app.coordinator.storage.records import Cursor, frame
+from app.coordinator.storage.records import Cursor, frame_head
 from app.log_filter import LogFilter as Filter
 from generated.mindcoordinator.v1.logs_pb2 import SearchEnd
 from generated.mindcoordinator.v1.watch_pb2 import (
@@ -392,7 +392,8 @@ def test_half_a_line_is_no_damage() -> None:
         path = directory.log / "entries"
         whole = path.read_bytes()
         last = LogEntry(offset=LINES + 1, level=INFO, message="\x12\x05\x08\x7f" * 40)
-        record = frame(logs.ENTRIES.tag, last.SerializeToString())
+        payload = last.SerializeToString()
+        record = frame_head(logs.ENTRIES.tag, len(payload)) + payload
         for cut in range(1, len(record)):
             path.write_bytes(whole + record[:cut])
             page = logs.read_behind(str(path), Cursor(), limit=1000)

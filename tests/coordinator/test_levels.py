@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -13,7 +13,7 @@ from app.coordinator.engines.local.runner.process import Pipe, TrainingProcess
 from app.coordinator.jobs.secrets import Concealer
 from app.coordinator.logs.lines import NOTHING, Line, LineSplitter, Text, parse_line
 from app.coordinator.logs.log import MAX_MESSAGE
-from app.coordinator.logs.new_entry import numbered
+from app.coordinator.logs.new_entry import AnyEntry, numbered
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
 INFO, WARNING, ERROR, DEBUG = (
@@ -181,14 +181,21 @@ class Output:
 
     def write(self, text: str | bytes) -> None:
         os.write(self._ends[1], text if isinstance(text, bytes) else text.encode())
-        self.entries += numbered(self.pipe.read() or [], after=len(self.entries))
+        self._add(self.pipe.read() or [])
 
     def passes(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.entries += numbered(self.pipe.progress(), after=len(self.entries))
+        self._add(self.pipe.progress())
 
     def end(self) -> None:
-        self.entries += numbered(self.pipe.end(), after=len(self.entries))
+        self._add(self.pipe.end())
+
+    def _add(self, entries: Sequence[AnyEntry]) -> None:
+        for entry in numbered(entries, after=len(self.entries)):
+            if isinstance(entry, bytes):
+                entry = LogEntry.FromString(entry)
+                entry.offset = len(self.entries) + 1
+            self.entries.append(entry)
 
     def close(self) -> None:
         os.close(self._ends[1])

@@ -18,7 +18,7 @@ from app.coordinator.service.logs.marks import get_log_marks
 from app.coordinator.storage import journal_writer
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.locks import locked
-from app.coordinator.storage.records import frame
+from app.coordinator.storage.records import frame_head
 from generated.mindcoordinator.v1.logs_pb2 import GetLogMarksRequest, LogMarks
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 from tests.coordinator.reads import Reads
@@ -82,7 +82,8 @@ def test_a_class_is_told_by_the_head_of_a_record(
     level: LogLevel.ValueType, offset: int, message: str
 ) -> None:
     entry = LogEntry(offset=offset, level=level, message=message)
-    record = frame(logs.ENTRIES.tag, entry.SerializeToString())
+    payload = entry.SerializeToString()
+    record = frame_head(logs.ENTRIES.tag, len(payload)) + payload
     assert class_of_head(record[:32]) == class_of_level(level)
 
 

@@ -90,6 +90,10 @@ class Concealer:
             at = match.end()
         return b"".join((*pieces, line[at:most]))
 
+    def conceals(self, lines: bytes) -> bool:
+        """Whether something may have to be taken out of lines, each by itself."""
+        return self._known is not None and self._known.search(lines) is not None
+
     def unfinished(self, line: bytes) -> bytes:
         """A line of which more may follow as it may be shown: without a credential's beginning."""
         shown = self(line)

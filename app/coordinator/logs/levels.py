@@ -24,7 +24,7 @@ LEVELS: Final = {
     "FATAL": LogLevel.LOG_LEVEL_ERROR,
 }
 #: Characters of a line that are looked at.
-_HEAD: Final = 1024
+MAX_HEAD: Final = 1024
 #: Prefixes before the level, at most.
 _PREFIXES: Final = 6
 #: What is between a time and the level: the separator and a name, then another separator.
@@ -54,12 +54,16 @@ _GLOG_LEVELS: Final = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
 _SEPARATOR: Final = re.compile(r"\s*\]\s*(?:[-|:]\s*)?\[?\s*|\s*\|\s*|\s+[-:]\s+|^\s*[-:]?\s*\[\s*")
 #: Of a line that has a level, but for bars: of most lines it says at once that they have none.
 _BEGINNING: Final = re.compile("|".join(each.pattern for each in (_TIME, _RANK, _LEADING, _GLOG)))
+#: The same, of a line as it is written.
+_INDENTED: Final = re.compile(rf"\s*(?:{_BEGINNING.pattern})")
+#: Of a line that has them, the beginning does not say whether it has a level.
+_ELSEWHERE: Final = ("\x1b", "%|", "it [")
 _WORD: Final = re.compile(rf"({_NAMES})(?=[\s:]|$)")
 
 
 def without_colours(text: str) -> str:
     """The beginning of a line, without ANSI escapes."""
-    head = text[:_HEAD]
+    head = text[:MAX_HEAD]
     return _ANSI.sub("", head) if "\x1b" in head else head
 
 
@@ -73,6 +77,14 @@ def is_leading(text: str) -> bool:
     """Whether a text begins with the name of a level in capitals."""
     match = _LEADING.match(text)
     return match is not None and bool(match[1])
+
+
+def may_have_level(text: str) -> re.Pattern[str] | None:
+    """A pattern that lines of `text` match which say a level, or else None.
+
+    It is for lines of at most MAX_HEAD characters. Most lines that match say one.
+    """
+    return None if any(each in text for each in _ELSEWHERE) else _INDENTED
 
 
 def level_of(text: str) -> LogLevel.ValueType | None:

@@ -45,6 +45,9 @@ class Concealer(Protocol):
     def __call__(self, line: bytes, most: int | None = None) -> bytes:
         """What becomes of the first `most` bytes of a line; of the whole unless given."""
 
+    def conceals(self, lines: bytes) -> bool:
+        """Whether something may have to be taken out of lines, each by itself."""
+
     def unfinished(self, line: bytes) -> bytes:
         """What becomes of a line of which more may follow."""
 
@@ -59,6 +62,9 @@ class _NothingConcealed:
 
     def __call__(self, line: bytes, most: int | None = None) -> bytes:
         return line[:most]
+
+    def conceals(self, lines: bytes) -> bool:
+        return False
 
     def unfinished(self, line: bytes) -> bytes:
         return line
@@ -172,6 +178,11 @@ class LineSplitter:
         #: The state that was shown last, before it was concealed.
         self._shown: bytes | None = None
         self._shown_at = -PROGRESS_INTERVAL
+
+    @property
+    def begins(self) -> bool:
+        """Whether what comes next is the beginning of a line."""
+        return not (self._length or self._returned)
 
     def feed(self, data: bytes) -> list[Text]:
         """The lines that `data` completes, without their breaks."""

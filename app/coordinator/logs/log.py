@@ -21,7 +21,7 @@ from app.coordinator.storage.journal import JournalReader, Wanted
 from app.coordinator.storage.journal_counts import Counted, counts_through, holes
 from app.coordinator.storage.journal_scan import Look, scan_before
 from app.coordinator.storage.journal_writer import JournalWriter
-from app.coordinator.storage.records import CLASSES, Cursor, RecordKind, Slice
+from app.coordinator.storage.records import CLASSES, Cursor, RecordKind, Slice, varint
 from generated.mindcoordinator.v1.watch_pb2 import (
     LogEntry,
     LogLevel,
@@ -113,6 +113,12 @@ def class_of_level(level: int) -> int:
     return min(max(level - 1, 0), CLASSES - 1)
 
 
+#: The field `offset` up to the low seven bits of one, without and with further bytes behind it.
+_FIRST_OFFSETS: Final = tuple(bytes((0x08, low)) for low in range(0x80))
+_OFFSETS: Final = tuple(bytes((0x08, low | 0x80)) for low in range(0x80))
+_CLASS_OF_LEVEL: Final = tuple(map(class_of_level, range(0x80)))
+
+
 class LogWriter:
     """The one writer of a log: it gives the offsets."""
 
@@ -131,13 +137,24 @@ class LogWriter:
         """How long the log is."""
         return self._journal.size_bytes
 
-    def append(self, entries: list[LogEntry]) -> None:
-        """Number the entries and append them: all of them, or none (OSError)."""
+    def append(self, entries: Sequence[LogEntry | bytes]) -> None:
+        """Number the entries and append them: all of them, or none (OSError).
+
+        One that is bytes is as `PlainLines` makes it.
+        """
+        records = []
+        high, key = -1, b""
         for offset, entry in enumerate(entries, self._journal.number + 1):
-            entry.offset = offset
-        self._journal.append(
-            [(class_of_level(entry.level), entry.SerializeToString()) for entry in entries]
-        )
+            if isinstance(entry, bytes):
+                if offset >> 7 != high:
+                    high = offset >> 7
+                    key = varint(high) if high else b""
+                record = (_OFFSETS if high else _FIRST_OFFSETS)[offset & 0x7F] + key + entry
+                records.append((_CLASS_OF_LEVEL[entry[1]], record))
+            else:
+                entry.offset = offset
+                records.append((class_of_level(entry.level), entry.SerializeToString()))
+        self._journal.append(records)
 
     def close(self) -> None:
         """Close the files."""

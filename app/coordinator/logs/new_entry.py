@@ -17,12 +17,21 @@ class NewEntry:
     continues: "NewEntry | None" = None
 
 
-def numbered(entries: Sequence[NewEntry], *, after: int) -> list[LogEntry]:
-    """The entries with the offsets that they get behind `after`, and with those they refer to."""
+#: An entry on its way, or one that `plain_lines` has made: it refers to no other.
+AnyEntry = NewEntry | bytes
+
+
+def numbered(entries: Sequence[AnyEntry], *, after: int) -> list[LogEntry | bytes]:
+    """The entries, those that refer to others with the offsets that these get behind `after`."""
+    found: list[LogEntry | bytes] = []
     for offset, new in enumerate(entries, after + 1):
+        if isinstance(new, bytes):
+            found.append(new)
+            continue
         new.entry.offset = offset
         if new.block is not None:
             new.entry.fields["block"] = str(new.block.entry.offset)
         if new.continues is not None:
             new.entry.fields["continues"] = str(new.continues.entry.offset)
-    return [new.entry for new in entries]
+        found.append(new.entry)
+    return found

@@ -14,6 +14,8 @@ MOST_SECONDS: Final = 1.0
 #: Ranks whose lines come by one output, each with a traceback of its own.
 _MOST_RANKS: Final = 64
 
+#: A line has it that begins one.
+BEGINNING: Final = b"Traceback (most recent call last):"
 _START: Final = re.compile(r"\s*(?:\+ )?(?:Exception Group )?Traceback \(most recent call last\):")
 #: What a traceback ends with: `ValueError: x`, `KeyboardInterrupt`.
 _EXCEPTION: Final = re.compile(r"[^\W\d][\w.<>]*(?::|\s*$)")
@@ -51,6 +53,11 @@ class Tracebacks(Generic[_T]):
         self._clock = clock
         #: By the rank that lines begin with.
         self._blocks: dict[str, _Block[_T]] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether a line is part of a traceback only if it begins one."""
+        return not self._blocks
 
     def take(self, text: str, line: _T) -> _T | None:
         """Return the first line of the traceback that a line is part of, which may be itself.

@@ -16,8 +16,9 @@ from app.coordinator.storage.records import (
     Mark,
     RecordKind,
     Stop,
-    frame,
+    frame_head,
     record_ends,
+    short_heads,
 )
 
 #: A block of the index ends when it has so many records or bytes.
@@ -77,21 +78,34 @@ class JournalWriter:
         """
         if any(len(payload) > MAX_PAYLOAD for _, payload in records):
             raise ValueError("a record is too long")
-        before = self._end
-        data = bytearray()
+        before, tag, heads = self._end, self._kind.tag, short_heads(self._kind.tag)
+        number, position, counts = before.number, before.position, list(before.counts)
+        block_number, block_position = self._block.number, self._block.position
+        pieces: list[bytes] = []
         marks = []
         positions = []
         for kind, payload in records:
-            positions.append(before.position + len(data))
-            data += frame(self._kind.tag, payload)
-            marks.append(self._advance(kind, before.position + len(data)))
+            size = len(payload)
+            head = heads[size] if size < len(heads) else frame_head(tag, size)
+            pieces += (head, payload)
+            positions.append(position)
+            position += len(head) + size
+            number += 1
+            counts[kind] += 1
+            if _is_block(number - block_number, position - block_position):
+                marks.append(Mark(position, tuple(counts)))
+                block_number, block_position = number, position
+        end = Mark(position, tuple(counts))
+        if number > block_number and number > before.number:
+            marks.append(end)
+        data = b"".join(pieces)
         try:
-            _write(self._file, bytes(data))
+            _write(self._file, data)
         except OSError:
-            self._end = before
             os.ftruncate(self._file, before.position)
             raise
-        self._mark_blocks(marks, bytes(data), before.position)
+        self._end = end
+        self._mark_blocks(marks, data, before.position)
         return positions
 
     def close(self) -> None:
@@ -114,17 +128,14 @@ class JournalWriter:
         return self._end
 
     def _mark_blocks(self, marks: Sequence[Mark], data: bytes | None, position: int) -> None:
-        """Write those of the marks that end a block.
+        """Write those of the marks that end a block; the last mark is the journal's end.
 
         `data` was just written at `position`; None if it was found there.
         """
         block, ends, sums = self._block, [], []
         begin = 0
         for mark in marks:
-            if (
-                mark.number - block.number >= BLOCK_RECORDS
-                or mark.position - block.position >= BLOCK_BYTES
-            ):
+            if _is_block(mark.number - block.number, mark.position - block.position):
                 end = mark.position - position
                 self._sum_up(data, begin, end)
                 sums.append(self._sums.end_block(mark.position - block.position))
@@ -212,6 +223,10 @@ class JournalWriter:
             marks.append(self._advance(self._class_of(data[before:end]), start + end))
             before = end
         self._mark_blocks(marks, None, start)
+
+
+def _is_block(records: int, size: int) -> bool:
+    return records >= BLOCK_RECORDS or size >= BLOCK_BYTES
 
 
 def _most(mark: Mark, size: int) -> int:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import cache
 from typing import Final
 
 CLASSES: Final = 4
@@ -153,11 +154,6 @@ class Stop(Enum):
     BROKEN = auto()
 
 
-def frame(tag: int, payload: bytes) -> bytes:
-    """A record."""
-    return bytes((tag,)) + varint(len(payload)) + payload
-
-
 def varint(value: int) -> bytes:
     """A number of 0 and above as protobuf writes it."""
     data = bytearray()
@@ -166,6 +162,17 @@ def varint(value: int) -> bytes:
         value >>= 7
     data.append(value)
     return bytes(data)
+
+
+def frame_head(tag: int, size: int) -> bytes:
+    """What stands before a payload of so many bytes."""
+    return bytes((tag,)) + varint(size)
+
+
+@cache
+def short_heads(tag: int) -> tuple[bytes, ...]:
+    """What stands before payloads as short as most, by their bytes."""
+    return tuple(frame_head(tag, size) for size in range(1024))
 
 
 def record_ends(

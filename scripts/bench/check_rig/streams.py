@@ -5,36 +5,22 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from scripts.bench.check_rig.axis import Axis, Family, Measure
 from scripts.bench.fanout import rig
 from scripts.bench.fanout_rig.client import UNPACKING, compiled, watching
 from scripts.bench.fanout_rig.measure import Bench
-from scripts.bench.fanout_rig.peers import NCHAN_MODULE, Endpoint
-from scripts.bench.fanout_rig.processes import (
-    Dialog,
-    RigError,
-    cpu_of,
-    environment,
-    python,
-    started,
-    tree_of,
-)
+from scripts.bench.fanout_rig.peers import NCHAN_MODULE
+from scripts.bench.fanout_rig.processes import RigError, cpu_of
+from scripts.bench.fanout_rig.station import JOINING, Station, entries
 
 WATCHERS = 500
 #: Lines a second, and for how many seconds: a few that are written one by one, however busy the
 #: machine is, and many that are joined.
 ALONE, JOINED, SECONDS = 25, 200, 3.0
-#: Joins entries for 50 ms at any load: how many a write has does not follow the machine's speed.
-JOINING = {f"SCAIMIND_HUB_FLUSH_{each}": "0.05" for each in ("MIN", "SOON", "MAX")}
-#: Entries of a message, entries that are sent at once, and how often.
-BATCH, BURST, BURSTS = 100, 5_000, 6
-#: Watchers who get errors alone, beside the one who gets every line.
-OTHERS = 99
-#: Seconds within which the last line arrives on the busiest machine.
-PATIENCE = 120
+#: Entries of a message.
+BATCH = 100
 
 CPU_ALONE = "fan-out, each line alone: CPU"
 CPU_JOINED = "fan-out, lines joined: CPU"
@@ -50,32 +36,6 @@ class Cost:
     cpu: float
     bytes: float
     p50: float
-
-
-@dataclass(frozen=True, slots=True)
-class Station:
-    """A server with its watchers, idle until lines come."""
-
-    endpoint: Endpoint
-    emitter: Dialog
-    watchers: Dialog
-
-    def burst(self, count: int) -> int:
-        """Send lines at once; the number of the last, which has arrived."""
-        last: int = self.emitter.ask(f"emit {count}")["last"]
-        self.await_line(last)
-        return last
-
-    def await_line(self, last: int) -> None:
-        """Wait until every watcher has a line. Raises `RigError` if one was lost or doubled."""
-        said = self.watchers.ask(f"finish {last} {PATIENCE * 1000}", patience=PATIENCE + 10)
-        wrong = {
-            name: said[name]
-            for name in ("holes", "missing_at_end", "doubled", "closed", "gap_events")
-            if said[name]
-        }
-        if wrong:
-            raise RigError(f"wrong delivery through {self.endpoint.path}: {wrong}")
 
 
 def costs_of(stations: Sequence[tuple[Station, int]], *, seconds: float) -> list[Cost]:
@@ -147,42 +107,13 @@ def fan_out() -> Iterator[Measure]:
 @contextmanager
 def intake() -> Iterator[Measure]:
     """A gateway and a bare call, which read the same messages at the same time."""
-    with (
-        rig() as bench,
-        bench.serving("gateway", 1 + OTHERS, batch=BATCH, settings=JOINING) as opened,
-        _intake_of(bench, *opened) as measure,
-    ):
-        yield measure
+    with rig() as bench, entries(bench, BATCH) as measure:
 
+        def ratio() -> dict[str, float]:
+            cost = measure()
+            return {INTAKE: cost.gateway / cost.bare}
 
-@contextmanager
-def _intake_of(bench: Bench, endpoint: Endpoint, emitter: Dialog, log: Path) -> Iterator[Measure]:
-    core, command = bench.cores.load, python("scripts.bench.fanout_rig.reader")
-    command.append(endpoint.coordinator)
-    others = replace(endpoint, path=f"{endpoint.path}&level=ERROR")
-    with (
-        watching(others, OTHERS, core=core, log=log / "others"),
-        watching(endpoint, 1, core=core, log=log / "watcher") as watcher,
-        started(
-            command, core=bench.cores.server, log=log / "reader", env=environment(), piped=True
-        ) as process,
-    ):
-        reader = Dialog(process, name="reader", log=log / "reader")
-        reader.hear()
-        served = Station(endpoint, emitter, watcher)
-        bare = tree_of(process.pid)
-        for _ in range(2 * BURSTS):
-            served.burst(BURST)
-
-        def measure() -> dict[str, float]:
-            tree = endpoint.tree()
-            before, before_bare = cpu_of(tree), cpu_of(bare)
-            for _ in range(BURSTS):
-                last = served.burst(BURST)
-                reader.ask(f"read {last}", patience=PATIENCE)
-            return {INTAKE: (cpu_of(tree) - before) / (cpu_of(bare) - before_bare)}
-
-        yield measure
+        yield ratio
 
 
 def lacks_nchan() -> str:

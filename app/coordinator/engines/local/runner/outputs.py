@@ -3,7 +3,7 @@
 import selectors
 
 from app.coordinator.engines.local.runner.process import Pipe, TrainingProcess
-from app.coordinator.logs.new_entry import NewEntry
+from app.coordinator.logs.new_entry import AnyEntry, NewEntry
 
 
 class RunOutputs:
@@ -31,7 +31,7 @@ class RunOutputs:
             self._pipes.append(pipe)
             self._open.append(pipe)
 
-    def read(self, pipe: Pipe) -> list[NewEntry]:
+    def read(self, pipe: Pipe) -> list[AnyEntry]:
         """Return the lines that a readable pipe has."""
         entries = pipe.read()
         if entries is None:

@@ -11,11 +11,13 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from app.coordinator.logs.lines import Concealer, Line, LineSplitter, Text, parse_line
-from app.coordinator.logs.new_entry import NewEntry
+from app.coordinator.logs.new_entry import AnyEntry, NewEntry
+from app.coordinator.logs.plain_lines import PlainLines
 from app.coordinator.logs.tracebacks import Tracebacks
 from app.coordinator.storage.untrusted_json import shown_text
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel
 
+#: Bytes that are read of an output at once.
 _READ: Final = 64 * 1024
 #: Of lines that say none, by their output.
 _DEFAULT_LEVELS: Final = {
@@ -41,17 +43,37 @@ class Pipe:
         self.rank = rank
         self.source = source
         self.file = file
+        #: Whether the last read had as much as is read at once: more may be there already.
+        self.full = False
         self.splitter = LineSplitter(clock=clock, conceal=conceal)
+        self._plain = PlainLines(default=_DEFAULT_LEVELS[source], conceal=conceal)
         self._tracebacks = Tracebacks[NewEntry](clock=clock)
         #: The first piece of the line that is not finished.
         self._first: NewEntry | None = None
 
-    def read(self) -> list[NewEntry] | None:
+    def read(self) -> list[AnyEntry] | None:
         """The lines that were written meanwhile; None at its end."""
         data = os.read(self.file, _READ)
         if not data:
             return None
-        return self._entries(self.splitter.feed(data))
+        self.full = len(data) == _READ
+        # Whole lines are between the first break and the last.
+        begin = 0 if self.splitter.begins else data.find(b"\n") + 1
+        end = data.rfind(b"\n") + 1
+        if begin == end:
+            return [*self._entries(self.splitter.feed(data))]
+        entries: list[AnyEntry] = [*self._entries(self.splitter.feed(data[:begin]))]
+        lines = data[begin:end]
+        plain = None
+        if self._tracebacks.idle:
+            plain = self._plain.entries(lines, self.rank.origin(self.source))
+        if plain is None:
+            entries += self._entries(self.splitter.feed(lines))
+        else:
+            entries += plain
+            self.rank.note_last_words(self.source, lines)
+        entries += self._entries(self.splitter.feed(data[end:]))
+        return entries
 
     def unread(self) -> bool:
         """Whether something is in it that was not read."""
@@ -120,6 +142,18 @@ class TrainingProcess:
     def parse(self, source: str, raw: bytes) -> Line:
         """A line that it wrote, as a pipe's splitter returns it."""
         return parse_line(raw, default=_DEFAULT_LEVELS[source], conceal=self._conceal)
+
+    def origin(self, source: str) -> LogEntry:
+        """What all entries of plain lines have that are read now: time, source, rank and node."""
+        return LogEntry(timestamp=now(), source=source, rank=self.number, node_id=self._node_id)
+
+    def note_last_words(self, source: str, lines: bytes) -> None:
+        """Take note of what it said last, of lines that went into the log together."""
+        if source == "stderr":
+            for line in reversed(lines.decode().split("\n")):
+                if words := line.strip():
+                    self.last_words = shown_text(words, most=_LAST_WORDS)
+                    break
 
     def entry(self, source: str, line: Line) -> LogEntry:
         """A line that it wrote, or a piece of one, as it goes into the log."""

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from app.coordinator.failures import FailureBackoff, is_disk_full
 from app.coordinator.logs.log import LogWriter
-from app.coordinator.logs.new_entry import NewEntry, numbered
+from app.coordinator.logs.new_entry import AnyEntry, NewEntry, numbered
 from app.coordinator.logs.run_starts import note_run
 from app.coordinator.metrics.snapshots import MetricsWriter
 from app.coordinator.resources.resource_watch import in_words
@@ -65,7 +65,7 @@ class Recorder:
         self._log_directory = job.log
         #: The offset of the run's first line, until it is noted.
         self._begins: int | None = self.log.last_offset + 1
-        self._lines: list[NewEntry] = []
+        self._lines: list[AnyEntry] = []
         self._snapshots: list[MetricsSnapshot] = []
         self._backoff = FailureBackoff()
         #: When it is tried again, on the monotonic clock; None if nothing waits.
@@ -88,9 +88,9 @@ class Recorder:
     @property
     def waiting_lines(self) -> bool:
         """Whether lines of the run's processes are among what is kept."""
-        return any(new.entry.source != OWN for new in self._lines)
+        return any(isinstance(new, bytes) or new.entry.source != OWN for new in self._lines)
 
-    def add_lines(self, entries: Sequence[LogEntry | NewEntry]) -> str:
+    def add_lines(self, entries: Sequence[LogEntry | AnyEntry]) -> str:
         """Write lines of the run's processes. Returns what is to be said of it, once in a run."""
         if not entries:
             return ""
@@ -102,7 +102,7 @@ class Recorder:
             text = f"The job's log has {about} allowed (job_log_bytes): later lines are left out."
             return text if first else ""
         self._lines += (
-            entry if isinstance(entry, NewEntry) else NewEntry(entry) for entry in entries
+            NewEntry(entry) if isinstance(entry, LogEntry) else entry for entry in entries
         )
         self.write()
         return ""
@@ -163,7 +163,7 @@ class Recorder:
             note_run(self._log_directory, self._begins)
             self._begins = None
 
-    def _append_lines(self, lines: list[NewEntry]) -> None:
+    def _append_lines(self, lines: list[AnyEntry]) -> None:
         self.log.append(numbered(lines, after=self.log.last_offset))
 
     def close(self) -> None:

@@ -28,11 +28,12 @@ from app.coordinator.isolation.levels import BEFORE_LEVELS, Level
 from app.coordinator.isolation.ownership import give_to_job, open_to_job
 from app.coordinator.isolation.sandbox import Sandbox
 from app.coordinator.jobs.secrets import Concealer, put_in, read_secrets
-from app.coordinator.logs.new_entry import NewEntry
+from app.coordinator.logs.new_entry import AnyEntry
 from app.coordinator.resources.resource_watch import Bounds, ResourceWatch
 from app.coordinator.storage.job_directory import RunDir
 
-#: Seconds that a batch of lines may be held back while lines keep coming.
+#: Seconds that a batch of lines may be held back while lines keep coming, unless as much was read
+#: as is read at once.
 COALESCE: Final = 0.003
 #: Seconds to read on after the processes have gone, if somebody keeps their pipes open.
 LINGER: Final = 5.0
@@ -200,7 +201,8 @@ class Runner:
         over_at: float | None = None
         while True:
             ready = self._selector.select(self._patience(over_at))
-            lines: list[NewEntry] = []
+            lines: list[AnyEntry] = []
+            more = False
             for key, _ in ready:
                 if key.data is None:
                     self._take_signals()
@@ -210,6 +212,7 @@ class Runner:
                     self._take_report()
                 else:
                     lines += self._outputs.read(key.data)
+                    more |= key.data.full
             lines += self._outputs.progress()
             self._telemetry.write(lines)
             # While something waits to be written, who writes on waits, too.
@@ -230,7 +233,7 @@ class Runner:
                 over_at = moment + LINGER
             if over_at is not None and self._is_read(over_at):
                 break
-            if lines:
+            if lines and not more:
                 time.sleep(COALESCE)
         self._telemetry.write(self._outputs.rest())
         self._telemetry.read_metrics(last=True)

@@ -1,6 +1,7 @@
 """A run's lines and metrics, on their way into its job's log and metrics."""
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from app.coordinator.engines.local.runner.process import now, stamped
 from app.coordinator.engines.local.runner.recording import OWN, RecordBounds, Recorder
 from app.coordinator.failures import is_disk_full
 from app.coordinator.logs.lines import Line
-from app.coordinator.logs.new_entry import NewEntry
+from app.coordinator.logs.new_entry import AnyEntry
 from app.coordinator.metrics.metrics_file import MetricsFile
 from app.coordinator.storage.job_directory import RunDir
 from generated.mindcoordinator.v1.watch_pb2 import LogLevel
@@ -76,7 +77,7 @@ class RunTelemetry:
         self._recorder.add_own_line(stamped(OWN, Line(level, text), node_id=self._node_id))
         self._notifications.send(self._job_id)
 
-    def write(self, entries: list[NewEntry]) -> None:
+    def write(self, entries: Sequence[AnyEntry]) -> None:
         """Write lines of the run's processes, and what waited before."""
         if entries or self._recorder.waits:
             if problem := self._recorder.add_lines(entries):
