@@ -92,7 +92,7 @@ def _entries_of(
         reader.hear()
         station, bare = Station(endpoint, emitter, watcher), tree_of(process.pid)
         for _ in range(2 * BURSTS):
-            station.burst(count)
+            reader.ask(f"read {station.burst(count)}", patience=PATIENCE)
 
         def measure() -> EntryCost:
             tree = endpoint.tree()
