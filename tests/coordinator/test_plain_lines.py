@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.coordinator.engines.local.runner.process import Pipe, TrainingProcess
@@ -26,44 +26,43 @@ TRACEBACK = """Traceback (most recent call last):
     import nothing
 ModuleNotFoundError: No module named 'nothing'
 """
+SAMPLES = [
+    b"step 5 of 100, loss 0.5",
+    b"",
+    b"   ",
+    b"INFO: begun",
+    b"  WARNING root late",
+    b"[error] it failed",
+    b"2026-11-27 10:00:00,123 - trainer - ERROR - lost",
+    b"[rank1]: ERROR here",
+    b"W1126 20:00:00.123 x.cpp:1] late",
+    b"\x1b[31mERROR\x1b[0m in red",
+    b" 45%|####5     | 45/100 [00:04<00:05, 10.0it/s]ERROR: late",
+    b"45it [00:04, 10.0it/s]",
+    b"\r 10%\r 20%",
+    b"one\r",
+    b'{"level": "ERROR", "message": "m", "step": 3}',
+    b'{"level": "INFO", "message": "\\u0054raceback (most recent call last):"}',
+    b'{"loss": 0.5}',
+    b"{ is no JSON",
+    b"  File of a traceback",
+    b"ValueError: x",
+    b"During handling of the above exception, another exception occurred:",
+    f"its key is {SECRET}, and".encode(),
+    SECRET[:10].encode(),
+    SECRET[10:].encode(),
+    b"\xff\xfe no UTF-8",
+    "äöü \u2028 \x85 \u3000".encode(),
+    "\u3000ERROR: behind a wide space".encode(),
+    b"x" * 1023,
+    b" " * 1020 + b"INFO",
+    b" " * 1020 + b"INFORMATION",
+    b"y" * (MAX_MESSAGE - 1),
+    b"z" * (MAX_MESSAGE + 10),
+    *TRACEBACK.encode().split(b"\n"),
+]
 LINES = st.one_of(
-    st.sampled_from(
-        [
-            b"step 5 of 100, loss 0.5",
-            b"",
-            b"   ",
-            b"INFO: begun",
-            b"  WARNING root late",
-            b"[error] it failed",
-            b"2026-11-27 10:00:00,123 - trainer - ERROR - lost",
-            b"[rank1]: ERROR here",
-            b"W1126 20:00:00.123 x.cpp:1] late",
-            b"\x1b[31mERROR\x1b[0m in red",
-            b" 45%|####5     | 45/100 [00:04<00:05, 10.0it/s]ERROR: late",
-            b"45it [00:04, 10.0it/s]",
-            b"\r 10%\r 20%",
-            b"one\r",
-            b'{"level": "ERROR", "message": "m", "step": 3}',
-            b'{"level": "INFO", "message": "\\u0054raceback (most recent call last):"}',
-            b'{"loss": 0.5}',
-            b"{ is no JSON",
-            b"  File of a traceback",
-            b"ValueError: x",
-            b"During handling of the above exception, another exception occurred:",
-            f"its key is {SECRET}, and".encode(),
-            SECRET[:10].encode(),
-            SECRET[10:].encode(),
-            b"\xff\xfe no UTF-8",
-            "äöü \u2028 \x85 \u3000".encode(),
-            "\u3000ERROR: behind a wide space".encode(),
-            b"x" * 1023,
-            b" " * 1020 + b"INFO",
-            b" " * 1020 + b"INFORMATION",
-            b"y" * (MAX_MESSAGE - 1),
-            b"z" * (MAX_MESSAGE + 10),
-            *TRACEBACK.encode().split(b"\n"),
-        ]
-    ),
+    st.sampled_from(SAMPLES),
     st.text(max_size=40).map(lambda text: text.replace("\n", "").encode()),
     st.binary(max_size=40).map(lambda data: data.replace(b"\n", b"")),
 )
@@ -167,21 +166,25 @@ def test_the_same_bytes_become_the_same_entries(
         assert not apart.together
 
 
-@example(
-    [
-        b'{"level": "INFO", "message": "\\u0054raceback (most recent call last):"}',
-        b"  File of a traceback",
-        b"ValueError: x",
-    ]
-)
-@settings(max_examples=30)
-@given(st.lists(LINES, min_size=1, max_size=6))
-def test_a_line_that_is_not_plain_changes_none_beside_it(lines: list[bytes]) -> None:
+def test_each_kind_of_line_is_the_same_among_plain_ones() -> None:
     with outputs("stderr") as (together, apart):
-        for output in (together, apart):
-            for line in lines:
+        for line in SAMPLES:
+            for output in (together, apart):
                 output.write(b"plain one\n" + line + b"\nplain other\n")
+            assert together.process.last_words == apart.process.last_words == "plain other"
         assert together.end() == apart.end()
+        assert together.together
+
+
+def test_a_traceback_goes_on_in_the_next_read() -> None:
+    began, frame, *rest = TRACEBACK.encode().splitlines(keepends=True)
+    with outputs("stdout") as (together, apart):
+        for output in (together, apart):
+            output.write(b"plain\n" + began)
+            output.write(frame + b"".join(rest) + b"plain\n")
+        entries = together.end()
+        assert entries == apart.end()
+        assert [entry.fields.get("block", "") for entry in entries] == ["", *["2"] * 4, ""]
 
 
 def test_plain_lines_are_taken_together_and_numbered_densely() -> None:
