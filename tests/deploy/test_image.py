@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from scripts.image_check import Ignored
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -28,6 +30,17 @@ def test_nothing_is_installed_in_the_last_stage() -> None:
     last_stage = (PROJECT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
     assert "\nCOPY --from=build " in last_stage
     assert "\nRUN " not in last_stage
+
+
+@pytest.mark.parametrize("page", ["kubernetes.md", "cluster.md"])
+def test_what_the_pages_build_is_sent_to_the_engine(page: str) -> None:
+    locks = re.findall(r"--build-arg LOCK=(\w+)", (PROJECT / "docs" / page).read_text())
+    assert locks
+    ignored = Ignored(PROJECT)
+    for lock in (*locks, "gateway"):
+        path = PROJECT / "requirements" / f"{lock}.txt"
+        assert path.is_file()
+        assert not ignored.leaves_out(path)
 
 
 needs_namespaces = pytest.mark.skipif(
