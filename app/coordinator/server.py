@@ -10,14 +10,12 @@ import structlog
 
 from app.coordinator.cluster.gpus import GpuMeter
 from app.coordinator.data.cache import DataCache
-from app.coordinator.data.drive import Drive
 from app.coordinator.data.validation_pool import ValidationPool
 from app.coordinator.engines.engine import Engine
 from app.coordinator.engines.opening import open_engine
 from app.coordinator.execution.controller import Controller
 from app.coordinator.execution.inputs import Inputs
-from app.coordinator.execution.opening import open_workspace
-from app.coordinator.execution.run_spec import RunSpecs
+from app.coordinator.execution.opening import open_drive, open_run_specs, open_workspace
 from app.coordinator.identity.tokens import Admission, TokenChecker
 from app.coordinator.isolation.levels import AUTO, Level
 from app.coordinator.isolation.system_paths import system_paths
@@ -138,7 +136,8 @@ class Coordinator:
             clock=self._clock,
             stopwatch=self._stopwatch,
         )
-        drive = Drive(config.drive_root, atlas=config.atlas_root, allowed=config.allowed_paths)
+        drive = await asyncio.to_thread(open_drive, config)
+        self._resources.callback(drive.close)
         cache = DataCache(config.data_dir / "cache", limit_bytes=config.cache_bytes)
         running = {job.job_id for job in store.unfinished() if job.status in HOLDING}
         inputs = Inputs(drive=drive, cache=cache, clock=self._clock)
@@ -167,7 +166,7 @@ class Coordinator:
             store=store,
             workspace=workspace,
             job_events=self.job_events,
-            run_specs=RunSpecs(
+            run_specs=open_run_specs(
                 workspace=workspace,
                 secrets=secrets,
                 drive=drive,
@@ -212,6 +211,7 @@ class Coordinator:
                 workers=config.validation_workers,
                 memory_bytes=config.validation_memory,
                 readable=readable,
+                limit_bytes=config.cache_bytes,
             ),
             log_searches=log_searches,
             gpus=gpus,

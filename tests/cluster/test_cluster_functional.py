@@ -224,6 +224,6 @@ def driver_of(coordinator_pid: int) -> psutil.Process | None:
     """The driver of a coordinator; None if it has none at the moment."""
     for child in psutil.Process(coordinator_pid).children():
         with suppress(psutil.Error):
-            if "app.coordinator.engines.ray" in child.cmdline():
+            if "app.coordinator.driver" in child.cmdline():
                 return child
     return None

@@ -28,7 +28,7 @@ OTHER_PYTHON = (
     " utils.compute_version_info = lambda: (ray.__version__, '3.7.9')"
 )
 START = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"
-DRIVE = "import runpy; runpy.run_module('app.coordinator.engines.ray', run_name='__main__')"
+DRIVE = "import runpy; runpy.run_module('app.coordinator.driver', run_name='__main__')"
 
 
 async def test_a_node_with_another_version_of_this_project_takes_no_jobs(

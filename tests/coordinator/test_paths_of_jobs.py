@@ -38,6 +38,13 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
         "the cache's own directory is the coordinator's; jobs read it",
         {"iterdir", "mkdir", "open", "os.listdir", "os.utime", "rename", "touch", "unlink"},
     ),
+    "data/fetched_sources.py": ("a directory of the coordinator's own, for one check", {"mkdir"}),
+    "storage/objects/cache.py": (
+        "the cache's own directory is the node's; jobs read other names of its files",
+        {"iterdir", "mkdir", "open", "os.utime", "read_text", "rename", "write_text"},
+    ),
+    "storage/objects/s3.py": ("the operator's credentials", {"open"}),
+    "execution/on_nodes/view.py": ("a run's own drive, before the run begins", {"mkdir"}),
     "execution/checkpoints.py": ("it is Directory's rename", {"rename"}),
     "settings/coordinator.py": ("the operator's configuration", {"read_text"}),
     "settings/values.py": ("the operator's secrets", {"read_text"}),
@@ -100,12 +107,15 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
     "engines/local/notifications.py": ("the coordinator's socket", {"os.open", "unlink"}),
     "engines/agent": (
         "a node's own directories of runs, around those that a job may write",
-        {"chmod", "is_dir", "mkdir", "os.replace", "read_bytes", "rmdir", "touch", "write_bytes"},
+        {
+            *("chmod", "glob", "is_dir", "mkdir", "os.replace", "read_bytes", "rmdir", "touch"),
+            "write_bytes",
+        },
     ),
-    "engines/ray/__main__.py": ("a socket in a directory of the coordinator's own", {"unlink"}),
+    "driver/__main__.py": ("a socket in a directory of the coordinator's own", {"unlink"}),
     "engines/remote": (
         "a run's directory is the coordinator's; where this code is, and what the driver says",
-        {"exists", "mkdir", "os.listdir", "os.open", "resolve"},
+        {"exists", "mkdir", "os.listdir", "os.open", "os.stat", "resolve"},
     ),
     "storage/disk_reserve.py": ("a file of the data directory", {"os.open", "os.truncate"}),
     "engines/local/runner_protocol.py": (

@@ -10,12 +10,12 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from app.coordinator.driver.node_host import NodeAgentHost
 from app.coordinator.engines.agent.answers import Answer
 from app.coordinator.engines.agent.leftovers import kept_runs
 from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.local.opening import open_local_engine
 from app.coordinator.engines.local.runner.recording import RecordBounds
-from app.coordinator.engines.ray.agent_host import AgentHost
 from app.coordinator.engines.ray.node import NodeLost, RayNode
 from app.coordinator.engines.ray.service import DriverService, Unavailable
 from app.coordinator.engines.remote.driver_client import DriverClient
@@ -46,7 +46,7 @@ class DirectCluster:
     settings: NodeSettings
     nodes: dict[str, RayNode] = field(default_factory=dict)
     keepers: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
-    hosts: dict[tuple[str, int, str], AgentHost] = field(default_factory=dict)
+    hosts: dict[tuple[str, int, str], NodeAgentHost] = field(default_factory=dict)
     requested: list[list[dict[str, int]]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     server: grpc.aio.Server | None = None
@@ -76,7 +76,7 @@ class DirectCluster:
             settings = self.settings.with_node(run.node_id, cpus=2, found=self.settings.found)
             keeper = self.keepers[run.node_id].pid
             about = (settings.encoded(), run.job_id, run.run, "127.0.0.1")
-            host = self.hosts[key] = AgentHost(*about, keeper)
+            host = self.hosts[key] = NodeAgentHost(*about, keeper)
         answer: Answer = await getattr(host, method)(run.term, *arguments)
         if self.hosts.get(key) is not host:
             raise Unavailable("the agent has died")
@@ -192,6 +192,7 @@ async def coordinator_of(
             leadership=leadership,
             lost_node_patience=config.ray_lost_node_seconds,
             bounds=RecordBounds(log=config.job_log_bytes, metrics=config.job_metrics_bytes),
+            sends_secrets=bool(config.drive_url),
             scratch=lambda: None,
         )
         await engine.open()

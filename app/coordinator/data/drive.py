@@ -14,7 +14,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -192,6 +192,9 @@ class Drive:
         self.atlas = atlas
         self.allowed = tuple(allowed)
 
+    def close(self) -> None:
+        """Let go of what it holds."""
+
     def url(self, tenant_id: str, path: str) -> str:
         """The URL of a path below the tenant's folder."""
         return f"{SCHEME}{tenant_id}/{path}"
@@ -237,6 +240,22 @@ class Drive:
         """
         with self.place(access, url).open() as opened:
             return opened.path()
+
+    def check(self, access: Access, url: str) -> None:
+        """Raise BadUrl unless a file or a directory is there."""
+        self.find(access, url)
+
+    def content(self, access: Access, url: str, name: str, *, limit: int) -> bytes | None:
+        """Return the first `limit` bytes of the file `name` in the directory that a URL names;
+        None if it is not there. Raises BadUrl for the URL's form, OSError."""
+        place = self.place(access, url)
+        try:
+            with replace(place, parts=(*place.parts, name)).open() as opened:
+                file = opened.open_file()
+        except (BadUrl, NotARegularFile):
+            return None
+        with file:
+            return file.read(limit)
 
     def unchangeable(self, path: Path) -> Path:
         """As much of a path that `find` returned as no job can change: where a job's checkpoints

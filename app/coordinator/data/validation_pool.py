@@ -12,7 +12,9 @@ from typing import Final
 import orjson
 import structlog
 
+from app.coordinator.data.bucket_drive import BucketDrive
 from app.coordinator.data.drive import Drive
+from app.coordinator.data.fetched_sources import fetched
 from app.coordinator.data.readers import format_of, needs_pyarrow
 from app.coordinator.data.turns import Full, Turns
 from app.coordinator.data.unpacking import NEEDS_PYARROW
@@ -57,10 +59,18 @@ class ValidationPool:
     """
 
     def __init__(
-        self, drive: Drive, *, workers: int, memory_bytes: int, readable: tuple[str, ...]
+        self,
+        drive: Drive,
+        *,
+        workers: int,
+        memory_bytes: int,
+        readable: tuple[str, ...],
+        limit_bytes: int = 1 << 62,
     ) -> None:
-        """`readable` is what of the system every worker may read."""
+        """`readable` is what of the system every worker may read. Of a drive that is no folder,
+        sources of one call with at most `limit_bytes` are fetched to be checked."""
         self._drive = drive
+        self._limit_bytes = limit_bytes
         self._memory_bytes = memory_bytes
         self._readable = readable
         self._turns = Turns(places=workers, room=workers * (1 + _WAITING))
@@ -83,21 +93,29 @@ class ValidationPool:
                 raise FailedPrecondition(f"data_sources.{at}.format: {NEEDS_PYARROW.format(what)}")
         try:
             async with self._turns.turn(access.tenant_id):
-                return await self._check(access, questions, ends)
+                if not isinstance(self._drive, BucketDrive):
+                    return await self._check(self._drive, access, questions, ends)
+                urls = [question.url for question in questions]
+                async with fetched(self._drive, access, urls, limit=self._limit_bytes) as local:
+                    return await self._check(local, access, questions, ends)
         except Full:
             raise Overloaded("too many data checks are waiting; try again in a moment") from None
 
     async def _check(
-        self, access: Access, questions: Sequence[Question], ends: float | None
+        self, drive: Drive, access: Access, questions: Sequence[Question], ends: float | None
     ) -> list[Finding]:
         findings: dict[int, Finding] = {}
         waiting = deque(range(len(questions)))
         #: Those that took more than their part of the time; they may have what is left at the end.
         slow: set[int] = set()
         while waiting:
-            asked = self._asked(access, [questions[at] for at in waiting])
+            asked = self._asked(drive, access, [questions[at] for at in waiting])
             async with WorkerProcess(
-                WORKER, self._rules(access), asked=asked, name="data check", limit=_MAX_FINDING
+                WORKER,
+                self._rules(drive, access),
+                asked=asked,
+                name="data check",
+                limit=_MAX_FINDING,
             ) as worker:
                 examiner = _Examiner(worker, access.tenant_id)
                 while waiting:
@@ -123,20 +141,20 @@ class ValidationPool:
                     break
         return [findings[at] for at in range(len(questions))]
 
-    def _asked(self, access: Access, questions: Sequence[Question]) -> bytes:
+    def _asked(self, drive: Drive, access: Access, questions: Sequence[Question]) -> bytes:
         return orjson.dumps(
             {
                 "tenant_id": access.tenant_id,
-                "drive": str(self._drive.root),
-                "atlas": str(self._drive.atlas or ""),
-                "allowed": [str(path) for path in self._drive.allowed],
+                "drive": str(drive.root),
+                "atlas": str(drive.atlas or ""),
+                "allowed": [str(path) for path in drive.allowed],
                 "sources": questions,
             }
         )
 
-    def _rules(self, access: Access) -> Rules:
+    def _rules(self, drive: Drive, access: Access) -> Rules:
         return Rules(
-            readable=(*self._readable, *map(str, self._drive.folders(access.tenant_id))),
+            readable=(*self._readable, *map(str, drive.folders(access.tenant_id))),
             memory_bytes=self._memory_bytes,
         )
 

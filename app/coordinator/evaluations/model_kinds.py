@@ -1,12 +1,10 @@
 """What kind of model a folder holds, told before anything of it is loaded."""
 
-from dataclasses import replace
 from typing import Final
 
-from app.coordinator.data.drive import BadUrl, Drive
+from app.coordinator.data.drive import Drive
 from app.coordinator.evaluations.evaluator.model_host import is_transformers
 from app.coordinator.identity.access import Access
-from app.files.directory import NotARegularFile
 
 #: Bytes of a model's configuration that are read.
 _MAX_CONFIG: Final = 1024 * 1024
@@ -18,15 +16,10 @@ def needs_trainers(drive: Drive, access: Access, url: str) -> bool:
 
     Raises BadUrl, OSError.
     """
-    place = drive.place(access, url)
+    # Its form, also where nothing is read.
+    drive.place(access, url)
 
     def content(name: str) -> bytes | None:
-        try:
-            with replace(place, parts=(*place.parts, name)).open() as opened:
-                file = opened.open_file()
-        except (BadUrl, NotARegularFile):
-            return None
-        with file:
-            return file.read(_MAX_CONFIG)
+        return drive.content(access, url, name, limit=_MAX_CONFIG)
 
     return is_transformers(content)

@@ -19,7 +19,8 @@ log = structlog.get_logger("scaimind.coordinator")
 class Inputs:
     """Makes what jobs name readable for their processes. Blocks: call it in a thread."""
 
-    def __init__(self, *, drive: Drive, cache: DataCache, clock: Callable[[], int]) -> None:
+    def __init__(self, *, drive: Drive, cache: DataCache | None, clock: Callable[[], int]) -> None:
+        """Without a cache, everything is read where it is."""
         self._drive = drive
         self._cache = cache
         self._clock = clock
@@ -28,7 +29,8 @@ class Inputs:
     def open(self, *, running: Collection[str]) -> None:
         """Take up what a former coordinator left; `running` are the jobs that still use it.
         Raises OSError."""
-        self._cache.open(running=running)
+        if self._cache is not None:
+            self._cache.open(running=running)
         self._pinned.open(running=running)
 
     def fetch(self, job: JobRecord, url: str, abandoned: threading.Event) -> Path:
@@ -40,7 +42,7 @@ class Inputs:
         of this machine are read where they are. Raises BadUrl, Abandoned, OSError.
         """
         access = access_of(job)
-        if url.startswith(SCHEME):
+        if url.startswith(SCHEME) and self._cache is not None:
             try:
                 cached = self._cache.fetch(
                     self._drive.filesystem(access),
@@ -65,7 +67,8 @@ class Inputs:
 
     def release(self, job_id: str) -> None:
         """The job reads nothing any more."""
-        self._cache.release(job_id)
+        if self._cache is not None:
+            self._cache.release(job_id)
         self._pinned.release(job_id)
 
 

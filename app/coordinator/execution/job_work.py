@@ -14,7 +14,6 @@ import structlog
 
 from app.coordinator.data.drive import BadUrl
 from app.coordinator.engines.engine import CannotLaunch, Engine, NeverStarted, RunHandle
-from app.coordinator.execution.artefacts import drop_output
 from app.coordinator.execution.checkpoints import CheckpointFinder
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.job_tasks import Event, JobTask
@@ -303,8 +302,7 @@ class JobWork:
     async def _drop_output(self, job: JobRecord) -> None:
         """Keep a job's artefacts once: they are at their destination."""
         try:
-            directory = self._workspace.directory(job.job_id)
-            await self._in(self._exporting, drop_output, directory)
+            await self._in(self._exporting, self._workspace.drop_output, job)
         except Exception as error:  # the retention does it once more
             log.warning("artefacts_kept_twice", job_id=job.job_id, exc_info=error)
 

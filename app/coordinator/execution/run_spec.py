@@ -71,14 +71,9 @@ class RunSpecs:
                 ),
                 **environment,
             }
-        where = f", from checkpoint {job.resume_from}" if resume else ""
-        limit = f", for at most {job.max_runtime // 1_000_000} seconds" if job.max_runtime else ""
         return RunSpec(
-            announcement=f"Run {job.run_count} begins on {', '.join(job.node_ids)}{where}{limit}.",
-            warnings=tuple(
-                f"{name} of training_config.environment is left out: {reason}."
-                for name, reason in left_out.items()
-            ),
+            announcement=announcement_of(job),
+            warnings=warnings_of(left_out),
             script=self._workspace.script(job),
             python=python.program,
             options=TRAINERS_OPTIONS if trained else _OPTIONS[job.kind],
@@ -128,6 +123,21 @@ class RunSpecs:
                 errno.ENOENT, f"the values of {', '.join(lost)} are no longer stored"
             )
         return self._secrets.path(job.job_id) if MASK in environment.values() else None
+
+
+def announcement_of(job: JobRecord) -> str:
+    """Return the first line of the job's newest run."""
+    where = f", from checkpoint {job.resume_from}" if job.resume_from else ""
+    limit = f", for at most {job.max_runtime // 1_000_000} seconds" if job.max_runtime else ""
+    return f"Run {job.run_count} begins on {', '.join(job.node_ids)}{where}{limit}."
+
+
+def warnings_of(left_out: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the lines about variables that are left out, by the reasons for that."""
+    return tuple(
+        f"{name} of training_config.environment is left out: {reason}."
+        for name, reason in left_out.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)

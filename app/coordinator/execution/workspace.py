@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.coordinator.data.conversion.errors import CannotConvert
 from app.coordinator.data.drive import CHECKPOINTS, BadUrl, Drive
-from app.coordinator.execution.artefacts import Artefacts, Exported
+from app.coordinator.execution.artefacts import Artefacts, Exported, drop_output
 from app.coordinator.execution.checkpoints import CheckpointFinder, remove_leftovers
 from app.coordinator.execution.inputs import Inputs, access_of
 from app.coordinator.execution.models import Models
@@ -118,10 +118,14 @@ class Workspace:
         try:
             Directory.open(self.output(job)).close()
         except (FileNotFoundError, NotADirectoryError):
-            raise Unprepared(
-                f"The artefacts of {job.artefacts_of} no longer exist. Retry it with the"
-                " checkpoint_id of one of its checkpoints, or submit it again."
-            ) from None
+            raise Unprepared(self.no_artefacts(job)) from None
+
+    def no_artefacts(self, job: JobRecord) -> str:
+        """Say that there is nothing to export."""
+        return (
+            f"The artefacts of {job.artefacts_of} no longer exist. Retry it with the"
+            " checkpoint_id of one of its checkpoints, or submit it again."
+        )
 
     def script(self, job: JobRecord) -> Path:
         """The job's copy of its script, which it cannot write.
@@ -159,6 +163,10 @@ class Workspace:
         OSError."""
         with self.open_checkpoints(job) as root:
             remove_leftovers(root)
+
+    def drop_output(self, job: JobRecord) -> None:
+        """Remove the artefacts of a job that has brought them away. Raises OSError."""
+        drop_output(self.directory(job.job_id))
 
     def export(self, job: JobRecord, abandoned: threading.Event) -> Exported:
         """Bring the artefacts to their destination. Raises Unprepared, Abandoned, OSError."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from app.coordinator.data.bucket_drive import BucketDrive
 from app.coordinator.data.drive import CHECKPOINTS, Drive
 from app.coordinator.execution.artefacts import drop_output
 from app.coordinator.jobs.model import JobRecord, Kind
@@ -54,6 +55,9 @@ class KeptFiles:
             folder.open_directory(CHECKPOINTS) as found,
         ):
             checkpoints = freed_use([found], most_files=_MOST_FILES).size_bytes
+        if isinstance(self._drive, BucketDrive):
+            with suppress(OSError):
+                checkpoints = sum(tree.used() for tree in self._drive.of_job(tenant_id, job_id))
         return KeptBytes(directory, checkpoints)
 
     def drop_exported(self, job: JobRecord) -> None:
@@ -61,6 +65,8 @@ class KeptFiles:
         Raises OSError."""
         if job.kind is Kind.TRAINING and job.status is Status.COMPLETED:
             drop_output(JobDir(self._jobs / job.job_id))
+            if isinstance(self._drive, BucketDrive):
+                self._drive.kept(job.tenant_id, job.job_id).remove_all()
 
     def remove(self, tenant_id: str, job_id: str, abandoned: threading.Event) -> None:
         """Remove all of it; done again, it goes on. Raises Abandoned, OSError."""
@@ -73,6 +79,9 @@ class KeptFiles:
         ):
             remove_tree(folder, CHECKPOINTS, abandoned)
             self._remove_if_empty(tenant_id, job_id)
+        if isinstance(self._drive, BucketDrive):
+            for tree in self._drive.of_job(tenant_id, job_id):
+                tree.remove_all()
 
     def _remove_if_empty(self, tenant_id: str, job_id: str) -> None:
         with (

@@ -136,7 +136,7 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
         if checkpoint is not None:
             url = checkpoint_url(job, checkpoint)
             try:
-                self._parts.drive.find(Access(job.tenant_id), url)
+                self._parts.drive.check(Access(job.tenant_id), url)
             except BadUrl as error:
                 raise FailedPrecondition(
                     f"checkpoint_id: {error}; name another of the job's checkpoints"

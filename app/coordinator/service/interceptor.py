@@ -30,6 +30,7 @@ from app.coordinator.identity.tenant_ids import TENANT
 from app.coordinator.service.bad_request import bad_request
 from app.coordinator.service.enum_numbers import check_enum_numbers
 from app.coordinator.service.status_details import error_info
+from app.coordinator.storage.objects.store import DriveUnavailable
 from app.credentials import masked
 from app.shortening import shortened
 
@@ -184,6 +185,9 @@ async def _hide(name: str, error: Exception, context: Context) -> NoReturn:
         await context.abort(
             grpc.StatusCode.UNAVAILABLE, "the coordinator's database is away; try again later"
         )
+    if isinstance(error, DriveUnavailable):
+        log.warning("call_not_possible", method=name, exc_info=error)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, f"{error.strerror}; try again later")
     if is_passing(error):
         log.warning("call_not_possible", method=name, exc_info=error)
         await context.abort(

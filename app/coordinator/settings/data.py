@@ -12,7 +12,9 @@ from app.configuration.values import (
     parse_paths,
     parse_size,
     parse_size_or_zero,
+    parse_url,
 )
+from app.coordinator.settings.values import parse_drive_url
 
 #: Below the working directory of the start.
 DEFAULT_DATA_DIR: Final = Path("var/coordinator")
@@ -37,6 +39,28 @@ class DataSettings(Section):
         "Directory of `scaidrive://<tenant>/<path>`; `drive` in data_dir if not set.",
         parse_path,
         example="/srv/scaidrive",
+    )
+    drive_url: str = parsed(
+        "",
+        "The drive in an object store, `s3://<bucket>/<prefix>`, where nodes share no disk (engine "
+        "= ray). Then `scaidrive://<tenant>/<path>` is the object `<prefix>/<tenant>/<path>`, and "
+        "drive_dir and atlas_dir are not used. Needs the extra `s3` on every machine.",
+        parse_drive_url,
+        example="s3://scaimind/drive",
+    )
+    drive_endpoint: str = parsed(
+        "",
+        "Address of the object store of drive_url, if it is not Amazon's.",
+        parse_url,
+        example="https://s3.example.com",
+    )
+    drive_credentials_file: Path | None = parsed(
+        _NO_PATH,
+        "File with the credentials for drive_url, in the form of `~/.aws/credentials` with a "
+        "profile `[default]`, at the same path on every machine, for its owner alone to read. "
+        "Without it, what the AWS SDK finds: variables, its own files, the machine's role.",
+        parse_path,
+        example="/etc/scaimind/drive-credentials",
     )
     atlas_dir: Path | None = parsed(
         _NO_PATH,

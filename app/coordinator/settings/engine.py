@@ -45,8 +45,9 @@ class EngineSettings(Section):
     )
     ray_shared_disk: bool = parsed(
         False,
-        "Whether data_dir and drive_dir are on a disk that every node has at the same path. "
-        "engine = ray needs it: inputs, programs, artefacts and checkpoints are there.",
+        "Whether data_dir and drive_dir are on a disk that every node has at the same path: "
+        "inputs, programs, artefacts and checkpoints are there. engine = ray needs this or "
+        "drive_url.",
         parse_yes,
         example="yes",
     )

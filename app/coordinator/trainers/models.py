@@ -5,13 +5,11 @@ is a folder that says in `adapter_config.json` which model it belongs to.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Final
 
 from app.coordinator.data.drive import ATLAS_SCHEME, SCHEME, BadUrl, Drive, shown
 from app.coordinator.identity.access import Access
 from app.coordinator.storage.untrusted_json import BadJson, parse
-from app.files.directory import NotARegularFile
 from generated.mindcoordinator.v1.jobs_pb2 import FrameworkType, SubmitJobRequest, TrainingConfig
 
 #: Values of `output_config.export_format` by which the trainers write what is exported as it is.
@@ -61,14 +59,8 @@ def adapter_base(drive: Drive, access: Access, url: str) -> str:
 
     Raises BadUrl for an adapter that does not say it, OSError.
     """
-    place = drive.place(access, url)
-    try:
-        with replace(place, parts=(*place.parts, ADAPTER)).open() as opened:
-            file = opened.open_file()
-    except (BadUrl, NotARegularFile):
-        return ""
-    with file:
-        return base_in(file.read(MAX_ADAPTER + 1), f"{ADAPTER} in {shown(url)}")
+    raw = drive.content(access, url, ADAPTER, limit=MAX_ADAPTER + 1)
+    return "" if raw is None else base_in(raw, f"{ADAPTER} in {shown(url)}")
 
 
 def adapter_bases(drive: Drive, access: Access, url: str) -> Iterator[str]:
@@ -100,14 +92,9 @@ def check_chain(chain: Sequence[str], base: str) -> None:
 def model_type(drive: Drive, access: Access, url: str) -> str:
     """Return what a model in the layout of transformers says that it is; empty where it does not
     say it. Raises BadUrl, OSError."""
-    place = drive.place(access, url)
-    try:
-        with replace(place, parts=(*place.parts, CONFIG)).open() as opened:
-            file = opened.open_file()
-    except (BadUrl, NotARegularFile):
+    raw = drive.content(access, url, CONFIG, limit=MAX_ADAPTER + 1)
+    if raw is None:
         return ""
-    with file:
-        raw = file.read(MAX_ADAPTER + 1)
     try:
         value = parse(raw) if len(raw) <= MAX_ADAPTER else None
     except BadJson:

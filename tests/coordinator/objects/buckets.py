@@ -1,6 +1,7 @@
 """A bucket on moto's server, and a proxy in front of it that fails as a network and a store do."""
 
 import json
+import os
 import select
 import socket
 import subprocess
@@ -45,7 +46,15 @@ def write_credentials(path: Path, key: str, secret: str) -> Path:
 
 @contextmanager
 def moto_bucket(folder: Path) -> Iterator[Bucket]:
-    """A bucket that lives as long as the context."""
+    """A bucket that lives as long as the context.
+
+    SCAIMIND_TEST_S3=PORT:FILE is another server of this machine, and a file of credentials that
+    may use its bucket `drive`.
+    """
+    if given := os.environ.get("SCAIMIND_TEST_S3"):
+        port, _, path = given.partition(":")
+        yield Bucket(int(port), Path(path))
+        return
     with subprocess.Popen(
         [sys.executable, str(_PROGRAM)],
         stdin=subprocess.PIPE,

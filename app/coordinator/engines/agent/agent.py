@@ -6,11 +6,9 @@ and may come from a coordinator or a driver that was started meanwhile. It has
 the caller's term; the highest is kept in the run's directory, and a call with
 a lower one raises Superseded.
 
-What of a job's files is on the node is the business of `execution`: today its
-directory is on a disk that all nodes share, and is set up, searched for
-checkpoints and exported by the coordinator (`execution.workspace`, whose methods
-take a job and return plain records). An agent that does that here has the same
-three methods, `prepare`, `checkpoints` and `export`, with a workspace of the node's.
+Where the nodes share a disk, the job's directory is there, and is set up,
+searched for checkpoints and exported by the coordinator. Where they do not, the
+agent is made with what opens the part's files on the node (`part_files`).
 """
 
 import asyncio
@@ -26,14 +24,17 @@ from typing import Any, Final
 import orjson
 import structlog
 
+from app.coordinator.engines.agent.fetched_run import FetchedRun
 from app.coordinator.engines.agent.node_settings import NodeSettings
+from app.coordinator.engines.agent.part_files import OpenFiles, PartFiles
 from app.coordinator.engines.agent.records import Records, RecordsReader
 from app.coordinator.engines.agent.run_part import RunPart
-from app.coordinator.engines.engine import EngineEvents, NeverStarted, RunHandle
+from app.coordinator.engines.engine import EngineEvents, NeverStarted, RunHandle, RunSpec
 from app.coordinator.engines.local.engine import LocalEngine
 from app.coordinator.engines.local.opening import open_local_engine
 from app.coordinator.failures import LeadershipLost
 from app.coordinator.isolation.system_paths import system_paths
+from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.logs import log as logs
 from app.coordinator.logs import run_starts
@@ -47,6 +48,11 @@ from app.files.removing import remove_tree
 
 _PART: Final = "part.json"
 _MEETING: Final = "meeting.json"
+#: How a part ended whose files were fetched, once all of it is away.
+_END: Final = "end.json"
+#: The folder of the values of masked variables, where the nodes share no disk.
+SECRETS: Final = "secrets"
+_KILLED: Final = RunEnd(exit_code=None, failure="The run was ended by force.", transient=True)
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -63,10 +69,19 @@ class RunAgent:
     """Carries out a run's part on this node, by the engine of one machine."""
 
     def __init__(
-        self, settings: NodeSettings, *, job_id: str, run: int, keeper: Mapping[str, Any]
+        self,
+        settings: NodeSettings,
+        *,
+        job_id: str,
+        run: int,
+        keeper: Mapping[str, Any],
+        open_files: OpenFiles | None = None,
     ) -> None:
-        """`keeper` is the process without which the run is ended."""
+        """`keeper` is the process without which the run is ended. `open_files` opens the part's
+        files where the nodes share no disk."""
         self._settings = settings
+        self._open_files = open_files
+        self._files: PartFiles | None = None
         self._keeper = keeper
         self._directory = run_directory(settings, job_id, run)
         self._job = JobDir(self._directory / "jobs" / job_id)
@@ -103,10 +118,12 @@ class RunAgent:
             if await self._found(term) is not None:
                 return
             decoded = RunPart.decoded(part)
-            await asyncio.to_thread(self._make_directory, part)
+            await asyncio.to_thread(self._make_directory, decoded)
             engine = await self._opened(decoded)
-            run = replace(decoded.run, keeper=self._keeper, term=term)
-            self._follow(await engine.launch(decoded.job, run))
+            if self._open_files is not None:
+                self._follow(self._fetched(decoded, engine, term))
+                return
+            self._follow(await engine.launch(decoded.job, self._own(decoded.run, term)))
 
     async def records(
         self, *, term: int, epoch: str, after_line: int, after_snapshot: int, patience: float
@@ -152,7 +169,12 @@ class RunAgent:
             if (part := self._part()) is not None:
                 self._accept(term)
                 engine = await self._opened(part)
+                if self._open_files is not None:
+                    # Nothing of it is fetched or brought away any more.
+                    await self._let_go()
                 await engine.kill(part.job.job_id, term=term)
+                if self._open_files is not None:
+                    write_json(self._directory / _END, asdict(_KILLED))
 
     async def forget(self, *, term: int) -> None:
         """Remove what is kept here of the run, which has ended. Raises OSError."""
@@ -164,6 +186,9 @@ class RunAgent:
     async def close(self) -> None:
         """Let go of the run. One that lives continues, and can be found again."""
         await self._let_go()
+        if self._files is not None:
+            await asyncio.to_thread(self._files.close)
+            self._files = None
         if self._engine is not None:
             await self._engine.close()
             self._engine = None
@@ -197,9 +222,29 @@ class RunAgent:
             self._term = term
         if self._handle is None and (part := self._part()) is not None:
             engine = await self._opened(part)
+            if self._open_files is not None:
+                self._follow(self._fetched(part, engine, term))
+                return self._handle
             with suppress(NeverStarted):
                 self._follow(await engine.recover(part.job, term=term))
         return self._handle
+
+    def _fetched(self, part: RunPart, engine: LocalEngine, term: int) -> FetchedRun:
+        if self._files is None:
+            assert self._open_files is not None
+            self._files = self._open_files(self._settings, self._directory, engine.programs)
+        return FetchedRun(
+            part,
+            engine=engine,
+            files=self._files,
+            end=self._directory / _END,
+            run=lambda run: self._own(run, term),
+            term=term,
+        )
+
+    def _own(self, run: RunSpec, term: int) -> RunSpec:
+        """Return a run with what only its node knows."""
+        return replace(run, keeper=self._keeper, term=term)
 
     def _follow(self, handle: RunHandle) -> None:
         self._handle = handle
@@ -259,7 +304,7 @@ class RunAgent:
                     with suppress(OSError):
                         around.rmdir(directory.name)
 
-    def _make_directory(self, part: bytes) -> None:
+    def _make_directory(self, part: RunPart) -> None:
         job = self._job
         job.path.mkdir(parents=True, exist_ok=True)
         # Job's users pass through it, and see nothing of it.
@@ -270,8 +315,11 @@ class RunAgent:
         run_starts.create(job.log)
         MetricsWriter(job.metrics).close()
         jobdir_steps.mark_new(job)
+        if part.secrets:
+            JobSecrets(self._directory / SECRETS).keep(part.job.job_id, part.secrets)
         fresh = self._directory / f"{_PART}.new"
-        fresh.write_bytes(part)
+        # What is secret of it is not everybody's to read.
+        fresh.write_bytes(replace(part, secrets={}).encoded())
         os.replace(fresh, self._directory / _PART)
 
 

@@ -15,6 +15,8 @@ from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.isolation.probe import NotIsolated, find_isolation
 from app.coordinator.isolation.system_paths import system_paths
 from app.coordinator.settings.runs import RunSettings
+from app.coordinator.storage.objects.opening import open_object_store
+from app.coordinator.storage.objects.store import DriveUnavailable
 
 
 def versions(**engine: str) -> dict[str, str]:
@@ -68,7 +70,8 @@ def examine_node(settings: NodeSettings, **engine: str) -> NodeExamination:
     nvml = Nvml.open()
     gpus = tuple((each.type, each.memory) for each in nvml.specs()) if nvml is not None else ()
     directory = settings.records
-    missing = [path for path in (*settings.shared, settings.drive_dir) if not path.is_dir()]
+    needed = () if settings.files else (*settings.shared, settings.drive_dir)
+    missing = [path for path in needed if not path.is_dir()]
     if missing:
         names = ", ".join(map(str, missing))
         return _with(found, gpus, problem=f"It does not have the shared directory {names}.")
@@ -86,8 +89,31 @@ def examine_node(settings: NodeSettings, **engine: str) -> NodeExamination:
     except OSError as error:
         reason = f"{directory} cannot be used: {error.strerror}"
         return _with(found, gpus, problem=f"Its directory {reason}.")
+    if settings.files and (problem := _drive_problem(settings)):
+        return _with(found, gpus, problem=problem)
     about = {"level": isolation.level, "bwrap": isolation.bwrap, "filter": isolation.filter}
     return _with(found, gpus, isolation=about)
+
+
+def _drive_problem(settings: NodeSettings) -> str:
+    """Return why the node cannot use the drive, as a sentence; empty if it can, or may later."""
+    config = settings.config(settings.directory, uid=None)
+    try:
+        store = open_object_store(
+            config.drive_url,
+            endpoint=config.drive_endpoint,
+            credentials=config.drive_credentials_file,
+        )
+        try:
+            store.check()
+        finally:
+            store.close()
+    except DriveUnavailable:
+        # Its runs wait until it can be reached.
+        return ""
+    except OSError as error:
+        return f"It cannot use the drive: {error.strerror}."
+    return ""
 
 
 def _with(

@@ -2,15 +2,24 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import orjson
 
 from app.coordinator.isolation.levels import Isolation, Level, UidRange
 from app.coordinator.settings.coordinator import CoordinatorConfig
+
+#: The settings of `NodeSettings.files`, those that are paths, and those that are several.
+_FILES: Final = (
+    *("drive_url", "drive_endpoint", "cache_bytes", "working_dir_bytes", "working_dir_files"),
+    *("packages_index", "packages_bytes", "packages_timeout"),
+    *("environment_bytes", "environment_files"),
+)
+_PATHS: Final = ("drive_credentials_file", "trainers_python", "packages_wheels")
+_PATH_LISTS: Final = ("allowed_paths",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +50,9 @@ class NodeSettings:
     job_checkpoint_bytes: int
     job_log_bytes: int
     job_metrics_bytes: int
+    #: The settings of what is done with files on a node that shares no disk, by their names; none
+    #: where the nodes share one.
+    files: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: CoordinatorConfig, *, directory: Path, isolation: str) -> Self:
@@ -50,7 +62,7 @@ class NodeSettings:
             cpus=0,
             directory=directory,
             owner=sha256(os.fsencode(config.data_dir.absolute())).hexdigest()[:12],
-            shared=(config.data_dir,),
+            shared=() if config.drive_url else (config.data_dir,),
             drive_dir=config.drive_root,
             atlas_dir=config.atlas_root,
             isolation=isolation,
@@ -63,6 +75,7 @@ class NodeSettings:
             job_checkpoint_bytes=config.job_checkpoint_bytes,
             job_log_bytes=config.job_log_bytes,
             job_metrics_bytes=config.job_metrics_bytes,
+            files=_files_of(config) if config.drive_url else {},
         )
 
     @property
@@ -107,8 +120,9 @@ class NodeSettings:
             # No call is accepted here.
             api_secret="",
             data_dir=data_dir,
-            drive_dir=self.drive_dir,
-            atlas_dir=self.atlas_dir,
+            # A node that shares no disk has a drive of each run's own.
+            drive_dir=None if self.files else self.drive_dir,
+            atlas_dir=None if self.files else self.atlas_dir,
             node_id=self.node_id,
             cpus=self.cpus,
             isolation=self.isolation,
@@ -122,4 +136,23 @@ class NodeSettings:
             job_log_bytes=self.job_log_bytes,
             job_metrics_bytes=self.job_metrics_bytes,
         )
+        config = replace(config, **_parsed(self.files))
         return config if uid is None else replace(config, job_uids=UidRange(uid, uid))
+
+
+def _files_of(config: CoordinatorConfig) -> Mapping[str, Any]:
+    names = (*_FILES, *_PATHS, *_PATH_LISTS)
+    found = {name: getattr(config, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _parsed(files: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings as a coordinator has them, from JSON or not."""
+    found = dict(files)
+    for name in _PATHS:
+        if name in found:
+            found[name] = Path(found[name])
+    for name in _PATH_LISTS:
+        if name in found:
+            found[name] = tuple(map(Path, found[name]))
+    return found

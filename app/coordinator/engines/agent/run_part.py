@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,8 @@ class RunPart:
     run: RunSpec
     #: The user id that the run has on every node; None where runs have none of their own.
     uid: int | None = None
+    #: The values of masked variables, where the nodes cannot read the coordinator's file of them.
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def encoded(self) -> bytes:
         """Return it as JSON."""
@@ -35,7 +37,8 @@ class RunPart:
         for name in _BYTES:
             if row[name] is not None:
                 row[name] = base64.b64encode(row[name]).decode()
-        return orjson.dumps({"job": row, "run": asdict(self.run), "uid": self.uid}, default=str)
+        value = {"job": row, "run": asdict(self.run), "uid": self.uid}
+        return orjson.dumps({**value, "secrets": dict(self.secrets)}, default=str)
 
     @classmethod
     def decoded(cls, data: bytes) -> "RunPart":
@@ -45,7 +48,9 @@ class RunPart:
         for name in _BYTES:
             if row[name] is not None:
                 row[name] = base64.b64decode(row[name])
-        return cls(record_of(row), _run_of(value["run"]), value["uid"])
+        # Those before 0047 have no secrets.
+        secrets = value.get("secrets", {})
+        return cls(record_of(row), _run_of(value["run"]), value["uid"], secrets)
 
 
 def part_on(

@@ -5,11 +5,14 @@ and the next actor of the name finds it by its directory.
 """
 
 import os
+from pathlib import Path
 
 from app.coordinator.engines.agent.agent import RunAgent
 from app.coordinator.engines.agent.answers import Answer, answer_of
 from app.coordinator.engines.agent.node_settings import NodeSettings
+from app.coordinator.engines.agent.part_files import PartFiles
 from app.coordinator.engines.agent.records_server import RecordsServer
+from app.coordinator.engines.programs import Programs
 from app.coordinator.storage.process_identity import process_identity
 
 
@@ -21,13 +24,20 @@ class AgentHost:
     ) -> None:
         """The node is reached at `address`. `keeper` is the process of the run's keeper; an
         actor's parent is Ray's process for the node."""
+        decoded = NodeSettings.decoded(settings)
         self._agent = RunAgent(
-            NodeSettings.decoded(settings),
+            decoded,
             job_id=job_id,
             run=run,
             keeper=process_identity(keeper or os.getppid()),
+            open_files=self.open_files if decoded.files else None,
         )
         self._server = RecordsServer(self._agent, host=address)
+
+    @staticmethod
+    def open_files(settings: NodeSettings, directory: Path, programs: Programs) -> PartFiles:
+        """Open a part's files, where the nodes share no disk: by what lies above the engines."""
+        raise NotImplementedError
 
     async def open(self, term: int) -> Answer:
         """Return a port for the ranks to meet, where the agent listens, and its secret."""

@@ -28,10 +28,13 @@ _NAME: Final = re.compile(r"([^/@]+)/(\d+)@(.+)")
 class RayAgents:
     """Makes and asks them. On one event loop."""
 
-    def __init__(self, nodes: RayNodes, *, namespace: str) -> None:
-        """`namespace` is the driver's."""
+    def __init__(
+        self, nodes: RayNodes, *, namespace: str, host: type[AgentHost] = AgentHost
+    ) -> None:
+        """`namespace` is the driver's, and an actor is a `host`."""
         self._nodes = nodes
         self._namespace = namespace
+        self._host = host
         self._known: dict[str, Any] = {}
         self._making: dict[str, asyncio.Lock] = {}
 
@@ -91,7 +94,7 @@ class RayAgents:
 
     def _make(self, run: RunRef, name: str) -> Any:
         node = self._nodes.of(run.node_id)
-        host: Any = ray.remote(AgentHost)
+        host: Any = ray.remote(self._host)
         return host.options(
             name=name,
             namespace=self._namespace,

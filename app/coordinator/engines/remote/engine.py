@@ -69,11 +69,13 @@ class RemoteEngine(Engine):
         lost_node_patience: float,
         bounds: RecordBounds,
         scratch: Callable[[], None],
+        sends_secrets: bool = False,
     ) -> None:
         """`local` runs what helps jobs on this machine, `jobs` has their directories, and `uids`
         are given where jobs have users of their own. A lost node has `lost_node_patience`
         seconds to return. `bounds` are those of a job's records. `scratch` removes what the
-        driver was made with."""
+        driver was made with. With `sends_secrets`, nodes are sent the values of masked
+        variables."""
         self.isolation = local.isolation
         self.programs = local.programs
         self._local = local
@@ -85,6 +87,7 @@ class RemoteEngine(Engine):
         self._patience = lost_node_patience
         self._bounds = bounds
         self._scratch = scratch
+        self._sends_secrets = sends_secrets
         self._leftovers = Leftovers(client)
         self._nodes = KnownNodes(client, usable=self._leftovers.node_is_there)
         self._writing = ThreadPoolExecutor(_WRITERS, thread_name_prefix="records")
@@ -227,6 +230,7 @@ class RemoteEngine(Engine):
             nodes=self._nodes,
             lost_node_patience=self._patience,
             bounds=self._bounds,
+            sends_secrets=self._sends_secrets,
             writing=self._writing,
             grew=lambda job_id: self._grew(job_id),
             forget=partial(self._leftovers.forget, term=term),

@@ -1,7 +1,7 @@
 """The parts of a run on its nodes, and what is asked of all of them."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -59,6 +59,8 @@ class Gang:
     lost_node_patience: float
     records: RecordWriter
     stop: StopOrder
+    #: The values of masked variables, where the nodes cannot read the coordinator's file of them.
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def job_id(self) -> str:

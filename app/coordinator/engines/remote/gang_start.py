@@ -50,7 +50,8 @@ async def _start(gang: Gang) -> None:
     await all_of(
         *(
             gang.client.start_run(
-                gang.ref(each), gang.launched.part(each, address=address, port=port)
+                gang.ref(each),
+                gang.launched.part(each, address=address, port=port, secrets=gang.secrets),
             )
             for each in gang.node_ids
         )

@@ -22,7 +22,7 @@ from app.coordinator.isolation.uids import JobUids
 from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 
-_DRIVER: Final = "app.coordinator.engines.ray"
+_DRIVER: Final = "app.coordinator.driver"
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[4]
 
 log = structlog.get_logger("scaimind.coordinator")
@@ -61,6 +61,7 @@ async def open_ray_engine(
         leadership=leadership,
         lost_node_patience=config.ray_lost_node_seconds,
         bounds=RecordBounds(log=config.job_log_bytes, metrics=config.job_metrics_bytes),
+        sends_secrets=bool(config.drive_url),
         scratch=remove,
     )
     try:
@@ -80,10 +81,16 @@ def _check(config: CoordinatorConfig) -> None:
     problems = []
     if not config.ray_address:
         problems.append(f"{config.variable('ray_address')}: engine = ray needs it.")
-    if not config.ray_shared_disk:
+    if not config.ray_shared_disk and not config.drive_url:
         problems.append(
             f"{config.variable('ray_shared_disk')}: engine = ray needs data_dir and drive_dir on a"
-            " disk that every node has at the same path. Set it to yes once they are."
+            " disk that every node has at the same path. Set it to yes once they are, or name an"
+            f" object store by {config.variable('drive_url')}."
+        )
+    if config.ray_shared_disk and config.drive_url:
+        problems.append(
+            f"{config.variable('drive_url')}: the drive is either there or on the disk that nodes"
+            " share (ray_shared_disk). Set one of them."
         )
     if config.virtual_nodes:
         problems.append(

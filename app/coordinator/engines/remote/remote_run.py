@@ -24,6 +24,7 @@ from app.coordinator.engines.remote.run_files import (
     write_end,
     write_launch,
 )
+from app.coordinator.jobs.secrets import read_secrets
 from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.storage.job_directory import RunDir
@@ -48,6 +49,7 @@ class RemoteRun(RunHandle):
         client: DriverClient,
         nodes: KnownNodes,
         lost_node_patience: float,
+        sends_secrets: bool,
         writing: Executor,
         grew: Callable[[str], None],
         forget: Callable[[Launched], None],
@@ -60,6 +62,7 @@ class RemoteRun(RunHandle):
         self._client = client
         self._nodes = nodes
         self._patience = lost_node_patience
+        self._sends_secrets = sends_secrets
         self._forget = forget
         self._stop = StopOrder()
         self._records = RecordWriter(
@@ -114,6 +117,12 @@ class RemoteRun(RunHandle):
     def close(self) -> None:
         """Do nothing: what is open is `wait`'s."""
 
+    def _secrets(self, launched: Launched) -> dict[str, str]:
+        """Return the values of masked variables that the nodes have to be sent. Raises OSError."""
+        path = launched.whole.run.secrets
+        wanted = self._sends_secrets and path is not None and not launched.started
+        return read_secrets(str(path)) if wanted else {}
+
     async def _carried_out(self, launched: Launched) -> RunEnd:
         """Start the run unless it was, and follow it to its end. Raises OSError."""
         run = launched.whole.run
@@ -128,6 +137,7 @@ class RemoteRun(RunHandle):
             lost_node_patience=self._patience,
             records=self._records,
             stop=self._stop,
+            secrets=await asyncio.to_thread(self._secrets, launched),
         )
         if not launched.started:
             end = await start_all(gang)

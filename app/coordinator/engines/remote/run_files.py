@@ -1,7 +1,8 @@
 """What the coordinator writes down of a run on other machines: what it launches, before anything
 is started there, and how that ended."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from app.coordinator.engines.agent.run_part import RunPart, part_on
@@ -41,13 +42,14 @@ class Launched:
             gpus=len(held.gpus),
         )
 
-    def part(self, node_id: str, *, address: str, port: int) -> bytes:
+    def part(self, node_id: str, *, address: str, port: int, secrets: Mapping[str, str]) -> bytes:
         """Return a part as it is sent to its node; the ranks of several nodes meet at `address`,
-        of the first one, and `port`."""
+        of the first one, and `port`. `secrets` are what the node cannot read from a file."""
         several = len(self.node_ids) > 1
         meeting = {"MASTER_ADDR": address, "MASTER_PORT": str(port)} if several else {}
         whole = self.whole
-        return part_on(node_id, whole.job, whole.run, meeting=meeting, uid=whole.uid).encoded()
+        part = part_on(node_id, whole.job, whole.run, meeting=meeting, uid=whole.uid)
+        return replace(part, secrets=secrets).encoded()
 
 
 def write_launch(directory: RunDir, whole: RunPart, *, started: bool) -> None:

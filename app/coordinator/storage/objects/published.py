@@ -23,6 +23,7 @@ from app.coordinator.storage.objects.trees import (
     Member,
     fetch_file,
     fetch_members,
+    members,
     remove_others,
     upload_tree,
 )
@@ -105,9 +106,16 @@ class PublishedTrees:
             found, report = [Member("", stored)], Report(1, stored.size)
         # Of a former tree of this name, whole or not.
         remove_others(self._store, self._folder(name), found)
+        self._write_mark(name, found)
+        return report
+
+    def mark(self, name: str) -> None:
+        """Have a tree count of which all objects have been written."""
+        self._write_mark(name, members(self._store, self._folder(name), Limits()))
+
+    def _write_mark(self, name: str, found: Sequence[Member]) -> None:
         files = [(each.path, each.stored.size, each.stored.etag) for each in found]
         self._store.write(self._mark(name), orjson.dumps({"files": files}))
-        return report
 
     def fetch(self, name: str, target: Directory, as_name: str, abandoned: threading.Event) -> None:
         """Fetch a tree as `as_name` in a directory, where nothing of that name is.
@@ -130,6 +138,10 @@ class PublishedTrees:
         self._store.remove([self._mark(name)])
         keys = [each.key for each in self._store.objects(self._folder(name))]
         self._store.remove([self._object(name, ""), *keys])
+
+    def used(self) -> int:
+        """Return the bytes of all objects below the prefix, whether they count or not."""
+        return sum(each.size for each in self._store.objects(self._prefix))
 
     def remove_all(self) -> None:
         """Remove all that is below the prefix, the marks first."""

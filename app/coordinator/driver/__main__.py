@@ -1,4 +1,4 @@
-"""The driver: `python -m app.coordinator.engines.ray`, told what to do on stdin.
+"""The driver: `python -m app.coordinator.driver`, told what to do on stdin.
 
 It says one line of JSON on stdout, `{"problem": ""}` once it listens, or why it
 cannot. It ends when its stdin does.
@@ -16,6 +16,7 @@ import orjson
 import ray
 from ray.autoscaler.sdk import request_resources
 
+from app.coordinator.driver.node_host import NodeAgentHost
 from app.coordinator.engines.ray.agents import RayAgents
 from app.coordinator.engines.ray.driver_settings import DriverSettings
 from app.coordinator.engines.ray.nodes import RayNodes
@@ -52,7 +53,7 @@ async def _serve(settings: DriverSettings) -> None:
     nodes = RayNodes(settings.nodes)
     service = DriverService(
         nodes=nodes,
-        agents=RayAgents(nodes, namespace=settings.namespace),
+        agents=RayAgents(nodes, namespace=settings.namespace, host=NodeAgentHost),
         request=lambda bundles: request_resources(bundles=bundles),
     )
     limits = [(f"grpc.max_{way}_message_length", _MESSAGE) for way in ("send", "receive")]

@@ -1,0 +1,211 @@
+"""A part of a run whose files are fetched before it and brought away behind it."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+import structlog
+from typing_extensions import override
+
+from app.coordinator.engines.agent.part_files import PartFiles
+from app.coordinator.engines.agent.run_part import RunPart
+from app.coordinator.engines.engine import CannotLaunch, NeverStarted, RunHandle, RunSpec
+from app.coordinator.engines.local.engine import LocalEngine
+from app.coordinator.failures import FailureBackoff, is_passing
+from app.coordinator.scheduling.transitions import RunEnd
+from app.files.copying import Abandoned
+from app.files.json_files import read_json, write_json
+
+#: Seconds between two looks for checkpoints to bring away.
+_LOOK: Final = 2.0
+#: Seconds: the longest pause between two tries of what may pass.
+_LONGEST_PAUSE: Final = 15.0
+
+log = structlog.get_logger("scaimind.coordinator")
+_T = TypeVar("_T")
+
+
+class FetchedRun(RunHandle):
+    """Prepares, carries out and brings away; whatever of it was done before goes on.
+
+    Its end is told when everything is away, and is kept in a file.
+    """
+
+    def __init__(
+        self,
+        part: RunPart,
+        *,
+        engine: LocalEngine,
+        files: PartFiles,
+        end: Path,
+        run: Callable[[RunSpec], RunSpec],
+        term: int,
+    ) -> None:
+        """`end` is the file, and `run` adds to what is executed what the agent knows of it."""
+        self._part = part
+        self._engine = engine
+        self._files = files
+        self._end = end
+        self._run = run
+        self._term = term
+        self._handle: RunHandle | None = None
+        #: Whether it is asked to stop, and at once.
+        self._stop: bool | None = None
+        #: Nothing is left but to bring away what it wrote.
+        self._ended = False
+        self._abandoned = threading.Event()
+
+    @override
+    def stop(self, *, at_once: bool) -> None:
+        self._stop = bool(self._stop) or at_once
+        if self._handle is None or (self._ended and at_once):
+            # Nothing of it runs, yet or any more.
+            self._abandoned.set()
+        else:
+            self._handle.stop(at_once=at_once)
+
+    @override
+    async def wait(self) -> RunEnd:
+        if (known := await asyncio.to_thread(read_json, self._end)) is not None:
+            return RunEnd(**known)
+        try:
+            handle = await self._begun()
+        except Abandoned:
+            end = RunEnd(exit_code=None, stopped=True)
+        except CannotLaunch as error:
+            end = RunEnd(exit_code=None, failure=f"The run could not be started: {error}.")
+        else:
+            end = await self._carried_out(handle)
+        await asyncio.to_thread(write_json, self._end, asdict(end))
+        return end
+
+    @override
+    async def say(self, text: str) -> bool:
+        return self._handle is not None and await self._handle.say(text)
+
+    @override
+    async def unsaid(self) -> Sequence[str]:
+        return ()
+
+    @override
+    async def all_said(self) -> None:
+        """Do nothing: nobody has it say anything."""
+
+    @override
+    def close(self) -> None:
+        self._abandoned.set()
+        if self._handle is not None:
+            self._handle.close()
+
+    async def _begun(self) -> RunHandle:
+        """Return the run, prepared and launched unless it was before. Raises CannotLaunch,
+        Abandoned, OSError."""
+        if self._handle is None:
+            job = self._part.job
+            try:
+                self._handle = await self._engine.recover(job, term=self._term)
+            except NeverStarted:
+                spec = await self._again(self._files.prepare)
+                if self._stop is not None:
+                    raise Abandoned from None
+                self._handle = await self._engine.launch(job, self._run(spec))
+            if self._stop is not None:
+                self._handle.stop(at_once=self._stop)
+        return self._handle
+
+    async def _carried_out(self, handle: RunHandle) -> RunEnd:
+        publishing = asyncio.create_task(self._publish(), name="checkpoints of this agent")
+        try:
+            end = await handle.wait()
+        finally:
+            publishing.cancel()
+            await asyncio.wait([publishing])
+        self._ended = True
+        try:
+            await self._again(self._files.publish_last)
+        except Abandoned:
+            return replace(end, stopped=True)
+        except CannotLaunch as error:
+            failure = f"What it wrote could not be brought to the drive: {error}."
+            return replace(end, exit_code=None, failure=failure, transient=False)
+        return end
+
+    async def _publish(self) -> None:
+        """Bring checkpoints away while the run goes on. It goes on all the same if that cannot be
+        done: its end says so then."""
+        refused = FailureBackoff(longest=_LONGEST_PAUSE)
+        while True:
+            await asyncio.sleep(_LOOK)
+            try:
+                await self._again(self._files.publish)
+            except CannotLaunch as error:
+                seconds = refused.after_failure()
+                if refused.worth_a_line:
+                    job_id = self._part.job.job_id
+                    log.error("checkpoints_stay_on_node", job_id=job_id, reason=str(error))
+                await asyncio.sleep(seconds)
+            else:
+                refused.reset()
+
+    async def _again(self, do: Callable[[RunPart, threading.Event], _T]) -> _T:
+        """Do something in a thread until it does not fail in a way that may pass. Nothing of it
+        goes on when this ends. Raises CannotLaunch, Abandoned."""
+        backoff = FailureBackoff(longest=_LONGEST_PAUSE)
+        while True:
+            try:
+                return await _in_thread(do, self._part, self._abandoned)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                if not is_passing(error):
+                    raise CannotLaunch(reason) from None
+            seconds = backoff.after_failure()
+            if backoff.worth_a_line:
+                log.warning("files_wait", job_id=self._part.job.job_id, reason=reason)
+            if await _set_within(self._abandoned, seconds):
+                raise Abandoned
+
+
+async def _in_thread(
+    do: Callable[[RunPart, threading.Event], _T], part: RunPart, abandoned: threading.Event
+) -> _T:
+    """Call something in a thread; a cancellation waits until it has given up."""
+    cancelled = threading.Event()
+    loop = asyncio.get_running_loop()
+    work = loop.run_in_executor(None, do, part, _Either(abandoned, cancelled))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        cancelled.set()
+        with suppress(BaseException):  # whatever it was, nobody asks any more
+            await asyncio.wait([work])
+            work.exception()
+        raise
+
+
+class _Either(threading.Event):
+    """Set when one of two is."""
+
+    def __init__(self, first: threading.Event, second: threading.Event) -> None:
+        super().__init__()
+        self._both = (first, second)
+
+    @override
+    def is_set(self) -> bool:
+        return any(event.is_set() for event in self._both)
+
+    @override
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set() or self._both[1].wait(timeout) or self.is_set()
+
+
+async def _set_within(event: threading.Event, seconds: float) -> bool:
+    """Wait, unless an event is set; nothing tells of that here."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while not event.is_set() and loop.time() < until:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+    return event.is_set()

@@ -1,0 +1,84 @@
+"""The directories of jobs on the coordinator's machine, where their runs are prepared elsewhere."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from typing_extensions import override
+
+from app.coordinator.data.bucket_drive import OUTPUT, BucketDrive
+from app.coordinator.execution.artefacts import Exported
+from app.coordinator.execution.bucket.checkpoints import look
+from app.coordinator.execution.checkpoints import CheckpointFinder
+from app.coordinator.execution.preparation import Unprepared
+from app.coordinator.execution.workspace import Workspace
+from app.coordinator.jobs.model import Checkpoint, JobRecord
+from app.coordinator.packages.build_log import Say
+from app.files.directory import Directory
+from app.files.removing import remove_tree
+
+#: Seconds between two looks at a job's checkpoints: each asks the store.
+_LOOK: Final = 3.0
+
+
+class BucketWorkspace(Workspace):
+    """Blocks: call it in a thread. Raises as every call of the store, too."""
+
+    def __init__(
+        self, *, bucket: BucketDrive, monotonic: Callable[[], float] = time.monotonic, **parts: Any
+    ) -> None:
+        """`parts` are those of a workspace."""
+        super().__init__(drive=bucket, **parts)
+        self._bucket = bucket
+        self._monotonic = monotonic
+        self._next_look: WeakKeyDictionary[CheckpointFinder, float] = WeakKeyDictionary()
+
+    @override
+    def prepare(self, job: JobRecord, say: Say, abandoned: threading.Event) -> None:
+        self.clear_temporary(job)
+        if job.artefacts_of:
+            self._require_artefacts(job)
+
+    @override
+    def checkpoints(
+        self, job: JobRecord, finder: CheckpointFinder, *, last: bool = False
+    ) -> tuple[Checkpoint, ...]:
+        now = self._monotonic()
+        if now < self._next_look.get(finder, now) and not last:
+            return job.checkpoints
+        self._next_look[finder] = now + _LOOK
+        trees = self._bucket.checkpoints(job.tenant_id, job.job_id)
+        keep = job.submission.output_config.max_checkpoints
+        return look(trees, job.checkpoints, keep=keep)
+
+    @override
+    def remove_leftovers(self, job: JobRecord) -> None:
+        """Do nothing: what is over the number to keep is gone at once."""
+
+    def _collect(self, job: JobRecord, abandoned: threading.Event) -> None:
+        """Fetch a job's output, or that of the job that it only exports."""
+        owner = job.artefacts_of or job.job_id
+        with Directory.open(self.directory(owner).path) as own:
+            remove_tree(own, OUTPUT)
+            try:
+                self._bucket.kept(job.tenant_id, owner).fetch(OUTPUT, own, OUTPUT, abandoned)
+            except (FileNotFoundError, ValueError):
+                own.make_directory(OUTPUT, exist_ok=True).close()
+
+    @override
+    def export(self, job: JobRecord, abandoned: threading.Event) -> Exported:
+        self._collect(job, abandoned)
+        return super().export(job, abandoned)
+
+    @override
+    def drop_output(self, job: JobRecord) -> None:
+        super().drop_output(job)
+        self._bucket.kept(job.tenant_id, job.job_id).remove(OUTPUT)
+
+    @override
+    def _require_artefacts(self, job: JobRecord) -> None:
+        names = self._bucket.kept(job.tenant_id, job.artefacts_of).names()
+        if OUTPUT not in [each.name for each in names]:
+            raise Unprepared(self.no_artefacts(job))

@@ -1,0 +1,89 @@
+"""A job on a real Ray cluster whose nodes share no folder: its files are in S3."""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("s3fs")
+
+from tests.cluster import rig
+from tests.cluster.coordinators import client, coordinator
+from tests.cluster.rig import RayCluster
+from tests.coordinator.harness import status_of
+from tests.coordinator.objects.buckets import BUCKET, Bucket, moto_bucket, opened
+from tests.engines.test_no_shared_disk_functional import TRAINING, remove, submit, training, tree
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 300.0
+
+
+class OtherCluster(RayCluster):
+    """At addresses of its own: the cluster of the other tests may be up meanwhile."""
+
+    @staticmethod
+    def ip_of(number: int) -> str:
+        return f"127.0.0.{number + 42}"
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with moto_bucket(tmp_path_factory.mktemp("moto")) as found:
+        yield found
+
+
+@pytest.fixture
+def pair(ray_python: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
+    """A head and two workers."""
+    monkeypatch.setattr(rig, "HEAD", "127.0.0.42")
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as directory:
+        cluster = OtherCluster(ray_python, Path(directory), 28379)
+        try:
+            cluster.start_head()
+            for number in (1, 2):
+                cluster.start_worker(number)
+            yield cluster
+        finally:
+            cluster.close()
+
+
+async def test_a_job_goes_on_at_the_other_node_from_its_checkpoint_in_s3(
+    pair: RayCluster, bucket: Bucket, tmp_path: Path
+) -> None:
+    data, nodes = tmp_path / "data", tmp_path / "data.nodes"
+    drive = {
+        "RAY_SHARED_DISK": "no",
+        "DRIVE_URL": f"s3://{BUCKET}/drive",
+        "DRIVE_ENDPOINT": f"http://127.0.0.1:{bucket.port}",
+        "DRIVE_CREDENTIALS_FILE": str(bucket.credentials),
+        "RAY_LOST_NODE_SECONDS": "5",
+    }
+    with opened(bucket.place("drive/")) as store:
+        async with (
+            coordinator(pair, data, settings=drive) as running,
+            client(running, data) as user,
+            asyncio.timeout(PATIENCE),
+        ):
+            request = await asyncio.to_thread(training, store, TRAINING)
+            request.training_config.max_retries = 2
+            job_id = await submit(user, request)
+            await user.until_line(job_id, "saved")
+            job = await user.until(job_id, lambda job: len(job.checkpoints) == 2)
+            (first,) = job.node_ids
+            await asyncio.to_thread(pair.kill_worker, int(first[1:]))
+            # Nothing of it is left for the other one: neither its records nor its cache.
+            await asyncio.to_thread(remove, nodes, first, ".cache")
+            entries = await user.log(job_id)
+            job = await user.job(job_id)
+        said = [entry.message for entry in entries]
+        assert status_of(job) == "COMPLETED", (job.error_message, said[-20:])
+        assert "goes on from 2 ['.metadata', 'step', 'weights']" in said
+        assert job.node_ids != [first]
+        assert [each.checkpoint_id for each in job.checkpoints] == ["step-1", "step-2", "step-3"]
+        output = job.output_path.removeprefix("scaidrive://") + "/"
+        assert await asyncio.to_thread(tree, store, output) == {"deep/model": b"after 2"}
+    sys.stdout.write(f"two nodes without a shared folder: started in {pair.started_in}\n")

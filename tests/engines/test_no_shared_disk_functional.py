@@ -1,0 +1,286 @@
+"""Runs on nodes that share no disk: their files come from S3, and go back there."""
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+pytest.importorskip("s3fs")
+
+from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, DataSource, SubmitJobRequest
+from tests.coordinator.harness import PATIENCE, Client, config_for, status_of, submission
+from tests.coordinator.objects.buckets import (
+    BUCKET,
+    Bucket,
+    answer,
+    faulty,
+    moto_bucket,
+    opened,
+    write_credentials,
+)
+from tests.engines.direct import DirectCluster, cluster, coordinator_of
+
+if TYPE_CHECKING:
+    from app.coordinator.storage.objects.s3 import S3Store
+
+PREFIX = "team/drive"
+FAST = {"ray_lost_node_seconds": 1.0, "stop_grace": 5.0}
+#: Saves two checkpoints and waits; one that goes on from a checkpoint ends.
+TRAINING = """
+import json, os, pathlib, time
+
+config = json.loads(pathlib.Path(os.environ["SCAIMIND_JOB_CONFIG"]).read_text())
+data = pathlib.Path(config["data_config"]["sources"][0]["local_path"])
+checkpoints = pathlib.Path(os.environ["SCAIMIND_CHECKPOINT_DIR"])
+output = pathlib.Path(os.environ["SCAIMIND_OUTPUT_DIR"])
+resume = os.environ["SCAIMIND_RESUME_FROM"]
+print("data", sorted(path.name for path in data.iterdir()), flush=True)
+print("secret", len(os.environ["API_TOKEN"]), flush=True)
+import beside
+print(beside.WORD, flush=True)
+
+
+def save(step):
+    fresh = checkpoints / f".step-{step}.partial"
+    fresh.mkdir()
+    (fresh / ".metadata").write_text("hidden")
+    (fresh / "weights").write_text(str(step) * 1000)
+    (fresh / "step").write_text(str(step))
+    fresh.rename(checkpoints / f"step-{step}")
+
+
+if resume:
+    step = int(pathlib.Path(resume, "step").read_text())
+    print("goes on from", step, sorted(each.name for each in pathlib.Path(resume).iterdir()))
+    save(step + 1)
+    (output / "deep").mkdir()
+    (output / "deep" / "model").write_text(f"after {step}")
+else:
+    save(1)
+    save(2)
+    (checkpoints / ".half.partial").mkdir()
+    print("saved", flush=True)
+    while True:
+        print("waits", flush=True)
+        time.sleep(0.1)
+"""
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with moto_bucket(tmp_path_factory.mktemp("moto")) as found:
+        yield found
+
+
+@pytest.fixture
+def store(bucket: Bucket) -> Iterator["S3Store"]:
+    with opened(bucket.place(f"{PREFIX}/")) as found:
+        yield found
+        found.remove([each.key for each in found.objects("")])
+
+
+@asynccontextmanager
+async def nodes(
+    bucket: Bucket,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    port: int = 0,
+    **settings: Any,
+) -> AsyncIterator[tuple[DirectCluster, Client]]:
+    """A coordinator and three nodes."""
+    drive = {
+        "engine": "ray",
+        "drive_url": f"s3://{BUCKET}/{PREFIX}",
+        "drive_endpoint": f"http://127.0.0.1:{port or bucket.port}",
+        "drive_credentials_file": bucket.credentials,
+        **FAST,
+        **settings,
+    }
+    (tmp_path / "data").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        config = config_for(tmp_path / "data", **drive)
+        async with (
+            cluster(tmp_path, f"{folder}/s", config) as direct,
+            coordinator_of(direct, tmp_path, monkeypatch, **drive) as (_, client),
+        ):
+            yield direct, client
+
+
+def training(store: "S3Store", script: str = TRAINING, **changes: Any) -> SubmitJobRequest:
+    """A submission of a script in a folder of its own, with data; both are in the store."""
+    files = {"code/train.py": script, "code/beside.py": "WORD = 'beside'", "data/a.jsonl": "{}\n"}
+    for name, text in {**files, "data/b.jsonl": "{}\n"}.items():
+        store.write(f"local/{name}", text.encode())
+    request = submission(**changes)
+    framework = request.training_config.framework
+    framework.custom_script_path = "train.py"
+    framework.config["working_dir"] = "scaidrive://local/code"
+    request.data_config.sources.append(DataSource(path="scaidrive://local/data"))
+    request.training_config.environment["API_TOKEN"] = "nobody-sees-this-value"
+    return request
+
+
+async def submit(client: Client, request: SubmitJobRequest) -> str:
+    job_id: str = (await client.call("SubmitJob", request)).job_id
+    return job_id
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.02)
+
+
+def remove(nodes: Path, *names: str) -> None:
+    """Remove what nodes keep, or their cache."""
+    for name in names:
+        (found,) = nodes.glob(f"*/{name}")
+        shutil.rmtree(found)
+
+
+def tree(store: "S3Store", prefix: str) -> dict[str, bytes]:
+    found = {}
+    for each in store.objects(prefix):
+        found[each.key.removeprefix(prefix)] = store.read(each.key, limit=1 << 20)
+    return found
+
+
+async def test_a_lost_nodes_job_goes_on_at_another_from_its_checkpoint_and_is_exported(
+    bucket: Bucket, store: "S3Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(bucket, tmp_path, monkeypatch) as (direct, client):
+        request = await asyncio.to_thread(training, store)
+        request.training_config.max_retries = 2
+        job_id = await submit(client, request)
+        await client.until_line(job_id, "saved")
+        job = await client.until(job_id, lambda job: len(job.checkpoints) == 2)
+        assert [each.checkpoint_id for each in job.checkpoints] == ["step-1", "step-2"]
+        assert [each.size_bytes for each in job.checkpoints] == [1007, 1007]
+        (first,) = job.node_ids
+        await direct.lose(first)
+        # Its disk goes with it.
+        await asyncio.to_thread(remove, tmp_path / "nodes", first)
+        entries = await client.log(job_id)
+        job = await client.job(job_id)
+        assert status_of(job) == "COMPLETED", job.error_message
+        said = [entry.message for entry in entries]
+        assert "data ['a.jsonl', 'b.jsonl']" in said
+        assert "secret 22" in said
+        assert "goes on from 2 ['.metadata', 'step', 'weights']" in said
+        (second,) = job.node_ids
+        assert second != first
+        assert [each.checkpoint_id for each in job.checkpoints] == ["step-1", "step-2", "step-3"]
+        assert job.output_path == f"scaidrive://local/jobs/{job_id}/output"
+        folder = f"local/jobs/{job_id}"
+        assert await asyncio.to_thread(tree, store, f"{folder}/output/") == {
+            "deep/model": b"after 2"
+        }
+        checkpoints = await asyncio.to_thread(tree, store, f"{folder}/checkpoints/step-3/")
+        assert checkpoints["weights"] == b"3" * 1000
+        # What was kept for the export alone goes with it.
+        assert await asyncio.to_thread(tree, store, f"{folder}/.kept/") == {}
+        everything = b"".join((await asyncio.to_thread(tree, store, "")).values())
+        assert b"nobody-sees" not in everything
+        assert "nobody-sees" not in json.dumps(said)
+
+
+async def test_a_store_that_is_away_fails_no_job_and_a_job_that_waits_for_it_can_be_cancelled(
+    bucket: Bucket, store: "S3Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = 'import os, pathlib; pathlib.Path(os.environ["SCAIMIND_OUTPUT_DIR"], "a").touch()'
+    with faulty(bucket) as proxy:
+        async with nodes(bucket, tmp_path, monkeypatch, port=proxy.port) as (_, client):
+            request = await asyncio.to_thread(training, store, script)
+            jobs = [await submit(client, request) for _ in range(2)]
+            slow_down = answer("503 Slow Down", "SlowDown")
+            proxy.fault = lambda _: slow_down
+            before = len(proxy.seen)
+            for job_id in jobs:
+                await client.until_status(job_id, "TRAINING")
+            await until(lambda: len(proxy.seen) > before)
+            await client.call("CancelJob", CancelJobRequest(job_id=jobs[0]))
+            cancelled = await client.end(jobs[0])
+            assert status_of(cancelled) == "CANCELLED"
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await submit(client, request)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            proxy.fault = lambda _: None
+            job = await client.end(jobs[1])
+            assert status_of(job) == "COMPLETED", job.error_message
+            assert await asyncio.to_thread(tree, store, f"local/jobs/{jobs[1]}/output/") == {
+                "a": b""
+            }
+
+
+async def test_what_only_an_operator_can_mend_fails_the_job_with_that_message(
+    bucket: Bucket, store: "S3Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.write_text(bucket.credentials.read_text())
+    drive: dict[str, Any] = {"drive_credentials_file": credentials}
+    async with nodes(bucket, tmp_path, monkeypatch, **drive) as (_, client):
+        request = await asyncio.to_thread(training, store, "")
+        # Each run reads the file anew; the coordinator has read it.
+        write_credentials(credentials, "AKIAWRONG", "wrong")
+        job = await client.end(await submit(client, request))
+        assert status_of(job) == "FAILED"
+        assert "the drive refuses its credentials (InvalidAccessKeyId)" in job.error_message
+        write_credentials(credentials, "", "").write_text(bucket.credentials.read_text())
+        job_id = await submit(client, request)
+        job = await client.end(job_id)
+        assert status_of(job) == "COMPLETED", job.error_message
+        missing = await asyncio.to_thread(training, store, "")
+        missing.data_config.sources[0].path = "scaidrive://local/none"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await submit(client, missing)
+        assert "does not exist" in (refused.value.details() or "")
+
+
+async def test_ranks_on_several_nodes_have_the_output_of_the_first_which_is_registered(
+    bucket: Bucket, store: "S3Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+import os, pathlib
+rank = os.environ["RANK"]
+pathlib.Path(os.environ["SCAIMIND_OUTPUT_DIR"], f"of-{rank}").write_text(rank)
+pathlib.Path(os.environ["SCAIMIND_CHECKPOINT_DIR"], f"of-{rank}.pt").write_text(rank)
+print("rank", rank, flush=True)
+"""
+    async with nodes(bucket, tmp_path, monkeypatch) as (_, client):
+        request = await asyncio.to_thread(training, store, script)
+        request.resource_config.gpu_count = 6
+        request.resource_config.node_count = 3
+        request.output_config.register_model = True
+        request.output_config.model_name = "model"
+        job_id = await submit(client, request)
+        said = [entry.message for entry in await client.log(job_id)]
+        job = await client.job(job_id)
+        assert status_of(job) == "COMPLETED", (job.error_message, said)
+        assert {"rank 0", "rank 1", "rank 2"} <= set(said)
+        assert [each.checkpoint_id for each in job.checkpoints] == ["of-0.pt"]
+        output = await asyncio.to_thread(tree, store, f"local/jobs/{job_id}/output/")
+        assert output == {"of-0": b"0"}
+        model = await asyncio.to_thread(tree, store, ".atlas/local/model/1/files/")
+        assert model == {"of-0": b"0"}
+        # It is there for the next job, by its newest version.
+        uses = await asyncio.to_thread(
+            training,
+            store,
+            """
+import json, os, pathlib
+config = json.loads(pathlib.Path(os.environ["SCAIMIND_JOB_CONFIG"]).read_text())
+base = pathlib.Path(config["training_config"]["base_model"]["local_path"])
+print("base", sorted(each.name for each in base.iterdir()), flush=True)
+""",
+        )
+        uses.training_config.base_model.model_id = "scaiatlas://local/model"
+        entries = await client.log(await submit(client, uses))
+        assert "base ['of-0']" in [entry.message for entry in entries]
