@@ -112,7 +112,7 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
             "write_bytes",
         },
     ),
-    "driver/__main__.py": ("a socket in a directory of the coordinator's own", {"unlink"}),
+    "driver/__main__.py": ("a socket in a directory of the coordinator's own", {"rmdir", "unlink"}),
     "engines/remote": (
         "a run's directory is the coordinator's; where this code is, and what the driver says",
         {"exists", "mkdir", "os.listdir", "os.open", "os.stat", "resolve"},
