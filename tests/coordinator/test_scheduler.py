@@ -15,7 +15,8 @@ from app.coordinator.errors import FailedPrecondition
 from app.coordinator.jobs.model import JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.states import MOVES, TERMINAL, Status
 from app.coordinator.scheduling.estimates import RunTimes
-from app.coordinator.scheduling.scheduler import PLAYED, Scheduler
+from app.coordinator.scheduling.planning import PLAYED
+from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import (
     Abandon,
     Export,
@@ -26,6 +27,7 @@ from app.coordinator.scheduling.transitions import (
     Stop,
     Transition,
 )
+from app.coordinator.scheduling.verdicts import Reason
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus, SubmitJobRequest
 
 SECOND = 1_000_000
@@ -379,8 +381,10 @@ def test_whatever_happens_nothing_is_oversubscribed_or_lost(seed: int) -> None:
                     bench.apply(Scheduler.tick)
         except FailedPrecondition:
             pass
-    waiting = [job.job_id for job in scheduler.waiting]
-    assert list(scheduler.forecast().waits) == waiting[:PLAYED]
+    reasons = scheduler.reasons()
+    never = (Reason.NOT_BEFORE, Reason.DRAINED, Reason.IMPOSSIBLE)
+    turns = [job.job_id for job in scheduler.waiting if reasons.of(job).reason not in never]
+    assert list(scheduler.forecast().waits) == turns[:PLAYED]
     for node_id in bench.cluster.nodes:
         bench.apply(Scheduler.enable, node_id)
     bench.now += 100 * SECOND

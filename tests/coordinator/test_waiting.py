@@ -16,8 +16,9 @@ from app.coordinator.jobs.states import WAITING, Status
 from app.coordinator.scheduling.backfill.surplus import Ahead, leaves_room
 from app.coordinator.scheduling.cluster_view import ClusterView
 from app.coordinator.scheduling.estimates import RunTimes
+from app.coordinator.scheduling.planning import PLAYED
 from app.coordinator.scheduling.rehearsal import rehearse
-from app.coordinator.scheduling.scheduler import PLAYED, Scheduler
+from app.coordinator.scheduling.scheduler import Scheduler
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 from generated.mindcoordinator.v1.queue_pb2 import QueuedJob
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from app.coordinator.cluster.gpus import GpuMeter, GpuUse
@@ -12,7 +12,7 @@ from app.coordinator.errors import NotFound
 from app.coordinator.jobs.messages import time_message
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.scheduling.estimates import Forecast
-from app.coordinator.scheduling.queues.waiting import Place, place_of
+from app.coordinator.scheduling.queues.waiting import Place
 from app.coordinator.scheduling.reasons import WaitReasons
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.storage.page_tokens import make_token, read_token
@@ -33,6 +33,8 @@ class Outlook:
     #: Which state of the store it was made of, and when on the steady clock.
     commits: int
     made_at: float
+    #: The positions of the first jobs of fair queues, by job id, of those that were asked for.
+    fair_positions: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class ClusterView:
@@ -122,14 +124,13 @@ class ClusterView:
             queued_jobs=[self._queued(job, outlook) for job in page],
             total_queued=waiting.count(tenant_id, name),
             estimated_wait_seconds=outlook.newcomer_wait,
-            next_page_token=make_token(asked, *_numbers(place_of(page[-1])))
+            next_page_token=make_token(asked, *_numbers(waiting.place_of(page[-1])))
             if len(jobs) > page_size
             else "",
         )
 
     def _queued(self, job: JobRecord, outlook: Outlook) -> queue_pb2.QueuedJob:
         resources = job.submission.resource_config
-        before = self._scheduler.waiting.rank(place_of(job), queue_name=job.queue_name)
         reason = outlook.reasons.of(job)
         return queue_pb2.QueuedJob(
             job_id=job.job_id,
@@ -139,7 +140,7 @@ class ClusterView:
             gpu_count=resources.gpu_count,
             gpu_type=resources.gpu_type,
             queued_at=time_message(job.queued_at or job.created_at),
-            position=before + 1,
+            position=self._scheduler.position(job, outlook.fair_positions),
             estimated_wait_seconds=self._scheduler.wait_of(job, outlook.forecast),
             queue_name=job.queue_name,
             reason=reason.number,

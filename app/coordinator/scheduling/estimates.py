@@ -1,13 +1,16 @@
 """How long jobs are expected to wait, from the run times that were measured."""
 
-import heapq
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.queue_rules import SchedulingRules
+from app.coordinator.scheduling.backfill.timeline import Reservation, Timeline
+from app.coordinator.scheduling.quotas import Quotas
 
 #: Assumed of a queue in which nothing has run yet, in seconds.
 UNMEASURED_RUN = 300
@@ -15,6 +18,9 @@ UNMEASURED_RUN = 300
 LONGEST = 10 * 365 * 24 * 3600
 _REMEMBERED = 50
 _SECOND = 1_000_000
+#: How often a plan goes back and forth between room and limits.
+_MOST_TRIES: Final = 16
+_NO_RULES: Final = SchedulingRules()
 
 
 class RunTimes:
@@ -40,7 +46,7 @@ class RunTimes:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The first jobs of the queue played forward, and how fast those behind them move up."""
+    """The first jobs of the queue planned, and how fast those behind them move up."""
 
     #: Seconds until each of the first jobs starts, by job id. At most LONGEST.
     waits: Mapping[str, int]
@@ -65,39 +71,103 @@ def forecast(
     run_times: RunTimes,
     now: int,
     ran: Mapping[str, float] = MappingProxyType({}),
+    *,
+    rules: SchedulingRules = _NO_RULES,
 ) -> Forecast:
-    """Play the queue forward: when each of `waiting` starts, if nothing else comes.
+    """Plan when each of `waiting` starts, if nothing else comes: one after the other, in the order
+    of their turns, where it fits between those before it and no limit is in the way.
 
-    `ran` has the seconds that runs of `holding` have taken so far, by job id.
-    `waiting` is in the order of placement. A job that no enabled node can
-    take is given the time at which everything before it is over. Behind the
-    last of them, jobs are taken to be as these are: as one of those that run
-    ends, one starts.
+    It is the scheduler's own plan, but for when runs end: as is expected of
+    them, and not at their limits. `ran` has the seconds that runs of `holding` have
+    taken so far, by job id. A job for which nobody set a limit, or that comes behind
+    one whose start the scheduler does not know, starts no earlier than those before it
+    that ask for the same. A job that no enabled node can take is given the time
+    at which the last of those before it starts. Behind the last of them, jobs
+    are taken to be as these are: as one of those that run ends, one starts.
     """
-    trial = cluster.copy()
-    placements = {job.job_id: job.placement for job in holding}
-    ends: list[tuple[float, str]] = []
-    for job in holding:
-        left = run_times.expected(job) - ran.get(job.job_id, 0.0)
-        heapq.heappush(ends, (max(left, 1.0), job.job_id))
-    clock = total = 0.0
+    held = {job.job_id: job for job in holding}
+    ends = {
+        job_id: _micros(max(run_times.expected(job) - ran.get(job_id, 0.0), 1.0))
+        for job_id, job in held.items()
+    }
+    timeline = Timeline(cluster, held, lambda job: ends[job.job_id])
+    quotas = Quotas(rules, ((job, ends[job_id]) for job_id, job in held.items()))
+    endless = {
+        share.node_id for job in held.values() if not job.max_runtime for share in job.placement
+    }
+    planned: list[_Planned] = []
     waits: dict[str, int] = {}
+    last, total = 0, 0.0
     for job in waiting:
-        start = max(clock, (job.not_before - now) / _SECOND)
-        while ends and ends[0][0] <= start:
-            _, over = heapq.heappop(ends)
-            trial.release(over, placements[over])
-        while (placement := trial.place(job.resource_request)) is None and ends:
-            start, over = heapq.heappop(ends)
-            trial.release(over, placements[over])
-        if job.not_before <= now:
-            clock = start
-        waits[job.job_id] = max(0, round(min(start, LONGEST)))
         expected = run_times.expected(job)
+        length = max(_micros(expected), 1)
         total += expected
-        if placement is not None:
-            trial.allocate(job.job_id, placement)
-            placements[job.job_id] = placement
-            heapq.heappush(ends, (start + expected, job.job_id))
-    pace = total / max(len(waits), 1) / max(len(ends), 1)
-    return Forecast(waits, clock, pace)
+        usable = {
+            node.spec.node_id
+            for node in cluster.nodes.values()
+            if node.takes_jobs and node.fits_empty(job.resource_request)
+        }
+        start = max(job.not_before - now, 0)
+        for other in planned:
+            if (other.unknown or not job.max_runtime) and other.in_way_of(job, usable):
+                start = max(start, other.start)
+        found = None
+        if len(usable) >= job.resource_request.nodes:
+            found = _reserve(timeline, quotas, job, usable, length, start)
+        start = max(start, last) if found is None else found.start
+        planned.append(_Planned(job, usable, start, start + length, bool(usable & endless)))
+        if job.not_before <= now:
+            last = max(last, start)
+        waits[job.job_id] = round(min(start / _SECOND, LONGEST))
+    running = sum(end > last for end in ends.values()) + sum(
+        each.start <= last < each.end for each in planned
+    )
+    return Forecast(waits, last / _SECOND, total / max(len(waits), 1) / max(running, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A job that starts ahead of others."""
+
+    job: JobRecord
+    usable: Collection[str]
+    start: int
+    end: int
+    #: Whether a run that nothing ends keeps the scheduler from knowing when it starts.
+    unknown: bool
+
+    def in_way_of(self, job: JobRecord, usable: Set[str]) -> bool:
+        """Whether both ask for the same of the same nodes."""
+        own, other = self.job.resource_request, job.resource_request
+        return not usable.isdisjoint(self.usable) and bool(
+            (own.gpus and other.gpus)
+            or (own.cpus and other.cpus)
+            or (own.memory and other.memory)
+            or not (own.cpus or other.cpus)
+        )
+
+
+def _reserve(
+    timeline: Timeline,
+    quotas: Quotas,
+    job: JobRecord,
+    usable: Collection[str],
+    length: int,
+    start: int,
+) -> Reservation | None:
+    """Plan a job where it fits first; None where that is nowhere."""
+    found = None
+    for _ in range(_MOST_TRIES):
+        start = quotas.earliest(job, start)
+        found = timeline.earliest(job.resource_request, usable, length, start=start)
+        if found is None or found.start == start:
+            break
+        start = found.start
+    if found is not None:
+        timeline.reserve(found, length)
+        quotas.add(job, found.start, found.start + length)
+    return found
+
+
+def _micros(seconds: float) -> int:
+    return round(min(seconds, LONGEST) * _SECOND)

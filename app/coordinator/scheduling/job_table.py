@@ -44,7 +44,7 @@ class JobTable:
         #: The jobs by id, to be read.
         self.jobs: Mapping[str, JobRecord] = MappingProxyType(self._jobs)
         #: Those of them that wait.
-        self.waiting = WaitingJobs(self._jobs)
+        self.waiting = WaitingJobs(self._jobs, rules)
         self.rules = rules
         #: What queues and tenants hold.
         self.usage = Usage(rules)

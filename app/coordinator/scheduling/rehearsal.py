@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import WAITING
-from app.coordinator.scheduling.queues.waiting import place_of
 from app.coordinator.scheduling.reasons import JobsReason
 from app.coordinator.scheduling.scheduler import Scheduler
 
@@ -61,7 +60,7 @@ def _seen(scheduler: Scheduler, job: JobRecord, *, preempted: int) -> Rehearsal:
     return Rehearsal(
         job,
         reason=scheduler.reasons().of(job),
-        ahead=scheduler.waiting.rank(place_of(job)),
+        ahead=scheduler.waiting.rank(scheduler.waiting.place_of(job)),
         preempted=preempted,
         wait=scheduler.wait_of(job, scheduler.forecast()),
     )

@@ -18,7 +18,7 @@ from app.coordinator.jobs.model import Checkpoint, JobRecord, Kind, Progress, St
 from app.coordinator.jobs.queue_rules import SchedulingRules
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.jobs.times import Stopwatch
-from app.coordinator.scheduling.estimates import Forecast, RunTimes, forecast
+from app.coordinator.scheduling.estimates import Forecast, RunTimes
 from app.coordinator.scheduling.job_changes import (
     STOPPING,
     cancel_or_fail,
@@ -33,15 +33,14 @@ from app.coordinator.scheduling.job_changes import (
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.node_changes import drain_node, take_up_nodes
 from app.coordinator.scheduling.outcomes import apply_run_result
-from app.coordinator.scheduling.placement import finds_room, place_waiting, verdicts_of
-from app.coordinator.scheduling.queues.waiting import WaitingJobs, place_of
+from app.coordinator.scheduling.placement import place_waiting, verdicts_of
+from app.coordinator.scheduling.planning import Planner, position
+from app.coordinator.scheduling.queues.waiting import WaitingJobs
 from app.coordinator.scheduling.reasons import WaitReasons
 from app.coordinator.scheduling.transitions import Abandon, Launch, RunEnd, Transition
 from app.shortening import quoted
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
 
-#: Waiting jobs that are played forward to say how long they wait; it is estimated for others.
-PLAYED: Final = 32
 _SECOND: Final = 1_000_000
 
 
@@ -67,6 +66,7 @@ class Scheduler:
         self._stopwatch = stopwatch or Stopwatch("", clock)
         self._clock = clock
         self._run_times = run_times
+        self._planner = Planner(self._table, run_times, self._ran)
         self._closing = False
         #: Whether the last look at what waits did not get as far as it could.
         self._cut_short = False
@@ -341,34 +341,26 @@ class Scheduler:
         """The jobs that hold resources, by id."""
         return self._table.holding
 
+    def position(self, job: JobRecord, fair: dict[str, Mapping[str, int]]) -> int:
+        """Return where a waiting job is in the order of its queue, as `planning.position` does."""
+        return position(self._table, job, fair)
+
     def forecast(self) -> Forecast:
-        """Play the first PLAYED of the waiting jobs forward. The others are not looked at."""
-        return self._play(self.waiting.first(PLAYED))
+        """Plan the first PLAYED of the waiting jobs. The others are not looked at."""
+        return self._planner.first()
 
     def wait_of(self, job: JobRecord, forecast: Forecast) -> int:
         """Return the seconds until a waiting job is expected to start."""
-        rank = self.waiting.rank(place_of(job))
+        rank = self.waiting.rank(self.waiting.place_of(job))
         return forecast.wait(job, rank=rank, now=self._clock())
 
     def wait_of_newcomer(self, job: JobRecord, forecast: Forecast) -> int:
         """Return the seconds until a job would start if it were submitted now."""
-        # No other was made later.
-        job = replace(job, status=Status.QUEUED, created_at=2**63)
-        if finds_room(self._table, job, ran=self._ran):
-            return 0
-        rank = self.waiting.rank(place_of(job))
-        if rank >= PLAYED:
-            return forecast.wait(job, rank=rank, now=self._clock())
-        return self._play([*self.waiting.first(rank), job]).waits[job.job_id]
+        return self._planner.wait_of_newcomer(job, forecast)
 
     def reasons(self) -> WaitReasons:
         """Why those wait that wait, as things are now."""
         return WaitReasons(self._table, verdicts_of(self._table, ran=self._ran))
-
-    def _play(self, waiting: list[JobRecord]) -> Forecast:
-        holding = self.holding.values()
-        ran = {job.job_id: self._ran(job) / _SECOND for job in holding if job.status in RUNNING}
-        return forecast(self.cluster, waiting, holding, self._run_times, self._clock(), ran)
 
     def _ran(self, job: JobRecord) -> int:
         """Microseconds that a job's run has gone on."""

@@ -94,7 +94,7 @@ class QueuedJob(_message.Message):
     gpu_count: _builtins.int
     gpu_type: _builtins.str
     position: _builtins.int
-    """From 1, over all tenants in its queue, by priority, then age. Which starts first is another
+    """From 1, over all tenants in its queue, in the queue's order. Which starts first is another
     question: see `reason`.
     """
     estimated_wait_seconds: _builtins.int

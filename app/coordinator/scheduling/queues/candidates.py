@@ -18,8 +18,6 @@ Lane: TypeAlias = int
 IDLE: Final[Lane] = 0
 CORES: Final[Lane] = 1
 _MOST_GPU_LANES: Final = 8
-#: The priority that the jobs of a queue by age have among those of other queues.
-_PRIORITY: Final = 5
 _NOTHING: Final = (0.0, 0.0, 0.0)
 
 
@@ -169,15 +167,16 @@ class Candidates:
 
     def place_of(self, job: JobRecord) -> Place:
         """Where a job stands among those of its account."""
-        place = place_of(job)
-        if self._rules.queue(job.queue_name).order is QueueOrder.AGE:
-            place = place._replace(urgency=-_PRIORITY)
-        return place
+        return place_of(job, self._rules)
 
     def front(self, account: Account, place: Place) -> Front:
         """When it is the turn of an account's job, as things are."""
         used = self._usage.used(account) if self.is_fair(account) else _NOTHING
         return Front(place.urgency, used, place.created_at, place.job_id, account)
+
+    def shares_of(self, alike: Alike) -> tuple[float, float, float]:
+        """What one of these would hold of its tenant's shares."""
+        return self._usage.shares_of(alike.account, alike.resource_request, 1)
 
     def places(self, alike: Alike) -> Sequence[Place]:
         """All jobs that have this in common, in order."""

@@ -1,6 +1,7 @@
 """One walk over the queued jobs, in the order in which they are looked at."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -35,8 +36,17 @@ class Turns:
     """Goes from job to job. Of those that are alike, the next is looked at once the one before it
     does not wait any more, or where that is asked for."""
 
-    def __init__(self, candidates: Candidates) -> None:
+    def __init__(
+        self,
+        candidates: Candidates,
+        *,
+        front: Callable[[Account, Place], Front] | None = None,
+        queue_name: str | None = None,
+    ) -> None:
+        """`front` says when it is a job's turn, unless that is as things are; with `queue_name`,
+        only the accounts of that queue have turns."""
         self._candidates = candidates
+        self._front = front or candidates.front
         self._entries: list[_Entry] = []
         self._entered: set[tuple[Account, Lane]] = set()
         self._closed_lanes: set[Lane] = set()
@@ -45,8 +55,9 @@ class Turns:
         #: Lanes that were closed though a job of theirs had its turn.
         self.unseen: set[Lane] = set()
         self._last: Turn | None = None
-        for queue_name, lane in candidates.queues():
-            self._enter_next(queue_name, lane, None)
+        for name, lane in candidates.queues():
+            if queue_name in (None, name):
+                self._enter_next(name, lane, None)
 
     def next(self) -> Turn | None:
         """The next job; None at the end."""
@@ -70,7 +81,7 @@ class Turns:
                 continue
             job = self._candidates.job(front.job_id)
             place = self._candidates.place_of(job)
-            now = self._candidates.front(account, place)
+            now = self._front(account, place)
             if now > front:
                 # Its tenant was given something meanwhile: others may come first.
                 heappush(self._entries, _Entry(now, lane, True, follows))
@@ -84,7 +95,7 @@ class Turns:
         places = self._candidates.places(turn.alike)
         at = bisect_right(places, turn.place)
         if at < len(places):
-            front = self._candidates.front(turn.alike.account, places[at])
+            front = self._front(turn.alike.account, places[at])
             heappush(self._entries, _Entry(front, turn.lane, True, True))
 
     def close_lane(self, lane: Lane) -> None:
@@ -112,7 +123,7 @@ class Turns:
         job = self._candidates.next_head(account, lane, turn.place)
         if job is not None:
             place = self._candidates.place_of(job)
-            heappush(self._entries, _Entry(self._candidates.front(account, place), lane, True))
+            heappush(self._entries, _Entry(self._front(account, place), lane, True))
 
     def _enter_next(self, queue_name: str, lane: Lane, behind: Front | None) -> None:
         front = self._candidates.next_front(queue_name, lane, behind)

@@ -9,27 +9,28 @@ from itertools import islice
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.queue_rules import QueueOrder, SchedulingRules
 from app.coordinator.jobs.states import WAITING, Status
+
+#: The priority that the jobs of a queue by age have among those of other queues.
+PRIORITY_OF_AGE: Final = 5
 
 
 class Place(NamedTuple):
     """Where a job stands: by priority, then age, behind all others while it waits for a time."""
 
     pending: bool
-    #: The priority, negated: the highest comes first.
+    #: The priority, negated: the highest comes first. In a queue by age all have the same.
     urgency: int
     created_at: int
     job_id: str
 
 
-def place_of(job: JobRecord) -> Place:
-    """Return where a job stands among those that wait."""
-    return Place(job.status is Status.PENDING, -job.priority, job.created_at, job.job_id)
-
-
-def newcomers_place(job: JobRecord) -> Place:
-    """Return where a job would stand if it were submitted now: no other was made later."""
-    return place_of(job)._replace(created_at=2**63)
+def place_of(job: JobRecord, rules: SchedulingRules) -> Place:
+    """Return where a job stands among those that wait, but for what its tenant holds."""
+    by_age = rules.queue(job.queue_name).order is QueueOrder.AGE
+    urgency = -PRIORITY_OF_AGE if by_age else -job.priority
+    return Place(job.status is Status.PENDING, urgency, job.created_at, job.job_id)
 
 
 _T = TypeVar("_T", Place, tuple[int, str])
@@ -41,9 +42,10 @@ _ALL: Final[_Scope] = (None, None)
 class WaitingJobs:
     """An index over the jobs that wait. Whoever changes a job takes it out and puts it in again."""
 
-    def __init__(self, jobs: Mapping[str, JobRecord]) -> None:
+    def __init__(self, jobs: Mapping[str, JobRecord], rules: SchedulingRules) -> None:
         """`jobs` has the newest version of each job that waits, by id."""
         self._jobs = jobs
+        self._rules = rules
         self._queues: dict[_Scope, list[Place]] = {}
         #: Those that are PENDING, by when they may be placed.
         self._times: list[tuple[int, str]] = []
@@ -52,7 +54,7 @@ class WaitingJobs:
         """Put a job in; nothing if it does not wait."""
         if job.status not in WAITING:
             return
-        place = place_of(job)
+        place = self.place_of(job)
         for scope in _scopes(job):
             insort(self._queues.setdefault(scope, []), place)
         if place.pending:
@@ -62,7 +64,7 @@ class WaitingJobs:
         """Take a job out as it was put in; nothing if it did not wait."""
         if job.status not in WAITING:
             return
-        place = place_of(job)
+        place = self.place_of(job)
         for scope in _scopes(job):
             queue = self._queues[scope]
             _remove(queue, place)
@@ -70,6 +72,10 @@ class WaitingJobs:
                 del self._queues[scope]
         if place.pending:
             _remove(self._times, (job.not_before, job.job_id))
+
+    def place_of(self, job: JobRecord) -> Place:
+        """Return where a job stands, or would if it waited."""
+        return place_of(job, self._rules)
 
     def __len__(self) -> int:
         """Count the jobs of all tenants."""
@@ -113,7 +119,7 @@ class WaitingJobs:
 
     def validate(self) -> None:
         """Raise AssertionError unless the index is that of the jobs."""
-        again = WaitingJobs(self._jobs)
+        again = WaitingJobs(self._jobs, self._rules)
         for job in self._jobs.values():
             again.add(job)
         assert self._queues == again._queues

@@ -1,0 +1,54 @@
+"""The order in which those that wait have their turns, if each holds what it asks for from its turn
+on: in a fair queue, the turn of a tenant's next job depends on it."""
+
+from collections.abc import Iterator
+from itertools import islice
+from operator import add
+from typing import Final
+
+from app.coordinator.jobs.queue_rules import Account
+from app.coordinator.scheduling.queues.candidates import Candidates, Front
+from app.coordinator.scheduling.queues.turns import Turn, Turns
+from app.coordinator.scheduling.queues.waiting import Place
+
+#: Jobs of a fair queue whose positions are told one by one; behind them, priority and age count.
+MOST_FAIR: Final = 512
+
+
+class Line:
+    """One walk. A step costs the logarithm of the number of those that wait."""
+
+    def __init__(self, candidates: Candidates, *, queue_name: str | None = None) -> None:
+        """`queue_name` is a queue that has an order of its own, if only its jobs are walked."""
+        self._candidates = candidates
+        self._more: dict[Account, tuple[float, float, float]] = {}
+        self._turns = Turns(candidates, front=self._front, queue_name=queue_name)
+
+    def __iter__(self) -> Iterator[Turn]:
+        """The turns of all, of those that are alike, too. Nothing may change meanwhile."""
+        while (turn := self._turns.next()) is not None:
+            account = turn.alike.account
+            if self._candidates.is_fair(account):
+                held = self._candidates.shares_of(turn.alike)
+                before = self._more.get(account, (0.0, 0.0, 0.0))
+                self._more[account] = _sum(before, held)
+            self._turns.look_at_next_of_alike(turn)
+            yield turn
+
+    def _front(self, account: Account, place: Place) -> Front:
+        front = self._candidates.front(account, place)
+        more = self._more.get(account)
+        return front._replace(used=_sum(front.used, more)) if more else front
+
+
+def fair_positions(candidates: Candidates, queue_name: str) -> dict[str, int]:
+    """The positions of the first jobs of a fair queue, from 1, by job id."""
+    turns = islice(Line(candidates, queue_name=queue_name), MOST_FAIR)
+    return {turn.job.job_id: number for number, turn in enumerate(turns, 1)}
+
+
+def _sum(
+    one: tuple[float, float, float], other: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    gpus, cpus, jobs = map(add, one, other)
+    return gpus, cpus, jobs
