@@ -110,6 +110,11 @@ class MergedRecords:
         mark = Mark(SNAPSHOTS, source, len(snapshots), self._metrics.last_sequence, first)
         self._marks.taking(mark, lambda: self._metrics.append(list(snapshots)))
 
+    def take_gap(self, source: int, through: int, text: str) -> None:
+        """Take a line over in place of those up to the number `through` that a node has lost. Raises
+        OSError."""
+        self.add_lines(source, through, [self._own_line(text, warning=True)])
+
     def announce(self, texts: Sequence[str]) -> None:
         """Begin with lines of the coordinator's own, unless that was done. The first is no
         warning."""

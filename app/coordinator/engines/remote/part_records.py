@@ -32,11 +32,13 @@ class PartRecords:
         """Take a message over; done again after a failure, nothing is taken twice. Raises
         OSError."""
         self.epoch = message.epoch
-        line, snapshot = self.taken
+        if message.lost_through:
+            self._say_lost(message.lost_through)
         if message.lines:
             lines = WatchJobResponse.FromString(message.lines).logs
-            self._take_lines(lines[max(line + 1 - message.first_line, 0) :], line)
+            self._take_lines(lines[max(self.taken[0] + 1 - message.first_line, 0) :])
         if message.snapshots:
+            snapshot = self.taken[1]
             snapshots = WatchJobResponse.FromString(message.snapshots).metrics
             new = snapshots[max(snapshot + 1 - message.first_snapshot, 0) :]
             if new:
@@ -44,14 +46,18 @@ class PartRecords:
         if message.end:
             self.end = RunEnd(**orjson.loads(message.end))
 
-    def _take_lines(self, lines: Sequence[LogEntry], taken: int) -> None:
-        if not lines:
-            return
-        first = lines[0].offset
-        if first > taken + 1:
-            self._records.say(
-                f"Gap: lines {taken + 1} to {first - 1} of node {self.node_id} are damaged on its"
-                " disk.",
-                warning=True,
+    def _take_lines(self, lines: Sequence[LogEntry]) -> None:
+        if lines:
+            first = lines[0].offset
+            self._say_lost(first - 1)
+            self._records.take_lines(self._number, first, lines)
+
+    def _say_lost(self, through: int) -> None:
+        """Say that the lines up to this number are lost which were not taken over, if any are."""
+        behind = self.taken[0] + 1
+        if through >= behind:
+            self._records.take_gap(
+                self._number,
+                through,
+                f"Gap: lines {behind} to {through} of node {self.node_id} are damaged on its disk.",
             )
-        self._records.take_lines(self._number, first, lines)
