@@ -1,5 +1,6 @@
 """An agent tells what its run records to those alone who have its secret."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -59,3 +60,19 @@ async def test_an_agent_that_is_closed_is_away(server: RecordsServer) -> None:
     assert not server.address
     with pytest.raises(DriverAway):
         await watched(address, server.secret)
+
+
+async def test_whoever_opens_it_while_it_begins_to_listen_is_told_where() -> None:
+    server = RecordsServer(cast(RunAgent, Agent()), host="127.0.0.1")
+    addresses: list[str] = []
+
+    async def opened() -> None:
+        await server.start()
+        addresses.append(server.address)
+
+    try:
+        await asyncio.gather(opened(), opened())
+    finally:
+        await server.close()
+    assert addresses[0]
+    assert addresses == [addresses[0]] * 2

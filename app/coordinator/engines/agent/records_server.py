@@ -63,9 +63,9 @@ class RecordsServer(EngineAgentCoordinatorServicer):
             port = server.add_insecure_port(f"{self._host}:0")
         except RuntimeError as error:  # what gRPC says of every failure to bind
             raise OSError(f"cannot listen on {self._host}: {error}") from error
-        self._server = server
+        # Whoever asks meanwhile is told, too.
+        self._server, self.address = server, f"{self._host}:{port}"
         await server.start()
-        self.address = f"{self._host}:{port}"
 
     async def close(self) -> None:
         """Stop listening; calls end."""

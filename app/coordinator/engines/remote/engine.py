@@ -15,7 +15,14 @@ from typing_extensions import override
 
 from app.coordinator.cluster.node_specs import NodeReport
 from app.coordinator.engines.agent.run_part import RunPart
-from app.coordinator.engines.engine import Engine, EngineEvents, NeverStarted, RunHandle, RunSpec
+from app.coordinator.engines.engine import (
+    CannotLaunch,
+    Engine,
+    EngineEvents,
+    NeverStarted,
+    RunHandle,
+    RunSpec,
+)
 from app.coordinator.engines.local.engine import LocalEngine
 from app.coordinator.engines.local.runner.recording import RecordBounds
 from app.coordinator.engines.remote.calls import DriverAway, NodeLost
@@ -205,6 +212,8 @@ class RemoteEngine(Engine):
                 raise _again(f"node {node_id} has just returned") from None
         except DriverAway as error:
             raise _again(str(error)) from error
+        except CannotLaunch as error:
+            raise OSError(errno.EIO, f"node {node_id} cannot end the run: {error}") from error
 
     def _write_launch(self, directory: RunDir, job: JobRecord, run: RunSpec) -> None:
         """Write down what is launched. Raises OSError."""

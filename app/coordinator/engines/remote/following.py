@@ -116,7 +116,8 @@ class GangFollower:
         run = gang.ref(records.node_id)
         agent = await gang.client.open_run(run)
         # Also of an agent that knows nothing of what was asked before.
-        await gang.pass_on(records.node_id)
+        if not await gang.pass_on(records.node_id):
+            gang.stop.news.set()
         line, snapshot = records.taken
         stream = watch_run(
             agent, run, epoch=records.epoch, after_line=line, after_snapshot=snapshot

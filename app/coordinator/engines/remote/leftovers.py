@@ -88,19 +88,32 @@ class Leftovers:
         # What is not needed by now never is again: only newer runs begin.
         left = [each for each in found if each not in self._needed]
         for job_id, run in left:
-            ref = RunRef(job_id=job_id, run=run, node_id=node_id, term=term)
             log.info("leftovers_found", node_id=node_id, job_id=job_id, run=run)
-            await self._forget([ref], living=True)
+        refs = [RunRef(job_id=job_id, run=run, node_id=node_id, term=term) for job_id, run in left]
+        await self._forget(refs, living=True)
 
     async def _forget(self, refs: Iterable[RunRef], *, living: bool = False) -> None:
-        """`living` is whether something of them may live yet."""
-        for ref in refs:
-            try:
-                if living:
-                    await self._client.kill_run(ref)
-                await self._client.forget_run(ref)
-            except (DriverAway, NodeLost, NothingThere, CannotLaunch, LeadershipLost) as error:
-                # They take up space there until the node is asked again.
+        """`living` is whether something of them may live yet.
+
+        Goes on until each was asked: an agent that is left holds what the next run needs.
+        """
+        backoff = FailureBackoff()
+        while True:
+            refs = [ref for ref in refs if not await self._forgotten(ref, backoff, living=living)]
+            if not refs:
+                return
+            await asyncio.sleep(backoff.after_failure())
+
+    async def _forgotten(self, ref: RunRef, backoff: FailureBackoff, *, living: bool) -> bool:
+        """Have one let go of. Returns False if it has to be asked for again."""
+        try:
+            if living:
+                await self._client.kill_run(ref)
+            await self._client.forget_run(ref)
+        except (DriverAway, NodeLost, NothingThere, CannotLaunch, LeadershipLost) as error:
+            # A node that is lost is asked when it returns; of others they take up space there.
+            again = isinstance(error, DriverAway)
+            if not again or backoff.worth_a_line:
                 log.warning(
                     "records_left_on_node",
                     node_id=ref.node_id,
@@ -108,6 +121,8 @@ class Leftovers:
                     run=ref.run,
                     reason=str(error),
                 )
+            return not again
+        return True
 
     def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

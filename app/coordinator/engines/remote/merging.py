@@ -111,7 +111,7 @@ class MergedRecords:
         self._marks.taking(mark, lambda: self._metrics.append(list(snapshots)))
 
     def take_gap(self, source: int, through: int, text: str) -> None:
-        """Take a line over in place of those up to the number `through` that a node has lost. Raises
+        """Take a line over in place of those up to the number `through` that are lost. Raises
         OSError."""
         self.add_lines(source, through, [self._own_line(text, warning=True)])
 

@@ -1,0 +1,87 @@
+"""A run that is followed stops when it is asked to, whatever is away meanwhile."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from app.coordinator.engines.remote import following
+from app.coordinator.engines.remote.calls import DriverAway, NodeLost
+from app.coordinator.engines.remote.following import GangFollower
+from app.coordinator.engines.remote.gang import Gang, StopOrder
+from app.coordinator.scheduling.transitions import RunEnd
+from generated.mindcoordinator.internal.v1.engine_pb2 import OpenRunResponse, RunRecords, RunRef
+
+PATIENCE = 60
+
+
+class Cluster:
+    """Its one node is lost until a stop has failed for that; the next one finds the driver away."""
+
+    def __init__(self) -> None:
+        self.stops: list[Exception | None] = [NodeLost("n"), DriverAway("it was killed"), None]
+        self.back, self.stopped = asyncio.Event(), asyncio.Event()
+
+    async def open_run(self, run: RunRef) -> OpenRunResponse:
+        if not self.back.is_set():
+            raise NodeLost(run.node_id)
+        return OpenRunResponse()
+
+    async def stop_run(self, run: RunRef, *, at_once: bool) -> None:
+        failure = self.stops.pop(0)
+        if isinstance(failure, NodeLost):
+            self.back.set()
+        if failure is not None:
+            raise failure
+        self.stopped.set()
+
+    async def returned(self, node_id: str, *, patience: float) -> bool:
+        return await self.back.wait()
+
+    async def watch_run(self, *_: object, **__: object) -> AsyncGenerator[RunRecords, None]:
+        await self.stopped.wait()
+        yield RunRecords(epoch="e", end=b'{"exit_code": 0, "stopped": true}')
+
+
+class Records:
+    """Takes everything over, and has nothing yet."""
+
+    @property
+    def records(self) -> "Records":
+        return self
+
+    def taken(self, source: int) -> tuple[int, int]:
+        return 0, 0
+
+    async def write(self, write: Callable[[Any], object]) -> None:
+        write(self)
+
+    def tell(self) -> None:
+        """Nobody listens."""
+
+
+async def test_a_stop_that_finds_the_driver_away_when_its_node_returns_is_passed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster, stop = Cluster(), StopOrder()
+    monkeypatch.setattr(following, "watch_run", cluster.watch_run)
+    launched = SimpleNamespace(
+        whole=SimpleNamespace(job=SimpleNamespace(job_id="a")),
+        node_ids=("n",),
+        ref=lambda node_id, *, term: RunRef(job_id="a", run=1, node_id=node_id, term=term),
+    )
+    gang = Gang(
+        launched=cast(Any, launched),
+        term=1,
+        client=cast(Any, cluster),
+        nodes=cast(Any, cluster),
+        lost_node_patience=PATIENCE,
+        records=cast(Any, Records()),
+        stop=stop,
+    )
+    stop.give(at_once=False)
+    async with asyncio.timeout(PATIENCE):
+        end = await GangFollower(gang).follow()
+    assert end == RunEnd(exit_code=0, stopped=True)
