@@ -62,10 +62,14 @@ class Bench:
     """A scheduler and its nodes. Jobs that are to stop go on until the test ends them."""
 
     def __init__(
-        self, *nodes: NodeSpec, rules: SchedulingRules | None = None, topology: str = ""
+        self,
+        *nodes: NodeSpec,
+        rules: SchedulingRules | None = None,
+        topology: str = "",
+        growing: bool = False,
     ) -> None:
         self.now = 1_000_000 * SECOND
-        self.cluster = Cluster(nodes, topology=topology)
+        self.cluster = Cluster(nodes, topology=topology, growing=growing)
         self.rules = rules
         self.scheduler = self.new_scheduler(self.cluster)
         self.started: list[str] = []

@@ -181,6 +181,32 @@ def test_each_reason_is_told_in_a_sentence_that_names_nobody_elses_job() -> None
     assert bench.reason("impossible").reason is Reason.IMPOSSIBLE
 
 
+def test_what_waits_for_the_cluster_to_grow_does_not_wait_for_drained_nodes() -> None:
+    bench = Bench(node("n", gpus=1), growing=True)
+    assert bench.submit(record("large", gpus=2)) is Status.QUEUED
+    told = bench.reason("large")
+    assert told.reason is Reason.IMPOSSIBLE
+    assert told.message == (
+        "No node has what it asks for yet: 2 GPUs on a node. The cluster is asked to grow."
+    )
+    found = rehearse(bench.scheduler, record("checked", gpus=2))
+    assert waiting_for(found, bench.cluster) == "Nodes that the cluster does not have yet."
+    bench.drain("n")
+    bench.submit(record("drained", gpus=1))
+    assert bench.reason("drained").reason is Reason.DRAINED
+
+
+def test_a_queue_without_an_order_of_its_own_does_not_take_that_of_other_queues() -> None:
+    found = rules("*:order=fair, night:max_runtime=60", "*:gpus=9")
+    bench = Bench(node("n", gpus=2), rules=found)
+    bench.submit(record("elsewhere", gpus=1, tenant="a"))
+    bench.submit(record("holds", gpus=1, tenant="c", queue="night"))
+    bench.submit(record("old", gpus=1, tenant="a", queue="night"))
+    bench.submit(record("new", gpus=1, tenant="b", queue="night"))
+    bench.end("holds")
+    assert bench.started[2:] == ["old"]
+
+
 def test_what_is_checked_only_is_told_of_a_limit() -> None:
     bench = Bench(node("n", gpus=2), rules=rules(tenants="t:gpus=1"))
     bench.submit(record("holds", gpus=1))

@@ -133,7 +133,8 @@ class Cluster:
         With `growing`, nodes of any kind may be added when jobs wait for them."""
         self.nodes = {spec.node_id: NodeState(spec) for spec in specs}
         self._topology = topology
-        self._growing = growing
+        #: Whether nodes of any kind may be added.
+        self.growing = growing
         #: Grows with each change of what the empty nodes could take.
         self.version = 0
         #: Why nodes are drained that are not there at the moment.
@@ -141,7 +142,7 @@ class Cluster:
 
     def copy(self) -> "Cluster":
         """A copy to try things on."""
-        twin = Cluster((), topology=self._topology, growing=self._growing)
+        twin = Cluster((), topology=self._topology, growing=self.growing)
         twin.nodes = {
             node_id: NodeState(
                 node.spec,
@@ -198,12 +199,14 @@ class Cluster:
                 absent[node_id] = node.drain
 
     def satisfiable(self, resource_request: ResourceRequest) -> bool:
-        """Whether the whole cluster, empty and with every node enabled, has what is asked."""
-        return (
-            self._growing
-            or sum(1 for node in self.nodes.values() if node.fits_empty(resource_request))
-            >= resource_request.nodes
-        )
+        """Whether the whole cluster, empty and with every node enabled, has what is asked, or may
+        have it once it has grown."""
+        return self.growing or self.has(resource_request)
+
+    def has(self, resource_request: ResourceRequest) -> bool:
+        """Whether the nodes that there are have what is asked, empty and enabled."""
+        able = sum(1 for node in self.nodes.values() if node.fits_empty(resource_request))
+        return able >= resource_request.nodes
 
     def place(
         self,

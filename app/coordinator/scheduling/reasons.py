@@ -51,7 +51,7 @@ class WaitReasons:
             return JobsReason(Reason.NOT_BEFORE, f"Waits for its not_before, {time}.")
         alike = self._table.candidates.alike_of(job)
         if self._table.candidates.is_parked(alike):
-            possible = self._table.cluster.satisfiable(job.resource_request)
+            possible = self._table.cluster.has(job.resource_request)
             parked = Verdict(job, Reason.DRAINED if possible else Reason.IMPOSSIBLE)
             return JobsReason(parked.reason, _message(self._table.cluster, job, parked, own=False))
         verdict = self._verdicts.of(job, alike, lane_of(job.resource_request))
@@ -76,6 +76,11 @@ def _message(cluster: Cluster, job: JobRecord, verdict: Verdict, *, own: bool) -
         case Reason.DRAINED:
             return f"Only drained nodes have what it asks for: {_drained(cluster, request)}."
         case Reason.IMPOSSIBLE:
+            if cluster.growing:
+                return (
+                    f"No node has what it asks for yet: {described(request)}. The cluster is asked"
+                    " to grow."
+                )
             return f"The cluster no longer has what it asks for: {described(request)}."
         case Reason.PREEMPTING:
             return "Runs are being stopped whose end makes room for it."

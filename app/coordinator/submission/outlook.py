@@ -26,6 +26,8 @@ def waiting_for(rehearsal: Rehearsal, cluster: Cluster) -> str:
     if rehearsal.reason is not None and rehearsal.reason.reason in _TOLD:
         return rehearsal.reason.message
     request = job.resource_request
+    if not cluster.has(request):
+        return "Nodes that the cluster does not have yet."
     able = [node for node in cluster.nodes.values() if node.fits_empty(request)]
     drained = sorted(node.spec.node_id for node in able if node.drain is not None)
     if len(able) - len(drained) < request.nodes:

@@ -184,6 +184,9 @@ class Candidates:
 
     def is_fair(self, account: Account) -> bool:
         """Whether the turn of an account's jobs depends on what its tenant holds."""
+        if not account.queue_name:
+            # Of queues in the common order; the rules of "any queue" are no rules of theirs.
+            return False
         return self._rules.queue(account.queue_name).order is QueueOrder.FAIR
 
     def front_after(self, alike: Alike, place: Place, number: int) -> Front:
