@@ -129,6 +129,18 @@ def test_more_than_can_be_looked_at_that_are_impossible_hold_up_nobody() -> None
     assert bench.runs("drained")
 
 
+def test_a_look_that_was_cut_short_is_not_gone_on_with_while_the_coordinator_leaves() -> None:
+    bench = Bench(node("n", gpus=1))
+    with bench.scheduler.changing():
+        for number in range(1100):
+            bench.scheduler.submit(record(f"i{number}", gpus=2, memory=number + 1))
+    bench.drain("n")
+    assert bench.scheduler.next_tick() == 0
+    with bench.scheduler.changing():
+        bench.scheduler.close()
+    assert bench.scheduler.next_tick() is None
+
+
 def test_a_job_above_a_limit_could_never_start() -> None:
     found = rules("q:gpus=4:tenant_gpus=2", "none:jobs=0")
     assert "2 GPUs" in found.never(record("j", gpus=3, queue="q"))

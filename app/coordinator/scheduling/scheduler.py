@@ -227,7 +227,7 @@ class Scheduler:
 
         The clock may be set meanwhile: look again from time to time.
         """
-        if self._cut_short:
+        if self._cut_short and not self._closing:
             return 0
         lefts = map(self._time_left, self.holding.values())
         delays = [left for left in lefts if left is not None]
