@@ -38,7 +38,8 @@ async def test_records_that_open_after_a_cancellation_are_closed(
     monkeypatch.setattr(record_writer, "MergedRecords", Records)
     with ThreadPoolExecutor(1) as writing:
         others: dict[str, Any] = dict.fromkeys(
-            ("leadership", "bounds", "client", "nodes", "grew", "forget"), cast(Any, None)
+            ("leadership", "bounds", "client", "nodes", "sends_secrets", "grew", "forget"),
+            cast(Any, None),
         )
         run = RemoteRun(
             JobDir(tmp_path).run(1), term=1, lost_node_patience=1.0, writing=writing, **others
