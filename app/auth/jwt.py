@@ -95,17 +95,20 @@ class JwtVerifier(Verifier):
     @override
     async def verify(self, token: str) -> Caller:
         digest = hashlib.sha256(token.encode()).digest()
-        verified, now = self._verified.get(digest), self._now()
-        if verified is None or now < verified.at:
+        verified = self._verified.get(digest)
+        if verified is None:
             signed = self._extract(token)
             kid = _key_id(signed.headers())
-            key = await self._key(kid)
+            key, now = await self._key(kid), self._now()
         else:
             kid = verified.kid
-            key = await self._key(kid)
+            # Its time is looked at when the key is there: that may have been waited for.
+            key, now = await self._key(kid), self._now()
             # The issuer's keys are fetched again and again, and may be others then.
-            if key is verified.key and not verified.caller.expired(
-                datetime.fromtimestamp(now, UTC)
+            if (
+                key is verified.key
+                and now >= verified.at
+                and not verified.caller.expired(datetime.fromtimestamp(now, UTC))
             ):
                 return verified.caller
             signed = self._extract(token)

@@ -106,6 +106,7 @@ class ObservedCall:
             self._span.set({"rpc.grpc.status_code": grpc.StatusCode[code].value[0]})
             if code not in ("OK", "CANCELLED"):
                 self._span.fail(code)
-            kind = None if error is None else type(error)
-            self._recording.__exit__(kind, error, None)
+            # A generator sets an error's traceback to what it is given.
+            kind, where = (type(error), error.__traceback__) if error else (None, None)
+            self._recording.__exit__(kind, error, where)
         self._observe(self._method, code, None if self._stream else perf_counter() - self._started)

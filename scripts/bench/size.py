@@ -132,9 +132,11 @@ def _table(supervisor: psutil.Process) -> dict[str, tuple[int, float, float]]:
     """By program of a stack: its processes, and their PSS and RSS in MB."""
     table: dict[str, tuple[int, float, float]] = {}
     for each in (supervisor, *supervisor.children(recursive=True)):
-        memory = each.memory_full_info()
-        count, pss, rss = table.get(_name(each), (0, 0.0, 0.0))
-        table[_name(each)] = (count + 1, pss + memory.pss / 1e6, rss + memory.rss / 1e6)
+        # PostgreSQL's workers come and go.
+        with suppress(psutil.NoSuchProcess):
+            name, memory = _name(each), each.memory_full_info()
+            count, pss, rss = table.get(name, (0, 0.0, 0.0))
+            table[name] = (count + 1, pss + memory.pss / 1e6, rss + memory.rss / 1e6)
     return table
 
 

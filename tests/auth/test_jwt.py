@@ -5,7 +5,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import orjson
@@ -14,7 +14,7 @@ import structlog
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jws, jwt
 
-from app.auth.authenticator import Authenticator
+from app.auth.authenticator import Authenticator, Refused
 from app.auth.jwt import JwtVerifier
 from app.auth.settings import AuthSettings
 from app.caller import Caller
@@ -354,3 +354,26 @@ async def test_a_token_that_was_verified_ends_with_its_key(
     with pytest.raises(ApiError) as refused:
         await caller_of(authenticator, token)
     assert refused.value.kind.code == "AUTH_TOKEN_INVALID"
+
+
+async def test_a_token_that_was_verified_ends_while_its_key_is_waited_for(
+    auth: AuthSettings, clock: Clock
+) -> None:
+    key = rsa_key()
+
+    class Keys:
+        """Keys that take an hour."""
+
+        takes = 0
+
+        async def find(self, _: str) -> object:
+            clock.now += self.takes
+            return key
+
+    keys = Keys()
+    verifier = JwtVerifier(settings=auth, keys=cast(KeySetCache, keys), now=clock)
+    token = signed(claims(clock.now))
+    await verifier.verify(token)
+    keys.takes = 3700
+    with pytest.raises(Refused):
+        await verifier.verify(token)

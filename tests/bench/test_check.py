@@ -1,11 +1,15 @@
 """What `scripts/bench/check` decides, and the tables that documents have from its baseline."""
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
+from scripts.bench import size
 from scripts.bench.check_rig import baseline, tables
 from scripts.bench.check_rig.__main__ import FAMILIES
 from scripts.bench.check_rig.axis import Axis, Expected, Family, Found, Measure, losses, measured
@@ -114,3 +118,15 @@ def test_the_fan_out_s_table_has_the_middle_of_the_runs(tmp_path: Path) -> None:
         runs.append(path)
     table = tables.fan_out_table(tables.fan_out_of(runs))
     assert "| 500 x 50 | 6.0 / 6.0 (saturated) | 1.3 / 1.3 | 1,234 / 1,234 |" in table.splitlines()
+
+
+def test_a_program_that_ends_while_memory_is_read_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading = (sys.executable, "-c", "import sys; sys.stdin.read()")
+    with subprocess.Popen(reading, stdin=subprocess.PIPE) as process:
+        gone = psutil.Process(process.pid)
+    supervisor = psutil.Process()
+    monkeypatch.setattr(supervisor, "children", lambda recursive: [gone])
+    table = size._table(supervisor)
+    assert [count for count, _, _ in table.values()] == [1]

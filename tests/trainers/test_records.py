@@ -106,6 +106,8 @@ def test_the_columns_of_csv_are_in_its_first_line(tmp_path: Path) -> None:
         ('\ufeff [{"text": "a [\\"] b"},\n{"b": [{"c": null}]}, null]', 2),
         ("[" + json.dumps("x" * 100_000 + '"\\') + ",\n null]", 2),
         ("", 0),
+        # Cut within a text.
+        ('[{"text": "' + '\\"' * 500_000, 0),
     ],
 )
 def test_a_null_is_found_where_a_record_is_to_be(tmp_path: Path, text: str, line: int) -> None:

@@ -37,8 +37,9 @@ _NAMES: Final = ("train", "training", *HELD_BACK)
 _SPLIT: Final = re.compile(r"([A-Za-z0-9_-]{1,64})(\[-?\d{0,15}%?:-?\d{0,15}%?\])?")
 #: A line that is no record, but which JSON has.
 _NULL: Final = re.compile(rb"\n[ \t\r]{0,16}null\b")
-#: What says where in JSON a `null` stands: texts are skipped as a whole.
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]|null', re.DOTALL)
+#: What says where in JSON a `null` stands: texts are skipped as a whole, also one that a file which
+#: was cut ends in. It would be read anew from each of its quotes.
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]|null', re.DOTALL)
 #: What comes before a value that is within another one.
 _INSIDE: Final = (b"[", b",", b":")
 _BLOCK: Final = 1024 * 1024
