@@ -55,6 +55,8 @@ class FetchedRun(RunHandle):
         self._handle: RunHandle | None = None
         #: Whether it is asked to stop, and at once.
         self._stop: bool | None = None
+        #: Nothing of it has run yet, and its files are being fetched.
+        self._preparing = False
         #: Nothing is left but to bring away what it wrote.
         self._ended = False
         self._abandoned = threading.Event()
@@ -62,11 +64,12 @@ class FetchedRun(RunHandle):
     @override
     def stop(self, *, at_once: bool) -> None:
         self._stop = bool(self._stop) or at_once
-        if self._handle is None or (self._ended and at_once):
+        if self._preparing or (self._ended and at_once):
             # Nothing of it runs, yet or any more.
             self._abandoned.set()
-        else:
+        elif self._handle is not None:
             self._handle.stop(at_once=at_once)
+        # Else it may run already: it is asked once it is found, and what it wrote is brought away.
 
     @override
     async def wait(self) -> RunEnd:
@@ -109,13 +112,24 @@ class FetchedRun(RunHandle):
             try:
                 self._handle = await self._engine.recover(job, term=self._term)
             except NeverStarted:
-                spec = await self._again(self._files.prepare)
-                if self._stop is not None:
-                    raise Abandoned from None
+                spec = await self._prepared()
                 self._handle = await self._engine.launch(job, self._run(spec))
             if self._stop is not None:
                 self._handle.stop(at_once=self._stop)
         return self._handle
+
+    async def _prepared(self) -> RunSpec:
+        """Return what is executed, once its files are there. Raises CannotLaunch, Abandoned."""
+        if self._stop is not None:
+            raise Abandoned
+        self._preparing = True
+        try:
+            spec = await self._again(self._files.prepare)
+        finally:
+            self._preparing = False
+        if self._stop is not None:
+            raise Abandoned
+        return spec
 
     async def _carried_out(self, handle: RunHandle) -> RunEnd:
         publishing = asyncio.create_task(self._publish(), name="checkpoints of this agent")
