@@ -95,6 +95,7 @@ def test_the_columns_of_csv_are_in_its_first_line(tmp_path: Path) -> None:
     [
         ('{"text": "a"}\nnull\n', 2),
         ("null\n", 1),
+        ("\ufeffnull\n", 1),
         ('{"a": 1}\r\n \t\r\n  null\r\n', 3),
         ('{"a": 1}\n' + " " * 3_000_000 + "\nnull", 3),
         (f'{{"a": "{"x" * 2_000_000}"}}\n' * 2 + "null", 3),

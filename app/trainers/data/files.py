@@ -98,11 +98,12 @@ def null_record(path: Path) -> int:
     opener = _OPENERS.get(path.suffix.lower(), open)
     lines, kept, last = 1, b"\n", b""
     with opener(path, "rb") as file:
-        if file.read(_OVERLAP).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        head = file.read(_OVERLAP)
+        if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
             file.seek(0)
             # Its reader needs all of it at once as well.
             return _null_in_list(file.read())
-        file.seek(0)
+        file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
         while block := file.read(_BLOCK):
             text = kept + block
             for found in _NULL.finditer(text):
