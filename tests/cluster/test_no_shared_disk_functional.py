@@ -12,7 +12,7 @@ pytest.importorskip("s3fs")
 
 from tests.cluster import rig
 from tests.cluster.coordinators import client, coordinator
-from tests.cluster.rig import RayCluster
+from tests.cluster.rig import RayCluster, ray_python
 from tests.coordinator.harness import status_of
 from tests.coordinator.objects.buckets import BUCKET, Bucket, moto_bucket, opened
 from tests.engines.test_no_shared_disk_functional import TRAINING, remove, submit, training, tree
@@ -37,11 +37,11 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 
 
 @pytest.fixture
-def pair(ray_python: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
+def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
     """A head and two workers."""
     monkeypatch.setattr(rig, "HEAD", "127.0.0.42")
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as directory:
-        cluster = OtherCluster(ray_python, Path(directory), 28379)
+        cluster = OtherCluster(ray_python(), Path(directory), 28379)
         try:
             cluster.start_head()
             for number in (1, 2):
