@@ -176,9 +176,8 @@ class BucketDrive(Drive):
         parts = key.split("/")
         if parts[0] == ATLAS and len(parts) > 3:
             # .atlas/<tenant>/<model>/<version>/files
-            return (PublishedTrees(self.store, f"{'/'.join(parts[:3])}/"), parts[3]), "/".join(
-                parts[4:]
-            )
+            versions = PublishedTrees(self.store, "/".join((*parts[:3], "")))
+            return (versions, parts[3]), "/".join(parts[4:])
         in_job = len(parts) > 4 and parts[1] == "jobs" and JOB_ID.fullmatch(parts[2])
         if in_job and parts[3] == CHECKPOINTS:
             trees = self.checkpoints(parts[0], parts[2])
