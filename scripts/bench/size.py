@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -221,8 +222,14 @@ def _stack() -> Iterator[psutil.Process]:
         ) as process,
     ):
         assert process.stdout is not None
-        if not any(line.startswith("Ready: ") for line in process.stdout):
-            raise SystemExit("the stack did not start")
+        # Its stdout ends with it.
+        late = threading.Timer(PATIENCE, process.terminate)
+        late.start()
+        try:
+            if not any(line.startswith("Ready: ") for line in process.stdout):
+                raise SystemExit("the stack did not start")
+        finally:
+            late.cancel()
         yield psutil.Process(process.pid)
 
 

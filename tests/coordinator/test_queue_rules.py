@@ -186,7 +186,7 @@ def test_each_reason_is_told_in_a_sentence_that_names_nobody_elses_job() -> None
     bench.drain("m")
     bench.submit(record("drained", gpus=1, on=["m"]))
     assert bench.reason("drained").reason is Reason.DRAINED
-    assert "have what it asks for: m." in bench.reason("drained").message
+    assert "have what it asks for: m (drained)." in bench.reason("drained").message
     bench.submit(record("later", gpus=2, on=["n"]))
     assert "another tenant" in bench.reason("later").message
     bench.submit(record("impossible", gpus=3, on=["n"]))
@@ -206,6 +206,22 @@ def test_what_waits_for_the_cluster_to_grow_does_not_wait_for_drained_nodes() ->
     bench.drain("n")
     bench.submit(record("drained", gpus=1))
     assert bench.reason("drained").reason is Reason.DRAINED
+
+
+def test_a_node_that_is_lost_is_not_told_as_a_drained_one() -> None:
+    bench = Bench(node("n", gpus=1), node("m", gpus=1))
+    bench.drain("n")
+    bench.cluster.nodes["m"].problem = "It is no longer part of the cluster."
+    bench.submit(record("waits", gpus=1))
+    told = bench.reason("waits")
+    assert told.reason is Reason.DRAINED
+    assert told.message == (
+        "Only nodes that take no jobs have what it asks for: m (not available), n (drained)."
+    )
+    found = rehearse(bench.scheduler, record("checked", gpus=1))
+    assert waiting_for(found, bench.cluster) == (
+        "Nodes that take no jobs: m (not available), n (drained)."
+    )
 
 
 def test_a_queue_without_an_order_of_its_own_does_not_take_that_of_other_queues() -> None:

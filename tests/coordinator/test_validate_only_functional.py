@@ -123,7 +123,7 @@ async def test_what_a_job_would_wait_for(tmp_path: Path) -> None:
 
         await client.call("DrainNode", DrainNodeRequest(node_id="v0"))
         answer = await check(client, resource_config=GPU)
-        assert answer.check.waiting_for == "Drained nodes: v0."
+        assert answer.check.waiting_for == "Nodes that take no jobs: v0 (drained)."
 
 
 async def test_what_is_probably_not_meant_is_a_warning(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from app.coordinator.engines.engine import CannotLaunch
 from app.coordinator.engines.remote import following
 from app.coordinator.engines.remote.calls import DriverAway, NodeLost
 from app.coordinator.engines.remote.following import GangFollower
@@ -58,21 +59,21 @@ class Records:
     async def write(self, write: Callable[[Any], object]) -> None:
         write(self)
 
+    async def say(self, text: str, *, warning: bool) -> None:
+        """Nobody reads."""
+
     def tell(self) -> None:
         """Nobody listens."""
 
 
-async def test_a_stop_that_finds_the_driver_away_when_its_node_returns_is_passed_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    cluster, stop = Cluster(), StopOrder()
-    monkeypatch.setattr(following, "watch_run", cluster.watch_run)
+def gang_of(cluster: object, stop: StopOrder) -> Gang:
+    """A run of one part, which the cluster has on its node."""
     launched = SimpleNamespace(
         whole=SimpleNamespace(job=SimpleNamespace(job_id="a")),
         node_ids=("n",),
         ref=lambda node_id, *, term: RunRef(job_id="a", run=1, node_id=node_id, term=term),
     )
-    gang = Gang(
+    return Gang(
         launched=cast(Any, launched),
         term=1,
         client=cast(Any, cluster),
@@ -81,6 +82,36 @@ async def test_a_stop_that_finds_the_driver_away_when_its_node_returns_is_passed
         records=cast(Any, Records()),
         stop=stop,
     )
+
+
+class ClusterWithoutFiles:
+    """Its node cannot read what it has of the run, of which processes live."""
+
+    def __init__(self) -> None:
+        self.lives = True
+
+    async def open_run(self, run: RunRef) -> OpenRunResponse:
+        raise CannotLaunch("Input/output error")
+
+    async def kill_run(self, run: RunRef) -> None:
+        self.lives = False
+
+
+async def test_a_part_that_is_given_up_lives_no_more() -> None:
+    """It begins again elsewhere."""
+    cluster = ClusterWithoutFiles()
+    async with asyncio.timeout(PATIENCE):
+        end = await GangFollower(gang_of(cluster, StopOrder())).follow()
+    assert end.transient
+    assert not cluster.lives
+
+
+async def test_a_stop_that_finds_the_driver_away_when_its_node_returns_is_passed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster, stop = Cluster(), StopOrder()
+    monkeypatch.setattr(following, "watch_run", cluster.watch_run)
+    gang = gang_of(cluster, stop)
     stop.give(at_once=False)
     async with asyncio.timeout(PATIENCE):
         end = await GangFollower(gang).follow()

@@ -205,7 +205,9 @@ class Cluster:
 
     def has(self, resource_request: ResourceRequest) -> bool:
         """Whether the nodes that there are have what is asked, empty and enabled."""
-        able = sum(1 for node in self.nodes.values() if node.fits_empty(resource_request))
+        # A copy: a submission is checked in a thread while nodes come and go.
+        nodes = tuple(self.nodes.values())
+        able = sum(1 for node in nodes if node.fits_empty(resource_request))
         return able >= resource_request.nodes
 
     def place(

@@ -9,6 +9,7 @@ whole (`PublishedTrees`): its checkpoints, and in `.kept` its output.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -41,6 +42,8 @@ OUTPUT: Final = "output"
 #: What one URL may lead to.
 _LIMITS: Final = Limits(entries=250_000)
 _MOST_VERSIONS: Final = 100_000
+#: Submissions that are checked at the same time.
+_ASKED_AT_ONCE: Final = 8
 
 
 class BucketDrive(Drive):
@@ -50,6 +53,8 @@ class BucketDrive(Drive):
         """`root` is a directory of the coordinator's own, in which nothing is kept."""
         super().__init__(root, atlas=root / ATLAS, allowed=allowed)
         self.store = store
+        # Of its own: a store that is slow keeps nobody else waiting.
+        self.asking = self._threads = ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="drive")
 
     def checkpoints(self, tenant_id: str, job_id: str) -> PublishedTrees:
         """Return the checkpoints of a job."""
@@ -65,6 +70,7 @@ class BucketDrive(Drive):
 
     @override
     def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self.store.close()
 
     @override

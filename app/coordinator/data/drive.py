@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,6 +187,9 @@ def _info(url: str, about: os.stat_result) -> dict[str, Any]:
 
 class Drive:
     """The files of all tenants; nothing is told without an access."""
+
+    #: Has threads to ask it in where an answer may take long; None where it comes at once.
+    asking: Executor | None = None
 
     def __init__(self, root: Path, *, atlas: Path | None = None, allowed: Sequence[Path] = ()):
         self.root = root

@@ -74,7 +74,8 @@ def _message(cluster: Cluster, job: JobRecord, verdict: Verdict, *, own: bool) -
         behind = f"job {verdict.behind.job_id}"
     match verdict.reason:
         case Reason.DRAINED:
-            return f"Only drained nodes have what it asks for: {_drained(cluster, request)}."
+            closed = closed_nodes(cluster, request)
+            return f"Only nodes that take no jobs have what it asks for: {closed}."
         case Reason.IMPOSSIBLE:
             if cluster.growing:
                 return (
@@ -133,9 +134,10 @@ def _lacking(cluster: Cluster, request: ResourceRequest) -> str:
     return " and ".join(lacking) or "resources on one node"
 
 
-def _drained(cluster: Cluster, request: ResourceRequest) -> str:
+def closed_nodes(cluster: Cluster, request: ResourceRequest) -> str:
+    """The nodes that would have what is asked for and take no jobs, each with the reason."""
     names = sorted(
-        node.spec.node_id
+        f"{node.spec.node_id} ({'not available' if node.problem else 'drained'})"
         for node in cluster.nodes.values()
         if not node.takes_jobs and node.fits_empty(request)
     )

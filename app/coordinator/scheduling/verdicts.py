@@ -25,7 +25,7 @@ class Reason(Enum):
     QUEUE_LIMIT = 5
     #: A limit of its tenant.
     TENANT_LIMIT = 6
-    #: Only drained nodes have what it asks for.
+    #: Only nodes that take no jobs have what it asks for: drained ones, and lost ones.
     DRAINED = 7
     #: The cluster does not have what it asks for.
     IMPOSSIBLE = 8

@@ -1,10 +1,11 @@
 """What the calls of the service have in common: whose job, which job, and storing what is asked."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from google.protobuf.message import Message
@@ -52,6 +53,8 @@ from generated.mindcoordinator.v1 import coordinator_pb2_grpc
 
 _KEY_LIFE: Final = 24 * 3600 * 1_000_000
 _MAX_KEY: Final = 256
+
+R = TypeVar("R")
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -128,20 +131,36 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
             raise FailedPrecondition(f"the job is {job.status.name} and cannot be {done}")
         return job
 
-    def _checkpoint_url(self, job: JobRecord, checkpoint_id: str) -> str:
+    async def _ask_drive(self, work: Callable[[], R]) -> R:
+        """What a check of the drive returns.
+
+        It takes a while where the drive is a store elsewhere: whatever was looked up before
+        has to be looked up again.
+        """
+        if (asking := self._parts.drive.asking) is None:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(asking, work)
+
+    async def _checkpoint_url(self, job: JobRecord, checkpoint_id: str) -> str:
         """The URL of any checkpoint of a job that is kept and there. Raises FailedPrecondition."""
+        url = self._kept_checkpoint_url(job, checkpoint_id)
+        await self._ask_drive(lambda: self._check_checkpoint(job, url))
+        return url
+
+    def _check_checkpoint(self, job: JobRecord, url: str) -> None:
+        try:
+            self._parts.drive.check(Access(job.tenant_id), url)
+        except BadUrl as error:
+            raise FailedPrecondition(
+                f"checkpoint_id: {error}; name another of the job's checkpoints"
+            ) from None
+
+    def _kept_checkpoint_url(self, job: JobRecord, checkpoint_id: str) -> str:
         checkpoint = next(
             (each for each in job.checkpoints if each.checkpoint_id == checkpoint_id), None
         ) or self._store.checkpoint(job.job_id, checkpoint_id)
         if checkpoint is not None:
-            url = checkpoint_url(job, checkpoint)
-            try:
-                self._parts.drive.check(Access(job.tenant_id), url)
-            except BadUrl as error:
-                raise FailedPrecondition(
-                    f"checkpoint_id: {error}; name another of the job's checkpoints"
-                ) from None
-            return url
+            return checkpoint_url(job, checkpoint)
         there = ", ".join(checkpoint.checkpoint_id for checkpoint in job.checkpoints[-5:])
         raise FailedPrecondition(
             f"checkpoint_id: the job has no checkpoint {quoted(checkpoint_id, 128)}; "

@@ -1,12 +1,14 @@
 """The calls about evaluations."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from typing_extensions import override
 
-from app.coordinator.errors import NotFound
+from app.coordinator.errors import FailedPrecondition, NotFound
 from app.coordinator.evaluations.evaluator.running import RESULTS
+from app.coordinator.evaluations.process import FindCheckpoint
 from app.coordinator.evaluations.results import BadResults, read_results
 from app.coordinator.jobs.messages import status_message, time_message
 from app.coordinator.jobs.model import JobRecord
@@ -28,22 +30,43 @@ class EvaluationCalls(Calls):
         self, request: evaluations_pb2.SubmitEvaluationRequest, context: Context
     ) -> evaluations_pb2.Evaluation:
         peer = peer_of(context)
-        known = self._known_key(peer, request.idempotency_key, request)
-        job = known or self._submit(
-            accept_evaluation(
+        job = self._known_key(peer, request.idempotency_key, request)
+        if job is None:
+            trained = self._job(peer, request.job_id) if request.job_id else None
+            accepting = partial(
+                accept_evaluation,
                 request,
                 tenant_id=peer.tenant_id,
                 user_id=peer.user_id,
-                trained=self._job(peer, request.job_id) if request.job_id else None,
-                find_checkpoint=self._checkpoint_url,
+                trained=trained,
+                find_checkpoint=self._finder_of(trained, request.checkpoint_id),
                 trainers=self._parts.trainers.environment,
                 drive=self._parts.drive,
                 now=self._parts.clock(),
-            ),
-            request,
-            key=request.idempotency_key,
-        )
+            )
+            accepted = await self._ask_drive(accepting)
+            # The same request may have come meanwhile. From here on nothing may come between.
+            job = self._known_key(peer, request.idempotency_key, request) or self._submit(
+                accepted, request, key=request.idempotency_key
+            )
         return await self._evaluation_message(job)
+
+    def _finder_of(self, trained: JobRecord | None, checkpoint_id: str) -> FindCheckpoint:
+        """What finds the checkpoint in the drive, in whichever thread; it was looked up before."""
+        url, problem = "", None
+        if trained is not None and checkpoint_id:
+            try:
+                url = self._kept_checkpoint_url(trained, checkpoint_id)
+            except FailedPrecondition as error:
+                problem = error
+
+        def find(trained: JobRecord, _: str) -> str:
+            if problem is not None:
+                raise problem
+            self._check_checkpoint(trained, url)
+            return url
+
+        return find
 
     @override
     async def GetEvaluation(

@@ -1,6 +1,7 @@
 """The calls about jobs: submitting, reading, steering."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -51,16 +52,19 @@ class JobCalls(Calls):
     ) -> jobs_pb2.SubmitJobResponse:
         peer = peer_of(context)
         access = await self._parts.admission.admit(peer, metadata_of(context))
-        # Before the key is looked up: from there on nothing may come between.
         trainers = await self._trainer_rules(request)
+        accepting = partial(self._accepted, request, peer, access, trainers)
         if request.validate_only:
-            return self._checked(request, self._accepted(request, peer, access, trainers))
+            return self._checked(request, await self._ask_drive(accepting))
         warnings: tuple[str, ...] = ()
         if (job := self._known_key(peer, request.idempotency_key, request)) is None:
-            accepted = self._accepted(request, peer, access, trainers)
-            warnings = accepted.warnings
-            job = self._take_up(accepted, request, key=request.idempotency_key)
-            warnings += run_time_warning(job, request.scheduling_config)
+            accepted = await self._ask_drive(accepting)
+            # The same request may have come meanwhile. From here on nothing may come between.
+            job = self._known_key(peer, request.idempotency_key, request)
+            if job is None:
+                warnings = accepted.warnings
+                job = self._take_up(accepted, request, key=request.idempotency_key)
+                warnings += run_time_warning(job, request.scheduling_config)
         return jobs_pb2.SubmitJobResponse(
             job_id=job.job_id,
             status=status_message(job.status),
@@ -81,7 +85,7 @@ class JobCalls(Calls):
         access: Access,
         trainers: TrainerRules | None,
     ) -> Accepted:
-        """The job of a submission. Raises RequestError."""
+        """The job of a submission; may run in a thread. Raises RequestError."""
         return accept(
             request,
             access=access,
@@ -192,7 +196,8 @@ class JobCalls(Calls):
             checkpoint_id = job.checkpoints[-1].checkpoint_id
         resume_from = job.resume_from
         if checkpoint_id:
-            resume_from = self._checkpoint_url(job, checkpoint_id)
+            resume_from = await self._checkpoint_url(job, checkpoint_id)
+            job = self._unended(peer, request.job_id, "resumed")
         job = self._change(
             job,
             lambda scheduler: scheduler.resume(
@@ -219,10 +224,15 @@ class JobCalls(Calls):
                 job, user_id=peer.user_id, secrets=self._secrets_of(job), now=self._parts.clock()
             )
             return job_message(self._take_up(again, request, key=request.idempotency_key))
+        resume_from = await self._retry_from(job, request.checkpoint_id)
+        # The same request may have come meanwhile, and the job may have been deleted.
+        known = self._known_key(peer, request.idempotency_key, request)
+        if known is not None:
+            return job_message(known)
         child = accept_retry(
-            job,
+            self._job(peer, request.job_id),
             resources=request.new_resource_config if request.modify_resources else None,
-            resume_from=self._retry_from(job, request.checkpoint_id),
+            resume_from=resume_from,
             user_id=peer.user_id,
             cluster=self._scheduler.cluster,
             secrets=self._secrets_of(job),
@@ -246,12 +256,12 @@ class JobCalls(Calls):
             total_count=page.total_count,
         )
 
-    def _retry_from(self, job: JobRecord, checkpoint_id: str) -> str:
+    async def _retry_from(self, job: JobRecord, checkpoint_id: str) -> str:
         """Where a retry of the job begins; empty is the beginning. Raises FailedPrecondition."""
         if checkpoint_id:
-            return self._checkpoint_url(job, checkpoint_id)
+            return await self._checkpoint_url(job, checkpoint_id)
         if job.status is Status.PREEMPTED and job.checkpoints:
-            return self._checkpoint_url(job, job.checkpoints[-1].checkpoint_id)
+            return await self._checkpoint_url(job, job.checkpoints[-1].checkpoint_id)
         # What a failed job wrote may be why it failed.
         return job.submission.training_config.resume_from_checkpoint
 

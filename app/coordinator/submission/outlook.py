@@ -5,6 +5,7 @@ from typing import Final
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.messages import time_message
 from app.coordinator.jobs.states import Status
+from app.coordinator.scheduling.reasons import closed_nodes
 from app.coordinator.scheduling.rehearsal import Rehearsal
 from app.coordinator.scheduling.verdicts import Reason
 from app.shortening import shortened
@@ -29,9 +30,8 @@ def waiting_for(rehearsal: Rehearsal, cluster: Cluster) -> str:
     if not cluster.has(request):
         return "Nodes that the cluster does not have yet."
     able = [node for node in cluster.nodes.values() if node.fits_empty(request)]
-    drained = sorted(node.spec.node_id for node in able if node.drain is not None)
-    if len(able) - len(drained) < request.nodes:
-        return f"Drained nodes: {shortened(', '.join(drained), _MAX_NAMES)}."
+    if sum(node.takes_jobs for node in able) < request.nodes:
+        return f"Nodes that take no jobs: {closed_nodes(cluster, request)}."
     if rehearsal.preempted:
         return f"{_counted(rehearsal.preempted, 'job')} with a lower priority to be stopped for it."
     if rehearsal.ahead:

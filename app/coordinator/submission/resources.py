@@ -127,7 +127,7 @@ def check_possible(resource_request: ResourceRequest, cluster: Cluster) -> None:
 
 def _inventory(cluster: Cluster) -> list[str]:
     lines = []
-    for node in cluster.nodes.values():
+    for node in tuple(cluster.nodes.values()):
         spec = node.spec
         types = sorted({gpu.type for gpu in spec.gpus})
         gpus = f"{len(spec.gpus)}x {'/'.join(types)}" if types else "no GPUs"

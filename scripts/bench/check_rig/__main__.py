@@ -18,6 +18,7 @@ Exits with 1 if an axis is worse.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -116,6 +117,8 @@ def _families(text: str) -> tuple[Family, ...]:
 
 
 if __name__ == "__main__":
+    # What was started is stopped then, and its folders are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         sys.exit(main())
     except RigError as error:

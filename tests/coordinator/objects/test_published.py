@@ -143,7 +143,15 @@ def test_one_whose_objects_were_changed_is_not_fetched(
 
 @pytest.mark.parametrize(
     "mark",
-    [b"{", b"[]", b'{"files": 1}', b'{"files": [["../out", 1, "x"]]}', b'{"files": [["a", "1"]]}'],
+    [
+        b"{",
+        b"[]",
+        b'{"files": 1}',
+        b'{"files": [["../out", 1, "x"]]}',
+        b'{"files": [["a", "1"]]}',
+        b'{"files": [["a", -1, "x"]]}',
+        b'{"files": [["a", true, "x"]]}',
+    ],
 )
 def test_what_is_no_mark_is_no_tree(
     trees: PublishedTrees, store: S3Store, tmp_path: Path, mark: bytes

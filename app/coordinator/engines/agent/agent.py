@@ -173,8 +173,10 @@ class RunAgent:
                     # Nothing of it is fetched or brought away any more.
                     await self._let_go()
                 await engine.kill(part.job.job_id, term=term)
-                if self._open_files is not None:
-                    write_json(self._directory / _END, asdict(_KILLED))
+                end = self._directory / _END
+                # One that has ended, and brought all away, stays as it ended.
+                if self._open_files is not None and not end.exists():
+                    write_json(end, asdict(_KILLED))
 
     async def forget(self, *, term: int) -> None:
         """Remove what is kept here of the run, which has ended. Raises OSError."""

@@ -9,7 +9,8 @@ from app.coordinator.engines.agent.examining import NodeExamination
 from app.coordinator.engines.ray.driver_settings import GPU_LABEL, NODE_LABEL
 
 _EXAMINED: Final = "It is being examined."
-_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
+#: What no name of a folder has here: a node's records have one. `..` would be another one.
+_NAME: Final = re.compile(r"^\.+|[^A-Za-z0-9._-]")
 _SIZE: Final = re.compile(r"-(\d+)GB$")
 
 

@@ -13,6 +13,7 @@ from app.coordinator.engines.engine import CannotLaunch
 from app.coordinator.engines.remote.agent_stream import watch_run
 from app.coordinator.engines.remote.calls import DriverAway, NodeLost, NothingThere
 from app.coordinator.engines.remote.gang import Gang
+from app.coordinator.engines.remote.gang_start import kill_part
 from app.coordinator.engines.remote.merging import MergedRecords
 from app.coordinator.engines.remote.part_records import PartRecords
 from app.coordinator.failures import FailureBackoff
@@ -96,7 +97,10 @@ class GangFollower:
                 self._end_the_rest()
                 if not await gang.returned(node_id):
                     return await self._lost(records, "the node is lost")
-            except (NothingThere, CannotLaunch):
+            except (NothingThere, CannotLaunch) as error:
+                if isinstance(error, CannotLaunch):
+                    # Its processes may live all the same, and no job runs twice.
+                    await kill_part(gang, node_id)
                 return await self._lost(records, "the node's disk is lost")
             except DriverAway as error:
                 seconds = backoff.after_failure()

@@ -60,11 +60,12 @@ async def _start(gang: Gang) -> None:
 
 async def _none_left(gang: Gang, end: RunEnd) -> RunEnd:
     """Return `end` once no part of a run lives that was not started as a whole."""
-    await all_of(*(_killed(gang, node_id) for node_id in gang.node_ids))
+    await all_of(*(kill_part(gang, node_id) for node_id in gang.node_ids))
     return end
 
 
-async def _killed(gang: Gang, node_id: str) -> None:
+async def kill_part(gang: Gang, node_id: str) -> None:
+    """Return once nothing of a part lives: it was ended, or its node is lost for good."""
     backoff = FailureBackoff(longest=LONGEST_PAUSE)
     while True:
         try:

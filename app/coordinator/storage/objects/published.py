@@ -172,7 +172,8 @@ def _is_file(value: Any) -> bool:
         isinstance(value, Sequence)
         and len(value) == 3
         and isinstance(value[0], str)
-        and isinstance(value[1], int)
+        and type(value[1]) is int
+        and value[1] >= 0
         and isinstance(value[2], str)
         and not {"..", "."} & set(value[0].split("/"))
     )

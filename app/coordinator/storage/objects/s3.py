@@ -237,7 +237,8 @@ def _failures(bucket: str) -> Iterator[None]:
     except (Abandoned, ChangedObject, DriveRefused, LimitReached):
         raise
     except (OSError, BotoCoreError, ClientError, *S3_RETRYABLE_ERRORS) as error:
-        raise translated(error, bucket) from error
+        # Without the cause: its text may have a key's id in it, and reaches the log.
+        raise translated(error, bucket) from None
 
 
 class _Reader:

@@ -29,20 +29,20 @@ class Member:
 def members(store: ObjectStore, prefix: str, limits: Limits) -> list[Member]:
     """Return the files below a prefix that ends with a slash, by key.
 
-    Keys that no file system can have are passed over. Raises LimitReached,
-    and as every call of the store.
+    Keys that no file system can have are passed over, and count. Raises
+    LimitReached, and as every call of the store.
     """
     found: list[Member] = []
     size = 0
-    for stored in store.objects(prefix):
+    for count, stored in enumerate(store.objects(prefix), 1):
+        if count > limits.entries:
+            raise LimitReached(f"there are more than {limits.entries} files")
         path = stored.key.removeprefix(prefix)
         parts = path.split("/")
         if any(not _is_name(part) for part in parts):
             continue
         found.append(Member(path, stored))
         size += stored.size
-        if len(found) > limits.entries:
-            raise LimitReached(f"there are more than {limits.entries} files")
         if size > limits.size_bytes:
             raise LimitReached(f"the files have more than {limits.size_bytes} bytes")
         if len(parts) > limits.depth:
