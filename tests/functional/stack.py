@@ -185,6 +185,16 @@ class Stack:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)["data"]
 
+    def delete(self, path: str) -> None:
+        """DELETE below the API's root with the key."""
+        request = urllib.request.Request(
+            f"{self.url}/v1/modules/scaimind{path}",
+            headers={"Authorization": f"Bearer {self.key}"},
+            method="DELETE",
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            answer.read()
+
     def post(self, path: str, body: Any) -> Any:
         """POST below the API's root with the key; the `data` of the answer."""
         request = urllib.request.Request(

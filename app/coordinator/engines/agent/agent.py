@@ -175,7 +175,7 @@ class RunAgent:
                 await engine.kill(part.job.job_id, term=term)
                 end = self._directory / _END
                 # One that has ended, and brought all away, stays as it ended.
-                if self._open_files is not None and not end.exists():
+                if self._open_files is not None and read_json(end) is None:
                     write_json(end, asdict(_KILLED))
 
     async def forget(self, *, term: int) -> None:
