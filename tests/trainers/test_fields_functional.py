@@ -337,7 +337,7 @@ def test_a_batch_is_padded_as_asked(answers: dict[str, Answer]) -> None:
         ("cutoff", "4096 is more than the model's 512 positions"),
         ("other_config", "the model's weights do not fit its config.json"),
         ("pickled", "pickled weights alone ('pytorch_model.bin')"),
-        ("own_code", "trust_remote_code"),
+        ("own_code", "has code of its own, without which it cannot be loaded; set training_config"),
         ("no_tokenizer", "has no tokenizer: none of tokenizer.json"),
         ("cut", "the model cannot be loaded (Error while deserializing header"),
         ("kernel", "attn_implementation: fetches code from a hub"),

@@ -271,6 +271,11 @@ def _loading(what: str, where: str) -> Iterator[None]:
 
 
 def _cannot_load(what: str, where: str, error: BaseException) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            f"{what} has code of its own, without which it cannot be loaded; set"
+            " training_config.base_model.trust_remote_code to have the job run it"
+        )
     said = " ".join(str(error).split())[:400]
     return (
         f"{what} {shown(where)} cannot be loaded ({said}). A name of a hub needs the network or the"
