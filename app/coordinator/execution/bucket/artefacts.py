@@ -11,7 +11,7 @@ from typing_extensions import override
 from app.coordinator.data.atlas import Atlas
 from app.coordinator.data.bucket_drive import ATLAS, BucketDrive
 from app.coordinator.data.conversion.conversion import Converter
-from app.coordinator.data.drive import ATLAS_SCHEME, Place
+from app.coordinator.data.drive import ATLAS_SCHEME, SCHEME, Place
 from app.coordinator.execution.artefacts import Artefacts
 from app.coordinator.storage.objects.published import PublishedTrees
 from app.coordinator.storage.objects.trees import upload_tree
@@ -54,7 +54,7 @@ class BucketArtefacts(Artefacts):
         *,
         noted: bool,
     ) -> Report:
-        tenant_id = place.url.removeprefix("scaidrive://").partition("/")[0]
+        tenant_id = place.url.removeprefix(SCHEME).partition("/")[0]
         prefix = "/".join((tenant_id, *place.parts, ""))
         _, report = upload_tree(self._bucket.store, made, prefix, abandoned, limits=self._limits)
         return report

@@ -1,5 +1,6 @@
 """The directories of jobs on the coordinator's machine, where their runs are prepared elsewhere."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -64,8 +65,13 @@ class BucketWorkspace(Workspace):
             remove_tree(own, OUTPUT)
             try:
                 self._bucket.kept(job.tenant_id, owner).fetch(OUTPUT, own, OUTPUT, abandoned)
-            except (FileNotFoundError, ValueError):
+            except FileNotFoundError:
                 own.make_directory(OUTPUT, exist_ok=True).close()
+            except ValueError:
+                # Not as if the job had made nothing.
+                raise OSError(
+                    errno.EBADMSG, "the output's record in the drive is damaged"
+                ) from None
 
     @override
     def export(self, job: JobRecord, abandoned: threading.Event) -> Exported:
