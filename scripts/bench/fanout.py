@@ -98,7 +98,7 @@ def main() -> int:
         else:
             results = _windows(bench, asked)
     if asked.json:
-        print(json.dumps(as_json(results, idles), indent=2))
+        print(json.dumps(as_json(results, idles, rounds=asked.rounds), indent=2))
     else:
         print(as_text(results, idles))
     verdicts = [result.verdict for result in results] + [idle.verdict for idle in idles]

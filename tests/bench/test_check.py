@@ -114,10 +114,11 @@ def test_the_fan_out_s_table_has_the_middle_of_the_runs(tmp_path: Path) -> None:
             for peer, kept_up in (("gateway", 1.0), ("nchan", 0.5))
         ]
         path = tmp_path / f"{number}.json"
-        path.write_text(f'{{"results": [{", ".join(results)}]}}')
+        path.write_text(f'{{"rounds": 2, "results": [{", ".join(results)}]}}')
         runs.append(path)
     table = tables.fan_out_table(tables.fan_out_of(runs))
     assert "| 500 x 50 | 6.0 / 6.0 (saturated) | 1.3 / 1.3 | 1,234 / 1,234 |" in table.splitlines()
+    assert "Medians of 6 runs in turn" in table
 
 
 def test_a_program_that_ends_while_memory_is_read_is_left_out(

@@ -32,14 +32,17 @@ def row(found: Found) -> str:
 def fan_out_of(runs: Sequence[Path]) -> dict[str, Any]:
     """The fan-out's part of the baseline: the medians of runs as JSON."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    rounds = 0
     for run in runs:
-        for result in orjson.loads(run.read_bytes())["results"]:
+        written = orjson.loads(run.read_bytes())
+        rounds += written["rounds"]
+        for result in written["results"]:
             if result["lost"] or result["doubled"]:
                 raise SystemExit(f"{run}: lines were lost or doubled: {result}")
             found.setdefault((result["workload"]["name"], result["peer"]), []).append(result)
     return {
         **measured_here(),
-        "runs": len(runs),
+        "runs": rounds,
         "workloads": [
             {
                 "name": name,

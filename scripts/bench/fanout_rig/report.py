@@ -78,9 +78,10 @@ def ratios(results: Sequence[Result]) -> list[dict[str, Any]]:
     return found
 
 
-def as_json(results: Sequence[Result], idles: Sequence[Idle]) -> dict[str, Any]:
-    """Everything, with its units in the names."""
+def as_json(results: Sequence[Result], idles: Sequence[Idle], *, rounds: int) -> dict[str, Any]:
+    """Everything, with its units in the names; results are the medians of so many rounds."""
     return {
+        "rounds": rounds,
         "results": [
             {
                 **asdict(result),
