@@ -17,6 +17,13 @@ def parse_address(text: str) -> str:
     return text
 
 
+def parse_bucket_url(text: str) -> str:
+    """Read a place in an object store; returns it without a slash at its end."""
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?", text):
+        raise ValueError(f"{text!r} is not of the form s3://<bucket>/<prefix>")
+    return text.rstrip("/")
+
+
 def parse_count(text: str) -> int:
     """Read a whole number above 0."""
     if not text.isdecimal() or int(text) == 0:

@@ -14,8 +14,8 @@ from tests.cluster import rig
 from tests.cluster.coordinators import client, coordinator
 from tests.cluster.rig import RayCluster, ray_python
 from tests.coordinator.harness import status_of
-from tests.coordinator.objects.buckets import BUCKET, Bucket, moto_bucket, opened
 from tests.engines.test_no_shared_disk_functional import TRAINING, remove, submit, training, tree
+from tests.objects.buckets import BUCKET, Bucket, moto_bucket, opened
 
 pytestmark = pytest.mark.slow
 

@@ -39,11 +39,10 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
         {"iterdir", "mkdir", "open", "os.listdir", "os.utime", "rename", "touch", "unlink"},
     ),
     "data/fetched_sources.py": ("a directory of the coordinator's own, for one check", {"mkdir"}),
-    "storage/objects/cache.py": (
+    "execution/on_nodes/object_cache.py": (
         "the cache's own directory is the node's; jobs read other names of its files",
         {"iterdir", "mkdir", "open", "os.utime", "read_text", "rename", "write_text"},
     ),
-    "storage/objects/s3.py": ("the operator's credentials", {"open"}),
     "execution/on_nodes/view.py": ("a run's own drive, before the run begins", {"mkdir"}),
     "execution/checkpoints.py": ("it is Directory's rename", {"rename"}),
     "settings/coordinator.py": ("the operator's configuration", {"read_text"}),

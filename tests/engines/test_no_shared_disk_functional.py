@@ -16,7 +16,8 @@ pytest.importorskip("s3fs")
 
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, DataSource, SubmitJobRequest
 from tests.coordinator.harness import PATIENCE, Client, config_for, status_of, submission
-from tests.coordinator.objects.buckets import (
+from tests.engines.direct import DirectCluster, cluster, coordinator_of
+from tests.objects.buckets import (
     BUCKET,
     Bucket,
     answer,
@@ -25,10 +26,9 @@ from tests.coordinator.objects.buckets import (
     opened,
     write_credentials,
 )
-from tests.engines.direct import DirectCluster, cluster, coordinator_of
 
 if TYPE_CHECKING:
-    from app.coordinator.storage.objects.s3 import S3Store
+    from app.objects.s3 import S3Store
 
 PREFIX = "team/drive"
 FAST = {"ray_lost_node_seconds": 1.0, "stop_grace": 5.0}

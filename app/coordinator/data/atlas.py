@@ -113,7 +113,7 @@ def _version_of(model: Directory, folder: Path, job_id: str) -> int | None:
     """The version that a job made."""
     for version in sorted(_versions(model), reverse=True):
         manifest = read_json(folder / str(version) / "manifest.json")
-        if manifest is not None and manifest["job_id"] == job_id:
+        if manifest is not None and manifest.get("job_id") == job_id:
             return version
     return None
 

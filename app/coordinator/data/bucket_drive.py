@@ -8,6 +8,7 @@ What a job publishes is below its own folder, in trees that count when they are
 whole (`PublishedTrees`): its checkpoints, and in `.kept` its output.
 """
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,11 +29,11 @@ from app.coordinator.data.drive import (
 )
 from app.coordinator.errors import FailedPrecondition, InvalidArgument
 from app.coordinator.identity.access import Access
-from app.coordinator.storage.objects.published import PublishedTrees
-from app.coordinator.storage.objects.store import ObjectStore, StoredObject
-from app.coordinator.storage.objects.trees import Member, members
 from app.files.directory import LimitReached
 from app.files.walking import Limits
+from app.objects.published import PublishedTrees
+from app.objects.store import ObjectStore, StoredObject
+from app.objects.trees import Member, members
 
 #: The folder of the models, which no tenant is called.
 ATLAS: Final = ".atlas"
@@ -41,7 +42,8 @@ KEPT: Final = ".kept"
 OUTPUT: Final = "output"
 #: What one URL may lead to.
 _LIMITS: Final = Limits(entries=250_000)
-_MOST_VERSIONS: Final = 100_000
+#: As this program writes a version: others may have put further names there.
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,9}")
 #: Submissions that are checked at the same time.
 _ASKED_AT_ONCE: Final = 8
 
@@ -124,7 +126,7 @@ class BucketDrive(Drive):
     def versions(self, folder: str) -> list[int]:
         """Return the versions of a model that are there as a whole, in order."""
         names = [each.name for each in PublishedTrees(self.store, folder).names()]
-        return sorted(int(name) for name in names if name.isdecimal())
+        return sorted(int(name) for name in names if _VERSION.fullmatch(name))
 
     def key(self, access: Access, url: str) -> str:
         """Return where a URL leads: the key of an object, or what lies before a slash in those of

@@ -12,9 +12,9 @@ from app.coordinator.data.bucket_drive import BucketDrive, is_in_store
 from app.coordinator.data.drive import BadUrl, Drive
 from app.coordinator.errors import FailedPrecondition
 from app.coordinator.identity.access import Access
-from app.coordinator.storage.objects.trees import Member, fetch_members
 from app.files.directory import Directory
 from app.files.walking import Position
+from app.objects.trees import Member, fetch_members
 
 
 @asynccontextmanager

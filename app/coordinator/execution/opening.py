@@ -24,11 +24,11 @@ from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.packages.installing import Installer
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
-from app.coordinator.storage.objects.opening import open_object_store
-from app.coordinator.storage.objects.store import DriveUnavailable
 from app.coordinator.trainers.asking import Trainers
 from app.coordinator.trainers.hub import Hub
 from app.files.walking import Limits
+from app.objects.opening import open_object_store
+from app.objects.store import DriveUnavailable
 
 
 def open_workspace(

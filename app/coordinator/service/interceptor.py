@@ -30,8 +30,8 @@ from app.coordinator.identity.tenant_ids import TENANT
 from app.coordinator.service.bad_request import bad_request
 from app.coordinator.service.enum_numbers import check_enum_numbers
 from app.coordinator.service.status_details import error_info
-from app.coordinator.storage.objects.store import DriveUnavailable
 from app.credentials import masked
+from app.objects.store import DriveUnavailable
 from app.shortening import shortened
 
 _CODES: Final[dict[type[RequestError], grpc.StatusCode]] = {

@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 
 from app.configuration.section import Section, parsed
 from app.configuration.values import (
+    parse_bucket_url,
     parse_count,
     parse_path,
     parse_paths,
@@ -14,7 +15,6 @@ from app.configuration.values import (
     parse_size_or_zero,
     parse_url,
 )
-from app.coordinator.settings.values import parse_drive_url
 
 #: Below the working directory of the start.
 DEFAULT_DATA_DIR: Final = Path("var/coordinator")
@@ -45,7 +45,7 @@ class DataSettings(Section):
         "The drive in an object store, `s3://<bucket>/<prefix>`, where nodes share no disk (engine "
         "= ray). Then `scaidrive://<tenant>/<path>` is the object `<prefix>/<tenant>/<path>`, and "
         "drive_dir and atlas_dir are not used. Needs the extra `s3` on every machine.",
-        parse_drive_url,
+        parse_bucket_url,
         example="s3://scaimind/drive",
     )
     drive_endpoint: str = parsed(

@@ -42,13 +42,6 @@ def parse_engine(text: str) -> str:
     return text
 
 
-def parse_drive_url(text: str) -> str:
-    """Read where a drive is in an object store; returns it without a slash at its end."""
-    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?", text):
-        raise ValueError(f"{text!r} is not of the form s3://<bucket>/<prefix>")
-    return text.rstrip("/")
-
-
 def parse_yes(text: str) -> bool:
     """Read `yes` or `no`; a TOML file may say `true` or `false`."""
     value = {"yes": True, "true": True, "no": False, "false": False}.get(text.lower())

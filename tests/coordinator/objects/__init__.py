@@ -1,1 +1,1 @@
-"""Tests of `app.coordinator.storage.objects`, against moto's server in a process of its own."""
+"""Tests of a coordinator whose drive is in an object store."""

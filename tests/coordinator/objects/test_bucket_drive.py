@@ -15,10 +15,10 @@ from app.coordinator.errors import FailedPrecondition, InvalidArgument
 from app.coordinator.execution.bucket.artefacts import BucketAtlas
 from app.coordinator.execution.bucket.checkpoints import look
 from app.coordinator.identity.access import Access
-from app.coordinator.storage.objects.s3 import S3Store
 from app.coordinator.trainers.models import adapter_base
 from app.files.directory import Directory
 from app.files.walking import Limits
+from app.objects.s3 import S3Store
 
 ACME = Access("acme")
 WANTED = threading.Event()
@@ -162,3 +162,31 @@ async def test_sources_are_fetched_to_be_checked_and_go_again(
         async with fetched(drive, ACME, urls, limit=5):
             pass
     assert list(drive.root.glob(".checked-*")) == []
+
+
+@pytest.mark.parametrize(
+    "manifest", [None, b"{}", b"[]", b'"text"', b"no JSON", b'{"job_id": 1}', b"[" * 100_000]
+)
+def test_a_version_that_others_have_put_there_is_no_job_s_own(
+    drive: BucketDrive, store: S3Store, tmp_path: Path, manifest: bytes | None
+) -> None:
+    folder = ".atlas/acme/model/"
+    store.write(f"{folder}4/files/weights", b"theirs")
+    if manifest is not None:
+        store.write(f"{folder}4/manifest.json", manifest)
+    # No version is called so.
+    for name in ("4", "007", "9" * 400, "\u0664", "latest"):
+        store.write(f"{folder}.complete/{name}", b'{"files": []}')
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "weights").write_text("w")
+    with Directory.open(tmp_path / "made") as made:
+        url = BucketAtlas(drive).register(
+            tenant_id="acme",
+            name="model",
+            files=made,
+            job_id="one",
+            about={},
+            limits=Limits(),
+            abandoned=WANTED,
+        )
+    assert url == "scaiatlas://acme/model@5"

@@ -10,14 +10,14 @@ import pytest
 
 pytest.importorskip("s3fs")
 
+from app.coordinator.execution.on_nodes.object_cache import ObjectCache
 from app.coordinator.failures import is_passing
-from app.coordinator.storage.objects.cache import ObjectCache
-from app.coordinator.storage.objects.s3 import S3Store
-from app.coordinator.storage.objects.store import ChangedObject, DriveUnavailable
-from app.coordinator.storage.objects.trees import Member, members
 from app.files.copying import Abandoned
 from app.files.directory import Directory, LimitReached
 from app.files.walking import Limits
+from app.objects.s3 import S3Store
+from app.objects.store import ChangedObject, DriveUnavailable
+from app.objects.trees import Member, members
 
 WANTED = threading.Event()
 

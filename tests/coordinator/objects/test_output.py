@@ -13,7 +13,7 @@ from app.coordinator.data.bucket_drive import BucketDrive
 from app.coordinator.execution.bucket.workspace import BucketWorkspace
 
 if TYPE_CHECKING:
-    from app.coordinator.storage.objects.s3 import S3Store
+    from app.objects.s3 import S3Store
 
 
 def test_an_output_whose_record_is_damaged_is_not_told_as_empty(

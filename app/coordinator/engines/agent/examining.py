@@ -15,8 +15,8 @@ from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.isolation.probe import NotIsolated, find_isolation
 from app.coordinator.isolation.system_paths import system_paths
 from app.coordinator.settings.runs import RunSettings
-from app.coordinator.storage.objects.opening import open_object_store
-from app.coordinator.storage.objects.store import DriveUnavailable
+from app.objects.opening import open_object_store
+from app.objects.store import DriveUnavailable
 
 
 def versions(**engine: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from typing_extensions import override
@@ -13,14 +13,17 @@ from app.coordinator.data.bucket_drive import ATLAS, BucketDrive
 from app.coordinator.data.conversion.conversion import Converter
 from app.coordinator.data.drive import ATLAS_SCHEME, SCHEME, Place
 from app.coordinator.execution.artefacts import Artefacts
-from app.coordinator.storage.objects.published import PublishedTrees
-from app.coordinator.storage.objects.trees import upload_tree
+from app.coordinator.storage.untrusted_json import BadJson, parse
 from app.files.copying import Abandoned, Report, Twins
-from app.files.directory import Directory
+from app.files.directory import Directory, LimitReached
 from app.files.walking import Limits
+from app.objects.published import PublishedTrees
+from app.objects.trees import upload_tree
 
 #: Seconds between two looks at whether anybody still wants a version that waits for its turn.
-_LOOK = 0.2
+_LOOK: Final = 0.2
+#: Bytes of a manifest: it has an entry for each file.
+_MAX_MANIFEST: Final = 256 * 1024 * 1024
 
 
 class BucketArtefacts(Artefacts):
@@ -112,8 +115,7 @@ class BucketAtlas(Atlas):
         store = self._bucket.store
         versions = self._bucket.versions(folder)
         for version in reversed(versions):
-            known = orjson.loads(store.read(f"{folder}{version}/manifest.json", limit=1 << 28))
-            if known["job_id"] == manifest["job_id"]:
+            if self._job_of(f"{folder}{version}/manifest.json") == manifest["job_id"]:
                 return version
         version = max(versions, default=0) + 1
         trees = PublishedTrees(store, folder)
@@ -129,3 +131,12 @@ class BucketAtlas(Atlas):
         store.write(f"{folder}{version}/manifest.json", orjson.dumps(about))
         trees.mark(str(version))
         return version
+
+    def _job_of(self, key: str) -> object:
+        """Return whose version a manifest is of; None for one that this program has not written:
+        anybody with the bucket's credentials may put models there."""
+        try:
+            manifest = parse(self._bucket.store.read(key, limit=_MAX_MANIFEST))
+        except (FileNotFoundError, LimitReached, BadJson):
+            return None
+        return manifest.get("job_id") if isinstance(manifest, dict) else None

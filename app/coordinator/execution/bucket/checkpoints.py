@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from app.coordinator.execution.checkpoints import is_unfinished, step_of
 from app.coordinator.jobs.model import MAX_COUNT, Checkpoint
-from app.coordinator.storage.objects.published import Published, PublishedTrees
+from app.objects.published import Published, PublishedTrees
 
 
 def look(

@@ -27,11 +27,11 @@ from app.coordinator.logs.log import LogWriter
 from app.coordinator.packages.build_log import Say
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.locks import locked
-from app.coordinator.storage.objects.store import ObjectStore
 from app.files.directory import Directory, LimitReached, NotARegularFile
 from app.files.json_files import read_json, write_json
 from app.files.removing import remove_tree
 from app.files.walking import ChangedMeanwhile, Limits
+from app.objects.store import ObjectStore
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry
 
 #: Which checkpoints are away, in the run's directory.

@@ -10,6 +10,7 @@ from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.programs import Programs
 from app.coordinator.execution.inputs import Inputs
 from app.coordinator.execution.on_nodes.files import NodeFiles
+from app.coordinator.execution.on_nodes.object_cache import ObjectCache
 from app.coordinator.execution.on_nodes.view import DriveView
 from app.coordinator.execution.opening import open_workspace
 from app.coordinator.execution.run_spec import RunSpecs
@@ -17,10 +18,9 @@ from app.coordinator.isolation.system_paths import system_paths
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.leadership.leadership import SoleLeadership
 from app.coordinator.packages.opening import open_installer
-from app.coordinator.storage.objects.cache import ObjectCache
-from app.coordinator.storage.objects.opening import open_object_store
 from app.coordinator.trainers.asking import Trainers
 from app.files.walking import Limits
+from app.objects.opening import open_object_store
 
 
 def open_node_files(settings: NodeSettings, directory: Path, programs: Programs) -> NodeFiles:

@@ -8,12 +8,12 @@ from pathlib import Path
 from app.coordinator.data.bucket_drive import BucketDrive, is_in_store
 from app.coordinator.data.drive import CHECKPOINTS, BadUrl, Drive
 from app.coordinator.execution.inputs import access_of
+from app.coordinator.execution.on_nodes.object_cache import ObjectCache
 from app.coordinator.jobs.model import JobRecord
-from app.coordinator.storage.objects.cache import ObjectCache
-from app.coordinator.storage.objects.trees import Member
 from app.files.directory import Directory
 from app.files.removing import remove_tree
 from app.files.walking import Position
+from app.objects.trees import Member
 
 
 class DriveView:

@@ -18,8 +18,11 @@ from typing import Any, Final
 
 import orjson
 
-from app.coordinator.storage.objects.store import ChangedObject, ObjectStore, StoredObject
-from app.coordinator.storage.objects.trees import (
+from app.files.copying import Report
+from app.files.directory import Directory, LimitReached
+from app.files.walking import Limits
+from app.objects.store import ChangedObject, ObjectStore, StoredObject
+from app.objects.trees import (
     Member,
     fetch_file,
     fetch_members,
@@ -27,9 +30,6 @@ from app.coordinator.storage.objects.trees import (
     remove_others,
     upload_tree,
 )
-from app.files.copying import Report
-from app.files.directory import Directory, LimitReached
-from app.files.walking import Limits
 
 #: The folder of the marks.
 COMPLETE: Final = ".complete"
@@ -68,6 +68,11 @@ class PublishedTrees:
             Published(mark.key.removeprefix(self._mark("")), mark.etag, mark.modified)
             for mark in marks
         ]
+
+    def is_there(self, name: str) -> bool:
+        """Return whether there is a tree of this name."""
+        mark = next(self._store.objects(self._mark(name), limit=1), None)
+        return mark is not None and mark.key == self._mark(name)
 
     def members(self, name: str) -> list[Member]:
         """Return the objects of a tree. Raises FileNotFoundError; ValueError for a mark that
@@ -136,8 +141,8 @@ class PublishedTrees:
     def remove(self, name: str) -> None:
         """Remove a tree, its mark first."""
         self._store.remove([self._mark(name)])
-        keys = [each.key for each in self._store.objects(self._folder(name))]
-        self._store.remove([self._object(name, ""), *keys])
+        self._store.remove([self._object(name, "")])
+        self._store.remove(each.key for each in self._store.objects(self._folder(name)))
 
     def used(self) -> int:
         """Return the bytes of all objects below the prefix, whether they count or not."""
@@ -146,7 +151,7 @@ class PublishedTrees:
     def remove_all(self) -> None:
         """Remove all that is below the prefix, the marks first."""
         for prefix in (self._mark(""), self._prefix):
-            self._store.remove([each.key for each in self._store.objects(prefix)])
+            self._store.remove(each.key for each in self._store.objects(prefix))
 
     def _read(self, name: str) -> dict[str, Any]:
         """Read a mark. Anybody with the bucket's credentials may have written it."""

@@ -4,7 +4,7 @@ import errno
 import os
 from typing import Any, Final
 
-from app.coordinator.storage.objects.store import ChangedObject, DriveRefused, DriveUnavailable
+from app.objects.store import ChangedObject, DriveLacks, DriveRefused, DriveUnavailable
 
 #: Codes and statuses of what may work in a moment.
 _PASSING: Final = frozenset(
@@ -28,7 +28,11 @@ _ELSEWHERE: Final = frozenset(
     ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 )
 _NOTHING_THERE: Final = frozenset(("NoSuchKey", "NoSuchUpload", "404"))
-_CHANGED: Final = frozenset(("PreconditionFailed", "412", "InvalidRange", "416"))
+_CHANGED: Final = frozenset(
+    ("PreconditionFailed", "ConditionalRequestConflict", "412", "InvalidRange", "416")
+)
+#: Of a store that speaks a part of the protocol.
+_LACKING: Final = frozenset(("NotImplemented", "501"))
 #: Of the machine that asks, and no answer of the store.
 _OWN: Final = frozenset(
     (
@@ -60,6 +64,8 @@ def translated(error: BaseException, bucket: str) -> OSError:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if code in _CHANGED:
         return ChangedObject()
+    if code in _LACKING:
+        return DriveLacks(f"the drive lacks what it was asked for ({code})")
     if code:
         return DriveRefused(f"the drive refuses what it was asked for ({code})")
     if isinstance(error, OSError) and error.errno in _OWN:

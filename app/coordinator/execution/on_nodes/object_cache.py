@@ -23,12 +23,12 @@ from typing import Final
 
 import structlog
 
-from app.coordinator.storage.objects.store import DriveUnavailable, ObjectStore
-from app.coordinator.storage.objects.trees import Member, fetch_members
 from app.files.copying import Abandoned
 from app.files.directory import Directory, Kind, LimitReached
 from app.files.removing import remove_tree
 from app.files.walking import Limits, Position, walk
+from app.objects.store import DriveUnavailable, ObjectStore
+from app.objects.trees import Member, fetch_members
 
 #: Seconds between two tries to get a lock.
 _LOOK: Final = 0.2

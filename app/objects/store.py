@@ -1,10 +1,12 @@
-"""What an object store offers to the coordinator and to the nodes, and how it fails."""
+"""What an object store offers, and how it fails."""
 
 import errno
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
+
+from app.objects.uploads import PartedUploads
 
 
 class DriveUnavailable(OSError):
@@ -27,6 +29,10 @@ class DriveRefused(OSError):
         super().__init__(errno.EACCES, problem)
 
 
+class DriveLacks(DriveRefused):
+    """The store does not know what it was asked for: it speaks a part of S3's protocol."""
+
+
 class ChangedObject(OSError):
     """An object is another one than that which was listed."""
 
@@ -47,12 +53,33 @@ class StoredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyFolder:
+    """What is below a slash in keys, as a directory has it."""
+
+    #: Ends with the slash.
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """What is directly below a prefix, as a directory has it, by name."""
 
     objects: Sequence[StoredObject]
     #: Names of what has further objects below it.
     folders: Sequence[str]
+
+
+class ObjectReader(Protocol):
+    """A part of one version of an object, read once from its beginning to its end."""
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at least one and at most `size`; none at the end.
+
+        Raises FileNotFoundError, ChangedObject, and as every call of the store.
+        """
+
+    def close(self) -> None:
+        """Let go of the connection. It can be called in any thread, and twice."""
 
 
 class ObjectStore(Protocol):
@@ -63,12 +90,30 @@ class ObjectStore(Protocol):
     DriveRefused. Keys are relative to the store's own prefix.
     """
 
+    @property
+    def longest_key(self) -> int:
+        """Bytes that a key may have."""
+
+    @property
+    def uploads(self) -> PartedUploads:
+        """Objects that are written in parts, and with conditions."""
+
     def check(self) -> None:
         """Raise DriveUnavailable or DriveRefused unless the store can be listed."""
 
     def objects(self, prefix: str, *, limit: int | None = None) -> Iterator[StoredObject]:
         """Yield what begins with `prefix`, by key, at most `limit` of them. The exact key is the
         first."""
+
+    def children(
+        self, prefix: str, *, after: str = "", page: int
+    ) -> Iterator[StoredObject | KeyFolder]:
+        """Yield what is directly below `prefix`, by key, and behind the key `after` in that order.
+
+        `prefix` is empty or ends with a slash; an object of that very key is
+        left out. The store is asked for `page` of them at a time, as far as it
+        gives so many.
+        """
 
     def listing(self, prefix: str, *, limit: int) -> Listing:
         """Return what is directly below `prefix`, which is empty or ends with a slash.
@@ -85,6 +130,10 @@ class ObjectStore(Protocol):
         Raises FileNotFoundError; opening and reading raise ChangedObject.
         """
 
+    def reader(self, found: StoredObject, start: int, stop: int) -> ObjectReader:
+        """Return what reads the bytes from `start` up to `stop`, which are in the object; nothing
+        is asked for before the first of them is wanted."""
+
     def fetch(self, found: StoredObject, target: int, abandoned: threading.Event) -> None:
         """Write an object's content to a descriptor that is empty.
 
@@ -98,8 +147,9 @@ class ObjectStore(Protocol):
         """Write an object of a regular file's content. Raises ChangedObject if the file changes
         meanwhile, Abandoned, OSError."""
 
-    def remove(self, keys: Sequence[str]) -> None:
-        """Remove objects; those that are not there are passed over."""
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are not there are passed over. As many keys are held at a
+        time as one call of the store removes."""
 
     def close(self) -> None:
         """Close the connections."""

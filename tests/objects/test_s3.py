@@ -3,19 +3,22 @@
 import os
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("s3fs")
 
 from app.coordinator.failures import is_passing
-from app.coordinator.storage.objects import s3
-from app.coordinator.storage.objects.s3 import S3Store
-from app.coordinator.storage.objects.store import ChangedObject, DriveRefused, DriveUnavailable
 from app.files.copying import Abandoned
 from app.files.directory import LimitReached
-from tests.coordinator.objects.buckets import Bucket, answer, faulty, opened, write_credentials
+from app.objects import s3
+from app.objects.s3 import S3Store
+from app.objects.s3_entries import object_of
+from app.objects.store import ChangedObject, DriveRefused, DriveUnavailable
+from tests.objects.buckets import Bucket, answer, faulty, opened, write_credentials
 
 WANTED = threading.Event()
 
@@ -109,7 +112,7 @@ def test_what_nobody_wants_is_given_up_and_leaves_nothing(store: S3Store, large:
     with open(large, "rb") as file, pytest.raises(Abandoned):
         store.upload("large", file.fileno(), abandoned)
     assert not list(store.objects("large"))
-    answer = store._files.call_s3("list_multipart_uploads", Bucket=store._bucket)
+    answer = store.connection.call("list_multipart_uploads")
     assert not answer.get("Uploads")
 
 
@@ -210,3 +213,93 @@ def test_a_store_that_is_not_there_may_come_back(bucket: Bucket, prefix: str) ->
         place = bucket.place(prefix, port=proxy.port)
     with opened(place) as store, pytest.raises(DriveUnavailable):
         store.check()
+
+
+def test_children_are_told_page_by_page_in_the_order_of_keys(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_PAGE", 3)
+    for key in ("a/", "a/b/1", "a/b/2", "a/b-c", "a/b", "a/b0", "a/d/e/f", "a/\u00e4", "b"):
+        store.write(key, b"")
+    found = [each.key for each in store.children("a/", page=9)]
+    assert found == ["a/b", "a/b-c", "a/b/", "a/b0", "a/d/", "a/\u00e4"]
+    for number, key in enumerate(found):
+        for page in (1, 2, 9):
+            behind = [each.key for each in store.children("a/", after=key, page=page)]
+            assert behind == found[number + 1 :]
+
+
+def test_a_part_of_an_object_is_read_as_it_comes(bucket: Bucket, prefix: str) -> None:
+    content = os.urandom(3_000_000)
+    with faulty(bucket) as proxy, opened(bucket.place(prefix, port=proxy.port)) as store:
+        store.write("it", content)
+        found = next(store.objects("it"))
+        # Each request brings half a megabyte, and is cut.
+        proxy.fault = lambda line: -500_000 if line.startswith("GET") else None
+        reader = store.reader(found, 5, len(content) - 5)
+        read = bytearray()
+        while block := reader.read(100_000):
+            assert len(block) <= 100_000
+            read += block
+        assert read == content[5:-5]
+        proxy.fault = lambda line: -300 if line.startswith("GET") else None
+        reader = store.reader(found, 0, len(content))
+        with pytest.raises(DriveUnavailable):
+            reader.read(100_000)
+        proxy.fault = lambda _: None
+        reader = store.reader(found, 0, len(content))
+        assert len(reader.read(10)) == 10
+        # It has come already; the next request is for another version.
+        reader.close()
+        store.write("it", b"x" * len(content))
+        with pytest.raises(ChangedObject):
+            reader.read(10)
+        assert store.reader(found, 7, 7).read(10) == b""
+        store.remove(["it"])
+        with pytest.raises(FileNotFoundError):
+            store.reader(found, 0, 10).read(10)
+
+
+ENTRY: dict[str, Any] = {
+    "Key": "p/a",
+    "Size": 1,
+    "ETag": '"e"',
+    "LastModified": datetime(2026, 1, 1, tzinfo=UTC),
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Key": "other"},
+        {"Key": None},
+        {"Key": "p/" + "x" * 1025},
+        {"Size": -1},
+        {"Size": 2**60},
+        {"Size": True},
+        {"Size": "1"},
+        {"ETag": ""},
+        {"ETag": "x" * 1000},
+        {"ETag": "a\nb"},
+        {"ETag": None},
+        {"LastModified": "2026"},
+        {"LastModified": datetime(1, 1, 1)},
+    ],
+    ids=str,
+)
+def test_what_no_store_says_of_an_object_is_not_taken(change: dict[str, Any]) -> None:
+    assert object_of(ENTRY, "p/").key == "a"
+    with pytest.raises(DriveUnavailable):
+        object_of({**ENTRY, **change}, "p/")
+
+
+def test_a_listing_that_never_ends_is_given_up(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = {"IsTruncated": True, "NextContinuationToken": "same"}
+    monkeypatch.setattr(store.connection, "call", lambda *_, **__: page)
+    with pytest.raises(DriveUnavailable):
+        list(store.objects(""))
+    monkeypatch.setitem(page, "NextContinuationToken", None)
+    with pytest.raises(DriveUnavailable):
+        list(store.objects(""))

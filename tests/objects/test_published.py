@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -10,12 +10,14 @@ from typing_extensions import override
 
 pytest.importorskip("s3fs")
 
-from app.coordinator.storage.objects.published import PublishedTrees
-from app.coordinator.storage.objects.s3 import S3Store
-from app.coordinator.storage.objects.store import ChangedObject, StoredObject
 from app.files.copying import Abandoned
 from app.files.directory import Directory, LimitReached
 from app.files.walking import Limits
+from app.objects import s3
+from app.objects.published import PublishedTrees
+from app.objects.s3 import S3Store
+from app.objects.store import ChangedObject, StoredObject
+from tests.objects.buckets import Bucket, faulty, opened
 
 WANTED = threading.Event()
 LIMITS = Limits()
@@ -186,7 +188,7 @@ class DyingStore(S3Store):
         return super().upload(key, source, abandoned)
 
     @override
-    def remove(self, keys: Sequence[str]) -> None:
+    def remove(self, keys: Iterable[str]) -> None:
         self._change()
         super().remove(keys)
 
@@ -216,3 +218,35 @@ def test_a_writer_that_dies_at_any_moment_leaves_the_former_one_the_new_one_or_n
     assert found[1:-1] == [None] * (len(found) - 2)
     assert found[-1] == newer
     assert len(found) > 4
+
+
+def test_objects_are_removed_as_they_are_listed(
+    bucket: Bucket, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_PAGE", 4)
+
+    def removals(do: Callable[[PublishedTrees], None]) -> list[int]:
+        """How many pages had been listed before each call that removed something."""
+        with faulty(bucket) as proxy, opened(bucket.place(prefix, port=proxy.port)) as store:
+            for number in range(13):
+                store.write(f"job/step-1/{number:02}", b"")
+            asked = len(proxy.seen)
+            do(PublishedTrees(store, "job/"))
+            lines = proxy.seen[asked:]
+            assert not list(store.objects("job/step-1/0"))
+        found, pages = [], 0
+        for line in lines:
+            pages += "list-type=2" in line
+            if line.startswith("POST") and "delete" in line:
+                found.append(pages)
+        return found
+
+    make(tmp_path / "step-1", {"new": ""})
+    for do in (
+        lambda trees: publish(trees, tmp_path, "step-1"),
+        lambda trees: trees.remove("step-1"),
+        PublishedTrees.remove_all,
+    ):
+        found = removals(do)
+        # The objects take four pages: some are removed before the last is asked for.
+        assert len({each for each in found if found[-1] - each < 4}) >= 3, found

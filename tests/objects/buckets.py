@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.coordinator.storage.objects.s3 import S3Place, S3Store
+from app.objects.s3 import S3Store
+from app.objects.s3_connection import S3Place
 
 BUCKET = "drive"
 _PROGRAM = Path(__file__).with_name("moto_process.py")

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.coordinator.storage.objects.store import ObjectStore, StoredObject
 from app.files.copying import Abandoned, Report
 from app.files.directory import Directory, Kind, LimitReached, NotARegularFile
 from app.files.names import is_utf8
 from app.files.walking import Limits, Position, walk
+from app.objects.store import ObjectStore, StoredObject
 
 #: Bytes of a name, as all of Linux's file systems have it, and of a key of S3.
 _MAX_NAME: Final = 255
@@ -127,7 +127,7 @@ def upload_tree(
 def remove_others(store: ObjectStore, prefix: str, kept: Sequence[Member]) -> None:
     """Remove what is below a prefix but for these files. Raises as every call of the store."""
     keys = {member.stored.key for member in kept}
-    store.remove([each.key for each in store.objects(prefix) if each.key not in keys])
+    store.remove(each.key for each in store.objects(prefix) if each.key not in keys)
 
 
 def _is_name(part: str) -> bool:
