@@ -11,7 +11,6 @@ from typing import BinaryIO
 from tests.cluster.rig import RayCluster
 from tests.coordinator.harness import SECRET, Client, Killable, client_of
 
-_ROOT = Path(__file__).parents[2]
 _PROGRAM = """
 import asyncio, os
 from app.coordinator import CoordinatorConfig, serve
@@ -47,7 +46,7 @@ async def coordinator(
             stderr=log,
             env={
                 **{key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ},
-                "PYTHONPATH": str(_ROOT),
+                "PYTHONPATH": ray.python_path,
                 "SCAIMIND_COORDINATOR_DATA_DIR": str(path),
                 "SCAIMIND_COORDINATOR_API_SECRET": SECRET,
                 "SCAIMIND_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",

@@ -36,6 +36,8 @@ class RayCluster:
     #: Short: Ray's sockets are below it.
     directory: Path
     port: int
+    #: Before the project on the PYTHONPATH of its processes, and of coordinators.
+    paths: tuple[Path, ...] = ()
     #: Seconds that each took to start.
     started_in: dict[str, float] = field(default_factory=dict)
     #: Those that were started again.
@@ -48,6 +50,10 @@ class RayCluster:
     @property
     def token(self) -> Path:
         return self.directory / "token"
+
+    @property
+    def python_path(self) -> str:
+        return os.pathsep.join(map(str, (*self.paths, _ROOT)))
 
     def start_head(self) -> None:
         self.token.write_text(secrets.token_hex(32))
@@ -179,7 +185,7 @@ class RayCluster:
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.directory),
             "LANG": "C.UTF-8",
-            "PYTHONPATH": str(_ROOT),
+            "PYTHONPATH": self.python_path,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token),
@@ -207,9 +213,11 @@ def ray_python() -> Path:
 
 
 @contextmanager
-def ray_cluster(python: Path, directory: Path, *, port: int, workers: int) -> Iterator[RayCluster]:
+def ray_cluster(
+    python: Path, directory: Path, *, port: int, workers: int, paths: tuple[Path, ...] = ()
+) -> Iterator[RayCluster]:
     """A head and so many workers."""
-    cluster = RayCluster(python, directory, port)
+    cluster = RayCluster(python, directory, port, paths)
     try:
         cluster.start_head()
         for number in range(1, workers + 1):

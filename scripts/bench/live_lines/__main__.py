@@ -1,6 +1,6 @@
 """How long a line is on its way to a watcher, from a Ray cluster and from one machine.
 
-    .venv/bin/python -m scripts.bench.live_lines [--jobs 10] [--rounds 2]
+    .venv/bin/python -m scripts.bench.live_lines [--jobs 10] [--rounds 3] [--hops]
 
 A head and three workers run on this machine, as in tests/cluster, in the
 environment of `scripts/venv ray`. Once all jobs run, each writes 20 lines a
@@ -8,7 +8,10 @@ second with the time; a watcher of the coordinator's own for each compares it
 with its clock.
 Both engines have as many jobs and are measured in turn, each with a
 coordinator of its own, while the cluster is there. The target: the median of
-the cluster's is at most twice that of one machine.
+the cluster's is at most twice that of one machine, in the middle of the rounds.
+
+With --hops, the programs note when a line passes them, and what each hop took
+is printed, too. The notes take some of the time themselves.
 """
 
 import argparse
@@ -18,10 +21,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from generated.mindcoordinator.v1.cluster_pb2 import ListNodesRequest
+from scripts.bench.live_lines.hops import Note, hooked, read_notes
+from scripts.bench.live_lines.report import Seen, table
 from tests.cluster.coordinators import client, coordinator
 from tests.cluster.rig import RayCluster, ray_cluster, ray_python
 from tests.coordinator.harness import Client
@@ -29,6 +35,7 @@ from tests.coordinator.harness import Client
 LIMIT: Final = 2.0
 LINES: Final = 100
 PORT: Final = 26579
+ENGINES: Final = ("ray", "local")
 SCRIPT: Final = f"""
 import os, time
 print("ready", flush=True)
@@ -45,39 +52,66 @@ def main() -> int:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--hops", action="store_true", help="print what each hop took")
     given = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder,
-        tempfile.TemporaryDirectory(prefix="live-lines-") as data,
-        ray_cluster(ray_python(), Path(folder), port=PORT, workers=3) as cluster,
-    ):
-        delays = asyncio.run(_measured(cluster, Path(data), given.jobs, given.rounds))
+    with ExitStack() as stack:
+        folder, data, hook, notes = (
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir="/tmp")))
+            for prefix in ("ray", "live-lines-", "hook-", "notes-")
+        )
+        paths = (hooked(hook, notes),) if given.hops else ()
+        cluster = stack.enter_context(
+            ray_cluster(ray_python(), folder, port=PORT, workers=3, paths=paths)
+        )
+        found = asyncio.run(_measured(cluster, data, given.jobs, given.rounds))
         memory = cluster.memory()
+        noted = list(read_notes(notes))
     print(f"{given.jobs} jobs, {20 * given.jobs} lines a second, ms from the job to a watcher:")
-    for engine, found in delays.items():
-        p50, p90, p99 = (statistics.quantiles(found, n=100)[at - 1] for at in (50, 90, 99))
-        print(f"  {engine:5}  p50 {p50:6.2f}  p90 {p90:6.2f}  p99 {p99:7.2f}  {len(found)} lines")
-    ratio = statistics.median(delays["ray"]) / statistics.median(delays["local"])
-    print(f"  p50 of ray to local: {ratio:.1f} times (target: {LIMIT:g})")
+    for engine in ENGINES:
+        delays = [line.delay for lines in found[engine] for line in lines]
+        p50, p90, p99 = (statistics.quantiles(delays, n=100)[at - 1] for at in (50, 90, 99))
+        print(f"  {engine:5}  p50 {p50:6.2f}  p90 {p90:6.2f}  p99 {p99:7.2f}  {len(delays)} lines")
+    ratios = [
+        _median(ray) / _median(local)
+        for ray, local in zip(*(found[engine] for engine in ENGINES), strict=True)
+    ]
+    ratio = statistics.median(ratios)
+    rounds = ", ".join(f"{each:.2f}" for each in ratios)
+    print(f"  p50 of ray to local: {ratio:.2f} times (target: {LIMIT:g}; by round: {rounds})")
+    if given.hops:
+        _print_hops(found, noted)
     started = ", ".join(f"{name} {took:.0f} s" for name, took in cluster.started_in.items())
     print(f"the cluster: {memory / 1e6:.0f} MB without runs; started in: {started}")
     return int(ratio > LIMIT)
 
 
+def _median(lines: Sequence[Seen]) -> float:
+    return statistics.median(line.delay for line in lines)
+
+
+def _print_hops(found: dict[str, list[list[Seen]]], notes: Sequence[Note]) -> None:
+    for engine in ENGINES:
+        print(f"{engine}, us that a hop took, the middle:")
+        lines = [line for each in found[engine] for line in each]
+        for label, took in table(engine, lines, notes):
+            print(f"  {took:6.0f}  {label}")
+
+
 async def _measured(
     cluster: RayCluster, data: Path, jobs: int, rounds: int
-) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {"ray": [], "local": []}
+) -> dict[str, list[list[Seen]]]:
+    """Return the lines of each round."""
+    found: dict[str, list[list[Seen]]] = {engine: [] for engine in ENGINES}
     for number in range(rounds):
-        for engine, delays in found.items():
+        for engine in ENGINES:
             path = data / f"{engine}-{number}"
             async with (
                 coordinator(cluster, path, engine=engine) as running,
                 client(running, path) as user,
             ):
                 await _until_online(user, 3 if engine == "ray" else 1)
-                delays += await _delays(user, jobs)
+                found[engine].append(await _lines(user, jobs))
             await asyncio.to_thread(cluster.end_actors)
     return found
 
@@ -90,9 +124,8 @@ async def _until_online(user: Client, nodes: int) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _delays(user: Client, jobs: int) -> list[float]:
-    """Return the milliseconds of all lines."""
-    found: list[float] = []
+async def _lines(user: Client, jobs: int) -> list[Seen]:
+    found: list[Seen] = []
     job_ids = [await user.submit(SCRIPT) for _ in range(jobs)]
     ready = asyncio.Barrier(jobs + 1)
 
@@ -102,7 +135,13 @@ async def _delays(user: Client, jobs: int) -> list[float]:
             if any(entry.message == "ready" for entry in message.logs):
                 await ready.wait()
             found.extend(
-                (now - int(entry.message.split()[1])) / 1e6
+                Seen(
+                    job_id,
+                    entry.offset,
+                    written=int(entry.message.split()[1]),
+                    read=entry.timestamp.ToNanoseconds(),
+                    seen=now,
+                )
                 for entry in message.logs
                 if entry.message.startswith("at ")
             )
