@@ -118,8 +118,11 @@ def _second(seconds: int) -> str | None:
         return None
 
 
-def _time(seconds: int, nanos: int) -> str | None:
-    """RFC 3339 in UTC with 0, 3, 6 or 9 digits, as protobuf's JSON mapping has it."""
+def time_text(seconds: int, nanos: int) -> str | None:
+    """Write a time as protobuf's JSON mapping has it: RFC 3339 in UTC, 0, 3, 6 or 9 digits.
+
+    None if the contract has no such time.
+    """
     text = _second(seconds)
     if text is None or not 0 <= nanos <= 999_999_999:
         return None
@@ -162,7 +165,7 @@ class _Compiler:
             "reason": _reason,
             "shortest": _shortest,
             "shown_value": shown_value,
-            "time": _time,
+            "time": time_text,
         }
 
     def convert(self, descriptor: Descriptor) -> Converter:

@@ -37,6 +37,7 @@ class ObservedCall:
         "_observe",
         "_recording",
         "_report",
+        "_seconds",
         "_span",
         "_started",
         "_stream",
@@ -60,6 +61,8 @@ class ObservedCall:
         self._asked = asked
         self._stream = stream
         self._span: Span | None = None
+        #: How long the answer took, where it is read afterwards.
+        self._seconds: float | None = None
 
     def __enter__(self) -> tuple[tuple[str, str], ...]:
         """Begin the call; returns its metadata."""
@@ -79,6 +82,10 @@ class ObservedCall:
         else:
             context = self._tracer.new_trace() if parent is None else parent.child()
         return ((TRACEPARENT, str(context)),)
+
+    def answered(self) -> None:
+        """Note that the answer is there: what is done with it takes no time of the call."""
+        self._seconds = perf_counter() - self._started
 
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, where: object
@@ -109,4 +116,7 @@ class ObservedCall:
             # A generator sets an error's traceback to what it is given.
             kind, where = (type(error), error.__traceback__) if error else (None, None)
             self._recording.__exit__(kind, error, where)
-        self._observe(self._method, code, None if self._stream else perf_counter() - self._started)
+        seconds = None
+        if not self._stream:
+            seconds = self._seconds or perf_counter() - self._started
+        self._observe(self._method, code, seconds)

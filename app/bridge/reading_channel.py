@@ -24,7 +24,7 @@ class ReadingChannel(grpc.aio.Channel):
     ) -> None:
         self._channel = channel
         self._prefix = prefix
-        self._reader_of = reader_of
+        self.reader_of = reader_of
 
     def _of_method(
         self,
@@ -38,7 +38,7 @@ class ReadingChannel(grpc.aio.Channel):
         """Make what calls a method, with the parameters of grpc.aio.Channel.unary_unary."""
         reader = response_deserializer
         if reader is not None and method.startswith(self._prefix):
-            reader = self._reader_of(reader)
+            reader = self.reader_of(reader)
         return call(method, request_serializer, reader, *given, **named)
 
     @override
@@ -85,3 +85,8 @@ class ReadingChannel(grpc.aio.Channel):
         exc_tb: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def reader_on(channel: grpc.aio.Channel, parse: Parse) -> Parse:
+    """Return what reads the answers of a channel's calls that are given as bytes."""
+    return channel.reader_of(parse) if isinstance(channel, ReadingChannel) else parse

@@ -66,6 +66,7 @@ from app.scaikey.api_key_lookup import KeyLookup
 from app.scaikey.http import open_session
 from app.scaikey.jwks import KeySetCache
 from app.tasks.shared_reads import SharedReads
+from app.tasks.turns import Turns
 
 #: Timeout of a dependency's check, in seconds.
 _CHECK_SECONDS = 2.0
@@ -195,6 +196,7 @@ async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
 async def hub_context(app: web.Application) -> AsyncIterator[None]:
     """The hub, on the coordinator's channel."""
     settings = app[SETTINGS]
+    turns = Turns()
     upstream = WatchClient(
         channel=app[_CHANNEL],
         client=app[COORDINATOR],
@@ -202,6 +204,7 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
         observe=app[METRICS].observe_coordinator_call,
         tracer=app[TRACER],
         report=app[_BREACHES],
+        turns=turns,
     )
     states = WatchJobsClient(
         channel=app[_CHANNEL],
@@ -218,6 +221,7 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
         searcher=app[COORDINATOR],
         settings=settings.hub,
         observer=reports,
+        turns=turns,
     )
     yield
 

@@ -22,7 +22,6 @@ from app.hub.core.cohorts import Cohort
 from app.hub.core.feed_core import FeedCore
 from app.hub.core.flush_pacer import FlushPacer, FlushTimes
 from app.hub.core.history_budget import HistoryBudget
-from app.hub.core.pump_turns import PumpTurns
 from app.hub.deletion import until_deleted
 from app.hub.filters.judge import Judge
 from app.hub.follower import Follower, Receiver
@@ -33,6 +32,7 @@ from app.hub.observer import HubObserver
 from app.hub.settings import HubSettings
 from app.hub.subscribers import FeedListener, LogSubscriber
 from app.hub.upstream import Batch, End, JobKey, Position, Upstream, is_final
+from app.tasks.turns import Turns
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ class Feed(Receiver):
         upstream: Upstream,
         settings: HubSettings,
         pacer: FlushPacer,
-        turns: PumpTurns,
+        turns: Turns,
         observer: HubObserver,
         on_gone: Callable[["Feed"], None],
         budget: HistoryBudget,

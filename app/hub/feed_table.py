@@ -7,13 +7,13 @@ import structlog
 from app.errors import SHUTTING_DOWN, ApiError
 from app.hub.core.flush_pacer import FlushPacer
 from app.hub.core.history_budget import HistoryBudget
-from app.hub.core.pump_turns import PumpTurns
 from app.hub.feed import Feed
 from app.hub.filters.judge import Judge
 from app.hub.limits import StreamLimits
 from app.hub.observer import HubObserver
 from app.hub.settings import HubSettings
 from app.hub.upstream import JobKey, Upstream
+from app.tasks.turns import Turns
 
 log = structlog.get_logger()
 
@@ -30,6 +30,7 @@ class FeedTable:
         pacer: FlushPacer,
         limits: StreamLimits,
         judge: Judge,
+        turns: Turns,
     ) -> None:
         self._upstream = upstream
         self._settings = settings
@@ -38,7 +39,7 @@ class FeedTable:
         self._limits = limits
         self._judge = judge
         self._loop = asyncio.get_running_loop()
-        self._turns = PumpTurns(self._loop.call_soon)
+        self._turns = turns
         self._history = HistoryBudget(limit=settings.history_bytes_total, observer=observer)
         self._feeds: dict[JobKey, Feed] = {}
         #: Feeds of logs that their jobs no longer have, until their watchers have left.

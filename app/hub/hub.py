@@ -35,6 +35,7 @@ from app.hub.socket_pool import SocketPool
 from app.hub.upstream import JobKey, Position, Upstream
 from app.log_filter import LogFilter
 from app.tasks.single_flight import SingleFlight
+from app.tasks.turns import Turns
 
 log = structlog.get_logger()
 
@@ -69,7 +70,9 @@ class Hub:
         searcher: Searcher,
         settings: HubSettings,
         observer: HubObserver | None = None,
+        turns: Turns | None = None,
     ) -> None:
+        """`turns` are those in which watchers that are behind get on; by default, its own."""
         self._upstream = upstream
         self._settings = settings
         self._observer = observer or HubObserver()
@@ -93,6 +96,7 @@ class Hub:
             pacer=self._pacer,
             limits=self._limits,
             judge=self._judge,
+            turns=turns or Turns(),
         )
         self._closing = False
         #: Of all watchers that have joined.

@@ -1,6 +1,7 @@
 """The watchers. Each steps its own stream forward; a live one does nothing by itself."""
 
 import asyncio
+from collections.abc import Iterator
 from functools import partial
 
 import structlog
@@ -27,6 +28,7 @@ class LogWatcher(Cursor):
         "_backoff",
         "_failing_since",
         "_fetch",
+        "_parts",
         "_prelude",
         "_scheduled",
         "connection",
@@ -52,6 +54,8 @@ class LogWatcher(Cursor):
         #: Since when no page can be read, in seconds of the loop's clock.
         self._failing_since: float | None = None
         self._scheduled = False
+        #: What is left of a page that was read.
+        self._parts: Iterator[LogPage] | None = None
         #: The page that is being read or the entries that are being judged, or the pause
         #: before a page is asked for again.
         self._fetch: (
@@ -88,7 +92,7 @@ class LogWatcher(Cursor):
         if not follow:
             self.until = core.flushed
         if page is not None:
-            self._prelude += core.take_page(self, page)
+            self._prelude += core.take_page(self, self._first_part(page))
         return True
 
     async def _join_tail(self, count: int) -> LogPage | None:
@@ -171,7 +175,7 @@ class LogWatcher(Cursor):
         if not connection.is_open or connection.unsent or self.live or self._fetch is not None:
             return
         try:
-            step = self.feed.core.next(self, self.feed.loop.time())
+            step = self._step()
         except Exception:
             log.exception("hub_watcher_crashed", job_id=self.feed.key.job_id)
             connection.close(BROKEN)
@@ -185,6 +189,19 @@ class LogWatcher(Cursor):
             self._have_judged()
         elif step is Step.DONE:
             connection.close(ENDED if self.feed.core.end is not None else TAIL_SENT)
+
+    def _step(self) -> bytes | Step:
+        """Step on: through the page that was read, then from the history."""
+        if self._parts is not None:
+            if (part := next(self._parts, None)) is not None:
+                return self.feed.core.take_page(self, part)
+            self._parts = None
+        return self.feed.core.next(self, self.feed.loop.time())
+
+    def _first_part(self, page: LogPage) -> LogPage:
+        """Return what a page begins with; the rest is taken piece by piece."""
+        self._parts = page.parts(self.feed.settings.slice_bytes)
+        return next(self._parts)
 
     def _send(self, payload: bytes) -> None:
         if payload:
@@ -245,8 +262,9 @@ class LogWatcher(Cursor):
         """Step by a page. One that leads nowhere is as good as none: ask for it again later."""
         core = self.feed.core
         before, generation = self.offset, core.generation
-        self._send(core.take_page(self, page))
+        self._send(core.take_page(self, self._first_part(page)))
         if self.offset == before and self.generation == generation:
+            self._parts = None
             self._ask_later(ApiError(COORDINATOR_ERROR))
         else:
             self._backoff, self._failing_since = None, None

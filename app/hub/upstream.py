@@ -5,8 +5,8 @@ encoded. Failures arrive as `app.errors.ApiError`.
 """
 
 import re
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, Self
 
 from app.caller import Caller
@@ -123,6 +123,25 @@ class LogPage:
     next_before: int = 0
     #: Which of the records pass the filter of who reads them; None if their level says it.
     verdicts: Sequence[bool] | None = None
+
+    def parts(self, size: int) -> Iterator[Self]:
+        """Split it into pages of about `size` bytes, each behind the one before."""
+        begin = length = 0
+        for stop, record in enumerate(self.records[:-1], 1):
+            length += len(record.data)
+            if length >= size:
+                yield replace(
+                    self,
+                    records=self.records[begin:stop],
+                    next_after=record.offset,
+                    verdicts=None if self.verdicts is None else self.verdicts[begin:stop],
+                )
+                begin, length = stop, 0
+        if not begin:
+            yield self
+            return
+        verdicts = None if self.verdicts is None else self.verdicts[begin:]
+        yield replace(self, records=self.records[begin:], verdicts=verdicts)
 
 
 class Upstream(Protocol):

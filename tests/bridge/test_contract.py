@@ -388,9 +388,9 @@ def test_a_stream_that_breaks_it(
 ) -> None:
     check = StreamCheck(request_)
     for message in messages[:-1]:
-        check.check(message)
+        check.check(message, message.logs)
     with pytest.raises(BrokenContract) as broken:
-        check.check(messages[-1])
+        check.check(messages[-1], messages[-1].logs)
     assert broken.value.breach == breach
 
 
@@ -415,7 +415,7 @@ def test_a_stream_that_keeps_it(
 ) -> None:
     check = StreamCheck(request_)
     for message in messages:
-        check.check(message)
+        check.check(message, message.logs)
 
 
 # Pages

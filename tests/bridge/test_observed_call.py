@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from app.bridge import observed_call
 from app.bridge.observed_call import ObservedCall
 from app.telemetry.trace_context import TraceContext
 from app.telemetry.tracing import Attributes, NoTracer, Span, SpanKind
@@ -38,3 +39,18 @@ def test_an_error_within_keeps_its_traceback(tracer: NoTracer) -> None:
         breaks()
     assert "breaks" in [each.name for each in traceback.extract_tb(caught.value.__traceback__)]
     assert ends == [("GetJob", "CANCELLED")]
+
+
+def test_what_is_done_with_an_answer_takes_no_time_of_the_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(observed_call, "perf_counter", lambda: now)
+    ends: list[tuple[str, str, float | None]] = []
+    call = ObservedCall("ListJobLogs", lambda *told: ends.append(told), tracer=NoTracer())
+    with pytest.raises(KeyError), call:
+        now += 2
+        call.answered()
+        now += 60
+        breaks()
+    assert ends == [("ListJobLogs", "CANCELLED", 2.0)]

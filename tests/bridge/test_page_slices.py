@@ -1,45 +1,187 @@
-"""Pages of logs are converted in slices: what is live does not wait for whole pages."""
+"""Pages of logs are read piece by piece: what is live does not wait for whole pages."""
 
-import asyncio
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any, TypeVar
 
-import grpc
 import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import event, given
+from hypothesis import strategies as st
 
-from app.bridge.client import CoordinatorClient
-from app.bridge.settings import UpstreamSettings
-from app.bridge.streams import watch_job
-from app.bridge.streams.watch_job import WatchClient
-from app.hub.upstream import LogRecord
-from generated.mindcoordinator.v1.watch_pb2 import LOG_LEVEL_INFO, LogEntry
+from app.bridge.contract.breaches import Breach
+from app.bridge.converters import converter_of
+from app.bridge.streams.json_lines import one_line
+from app.bridge.streams.log_pages import PIECE, page_pieces
+from app.bridge.streams.log_records import LogRecords
+from app.errors import BrokenContract
+from app.hub.upstream import LogPage, LogRecord
+from app.log_filter import LogFilter
+from generated.mindcoordinator.v1.watch_pb2 import (
+    LOG_LEVEL_ERROR,
+    LOG_LEVEL_INFO,
+    ListJobLogsRequest,
+    ListJobLogsResponse,
+    LogEntry,
+    LogPosition,
+    LogRange,
+)
+
+R = TypeVar("R")
 
 
-async def test_in_no_turn_of_the_loop_more_than_a_slice_is_converted(
-    monkeypatch: pytest.MonkeyPatch,
+def asked(**fields: Any) -> ListJobLogsRequest:
+    return ListJobLogsRequest(
+        job_id="j", after=LogPosition(epoch="e1"), **{"page_size": 1000, **fields}
+    )
+
+
+def page(*offsets: int, size: int = 10, **fields: Any) -> ListJobLogsResponse:
+    entries = [
+        LogEntry(offset=n, level=LOG_LEVEL_INFO, message=str(n).ljust(size, "x")) for n in offsets
+    ]
+    last = max(offsets, default=0)
+    told = {"epoch": "e1", "next_after_offset": last, "first_offset": 1, "last_offset": last}
+    return ListJobLogsResponse(entries=entries, **{**told, **fields})
+
+
+def read(data: bytes, request: ListJobLogsRequest | None = None) -> tuple[LogPage, int]:
+    """Read a page; and how many pieces it had."""
+    pieces = page_pieces(
+        data,
+        request or asked(),
+        LogFilter(),
+        parse=ListJobLogsResponse.FromString,
+        reader=LogRecords(),
+    )
+    return result_of(pieces)
+
+
+def result_of(pieces: Generator[None, None, R]) -> tuple[R, int]:
+    count = 0
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as stopped:
+            return stopped.value, count
+        count += 1
+
+
+def record(entry: LogEntry) -> LogRecord:
+    return LogRecord(entry.offset, entry.level, one_line(converter_of(LogEntry)(entry)))
+
+
+def test_in_no_piece_more_than_a_few_entries_are_parsed() -> None:
+    parsed: list[int] = []
+
+    def parse(data: bytes) -> ListJobLogsResponse:
+        message = ListJobLogsResponse.FromString(data)
+        parsed.append(len(message.entries))
+        return message
+
+    told = page(*range(1, 1_001))
+    data = told.SerializeToString()
+    pieces = page_pieces(data, asked(), LogFilter(), parse=parse, reader=LogRecords())
+    made, count = result_of(pieces)
+    assert max(parsed) == PIECE
+    assert sum(parsed) == 1_000
+    assert count == len(parsed) - 1
+    assert made.records == [record(entry) for entry in told.entries]
+
+
+def test_long_entries_are_a_piece_each() -> None:
+    told = page(1, 2, 3, size=100_000)
+    made, count = read(told.SerializeToString())
+    assert count == 3
+    assert made.records == [record(entry) for entry in told.entries]
+
+
+@given(sizes=st.lists(st.integers(0, 20_000), max_size=70), lost=st.integers(0, 5))
+def test_all_of_a_page_is_read(sizes: list[int], lost: int) -> None:
+    told = page(*range(1, len(sizes) + 1), next_after_offset=len(sizes) + lost, complete=True)
+    told.last_offset += lost
+    for entry, size in zip(told.entries, sizes, strict=True):
+        entry.message = "m" * size
+    if lost:
+        told.missing.append(LogRange(first=len(sizes) + 1, last=len(sizes) + lost))
+    made, _ = read(told.SerializeToString())
+    assert made == LogPage(
+        epoch="e1",
+        records=[record(entry) for entry in told.entries],
+        next_after=len(sizes) + lost,
+        first_offset=1,
+        last_offset=len(sizes) + lost,
+        complete=True,
+        missing=[(len(sizes) + 1, len(sizes) + lost)] if lost else [],
+    )
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        # Fields of a newer contract, of each kind: a varint, 8 bytes, bytes, a group, 4 bytes.
+        b"\xc0\x3e\x05",
+        b"\xc1\x3e12345678",
+        b"\xc2\x3e\x02\x12\x00",
+        b"\xc3\x3e\x12\x02\x08\x07\xc4\x3e",
+        b"\xc5\x3e1234",
+        b"\xc0\x3e\x05" * 1_000,
+        # The number of entries, but not their kind.
+        b"\x10\x05",
+    ],
+)
+def test_other_fields_between_the_entries_change_nothing(others: bytes) -> None:
+    parts = [page(1, 2).SerializeToString(), page(3).SerializeToString()]
+    made, _ = read(others.join(parts) + others)
+    assert made == read(page(1, 2, 3).SerializeToString())[0]
+
+
+@given(cut=st.integers(1, 60), entries=st.integers(1, 3))
+def test_what_is_cut_off_is_not_read(cut: int, entries: int) -> None:
+    data = page(*range(1, entries + 1)).SerializeToString()
+    part = data[:-cut]
+    try:
+        ListJobLogsResponse.FromString(part)
+    except DecodeError:
+        with pytest.raises(BrokenContract) as broken:
+            read(part)
+        assert broken.value.breach == Breach.UNREADABLE
+    else:
+        event("cut where a field ends: a message without what follows")
+
+
+@pytest.mark.parametrize(
+    ("request_", "told", "breach"),
+    [
+        (asked(page_size=40), page(*range(1, 42)), Breach.PAGE),
+        (asked(min_level=LOG_LEVEL_ERROR), page(1), Breach.LEVEL),
+        (asked(), page(*range(1, 50), 49), Breach.ORDER),
+        (asked(), page(*range(1, 33), 32), Breach.ORDER),
+        (asked(), page(0), Breach.VALUE),
+        (asked(), page(1, epoch="E 1"), Breach.EPOCH),
+        (asked(), page(1, missing=[LogRange(first=1, last=1)]), Breach.ORDER),
+        (asked(), page(1, first_offset=-1), Breach.VALUE),
+    ],
+)
+def test_a_page_that_breaks_the_contract(
+    request_: ListJobLogsRequest, told: ListJobLogsResponse, breach: Breach
 ) -> None:
-    converted = 0
-    convert = watch_job._record
+    with pytest.raises(BrokenContract) as broken:
+        read(told.SerializeToString(), request_)
+    assert broken.value.breach == breach
 
-    def counted(entry: LogEntry) -> LogRecord:
-        nonlocal converted
-        converted += 1
-        return convert(entry)
 
-    monkeypatch.setattr(watch_job, "_record", counted)
-    entries = [LogEntry(offset=n + 1, level=LOG_LEVEL_INFO, message="m") for n in range(1_000)]
-    settings = UpstreamSettings(api_secret="s")
-    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
-        client = WatchClient(
-            channel=channel,
-            client=CoordinatorClient(channel=channel, settings=settings, observe=print),
-            settings=settings,
-            observe=print,
-        )
-        pages = [asyncio.create_task(client._records(entries)) for _ in range(20)]
-        most = before = 0
-        while not all(page.done() for page in pages):
-            await asyncio.sleep(0)
-            most, before = max(most, converted - before), converted
-    assert converted == 20 * len(entries)
-    assert most <= client.SLICE
-    for page in pages:
-        assert [record.offset for record in page.result()] == list(range(1, 1_001))
+def test_the_parts_of_a_page_follow_each_other() -> None:
+    made, _ = read(page(*range(1, 101), size=1_000).SerializeToString())
+    made = replace(made, verdicts=[n % 3 == 0 for n in range(100)], next_after=120)
+    parts = list(made.parts(10_000))
+    assert len(parts) > 5
+    assert [each for part in parts for each in part.records] == made.records
+    assert [each for part in parts for each in part.verdicts or ()] == made.verdicts
+    assert [part.next_after for part in parts] == [
+        *(part.records[-1].offset for part in parts[:-1]),
+        120,
+    ]
+    assert list(made.parts(10**9)) == [made]
+    nothing = replace(made, records=[], verdicts=[])
+    assert list(nothing.parts(1)) == [nothing]

@@ -37,7 +37,7 @@ INDEX = st.integers(0, 1_000_000)
 class Watcher(Cursor):
     """A cursor with what it received, in gzip too."""
 
-    __slots__ = ("asked", "coded", "done", "page", "received")
+    __slots__ = ("asked", "coded", "done", "parts", "received")
 
     def __init__(self, *, log_filter: LogFilter, asked: Position, gzip: bool = False) -> None:
         super().__init__(log_filter=log_filter, chunked=False, gzip=GzipStream() if gzip else None)
@@ -46,8 +46,8 @@ class Watcher(Cursor):
         #: Everything behind this place is wanted.
         self.asked = asked
         self.done = False
-        #: What the coordinator answered, and has not arrived yet.
-        self.page: LogPage | None = None
+        #: What is left of what the coordinator answered.
+        self.parts: list[LogPage] = []
 
     def take(self, data: bytes) -> None:
         """Be sent something alone."""
@@ -310,9 +310,8 @@ class CoreMachine(RuleBasedStateMachine):
         """Step a watcher once; False if it waits or is done."""
         if watcher.done or watcher.live or watcher in self.core.ahead:
             return False
-        if watcher.page is not None:
-            watcher.take(self.core.take_page(watcher, watcher.page))
-            watcher.page = None
+        if watcher.parts:
+            watcher.take(self.core.take_page(watcher, watcher.parts.pop(0)))
             return True
         step = self.core.next(watcher, self.clock)
         if isinstance(step, bytes):
@@ -322,8 +321,10 @@ class CoreMachine(RuleBasedStateMachine):
             if place.epoch != self.log.epoch:
                 return False  # the coordinator refuses; it waits for the feed
             through, asked = self.core.page_through(watcher), self.core.page_filter(watcher)
-            watcher.page = self.log.page(place.offset, through, asked, watcher.filter, size)
-            assert watcher.page.next_after > place.offset
+            page = self.log.page(place.offset, through, asked, watcher.filter, size)
+            assert page.next_after > place.offset
+            # One entry has some 20 bytes.
+            watcher.parts = list(page.parts(50))
         elif step is Step.JUDGE:
             self.judge(watcher.filter, self.core.to_judge(watcher))
         elif step is Step.DONE:

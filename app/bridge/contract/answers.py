@@ -217,7 +217,7 @@ _OWN: Final[dict[str, _Own]] = {
     "ListCheckpoints": _checkpoints,
     "GetJobMetrics": _metrics,
     "GetLogMarks": lambda _, request, answer: check_marks(request, answer),
-    "ListJobLogs": lambda _, request, answer: check_places(request, answer),
+    "ListJobLogs": lambda _, request, answer: check_places(request, answer, answer.entries),
     "ListNodes": _nodes,
     "GetNode": _node,
     "DrainNode": _node,

@@ -2,7 +2,8 @@
 
 import re
 from bisect import bisect_left
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from app.bridge.contract.breaches import Breach
 from app.bridge.contract.fields import check_fields
@@ -35,6 +36,18 @@ _ENDS: Final = frozenset(
 )
 
 
+class Placed(Protocol):
+    """An entry, as far as its place goes."""
+
+    @property
+    def offset(self) -> int:
+        """Its offset."""
+
+    @property
+    def level(self) -> int:
+        """Its level."""
+
+
 class StreamCheck:
     """Checks the messages of one WatchJob call, in their order.
 
@@ -48,9 +61,12 @@ class StreamCheck:
         self._last: int | None = None
         self._sequence = 0
 
-    def check(self, message: WatchJobResponse) -> None:
-        """Check the next message. Raises `BrokenContract`; the call is of no use then."""
-        check_fields(message)
+    def check(self, message: WatchJobResponse, entries: Sequence[Placed]) -> None:
+        """Check the next message. Raises `BrokenContract`; the call is of no use then.
+
+        `entries` are its entries, whose fields were checked when they were read.
+        """
+        _check_others(message)
         if message.HasField("start"):
             if self._last is not None:
                 raise BrokenContract(Breach.START, "start: must be in the first message only")
@@ -58,7 +74,7 @@ class StreamCheck:
         last = self._last
         if last is None:
             raise BrokenContract(Breach.START, "start: must be in the first message")
-        for entry in message.logs:
+        for entry in entries:
             if entry.offset <= last:
                 raise BrokenContract(Breach.ORDER, "logs.offset: must rise")
             last = entry.offset
@@ -95,36 +111,56 @@ class StreamCheck:
             raise BrokenContract(Breach.END, "end.last_offset: must not be before the last entry")
 
 
-def check_places(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
-    """Check a page of a log, whose single fields were checked. Raises `BrokenContract`."""
+def _check_others(message: WatchJobResponse) -> None:
+    """Check the fields of a message but those of its entries."""
+    for field, value in message.ListFields():
+        if field.name != "logs":
+            for each in value if field.is_repeated else (value,):
+                check_fields(each)
+
+
+def check_number(request: ListJobLogsRequest, entries: int) -> None:
+    """Check how many entries a page has at least. Raises `BrokenContract`."""
+    if request.page_size and entries > request.page_size:
+        raise BrokenContract(Breach.PAGE, "the page has more entries than page_size")
+
+
+def check_places(
+    request: ListJobLogsRequest, page: ListJobLogsResponse, entries: Sequence[Placed]
+) -> None:
+    """Check a page of a log, whose single fields were checked. Raises `BrokenContract`.
+
+    `entries` are those of the page, which may have been taken out of it.
+    """
     check_epoch("epoch", page.epoch)
     check_extent(page.first_offset, page.last_offset)
-    if request.page_size and len(page.entries) > request.page_size:
-        raise BrokenContract(Breach.PAGE, "the page has more entries than page_size")
-    if any(entry.level < request.min_level for entry in page.entries):
+    check_number(request, len(entries))
+    if request.min_level and any(entry.level < request.min_level for entry in entries):
         raise BrokenContract(Breach.LEVEL, "entries.level: must not be below min_level")
     backward = request.before_offset > 0 and not request.HasField("after") and not request.tail
     # A coordinator that does not know `before_offset` reads the tail, of no entries.
     if backward and page.next_before_offset:
-        _check_backward(request, page)
+        _check_backward(request, page, entries)
     else:
-        _check_forward(request, page)
+        _check_forward(request, page, entries)
 
 
-def _check_forward(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
-    if not request.HasField("after") and len(page.entries) > request.tail:
+def _check_forward(
+    request: ListJobLogsRequest, page: ListJobLogsResponse, entries: Sequence[Placed]
+) -> None:
+    if not request.HasField("after") and len(entries) > request.tail:
         raise BrokenContract(Breach.PAGE, "the page has more entries than the tail")
     after = 0
     if request.HasField("after"):
         after = request.after.offset
         if page.epoch != request.after.epoch:
             raise BrokenContract(Breach.EPOCH, "epoch: must be that of `after`")
-    last = _check_order(page, after, "from `after` on")
+    last = _check_order(entries, after, "from `after` on")
     through = min(request.through_offset or page.last_offset, page.last_offset)
     if last > max(after, through):
         raise BrokenContract(Breach.ORDER, "entries.offset: must not be behind through_offset")
-    _check_missing(page, after, "from `after` on")
-    if page.entries and page.next_after_offset < last:
+    _check_missing(page, entries, after, "from `after` on")
+    if entries and page.next_after_offset < last:
         raise BrokenContract(Breach.PAGE, "next_after_offset: must not be before the last entry")
     if page.next_after_offset > max(after, through):
         raise BrokenContract(Breach.PAGE, "next_after_offset: must be a place in the log")
@@ -132,31 +168,35 @@ def _check_forward(request: ListJobLogsRequest, page: ListJobLogsResponse) -> No
         raise BrokenContract(Breach.PAGE, "next_after_offset: must be behind `after`")
 
 
-def _check_backward(request: ListJobLogsRequest, page: ListJobLogsResponse) -> None:
+def _check_backward(
+    request: ListJobLogsRequest, page: ListJobLogsResponse, entries: Sequence[Placed]
+) -> None:
     start, reached = min(request.before_offset, page.last_offset + 1), page.next_before_offset
     if not (reached == 1 or reached < start):
         raise BrokenContract(Breach.PAGE, "next_before_offset: must be before `before_offset`")
     where = "from next_before_offset on"
-    last = _check_order(page, reached - 1, where)
-    if page.entries and last >= start:
+    last = _check_order(entries, reached - 1, where)
+    if entries and last >= start:
         raise BrokenContract(Breach.ORDER, "entries.offset: must be before `before_offset`")
-    _check_missing(page, reached - 1, where)
+    _check_missing(page, entries, reached - 1, where)
     if page.missing and page.missing[-1].last >= start:
         raise BrokenContract(Breach.ORDER, "missing: must be before `before_offset`")
 
 
-def _check_order(page: ListJobLogsResponse, after: int, where: str) -> int:
+def _check_order(entries: Sequence[Placed], after: int, where: str) -> int:
     """Return the offset of the last entry; `after` if there is none."""
     last = after
-    for entry in page.entries:
+    for entry in entries:
         if entry.offset <= last:
             raise BrokenContract(Breach.ORDER, f"entries.offset: must rise, {where}")
         last = entry.offset
     return last
 
 
-def _check_missing(page: ListJobLogsResponse, after: int, where: str) -> None:
-    last, there = after, [entry.offset for entry in page.entries]
+def _check_missing(
+    page: ListJobLogsResponse, entries: Sequence[Placed], after: int, where: str
+) -> None:
+    last, there = after, [entry.offset for entry in entries]
     for lost in page.missing:
         if not last < lost.first <= lost.last:
             raise BrokenContract(Breach.ORDER, f"missing: must rise, {where}")

@@ -20,7 +20,11 @@ def one_line(value: JsonObject) -> bytes:
     JSON escapes what ASCII has of line breaks. Unicode has three more, by
     which some clients split a stream (Python's `str.splitlines`).
     """
-    data = orjson.dumps(value)
+    return with_escaped_breaks(orjson.dumps(value))
+
+
+def with_escaped_breaks(data: bytes) -> bytes:
+    """Escape those that JSON leaves as they are."""
     if b"\xe2\x80" in data or b"\xc2\x85" in data:
         for line_break, escaped in _LINE_BREAKS:
             data = data.replace(line_break, escaped)

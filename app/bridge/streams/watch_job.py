@@ -1,27 +1,29 @@
 """The hub's upstream: a job's stream and its log, read from the coordinator."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
 import grpc
 from typing_extensions import override
 
 from app.bridge.calls.base import Calls
 from app.bridge.calls.log_filters import filter_message
+from app.bridge.channel import SERVICE
 from app.bridge.client import CoordinatorClient
 from app.bridge.contract.breaches import ReportBreach, log_breach
 from app.bridge.contract.logs import StreamCheck
 from app.bridge.converters import converter_of
 from app.bridge.observed_call import Observe
+from app.bridge.reading_channel import reader_on
 from app.bridge.settings import UpstreamSettings
 from app.bridge.streams.json_lines import one_line
+from app.bridge.streams.log_pages import page_pieces
+from app.bridge.streams.log_records import LogRecords
 from app.caller import Caller
 from app.hub.upstream import (
     Batch,
     End,
     JobKey,
     LogPage,
-    LogRecord,
     Position,
     Snapshot,
     Start,
@@ -29,13 +31,14 @@ from app.hub.upstream import (
     Upstream,
 )
 from app.log_filter import LogFilter
+from app.tasks.turns import Turns
 from app.telemetry.tracing import Tracer
 from generated.mindcoordinator.v1 import watch_pb2
 from generated.mindcoordinator.v1.jobs_pb2 import JobStatus
 from generated.mindcoordinator.v1.watch_pb2 import (
     GetJobMetricsRequest,
     ListJobLogsRequest,
-    LogEntry,
+    ListJobLogsResponse,
     LogLevel,
     LogPosition,
     MetricsSnapshot,
@@ -43,7 +46,6 @@ from generated.mindcoordinator.v1.watch_pb2 import (
     WatchJobResponse,
 )
 
-_entry = converter_of(LogEntry)
 _snapshot = converter_of(MetricsSnapshot)
 _change = converter_of(watch_pb2.StatusChange)
 
@@ -57,8 +59,6 @@ class WatchClient(Calls, Upstream):
 
     #: Entries of a page; at 250 bytes a line, a page is about as long as a socket buffer.
     PAGE_SIZE = 1000
-    #: Of those, how many are converted at a time: some 0.5 ms.
-    SLICE = 100
 
     def __init__(
         self,
@@ -69,13 +69,23 @@ class WatchClient(Calls, Upstream):
         observe: Observe,
         tracer: Tracer | None = None,
         report: ReportBreach = log_breach,
+        turns: Turns | None = None,
     ) -> None:
+        """`turns` are those in which pages are read; by default, its own."""
         super().__init__(
             channel=channel, settings=settings, observe=observe, report=report, tracer=tracer
         )
         self._client = client
-        #: Pages are converted one after the other: live entries wait for a slice, not for all.
-        self._converting = asyncio.Lock()
+        self._turns = turns or Turns()
+        self._records = LogRecords()
+        self._parse_page = reader_on(channel, ListJobLogsResponse.FromString)
+        # Of the stub it would be parsed in one go.
+        self._list_job_logs: grpc.aio.UnaryUnaryMultiCallable[ListJobLogsRequest, bytes] = (
+            channel.unary_unary(
+                f"/{SERVICE}/ListJobLogs",
+                request_serializer=ListJobLogsRequest.SerializeToString,
+            )
+        )
 
     @override
     async def authorize(self, caller: Caller, job_id: str) -> None:
@@ -97,13 +107,13 @@ class WatchClient(Calls, Upstream):
             tail=tail,
             after_metrics_sequence=after_sequence,
         )
-        check = StreamCheck(request)
+        check, records = StreamCheck(request), LogRecords()
         return self._stream(
             "WatchJob",
             self._stub.WatchJob,
             _tenant(key, request_id),
             request,
-            read=lambda message: _batch(message, check),
+            read=lambda message: _batch(message, check, records),
         )
 
     @override
@@ -173,42 +183,25 @@ class WatchClient(Calls, Upstream):
     async def _read(
         self, key: JobKey, request_id: str, log_filter: LogFilter, request: ListJobLogsRequest
     ) -> LogPage:
-        page = await self._ask(
-            "ListJobLogs", self._stub.ListJobLogs, _tenant(key, request_id), request
+        return await self._ask_in_turns(
+            "ListJobLogs",
+            self._list_job_logs,
+            _tenant(key, request_id),
+            request,
+            turns=self._turns,
+            read=lambda data: page_pieces(
+                data, request, log_filter, parse=self._parse_page, reader=self._records
+            ),
         )
-        return LogPage(
-            epoch=page.epoch,
-            records=await self._records(page.entries),
-            next_after=page.next_after_offset,
-            first_offset=page.first_offset,
-            last_offset=page.last_offset,
-            filter=log_filter,
-            complete=page.complete,
-            missing=[(each.first, each.last) for each in page.missing],
-            next_before=page.next_before_offset,
-        )
-
-    async def _records(self, entries: Sequence[LogEntry]) -> list[LogRecord]:
-        """Convert a page's entries in slices, between which the event loop turns."""
-        records: list[LogRecord] = []
-        async with self._converting:
-            for start in range(0, len(entries), self.SLICE):
-                if start:
-                    await asyncio.sleep(0)
-                records += map(_record, entries[start : start + self.SLICE])
-        return records
 
 
 def _tenant(key: JobKey, request_id: str) -> Caller:
     return Caller(tenant_id=key.tenant_id, user_id=None, request_id=request_id)
 
 
-def _record(entry: LogEntry) -> LogRecord:
-    return LogRecord(entry.offset, entry.level, one_line(_entry(entry)))
-
-
-def _batch(message: WatchJobResponse, check: StreamCheck) -> Batch:
-    check.check(message)
+def _batch(message: WatchJobResponse, check: StreamCheck, reader: LogRecords) -> Batch:
+    records = reader.read(message.logs)
+    check.check(message, records)
     start = end = None
     if message.HasField("start"):
         start = Start(
@@ -222,7 +215,7 @@ def _batch(message: WatchJobResponse, check: StreamCheck) -> Batch:
         end = End(status=_status(message.end.status), last_offset=message.end.last_offset)
     return Batch(
         start=start,
-        records=[_record(entry) for entry in message.logs],
+        records=records,
         snapshots=[Snapshot(each.sequence, one_line(_snapshot(each))) for each in message.metrics],
         statuses=[
             StatusChange(_status(each.status), each.message, _change(each).get("timestamp") or "")

@@ -111,15 +111,20 @@ class FeedCore(Generic[C]):
         self._tails.clear()
         history = self.history
         expected = history.last + 1
-        for record in records:
+        begin = 0
+        for place, record in enumerate(records):
             if record.offset != expected:
+                history.extend(records[begin:place])
+                begin = place
                 if record.offset < expected:
                     self._note("repeated")
+                    begin += 1
                     continue
                 self._note("skipped")
                 self.skip_to(record.offset - 1)
-            history.append(record)
-            expected = record.offset + 1
+                expected = record.offset
+            expected += 1
+        history.extend(records[begin:])
         history.mark(now)
         history.evict(self.history_bytes, self.flushed)
 

@@ -53,12 +53,13 @@ class History:
         self._prefix = frames.log_prefix(epoch)
         self._arrivals.clear()
 
-    def append(self, record: LogRecord) -> None:
-        """Take the entry behind `last`; the caller has checked that it is that one."""
-        frame = frames.log_frame(self._prefix, record.offset, record.data)
-        self._frames.append(frame)
-        self._levels.append(record.level)
-        self.size += len(frame)
+    def extend(self, records: Sequence[LogRecord]) -> None:
+        """Take the entries behind `last`; the caller has checked that they are those."""
+        prefix = self._prefix
+        made = [frames.log_frame(prefix, offset, data) for offset, _, data in records]
+        self._frames += made
+        self._levels += bytes([level for _, level, _ in records])
+        self.size += sum(map(len, made))
 
     def mark(self, now: float) -> None:
         """Note that what was appended since the last mark arrived at `now`."""
@@ -72,15 +73,16 @@ class History:
     def evict_oldest(self, keep_after: int) -> None:
         """Drop the entries that arrived first, together, but none behind `keep_after`."""
         if self._arrivals:
-            upto = min(self._arrivals[0][0], keep_after)
-            while self.base < upto:
-                self._drop_oldest()
+            self._drop(self._index(min(self._arrivals[0][0], keep_after)))
             self._tidy()
 
     def evict(self, limit: int, keep_after: int) -> None:
         """Drop the oldest entries until `size` is at most `limit`, none behind `keep_after`."""
-        while self.size > limit and self.base < keep_after:
-            self._drop_oldest()
+        stop, last, size = self._dead, self._index(keep_after), self.size
+        while size > limit and stop < last:
+            size -= len(self._frames[stop])
+            stop += 1
+        self._drop(stop)
         self._tidy()
 
     def _tidy(self) -> None:
@@ -93,11 +95,14 @@ class History:
                 del said[: self._dead]
             self._dead = 0
 
-    def _drop_oldest(self) -> None:
-        self.size -= len(self._frames[self._dead])
-        self._frames[self._dead] = b""
-        self._dead += 1
-        self.base += 1
+    def _drop(self, stop: int) -> None:
+        """Drop the entries before a place in the lists."""
+        count = stop - self._dead
+        if count > 0:
+            self.size -= sum(map(len, self._frames[self._dead : stop]))
+            self._frames[self._dead : stop] = [b""] * count
+            self._dead = stop
+            self.base += count
 
     def cut(self, after: int, upto: int, max_bytes: int) -> int:
         """Return the offset up to which entries after `after` fit `max_bytes`, at least one."""

@@ -6,15 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import quantiles
 from typing import Any, Final
 
-import grpc
-
-from app.bridge.client import CoordinatorClient
 from app.bridge.converters import to_json
-from app.bridge.settings import UpstreamSettings
-from app.bridge.streams.watch_job import WatchClient
+from app.bridge.streams.log_pages import page_pieces
+from app.bridge.streams.log_records import LogRecords
 from app.cache.settings import CacheSettings
 from app.cache.writer import JobWriter
 from app.hub.core.cursors import Cursor
@@ -24,8 +21,14 @@ from app.hub.core.history_budget import HistoryBudget
 from app.hub.core.judging import ALL
 from app.hub.observer import HubObserver
 from app.hub.upstream import LogRecord, Start
+from app.tasks.turns import Turns
 from app.telemetry.metrics import Metrics
-from generated.mindcoordinator.v1.watch_pb2 import LOG_LEVEL_INFO, LogEntry
+from generated.mindcoordinator.v1.watch_pb2 import (
+    LOG_LEVEL_INFO,
+    ListJobLogsRequest,
+    ListJobLogsResponse,
+    LogPosition,
+)
 from scripts.bench.converters import job
 from scripts.bench.growth.row import Row, cpu
 
@@ -56,7 +59,7 @@ class OneHistory:
     def take(self) -> None:
         """Take an entry."""
         before = self.history.size
-        self.history.append(LogRecord(self.history.last + 1, 2, _DATA))
+        self.history.extend([LogRecord(self.history.last + 1, 2, _DATA)])
         self.history.mark(next(self._clock))
         self._budget.account(self, self.history.size - before)
 
@@ -83,29 +86,35 @@ def histories(size: int, _: Path) -> Measured:
 
 @contextmanager
 def replays(size: int, _: Path) -> Measured:
-    """CPU time of a turn of the event loop while so many pages are converted: how long live
-    entries wait for it."""
-    entries = [
-        LogEntry(offset=n + 1, level=LOG_LEVEL_INFO, message="step 1, loss 0.5 and more")
-        for n in range(1_000)
-    ]
+    """CPU time of a long turn of the event loop, of 20 the longest, while so many pages are read:
+    how long live entries wait for it."""
+    page = ListJobLogsResponse(epoch="e1", next_after_offset=1_000, last_offset=1_000)
+    for number in range(1_000):
+        page.entries.add(offset=number + 1, level=LOG_LEVEL_INFO, message="step 1, loss 0.5")
+    data = page.SerializeToString()
 
     async def turns() -> float:
-        settings = UpstreamSettings(api_secret="any")  # noqa: S106 - nobody is called
-        async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
-            client = WatchClient(
-                channel=channel,
-                client=CoordinatorClient(channel=channel, settings=settings),
-                settings=settings,
-                observe=lambda *_: None,
+        own = Turns()
+        pages = [
+            asyncio.create_task(
+                own.run(
+                    page_pieces(
+                        data,
+                        ListJobLogsRequest(after=LogPosition(epoch="e1")),
+                        ALL,
+                        parse=ListJobLogsResponse.FromString,
+                        reader=LogRecords(),
+                    )
+                )
             )
-            pages = [asyncio.create_task(client._records(entries)) for _ in range(size)]
-            lasted = []
-            while not all(page.done() for page in pages):
-                began = time.process_time()
-                await asyncio.sleep(0)
-                lasted.append(time.process_time() - began)
-            return median(lasted)
+            for _ in range(size)
+        ]
+        lasted = []
+        while not all(page.done() for page in pages):
+            began = time.process_time()
+            await asyncio.sleep(0)
+            lasted.append(time.process_time() - began)
+        return quantiles(lasted, n=20)[-1]
 
     yield lambda: asyncio.run(turns())
 
