@@ -107,6 +107,11 @@ class Dialog:
         self._log = log
         self._pending = b""
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
     def ask(self, command: str, *, patience: float = PATIENCE) -> dict[str, Any]:
         """Sends a command and waits for the answer to it."""
         assert self._process.stdin is not None

@@ -74,23 +74,28 @@ def entries(bench: Bench, batch: int) -> Iterator[Callable[[], EntryCost]]:
 
 
 @contextmanager
+def bare_reader(endpoint: Endpoint, *, core: int, log: Path) -> Iterator[Dialog]:
+    """A process that reads what the coordinator behind an endpoint sends to it."""
+    command = [*python("scripts.bench.fanout_rig.reader"), endpoint.coordinator]
+    with started(command, core=core, log=log, env=environment(), piped=True) as process:
+        reader = Dialog(process, name="reader", log=log)
+        reader.hear()
+        yield reader
+
+
+@contextmanager
 def _entries_of(
     bench: Bench, batch: int, endpoint: Endpoint, emitter: Dialog, log: Path
 ) -> Iterator[Callable[[], EntryCost]]:
-    core, command = bench.cores.load, python("scripts.bench.fanout_rig.reader")
-    command.append(endpoint.coordinator)
+    core = bench.cores.load
     others = replace(endpoint, path=f"{endpoint.path}&level=ERROR")
     count = min(MESSAGES * batch, MOST)
     with (
         watching(others, OTHERS, core=core, log=log / "others"),
         watching(endpoint, 1, core=core, log=log / "watcher") as watcher,
-        started(
-            command, core=bench.cores.server, log=log / "reader", env=environment(), piped=True
-        ) as process,
+        bare_reader(endpoint, core=bench.cores.server, log=log / "reader") as reader,
     ):
-        reader = Dialog(process, name="reader", log=log / "reader")
-        reader.hear()
-        station, bare = Station(endpoint, emitter, watcher), tree_of(process.pid)
+        station, bare = Station(endpoint, emitter, watcher), tree_of(reader.pid)
         for _ in range(2 * BURSTS):
             reader.ask(f"read {station.burst(count)}", patience=PATIENCE)
 
