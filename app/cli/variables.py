@@ -28,6 +28,7 @@ _ALONE = frozenset(
         "SCAIMIND_PROFILE",
         "SCAIMIND_RESUME_FROM",
         "SCAIMIND_RUN_DIRECTORY",
+        "SCAIMIND_SHARED_DISK",
         "SCAIMIND_UID_LOCK",
         "SCAIMIND_URL",
         "SCAIMIND_VENV",

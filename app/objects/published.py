@@ -3,29 +3,34 @@
     <prefix><name>                  the tree that is one file
     <prefix><name>/...              the files of any other
     <prefix>.complete/<name>        its mark: which objects belong to it, in JSON
+    <prefix>.parts/<part>/...       the same, of a part of trees that several wrote
 
 A store renames nothing. So a tree counts while its mark is there and the
 objects are those that it names; whoever writes dies at any moment, and leaves
-no half tree that counts. One that is written anew loses its mark first.
+no half tree that counts. One that is written anew loses its mark first. Of a
+tree that several wrote, each has written its part, and the mark names the part
+of each file.
 """
 
 import os
+import re
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
 from app.files.copying import Report
-from app.files.directory import Directory, LimitReached
-from app.files.walking import Limits
+from app.files.directory import Directory, Kind, LimitReached
+from app.files.walking import ChangedMeanwhile, Limits, walk
 from app.objects.store import ChangedObject, ObjectStore, StoredObject
 from app.objects.trees import (
     Member,
     fetch_file,
     fetch_members,
+    is_name,
     members,
     remove_others,
     upload_tree,
@@ -33,10 +38,16 @@ from app.objects.trees import (
 
 #: The folder of the marks.
 COMPLETE: Final = ".complete"
+#: The folder of the parts of trees that several wrote.
+PARTS: Final = ".parts"
 #: Bytes of a mark: it has a line for each file.
-_MAX_MARK: Final = 256 * 1024 * 1024
+MAX_MARK: Final = 256 * 1024 * 1024
 #: Marks of one prefix that are looked at.
 _MOST: Final = 50_000
+#: A part, as a mark names it: the run that wrote it, and where that run has it.
+_PART: Final = re.compile(r"[0-9]{1,10}/[0-9]{1,10}(-[0-9]{1,10})?")
+#: A file of a tree, as a mark has it: its path, size, version, and its part if it is in one.
+MarkedFile: TypeAlias = tuple[str, int, str] | tuple[str, int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,7 @@ class PublishedTrees:
     def __init__(self, store: ObjectStore, prefix: str) -> None:
         """`prefix` ends with a slash."""
         self._store = store
-        self._prefix = prefix
+        self.prefix = prefix
 
     def names(self) -> list[Published]:
         """Return the trees that are there, by name. Raises LimitReached if there are very many."""
@@ -79,8 +90,8 @@ class PublishedTrees:
         nobody here has written."""
         mark = self._read(name)
         return [
-            Member(path, StoredObject(self._object(name, path), size, etag, 0))
-            for path, size, etag in mark["files"]
+            Member(path, StoredObject(self._object(name, path, *part), size, etag, 0))
+            for path, size, etag, *part in mark["files"]
         ]
 
     def size(self, name: str) -> int:
@@ -97,26 +108,34 @@ class PublishedTrees:
         ChangedObject if it is written to meanwhile, Abandoned, OSError.
         """
         self._store.remove([self._mark(name)])
-        if stat.S_ISDIR(source.stat(name).st_mode):
-            with source.open_directory(name) as directory:
-                found, report = upload_tree(
-                    self._store, directory, self._folder(name), abandoned, limits=limits
-                )
-            self._store.remove([self._object(name, "")])
-        else:
-            with source.open_file(name) as file:
-                if os.fstat(file.fileno()).st_size > limits.size_bytes:
-                    raise LimitReached(f"the files have more than {limits.size_bytes} bytes")
-                stored = self._store.upload(self._object(name, ""), file.fileno(), abandoned)
-            found, report = [Member("", stored)], Report(1, stored.size)
-        # Of a former tree of this name, whole or not.
-        remove_others(self._store, self._folder(name), found)
+        found, report = upload_whole(
+            self._store, source, name, self.prefix, abandoned, limits=limits
+        )
         self._write_mark(name, found)
         return report
 
     def mark(self, name: str) -> None:
         """Have a tree count of which all objects have been written."""
         self._write_mark(name, members(self._store, self._folder(name), Limits()))
+
+    def mark_parts(self, name: str, files: Sequence[MarkedFile]) -> None:
+        """Have a tree count whose files are in parts, in the place of the one that counted."""
+        former = self._marked(name)
+        self._store.write(self._mark(name), orjson.dumps({"files": files}))
+        named = {self._object(name, path, *part) for path, _, _, *part in files}
+        gone = [self._object(name, path, *part) for path, _, _, *part in former]
+        self._store.remove([key for key in gone if key not in named])
+
+    def is_marked(self, name: str, files: Sequence[MarkedFile]) -> bool:
+        """Whether a tree that counts has these files."""
+        return sorted(self._marked(name)) == sorted(map(list, files))
+
+    def _marked(self, name: str) -> list[list[Any]]:
+        try:
+            found: list[list[Any]] = self._read(name)["files"]
+        except (FileNotFoundError, LimitReached, ValueError):
+            return []
+        return found
 
     def _write_mark(self, name: str, found: Sequence[Member]) -> None:
         files = [(each.path, each.stored.size, each.stored.etag) for each in found]
@@ -140,45 +159,109 @@ class PublishedTrees:
 
     def remove(self, name: str) -> None:
         """Remove a tree, its mark first."""
+        try:
+            named = [each.stored.key for each in self.members(name)]
+        except (FileNotFoundError, LimitReached, ValueError):
+            named = []
         self._store.remove([self._mark(name)])
         self._store.remove([self._object(name, "")])
         self._store.remove(each.key for each in self._store.objects(self._folder(name)))
+        self._store.remove(named)
 
     def used(self) -> int:
         """Return the bytes of all objects below the prefix, whether they count or not."""
-        return sum(each.size for each in self._store.objects(self._prefix))
+        return sum(each.size for each in self._store.objects(self.prefix))
 
     def remove_all(self) -> None:
         """Remove all that is below the prefix, the marks first."""
-        for prefix in (self._mark(""), self._prefix):
+        for prefix in (self._mark(""), self.prefix):
             self._store.remove(each.key for each in self._store.objects(prefix))
 
     def _read(self, name: str) -> dict[str, Any]:
         """Read a mark. Anybody with the bucket's credentials may have written it."""
-        mark = orjson.loads(self._store.read(self._mark(name), limit=_MAX_MARK))
+        mark = orjson.loads(self._store.read(self._mark(name), limit=MAX_MARK))
         files = mark.get("files") if isinstance(mark, dict) else None
-        if not isinstance(files, list) or not all(map(_is_file, files)):
+        if not isinstance(files, list) or not all(map(is_file, files)):
             raise ValueError("it is no mark of a tree")
         return {"files": files}
 
     def _mark(self, name: str) -> str:
-        return f"{self._prefix}{COMPLETE}/{name}"
+        return f"{self.prefix}{COMPLETE}/{name}"
 
     def _folder(self, name: str) -> str:
-        return f"{self._prefix}{name}/"
+        return f"{self.prefix}{name}/"
 
-    def _object(self, name: str, path: str) -> str:
-        """Return the key of a tree's file; without a path, of the tree that is one file."""
-        return self._folder(name) + path if path else self._prefix + name
+    def _object(self, name: str, path: str, part: str = "") -> str:
+        """Return the key of a tree's file, in a part or not; without a path, of the tree that is
+        one file."""
+        prefix = f"{self.prefix}{PARTS}/{part}/" if part else self.prefix
+        return f"{prefix}{name}/{path}" if path else prefix + name
 
 
-def _is_file(value: Any) -> bool:
+def upload_whole(
+    store: ObjectStore,
+    source: Directory,
+    name: str,
+    prefix: str,
+    abandoned: threading.Event,
+    *,
+    limits: Limits,
+    skipped: Collection[str] = (),
+) -> tuple[list[Member], Report]:
+    """Write the file or directory `name` in `source` below a prefix that ends with a slash, in the
+    place of what it has of that name. Returns what is there then, and what was left out.
+
+    It was the same from the beginning to the end. Raises as `PublishedTrees.publish`.
+    """
+    identity = _identity(source, name)
+    if stat.S_ISDIR(source.stat(name).st_mode):
+        with source.open_directory(name) as directory:
+            before = seen_files(directory, limits)
+            found, report = upload_tree(
+                store, directory, f"{prefix}{name}/", abandoned, limits=limits, skipped=skipped
+            )
+            if seen_files(directory, limits) != before:
+                raise ChangedMeanwhile
+        store.remove([prefix + name])
+    else:
+        with source.open_file(name) as file:
+            if os.fstat(file.fileno()).st_size > limits.size_bytes:
+                raise LimitReached(f"the files have more than {limits.size_bytes} bytes")
+            stored = store.upload(prefix + name, file.fileno(), abandoned)
+        found, report = [Member("", stored)], Report(1, stored.size)
+    if _identity(source, name) != identity:
+        # Renamed away to be removed, as one of too many: nobody counts on what is left of it.
+        raise ChangedMeanwhile
+    # Of a former tree of this name, whole or not.
+    remove_others(store, f"{prefix}{name}/", found)
+    return found, report
+
+
+def seen_files(directory: Directory, limits: Limits) -> dict[str, tuple[int, int, int]]:
+    """Return the number, the size and the time of the last change of each file of a tree, by its
+    path. Raises LimitReached, ChangedMeanwhile, OSError."""
+    seen = {}
+    for visit in walk(directory, limits):
+        if visit.entry.kind is Kind.FILE:
+            about = visit.directory.stat(visit.entry.name)
+            seen[visit.path] = (about.st_ino, about.st_size, about.st_mtime_ns)
+    return seen
+
+
+def _identity(source: Directory, name: str) -> tuple[int, int]:
+    about = source.stat(name)
+    return about.st_ino, about.st_mtime_ns
+
+
+def is_file(value: Any) -> bool:
+    """Whether a value of a mark is a file of its tree."""
     return (
-        isinstance(value, Sequence)
-        and len(value) == 3
+        isinstance(value, list)
+        and len(value) in (3, 4)
         and isinstance(value[0], str)
         and type(value[1]) is int
         and value[1] >= 0
         and isinstance(value[2], str)
-        and not {"..", "."} & set(value[0].split("/"))
+        and (not value[0] or all(map(is_name, value[0].split("/"))))
+        and (len(value) == 3 or (isinstance(value[3], str) and bool(_PART.fullmatch(value[3]))))
     )

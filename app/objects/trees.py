@@ -2,14 +2,14 @@
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from app.files.copying import Abandoned, Report
 from app.files.directory import Directory, Kind, LimitReached, NotARegularFile
 from app.files.names import is_utf8
-from app.files.walking import Limits, Position, walk
+from app.files.walking import ChangedMeanwhile, Limits, Position, walk
 from app.objects.store import ObjectStore, StoredObject
 
 #: Bytes of a name, as all of Linux's file systems have it, and of a key of S3.
@@ -39,7 +39,7 @@ def members(store: ObjectStore, prefix: str, limits: Limits) -> list[Member]:
             raise LimitReached(f"there are more than {limits.entries} files")
         path = stored.key.removeprefix(prefix)
         parts = path.split("/")
-        if any(not _is_name(part) for part in parts):
+        if any(not is_name(part) for part in parts):
             continue
         found.append(Member(path, stored))
         size += stored.size
@@ -87,9 +87,11 @@ def upload_tree(
     abandoned: threading.Event,
     *,
     limits: Limits,
+    skipped: Collection[str] = (),
 ) -> tuple[list[Member], Report]:
     """Write the files of a directory below a prefix that ends with a slash; returns what is there
-    then, and what was left out: links, special files, and what has no name as a key.
+    then, and what was left out: links, special files, and what has no name as a key. Files whose
+    paths are `skipped` are passed over.
 
     Raises LimitReached, ChangedMeanwhile, ChangedObject, Abandoned, OSError,
     and as every call of the store.
@@ -104,6 +106,8 @@ def upload_tree(
         if visit.entry.kind is not Kind.FILE:
             report.leave_out(visit.path, visit.entry.kind.value)
             continue
+        if visit.path in skipped:
+            continue
         key = prefix + visit.path
         if not is_utf8(visit.path) or len(key.encode()) > _MAX_KEY:
             report.leave_out(visit.path, "no name that an object can have")
@@ -114,8 +118,8 @@ def upload_tree(
             report.leave_out(visit.path, "no file any more when it was opened")
             continue
         except FileNotFoundError:
-            report.leave_out(visit.path, "removed before it was opened")
-            continue
+            # Of a tree that counts as a whole no file may be missed.
+            raise ChangedMeanwhile from None
         with file:
             stored = store.upload(key, file.fileno(), abandoned)
         written.append(Member(visit.path, stored))
@@ -130,5 +134,6 @@ def remove_others(store: ObjectStore, prefix: str, kept: Sequence[Member]) -> No
     store.remove(each.key for each in store.objects(prefix) if each.key not in keys)
 
 
-def _is_name(part: str) -> bool:
+def is_name(part: str) -> bool:
+    """Whether a part of a key can be a file's name."""
     return part not in ("", ".", "..") and "\0" not in part and len(part.encode()) <= _MAX_NAME

@@ -202,15 +202,23 @@ class CheckpointCallback(TrainerCallback):
 
     def publish(self, step: int) -> None:
         """Rename what was written at a step to its final name, in all ranks. Raises OSError."""
-        if self._group is not None:
-            dist.barrier(group=self._group)
-        if self._job.is_main:
-            written = self._writing / f"checkpoint-{step}"
+        job, written = self._job, self._writing / f"checkpoint-{step}"
+        self._wait_for_all()
+        if not job.shares_disk:
+            # The first node's comes last: it is complete when the others have theirs.
+            if job.is_main_of_disk and not job.is_main:
+                publish(written, job.checkpoint_dir, step, self._stage, is_part=True)
+                prune(job.checkpoint_dir, job.output.max_checkpoints)
+            self._wait_for_all()
+        if job.is_main:
             note_step(written, *self._divided)
-            name_base(written, self._job)
-            place = publish(written, self._job.checkpoint_dir, step, self._stage)
+            name_base(written, job)
+            place = publish(written, job.checkpoint_dir, step, self._stage)
             log.info("Checkpoint %s is complete.", place.name)
-            prune(self._job.checkpoint_dir, self._job.output.max_checkpoints)
+            prune(job.checkpoint_dir, job.output.max_checkpoints)
+        self._wait_for_all()
+
+    def _wait_for_all(self) -> None:
         if self._group is not None:
             dist.barrier(group=self._group)
 

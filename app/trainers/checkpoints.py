@@ -28,13 +28,19 @@ def checkpoint_name(step: int, stage: str = "") -> str:
     return f"{stage}-step-{step}" if stage else f"step-{step}"
 
 
-def publish(written: Path, directory: Path, step: int, stage: str = "") -> Path:
+def publish(
+    written: Path, directory: Path, step: int, stage: str = "", *, is_part: bool = False
+) -> Path:
     """Rename what was written to the checkpoint of its step, and return where it is.
 
     It is on the disk before it has its name. One that is there under the name is replaced.
-    Raises OSError.
+    `is_part` is for what a node with a disk of its own adds to the first one's. Raises OSError.
     """
-    (written / _SIZES).write_text(json.dumps(_sizes(written)), encoding="utf-8")
+    if is_part:
+        # Of its ranks none may have had anything to write.
+        written.mkdir(parents=True, exist_ok=True)
+    else:
+        (written / _SIZES).write_text(json.dumps(_sizes(written)), encoding="utf-8")
     _sync(written)
     place = directory / checkpoint_name(step, stage)
     if place.exists():

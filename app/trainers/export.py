@@ -71,6 +71,11 @@ def _export_merged(job: Job, trainer: Any, tokenizer: Any, *, default_dtype: str
     # All ranks need the same place, since each may have a part to write.
     adapter = job.output_dir / ".adapter.partial"
     trainer.save_model(str(adapter))
+    if not job.shares_disk:
+        trainer.accelerator.wait_for_everyone()
+        if job.rank >= job.local_world_size:
+            # Else what ranks of other nodes have there would be a part of the model.
+            shutil.rmtree(adapter, ignore_errors=True)
     if not job.is_main:
         return
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config

@@ -134,11 +134,20 @@ class Job:
     rank: int
     world_size: int
     local_world_size: int
+    #: Of this process among those of its node.
+    local_rank: int = 0
+    #: All processes see the same files; else each node has directories of its own.
+    shares_disk: bool = True
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes metrics, checkpoints and the model."""
         return self.rank == 0
+
+    @property
+    def is_main_of_disk(self) -> bool:
+        """Whether this process does what has to be done once for all that see its files."""
+        return self.is_main if self.shares_disk else self.local_rank == 0
 
 
 def read_job(environ: Mapping[str, str]) -> Job:
@@ -166,6 +175,8 @@ def read_job(environ: Mapping[str, str]) -> Job:
         rank=_number(environ, "RANK", 0),
         world_size=world_size,
         local_world_size=_number(environ, "LOCAL_WORLD_SIZE", world_size),
+        local_rank=_number(environ, "LOCAL_RANK", 0),
+        shares_disk=environ.get("SCAIMIND_SHARED_DISK") != "0",
     )
 
 

@@ -155,7 +155,7 @@ def _train(stop: StopSignal) -> int:
     if job.resume_from is not None:
         job = replace(job, resume_from=resumable(job.resume_from, job.checkpoint_dir))
     parts = _Parts(job, kind, spread, stop)
-    writing = writing_directory(job) if job.is_main else None
+    writing = writing_directory(job) if job.is_main_of_disk else None
     if writing is not None:
         discard_unfinished(writing)
     try:

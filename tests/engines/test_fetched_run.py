@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from app.coordinator.engines.agent import fetched_run
 from app.coordinator.engines.agent.fetched_run import FetchedRun
 from app.coordinator.engines.engine import NeverStarted
 from app.coordinator.scheduling.transitions import RunEnd
@@ -71,3 +72,76 @@ async def test_a_stop_that_comes_before_the_run_is_found_again(
         end = await run.wait()
     assert end.stopped
     assert node.done == list(done)
+
+
+class Uploading(Node):
+    """Its run ends while a checkpoint is on the way to the drive."""
+
+    def __init__(self) -> None:
+        super().__init__(runs=True)
+        self.begun = threading.Event()
+        self.arrives = threading.Event()
+
+    def publish(self, _: object, abandoned: threading.Event) -> None:
+        self.begun.set()
+        while not self.arrives.wait(0.01):
+            if abandoned.is_set():
+                self.done.append("broken off")
+                raise Abandoned
+        self.done.append("arrived")
+
+
+@pytest.fixture
+def uploading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Uploading, FetchedRun]:
+    monkeypatch.setattr(fetched_run, "_LOOK", 0.01)
+    node = Uploading()
+    part = cast(Any, SimpleNamespace(job=SimpleNamespace(job_id="a")))
+    about = {"engine": cast(Any, node), "files": cast(Any, node), "run": lambda spec: spec}
+    return node, FetchedRun(part, end=tmp_path / "end.json", term=1, **about)
+
+
+async def test_what_is_on_its_way_when_a_run_ends_is_not_begun_anew(
+    uploading: tuple[Uploading, FetchedRun],
+) -> None:
+    node, run = uploading
+    async with asyncio.timeout(PATIENCE):
+        waiting = asyncio.create_task(run.wait())
+        await asyncio.to_thread(node.begun.wait, PATIENCE)
+        run.stop(at_once=False)
+        # Another node's part has failed, or a coordinator says once more what it wants.
+        while not run._ended:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.01)
+        run.stop(at_once=True)
+        node.arrives.set()
+        assert (await waiting).stopped
+    assert node.done == ["stopped", "arrived", "brought away"]
+
+
+async def test_what_nobody_wants_to_wait_for_is_not_brought_away(
+    uploading: tuple[Uploading, FetchedRun],
+) -> None:
+    node, run = uploading
+    async with asyncio.timeout(PATIENCE):
+        waiting = asyncio.create_task(run.wait())
+        await asyncio.to_thread(node.begun.wait, PATIENCE)
+        # While it runs, it is to be ended first.
+        run.discard()
+        run.stop(at_once=True)
+        while not run._ended:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.01)
+        run.discard()
+        assert (await waiting).stopped
+    assert node.done == ["stopped", "broken off"]
+
+
+async def test_an_agent_that_leaves_does_not_wait_for_what_is_on_its_way(
+    uploading: tuple[Uploading, FetchedRun],
+) -> None:
+    node, run = uploading
+    async with asyncio.timeout(PATIENCE):
+        waiting = asyncio.create_task(run.wait())
+        await asyncio.to_thread(node.begun.wait, PATIENCE)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert node.done == ["broken off"]

@@ -5,7 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,12 @@ import pytest
 
 pytest.importorskip("s3fs")
 
+from app.coordinator.engines.remote.agent_stream import watch_run
+from app.coordinator.engines.remote.driver_client import DriverClient
+from app.coordinator.engines.remote.run_files import read_launch
+from app.coordinator.scheduling.transitions import RunEnd
+from app.coordinator.storage.job_directory import JobDir
+from generated.mindcoordinator.internal.v1.engine_pb2 import RunRef
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, DataSource, SubmitJobRequest
 from tests.coordinator.harness import PATIENCE, Client, config_for, status_of, submission
 from tests.engines.direct import DirectCluster, cluster, coordinator_of
@@ -69,6 +75,39 @@ else:
     print("saved", flush=True)
     while True:
         print("waits", flush=True)
+        time.sleep(0.1)
+"""
+#: Each of two ranks writes its part of two checkpoints, and waits; those that go on from one end.
+SHARDED = """
+import os, pathlib, time
+
+checkpoints = pathlib.Path(os.environ["SCAIMIND_CHECKPOINT_DIR"])
+output = pathlib.Path(os.environ["SCAIMIND_OUTPUT_DIR"])
+resume = os.environ["SCAIMIND_RESUME_FROM"]
+rank = os.environ["RANK"]
+assert os.environ["SCAIMIND_SHARED_DISK"] == "0"
+
+
+def save(step):
+    fresh = checkpoints / f".step-{step}.partial"
+    (fresh / "optimizer").mkdir(parents=True)
+    (fresh / "optimizer" / f"shard-{rank}").write_text(f"{step} of {rank}")
+    (fresh / "step").write_text(str(step))
+    (fresh / "names").write_text(rank)
+    fresh.rename(checkpoints / f"step-{step}")
+
+
+if resume:
+    found = sorted(each for each in pathlib.Path(resume).rglob("*") if each.is_file())
+    said = {str(each.relative_to(resume)): each.read_text() for each in found}
+    print(rank, "goes on from", said, flush=True)
+    save(int(said["step"]) + 1)
+    (output / f"of-{rank}").write_text(rank)
+else:
+    save(1)
+    save(2)
+    print("saved", rank, flush=True)
+    while True:
         time.sleep(0.1)
 """
 
@@ -139,6 +178,12 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def until_gone(store: "S3Store", prefix: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await asyncio.to_thread(tree, store, prefix):
+            await asyncio.sleep(0.1)
+
+
 def remove(nodes: Path, *names: str) -> None:
     """Remove what nodes keep, or their cache."""
     for name in names:
@@ -187,7 +232,7 @@ async def test_a_lost_nodes_job_goes_on_at_another_from_its_checkpoint_and_is_ex
         checkpoints = await asyncio.to_thread(tree, store, f"{folder}/checkpoints/step-3/")
         assert checkpoints["weights"] == b"3" * 1000
         # What was kept for the export alone goes with it.
-        assert await asyncio.to_thread(tree, store, f"{folder}/.kept/") == {}
+        await until_gone(store, f"{folder}/.kept/")
         everything = b"".join((await asyncio.to_thread(tree, store, "")).values())
         assert b"nobody-sees" not in everything
         assert "nobody-sees" not in json.dumps(said)
@@ -246,7 +291,7 @@ async def test_what_only_an_operator_can_mend_fails_the_job_with_that_message(
         assert "does not exist" in (refused.value.details() or "")
 
 
-async def test_ranks_on_several_nodes_have_the_output_of_the_first_which_is_registered(
+async def test_what_ranks_write_on_several_nodes_is_one_output_which_is_registered(
     bucket: Bucket, store: "S3Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = """
@@ -267,11 +312,12 @@ print("rank", rank, flush=True)
         job = await client.job(job_id)
         assert status_of(job) == "COMPLETED", (job.error_message, said)
         assert {"rank 0", "rank 1", "rank 2"} <= set(said)
-        assert [each.checkpoint_id for each in job.checkpoints] == ["of-0.pt"]
+        names = sorted(each.checkpoint_id for each in job.checkpoints)
+        assert names == ["of-0.pt", "of-1.pt", "of-2.pt"]
         output = await asyncio.to_thread(tree, store, f"local/jobs/{job_id}/output/")
-        assert output == {"of-0": b"0"}
+        assert output == {f"of-{rank}": str(rank).encode() for rank in range(3)}
         model = await asyncio.to_thread(tree, store, ".atlas/local/model/1/files/")
-        assert model == {"of-0": b"0"}
+        assert model == output
         # It is there for the next job, by its newest version.
         uses = await asyncio.to_thread(
             training,
@@ -285,4 +331,94 @@ print("base", sorted(each.name for each in base.iterdir()), flush=True)
         )
         uses.training_config.base_model.model_id = "scaiatlas://local/model"
         entries = await client.log(await submit(client, uses))
-        assert "base ['of-0']" in [entry.message for entry in entries]
+        assert "base ['of-0', 'of-1', 'of-2']" in [entry.message for entry in entries]
+
+
+async def test_each_node_publishes_its_part_and_goes_on_from_all_of_them(
+    bucket: Bucket, store: "S3Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(bucket, tmp_path, monkeypatch) as (direct, client):
+        request = await asyncio.to_thread(training, store, SHARDED)
+        request.training_config.max_retries = 2
+        request.resource_config.gpu_count = 4
+        request.resource_config.node_count = 2
+        request.output_config.max_checkpoints = 2
+        job_id = await submit(client, request)
+        job = await client.until(job_id, lambda job: len(job.checkpoints) == 2)
+        assert [each.checkpoint_id for each in job.checkpoints] == ["step-1", "step-2"]
+        # Two shards, and once what both have written.
+        assert [each.size_bytes for each in job.checkpoints] == [14, 14]
+        lost = job.node_ids[1]
+        await direct.lose(lost)
+        await asyncio.to_thread(remove, tmp_path / "nodes", lost)
+        entries = await client.log(job_id)
+        job = await client.job(job_id)
+        said = [entry.message for entry in entries]
+        assert status_of(job) == "COMPLETED", (job.error_message, said)
+        assert lost not in job.node_ids
+        whole = {
+            "names": "0",
+            "optimizer/shard-0": "2 of 0",
+            "optimizer/shard-1": "2 of 1",
+            "step": "2",
+        }
+        assert {f"{rank} goes on from {whole}" for rank in (0, 1)} <= set(said)
+        assert [each.checkpoint_id for each in job.checkpoints] == ["step-2", "step-3"]
+        folder = f"local/jobs/{job_id}"
+        assert await asyncio.to_thread(tree, store, f"{folder}/output/") == {
+            "of-0": b"0",
+            "of-1": b"1",
+        }
+        # Of the checkpoint over the number to keep, and of the output as it was kept, nothing is
+        # left.
+        await until_gone(store, f"{folder}/.kept/")
+        keys = await asyncio.to_thread(tree, store, f"{folder}/checkpoints/")
+        assert not [key for key in keys if "step-1" in key]
+
+
+@pytest.mark.parametrize("lives", [True, False], ids=["alive", "ended"])
+async def test_a_part_that_is_ended_by_force_says_so_unless_it_has_brought_all_away(
+    bucket: Bucket,
+    store: "S3Store",
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    lives: bool,
+) -> None:
+    script = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(1)" if lives else ""
+    async with nodes(bucket, tmp_path, monkeypatch) as (direct, client):
+        job_id = await submit(client, await asyncio.to_thread(training, store, script))
+        if lives:
+            await client.until_line(job_id, "begun")
+            await client.call("CancelJob", CancelJobRequest(job_id=job_id))
+        (node_id,) = (await client.end(job_id)).node_ids
+        launched = read_launch(JobDir(tmp_path / "data" / "jobs" / job_id).run(1))
+        assert launched is not None
+        # Once more, without a coordinator that follows it and has it forgotten.
+        run = launched.ref(node_id, term=1 << 40)
+        secrets = {"API_TOKEN": "nobody-sees-this-value"}
+        driver = DriverClient(direct.socket)
+        part = launched.part(node_id, address="", port=0, secrets=secrets)
+        await driver.start_run(run, part)
+        ended = RunEnd(exit_code=None, failure="The run was ended by force.", transient=True)
+        if not lives:
+            ended = RunEnd(exit_code=0)
+            assert await end_of(driver, run) == ended
+        await driver.kill_run(run)
+        assert await end_of(driver, run) == ended
+        # By whoever asks next, too.
+        await direct.kill_agents(node_id)
+        assert await end_of(driver, run) == ended
+        await driver.close()
+
+
+async def end_of(driver: DriverClient, run: RunRef) -> RunEnd:
+    """How a part says that it ended."""
+    async with asyncio.timeout(PATIENCE):
+        agent = await driver.open_run(run)
+        stream = watch_run(agent, run, epoch="", after_line=0, after_snapshot=0)
+        async with aclosing(stream) as messages:
+            async for message in messages:
+                if message.end:
+                    return RunEnd(**json.loads(message.end))
+    raise AssertionError("it told of no end")

@@ -32,7 +32,7 @@ from app.coordinator.identity.access import Access
 from app.files.directory import LimitReached
 from app.files.walking import Limits
 from app.objects.published import PublishedTrees
-from app.objects.store import ObjectStore, StoredObject
+from app.objects.store import Listing, ObjectStore, StoredObject
 from app.objects.trees import Member, members
 
 #: The folder of the models, which no tenant is called.
@@ -178,6 +178,25 @@ class BucketDrive(Drive):
             raise BadUrl(f"{shown(url)} does not exist")
         return found
 
+    def listing(self, access: Access, url: str, *, limit: int) -> Listing:
+        """Return what is directly in the directory that a URL leads to. Raises BadUrl,
+        LimitReached."""
+        key = self.key(access, url)
+        if self._published(key) is None:
+            return self.store.listing(f"{key}/", limit=limit)
+        # Its files may be in the parts of several nodes.
+        objects: list[StoredObject] = []
+        folders: set[str] = set()
+        for member in self.tree(access, url):
+            name, _, below = member.path.partition("/")
+            if below:
+                folders.add(name)
+            elif name:
+                objects.append(member.stored)
+            if len(objects) + len(folders) > limit:
+                raise LimitReached(f"there are more than {limit} entries")
+        return Listing(objects, sorted(folders))
+
     def _published(self, key: str) -> tuple[tuple[PublishedTrees, str], str] | None:
         """Return the trees that a key belongs to, the name of its own, and its path there; None
         where what is there counts as it is."""
@@ -222,9 +241,8 @@ class BucketFileSystem(DriveFileSystem):
     def ls(self, path: str, detail: bool = True, *, limit: int = 100_000, **_: Any) -> list[Any]:
         if not is_in_store(path):
             return super().ls(path, detail, limit=limit)
-        key = self._bucket.key(self._access, path)
         base = path.rstrip("/")
-        listing = self._bucket.store.listing(f"{key}/", limit=limit)
+        listing = self._bucket.listing(self._access, path, limit=limit)
         found = [_about(f"{base}/{each.key.rpartition('/')[2]}", each) for each in listing.objects]
         found += [
             {"name": f"{base}/{name}", "size": 0, "type": "directory", "mtime_ns": 0, "ino": 0}

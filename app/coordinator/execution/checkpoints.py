@@ -22,7 +22,7 @@ from os import stat_result
 from typing import Final
 
 from app.coordinator.jobs.model import MAX_COUNT, Checkpoint
-from app.files.directory import Directory, LimitReached
+from app.files.directory import Directory, Kind, LimitReached
 from app.files.names import is_utf8, printable, unguessable
 from app.files.removing import remove_tree
 from app.files.walking import ChangedMeanwhile, Limits, tree_size
@@ -234,6 +234,26 @@ class CheckpointFinder:
 def is_unfinished(name: str) -> bool:
     """Whether a name says that what has it is still being written."""
     return name.startswith(UNFINISHED_PREFIXES) or name.endswith(UNFINISHED_SUFFIXES)
+
+
+def has_unfinished(root: Directory) -> bool:
+    """Whether something is there that is still being written, or was left so, as names say; what
+    is empty does not count. Raises OSError."""
+    with closing(root.scan()) as entries:
+        found = list(islice(entries, MAX_ENTRIES))
+    for entry in found:
+        if not is_unfinished(entry.name) or _REMOVED.fullmatch(entry.name):
+            continue
+        if entry.kind is not Kind.DIRECTORY:
+            return True
+        with (
+            suppress(FileNotFoundError),
+            root.open_directory(entry.name) as directory,
+            closing(directory.scan()) as inside,
+        ):
+            if next(inside, None) is not None:
+                return True
+    return False
 
 
 def step_of(name: str) -> int:

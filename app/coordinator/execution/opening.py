@@ -56,6 +56,7 @@ def open_workspace(
         return BucketWorkspace(
             jobs=config.data_dir / "jobs",
             bucket=drive,
+            limits=checkpoint_limits(config),
             inputs=inputs,
             models=models,
             projects=projects,
@@ -79,6 +80,11 @@ def open_workspace(
             clock=clock,
         ),
     )
+
+
+def checkpoint_limits(config: CoordinatorConfig) -> Limits:
+    """Return what a checkpoint, and the output of a run, may be at most in an object store."""
+    return Limits(entries=config.job_files, size_bytes=config.job_checkpoint_bytes or 1 << 62)
 
 
 def open_run_specs(

@@ -23,6 +23,8 @@ from app.coordinator.trainers.variables import default_variables
 from app.credentials import MASK
 from app.files.json_files import read_json
 
+#: The variable that says whether all processes of a run see the same directories.
+SHARED_DISK: Final = "SCAIMIND_SHARED_DISK"
 #: Python's options for the script. An evaluator imports nothing that a model has left.
 _OPTIONS: Final[Mapping[Kind, tuple[str, ...]]] = {
     Kind.TRAINING: (),
@@ -87,6 +89,7 @@ class RunSpecs:
                 "SCAIMIND_OUTPUT_DIR": str(directory.output),
                 "SCAIMIND_CHECKPOINT_DIR": str(checkpoints),
                 "SCAIMIND_RESUME_FROM": str(resume) if resume else "",
+                SHARED_DISK: "1",
             },
             secrets=self._secrets_file(job, environment),
             ranks=ranks,

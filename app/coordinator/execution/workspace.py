@@ -158,6 +158,10 @@ class Workspace:
         with self.open_checkpoints(job) as root:
             return finder.look(root, job.checkpoints, last=last)
 
+    def run_over(self, job: JobRecord) -> None:
+        """Have count what the job's newest run has written, which has just ended: what follows
+        from its end goes on from there. Can be done again. Raises OSError."""
+
     def remove_leftovers(self, job: JobRecord) -> None:
         """Remove the checkpoints that looks have set aside. May take long. Raises BadUrl,
         OSError."""

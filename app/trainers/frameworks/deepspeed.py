@@ -101,9 +101,9 @@ class _DeepSpeed:
 
         from .universal import universal_checkpoint
 
-        # Beside the checkpoints, where all ranks see it; the next run removes it.
+        # Beside the checkpoints, where all ranks of the disk see it; the next run removes it.
         folder = writing_directory(job) / _RESUMED
-        if job.is_main:
+        if job.is_main_of_disk:
             universal_checkpoint(checkpoint, folder)
         dist.barrier()
         return folder

@@ -155,13 +155,16 @@ class RunAgent:
                 return records
             await self._until_news(min(left, 1.0))
 
-    async def stop(self, *, term: int, at_once: bool) -> None:
-        """Ask the part to save a checkpoint and exit, or end it at once. Raises NeverStarted."""
+    async def stop(self, *, term: int, at_once: bool, discard: bool) -> None:
+        """Ask the part to save a checkpoint and exit, or end it at once; with `discard`, what it
+        wrote is not waited for once it has ended. Raises NeverStarted."""
         async with self._turn:
             handle = await self._found(term)
         if handle is None:
             raise NeverStarted
         handle.stop(at_once=at_once)
+        if discard and isinstance(handle, FetchedRun):
+            handle.discard()
 
     async def kill(self, *, term: int) -> None:
         """End the part, however it is; nothing of it lives afterwards. Raises OSError."""

@@ -64,12 +64,17 @@ class FetchedRun(RunHandle):
     @override
     def stop(self, *, at_once: bool) -> None:
         self._stop = bool(self._stop) or at_once
-        if self._preparing or (self._ended and at_once):
-            # Nothing of it runs, yet or any more.
+        if self._preparing:
+            # Nothing of it runs yet.
             self._abandoned.set()
-        elif self._handle is not None:
+        elif self._handle is not None and not self._ended:
             self._handle.stop(at_once=at_once)
         # Else it may run already: it is asked once it is found, and what it wrote is brought away.
+
+    def discard(self) -> None:
+        """Bring nothing away any more, if it has ended: nobody wants to wait for that."""
+        if self._ended:
+            self._abandoned.set()
 
     @override
     async def wait(self) -> RunEnd:
@@ -132,13 +137,19 @@ class FetchedRun(RunHandle):
         return spec
 
     async def _carried_out(self, handle: RunHandle) -> RunEnd:
-        publishing = asyncio.create_task(self._publish(), name="checkpoints of this agent")
+        over = asyncio.Event()
+        publishing = asyncio.create_task(self._publish(over), name="checkpoints of this agent")
         try:
             end = await handle.wait()
+            self._ended = True
+            over.set()
+            # What is on its way arrives: it is not begun anew, be it as large as it may.
+            await asyncio.wait([publishing])
         finally:
             publishing.cancel()
             await asyncio.wait([publishing])
-        self._ended = True
+            with suppress(BaseException):  # what it could not do is tried once more, and said then
+                publishing.exception()
         try:
             await self._again(self._files.publish_last)
         except Abandoned:
@@ -148,22 +159,22 @@ class FetchedRun(RunHandle):
             return replace(end, exit_code=None, failure=failure, transient=False)
         return end
 
-    async def _publish(self) -> None:
-        """Bring checkpoints away while the run goes on. It goes on all the same if that cannot be
+    async def _publish(self, over: asyncio.Event) -> None:
+        """Bring checkpoints away until the run is over. It goes on all the same if that cannot be
         done: its end says so then."""
         refused = FailureBackoff(longest=_LONGEST_PAUSE)
-        while True:
-            await asyncio.sleep(_LOOK)
+        seconds = _LOOK
+        while not await _is_set_within(over, seconds):
             try:
                 await self._again(self._files.publish)
             except CannotLaunch as error:
-                seconds = refused.after_failure()
+                seconds = _LOOK + refused.after_failure()
                 if refused.worth_a_line:
                     job_id = self._part.job.job_id
                     log.error("checkpoints_stay_on_node", job_id=job_id, reason=str(error))
-                await asyncio.sleep(seconds)
             else:
                 refused.reset()
+                seconds = _LOOK
 
     async def _again(self, do: Callable[[RunPart, threading.Event], _T]) -> _T:
         """Do something in a thread until it does not fail in a way that may pass. Nothing of it
@@ -214,6 +225,14 @@ class _Either(threading.Event):
     @override
     def wait(self, timeout: float | None = None) -> bool:
         return self.is_set() or self._both[1].wait(timeout) or self.is_set()
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event; whether it is set."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
 
 
 async def _set_within(event: threading.Event, seconds: float) -> bool:

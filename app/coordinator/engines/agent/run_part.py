@@ -31,6 +31,17 @@ class RunPart:
     #: The values of masked variables, where the nodes cannot read the coordinator's file of them.
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    @property
+    def number(self) -> int:
+        """Its number among the parts of its run; that of rank 0 is 0."""
+        return int(self.run.ranks[0].environment.get("NODE_RANK", "0"))
+
+    @property
+    def count(self) -> int:
+        """How many parts its run has."""
+        variables = self.run.ranks[0].environment
+        return int(variables.get("WORLD_SIZE", "1")) // int(variables.get("LOCAL_WORLD_SIZE", "1"))
+
     def encoded(self) -> bytes:
         """Return it as JSON."""
         row = values_by_column(self.job)

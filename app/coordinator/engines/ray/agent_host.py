@@ -47,9 +47,9 @@ class AgentHost:
         """As `RunAgent.start`."""
         return await answer_of(self._agent.start(part, term=term))
 
-    async def stop(self, term: int, at_once: bool) -> Answer:
+    async def stop(self, term: int, at_once: bool, discard: bool) -> Answer:
         """As `RunAgent.stop`."""
-        return await answer_of(self._agent.stop(term=term, at_once=at_once))
+        return await answer_of(self._agent.stop(term=term, at_once=at_once, discard=discard))
 
     async def kill(self, term: int) -> Answer:
         """As `RunAgent.kill`."""

@@ -82,7 +82,7 @@ class DriverService(EngineDriverCoordinatorServicer):
 
     @override
     async def StopRun(self, request: pb.StopRunRequest, context: Context) -> pb.StopRunResponse:
-        await self._ask(context, request.run, "stop", request.at_once)
+        await self._ask(context, request.run, "stop", request.at_once, request.discard)
         return pb.StopRunResponse()
 
     @override

@@ -54,9 +54,10 @@ class DriverClient:
             term=run.term,
         )
 
-    async def stop_run(self, run: pb.RunRef, *, at_once: bool) -> None:
-        """Ask a part to stop. Raises DriverAway, NodeLost, NothingThere."""
-        request = pb.StopRunRequest(run=run, at_once=at_once)
+    async def stop_run(self, run: pb.RunRef, *, at_once: bool, discard: bool) -> None:
+        """Ask a part to stop; with `discard`, one that has ended does not go on bringing away what
+        it wrote. Raises DriverAway, NodeLost, NothingThere."""
+        request = pb.StopRunRequest(run=run, at_once=at_once, discard=discard)
         await answered(self._stub.StopRun(request, timeout=_CALL), term=run.term)
 
     async def kill_run(self, run: pb.RunRef) -> None:

@@ -85,7 +85,9 @@ class Gang:
         if (at_once := self.stop.at_once) is None:
             return True
         try:
-            await self.client.stop_run(self.ref(node_id), at_once=at_once)
+            # What the others have written is wanted though one has failed: the job goes on from it.
+            discard = bool(self.stop.by_owner)
+            await self.client.stop_run(self.ref(node_id), at_once=at_once, discard=discard)
         except (DriverAway, NodeLost, NothingThere, CannotLaunch) as error:
             log.info("part_not_asked", job_id=self.job_id, node_id=node_id, reason=str(error))
             # Of a lost node or disk nothing is followed any more: whoever follows it again asks.

@@ -1,6 +1,6 @@
 """Which checkpoints a job has in an object store: those whose marks are there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from app.coordinator.execution.checkpoints import is_unfinished, step_of
 from app.coordinator.jobs.model import MAX_COUNT, Checkpoint
@@ -8,10 +8,14 @@ from app.objects.published import Published, PublishedTrees
 
 
 def look(
-    trees: PublishedTrees, known: Sequence[Checkpoint], *, keep: int
+    trees: PublishedTrees,
+    known: Sequence[Checkpoint],
+    *,
+    keep: int,
+    remove: Callable[[str], None] | None = None,
 ) -> tuple[Checkpoint, ...]:
     """Return the job's checkpoints, the oldest first; those over the newest `keep` are removed,
-    none if it is 0.
+    none if it is 0. `remove` does that in another way than `trees`.
 
     `known` is what the last look returned. A checkpoint that is new, or was
     written anew, is newer than all that were known. Raises as every call of
@@ -41,7 +45,7 @@ def look(
     if not keep:
         return tuple(found)
     for surplus in found[:-keep]:
-        trees.remove(surplus.checkpoint_id)
+        (remove or trees.remove)(surplus.checkpoint_id)
     return tuple(found[-keep:])
 
 

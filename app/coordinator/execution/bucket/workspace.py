@@ -12,6 +12,7 @@ from typing_extensions import override
 from app.coordinator.data.bucket_drive import OUTPUT, BucketDrive
 from app.coordinator.execution.artefacts import Exported
 from app.coordinator.execution.bucket.checkpoints import look
+from app.coordinator.execution.bucket.merging import Merger, sweep
 from app.coordinator.execution.checkpoints import CheckpointFinder
 from app.coordinator.execution.preparation import Unprepared
 from app.coordinator.execution.workspace import Workspace
@@ -19,6 +20,7 @@ from app.coordinator.jobs.model import Checkpoint, JobRecord
 from app.coordinator.packages.build_log import Say
 from app.files.directory import Directory
 from app.files.removing import remove_tree
+from app.files.walking import Limits
 
 #: Seconds between two looks at a job's checkpoints: each asks the store.
 _LOOK: Final = 3.0
@@ -28,13 +30,22 @@ class BucketWorkspace(Workspace):
     """Blocks: call it in a thread. Raises as every call of the store, too."""
 
     def __init__(
-        self, *, bucket: BucketDrive, monotonic: Callable[[], float] = time.monotonic, **parts: Any
+        self,
+        *,
+        bucket: BucketDrive,
+        limits: Limits,
+        monotonic: Callable[[], float] = time.monotonic,
+        **parts: Any,
     ) -> None:
-        """`parts` are those of a workspace."""
+        """`limits` are those of one checkpoint, and of the output; `parts` those of a
+        workspace."""
         super().__init__(drive=bucket, **parts)
         self._bucket = bucket
+        self._limits = limits
         self._monotonic = monotonic
         self._next_look: WeakKeyDictionary[CheckpointFinder, float] = WeakKeyDictionary()
+        #: Of jobs on several nodes.
+        self._mergers: WeakKeyDictionary[CheckpointFinder, Merger] = WeakKeyDictionary()
 
     @override
     def prepare(self, job: JobRecord, say: Say, abandoned: threading.Event) -> None:
@@ -52,11 +63,48 @@ class BucketWorkspace(Workspace):
         self._next_look[finder] = now + _LOOK
         trees = self._bucket.checkpoints(job.tenant_id, job.job_id)
         keep = job.submission.output_config.max_checkpoints
-        return look(trees, job.checkpoints, keep=keep)
+        if len(job.placement) < 2:
+            return look(trees, job.checkpoints, keep=keep)
+        merger = self._mergers.get(finder)
+        # What runs before this one have left is looked for once.
+        finder.leftovers = merger is None
+        if merger is None:
+            merger = self._mergers[finder] = self._merger(job, trees.prefix)
+        merger.merge()
+        finder.notes += merger.notes
+        merger.notes.clear()
+        return look(trees, job.checkpoints, keep=keep, remove=merger.remove)
 
     @override
     def remove_leftovers(self, job: JobRecord) -> None:
-        """Do nothing: what is over the number to keep is gone at once."""
+        """Remove what earlier runs have left of their parts. What is over the number to keep is
+        gone at once."""
+        for trees in self._bucket.of_job(job.tenant_id, job.job_id):
+            sweep(self._bucket.store, trees.prefix, before=job.run_count)
+
+    @override
+    def run_over(self, job: JobRecord) -> None:
+        if len(job.placement) < 2:
+            return
+        checkpoints, kept = self._bucket.of_job(job.tenant_id, job.job_id)
+        merger = self._merger(job, checkpoints.prefix)
+        merger.merge()
+        merger.remove_rest()
+        output = self._merger(job, kept.prefix, noun="The job's")
+        output.merge()
+        if problem := output.refused.get(OUTPUT):
+            raise OSError(errno.EFBIG, f"its output is not taken: {problem}")
+
+    def _merger(self, job: JobRecord, prefix: str, **about: Any) -> Merger:
+        nodes = len(job.placement)
+        return Merger(
+            self._bucket.store,
+            prefix,
+            run=job.run_count,
+            nodes=nodes,
+            limits=self._limits,
+            **about,
+        )
 
     def _collect(self, job: JobRecord, abandoned: threading.Event) -> None:
         """Fetch a job's output, or that of the job that it only exports."""
@@ -81,7 +129,7 @@ class BucketWorkspace(Workspace):
     @override
     def drop_output(self, job: JobRecord) -> None:
         super().drop_output(job)
-        self._bucket.kept(job.tenant_id, job.job_id).remove(OUTPUT)
+        self._bucket.kept(job.tenant_id, job.job_id).remove_all()
 
     @override
     def _require_artefacts(self, job: JobRecord) -> None:

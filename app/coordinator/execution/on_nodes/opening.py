@@ -12,14 +12,13 @@ from app.coordinator.execution.inputs import Inputs
 from app.coordinator.execution.on_nodes.files import NodeFiles
 from app.coordinator.execution.on_nodes.object_cache import ObjectCache
 from app.coordinator.execution.on_nodes.view import DriveView
-from app.coordinator.execution.opening import open_workspace
+from app.coordinator.execution.opening import checkpoint_limits, open_workspace
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.isolation.system_paths import system_paths
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.leadership.leadership import SoleLeadership
 from app.coordinator.packages.opening import open_installer
 from app.coordinator.trainers.asking import Trainers
-from app.files.walking import Limits
 from app.objects.opening import open_object_store
 
 
@@ -61,7 +60,7 @@ def open_node_files(settings: NodeSettings, directory: Path, programs: Programs)
             trainers=Trainers(config.trainers_python, readable=readable, private=(directory,)),
             leadership=SoleLeadership(0),
         ),
-        limits=Limits(entries=config.job_files, size_bytes=config.job_checkpoint_bytes or 1 << 62),
+        limits=checkpoint_limits(config),
         clock=now,
     )
 

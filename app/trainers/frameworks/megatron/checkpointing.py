@@ -21,8 +21,8 @@ def save_state(folder: Path, model: Any, optimizer: Any) -> None:
     Raises OSError.
     """
     place = folder / FOLDER
-    if dist.get_rank() == 0:
-        place.mkdir(parents=True)
+    # Each node may have a disk of its own.
+    place.mkdir(parents=True, exist_ok=True)
     dist.barrier()
     dist_checkpointing.save(
         _state(model, optimizer, loading=False), str(place), content_metadata=_METADATA

@@ -276,7 +276,10 @@ class StopRunRequest(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     AT_ONCE_FIELD_NUMBER: _builtins.int
+    DISCARD_FIELD_NUMBER: _builtins.int
     at_once: _builtins.bool
+    discard: _builtins.bool
+    """Of a part that has ended, nothing is brought to the drive any more."""
     @_builtins.property
     def run(self) -> Global___RunRef: ...
     def __init__(
@@ -284,10 +287,11 @@ class StopRunRequest(_message.Message):
         *,
         run: Global___RunRef | None = ...,
         at_once: _builtins.bool = ...,
+        discard: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_once", b"at_once", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_once", b"at_once", "discard", b"discard", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,176 @@
+"""The checkpoints that a part of a run writes on its node, brought to the drive."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from app.coordinator.data.bucket_drive import BucketDrive
+from app.coordinator.engines.agent.run_part import RunPart
+from app.coordinator.execution.bucket.parts import NodeEnd, RunParts
+from app.coordinator.execution.checkpoints import CheckpointFinder, has_unfinished
+from app.coordinator.execution.workspace import Workspace
+from app.coordinator.jobs.model import Checkpoint, JobRecord
+from app.files.directory import Directory, LimitReached, NotARegularFile
+from app.files.json_files import read_json, write_json
+from app.files.walking import ChangedMeanwhile, Limits
+from app.objects.store import ChangedObject
+
+#: Which checkpoints are away, in the run's directory.
+_AWAY: Final = "away.json"
+#: Which of them this node has published or begun to, and how often anew, where others have parts.
+_VERSIONS: Final = "versions.json"
+#: Seconds for which a tree that other nodes have a part of must be known here before the node says
+#: that it has nothing of it: a script whose ranks do not wait for one another may be late.
+_SETTLED: Final = 10.0
+
+log = structlog.get_logger("scaimind.coordinator")
+
+
+class NodeCheckpoints:
+    """Brings them away. Blocks: call it in a thread, one call at a time.
+
+    Those of a run on one node count as soon as they are there. Of a run on
+    several nodes each publishes its part, under a key of its own, and says
+    where it has none.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        bucket: BucketDrive,
+        workspace: Workspace,
+        limits: Limits,
+        clock: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`directory` is the run's, and `limits` those of what one node has of a checkpoint."""
+        self._directory = directory
+        self._bucket = bucket
+        self._workspace = workspace
+        self._limits = limits
+        self._clock = clock
+        self._monotonic = monotonic
+        self._finder: CheckpointFinder | None = None
+        self._known: tuple[Checkpoint, ...] = ()
+        #: Since when other nodes' trees are known of which there is none here.
+        self._missing: dict[str, float] = {}
+
+    def note_present(self, job: JobRecord) -> None:
+        """Note that the checkpoint that the run goes on from need not be brought away again."""
+        finder = CheckpointFinder(keep=0, clock=self._clock)
+        self._known = self._workspace.checkpoints(replace(job, checkpoints=()), finder)
+        away = {each.checkpoint_id: _content(each) for each in self._known}
+        write_json(self._directory / _AWAY, away)
+
+    def publish(self, part: RunPart, abandoned: threading.Event, *, last: bool) -> None:
+        """Bring away what is new among them, the oldest first. `last` is when the run has ended.
+
+        Raises Abandoned, OSError.
+        """
+        job = part.job
+        if self._finder is None:
+            keep = job.submission.output_config.max_checkpoints
+            self._finder = CheckpointFinder(keep=keep, clock=self._clock)
+        self._known = self._workspace.checkpoints(
+            replace(job, checkpoints=self._known), self._finder, last=last
+        )
+        self._tell(job, self._finder)
+        away = read_json(self._directory / _AWAY) or {}
+        for checkpoint in self._known:
+            name, content = checkpoint.checkpoint_id, _content(checkpoint)
+            if away.get(name) == content:
+                continue
+            try:
+                with self._workspace.open_checkpoints(job) as source:
+                    self._bring(part, source, name, content, abandoned)
+            except (
+                *(FileNotFoundError, NotADirectoryError, NotARegularFile),
+                *(ChangedMeanwhile, ChangedObject),
+            ):
+                # The job has removed it, or writes it anew: the next look finds what is there.
+                continue
+            except LimitReached as error:
+                self._finder.notes.append(
+                    f"The checkpoint {name} is not brought away: {error.strerror}."
+                )
+            away[name] = content
+            write_json(self._directory / _AWAY, away)
+        if self._finder.leftovers:
+            self._workspace.remove_leftovers(job)
+        if part.count > 1:
+            with self._workspace.open_checkpoints(job) as source:
+                self._say_the_rest(part, source, last=last)
+
+    def _bring(
+        self,
+        part: RunPart,
+        source: Directory,
+        name: str,
+        content: str,
+        abandoned: threading.Event,
+    ) -> None:
+        job = part.job
+        if part.count == 1:
+            trees = self._bucket.checkpoints(job.tenant_id, job.job_id)
+            trees.publish(source, name, abandoned, limits=self._limits)
+            return
+        self._parts(job).publish(
+            source,
+            name,
+            abandoned,
+            node=part.number,
+            limits=self._limits,
+            version=self._version(name, content),
+        )
+
+    def _version(self, name: str, content: str) -> int:
+        """Return how often the run had written a checkpoint before, on this node."""
+        versions = read_json(self._directory / _VERSIONS) or {}
+        before, version = versions.get(name, (content, 0))
+        if before != content:
+            version += 1
+        versions[name] = (content, version)
+        # Before any of it is in the store: whoever goes on from here writes there again.
+        write_json(self._directory / _VERSIONS, versions)
+        return int(version)
+
+    def _say_the_rest(self, part: RunPart, source: Directory, *, last: bool) -> None:
+        """Say of which trees of other nodes this one has no part."""
+        parts = self._parts(part.job)
+        records = parts.records().parts
+        own = {name for name, nodes in records.items() if part.number in nodes}
+        here = {each.checkpoint_id for each in self._known}
+        unfinished = has_unfinished(source)
+        if last:
+            parts.say_ended(part.number, NodeEnd(unfinished, frozenset(here - own)))
+            return
+        now = self._monotonic()
+        for name in sorted(
+            records.keys() - own - here,
+            key=lambda name: min(record.modified for record in records[name].values()),
+        ):
+            since = self._missing.setdefault(name, now)
+            # What was unfinished a moment ago has its name by now.
+            if now - since >= _SETTLED and not unfinished and not source.exists(name):
+                parts.say_nothing(name, node=part.number)
+
+    def _parts(self, job: JobRecord) -> RunParts:
+        trees = self._bucket.checkpoints(job.tenant_id, job.job_id)
+        return RunParts(self._bucket.store, trees.prefix, job.run_count)
+
+    def _tell(self, job: JobRecord, finder: CheckpointFinder) -> None:
+        """Log what a look has found: the job's log is the runner's meanwhile."""
+        for note in finder.notes:
+            log.warning("checkpoints_noted", job_id=job.job_id, reason=note)
+        finder.notes.clear()
+
+
+def _content(checkpoint: Checkpoint) -> str:
+    """Return what tells a checkpoint's content apart, whoever owns its files."""
+    return ":".join(checkpoint.identity.split(":")[:2])
