@@ -180,7 +180,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def until_gone(store: "S3Store", prefix: str) -> None:
     async with asyncio.timeout(PATIENCE):
-        while await asyncio.to_thread(tree, store, prefix):
+        while await asyncio.to_thread(tree, store, prefix):  # noqa: ASYNC110  # nothing tells of it
             await asyncio.sleep(0.1)
 
 
@@ -394,10 +394,13 @@ async def test_a_part_that_is_ended_by_force_says_so_unless_it_has_brought_all_a
         (node_id,) = (await client.end(job_id)).node_ids
         launched = read_launch(JobDir(tmp_path / "data" / "jobs" / job_id).run(1))
         assert launched is not None
+        driver = DriverClient(direct.socket)
+        async with asyncio.timeout(PATIENCE):
+            while (job_id, 1) in await driver.list_runs(node_id):  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.1)
         # Once more, without a coordinator that follows it and has it forgotten.
         run = launched.ref(node_id, term=1 << 40)
         secrets = {"API_TOKEN": "nobody-sees-this-value"}
-        driver = DriverClient(direct.socket)
         part = launched.part(node_id, address="", port=0, secrets=secrets)
         await driver.start_run(run, part)
         ended = RunEnd(exit_code=None, failure="The run was ended by force.", transient=True)
