@@ -1,7 +1,6 @@
 """Positions and estimated waits follow the order and the plan by which the scheduler decides."""
 
 import random
-from collections.abc import Mapping
 from contextlib import ExitStack
 from heapq import heappop, heappush
 from unittest.mock import patch
@@ -13,13 +12,13 @@ from hypothesis import strategies as st
 from app.coordinator.jobs.states import RUNNING
 from app.coordinator.scheduling import placement
 from app.coordinator.scheduling.backfill import ahead
-from app.coordinator.scheduling.queues.line import MOST_FAIR
+from app.coordinator.scheduling.queues.line import MOST_FAIR, FairPositions
 from tests.coordinator.scheduling_bench import SECOND, Bench, node, record
 from tests.coordinator.test_queue_rules import rules
 
 
 def positions(bench: Bench) -> dict[str, int]:
-    fair: dict[str, Mapping[str, int]] = {}
+    fair: dict[str, FairPositions] = {}
     scheduler = bench.scheduler
     return {job.job_id: scheduler.position(job, fair) for job in scheduler.waiting}
 

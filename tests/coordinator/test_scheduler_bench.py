@@ -58,7 +58,7 @@ def test_a_made_day_is_the_same_each_time_and_all_of_it_starts() -> None:
 
 
 def test_the_cost_is_measured_and_told(capsys: pytest.CaptureFixture[str]) -> None:
-    cost.report(120, rounds=1)
+    cost.report([120], rounds=1)
     told = capsys.readouterr().out
     assert all(name in told for name in cost.KINDS)
-    assert "at most 3 times" in told
+    assert "at most 2.5 times" in told

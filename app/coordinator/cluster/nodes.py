@@ -3,9 +3,13 @@
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Final
 
 from app.coordinator.cluster.node_specs import GpuSpec, NodeReport, NodeSpec
 from app.coordinator.jobs.model import Allocation, ResourceRequest
+
+#: Requests whose nodes are remembered.
+_MOST_REMEMBERED: Final = 1024
 
 
 @dataclass(slots=True)
@@ -137,6 +141,10 @@ class Cluster:
         self.growing = growing
         #: Grows with each change of what the empty nodes could take.
         self.version = 0
+        #: What `usable` has found since then.
+        self._usable: dict[ResourceRequest, frozenset[str]] = {}
+        self._usable_sets: dict[frozenset[str], frozenset[str]] = {}
+        self._usable_of = 0
         #: Why nodes are drained that are not there at the moment.
         self._absent_drains: dict[str, str] = {}
 
@@ -197,6 +205,23 @@ class Cluster:
                 self.nodes[node_id] = node
             elif node.drain is not None:
                 absent[node_id] = node.drain
+
+    def usable(self, resource_request: ResourceRequest) -> frozenset[str]:
+        """The nodes that take jobs and, empty, could give what is asked of one node."""
+        if self._usable_of != self.version or len(self._usable) >= _MOST_REMEMBERED:
+            self._usable_of = self.version
+            self._usable.clear()
+            self._usable_sets.clear()
+        known = self._usable.get(resource_request)
+        if known is None:
+            found = frozenset(
+                node.spec.node_id
+                for node in self.nodes.values()
+                if node.takes_jobs and node.fits_empty(resource_request)
+            )
+            # Most requests can use the same nodes.
+            known = self._usable[resource_request] = self._usable_sets.setdefault(found, found)
+        return known
 
     def satisfiable(self, resource_request: ResourceRequest) -> bool:
         """Whether the whole cluster, empty and with every node enabled, has what is asked, or may

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -42,6 +42,13 @@ class Limits:
         """Whether any is set."""
         return self.gpus is not None or self.jobs is not None
 
+    def never(self, resource_request: "ResourceRequest") -> str:
+        """Why they keep a job from ever starting; empty if they do not."""
+        gpus = total_gpus(resource_request)
+        if gpus and self.gpus is not None and gpus > self.gpus:
+            return f"{self.gpus} GPUs at once"
+        return "0 jobs at once" if self.jobs == 0 else ""
+
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
@@ -66,12 +73,35 @@ class TenantRules:
     shares: int = 1
 
 
+class Scope(Enum):
+    """Whose limit it is."""
+
+    QUEUE = "queue"
+    TENANT_IN_QUEUE = "tenant in queue"
+    TENANT = "tenant"
+
+
 class Account(NamedTuple):
     """Jobs that are subject to the same rules: of a queue, of a tenant, or of both. Empty is any
     that has no rules of its own."""
 
     queue_name: str
     tenant_id: str
+
+
+class Limit(NamedTuple):
+    """A limit, and those who share it; what the scope does not name of these is empty."""
+
+    scope: Scope
+    account: Account
+    limits: Limits
+
+    def covers(self, job: "JobRecord") -> bool:
+        """Whether a job is subject to it."""
+        return self.account.queue_name in ("", job.queue_name) and self.account.tenant_id in (
+            "",
+            job.tenant_id,
+        )
 
 
 _QUEUE: Final = QueueRules()
@@ -84,14 +114,39 @@ class SchedulingRules:
 
     queues: Mapping[str, QueueRules] = field(default_factory=lambda: MappingProxyType({}))
     tenants: Mapping[str, TenantRules] = field(default_factory=lambda: MappingProxyType({}))
+    #: Whether there is any limit.
+    limited: bool = field(init=False, repr=False, compare=False)
 
     def queue(self, name: str) -> QueueRules:
         """The rules of a queue."""
         return self.queues.get(name) or self.queues.get(ANY, _QUEUE)
 
+    def is_any(self, queue_name: str) -> bool:
+        """Whether the rules of any queue are those of this one: clients make up such names."""
+        return ANY in self.queues and queue_name not in self.queues
+
     def tenant(self, tenant_id: str) -> TenantRules:
         """The rules of a tenant."""
         return self.tenants.get(tenant_id) or self.tenants.get(ANY, _TENANT)
+
+    def __post_init__(self) -> None:
+        """Note whether there is any limit."""
+        limited = any(rules.limits or rules.tenant_limits for rules in self.queues.values())
+        limited |= any(bool(rules.limits) for rules in self.tenants.values())
+        object.__setattr__(self, "limited", limited)
+
+    def limits_of(self, job: "JobRecord") -> list[Limit]:
+        """The limits that a job is subject to."""
+        if not self.limited:
+            return []
+        queue, tenant = self.queue(job.queue_name), self.tenant(job.tenant_id)
+        of_both = Account(job.queue_name, job.tenant_id)
+        found = (
+            Limit(Scope.QUEUE, Account(job.queue_name, ""), queue.limits),
+            Limit(Scope.TENANT_IN_QUEUE, of_both, queue.tenant_limits),
+            Limit(Scope.TENANT, Account("", job.tenant_id), tenant.limits),
+        )
+        return [limit for limit in found if limit.limits]
 
     def account_of(self, job: "JobRecord") -> Account:
         """Whose rules a job is subject to."""
@@ -102,17 +157,16 @@ class SchedulingRules:
 
     def never(self, job: "JobRecord") -> str:
         """Why a limit keeps a job from ever starting; empty if none does."""
-        gpus = total_gpus(job.resource_request)
+        if not self.limited:
+            return ""
         queue, tenant = self.queue(job.queue_name), self.tenant(job.tenant_id)
         for limits, whose in (
             (queue.limits, f"queue {job.queue_name}"),
             (queue.tenant_limits, f"each tenant in queue {job.queue_name}"),
             (tenant.limits, "the tenant"),
         ):
-            if gpus and limits.gpus is not None and gpus > limits.gpus:
-                return f"the limit of {whose} is {limits.gpus} GPUs at once"
-            if limits.jobs == 0:
-                return f"the limit of {whose} is 0 jobs at once"
+            if reason := limits.never(job.resource_request):
+                return f"the limit of {whose} is {reason}"
         return ""
 
 

@@ -12,6 +12,7 @@ from app.coordinator.errors import NotFound
 from app.coordinator.jobs.messages import time_message
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.scheduling.estimates import Forecast
+from app.coordinator.scheduling.queues.line import FairPositions
 from app.coordinator.scheduling.queues.waiting import Place
 from app.coordinator.scheduling.reasons import WaitReasons
 from app.coordinator.scheduling.scheduler import Scheduler
@@ -34,7 +35,7 @@ class Outlook:
     commits: int
     made_at: float
     #: The positions of the first jobs of fair queues, by job id, of those that were asked for.
-    fair_positions: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    fair_positions: dict[str, FairPositions] = field(default_factory=dict)
 
 
 class ClusterView:

@@ -6,33 +6,37 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from cachetools import LRUCache
+
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.queue_rules import SchedulingRules
-from app.coordinator.scheduling.backfill.timeline import Reservation, Timeline
-from app.coordinator.scheduling.quotas import Quotas
+from app.coordinator.scheduling.backfill.plan import Plan
 
 #: Assumed of a queue in which nothing has run yet, in seconds.
 UNMEASURED_RUN = 300
 #: No run or wait is told as longer, in seconds: ten years. What a job asks for may be any number.
 LONGEST = 10 * 365 * 24 * 3600
 _REMEMBERED = 50
+#: Queues whose run times are remembered: jobs may name any.
+_MOST_QUEUES = 1024
 _SECOND = 1_000_000
-#: How often a plan goes back and forth between room and limits.
-_MOST_TRIES: Final = 16
 _NO_RULES: Final = SchedulingRules()
 
 
 class RunTimes:
-    """The newest measured run times, by queue."""
+    """The newest measured run times, by queue: of those queues in which something ran last."""
 
     def __init__(self) -> None:
-        self._seconds: dict[str, deque[float]] = {}
+        self._seconds: LRUCache[str, deque[float]] = LRUCache(_MOST_QUEUES)
 
     def add_seconds(self, queue_name: str, seconds: float) -> None:
         """Count a run time."""
         bounded = min(max(seconds, 0.0), LONGEST)
-        self._seconds.setdefault(queue_name, deque(maxlen=_REMEMBERED)).append(bounded)
+        measured = self._seconds.get(queue_name)
+        if measured is None:
+            measured = self._seconds[queue_name] = deque(maxlen=_REMEMBERED)
+        measured.append(bounded)
 
     def expected(self, job: JobRecord) -> float:
         """Seconds that a run of `job` is expected to take."""
@@ -90,8 +94,7 @@ def forecast(
         job_id: _micros(max(run_times.expected(job) - ran.get(job_id, 0.0), 1.0))
         for job_id, job in held.items()
     }
-    timeline = Timeline(cluster, held, lambda job: ends[job.job_id])
-    quotas = Quotas(rules, ((job, ends[job_id]) for job_id, job in held.items()))
+    plan = Plan(cluster, held, lambda job: ends[job.job_id], rules)
     endless = {
         share.node_id for job in held.values() if not job.max_runtime for share in job.placement
     }
@@ -102,18 +105,14 @@ def forecast(
         expected = run_times.expected(job)
         length = max(_micros(expected), 1)
         total += expected
-        usable = {
-            node.spec.node_id
-            for node in cluster.nodes.values()
-            if node.takes_jobs and node.fits_empty(job.resource_request)
-        }
+        usable = cluster.usable(job.resource_request)
         start = max(job.not_before - now, 0)
         for other in planned:
             if (other.unknown or not job.max_runtime) and other.in_way_of(job, usable):
                 start = max(start, other.start)
         found = None
         if len(usable) >= job.resource_request.nodes:
-            found = _reserve(timeline, quotas, job, usable, length, start)
+            found = plan.reserve(job, usable, length, start)
         start = max(start, last) if found is None else found.start
         planned.append(_Planned(job, usable, start, start + length, bool(usable & endless)))
         if job.not_before <= now:
@@ -145,28 +144,6 @@ class _Planned:
             or (own.memory and other.memory)
             or not (own.cpus or other.cpus)
         )
-
-
-def _reserve(
-    timeline: Timeline,
-    quotas: Quotas,
-    job: JobRecord,
-    usable: Collection[str],
-    length: int,
-    start: int,
-) -> Reservation | None:
-    """Plan a job where it fits first; None where that is nowhere."""
-    found = None
-    for _ in range(_MOST_TRIES):
-        start = quotas.earliest(job, start)
-        found = timeline.earliest(job.resource_request, usable, length, start=start)
-        if found is None or found.start == start:
-            break
-        start = found.start
-    if found is not None:
-        timeline.reserve(found, length)
-        quotas.add(job, found.start, found.start + length)
-    return found
 
 
 def _micros(seconds: float) -> int:

@@ -135,6 +135,13 @@ def fail_or_retry(table: JobTable, job: JobRecord, reason: str) -> None:
     requeue_job(table, job, f"Retry {count} of {allowed}: {reason}")
 
 
+def comes_back(job: JobRecord) -> bool:
+    """Whether a job whose run is being stopped will be queued again."""
+    if job.stop_reason in (StopReason.EVICT, StopReason.MEMORY):
+        return job.retry_count < job.submission.training_config.max_retries
+    return job.stop_reason is StopReason.REQUEUE
+
+
 def export_job(table: JobTable, job: JobRecord) -> None:
     """Export what the job's run has made."""
     job = table.transition(job, Status.EXPORTING, "Exporting its artefacts.")

@@ -2,18 +2,20 @@
 preemption where it helps."""
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Final
 
 from app.coordinator.cluster.nodes import Cluster
-from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest, StopReason
+from app.coordinator.jobs.model import Allocation, JobRecord, StopReason
+from app.coordinator.jobs.queue_rules import Scope
 from app.coordinator.jobs.states import Status
 from app.coordinator.scheduling.backfill.ahead import JobsAhead
-from app.coordinator.scheduling.job_changes import stop_run
+from app.coordinator.scheduling.job_changes import comes_back, stop_run
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.preemption import choose_victims, preemptible
 from app.coordinator.scheduling.queues.candidates import Lane, has_gpus
 from app.coordinator.scheduling.queues.turns import Turn, Turns
-from app.coordinator.scheduling.queues.usage import Excess, Scope
+from app.coordinator.scheduling.queues.usage import Excess
 from app.coordinator.scheduling.transitions import Prepare
 from app.coordinator.scheduling.verdicts import Reason, Verdict, Verdicts
 
@@ -23,8 +25,10 @@ MOST_LOOKS: Final = 8
 _MOST_LOOKS_FOR_GPUS: Final = 40
 #: Those of a lane for which there is room that is kept for others.
 _MOST_REFUSED: Final = 3
-#: Accounts at their limit, and requests that no enabled node can meet, that are passed over.
-_MOST_PASSED: Final = 1024
+#: Requests that no enabled node can meet, or no limit allows at all, that are set aside in a look.
+_MOST_PARKED: Final = 1024
+#: Looks in a row at most, where each has placed a job.
+_MOST_AGAIN: Final = 4
 
 
 def place_waiting(table: JobTable, *, ran: Callable[[JobRecord], int]) -> bool:
@@ -37,12 +41,16 @@ def place_waiting(table: JobTable, *, ran: Callable[[JobRecord], int]) -> bool:
 
     Jobs that are alike are looked at until one of them finds no room: the
     cost is that of the jobs that are placed, and of a bounded number of those
-    that are not. Returns whether another look would get further: many of those that
+    that are not. Where a limit keeps somebody waiting from then on who is ahead, those behind are
+    looked at again. Returns whether another look would get further: many of those that
     nothing can start were found, and none of them is looked at again.
     """
-    look = _Round(table, ran)
-    look.run()
-    return look.cut_short
+    for _ in range(_MOST_AGAIN):
+        look = _Round(table, ran)
+        look.run()
+        if not look.again:
+            return look.cut_short
+    return True
 
 
 def verdicts_of(table: JobTable, *, ran: Callable[[JobRecord], int]) -> Verdicts:
@@ -69,9 +77,8 @@ class _Round:
         table.candidates.unpark(table.cluster.version)
         self._turns = Turns(table.candidates)
         self._ahead = JobsAhead(table, ran)
-        self._usable: dict[ResourceRequest, frozenset[str]] = {}
         self._looks: dict[Lane, int] = {}
-        self._passed = 0
+        self._parked = 0
         self._refused: dict[Lane, int] = {}
         holding = table.holding.values()
         #: What may be stopped for a job of a higher priority; nothing where nothing is to change.
@@ -79,10 +86,23 @@ class _Round:
         self._ending = any(map(_ends, holding))
         #: Nodes that those ahead could use for whom no room is being made.
         self._kept: set[str] = set()
-        #: Those for whom room is there or being made once what is being stopped has ended.
-        self._promised: list[JobRecord] = []
+        #: Those for whom room is there or being made once what is being stopped has ended, and
+        #: the nodes on which that is not.
+        self._promised: list[tuple[JobRecord, frozenset[str]]] = []
+        #: Those that are being stopped and queued again, with their turns; the first is the last.
+        self._returning = sorted(
+            (
+                (table.candidates.front_of(job), job)
+                for job in holding
+                if job.stop_reason is not StopReason.NONE and comes_back(job)
+            ),
+            reverse=True,
+            key=itemgetter(0),
+        )
         self._trial: Cluster | None = None
         self.verdicts = Verdicts()
+        #: Whether a limit keeps somebody waiting now who kept others waiting before.
+        self.again = False
         #: Whether there are too many of those that nothing can start for one look.
         self.cut_short = False
 
@@ -96,22 +116,24 @@ class _Round:
         own = self._turns.of_newcomer(newcomer)
         while (turn := self._turns.next()) is not None and turn.front < own.front:
             self._take(turn)
-        if self._table.usage.excess(newcomer) is not None:
+        if self._table.usage.excess(newcomer) or self._ahead.excess(own, self._turns.unseen):
             return False
         free = self._cluster.place(newcomer.resource_request)
         return self._without_delay(own, free) is not None
 
     def _take(self, turn: Turn) -> None:
         job = turn.job
+        usable = self._cluster.usable(job.resource_request)
+        if len(usable) < job.resource_request.nodes or self._table.rules.never(job):
+            # Only other nodes could help, or other limits: nobody has to wait for that.
+            self._park(turn)
+            return
         if (excess := self._table.usage.excess(job)) is not None:
             self._pass_over_limit(turn, excess)
             return
-        usable = self._nodes_for(job.resource_request)
-        if len(usable) < job.resource_request.nodes:
-            # Only a drained node could help, or none: nobody has to wait for that.
-            self._table.candidates.park(turn.alike)
-            self._count_passed(turn)
-            self.cut_short |= self._passed > _MOST_PASSED
+        if (excess := self._ahead.excess(turn, self._turns.unseen)) is not None:
+            self._note(turn, _reason_of(excess), excess=excess)
+            self._count_look(turn.lane, refused=False)
             return
         free = self._cluster.place(job.resource_request, among=usable)
         placement = self._without_delay(turn, free)
@@ -120,17 +142,6 @@ class _Round:
         elif placement is None:
             self._wait(turn, free=free is not None)
 
-    def _nodes_for(self, resource_request: ResourceRequest) -> frozenset[str]:
-        """The enabled nodes that could give what is asked of one node if they were empty."""
-        known = self._usable.get(resource_request)
-        if known is None:
-            known = self._usable[resource_request] = frozenset(
-                node.spec.node_id
-                for node in self._cluster.nodes.values()
-                if node.takes_jobs and node.fits_empty(resource_request)
-            )
-        return known
-
     def _without_delay(
         self, turn: Turn, free: tuple[Allocation, ...] | None
     ) -> tuple[Allocation, ...] | None:
@@ -138,7 +149,7 @@ class _Round:
         otherwise."""
         if free is None or not (self._ahead or self._turns.unseen):
             return free
-        usable = self._nodes_for(turn.job.resource_request)
+        usable = self._cluster.usable(turn.job.resource_request)
         return self._ahead.place(turn, usable, self._turns.unseen)
 
     def _place(self, job: JobRecord, placement: tuple[Allocation, ...]) -> None:
@@ -152,20 +163,21 @@ class _Round:
         )
         self._table.instruct(Prepare(job))
         self._ahead.placed(job)
+        self.again |= self._ahead.limited_by(job)
         self._trial = None
 
     def _wait(self, turn: Turn, *, free: bool) -> None:
         """Have a job wait that finds no room."""
-        job, usable = turn.job, self._nodes_for(turn.job.resource_request)
+        job, usable = turn.job, self._cluster.usable(turn.job.resource_request)
         behind = self._ahead.first_for(usable)
-        promised = self._make_room(job)
+        promised = self._make_room(turn)
         if promised:
-            self._promised.append(job)
+            self._promised.append((job, frozenset(self._kept)))
             self._turns.look_at_next_of_alike(turn)
         else:
             self._kept |= usable
         self._ahead.add(turn, usable)
-        if free and behind is not None:
+        if free:
             reason = Reason.RESERVED
         elif promised and behind is None:
             reason = Reason.PREEMPTING
@@ -186,13 +198,19 @@ class _Round:
             for each in self._table.candidates.lanes_with(gpus_only=True):
                 self._turns.close_lane(each)
 
-    def _make_room(self, job: JobRecord) -> bool:
+    def _make_room(self, turn: Turn) -> bool:
         """Whether a job has its room once what is being stopped has ended; preempt just enough of
         lower priority for that, if it is possible."""
+        job, unseen = turn.job, self._turns.unseen
         candidates = [other for other in self._stoppable if other.priority < job.priority]
         if not candidates and not self._ending:
             return False
-        trial = self._after_stops()
+        if self._ahead.may_need(job.resource_request, unseen) or self._ahead.excess(
+            turn, unseen, whenever=True
+        ):
+            # Others would have what it asks for, or the limit, once there is room.
+            return False
+        trial = self._after_stops(turn)
         placement = trial.place(job.resource_request, without=self._kept)
         if placement is None and candidates:
             victims = choose_victims(trial, job.resource_request, candidates, without=self._kept)
@@ -217,16 +235,19 @@ class _Round:
         self._ahead.stopped()
         self._ending = True
 
-    def _after_stops(self) -> Cluster:
+    def _after_stops(self, turn: Turn) -> Cluster:
         """The cluster as it will be when what is being stopped has ended, and those have started
-        for whom that is done."""
+        for whom that is done, or that come back ahead of a job."""
+        while self._returning and self._returning[-1][0] < turn.front:
+            self._promised.append((self._returning.pop()[1], frozenset()))
+            self._trial = None
         if self._trial is None:
             self._trial = self._cluster.copy()
             for job in self._table.holding.values():
                 if _ends(job):
                     self._trial.release(job.job_id, job.placement)
-            for job in self._promised:
-                placement = self._trial.place(job.resource_request)
+            for job, kept in self._promised:
+                placement = self._trial.place(job.resource_request, without=kept)
                 if placement is not None:
                     self._trial.allocate(job.job_id, placement)
         return self._trial
@@ -234,32 +255,47 @@ class _Round:
     def _pass_over_limit(self, turn: Turn, excess: Excess) -> None:
         """Have those wait that are subject to the same limit: a small one does not pass a large one
         for which the limit leaves no room now."""
-        reason = Reason.QUEUE_LIMIT if excess.scope is Scope.QUEUE else Reason.TENANT_LIMIT
-        verdict = Verdict(turn.job, reason, excess=excess)
+        self._note(turn, _reason_of(excess), excess=excess)
+        verdict = Verdict(turn.job, _reason_of(excess), excess=excess)
         account = turn.alike.account
         lanes = self._table.candidates.lanes_with(gpus_only=excess.of_gpus)
         for lane in lanes:
             if excess.scope is Scope.QUEUE:
                 self._turns.close_queue(account.queue_name, lane)
                 self.verdicts.of_queue[account.queue_name, lane] = verdict
+            elif excess.scope is Scope.TENANT:
+                self._turns.close_tenant(account.tenant_id, lane)
+                self.verdicts.of_tenant[account.tenant_id, lane] = verdict
             else:
                 self._turns.close_account(account, lane)
                 self.verdicts.of_account[account, lane] = verdict
-        self._count_passed(turn)
 
-    def _count_passed(self, turn: Turn) -> None:
-        self._passed += 1
-        if self._passed > _MOST_PASSED:
+    def _park(self, turn: Turn) -> None:
+        self._table.candidates.park(turn.alike)
+        self._parked += 1
+        if self._parked > _MOST_PARKED:
             self._turns.close_lane(turn.lane)
+            self.cut_short = True
 
-    def _note(self, turn: Turn, reason: Reason, *, behind: JobRecord | None = None) -> None:
-        verdict = Verdict(turn.job, reason, behind=behind)
+    def _note(
+        self,
+        turn: Turn,
+        reason: Reason,
+        *,
+        behind: JobRecord | None = None,
+        excess: Excess | None = None,
+    ) -> None:
+        verdict = Verdict(turn.job, reason, behind=behind, excess=excess)
         if turn.follows:
             self.verdicts.of_job[turn.job.job_id] = verdict
         else:
             self.verdicts.of_alike[turn.alike] = verdict
         if reason in (Reason.RESOURCES, Reason.BEHIND, Reason.RESERVED, Reason.PREEMPTING):
             self.verdicts.of_lane[turn.lane] = self.verdicts.last = verdict
+
+
+def _reason_of(excess: Excess) -> Reason:
+    return Reason.QUEUE_LIMIT if excess.scope is Scope.QUEUE else Reason.TENANT_LIMIT
 
 
 def _ends(job: JobRecord) -> bool:

@@ -1,6 +1,6 @@
 """Where a waiting job stands, and how long it is expected to wait."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Final
@@ -11,7 +11,7 @@ from app.coordinator.jobs.states import RUNNING, Status
 from app.coordinator.scheduling.estimates import Forecast, RunTimes, forecast
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.placement import finds_room
-from app.coordinator.scheduling.queues.line import Line, fair_positions
+from app.coordinator.scheduling.queues.line import FairPositions, Line
 from app.coordinator.scheduling.queues.turns import Turns
 
 #: Waiting jobs whose starts are planned to say how long they wait; it is estimated for others.
@@ -19,15 +19,16 @@ PLAYED: Final = 32
 _SECOND: Final = 1_000_000
 
 
-def position(table: JobTable, job: JobRecord, fair: dict[str, Mapping[str, int]]) -> int:
+def position(table: JobTable, job: JobRecord, fair: dict[str, FairPositions]) -> int:
     """Return where a waiting job is in the order of its queue, from 1; `fair` keeps what was found
     out of fair queues."""
-    rank = table.waiting.rank(table.waiting.place_of(job), queue_name=job.queue_name)
+    place = table.waiting.place_of(job)
+    rank = table.waiting.rank(place, queue_name=job.queue_name)
     if table.rules.queue(job.queue_name).order is not QueueOrder.FAIR:
         return rank + 1
     if (positions := fair.get(job.queue_name)) is None:
-        positions = fair[job.queue_name] = fair_positions(table.candidates, job.queue_name)
-    return positions.get(job.job_id) or max(rank, len(positions)) + 1
+        positions = fair[job.queue_name] = FairPositions(table.candidates, job.queue_name)
+    return positions.of(place, rank=rank)
 
 
 class Planner:

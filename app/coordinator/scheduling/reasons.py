@@ -7,11 +7,11 @@ from typing import Final
 from app.coordinator.cluster.nodes import Cluster, NodeState
 from app.coordinator.jobs.messages import time_message
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
-from app.coordinator.jobs.queue_rules import total_gpus
+from app.coordinator.jobs.queue_rules import Scope, total_gpus
 from app.coordinator.jobs.states import Status
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.queues.candidates import lane_of
-from app.coordinator.scheduling.queues.usage import Excess, Scope
+from app.coordinator.scheduling.queues.usage import Excess
 from app.coordinator.scheduling.verdicts import Reason, Verdict, Verdicts
 from app.shortening import shortened
 from generated.mindcoordinator.v1.queue_pb2 import WaitReason
@@ -51,6 +51,8 @@ class WaitReasons:
             return JobsReason(Reason.NOT_BEFORE, f"Waits for its not_before, {time}.")
         alike = self._table.candidates.alike_of(job)
         if self._table.candidates.is_parked(alike):
+            if len(self._table.cluster.usable(job.resource_request)) >= job.resource_request.nodes:
+                return self._never(job)
             possible = self._table.cluster.has(job.resource_request)
             parked = Verdict(job, Reason.DRAINED if possible else Reason.IMPOSSIBLE)
             return JobsReason(parked.reason, _message(self._table.cluster, job, parked, own=False))
@@ -64,12 +66,20 @@ class WaitReasons:
             verdict.reason, message, behind.job_id if behind is not None and own else ""
         )
 
+    def _never(self, job: JobRecord) -> JobsReason:
+        """Why a job waits that was there before its limit."""
+        of_queue = self._table.rules.queue(job.queue_name).limits.never(job.resource_request)
+        return JobsReason(
+            Reason.QUEUE_LIMIT if of_queue else Reason.TENANT_LIMIT,
+            f"It can never start: {self._table.rules.never(job)}.",
+        )
+
 
 def _message(cluster: Cluster, job: JobRecord, verdict: Verdict, *, own: bool) -> str:
     request = job.resource_request
     if verdict.excess is not None:
         return _limit(job, verdict.excess)
-    behind = "a job of another tenant"
+    behind = "a job of another tenant" if verdict.behind is not None else "a job"
     if own and verdict.behind is not None:
         behind = f"job {verdict.behind.job_id}"
     match verdict.reason:
@@ -92,6 +102,11 @@ def _message(cluster: Cluster, job: JobRecord, verdict: Verdict, *, own: bool) -
                 else "without max_runtime_seconds it could hold it for ever"
             )
             return f"What it asks for is free, but {behind} ahead of it needs it, and {hint}."
+        case Reason.BEHIND if verdict.unseen:
+            return (
+                f"Waits behind {behind} and others of its kind, of which only the first are"
+                " looked at."
+            )
         case Reason.BEHIND:
             return f"Waits behind {behind} for the same nodes: {described(request)}."
         case _:
@@ -150,11 +165,16 @@ def _limit(job: JobRecord, excess: Excess) -> str:
         Scope.TENANT_IN_QUEUE: f"The tenant holds in queue {job.queue_name}",
         Scope.TENANT: "The tenant holds",
     }[excess.scope]
-    if not excess.of_gpus:
-        return f"{whose} {excess.held.jobs} of at most {excess.limits.jobs} running jobs."
-    text = f"{whose} {excess.held.gpus} of at most {excess.limits.gpus} GPUs."
-    if excess.held.gpus + total_gpus(job.resource_request) <= (excess.limits.gpus or 0):
-        text += " A job ahead of it asks for more than is left."
+    if excess.of_gpus:
+        text = f"{whose} {excess.held.gpus} of at most {excess.limits.gpus} GPUs."
+    else:
+        text = f"{whose} {excess.held.jobs} of at most {excess.limits.jobs} running jobs."
+    if excess.of_ahead:
+        return f"{text} Jobs ahead of it need what is left."
+    if excess.of_gpus and (
+        excess.held.gpus + total_gpus(job.resource_request) <= (excess.limits.gpus or 0)
+    ):
+        return f"{text} A job ahead of it asks for more than is left."
     return text
 
 

@@ -35,6 +35,7 @@ from app.coordinator.scheduling.node_changes import drain_node, take_up_nodes
 from app.coordinator.scheduling.outcomes import apply_run_result
 from app.coordinator.scheduling.placement import place_waiting, verdicts_of
 from app.coordinator.scheduling.planning import Planner, position
+from app.coordinator.scheduling.queues.line import FairPositions
 from app.coordinator.scheduling.queues.waiting import WaitingJobs
 from app.coordinator.scheduling.reasons import WaitReasons
 from app.coordinator.scheduling.transitions import Abandon, Launch, RunEnd, Transition
@@ -341,7 +342,7 @@ class Scheduler:
         """The jobs that hold resources, by id."""
         return self._table.holding
 
-    def position(self, job: JobRecord, fair: dict[str, Mapping[str, int]]) -> int:
+    def position(self, job: JobRecord, fair: dict[str, FairPositions]) -> int:
         """Return where a waiting job is in the order of its queue, as `planning.position` does."""
         return position(self._table, job, fair)
 

@@ -42,6 +42,8 @@ class Verdict:
     #: The first of those ahead that wait for the same.
     behind: JobRecord | None = None
     excess: Excess | None = None
+    #: It was not looked at, since too many ahead of it wait.
+    unseen: bool = False
 
 
 @dataclass(slots=True)
@@ -52,9 +54,10 @@ class Verdicts:
     of_alike: dict[Alike, Verdict] = field(default_factory=dict)
     #: Of others that were looked at.
     of_job: dict[str, Verdict] = field(default_factory=dict)
-    #: Of all in a lane of a queue or of an account whose limit is reached.
+    #: Of all in a lane of a queue, a tenant or an account whose limit is reached.
     of_queue: dict[tuple[str, Lane], Verdict] = field(default_factory=dict)
     of_account: dict[tuple[Account, Lane], Verdict] = field(default_factory=dict)
+    of_tenant: dict[tuple[str, Lane], Verdict] = field(default_factory=dict)
     #: Whom the last job of a lane was found to wait behind, where not all were looked at.
     of_lane: dict[Lane, Verdict] = field(default_factory=dict)
     #: The same of any lane.
@@ -68,16 +71,18 @@ class Verdicts:
         if own is not None:
             if own.job.job_id == job.job_id or own.reason in _SHARED:
                 return own
-            return Verdict(job, Reason.BEHIND, behind=own.job)
+            reserved = own.reason is Reason.RESERVED
+            return Verdict(job, Reason.RESERVED if reserved else Reason.BEHIND, behind=own.job)
         account = alike.account
         for known in (
             self.of_account.get((account, lane)),
+            self.of_tenant.get((account.tenant_id, lane)),
             self.of_queue.get((account.queue_name, lane)),
         ):
             if known is not None:
                 return known
         last = self.of_lane.get(lane, self.last)
-        return Verdict(job, Reason.BEHIND, behind=last.job) if last is not None else None
+        return Verdict(job, Reason.BEHIND, behind=last.job, unseen=True) if last else None
 
 
 _SHARED: Mapping[Reason, None] = dict.fromkeys(

@@ -40,6 +40,7 @@ from app.coordinator.jobs.store import Store, UsedKey, digest_of
 from app.coordinator.logs.damage_log import DamageLog
 from app.coordinator.retention.deletion import JobDeletion
 from app.coordinator.scheduling.cluster_view import ClusterView
+from app.coordinator.scheduling.queues.waiting import MOST_NAMES
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import Transition
 from app.coordinator.service.logs.search import LogSearches
@@ -236,6 +237,11 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
         self._parts.free_space.check(job.tenant_id)
         if limit := self._scheduler.rules.never(job):
             raise FailedPrecondition(f"resource_config: {limit}; the job could never start")
+        if not self._scheduler.waiting.has_room(job):
+            raise Overloaded(
+                f"scheduling_config.queue_name: jobs of the tenant wait in {MOST_NAMES} queues that"
+                " no rule names, which is the most; use one of these, or submit the job later"
+            )
 
     def _make_directory(self, job: JobRecord, secrets: Mapping[str, str]) -> None:
         """Make what a new job has on the disk. Raises Overloaded."""

@@ -1,4 +1,4 @@
-"""Prints what a submission and a decision cost with very many jobs waiting, and how a day goes.
+"""Prints what the scheduler costs with very many jobs waiting, and how a day goes.
 
     .venv/bin/python -m scripts.bench.scheduler                    # both
     .venv/bin/python -m scripts.bench.scheduler cost --jobs 20000
@@ -6,9 +6,9 @@
     .venv/bin/python -m scripts.bench.scheduler replay --trace cluster_job_log.json
 
 `cost` compares --jobs waiting jobs with 100, in one process and in turns, by
-CPU time: the middle of --rounds submissions, which are stored too, and of as
-many decisions (a run ends, and the next job is placed). Exits with 1 if one
-costs more than 3 times as much.
+CPU time: the middle of --rounds submissions and cancellations, which are stored too, of as many
+pages of the queue, and of decisions (a run ends, and the next job is placed). Exits with 1
+if one costs more than 2.5 times as much.
 
 `replay` plays a day: a made one, or that of --trace: a CSV with a header that
 has a time of submission, a duration and a number of GPUs (the names of the
@@ -32,7 +32,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", nargs="?", choices=("all", "cost", "replay"), default="all")
-    parser.add_argument("--jobs", type=int, default=100_000, help="waiting jobs (cost)")
+    parser.add_argument(
+        "--jobs", type=int, nargs="+", default=[1000, 20_000, 100_000], help="waiting jobs (cost)"
+    )
     parser.add_argument("--rounds", type=int, default=60, help="submissions and decisions (cost)")
     parser.add_argument("--seed", type=int, default=1, help="of the made trace (replay)")
     parser.add_argument("--day", type=int, default=600, help="jobs of the made trace (replay)")
@@ -41,7 +43,9 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=8, help="nodes (replay)")
     parser.add_argument("--gpus", type=int, default=8, help="GPUs of each node (replay)")
     given = parser.parse_args()
-    for name in ("jobs", "rounds", "day", "most", "nodes", "gpus"):
+    if min(given.jobs) < 1:
+        parser.error("--jobs must be at least 1")
+    for name in ("rounds", "day", "most", "nodes", "gpus"):
         if getattr(given, name) < 1:
             parser.error(f"--{name} must be at least 1")
     failed = 0

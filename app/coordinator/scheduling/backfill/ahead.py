@@ -15,9 +15,11 @@ from typing import Final, NamedTuple
 
 from app.coordinator.cluster.nodes import NodeState
 from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest
+from app.coordinator.scheduling.backfill.claims import Claims
+from app.coordinator.scheduling.backfill.plan import Plan
 from app.coordinator.scheduling.backfill.profile import FOREVER
 from app.coordinator.scheduling.backfill.surplus import Ahead, Unseen, leaves_room
-from app.coordinator.scheduling.backfill.timeline import Timeline, end_of
+from app.coordinator.scheduling.backfill.timeline import end_of
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.queues.candidates import (
     CORES,
@@ -28,6 +30,7 @@ from app.coordinator.scheduling.queues.candidates import (
     has_gpus,
 )
 from app.coordinator.scheduling.queues.turns import Turn
+from app.coordinator.scheduling.queues.usage import Excess
 from app.coordinator.scheduling.queues.waiting import Place
 
 #: Jobs ahead that have a reservation.
@@ -48,6 +51,11 @@ class _Group:
     unknown: bool = False
     #: When the last one that has a reservation starts.
     start: int = 0
+
+    @property
+    def known(self) -> int:
+        """Of how many it is known when they start."""
+        return 0 if self.unknown else self.reserved
 
     def front(self, number: int) -> Front:
         """When it is the turn of one of them if those before it have started."""
@@ -81,11 +89,12 @@ class JobsAhead:
         self._table = table
         self._ran = ran
         self._groups: list[_Group] = []
-        self._timeline: Timeline | None = None
+        self._plan: Plan | None = None
         self._next: list[_Next] = []
         self._reserved = 0
         #: What is held of nodes, as far as it was asked for.
         self._held: dict[str, list[Allocation]] = {}
+        self._claims = Claims(table)
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -97,19 +106,29 @@ class JobsAhead:
             return
         candidates = self._table.candidates
         self._groups.append(_Group(turn, usable, candidates.places(turn.alike), candidates))
-        if self._timeline is not None:
+        if self._plan is not None:
             heappush(self._next, _Next(turn.front, 0, len(self._groups) - 1))
 
     def placed(self, job: JobRecord) -> None:
         """Note that a job has been placed."""
         for share in job.placement:
             self._held.pop(share.node_id, None)
-        if self._timeline is not None:
-            self._timeline.started(job)
+        self._claims.placed()
+        if self._plan is not None:
+            self._plan.started(job)
+
+    def limited_by(self, job: JobRecord) -> bool:
+        """Whether what a job that was placed holds of a limit keeps one of these waiting."""
+        limits = self._table.rules.limits_of(job)
+        return any(
+            limit.covers(group.turn.job) and self._table.usage.excess(group.turn.job) is not None
+            for group in self._groups
+            for limit in limits
+        )
 
     def stopped(self) -> None:
         """Note that the end of a run has come nearer."""
-        self._timeline = None
+        self._plan = None
 
     def first_for(self, usable: Collection[str]) -> JobRecord | None:
         """The first that could use one of these nodes."""
@@ -124,12 +143,39 @@ class JobsAhead:
         """Where a job delays nobody ahead of it: if it has a limit, where it ends before anybody
         needs what it takes, else where nobody can use that. `unseen` are the lanes of jobs ahead
         that were not looked at."""
-        kinds = self._unseen(unseen)
-        if kinds.may_use(turn.job.resource_request):
+        if self.may_need(turn.job.resource_request, unseen):
             return None
+        kinds = self._unseen(unseen)
         if turn.job.max_runtime:
             return self._place_in_time(turn, usable, kinds)
         return self._place_for_ever(turn, usable, kinds)
+
+    def may_need(self, request: ResourceRequest, unseen: Collection[Lane]) -> bool:
+        """Whether jobs ahead that were not looked at may need all that there is of something."""
+        return self._unseen(unseen).may_use(request)
+
+    def excess(
+        self, turn: Turn, unseen: Collection[Lane], *, whenever: bool = False
+    ) -> Excess | None:
+        """The limit of which those ahead of a job need what is left, if it starts now; with
+        `whenever`, if it starts at any time."""
+        job = turn.job
+        for limit in self._table.rules.limits_of(job):
+            under = [group for group in self._groups if limit.covers(group.turn.job)]
+            in_time = bool(job.max_runtime) and not whenever
+            if in_time and under:
+                quotas = self._reserve_before(turn).quotas
+                of_gpus = quotas.exceeded_within(limit, job, job.max_runtime)
+                if of_gpus is not None:
+                    return self._table.usage.excess_of(limit, of_gpus=of_gpus, of_ahead=True)
+            left = [
+                Ahead(group.turn.job.resource_request, jobs)
+                for group in under
+                if (jobs := group.count_before(turn) - (group.known if in_time else 0)) > 0
+            ]
+            if (excess := self._claims.excess(limit, job, left, unseen)) is not None:
+                return excess
+        return None
 
     def _unseen(self, lanes: Collection[Lane]) -> Unseen:
         return Unseen(
@@ -158,13 +204,13 @@ class JobsAhead:
     def _place_in_time(
         self, turn: Turn, usable: Collection[str], unseen: Unseen
     ) -> tuple[Allocation, ...] | None:
-        timeline = self._reserve_before(turn)
+        timeline = self._reserve_before(turn).timeline
         request, length = turn.job.resource_request, turn.job.max_runtime
         unknown = [
             (group.usable, Ahead(group.turn.job.resource_request, jobs))
             for group in self._groups
-            if group.unknown or len(group.places) > group.reserved
-            if (jobs := group.count_before(turn) - (0 if group.unknown else group.reserved)) > 0
+            if len(group.places) > group.known
+            if (jobs := group.count_before(turn) - group.known) > 0
         ]
 
         def fit(node: NodeState) -> Allocation | None:
@@ -194,10 +240,11 @@ class JobsAhead:
             ]
         return leaves_room(node, held, request, here, unseen)
 
-    def _reserve_before(self, turn: Turn) -> Timeline:
+    def _reserve_before(self, turn: Turn) -> Plan:
         """Make the reservations of those ahead of a job, as many as have one."""
-        if self._timeline is None:
-            self._timeline = Timeline(self._table.cluster, self._table.jobs, self._end)
+        if self._plan is None:
+            table = self._table
+            self._plan = Plan(table.cluster, table.holding, self._end, table.rules)
             self._reserved = 0
             self._next = []
             for number, group in enumerate(self._groups):
@@ -209,22 +256,21 @@ class JobsAhead:
             if at and not front < turn.front:
                 break
             heappop(self._next)
-            self._reserve(group, self._timeline)
+            self._reserve(group, self._plan)
             if at + 1 < len(group.places) and not group.unknown:
                 heappush(self._next, _Next(group.front(at + 1), at + 1, number))
-        return self._timeline
+        return self._plan
 
     def _end(self, job: JobRecord) -> int:
         return end_of(job, ran=self._ran(job))
 
-    def _reserve(self, group: _Group, timeline: Timeline) -> None:
+    def _reserve(self, group: _Group, plan: Plan) -> None:
         self._reserved += 1
         job = group.turn.job
         length = job.max_runtime or FOREVER
         # What is alike fits no earlier than the one before it.
-        found = timeline.earliest(job.resource_request, group.usable, length, start=group.start)
+        found = plan.reserve(job, group.usable, length, group.start)
         if found is None:
             group.unknown = True
         else:
-            timeline.reserve(found, length)
             group.start, group.reserved = found.start, group.reserved + 1

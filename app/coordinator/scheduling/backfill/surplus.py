@@ -117,7 +117,7 @@ def _leaves_gpus(
             # Where GPUs differ, a job may have some of these and some others.
             size = each.gpus if alike else 1
             sizes += [size] * min(jobs * each.gpus // size, most // size)
-    return not _can_fill(sizes, resource_request.gpus, most)
+    return not can_fill(sizes, resource_request.gpus, most)
 
 
 def _leaves(
@@ -144,10 +144,10 @@ def _leaves(
     with_gpus = by_gpus if density else min(with_gpus, by_gpus)
     if with_gpus + without + amount <= capacity:
         return True
-    return not density and not _can_fill(sizes, amount, capacity)
+    return not density and not can_fill(sizes, amount, capacity)
 
 
-def _can_fill(sizes: Iterable[int], amount: int, capacity: int) -> bool:
+def can_fill(sizes: Iterable[int], amount: int, capacity: int) -> bool:
     """Whether some of `sizes` fit together, but not with `amount` beside them."""
     if capacity > _MOST_UNITS:
         return True

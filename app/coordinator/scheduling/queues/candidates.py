@@ -2,6 +2,7 @@
 of their number, and a few moves of memory."""
 
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import add
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -65,12 +66,16 @@ class Candidates:
         self._heads: dict[tuple[Account, Lane], list[Place]] = {}
         #: The first of each of those, by the account's queue.
         self._fronts: dict[tuple[str, Lane], list[Front]] = {}
+        #: The first of each of those.
+        self._queues: dict[Lane, list[Front]] = {}
         self._front: dict[tuple[Account, Lane], Front] = {}
         #: Those of which no job can start, whatever ends, and which have no turn: see `park`.
         self._parked: set[Alike] = set()
         self._parked_for = -1
         #: Cores and bytes of memory for each GPU, of all that ask for GPUs.
         self._densities: tuple[list[float], list[float]] = ([], [])
+        #: How many are subject to a limit, by those who share it.
+        self._limited: Counter[tuple[Account, Lane]] = Counter()
 
     def add(self, job: JobRecord) -> None:
         """Put a job in; nothing if it is not QUEUED."""
@@ -90,6 +95,7 @@ class Candidates:
             insort(heads, place)
         insort(places, place)
         self._refresh(*at)
+        self._count_limits(job, at[1], 1)
 
     def remove(self, job: JobRecord) -> None:
         """Take a job out as it was put in; nothing if it was not QUEUED."""
@@ -109,6 +115,7 @@ class Candidates:
             for density, value in self._densities_of(alike.resource_request):
                 _remove(density, value)
         self._refresh(*at)
+        self._count_limits(job, at[1], -1)
 
     def park(self, alike: Alike) -> None:
         """Look at none of these until `unpark`: nothing that ends lets one of them start."""
@@ -151,14 +158,27 @@ class Candidates:
             if after is None:
                 self._heads.pop((account, lane), None)
             return
+        fronts = self._fronts.setdefault(at, [])
+        first = fronts[0] if fronts else None
         if before is not None:
-            _remove(self._fronts[at], before)
+            _remove(fronts, before)
         if after is not None:
             self._front[account, lane] = after
-            insort(self._fronts.setdefault(at, []), after)
-            return
-        del self._front[account, lane], self._heads[account, lane]
-        if not self._fronts[at]:
+            insort(fronts, after)
+        else:
+            del self._front[account, lane], self._heads[account, lane]
+        self._refresh_queue(at, first)
+
+    def _refresh_queue(self, at: tuple[str, Lane], before: Front | None) -> None:
+        """Bring the first of a queue up to date."""
+        fronts, queues = self._fronts[at], self._queues.setdefault(at[1], [])
+        after = fronts[0] if fronts else None
+        if before != after:
+            if before is not None:
+                _remove(queues, before)
+            if after is not None:
+                insort(queues, after)
+        if not fronts:
             del self._fronts[at]
 
     def alike_of(self, job: JobRecord) -> Alike:
@@ -173,6 +193,11 @@ class Candidates:
         """When it is the turn of an account's job, as things are."""
         used = self._usage.used(account) if self.is_fair(account) else _NOTHING
         return Front(place.urgency, used, place.created_at, place.job_id, account)
+
+    def front_of(self, job: JobRecord) -> Front:
+        """When it would be the turn of a job if it were QUEUED."""
+        place = self.place_of(job)._replace(pending=False)
+        return self.front(self._rules.account_of(job), place)
 
     def shares_of(self, alike: Alike) -> tuple[float, float, float]:
         """What one of these would hold of its tenant's shares."""
@@ -204,19 +229,18 @@ class Candidates:
         cores, memory = self._densities
         return (cores[-1] if cores else 0.0), (memory[-1] if memory else 0.0)
 
-    def queues(self) -> list[tuple[str, Lane]]:
-        """The queues that have rules of their own, and that of all others, with their lanes."""
-        return list(self._fronts)
-
     def lanes_with(self, *, gpus_only: bool) -> range:
         """All lanes, or those whose jobs ask for GPUs."""
         return range(CORES + 1 if gpus_only else IDLE, CORES + _MOST_GPU_LANES + 1)
 
+    def next_queue(self, lane: Lane, behind: Front | None) -> Front | None:
+        """The first of the next queue of a lane: of those that have rules of their own, and of all
+        others together."""
+        return _next(self._queues.get(lane, ()), behind)
+
     def next_front(self, queue_name: str, lane: Lane, behind: Front | None) -> Front | None:
         """The next account of a queue."""
-        fronts = self._fronts.get((queue_name, lane), [])
-        at = 0 if behind is None else bisect_right(fronts, behind)
-        return fronts[at] if at < len(fronts) else None
+        return _next(self._fronts.get((queue_name, lane), ()), behind)
 
     def next_head(self, account: Account, lane: Lane, behind: Place) -> JobRecord | None:
         """The account's next job that is the first of those that it is alike."""
@@ -227,6 +251,17 @@ class Candidates:
     def job(self, job_id: str) -> JobRecord:
         """The newest version of a job."""
         return self._jobs[job_id]
+
+    def waits(self, account: Account, lane: Lane) -> bool:
+        """Whether there is any in a lane who shares a limit."""
+        return (account, lane) in self._limited
+
+    def _count_limits(self, job: JobRecord, lane: Lane, more: int) -> None:
+        for limit in self._rules.limits_of(job):
+            at = limit.account, lane
+            self._limited[at] += more
+            if not self._limited[at]:
+                del self._limited[at]
 
     def _densities_of(self, resource_request: ResourceRequest) -> list[tuple[list[float], float]]:
         gpus = resource_request.gpus
@@ -244,8 +279,16 @@ class Candidates:
         assert self._alike == again._alike
         assert self._heads == again._heads
         assert self._fronts == again._fronts
+        queues = {lane: fronts for lane, fronts in self._queues.items() if fronts}
+        assert queues == {lane: fronts for lane, fronts in again._queues.items() if fronts}
         assert self._front == again._front
         assert self._densities == again._densities
+        assert self._limited == again._limited
+
+
+def _next(fronts: Sequence[Front], behind: Front | None) -> Front | None:
+    at = 0 if behind is None else bisect_right(fronts, behind)
+    return fronts[at] if at < len(fronts) else None
 
 
 def _remove(items: list[Any], item: Any) -> None:

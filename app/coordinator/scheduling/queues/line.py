@@ -1,6 +1,7 @@
 """The order in which those that wait have their turns, if each holds what it asks for from its turn
 on: in a fair queue, the turn of a tenant's next job depends on it."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import islice
 from operator import add
@@ -41,10 +42,21 @@ class Line:
         return front._replace(used=_sum(front.used, more)) if more else front
 
 
-def fair_positions(candidates: Candidates, queue_name: str) -> dict[str, int]:
-    """The positions of the first jobs of a fair queue, from 1, by job id."""
-    turns = islice(Line(candidates, queue_name=queue_name), MOST_FAIR)
-    return {turn.job.job_id: number for number, turn in enumerate(turns, 1)}
+class FairPositions:
+    """The positions of the jobs of a fair queue: of the first MOST_FAIR by their turns, of others
+    by priority and age, behind those."""
+
+    def __init__(self, candidates: Candidates, queue_name: str) -> None:
+        turns = list(islice(Line(candidates, queue_name=queue_name), MOST_FAIR))
+        self._first = {turn.job.job_id: number for number, turn in enumerate(turns, 1)}
+        self._places = sorted(turn.place for turn in turns)
+
+    def of(self, place: Place, *, rank: int) -> int:
+        """Return the position of a job, from 1; `rank` counts those of its queue that come before
+        it by priority and age."""
+        if (position := self._first.get(place.job_id)) is not None:
+            return position
+        return len(self._places) + max(rank - bisect_left(self._places, place), 0) + 1
 
 
 def _sum(

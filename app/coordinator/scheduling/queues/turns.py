@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable
+from enum import IntEnum
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -23,18 +24,32 @@ class Turn(NamedTuple):
     follows: bool = False
 
 
+class _Level(IntEnum):
+    """What an entry is the first of."""
+
+    #: Of a queue that is not entered yet, nor is any queue of the lane behind it.
+    QUEUE = 0
+    #: Of an account that is not entered yet, nor is any account of the queue behind it.
+    ACCOUNT = 1
+    JOB = 2
+
+
 class _Entry(NamedTuple):
-    """What comes next of an account, or of a queue whose next account is not entered yet."""
+    """What comes next of an account, of a queue, or of a lane."""
 
     front: Front
     lane: Lane
-    entered: bool
+    level: _Level
     follows: bool = False
 
 
 class Turns:
     """Goes from job to job. Of those that are alike, the next is looked at once the one before it
-    does not wait any more, or where that is asked for."""
+    does not wait any more, or where that is asked for.
+
+    A lane's next queue, and a queue's next account, are entered when the one before them has
+    its turn: a walk costs what it looks at, however many queues there are.
+    """
 
     def __init__(
         self,
@@ -48,16 +63,20 @@ class Turns:
         self._candidates = candidates
         self._front = front or candidates.front
         self._entries: list[_Entry] = []
+        self._entered_queues: set[tuple[str, Lane]] = set()
         self._entered: set[tuple[Account, Lane]] = set()
         self._closed_lanes: set[Lane] = set()
         self._closed_queues: set[tuple[str, Lane]] = set()
+        self._closed_tenants: set[tuple[str, Lane]] = set()
         self._closed_accounts: set[tuple[Account, Lane]] = set()
         #: Lanes that were closed though a job of theirs had its turn.
         self.unseen: set[Lane] = set()
         self._last: Turn | None = None
-        for name, lane in candidates.queues():
-            if queue_name in (None, name):
-                self._enter_next(name, lane, None)
+        for lane in candidates.lanes_with(gpus_only=False):
+            if queue_name is None:
+                self._enter_queue(lane, None)
+            else:
+                self._enter_account(queue_name, lane, None)
 
     def next(self) -> Turn | None:
         """The next job; None at the end."""
@@ -65,30 +84,40 @@ class Turns:
             self._advance(self._last)
             self._last = None
         while self._entries:
-            front, lane, entered, follows = heappop(self._entries)
-            account = front.account
+            front, lane, level, follows = heappop(self._entries)
             if lane in self._closed_lanes:
                 self.unseen.add(lane)
                 continue
-            if (account.queue_name, lane) in self._closed_queues:
+            if not self._enter(front, lane, level):
                 continue
-            if not entered:
-                self._enter_next(account.queue_name, lane, front)
-                if (account, lane) in self._entered:
-                    continue
-                self._entered.add((account, lane))
-            if (account, lane) in self._closed_accounts:
-                continue
+            account = front.account
             job = self._candidates.job(front.job_id)
             place = self._candidates.place_of(job)
             now = self._front(account, place)
             if now > front:
                 # Its tenant was given something meanwhile: others may come first.
-                heappush(self._entries, _Entry(now, lane, True, follows))
+                heappush(self._entries, _Entry(now, lane, _Level.JOB, follows))
                 continue
             self._last = Turn(job, self._candidates.alike_of(job), lane, front, place, follows)
             return self._last
         return None
+
+    def _enter(self, front: Front, lane: Lane, level: _Level) -> bool:
+        """Enter what comes behind an entry; return whether the entry itself has its turn."""
+        account = front.account
+        queue_name, tenant_id = account
+        if level is _Level.QUEUE:
+            self._entered_queues.add((queue_name, lane))
+            self._enter_queue(lane, front)
+        if (queue_name, lane) in self._closed_queues:
+            return False
+        if level is not _Level.JOB:
+            self._entered.add((account, lane))
+            self._enter_account(queue_name, lane, front)
+        return (tenant_id, lane) not in self._closed_tenants and (
+            account,
+            lane,
+        ) not in self._closed_accounts
 
     def look_at_next_of_alike(self, turn: Turn) -> None:
         """Look at the next of those that are alike, too, though this one waits."""
@@ -96,7 +125,7 @@ class Turns:
         at = bisect_right(places, turn.place)
         if at < len(places):
             front = self._front(turn.alike.account, places[at])
-            heappush(self._entries, _Entry(front, turn.lane, True, True))
+            heappush(self._entries, _Entry(front, turn.lane, _Level.JOB, True))
 
     def close_lane(self, lane: Lane) -> None:
         """Look at no more jobs of a lane."""
@@ -105,6 +134,10 @@ class Turns:
     def close_queue(self, queue_name: str, lane: Lane) -> None:
         """Look at no more jobs of a queue's lane."""
         self._closed_queues.add((queue_name, lane))
+
+    def close_tenant(self, tenant_id: str, lane: Lane) -> None:
+        """Look at no more jobs of a tenant's lane, whatever their queue."""
+        self._closed_tenants.add((tenant_id, lane))
 
     def close_account(self, account: Account, lane: Lane) -> None:
         """Look at no more jobs of an account's lane."""
@@ -123,11 +156,19 @@ class Turns:
         job = self._candidates.next_head(account, lane, turn.place)
         if job is not None:
             place = self._candidates.place_of(job)
-            heappush(self._entries, _Entry(self._front(account, place), lane, True))
+            heappush(self._entries, _Entry(self._front(account, place), lane, _Level.JOB))
 
-    def _enter_next(self, queue_name: str, lane: Lane, behind: Front | None) -> None:
+    def _enter_queue(self, lane: Lane, behind: Front | None) -> None:
+        """Enter the lane's next queue. What is not entered stays where it was, or moves back."""
+        front = self._candidates.next_queue(lane, behind)
+        while front is not None and (front.account.queue_name, lane) in self._entered_queues:
+            front = self._candidates.next_queue(lane, front)
+        if front is not None:
+            heappush(self._entries, _Entry(front, lane, _Level.QUEUE))
+
+    def _enter_account(self, queue_name: str, lane: Lane, behind: Front | None) -> None:
         front = self._candidates.next_front(queue_name, lane, behind)
         while front is not None and (front.account, lane) in self._entered:
             front = self._candidates.next_front(queue_name, lane, front)
         if front is not None:
-            heappush(self._entries, _Entry(front, lane, False))
+            heappush(self._entries, _Entry(front, lane, _Level.ACCOUNT))

@@ -1,13 +1,18 @@
 """What queues and tenants hold, and whether a limit lets them hold more."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
-from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
-from app.coordinator.jobs.queue_rules import Account, Limits, SchedulingRules, total_gpus
+from app.coordinator.jobs.queue_rules import (
+    Account,
+    Limit,
+    Limits,
+    SchedulingRules,
+    Scope,
+    total_gpus,
+)
 
 
 class Held(NamedTuple):
@@ -18,12 +23,7 @@ class Held(NamedTuple):
     jobs: int = 0
 
 
-class Scope(Enum):
-    """Whose limit it is."""
-
-    QUEUE = "queue"
-    TENANT_IN_QUEUE = "tenant in queue"
-    TENANT = "tenant"
+_NOTHING: Final = Held()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Excess:
     held: Held
     #: The limit of GPUs, else that of jobs.
     of_gpus: bool
+    #: What is left is needed by jobs ahead.
+    of_ahead: bool = False
 
 
 class Usage:
@@ -44,9 +46,13 @@ class Usage:
 
     def __init__(self, rules: SchedulingRules) -> None:
         self._rules = rules
-        self._held: dict[Account, Held] = {}
         #: Of a queue (its tenant is empty), of a tenant (its queue is empty), and of both.
-        self.held: Mapping[Account, Held] = MappingProxyType(self._held)
+        self._held: dict[Account, Held] = {}
+
+    def of(self, account: Account) -> Held:
+        """What is held of a queue (its tenant is empty), by a tenant (its queue is empty), or by a
+        tenant of a queue."""
+        return self._held.get(account, _NOTHING)
 
     def add(self, job: JobRecord) -> None:
         """Count a job that holds resources."""
@@ -64,7 +70,7 @@ class Usage:
             Account("", job.tenant_id),
             Account(job.queue_name, job.tenant_id),
         ):
-            before = self._held.get(account, Held())
+            before = self.of(account)
             after = Held(before.gpus + gpus, before.cpus + cpus, before.jobs + sign)
             if after == Held():
                 self._held.pop(account, None)
@@ -93,22 +99,19 @@ class Usage:
 
     def excess(self, job: JobRecord) -> Excess | None:
         """The first limit that keeps a job from starting now."""
-        queue = self._rules.queue(job.queue_name)
-        tenant = self._rules.tenant(job.tenant_id)
         gpus = total_gpus(job.resource_request)
-        for scope, limits, account in (
-            (Scope.QUEUE, queue.limits, Account(job.queue_name, "")),
-            (Scope.TENANT_IN_QUEUE, queue.tenant_limits, Account(job.queue_name, job.tenant_id)),
-            (Scope.TENANT, tenant.limits, Account("", job.tenant_id)),
-        ):
-            if not limits:
-                continue
-            held = self._held.get(account, Held())
+        for limit in self._rules.limits_of(job):
+            held, limits = self.of(limit.account), limit.limits
             if limits.jobs is not None and held.jobs >= limits.jobs:
-                return Excess(scope, account, limits, held, of_gpus=False)
+                return self.excess_of(limit, of_gpus=False)
             if gpus and limits.gpus is not None and held.gpus + gpus > limits.gpus:
-                return Excess(scope, account, limits, held, of_gpus=True)
+                return self.excess_of(limit, of_gpus=True)
         return None
+
+    def excess_of(self, limit: Limit, *, of_gpus: bool, of_ahead: bool = False) -> Excess:
+        """A limit that a job would exceed: that of GPUs, else that of jobs."""
+        scope, account, limits = limit
+        return Excess(scope, account, limits, self.of(account), of_gpus, of_ahead)
 
     def validate(self, holding: Iterable[JobRecord]) -> None:
         """Raise AssertionError unless the counts are those of the jobs."""

@@ -4,6 +4,7 @@ A look or a change costs the logarithm of their number, and a few moves of memor
 """
 
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias, TypeVar
@@ -14,6 +15,8 @@ from app.coordinator.jobs.states import WAITING, Status
 
 #: The priority that the jobs of a queue by age have among those of other queues.
 PRIORITY_OF_AGE: Final = 5
+#: Queues that have the rules of any in which jobs of a tenant may wait at once.
+MOST_NAMES: Final = 256
 
 
 class Place(NamedTuple):
@@ -47,6 +50,8 @@ class WaitingJobs:
         self._jobs = jobs
         self._rules = rules
         self._queues: dict[_Scope, list[Place]] = {}
+        #: In how many queues that have the rules of any jobs of a tenant wait.
+        self._names: Counter[str] = Counter()
         #: Those that are PENDING, by when they may be placed.
         self._times: list[tuple[int, str]] = []
 
@@ -55,6 +60,7 @@ class WaitingJobs:
         if job.status not in WAITING:
             return
         place = self.place_of(job)
+        self._count_name(job, 1)
         for scope in _scopes(job):
             insort(self._queues.setdefault(scope, []), place)
         if place.pending:
@@ -70,6 +76,7 @@ class WaitingJobs:
             _remove(queue, place)
             if not queue:
                 del self._queues[scope]
+        self._count_name(job, -1)
         if place.pending:
             _remove(self._times, (job.not_before, job.job_id))
 
@@ -96,6 +103,24 @@ class WaitingJobs:
     def count(self, tenant_id: str, queue_name: str | None = None) -> int:
         """Count a tenant's jobs, in one queue or in all."""
         return len(self._queue((tenant_id, queue_name)))
+
+    def has_room(self, job: JobRecord) -> bool:
+        """Whether a new job may wait in the queue that it names: a tenant's jobs wait in MOST_NAMES
+        queues at once that have the rules of any. Each of them costs looks."""
+        return (
+            not self._rules.is_any(job.queue_name)
+            or (job.tenant_id, job.queue_name) in self._queues
+            or self._names[job.tenant_id] < MOST_NAMES
+        )
+
+    def _count_name(self, job: JobRecord, more: int) -> None:
+        """Count the job's queue, if there is no other job of its tenant in it."""
+        tenant_id, queue_name = job.tenant_id, job.queue_name
+        if (tenant_id, queue_name) in self._queues or not self._rules.is_any(queue_name):
+            return
+        self._names[tenant_id] += more
+        if not self._names[tenant_id]:
+            del self._names[tenant_id]
 
     def page(
         self, tenant_id: str, queue_name: str | None, *, behind: Place | None, size: int
@@ -124,6 +149,7 @@ class WaitingJobs:
             again.add(job)
         assert self._queues == again._queues
         assert self._times == again._times
+        assert self._names == again._names
 
 
 def _scopes(job: JobRecord) -> tuple[_Scope, ...]:

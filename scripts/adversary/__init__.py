@@ -1,0 +1,1 @@
+"""Attacks the scheduler at random, and checks each decision by a model of its own."""
