@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.bridge.contract.fields import MAX_OFFSET, MAX_TEXT, check_fields
@@ -53,6 +53,7 @@ def entry(**fields: Any) -> LogEntry:
     return LogEntry(**{**whole, **fields})
 
 
+@settings(deadline=None)
 @given(entries=st.lists(ENTRIES, max_size=5))
 @example(entries=[entry(), entry(offset=2, message="\u2029"), entry(timestamp=None)])
 @example(entries=[entry(), entry(timestamp=Timestamp(seconds=5, nanos=-1))])

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from app.bridge.contract.breaches import Breach
@@ -96,6 +96,7 @@ def test_long_entries_are_a_piece_each() -> None:
     assert made.records == [record(entry) for entry in told.entries]
 
 
+@settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 20_000), max_size=70), lost=st.integers(0, 5))
 def test_all_of_a_page_is_read(sizes: list[int], lost: int) -> None:
     told = page(*range(1, len(sizes) + 1), next_after_offset=len(sizes) + lost, complete=True)
@@ -136,6 +137,7 @@ def test_other_fields_between_the_entries_change_nothing(others: bytes) -> None:
     assert made == read(page(1, 2, 3).SerializeToString())[0]
 
 
+@settings(deadline=None)
 @given(cut=st.integers(1, 60), entries=st.integers(1, 3))
 def test_what_is_cut_off_is_not_read(cut: int, entries: int) -> None:
     data = page(*range(1, entries + 1)).SerializeToString()
