@@ -1,5 +1,5 @@
-# The gateway; with --build-arg LOCK=local also the one-machine coordinator, with LOCK=ray a node and a
-# coordinator of a Ray cluster.
+# The gateway; with --build-arg LOCK=s3 for a drive in S3, with LOCK=local also the one-machine coordinator,
+# with LOCK=ray a node and a coordinator of a Ray cluster.
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim-trixie AS build

@@ -211,7 +211,13 @@ DRIVE_FULL = _kind(
 DRIVE_BUSY = _kind(
     "DRIVE_BUSY",
     503,
-    "The drive has too many transfers, or its disk does not respond. Try again shortly.",
+    "The drive has too many transfers, or its disk or store does not respond. Try again shortly.",
+    retryable=True,
+)
+DRIVE_UNAVAILABLE = _kind(
+    "DRIVE_UNAVAILABLE",
+    503,
+    "The store with the files of the drive cannot be used at the moment. Try again later.",
     retryable=True,
 )
 

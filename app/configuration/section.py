@@ -110,6 +110,8 @@ class Section:
     ORDERED: ClassVar[tuple[tuple[str, str], ...]] = ()
     #: Groups of optional fields that must be set all or none.
     TOGETHER: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    #: Pairs of optional fields of which one at most is set.
+    EXCLUSIVE: ClassVar[tuple[tuple[str, str], ...]] = ()
     #: Pairs of optional fields where the first needs the second.
     REQUIRES: ClassVar[tuple[tuple[str, str], ...]] = ()
     #: The prefix of an earlier release. Its variables count where the new ones are not set.
@@ -203,6 +205,9 @@ class Section:
         for name, needed in cls.REQUIRES:
             if values[name] not in _UNSET and values[needed] in _UNSET:
                 yield f"{cls.variable(name)}: requires {cls.variable(needed)}."
+        for name, other in cls.EXCLUSIVE:
+            if values[name] not in _UNSET and values[other] not in _UNSET:
+                yield f"{cls.variable(name)}: set it or {cls.variable(other)}, and not both."
 
 
 #: Values of optional fields that are not set.

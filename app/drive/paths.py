@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
-from app.errors import FILE_NAME_INVALID, ApiError
+from app.errors import FILE_CONFLICT, FILE_NAME_INVALID, ApiError
 
 #: Bytes of a name, as all of Linux's file systems have it.
 MAX_NAME: Final = 255
@@ -79,10 +79,46 @@ class DrivePath:
         return len(self.parts) < 3 and self.parts[:1] in ((), (_JOBS,))
 
 
+def is_name(name: bytes) -> bool:
+    """Whether a file or a folder can be called so, but for whether it is UTF-8."""
+    return (
+        0 < len(name) <= MAX_NAME
+        and name not in (b".", b"..")
+        and b"/" not in name
+        and b"\0" not in name
+    )
+
+
 def _name(name: bytes) -> str:
-    if not name or len(name) > MAX_NAME or name in (b".", b"..") or b"/" in name or b"\0" in name:
+    if not is_name(name):
         raise ApiError(FILE_NAME_INVALID)
     try:
         return name.decode("utf-8")
     except UnicodeDecodeError:
         raise ApiError(FILE_NAME_INVALID) from None
+
+
+def check_writable(path: DrivePath) -> None:
+    """Raise `ApiError` unless callers may write a file at the path."""
+    if path.is_root or path.only_folder:
+        raise ApiError(FILE_CONFLICT, "The path is that of a folder. Name a file in it.")
+    if path.above_checkpoints:
+        raise ApiError(
+            FILE_CONFLICT,
+            "'jobs' and what is directly in it are folders, of jobs and their checkpoints. Name a"
+            " file deeper in it, or elsewhere.",
+        )
+    if path.in_checkpoints:
+        raise ApiError(
+            FILE_CONFLICT, "Checkpoints belong to their job, and are not changed by others."
+        )
+
+
+def check_deletable(path: DrivePath) -> None:
+    """Raise `ApiError` unless callers may delete what is at the path."""
+    if path.is_root:
+        raise ApiError(FILE_CONFLICT, "The tenant's folder itself cannot be deleted.")
+    if path.in_checkpoints:
+        raise ApiError(
+            FILE_CONFLICT, "Checkpoints belong to their job, and go when the job is deleted."
+        )

@@ -1,4 +1,4 @@
-"""What the system says of a file, as callers are told."""
+"""What the system or the store says of a file, as callers are told."""
 
 import errno
 from collections.abc import Iterator
@@ -10,14 +10,17 @@ import structlog
 from app.errors import (
     DRIVE_BUSY,
     DRIVE_FULL,
+    DRIVE_UNAVAILABLE,
     FILE_CONFLICT,
     FILE_NAME_INVALID,
     FILE_NOT_FOUND,
     FILE_NOT_SERVED,
+    PRECONDITION_FAILED,
     ApiError,
     ErrorKind,
 )
 from app.files.directory import NotARegularFile
+from app.objects.store import ChangedObject, DriveRefused, DriveUnavailable
 
 log = structlog.get_logger()
 
@@ -41,6 +44,8 @@ _PASSING: Final = frozenset(
 
 #: Seconds after which a caller may try again.
 _RETRY_AFTER: Final = 5
+#: Where an operator has to do something first.
+_RETRY_MUCH_LATER: Final = 60
 
 
 def busy() -> ApiError:
@@ -55,6 +60,18 @@ def told() -> Iterator[None]:
         yield
     except NotARegularFile:
         raise ApiError(FILE_NOT_SERVED) from None
+    except DriveUnavailable as error:
+        log.warning("drive_store_unavailable", reason=error.strerror)
+        raise ApiError(DRIVE_UNAVAILABLE, retry_after=_RETRY_AFTER) from None
+    except DriveRefused as error:
+        log.error(
+            "drive_store_refused",
+            reason=error.strerror,
+            advice="Look at SCAIMIND_DRIVE_URL and what SCAIMIND_DRIVE_CREDENTIALS_FILE may do.",
+        )
+        raise ApiError(DRIVE_UNAVAILABLE, retry_after=_RETRY_MUCH_LATER) from None
+    except ChangedObject:
+        raise ApiError(PRECONDITION_FAILED, "The file was changed meanwhile.") from None
     except OSError as error:
         kind = _KINDS.get(error.errno or 0)
         if kind is not None:

@@ -33,6 +33,13 @@ class Version:
         digest = hashlib.sha256(known.encode()).hexdigest()[:24]
         return cls(about.st_size, about.st_mtime_ns, f'"{digest}"')
 
+    @classmethod
+    def of_object(cls, size: int, modified_us: int, etag: str) -> Self:
+        """Make it of what a store says of an object, whose versions differ in `etag`."""
+        # A digest: who knows what a store writes there.
+        digest = hashlib.sha256(f"{size}-{etag}".encode()).hexdigest()[:24]
+        return cls(size, modified_us * 1000, f'"{digest}"')
+
     @property
     def modified_s(self) -> int:
         """Seconds since 1970, as HTTP dates have them."""

@@ -10,6 +10,7 @@ from app.api.headers import AnswerHeaders
 from app.api.pages.documentation import DOCUMENT, describe
 from app.bridge.tls import channel_credentials
 from app.gateway import components
+from app.gateway.drive import STORE, drive_context, open_store
 from app.gateway.routes import add_routes
 from app.gateway.settings import Settings
 from app.openapi.document import build
@@ -30,6 +31,7 @@ def create_app(
     app[components.SETTINGS] = settings
     app[SERVER_SETTINGS] = settings.server
     app[components.CREDENTIALS] = channel_credentials(settings.upstream)
+    app[STORE] = open_store(settings.drive)
     app[METRICS] = Metrics()
     app[COMMIT] = commit
     app[TRACER] = tracer or NoTracer()
@@ -37,7 +39,7 @@ def create_app(
     app[RATE_LIMIT] = components.rate_limit(settings.limits)
     middlewares.install(app)
     app.on_response_prepare.append(tus.add_version)
-    add_routes(app, with_drive=settings.drive.dir is not None)
+    add_routes(app, with_drive=settings.drive.served)
     check_declared(app.router.routes())
     app[DOCUMENT] = describe(build(app.router.routes()))
     # Entered in this order, left in reverse.
@@ -49,7 +51,7 @@ def create_app(
             components.job_cache_context,
             components.coordinator_context,
             components.hub_context,
-            components.drive_context,
+            drive_context,
             components.revocations_context,
             components.readiness_context,
         )

@@ -15,7 +15,6 @@ from app.api.app_keys import (
     AUTHENTICATOR,
     CONSOLE_SESSIONS,
     COORDINATOR,
-    DRIVE,
     EXCHANGE,
     FEATURES,
     HUB,
@@ -28,7 +27,6 @@ from app.api.app_keys import (
     TICKETS,
     TRACER,
     TRANSFERS,
-    UPLOADS,
 )
 from app.api.pages.console import CONSOLE_FILES, load_console
 from app.api.pages.documentation import FILES, load_files
@@ -53,12 +51,6 @@ from app.bridge.tls import ChannelCredentials
 from app.cache.jobs import JobCache
 from app.cache.writer import JobWriter
 from app.database.pool import Pool
-from app.drive.disk_threads import DiskThreads
-from app.drive.drive import WAITING_PER_THREAD, Drive
-from app.drive.room import Room
-from app.drive.transfers import Transfers
-from app.drive.uploads import Uploads
-from app.drive.usage import Usage
 from app.gateway.hub_observer import HubReports
 from app.gateway.settings import Settings
 from app.hub.hub import Hub
@@ -224,35 +216,6 @@ async def hub_context(app: web.Application) -> AsyncIterator[None]:
         turns=turns,
     )
     yield
-
-
-async def drive_context(app: web.Application) -> AsyncIterator[None]:
-    """The drive, its threads, and the task that counts; without a directory there is none."""
-    settings = app[SETTINGS].drive
-    app[TRANSFERS] = Transfers(most=settings.max_transfers, now=_now)
-    if settings.dir is None:
-        yield
-        return
-    threads = DiskThreads(
-        threads=settings.threads,
-        waiting=settings.threads * WAITING_PER_THREAD,
-        share=settings.max_threads_share,
-        patience=settings.call_timeout,
-        name="drive",
-    )
-    usage = Usage(quota=settings.quota, min_free=settings.min_free)
-    room = Room(settings.dir, threads=threads, usage=usage, lifetime=settings.upload_lifetime)
-    app[DRIVE] = Drive(settings.dir, threads=threads, room=room)
-    app[UPLOADS] = Uploads(
-        settings.dir, threads=threads, room=room, lifetime=settings.upload_lifetime
-    )
-    counting = asyncio.create_task(room.run(), name="drive-count")
-    yield
-    counting.cancel()
-    with suppress(asyncio.CancelledError):
-        await counting
-    await room.close()
-    threads.close()
 
 
 async def end_streams(app: web.Application) -> None:

@@ -42,7 +42,7 @@ def open_object_store(
         credentials=credentials,
     )
     if patience is not None:
-        place = replace(place, patience=(min(patience, 5.0), patience), attempts=2)
+        place = replace(place, patience=(min(patience, 5.0), patience), attempts=2, rounds=1)
     if connections is not None:
         place = replace(place, connections=connections)
     return S3Store(place)

@@ -40,6 +40,8 @@ class S3Place:
     patience: tuple[float, float] = (10.0, 60.0)
     #: Of a request that the store does not answer as it should.
     attempts: int = 4
+    #: Of all those: what breaks off in the middle of an answer is asked for again.
+    rounds: int = 2
     #: At the same time; a request that finds none free waits as for a connection.
     connections: int = 10
 
@@ -72,8 +74,7 @@ class S3Connection:
             use_listings_cache=False,
             skip_instance_cache=True,
         )
-        # Above those: of what breaks off in the middle of an answer.
-        self.files.retries = 2
+        self.files.retries = place.rounds
 
     def call(self, name: str, **asked: Any) -> dict[str, Any]:
         """Make a call of S3 in the bucket. Raises the errors of `ObjectStore`."""

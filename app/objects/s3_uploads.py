@@ -42,6 +42,8 @@ class S3Uploads(PartedUploads):
                 **_asked(condition),
             )
         except (ChangedObject, FileNotFoundError):
+            if not condition.given:
+                raise
             # What is sent again because its answer was lost finds itself there.
             digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
             if not self._is_there(key, f'"{digest}"'):

@@ -32,7 +32,7 @@ def test_nothing_is_installed_in_the_last_stage() -> None:
     assert "\nRUN " not in last_stage
 
 
-@pytest.mark.parametrize("page", ["kubernetes.md", "cluster.md"])
+@pytest.mark.parametrize("page", ["kubernetes.md", "cluster.md", "operations.md"])
 def test_what_the_pages_build_is_sent_to_the_engine(page: str) -> None:
     locks = re.findall(r"--build-arg LOCK=(\w+)", (PROJECT / "docs" / page).read_text())
     assert locks

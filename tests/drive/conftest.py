@@ -8,11 +8,20 @@ from typing import Any
 import pytest
 
 from app.api.app_keys import UPLOADS
+from app.drive.folder.room import Room
+from app.drive.folder.uploads import FolderUploads
 from app.drive.settings import DriveSettings
 from tests.drive.asking import DriveClient
 from tests.replicas import Replica, new_key, replica, settings_for
 
 NOWHERE = "127.0.0.1:1"
+
+
+def room_of(gateway: Replica) -> Room:
+    """Where a gateway in front of a folder asks for room."""
+    uploads = gateway.app[UPLOADS]
+    assert isinstance(uploads, FolderUploads)
+    return uploads.room
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +40,12 @@ class Served:
 
     async def swept(self) -> None:
         """Wait for a whole look at the tenant `acme`: cleared, and counted."""
-        await self.gateway.app[UPLOADS].room.count("acme")
+        await room_of(self.gateway).count("acme")
 
     @property
     def used(self) -> int:
         """What the tenant `acme` has, as far as it has been counted."""
-        return self.gateway.app[UPLOADS].room.used("acme")
+        return room_of(self.gateway).used("acme")
 
     async def client(self, tenant: str, **grants: Any) -> DriveClient:
         """A client with a key of its own."""

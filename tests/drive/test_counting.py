@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.drive import counting, tree
+from app.drive.folder import counting, tree
 from app.files.copying import Abandoned
 from app.files.directory import Directory, Entry, Kind
 

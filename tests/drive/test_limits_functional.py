@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from app.api.app_keys import DRIVE, REVOCATIONS, TRANSFERS, UPLOADS
+from app.api.app_keys import DRIVE, REVOCATIONS, TRANSFERS
 from app.api.settings import ServerSettings
-from app.drive import counting, tree, upload_files
+from app.drive.folder import counting, tree, upload_files
 from app.drive.settings import DriveSettings
 from app.scaikey.api_keys import revoke_key
 from tests.drive.asking import DriveClient
-from tests.drive.conftest import NOWHERE, Served
+from tests.drive.conftest import NOWHERE, Served, room_of
 from tests.drive.tus import Tus
 from tests.hub.log_coordinator import LogCoordinator, one_job
 from tests.replicas import Replica, in_thread, new_key, replica, settings_for
@@ -108,12 +108,12 @@ async def test_an_upload_does_not_go_on_above_the_quota(
         written = drive_settings.dir / "acme" / "written by a job"
         written.parent.mkdir(exist_ok=True)
         written.write_bytes(b"x" * 9 * MiB)
-        await gateway.app[UPLOADS].room.count("acme")
+        await room_of(gateway).count("acme")
         refused = await tus.patch(url, 1, b"x")
         assert (refused.status, refused.code) == (507, "QUOTA_EXCEEDED")
         assert await tus.offset(url) == 1
         written.unlink()
-        await gateway.app[UPLOADS].room.count("acme")
+        await room_of(gateway).count("acme")
         assert (await tus.patch(url, 1, b"x" * (2 * MiB - 1))).status == 204
 
 

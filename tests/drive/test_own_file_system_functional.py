@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from app.drive import counting, placing
+from app.drive.folder import counting, placing
 from app.files.copying import copy_part
 from tests.drive.conftest import Served
 from tests.drive.tus import Tus

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from app.api.app_keys import UPLOADS
-from app.drive.ledger import Claim, Ledger
+from app.drive.folder.ledger import Claim, Ledger
+from app.drive.folder.usage import Usage
 from app.drive.settings import DriveSettings
-from app.drive.usage import Usage
 from tests.drive.asking import DriveClient
-from tests.drive.conftest import NOWHERE
+from tests.drive.conftest import NOWHERE, room_of
 from tests.drive.tus import Tus
 from tests.replicas import new_key, replica, settings_for
 
@@ -39,11 +38,11 @@ async def both(dsn: str, drive: DriveSettings) -> AsyncIterator[list[DriveClient
 
 
 def root_of(client: DriveClient) -> Path:
-    return client.gateway.app[UPLOADS].room._root
+    return room_of(client.gateway)._root
 
 
 async def counted(client: DriveClient) -> int:
-    room = client.gateway.app[UPLOADS].room
+    room = room_of(client.gateway)
     await room.count("acme")
     return room.used("acme")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from app.api.app_keys import UPLOADS
-from app.drive import counting, tree
-from app.drive.disk_threads import Turns
+from app.drive.drive import Page, PageRequest
+from app.drive.folder import counting, tree
+from app.drive.folder.tree import OpenFile
 from app.drive.paths import DrivePath
 from app.drive.settings import DriveSettings
-from app.drive.tree import OpenFile, Page, PageRequest
+from app.drive.threads import Turns
 from tests.drive.asking import DriveClient
-from tests.drive.conftest import NOWHERE
+from tests.drive.conftest import NOWHERE, room_of
 from tests.replicas import Replica, new_key, replica, settings_for
 
 
@@ -92,7 +92,7 @@ async def test_a_tenant_that_takes_long_to_count_holds_up_no_other_one(
 
     monkeypatch.setattr(counting, "used_bytes", slow)
     async with two_tenants(migrated_dsn, drive_settings) as (gateway, _, rival):
-        room = gateway.app[UPLOADS].room
+        room = room_of(gateway)
         counts = [asyncio.ensure_future(room.count(each)) for each in ("acme", "other")] * 3
         await asyncio.sleep(0)
         async with asyncio.timeout(60):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from app.drive import upload_files
+from app.drive.folder import upload_files
 from app.drive.settings import DriveSettings
 from app.scaikey.permissions import Permission
 from tests.drive.conftest import Served

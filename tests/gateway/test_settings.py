@@ -168,7 +168,7 @@ def test_the_defaults_are_within_their_own_bounds() -> None:
         given = {
             section.variable(each.name): str(each.default)
             for each in fields(section)
-            if "secret" not in each.metadata and each.default != ()
+            if "secret" not in each.metadata and each.default not in ((), None)
         }
         section.from_env({**NEEDED, **given})
     assert HubSettings().flush_min < HubSettings().flush_max
@@ -276,3 +276,26 @@ def test_a_bad_value_of_a_former_name_names_that_one() -> None:
         Settings.from_env({**NEEDED, "SCAIMIND_COORDINATOR_READ_ATTEMPTS": "many"})
     (line,) = caught.value.problems
     assert line.startswith("SCAIMIND_COORDINATOR_READ_ATTEMPTS: ")
+
+
+def test_the_drive_is_in_a_folder_or_in_a_bucket() -> None:
+    folder = {"SCAIMIND_DRIVE_DIR": "/srv/drive"}
+    bucket = {
+        "SCAIMIND_DRIVE_URL": "s3://scaimind/drive/",
+        "SCAIMIND_DRIVE_ENDPOINT": "https://s3.example.com",
+        "SCAIMIND_DRIVE_CREDENTIALS_FILE": "/etc/scaimind/drive-credentials",
+    }
+    assert Settings.from_env({**NEEDED, **bucket}).drive.url == "s3://scaimind/drive"
+    assert [
+        Settings.from_env({**NEEDED, **given}).drive.served for given in ({}, folder, bucket)
+    ] == [False, True, True]
+    for given, problem in (
+        ({**folder, **bucket}, "SCAIMIND_DRIVE_URL: set it or SCAIMIND_DRIVE_DIR, and not both."),
+        (
+            {"SCAIMIND_DRIVE_ENDPOINT": "https://s3.example.com"},
+            "SCAIMIND_DRIVE_ENDPOINT: requires SCAIMIND_DRIVE_URL.",
+        ),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_env({**NEEDED, **given})
+        assert caught.value.problems == (problem,)

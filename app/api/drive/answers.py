@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from aiohttp import hdrs
 
+from app.drive.drive import Item, Page
 from app.drive.paths import DrivePath
-from app.drive.tree import Item, Page
 from app.drive.versions import Version
 from app.errors import VALIDATION_ERROR, ApiError, FieldProblem
 
@@ -103,7 +103,9 @@ def _entry(item: Item) -> dict[str, Any]:
     }
 
 
-def _time(ns: int) -> str | None:
+def _time(ns: int | None) -> str | None:
+    if ns is None:
+        return None
     try:
         moment = _EPOCH + timedelta(microseconds=ns // 1000)
     except OverflowError:

@@ -1,12 +1,7 @@
-"""Sends a file: from the disk to the socket by the kernel, in threads of the drive."""
+"""Sends a file: the drive writes to the socket itself, as fast as the client takes it."""
 
 import asyncio
-import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
-from typing import Final
 
 import structlog
 from aiohttp import web
@@ -14,30 +9,24 @@ from aiohttp.abc import AbstractStreamWriter
 
 from app.api.app_keys import SERVER_SETTINGS
 from app.api.delivery import ClientLeft
-from app.drive.disk_threads import Strand
-from app.drive.tree import OpenFile
+from app.drive.drive import FoundFile
 from app.errors import ApiError
 
 log = structlog.get_logger()
-
-#: Most bytes that a thread sends before others have their turn.
-_PIECE: Final = 8 * 1024 * 1024
 
 
 async def send_file(
     request: web.Request,
     response: web.StreamResponse,
-    opened: OpenFile,
+    found: FoundFile,
     part: range,
-    strand: Strand,
 ) -> None:
     """Send the headers and that part of the file, which the caller has announced.
 
-    A thread is held while the disk is read, never while the client is waited
-    for: it has to take `min_rate` bytes a second, and something within
-    `answer_timeout`. If it does not, the file has become shorter or the disk
-    hangs, the connection ends before the announced length. Takes the file over.
-    Raises `ClientLeft`.
+    No thread is held while the client is waited for: it has to take `min_rate`
+    bytes a second, and something within `answer_timeout`. If it does not, the
+    file has become another one or the drive hangs, the connection ends before
+    the announced length. Takes the file over. Raises `ClientLeft`.
     """
     sock: socket.socket | None = None
     try:
@@ -52,7 +41,7 @@ async def send_file(
             )
         # A descriptor of its own: the event loop lets nobody else use a transport's.
         sock = transport.get_extra_info("socket").dup()
-        await _send(request, transport, writer, sock, opened, part, strand)
+        await _send(request, transport, writer, sock, found, part)
         transport.set_write_buffer_limits()
     except BaseException as error:
         if request.transport is not None:
@@ -62,7 +51,7 @@ async def send_file(
             raise ClientLeft("the file was not sent to its end") from None
         raise
     finally:
-        strand.end(partial(_close, opened, sock))
+        found.end(sock.close if sock is not None else lambda: None)
 
 
 async def _send(
@@ -70,9 +59,8 @@ async def _send(
     transport: asyncio.Transport,
     writer: AbstractStreamWriter,
     sock: socket.socket,
-    opened: OpenFile,
+    found: FoundFile,
     part: range,
-    strand: Strand,
 ) -> None:
     limits = request.app[SERVER_SETTINGS]
     loop = asyncio.get_running_loop()
@@ -84,9 +72,7 @@ async def _send(
         await writer.drain()
     offset = part.start
     while offset < part.stop and not transport.is_closing():
-        sent = await strand.run(
-            partial(_sendfile, sock.fileno(), opened.descriptor, offset, part.stop - offset)
-        )
+        sent = await found.send(sock.fileno(), range(offset, part.stop))
         if sent is None:
             began = loop.time()
             async with asyncio.timeout(left):
@@ -99,14 +85,6 @@ async def _send(
             left = min(limits.answer_timeout, left + sent / limits.min_rate)
     if offset < part.stop:
         raise ConnectionResetError("the client has gone")
-
-
-def _sendfile(sock: int, file: int, offset: int, count: int) -> int | None:
-    """Send what the socket takes; None if it takes nothing at the moment. In a thread."""
-    try:
-        return os.sendfile(sock, file, offset, min(count, _PIECE))
-    except BlockingIOError:
-        return None
 
 
 async def _writable(descriptor: int) -> None:
@@ -123,12 +101,3 @@ async def _writable(descriptor: int) -> None:
         await ready
     finally:
         loop.remove_writer(descriptor)
-
-
-def _close(opened: OpenFile, sock: socket.socket | None) -> None:
-    closing: list[Callable[[], None]] = [opened.close]
-    if sock is not None:
-        closing.append(sock.close)
-    for close in closing:
-        with suppress(OSError):
-            close()

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import hdrs, web
 
-from app.drive.upload_files import UploadState
+from app.drive.uploads import UploadState
 from app.errors import (
     MALFORMED_REQUEST,
     PRECONDITION_FAILED,

@@ -1,4 +1,4 @@
-"""Files of the caller's tenant, where ScaiDrive is a directory of this machine."""
+"""Files of the caller's tenant, where the gateway serves the drive."""
 
 from aiohttp import hdrs, web
 
@@ -20,13 +20,14 @@ from app.api.drive.sending import send_file
 from app.api.endpoint import Operation, query_of
 from app.api.envelope import failure, success
 from app.auth.tickets import Opens, StreamKind
+from app.drive.drive import FoundFile, Page, PageRequest
 from app.drive.paths import DrivePath
-from app.drive.tree import OpenFile, PageRequest
 from app.drive.versions import Preconditions
 from app.errors import (
     AUTH_TICKET_INVALID,
     DRIVE_BUSY,
     DRIVE_FULL,
+    DRIVE_UNAVAILABLE,
     FILE_CONFLICT,
     FILE_NAME_INVALID,
     FILE_NOT_SERVED,
@@ -43,7 +44,7 @@ from app.telemetry.audit import Action
 routes = web.RouteTableDef()
 
 _PATH = "/v1/drive/{path:(?s:.*)}"
-_ERRORS = (FILE_NAME_INVALID, FILE_NOT_SERVED, DRIVE_BUSY)
+_ERRORS = (FILE_NAME_INVALID, FILE_NOT_SERVED, DRIVE_BUSY, DRIVE_UNAVAILABLE)
 _OCTETS = "application/octet-stream"
 
 
@@ -76,16 +77,16 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     try:
         async with request.app[TRANSFERS].running(caller):
             found = await drive.read(caller.tenant_id, path, page)
-            if not isinstance(found, OpenFile):
+            if isinstance(found, Page):
                 return success(folder_data(caller.tenant_id, path, found))
-            strand, part = drive.strand(caller.tenant_id), None
+            part = None
             try:
                 response, part = _answer(request, path, found, preconditions, query["inline"])
             finally:
                 if part is None:
-                    strand.end(found.close)
+                    found.end()
             if part is not None:
-                await send_file(request, response, found, part, strand)
+                await send_file(request, response, found, part)
             return response
     except ApiError:
         if response is not None and response.prepared:
@@ -96,7 +97,7 @@ async def get_file(request: web.Request) -> web.StreamResponse:
 def _answer(
     request: web.Request,
     path: DrivePath,
-    found: OpenFile,
+    found: FoundFile,
     preconditions: Preconditions,
     inline: bool,
 ) -> tuple[web.StreamResponse, range | None]:
@@ -147,9 +148,9 @@ async def put_file(request: web.Request) -> web.Response:
     drive = request.app[DRIVE]
     async with request.app[TRANSFERS].running(caller):
         await drive.check_destination(caller.tenant_id, path, preconditions)
-        async with drive.staged(caller.tenant_id, size=request.content_length) as upload:
+        async with drive.staged(caller.tenant_id, path, size=request.content_length) as upload:
             await receive(request, upload.write)
-            stored = await upload.store(path, preconditions)
+            stored = await upload.store(preconditions)
     status = 201 if stored.before is None else 200
     response = success(stored_data(caller.tenant_id, path, stored.version), status=status)
     response.headers.update(version_headers(stored.version))

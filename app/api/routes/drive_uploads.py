@@ -19,6 +19,7 @@ from app.drive.versions import Preconditions
 from app.errors import (
     DRIVE_BUSY,
     DRIVE_FULL,
+    DRIVE_UNAVAILABLE,
     FILE_CONFLICT,
     FILE_NAME_INVALID,
     MALFORMED_REQUEST,
@@ -42,7 +43,7 @@ _UPLOAD = tus.UPLOADS_PATH + "{upload_id}"
 _STORING = (
     *(FILE_CONFLICT, PRECONDITION_FAILED, QUOTA_EXCEEDED, DRIVE_FULL, DRIVE_BUSY),
     *(PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, UPLOAD_CHECKSUM_MISMATCH, UPLOAD_LOCKED),
-    UPLOAD_OFFSET_CONFLICT,
+    *(UPLOAD_OFFSET_CONFLICT, DRIVE_UNAVAILABLE),
 )
 
 
@@ -139,7 +140,7 @@ async def write_upload(request: web.Request) -> web.Response:
 @Operation(
     without_content=True,
     statuses=(204,),
-    errors=(PRECONDITION_FAILED, DRIVE_BUSY, UPLOAD_LOCKED),
+    errors=(PRECONDITION_FAILED, DRIVE_BUSY, DRIVE_UNAVAILABLE, UPLOAD_LOCKED),
     headers=UPLOAD_HEADERS,
     action=Action.UPLOAD_TERMINATE,
 )
@@ -181,22 +182,17 @@ async def _write(
     uploads = request.app[UPLOADS]
     async with (
         request.app[TRANSFERS].running(caller),
-        uploads.writing(caller.tenant_id, upload_id) as upload,
+        uploads.writing(caller.tenant_id, upload_id, whole=checksum.given) as upload,
     ):
         await _begin(request, upload, offset)
         if not upload.finished:
-            try:
-                await receive(
-                    request,
-                    partial(upload.write, check=checksum.update),
-                    keep=not checksum.given,
-                )
-                if not checksum.matches():
-                    raise ApiError(UPLOAD_CHECKSUM_MISMATCH)
-            except BaseException:
-                if checksum.given:
-                    upload.cut_at_end(offset or 0)
-                raise
+            await receive(
+                request,
+                partial(upload.write, check=checksum.update),
+                keep=not checksum.given,
+            )
+            if not checksum.matches():
+                raise ApiError(UPLOAD_CHECKSUM_MISMATCH)
             await upload.sync()
             await upload.finish_if_complete()
         state = await upload.state()

@@ -14,6 +14,7 @@ from app.drive.paths import DrivePath
 from app.errors import (
     AUTH_UNAVAILABLE,
     DRIVE_BUSY,
+    DRIVE_UNAVAILABLE,
     FILE_NAME_INVALID,
     FILE_NOT_FOUND,
     FILE_NOT_SERVED,
@@ -32,7 +33,10 @@ routes = web.RouteTableDef()
     rpc="GetJob",
     answer=STREAM_TICKET,
     statuses=(201,),
-    errors=(AUTH_UNAVAILABLE, FILE_NOT_FOUND, FILE_NAME_INVALID, FILE_NOT_SERVED, DRIVE_BUSY),
+    errors=(
+        *(AUTH_UNAVAILABLE, FILE_NOT_FOUND, FILE_NAME_INVALID, FILE_NOT_SERVED, DRIVE_BUSY),
+        DRIVE_UNAVAILABLE,
+    ),
     body=STREAM_TICKET_BODY,
     action=Action.STREAM_TICKET_CREATE,
 )

@@ -15,7 +15,7 @@ class DriveQuery(Query):
     page_size = QueryWhole(
         "Maximum number of entries on a page.", least=1, most=1000, load_default=200
     )
-    page_token = Text("next_page_token of the previous page.", most=512, load_default="")
+    page_token = Text("next_page_token of the previous page.", most=2048, load_default="")
     inline = QueryFlag(
         "Show images, JSON and plain text in a browser instead of saving them.", load_default=False
     )
@@ -52,7 +52,9 @@ class Folder(Schema):
     entries = fields.List(
         fields.Nested(FolderEntry),
         required=True,
-        metadata={"description": "By the bytes of their names."},
+        metadata={
+            "description": "By the bytes of their names; in a store, a folder's with a slash."
+        },
     )
     next_page_token = Text("Empty on the last page.", required=True)
 

@@ -8,15 +8,15 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from app.drive import staging
-from app.drive.disk_threads import Strand
+from app.drive.drive import Stored
+from app.drive.folder import staging
+from app.drive.folder.tree import descend, freed_bytes, tenant_folder
 from app.drive.paths import DrivePath
-from app.drive.tree import descend, freed_bytes, tenant_folder
+from app.drive.threads import Strand
 from app.drive.versions import Preconditions, Version
 from app.errors import FILE_CONFLICT, ApiError
 from app.files.copying import copy_part
@@ -47,22 +47,6 @@ def _current(parent: Directory, name: str) -> os.stat_result | None:
 
 def _version(about: os.stat_result | None) -> Version | None:
     return None if about is None else Version.of(about)
-
-
-def check_writable(path: DrivePath) -> None:
-    """Raise `ApiError` unless callers may write at the path."""
-    if path.is_root or path.only_folder:
-        raise ApiError(FILE_CONFLICT, "The path is that of a folder. Name a file in it.")
-    if path.above_checkpoints:
-        raise ApiError(
-            FILE_CONFLICT,
-            "'jobs' and what is directly in it are folders, of jobs and their checkpoints. Name a"
-            " file deeper in it, or elsewhere.",
-        )
-    if path.in_checkpoints:
-        raise ApiError(
-            FILE_CONFLICT, "Checkpoints belong to their job, and are not changed by others."
-        )
 
 
 def check_destination(
@@ -116,17 +100,6 @@ def _made(parent: Directory, name: str) -> Directory:
         below = parent.make_directory(name, exist_ok=True)
         os.fsync(parent.descriptor)
         return below
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A file that was put into its place."""
-
-    version: Version
-    #: Of the file that it replaced, if there was one.
-    before: Version | None
-    #: Bytes that went with it: none of a file that has other names, few of one with holes.
-    freed: int
 
 
 class Placement:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from app.drive import staging, tree
-from app.drive.upload_files import declared_bytes, lacking_bytes
+from app.drive.folder import staging, tree
+from app.drive.folder.upload_files import declared_bytes, lacking_bytes
 from app.files.copying import Abandoned
 from app.files.directory import Directory, Kind, LimitReached
 

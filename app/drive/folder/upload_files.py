@@ -11,30 +11,23 @@ import os
 import time
 from collections.abc import Set
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
-import orjson
-
-from app.drive import staging
+from app.drive.drive import Stored
+from app.drive.folder import staging
+from app.drive.folder.placing import Placement
 from app.drive.paths import DrivePath
-from app.drive.placing import Placement, Stored
-from app.drive.versions import Preconditions, Tags
+from app.drive.uploads import MAX_INFO, MOST_UPLOADS, UploadInfo, UploadState
 from app.errors import PAYLOAD_TOO_LARGE, RATE_LIMITED, UPLOAD_LOCKED, UPLOAD_NOT_FOUND, ApiError
 from app.files.directory import Directory, NotARegularFile
 from app.files.removing import remove_tree
 
 _DATA: Final = ".data"
 _INFO: Final = ".json"
-#: Bytes of what is known about an upload.
-_MAX_INFO: Final = 64 * 1024
-#: Lifetimes after which an upload goes, whatever came of it.
-_MOST_LIFETIMES: Final = 7
 #: Seconds for which what is being made or removed may look like what a crash left.
 _GRACE: Final = 60.0
-#: Unfinished uploads of a tenant.
-MOST_UPLOADS: Final = 1_000
 #: Finished ones that are known.
 MOST_FINISHED: Final = 1_000
 #: What `stat` calls a block.
@@ -43,58 +36,19 @@ _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 _APPEND: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadInfo:
-    """What is known about an upload."""
-
-    upload_id: str
-    #: Where the file goes.
-    path: str
-    #: Bytes of the file; None while they are not known.
-    length: int | None
-    #: Seconds since 1970.
-    created_at: float
-    #: As the client sent it.
-    metadata: str
-    if_match: str | None = None
-    if_none_match: str | None = None
-    #: The entity tag of the file, once it is in its place and this was written after it.
-    stored: str = ""
-
-    @property
-    def preconditions(self) -> Preconditions:
-        """What has to be at the path when the file is put there."""
-        match, none_match = self.if_match, self.if_none_match
-        return Preconditions(
-            None if match is None else Tags.parse(match),
-            None if none_match is None else Tags.parse(none_match),
-        )
-
-    @classmethod
-    def read(cls, directory: Directory, upload_id: str) -> Self:
-        """Read what is stored. Raises `ApiError` (`UPLOAD_NOT_FOUND`)."""
-        try:
-            with directory.open_file(upload_id + _INFO) as file:
-                stored: dict[str, Any] = orjson.loads(file.read(_MAX_INFO))
-            # Another version of this program may know more.
-            return cls(**{each.name: stored[each.name] for each in fields(cls)})
-        except (FileNotFoundError, NotARegularFile, ValueError, KeyError):
-            raise ApiError(UPLOAD_NOT_FOUND) from None
-
-    def write(self, directory: Directory) -> None:
-        """Store it, durably."""
-        with directory.create(self.upload_id + _INFO, mode=0o600, durable=True) as file:
-            file.write(orjson.dumps(asdict(self)))
+def read_info(directory: Directory, upload_id: str) -> UploadInfo:
+    """Read what is stored about an upload. Raises `ApiError` (`UPLOAD_NOT_FOUND`)."""
+    try:
+        with directory.open_file(upload_id + _INFO) as file:
+            return UploadInfo.parse(file.read(MAX_INFO))
+    except (FileNotFoundError, NotARegularFile, ValueError):
+        raise ApiError(UPLOAD_NOT_FOUND) from None
 
 
-@dataclass(frozen=True, slots=True)
-class UploadState:
-    """An upload as of one moment."""
-
-    info: UploadInfo
-    offset: int
-    #: Seconds since 1970.
-    expires_at: float
+def _write_info(directory: Directory, info: UploadInfo) -> None:
+    """Store what is known about an upload, durably."""
+    with directory.create(info.upload_id + _INFO, mode=0o600, durable=True) as file:
+        file.write(info.dump())
 
 
 def create(root: Path, tenant_id: str, info: UploadInfo) -> None:
@@ -114,7 +68,7 @@ def create(root: Path, tenant_id: str, info: UploadInfo) -> None:
             )
         _forget_finished(own, names)
         os.close(os.open(info.upload_id + _DATA, _CREATE, 0o666, dir_fd=own.descriptor))
-        info.write(own)
+        _write_info(own, info)
 
 
 def _forget_finished(own: Directory, names: Set[str]) -> None:
@@ -145,7 +99,7 @@ class OpenUpload:
         self._lifetime = lifetime
         self._descriptor: int | None = None
         with staging.staging_of(root, tenant_id) as own:
-            self.info = UploadInfo.read(own, upload_id)
+            self.info = read_info(own, upload_id)
             self._info_changed = own.stat(upload_id + _INFO).st_mtime
             with suppress(FileNotFoundError):
                 self._descriptor = os.open(upload_id + _DATA, _APPEND, dir_fd=own.descriptor)
@@ -154,6 +108,8 @@ class OpenUpload:
             except BaseException:
                 self.close()
                 raise
+        #: Bytes that had come then.
+        self.opened_at = self.offset
 
     def _take(self, own: Directory) -> None:
         if self._descriptor is not None:
@@ -161,7 +117,7 @@ class OpenUpload:
             # Whoever had it until now may have put it into its place: it is theirs no more.
             if not _is_at(self._descriptor, own, self.info.upload_id + _DATA):
                 self.close()
-                self.info = UploadInfo.read(own, self.info.upload_id)
+                self.info = read_info(own, self.info.upload_id)
         if self._expires_at() <= time.time():
             raise ApiError(UPLOAD_NOT_FOUND)
 
@@ -190,7 +146,7 @@ class OpenUpload:
         """Note how many bytes the file has, where that was not known."""
         self.info = replace(self.info, length=length)
         with staging.staging_of(self._root, self._tenant_id) as own:
-            self.info.write(own)
+            _write_info(own, self.info)
 
     def write(self, data: bytes | bytearray) -> None:
         """Append. Raises `ApiError` for more than the file has."""
@@ -230,7 +186,7 @@ class OpenUpload:
             self.close()
             self.info = replace(self.info, stored=stored.version.tag)
             with staging.staging_of(self._root, self._tenant_id) as own:
-                self.info.write(own)
+                _write_info(own, self.info)
         return stored
 
     def remove(self) -> None:
@@ -247,25 +203,20 @@ class OpenUpload:
     def _expires_at(self) -> float:
         descriptor = self._descriptor
         changed = self._info_changed if descriptor is None else os.fstat(descriptor).st_mtime
-        return expires_at(self.info, changed, self._lifetime)
-
-
-def expires_at(info: UploadInfo, changed_at: float, lifetime: float) -> float:
-    """Return when an upload goes: a lifetime after its last byte, at most seven in all."""
-    return min(changed_at + lifetime, info.created_at + _MOST_LIFETIMES * lifetime)
+        return self.info.expires_at(changed, self._lifetime)
 
 
 def peek(root: Path, tenant_id: str, upload_id: str, *, lifetime: float) -> UploadState:
     """Return how far an upload is that somebody else writes to. Raises `ApiError`."""
     with staging.staging_of(root, tenant_id) as own:
-        info = UploadInfo.read(own, upload_id)
+        info = read_info(own, upload_id)
         try:
             about = own.stat(upload_id + _DATA)
         except FileNotFoundError:
             offset, changed = info.length or 0, info.created_at
         else:
             offset, changed = about.st_size, about.st_mtime
-    return UploadState(info, offset, expires_at(info, changed, lifetime))
+    return UploadState(info, offset, info.expires_at(changed, lifetime))
 
 
 def declared_bytes(own: Directory) -> int:
@@ -281,7 +232,7 @@ def declared_bytes(own: Directory) -> int:
         if entry.name.endswith(_DATA):
             upload_id = entry.name.removesuffix(_DATA)
             with suppress(FileNotFoundError, ApiError):
-                length = UploadInfo.read(own, upload_id).length or 0
+                length = read_info(own, upload_id).length or 0
                 total += max(length, own.stat(entry.name).st_size)
     return total
 
@@ -292,7 +243,7 @@ def lacking_bytes(own: Directory) -> int:
     for entry in own.scan():
         if entry.name.endswith(_DATA):
             with suppress(FileNotFoundError, ApiError):
-                length = UploadInfo.read(own, entry.name.removesuffix(_DATA)).length or 0
+                length = read_info(own, entry.name.removesuffix(_DATA)).length or 0
                 total += max(0, length - own.stat(entry.name).st_size)
     return total
 
@@ -314,7 +265,7 @@ def clear(root: Path, tenant_id: str, *, lifetime: float) -> int:
 
 def _clear_upload(own: Directory, upload_id: str, now: float, lifetime: float) -> bool:
     try:
-        info = UploadInfo.read(own, upload_id)
+        info = read_info(own, upload_id)
     except ApiError:
         # It cannot be read: nobody can go on with it.
         if own.stat(upload_id + _INFO).st_mtime + lifetime <= now:
@@ -328,7 +279,7 @@ def _clear_upload(own: Directory, upload_id: str, now: float, lifetime: float) -
         if changed + lifetime <= now:
             own.unlink(upload_id + _INFO)
         return False
-    if expires_at(info, about.st_mtime, lifetime) > now or _in_use(own, upload_id + _DATA):
+    if info.expires_at(about.st_mtime, lifetime) > now or _in_use(own, upload_id + _DATA):
         return False
     _remove(own, upload_id)
     return True

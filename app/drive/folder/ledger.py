@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from app.drive import staging
+from app.drive.folder import staging
 from app.files.directory import Directory, Kind, NotARegularFile
 from app.files.names import unguessable
 

@@ -13,11 +13,11 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from app.drive.paths import DrivePath
+from app.drive.drive import Item, Page, PageRequest
+from app.drive.paths import DrivePath, check_deletable
 from app.drive.versions import Preconditions, Version
 from app.errors import FILE_CONFLICT, FILE_NOT_FOUND, ApiError
 from app.files.directory import Directory, Kind, NotARegularFile
@@ -45,37 +45,6 @@ class OpenFile:
     def close(self) -> None:
         """Close it."""
         self._file.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """An entry of a folder."""
-
-    name: str
-    #: `file`, `folder`, `link` or `special`.
-    kind: str
-    modified_ns: int
-    #: Whether a path can name it.
-    addressable: bool
-    #: Of a file.
-    version: Version | None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some entries of a folder, by the bytes of their names."""
-
-    items: tuple[Item, ...]
-    #: The last one's name, if there are more behind it.
-    more_after: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class PageRequest:
-    """Which entries are wanted: so many behind this name."""
-
-    size: int
-    after: bytes
 
 
 @contextmanager
@@ -183,12 +152,7 @@ def delete(
     `remove_deleted` finds it. The tenant's lock is held by the caller. Raises
     `ApiError`.
     """
-    if path.is_root:
-        raise ApiError(FILE_CONFLICT, "The tenant's folder itself cannot be deleted.")
-    if path.in_checkpoints:
-        raise ApiError(
-            FILE_CONFLICT, "Checkpoints belong to their job, and go when the job is deleted."
-        )
+    check_deletable(path)
     with tenant_folder(root, tenant_id) as top, descend(top, path.parts[:-1]) as parent:
         about = parent.stat(path.name)
         if stat.S_ISDIR(about.st_mode):

@@ -10,13 +10,13 @@ from typing import Final
 
 import structlog
 
-from app.drive import counting, tree
-from app.drive.disk_threads import DiskThreads
-from app.drive.ledger import Claim, Ledger
+from app.drive.folder import counting, tree
+from app.drive.folder.ledger import Claim, Ledger
+from app.drive.folder.staging import tenants_in
+from app.drive.folder.upload_files import clear
+from app.drive.folder.usage import Lease, Usage
 from app.drive.problems import busy
-from app.drive.staging import tenants_in
-from app.drive.upload_files import clear
-from app.drive.usage import Lease, Usage
+from app.drive.threads import DriveThreads
 from app.errors import ApiError
 from app.files.copying import Abandoned
 from app.files.directory import LimitReached
@@ -41,13 +41,13 @@ class Room:
     Counting has threads of its own: however long it takes, requests have theirs.
     """
 
-    def __init__(self, root: Path, *, threads: DiskThreads, usage: Usage, lifetime: float) -> None:
+    def __init__(self, root: Path, *, threads: DriveThreads, usage: Usage, lifetime: float) -> None:
         self._root = root
         self._requests = threads
         self._usage = usage
         self._lifetime = lifetime
         # A tenant has one of them: a few whose counts take long hold up nobody else's.
-        self._threads = DiskThreads(
+        self._threads = DriveThreads(
             threads=_THREADS,
             waiting=10_000,
             share=1 / _THREADS,

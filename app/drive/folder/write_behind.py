@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from app.drive.disk_threads import DiskThreads, Strand
+from app.drive.threads import DriveThreads, Strand
 
 #: Bytes after which what has been written is synchronised. Twice as many are not on the disk
 #: yet at most.
@@ -15,7 +15,7 @@ _SYNC_BYTES: Final = 64 * 1024 * 1024
 class WriteBehind:
     """Writes to one file, one call at a time, and synchronises it beside that."""
 
-    def __init__(self, threads: DiskThreads, owner: str, sync: Callable[[], None]) -> None:
+    def __init__(self, threads: DriveThreads, owner: str, sync: Callable[[], None]) -> None:
         self._writing = Strand(threads, owner)
         self._syncing = Strand(threads, owner)
         self._sync = sync

@@ -1,4 +1,4 @@
-"""Threads that wait for the disk, so that the event loop and its other threads never do."""
+"""Threads that wait for the disk or the store, so that the event loop and its others never do."""
 
 import asyncio
 import threading
@@ -76,23 +76,32 @@ class Turns(Generic[T]):
         return next((owner for owner in self._waiting if self._taken[owner] < self._most), None)
 
 
-class DiskThreads:
+class DriveThreads:
     """A fixed number of threads and a bounded queue of calls, on one event loop.
 
-    A thread that a disk holds stays held; it ends with the process, which does
+    A thread that is held stays held; it ends with the process, which does
     not wait for it. At most `waiting` calls are not done yet, and a caller waits
     `patience` seconds for its own, for ever if that is None. Of threads and of
     calls that wait, an owner (a tenant) has at most its `share`, at least one. An
-    OSError of a call becomes the `ApiError` that stands for it.
+    OSError of a call becomes the `ApiError` that stands for it. `waits_for` is
+    what the log says of calls that take too long.
     """
 
     def __init__(
-        self, *, threads: int, waiting: int, share: float, patience: float | None, name: str
+        self,
+        *,
+        threads: int,
+        waiting: int,
+        share: float,
+        patience: float | None,
+        name: str,
+        waits_for: str = "disk",
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting = waiting
         self._waiting_of_one = max(1, int(waiting * share))
         self._patience = patience
+        self._slow = f"drive_{waits_for}_slow"
         self._outstanding: Counter[str] = Counter()
         self._turns: Turns[_Call[Any]] = Turns(most=max(1, int(threads * share)))
         self._threads = [
@@ -149,7 +158,7 @@ class DiskThreads:
         except TimeoutError:
             if not limit.expired():
                 raise
-            log.warning("drive_disk_slow", outstanding=self._outstanding.total())
+            log.warning(self._slow, outstanding=self._outstanding.total())
             raise busy() from None
 
     def _work(self) -> None:
@@ -226,13 +235,13 @@ class Strand:
     A thread may still be in a call that nobody waits for any more.
     """
 
-    def __init__(self, threads: DiskThreads, owner: str) -> None:
+    def __init__(self, threads: DriveThreads, owner: str) -> None:
         self._threads = threads
         self._owner = owner
         self._last: _Call[Any] | None = None
 
     async def run(self, function: Callable[[], T]) -> T:
-        """As `DiskThreads.run`; not once another call has raised."""
+        """As `DriveThreads.run`; not once another call has raised."""
         call = self._threads._begin(self._owner, function, None)
         self._last = call
         return await self._threads._wait(call)

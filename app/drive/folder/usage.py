@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.drive.ledger import Claim
+from app.drive.folder.ledger import Claim
 from app.errors import DRIVE_FULL, QUOTA_EXCEEDED, ApiError
 
 
