@@ -43,6 +43,7 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
         "the cache's own directory is the node's; jobs read other names of its files",
         {"iterdir", "mkdir", "open", "os.utime", "read_text", "rename", "write_text"},
     ),
+    "execution/on_nodes/checkpoints.py": ("it is Directory's exists", {"exists"}),
     "execution/on_nodes/view.py": ("a run's own drive, before the run begins", {"mkdir"}),
     "execution/checkpoints.py": ("it is Directory's rename", {"rename"}),
     "settings/coordinator.py": ("the operator's configuration", {"read_text"}),
