@@ -19,6 +19,7 @@ from aiohttp import web
 from app.api.pages.static_files import StaticFile
 from app.database.migrate import VERSION_TABLE, migrate
 from app.gateway import application
+from app.local.bootstrap import make_database
 from app.local.data_dir import DataDir
 from app.local.postgres import DATABASE, Postgres, socket_folder
 from app.openapi import document
@@ -208,7 +209,7 @@ async def _start(server: Postgres) -> None:
     await server.start()
     try:
         async with asyncio.timeout(60):
-            await server.until_ready()
+            await server.during(asyncio.to_thread(make_database, server.dsn, server.data_dir))
     except BaseException:
         await server.service.stop()
         raise

@@ -5,12 +5,16 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from app.cli.audited import audited
 from app.cli.one_line import one_line
 from app.undumpable import make_undumpable
+
+if TYPE_CHECKING:
+    from app.local.variables import Program
 
 
 @click.command()
@@ -26,7 +30,7 @@ def serve() -> None:
     from app.gateway.settings import Settings
 
     with one_line(OSError, SettingsError):
-        run(Settings.from_env(os.environ), unknown=_unknown())
+        run(Settings.from_env(os.environ), unknown=_unknown("gateway"))
 
 
 @click.group(invoke_without_command=True)
@@ -61,7 +65,7 @@ def coordinator(context: click.Context, config_file: Path | None) -> None:
             out=sys.stdout.buffer,
             known_secrets=tuple(filter(None, (config.api_secret, config.database_dsn))),
         )
-        log_unknown(_unknown())
+        log_unknown(_unknown("coordinator"))
         asyncio.run(serve(config))
 
 
@@ -151,12 +155,14 @@ def issuer(rotate: bool) -> None:
             IssuerSettings.from_env(environ),
             database=DatabaseSettings.from_env(environ),
             telemetry=TelemetrySettings.from_env(environ),
-            unknown=_unknown(),
+            unknown=_unknown("issuer"),
         )
 
 
-def _unknown() -> dict[str, str]:
+def _unknown(program: "Program") -> dict[str, str]:
     """Return the variables that no program reads, each with the one that may be meant."""
     from app.cli.variables import unknown_variables
+    from app.local.variables import variables_of
 
-    return {each.variable: each.meant for each in unknown_variables(os.environ)}
+    unknown = unknown_variables(os.environ, read=variables_of(program))
+    return {each.variable: each.meant for each in unknown}

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import click
@@ -15,6 +15,7 @@ _ALONE = frozenset(
         "SCAIMIND_API_KEY",
         "SCAIMIND_CHECKPOINT_DIR",
         "SCAIMIND_CI_WITHOUT",
+        "SCAIMIND_COORDINATOR_CONFIG",
         "SCAIMIND_DATA_DIR",
         "SCAIMIND_EXAMPLE_MODEL",
         "SCAIMIND_GPUS",
@@ -56,14 +57,21 @@ class Unknown:
         return f"{self.variable} is set, but no program reads it.{hint}"
 
 
-def unknown_variables(environ: Mapping[str, str]) -> list[Unknown]:
-    """Return the variables that begin with SCAIMIND_ and that no program reads, in order."""
-    ours = {each for each in environ if each.upper().startswith(PREFIX)} - _ALONE
+def unknown_variables(environ: Mapping[str, str], *, read: Set[str] = frozenset()) -> list[Unknown]:
+    """Return the variables that begin with SCAIMIND_ and that no program reads, in order.
+
+    `read` are those that the caller is known to read.
+    """
+    ours = {
+        each
+        for each, value in environ.items()
+        if each.upper().startswith(PREFIX) and not _is_service_link(each, value)
+    }
+    ours -= _ALONE | read
     if not ours:
-        return []  # Knowing all settings takes a while.
+        return []  # Knowing all settings takes a while, and the memory of what is imported for it.
     known = known_variables()
-    odd = sorted(each for each in ours - known if not _is_service_link(each, environ[each]))
-    return [Unknown(_printable(each), _closest(each, known)) for each in odd]
+    return [Unknown(_printable(each), _closest(each, known)) for each in sorted(ours - known)]
 
 
 def warn_of_unknown(environ: Mapping[str, str]) -> None:
@@ -74,13 +82,9 @@ def warn_of_unknown(environ: Mapping[str, str]) -> None:
 
 def known_variables() -> frozenset[str]:
     """Return every variable that one of the programs reads."""
-    from app.configuration.section import Section
-    from app.coordinator.settings.coordinator import FILE_VARIABLE, CoordinatorConfig
-    from app.gateway.settings import SECTIONS
-    from app.issuer.settings import IssuerSettings
+    from app.local.variables import PROGRAMS, variables_of
 
-    sections: list[type[Section]] = [*SECTIONS.values(), IssuerSettings, CoordinatorConfig]
-    return _ALONE.union([FILE_VARIABLE], *(section.variables() for section in sections))
+    return _ALONE.union(*(variables_of(each) for each in PROGRAMS))
 
 
 def _is_service_link(variable: str, value: str) -> bool:

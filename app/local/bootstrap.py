@@ -1,16 +1,56 @@
-"""What the database needs before the gateway starts: its schema, and a first API key."""
+"""What the database needs before the gateway starts: itself, its schema, and a first API key."""
 
+import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from typing import Final
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
 
 from app.database.connection import connected
-from app.database.errors import DatabaseError
+from app.database.errors import DatabaseError, reason
 from app.database.migrate import migrate
 from app.local import example
 from app.local.data_dir import CannotStart, DataDir, write_secret
+from app.local.postgres import DATABASE
 from app.scaikey.api_keys import create_key, digest, found, lookup_statement
 from app.telemetry.audit import Action, Actor, Identity, Target, record
 from app.telemetry.logs import logger_to
+
+#: Seconds within which a server that was just started answers.
+_START_LIMIT: Final = 120.0
+
+
+def make_database(dsn: str, data_dir: DataDir) -> None:
+    """Make sure that the server of a data directory has the database that `dsn` names.
+
+    Blocks until the server answers. Raises `CannotStart`.
+    """
+    with closing(_first_connection(dsn, data_dir)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
+            if cursor.fetchone() is None:
+                cursor.execute(f"CREATE DATABASE {DATABASE}")
+
+
+def _first_connection(dsn: str, data_dir: DataDir) -> Connection:
+    limit = time.monotonic() + _START_LIMIT
+    while True:
+        try:
+            return psycopg2.connect(dsn, dbname="postgres", connect_timeout=5)
+        except psycopg2.OperationalError as error:
+            if "password" in str(error):
+                raise CannotStart(
+                    f"The database rejected the password in {data_dir.postgres_password}. "
+                    "Restore the file from when the database was created."
+                ) from error
+            if time.monotonic() > limit:
+                raise CannotStart(
+                    f"The database does not answer after {_START_LIMIT:g} s: {reason(error)}"
+                ) from error
+        time.sleep(0.05)
 
 
 def prepare(dsn: str, data_dir: DataDir, tell: Callable[[str], None], *, show_key: bool) -> None:

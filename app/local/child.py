@@ -83,6 +83,11 @@ class Service:
                 pass_fds=(self._holding,),
             )
 
+    async def exited(self) -> None:
+        """Wait until the process that was started last is gone."""
+        if self._process is not None:
+            await self._process.wait()
+
     def check(self) -> None:
         """Raise `CannotStart` with the end of the log if the process is gone."""
         if not self.running:

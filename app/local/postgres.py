@@ -19,13 +19,11 @@ import signal
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
-
-import psycopg2
 
 from app.local.child import Service, dying_with_parent, last_line
 from app.local.data_dir import CannotStart, DataDir, write_secret
@@ -76,6 +74,7 @@ class Postgres:
     def __init__(
         self, data_dir: DataDir, *, tell: Callable[[str], None], holding: int, socket_folder: Path
     ) -> None:
+        self.data_dir = data_dir
         self._cluster = data_dir.postgres
         # Jobs' scripts run as the same user: what keeps them out is the password.
         if not self._cluster.exists():
@@ -100,6 +99,9 @@ class Postgres:
                 # What its processes share is in its directory, and so is gone with that: a server
                 # that was killed leaves nothing in /dev/shm.
                 *("-c", "dynamic_shared_memory_type=mmap"),
+                # Without processes of its own for reading, which would hold 8 MB: the database is
+                # small enough to be read once.
+                *("-c", "io_method=sync"),
                 # The log of a failed statement would repeat the values in it.
                 *("-c", "log_min_error_statement=panic", "-c", "log_error_verbosity=terse"),
             ),
@@ -121,11 +123,19 @@ class Postgres:
         self._tell("Starting PostgreSQL")
         await self.service.start()
 
-    async def until_ready(self) -> None:
-        """Wait until the server answers. Raises `CannotStart` if it leaves instead."""
-        while not await asyncio.to_thread(self._make_database):
-            self.service.check()
-            await asyncio.sleep(0.05)
+    async def during(self, work: Coroutine[None, None, object]) -> None:
+        """Await what needs the server. Raises `CannotStart` if the server exits meanwhile."""
+        working = asyncio.create_task(work, name="work with PostgreSQL")
+        exited = asyncio.create_task(self.service.exited(), name="PostgreSQL exited")
+        try:
+            await asyncio.wait([working, exited], return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                self.service.check()
+            await working
+        finally:
+            for task in (working, exited):
+                task.cancel()
+            await asyncio.wait([working, exited])
 
     async def _make_cluster(self) -> None:
         # Made beside and renamed: a start that is broken off here leaves no
@@ -164,30 +174,6 @@ class Postgres:
         if status:
             raise CannotStart(f"initdb failed: {last_line(self._log)} (log: {self._log})")
         beside.rename(self._cluster)
-
-    def _make_database(self) -> bool:
-        """Make sure that the database is there; False while the server does not answer."""
-        try:
-            connection = psycopg2.connect(
-                dsn(self._socket_folder, password=self._password, database="postgres"),
-                connect_timeout=5,
-            )
-        except psycopg2.OperationalError as error:
-            if "password" in str(error):
-                raise CannotStart(
-                    f"The database rejected the password in {self._cluster}-password. "
-                    "Restore the file from when the database was created."
-                ) from error
-            return False
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
-                if cursor.fetchone() is None:
-                    cursor.execute(f"CREATE DATABASE {DATABASE}")
-        finally:
-            connection.close()
-        return True
 
     def _child_user(self) -> str:
         if self._owner is None:

@@ -1,6 +1,6 @@
 """The program of a step of a start: `python -m app.local.steps STEP DATA_DIR ...`.
 
-What a step imports, SQLAlchemy or the packages of the client, would stay in the
+What a step imports, a database's driver or the packages of the client, would stay in the
 supervisor's memory for as long as the stack runs. `starting.py` runs it.
 """
 
@@ -17,13 +17,16 @@ from app.undumpable import make_undumpable
 
 
 def bootstrap(data_dir: DataDir, *options: str) -> None:
-    """Prepare the database that the environment names. Raises `CannotStart`, `SettingsError`."""
+    """Prepare the database that the environment names; with `--own` that of the data directory's
+    server, which may still be starting. Raises `CannotStart`, `SettingsError`."""
     from app.database.settings import DatabaseSettings
-    from app.local.bootstrap import prepare
+    from app.local.bootstrap import make_database, prepare
     from app.telemetry.logs import only_warnings
 
     only_warnings()
     dsn = DatabaseSettings.from_env(os.environ).dsn
+    if "--own" in options:
+        make_database(dsn, data_dir)
     prepare(dsn, data_dir, _tell, show_key="--show-key" in options)
 
 

@@ -27,6 +27,7 @@ from app.local.ports import (
 )
 from app.local.postgres import Postgres, socket_folder
 from app.local.starting import run_step
+from app.local.variables import Program, given_to
 
 #: Seconds within which everything has to be ready, and within which what an
 #: earlier run left behind has to be gone.
@@ -185,9 +186,13 @@ class _Run:
                 self._point_at_coordinator()
                 grace = self.config.job_grace + COORDINATOR_GRACE
                 await self._start(stack, "coordinator", grace, holding)
-            if postgres is not None:
-                await postgres.until_ready()
-            await self._run_step("bootstrap", holding, *(("--show-key",) if self.show_key else ()))
+            bootstrap = self._run_step(
+                "bootstrap",
+                holding,
+                *(("--own",) if postgres is not None else ()),
+                *(("--show-key",) if self.show_key else ()),
+            )
+            await (bootstrap if postgres is None else postgres.during(bootstrap))
             if self.config.own_issuer:
                 # Not sooner: until now there was enough to do.
                 await self._start(stack, "issuer", ISSUER_GRACE, holding)
@@ -288,7 +293,7 @@ class _Run:
     async def _start(
         self,
         stack: AsyncExitStack,
-        name: str,
+        name: Program,
         grace: float,
         holding: int,
         *,
@@ -297,7 +302,7 @@ class _Run:
         service = Service(
             name=f"The {name}",
             command=(sys.executable, "-m", "app", command or name),
-            environ=self.environ,
+            environ=given_to(name, self.environ),
             folder=Path(app.__file__).parent.parent,
             log=self.data_dir.logs / f"{name}.log",
             tell=self.tell,

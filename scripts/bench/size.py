@@ -29,6 +29,7 @@ from pathlib import Path
 
 import psutil
 
+from app.cli.main import OF_LOGGER
 from app.local.ports import free_port
 
 PROJECT = Path(__file__).parents[2]
@@ -42,14 +43,22 @@ MOST_STACK = 250.0
 #: Imports what the gateway imports of others, and prints how much that is.
 _BASELINE = """
 import importlib, sys
-for name in sys.argv[1:]:
+without, *names = sys.argv[1:]
+sys.modules |= dict.fromkeys(without.split())
+for name in names:
     try:
         importlib.import_module(name)
     except ImportError:
         pass  # A part that only its package can import; it is counted as the package's.
 print(int(open("/proc/self/statm").read().split()[1]) * 4096)
 """
-_GATEWAY = "import sys, app.cli.main, app.gateway.run"
+_GATEWAY = """
+import sys
+from app.cli.main import OF_LOGGER
+from app.cli.optional_packages import without
+with without(*OF_LOGGER):
+    import app.gateway.run
+"""
 _LIST = f"{_GATEWAY}\nprint(*(m for m in sys.modules if m.partition('.')[0] not in {{!r}}))"
 _OURS = ("app", "generated", "__main__")
 
@@ -98,7 +107,8 @@ def start(*, settle: float = 0.0) -> Start:
 
 def imported() -> float:
     """RSS of a process that imports what the gateway imports of others, in MB."""
-    return int(_python(_BASELINE, *_python(_LIST.format(_OURS)).split())) / 1e6
+    modules = _python(_LIST.format(_OURS)).split()
+    return int(_python(_BASELINE, " ".join(OF_LOGGER), *modules)) / 1e6
 
 
 def _report_gateway(rounds: int, settle: float) -> bool:

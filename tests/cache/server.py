@@ -21,6 +21,7 @@ from app.gateway.application import create_app
 from app.gateway.routes import PREFIX
 from app.gateway.settings import Settings
 from app.hub.settings import HubSettings
+from app.local.bootstrap import make_database
 from app.local.data_dir import DataDir
 from app.local.postgres import Postgres, socket_folder
 from app.telemetry.metrics import Metrics
@@ -50,7 +51,7 @@ async def own_server(folder: Path) -> AsyncIterator[Postgres]:
 
 async def start(server: Postgres) -> None:
     await server.start()
-    await server.until_ready()
+    await server.during(asyncio.to_thread(make_database, server.dsn, server.data_dir))
 
 
 @dataclass(frozen=True, slots=True)

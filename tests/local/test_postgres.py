@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 
 from app.local import postgres as postgres_module
+from app.local.bootstrap import make_database
 from app.local.data_dir import CannotStart, DataDir
 from app.local.postgres import Postgres, dsn, socket_folder
 from tests.cache.server import own_server
@@ -42,7 +43,7 @@ async def test_everything_lies_behind_closed_doors(
         async with asyncio.timeout(PATIENCE):
             await server.start()
             try:
-                await server.until_ready()
+                await server.during(asyncio.to_thread(make_database, server.dsn, data_dir))
                 assert await asyncio.to_thread(answer, server.dsn) == 42
                 for password in ("", "guessed"):
                     with pytest.raises(psycopg2.OperationalError, match="password"):
@@ -53,6 +54,21 @@ async def test_everything_lies_behind_closed_doors(
     assert stat.S_IMODE(data_dir.postgres_password.stat().st_mode) == 0o600
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     assert stat.S_IMODE(data_dir.postgres.stat().st_mode) == 0o700
+
+
+async def test_a_server_that_exits_ends_what_waits_for_it(tmp_path: Path) -> None:
+    async with own_server(tmp_path) as server, asyncio.timeout(PATIENCE):
+        waiting = asyncio.create_task(server.during(asyncio.Event().wait()))
+        await server.service.stop()
+        with pytest.raises(CannotStart, match=r"PostgreSQL exited with status 0 during startup"):
+            await waiting
+
+
+async def test_a_password_that_is_not_the_database_s_is_named(tmp_path: Path) -> None:
+    async with own_server(tmp_path) as server:
+        wrong = dsn(DataDir(tmp_path).root / "run", password="guessed")
+        with pytest.raises(CannotStart, match=r"rejected the password in \S+postgres-password"):
+            await asyncio.to_thread(make_database, wrong, server.data_dir)
 
 
 async def test_the_log_of_a_failed_statement_has_none_of_its_values(tmp_path: Path) -> None:
