@@ -41,7 +41,8 @@ def _first_connection(dsn: str, data_dir: DataDir) -> Connection:
         try:
             return psycopg2.connect(dsn, dbname="postgres", connect_timeout=5)
         except psycopg2.OperationalError as error:
-            if "password" in str(error):
+            # Not of the whole text, which names the directory.
+            if "password" in reason(error):
                 raise CannotStart(
                     f"The database rejected the password in {data_dir.postgres_password}. "
                     "Restore the file from when the database was created."

@@ -29,6 +29,7 @@ from app.cache.write_buffer import status_numbers
 from app.database.migrate import migrate
 from app.database.pool import Pool
 from app.database.settings import DatabaseSettings
+from app.local.bootstrap import make_database
 from app.local.data_dir import DataDir
 from app.local.postgres import Postgres, socket_folder
 from scripts.bench.converters import job
@@ -129,7 +130,7 @@ async def run(jobs: int, rounds: int, peer_rounds: int) -> int:
             server = Postgres(data_dir, tell=print, holding=lock.descriptor, socket_folder=sockets)
             await server.start()
             try:
-                await server.until_ready()
+                await server.during(asyncio.to_thread(make_database, server.dsn, server.data_dir))
                 await asyncio.to_thread(load, server.dsn, jobs)
                 return await measure(server.dsn, rounds, peer_rounds)
             finally:

@@ -28,6 +28,7 @@ from app.coordinator.jobs.states import Status
 from app.coordinator.jobs.store import Store, UsedKey
 from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.ownership.lease import Lease
+from app.local.bootstrap import make_database
 from app.local.data_dir import DataDir
 from app.local.postgres import Postgres, socket_folder
 from generated.mindcoordinator.v1.jobs_pb2 import SubmitJobRequest
@@ -105,7 +106,7 @@ def run(folder: Path, dsn: str, rounds: int) -> None:
 
 async def _start(server: Postgres) -> None:
     await server.start()
-    await server.until_ready()
+    await server.during(asyncio.to_thread(make_database, server.dsn, server.data_dir))
 
 
 @click.command()
