@@ -11,6 +11,7 @@ from pathlib import Path
 
 from app.database.migrate import migrate
 from app.gateway.routes import PREFIX
+from app.local.bootstrap import make_database
 from app.local.data_dir import DataDir
 from app.local.ports import COORDINATOR_PORTS, internal_port
 from app.local.postgres import Postgres, socket_folder
@@ -131,7 +132,8 @@ class World:
         """Start PostgreSQL and wait until it answers."""
         await self.postgres.start()
         async with asyncio.timeout(PATIENCE):
-            await self.postgres.until_ready()
+            making = asyncio.to_thread(make_database, self.postgres.dsn, self.postgres.data_dir)
+            await self.postgres.during(making)
 
 
 @asynccontextmanager
