@@ -119,15 +119,19 @@ class Coordinator:
     async def _start(self) -> None:
         config = self._config
         state = await self._open_state()
-        self.leads = True
-        store, leadership = state.store, state.leadership
+        leadership = state.leadership
         readable = system_paths([config.data_dir, config.drive_root, config.atlas_root])
+        # What takes long and changes no job is there before it leads.
+        engine = await open_engine(config, readable=readable, leadership=leadership)
+        self._services.push_async_callback(engine.close)
+        drive = await asyncio.to_thread(open_drive, config, leadership=leadership)
+        self._resources.callback(drive.close)
+        store = await state.store()
+        self.leads = True
         self._change_reader, lister = ChangeReader(store), JobLister(store)
         for reader in (self._change_reader, lister):
             # Closed before the store, whose last words are durable once nobody else has it open.
             self._resources.callback(reader.close)
-        engine = await open_engine(config, readable=readable, leadership=leadership)
-        self._services.push_async_callback(engine.close)
         await self._end_unreadable(store, engine, leadership)
         scheduler = open_scheduler(
             config,
@@ -136,10 +140,10 @@ class Coordinator:
             clock=self._clock,
             stopwatch=self._stopwatch,
         )
-        drive = await asyncio.to_thread(open_drive, config)
-        self._resources.callback(drive.close)
         cache = DataCache(config.data_dir / "cache", limit_bytes=config.cache_bytes)
         running = {job.job_id for job in store.unfinished() if job.status in HOLDING}
+        # What nobody uses is removed from here on: by who leads, who knows what is used.
+        leadership.check()
         inputs = Inputs(drive=drive, cache=cache, clock=self._clock)
         inputs.open(running=running)
         trainers = Trainers(
@@ -190,6 +194,7 @@ class Coordinator:
             store=store,
             drive=drive,
             secrets=secrets,
+            leadership=leadership,
             clock=self._clock,
         )
         log_searches = LogSearches(searches=config.log_searches, readable=readable)
@@ -254,10 +259,10 @@ class Coordinator:
         )
 
     async def _open_state(self) -> State:
-        """Open the state; one that is shared, once this coordinator leads. Raises BadConfig,
-        LeadershipLost."""
+        """Have the state; of one that is shared, a part. Raises BadConfig."""
         config, committed = self._config, self.job_events.committed
         if not config.database_dsn:
+            self.leads = True
             return open_sole_state(config, self._resources, committed=committed)
         from app.coordinator.ownership.candidacy import Candidacy
         from app.coordinator.ownership.shared_state import open_shared_state
@@ -274,9 +279,7 @@ class Coordinator:
         await self._server.start(serving=False)
         self._services.push_async_callback(self._server.stop)
         self._listening(self.port)
-        return await open_shared_state(
-            config, self._resources, candidacy=candidacy, committed=committed
-        )
+        return open_shared_state(config, self._resources, candidacy=candidacy, committed=committed)
 
     def _admit(self, service: Service) -> None:
         """Have calls reach the service."""

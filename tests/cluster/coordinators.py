@@ -12,8 +12,11 @@ from tests.cluster.rig import RayCluster
 from tests.coordinator.harness import SECRET, Client, Killable, client_of
 
 _PROGRAM = """
-import asyncio, os
+import asyncio, os, sys
 from app.coordinator import CoordinatorConfig, serve
+from app.telemetry.logs import configure
+from app.telemetry.settings import TelemetrySettings
+configure(TelemetrySettings(), out=sys.stderr.buffer)
 config = CoordinatorConfig.from_env(os.environ)
 asyncio.run(serve(config, ready=lambda port: print(port, flush=True)))
 """

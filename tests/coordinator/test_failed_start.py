@@ -30,7 +30,8 @@ async def test_the_store_is_closed_after_what_uses_it(
 
         async def closed() -> None:
             # Raises if the store is closed.
-            usable.append(len(list(stores[0].unfinished())))
+            store = await stores[0]()
+            usable.append(len(list(store.unfinished())))
             await close()
 
         monkeypatch.setattr(engine, "close", closed)

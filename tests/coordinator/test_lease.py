@@ -90,6 +90,28 @@ def test_one_leads_and_the_other_knows_who(
     assert TermFile.of(tmp_path).read() == 2
 
 
+def test_a_lease_does_not_count_whose_holder_has_ended(
+    candidates: Callable[[str], Candidate],
+) -> None:
+    first, second, third = candidates("first"), candidates("second"), candidates("third")
+    assert first.leads()
+    assert not second.leads()
+    assert not third.leads()
+    # It holds its lock as long as its process lives, whatever becomes of its lead.
+    assert not second.leads()
+    assert not third.leads()
+    first.lease.lose("it was stopped")
+    first.lease.close()
+    assert not second.leads()
+    # As the end of its process does.
+    first.lease._leader_lock.close()
+    assert second.leads()
+    assert second.lease.term == 2
+    # The third one has seen that, too, and nobody has ended since.
+    assert not third.leads()
+    assert not third.leads()
+
+
 def test_a_term_is_higher_than_any_that_the_data_directory_knows(
     candidates: Callable[[str], Candidate], tmp_path: Path
 ) -> None:

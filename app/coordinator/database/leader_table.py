@@ -89,16 +89,19 @@ class LeaderTable:
         )
         return Leader(**row)
 
-    def take(self, *, holder: str, address: str, seconds: float, known: int) -> int | None:
+    def take(
+        self, *, holder: str, address: str, seconds: float, known: int, ended: int | None = None
+    ) -> int | None:
         """Take over if nobody leads, for `seconds`; returns the new term, or None.
 
-        The term is higher than the last one, and than `known`.
+        The term is higher than the last one, and than `known`. Who leads for the term
+        `ended` is known to have ended: its lease does not count.
         """
         rows = self._run(
             "UPDATE leadership SET term = greatest(term, ?) + 1, holder = ?, address = ?,"
             " expires_at = clock_timestamp() + make_interval(secs => ?)"
-            " WHERE expires_at <= clock_timestamp() RETURNING term",
-            (known, holder, address, seconds),
+            " WHERE expires_at <= clock_timestamp() OR term = ? RETURNING term",
+            (known, holder, address, seconds, ended),
         )
         return int(rows[0]["term"]) if rows else None
 

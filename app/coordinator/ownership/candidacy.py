@@ -18,7 +18,7 @@ from app.coordinator.ownership.lease import Lease
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 
 #: Seconds between two looks at whether somebody leads.
-_LOOK: Final = 0.5
+_LOOK: Final = 0.25
 #: Of the lease: how long one of its statements may take.
 _PATIENCE: Final = 0.5
 
@@ -39,45 +39,40 @@ class Candidacy:
         """`address` is where this coordinator is called; `lost` is that of `Lease`."""
         self._config = config
         self._address = address
-        self._lost = lost
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         self.leader: Leader | None = None
+        #: Asked for by `lead`, and the caller's to close.
+        self.lease = Lease(
+            self._table(),
+            seconds=config.lease_seconds,
+            term_file=TermFile.of(config.data_dir),
+            lost=lost,
+        )
 
     def where(self) -> str:
         """Return the address of the coordinator that leads; empty if none is known to."""
         return self.leader.address if self.leader is not None and self.leader.leads else ""
 
-    async def lead(self) -> Lease:
-        """Return the lease once it is held; it is kept from then on. The caller closes it.
+    async def lead(self) -> None:
+        """Return once the lease is held; it is kept from then on.
 
         Raises BadConfig if the data directory does not let it.
         """
-        lease = Lease(
-            self._table(),
-            seconds=self._config.lease_seconds,
-            term_file=TermFile.of(self._config.data_dir),
-            lost=self._lost,
-        )
         backoff = FailureBackoff()
-        try:
-            await self._prepare()
-            while True:
-                try:
-                    self.leader = await asyncio.to_thread(self._ask, lease)
-                except StoreUnavailable as error:
-                    backoff.after_failure()
-                    if backoff.worth_a_line:
-                        log.warning("database_not_reached", reason=str(error))
-                else:
-                    backoff = FailureBackoff()
-                    if self.leader is None:
-                        lease.keep()
-                        log.info("leading", term=lease.term)
-                        return lease
-                await asyncio.sleep(_LOOK)
-        except BaseException:
-            await asyncio.to_thread(lease.close)
-            raise
+        await self._prepare()
+        while True:
+            try:
+                self.leader = await self._asked()
+            except StoreUnavailable as error:
+                backoff.after_failure()
+                if backoff.worth_a_line:
+                    log.warning("database_not_reached", reason=str(error))
+            else:
+                backoff = FailureBackoff()
+                if self.leader is None:
+                    self.lease.keep()
+                    return
+            await asyncio.sleep(_LOOK)
 
     async def _prepare(self) -> None:
         backoff = FailureBackoff()
@@ -96,9 +91,18 @@ class Candidacy:
         with closing(self._table()) as table:
             table.prepare()
 
-    def _ask(self, lease: Lease) -> Leader | None:
+    async def _asked(self) -> Leader | None:
+        asking = asyncio.create_task(asyncio.to_thread(self._ask), name="lead")
         try:
-            return lease.try_take(holder=self._holder, address=self._address)
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled: whoever closes the lease gives back what it takes.
+            await asyncio.wait([asking])
+            raise
+
+    def _ask(self) -> Leader | None:
+        try:
+            return self.lease.try_take(holder=self._holder, address=self._address)
         except (OSError, ValueError, LeadershipLost) as error:
             raise BadConfig(f"{self._config.variable('data_dir')}: {error}") from None
 

@@ -5,6 +5,9 @@ counts from the machine's start and through its sleep, has it run out before tha
 coordinator that was stopped or cut off knows that it no longer leads before
 another one can, without asking anybody. What it has begun by then ends with its
 process: `lost` is called, and is meant to end it.
+
+A leader whose process has ended leads no longer, whatever is left of its lease: where
+its lock shows that (`leader_lock`), another one takes over at once.
 """
 
 import threading
@@ -19,6 +22,7 @@ from app.coordinator.database.leader_table import Leader, LeaderTable
 from app.coordinator.failures import FailureBackoff, LeadershipLost, StoreUnavailable
 from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.leadership.term_file import TermFile
+from app.coordinator.ownership.leader_lock import LeaderLock, LeaderWatch
 
 #: Of the lease: between two renewals, and what the holder counts on.
 _RENEWED: Final = 0.2
@@ -44,8 +48,8 @@ class Lease(Leadership):
         lost: Callable[[str], None],
         clock: Callable[[], float] = seconds_since_boot,
     ) -> None:
-        """`seconds` is how long the lease lasts unless it is renewed. `lost` is called with the
-        reason, by any thread, once."""
+        """`seconds` is how long the lease lasts unless it is renewed. The leader's lock is beside
+        `term_file`. `lost` is called with the reason, by any thread, once."""
         self._table = table
         self._seconds = seconds
         self._term_file = term_file
@@ -58,6 +62,10 @@ class Lease(Leadership):
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
         self._backoff = FailureBackoff()
+        self._leader_lock = LeaderLock(term_file.path.parent)
+        self._leader_watch = LeaderWatch(term_file.path.parent)
+        #: Of who leads, at the last look.
+        self._leaders_term = 0
 
     @property
     @override
@@ -66,6 +74,8 @@ class Lease(Leadership):
 
     @override
     def check(self) -> None:
+        if not self._term:
+            raise LeadershipLost("this coordinator does not lead yet")
         if self._over.is_set():
             raise LeadershipLost("this coordinator no longer leads")
         if self._clock() >= self._deadline:
@@ -88,15 +98,27 @@ class Lease(Leadership):
 
         Blocks. Raises StoreUnavailable; OSError, ValueError for the data directory.
         """
+        ended = self._leader_watch.has_ended(self._leaders_term)
         asked = self._clock()
         term = self._table.take(
-            holder=holder, address=address, seconds=self._seconds, known=self._term_file.read()
+            holder=holder,
+            address=address,
+            seconds=self._seconds,
+            known=self._term_file.read(),
+            ended=self._leaders_term if ended else None,
         )
         if term is None:
-            return self._table.read()
+            leader = self._table.read()
+            self._leaders_term = leader.term
+            # Its lock is seen from now on, so that its end can be.
+            self._leader_watch.has_ended(leader.term)
+            return leader
         self._term, self._deadline = term, asked + _COUNTED_ON * self._seconds
+        self._leader_watch.close()
         # From here on no runner obeys the one that has led before.
         self._term_file.raise_to(term)
+        self._leader_lock.hold(term)
+        log.info("leading", term=term, former_leader_ended=ended)
         return None
 
     # Holding
@@ -134,11 +156,14 @@ class Lease(Leadership):
         self._over.set()
         for thread in self._threads:
             thread.join()
-        try:
-            if held and self._term:
+        self._leader_watch.close()
+        if held and self._term:
+            try:
                 self._table.release(self._term)
-        except StoreUnavailable as error:
-            log.warning("lease_not_released", term=self._term, reason=str(error))
+            except StoreUnavailable as error:
+                log.warning("lease_not_released", term=self._term, reason=str(error))
+            # One that was lost stays locked until the process has ended, and all that it does.
+            self._leader_lock.close()
         self._table.close()
 
     def _renew_on(self) -> None:

@@ -19,32 +19,37 @@ from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 _HELD_UP: Final = 0.6
 
 
-async def open_shared_state(
+def open_shared_state(
     config: CoordinatorConfig,
     resources: ExitStack,
     *,
     candidacy: Candidacy,
     committed: Committed,
 ) -> State:
-    """Open the state in PostgreSQL, once this coordinator leads. `resources` closes it.
+    """Have a part in the state in PostgreSQL; its store is opened once this coordinator leads.
+    `resources` closes it.
 
-    Raises BadConfig, LeadershipLost.
+    Raises BadConfig.
     """
+    lease = candidacy.lease
     resources.enter_context(shared_owner(config))
-    lease = await candidacy.lead()
     resources.callback(lease.close)
 
     def opened() -> Store:
         return _open_postgres(config, lease, committed)
 
-    try:
-        store = await asyncio.to_thread(opened)
-    except UnusableStore as error:
-        raise BadConfig(f"{config.variable('database_dsn')}: {error}") from None
-    except StoreUnavailable as error:
-        raise LeadershipLost(str(error)) from None
-    resources.callback(store.close)
-    return State(store, lease)
+    async def led() -> Store:
+        await candidacy.lead()
+        try:
+            store = await asyncio.to_thread(opened)
+        except UnusableStore as error:
+            raise BadConfig(f"{config.variable('database_dsn')}: {error}") from None
+        except StoreUnavailable as error:
+            raise LeadershipLost(str(error)) from None
+        resources.callback(store.close)
+        return store
+
+    return State(lease, led)
 
 
 def _open_postgres(

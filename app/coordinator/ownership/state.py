@@ -1,7 +1,7 @@
 """Opens the coordinator's state: the store, and the right to change it."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,10 @@ Committed = Callable[[frozenset[str]], None]
 class State:
     """What a coordinator works on, while it may."""
 
-    store: Store
     leadership: Leadership
+    #: Returns the store once this coordinator leads, however long that takes. To be called once;
+    #: raises BadConfig, LeadershipLost.
+    store: Callable[[], Awaitable[Store]]
 
 
 def sqlite_path(data_dir: Path) -> Path:
@@ -47,4 +49,8 @@ def open_sole_state(
     except (UnusableStore, sqlite3.Error, OSError, ValueError) as error:
         raise BadConfig(f"{variable}: {error}") from None
     resources.callback(store.close)
-    return State(store, leadership)
+
+    async def opened() -> Store:
+        return store
+
+    return State(leadership, opened)
