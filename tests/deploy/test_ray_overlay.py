@@ -38,8 +38,14 @@ RELEASES = sorted(set(all_versions()), key=lambda text: [*map(int, text.split(".
 MAPPED = 65_536
 
 
+@pytest.fixture(params=["ray", "ray-s3"])
+def overlay(request: pytest.FixtureRequest) -> Rendered:
+    """What both have, wherever the data are."""
+    return render(request.param)
+
+
 @pytest.fixture
-def overlay() -> Rendered:
+def shared_disk() -> Rendered:
     return render("ray")
 
 
@@ -178,23 +184,36 @@ def test_the_control_service_keeps_what_it_knows_on_a_volume(overlay: Rendered) 
     assert overlay.named("PersistentVolumeClaim", claim)
 
 
-def test_coordinators_and_workers_share_the_data_at_the_same_path(overlay: Rendered) -> None:
-    coordinator = config(overlay)
+def test_coordinators_and_workers_share_the_data_at_the_same_path(shared_disk: Rendered) -> None:
+    coordinator = config(shared_disk)
     assert coordinator.ray_shared_disk
+    assert not coordinator.drive_url
     for name, of in (("coordinator", "coordinator"), ("ray-worker", "ray-worker")):
         [mount] = [
             each
-            for each in container(overlay, of)["volumeMounts"]
+            for each in container(shared_disk, of)["volumeMounts"]
             if each["mountPath"] == str(coordinator.data_dir)
         ]
         [volume] = [
-            each for each in pod(overlay, name)["spec"]["volumes"] if each["name"] == mount["name"]
+            each
+            for each in pod(shared_disk, name)["spec"]["volumes"]
+            if each["name"] == mount["name"]
         ]
         claim = volume["persistentVolumeClaim"]["claimName"]
-        modes = overlay.named("PersistentVolumeClaim", claim)["spec"]["accessModes"]
+        modes = shared_disk.named("PersistentVolumeClaim", claim)["spec"]["accessModes"]
         assert modes == ["ReadWriteMany"]
     assert coordinator.drive_root.is_relative_to(coordinator.data_dir)
     assert not coordinator.ray_node_dir.is_relative_to(coordinator.data_dir)
+
+
+def test_where_the_data_are_is_one_line_of_an_overlay() -> None:
+    lines = [
+        (DEPLOY / "overlays" / name / "kustomization.yaml").read_text().split("components:")[1]
+        for name in ("ray", "ray-s3")
+    ]
+    one, other = (set(re.findall(r"^  - (.*)", each, re.MULTILINE)) for each in lines)
+    assert one - other == {"../../components/ray-shared-disk"}
+    assert other - one == {"../../components/ray-s3"}
 
 
 def test_jobs_users_are_within_what_a_pod_has_mapped(overlay: Rendered) -> None:
@@ -316,8 +335,20 @@ def test_everything_that_the_page_names_is_there(overlay: Rendered) -> None:
         assert (DEPLOY.parent / "requirements" / f"{lock}.txt").is_file()
 
 
-def test_the_pages_overlay_can_be_rendered(tmp_path: Path) -> None:
-    (code,) = re.findall(r"^```yaml\n(.*?)^```", documented("Kubernetes"), re.DOTALL | re.MULTILINE)
+@pytest.mark.parametrize("where", ["shared disk", "S3"])
+def test_the_pages_overlay_can_be_rendered(tmp_path: Path, where: str) -> None:
+    code, in_s3 = re.findall(
+        r"^```yaml\n(.*?)^```", documented("Kubernetes"), re.DOTALL | re.MULTILINE
+    )
+    if where == "S3":
+        # As the page says.
+        assert "`resources: [../ray-s3]`" in documented("Kubernetes")
+        theirs = yaml.safe_load(code)
+        theirs["resources"] = ["../ray-s3"]
+        theirs["patches"] = [
+            each for each in theirs["patches"] if each["target"]["kind"] != "PersistentVolumeClaim"
+        ]
+        code = yaml.safe_dump(theirs) + in_s3
     shutil.copytree(DEPLOY, tmp_path / "deploy")
     folder = tmp_path / "deploy/overlays/ours"
     folder.mkdir()
@@ -329,6 +360,7 @@ def test_the_pages_overlay_can_be_rendered(tmp_path: Path) -> None:
     images = {each["image"] for each in ours.containers()}
     assert all(re.search(r"^registry\.ours\.example/.*@sha256:[12]{64}$", each) for each in images)
     assert "scaimind.example.com" not in yaml.safe_dump_all(ours.objects)
+    assert (config(ours).drive_url == "s3://ours/scaimind") == (where == "S3")
 
 
 def test_the_pages_job_is_one_that_the_gateway_takes() -> None:
