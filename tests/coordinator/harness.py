@@ -222,17 +222,18 @@ async def coordinator_process(
     within: Sequence[str] = (),
     uids: UidRange | None = None,
     settings: Mapping[str, str] = MappingProxyType({}),
+    program: str = _PROGRAM,
 ) -> AsyncIterator[Killable]:
     """Run a coordinator in a process of its own; at the end it is stopped, and its jobs with it.
 
     `within` is a command that becomes the one behind it; `settings` are variables without their
-    prefix.
+    prefix; `program` is what runs it, and prints its port.
     """
     process = await asyncio.create_subprocess_exec(
         *within,
         sys.executable,
         "-c",
-        _PROGRAM,
+        program,
         stdout=asyncio.subprocess.PIPE,
         env={
             **os.environ,

@@ -1,7 +1,8 @@
 """A run that is followed stops when it is asked to, whatever is away meanwhile."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import gc
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from app.coordinator.engines.remote import following
 from app.coordinator.engines.remote.calls import DriverAway, NodeLost
 from app.coordinator.engines.remote.following import GangFollower
 from app.coordinator.engines.remote.gang import Gang, StopOrder
+from app.coordinator.failures import LeadershipLost
 from app.coordinator.scheduling.transitions import RunEnd
 from generated.mindcoordinator.internal.v1.engine_pb2 import OpenRunResponse, RunRecords, RunRef
 
@@ -66,11 +68,11 @@ class Records:
         """Nobody listens."""
 
 
-def gang_of(cluster: object, stop: StopOrder) -> Gang:
-    """A run of one part, which the cluster has on its node."""
+def gang_of(cluster: object, stop: StopOrder, *, nodes: Sequence[str] = ("n",)) -> Gang:
+    """A run of a part for each of the cluster's nodes."""
     launched = SimpleNamespace(
         whole=SimpleNamespace(job=SimpleNamespace(job_id="a")),
-        node_ids=("n",),
+        node_ids=nodes,
         ref=lambda node_id, *, term: RunRef(job_id="a", run=1, node_id=node_id, term=term),
     )
     return Gang(
@@ -116,3 +118,30 @@ async def test_a_stop_that_finds_the_driver_away_when_its_node_returns_is_passed
     async with asyncio.timeout(PATIENCE):
         end = await GangFollower(gang).follow()
     assert end == RunEnd(exit_code=0, stopped=True)
+
+
+class Replaced:
+    """Its nodes know a higher term, and say so one behind the other."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.all_asked = asyncio.Event()
+
+    async def open_run(self, run: RunRef) -> OpenRunResponse:
+        self.asked.append(run.node_id)
+        if len(self.asked) == 3:
+            self.all_asked.set()
+        await self.all_asked.wait()
+        raise LeadershipLost("term 2 has begun")
+
+
+async def test_what_all_parts_find_out_is_raised_once_and_not_reported_as_lost() -> None:
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: reported.append(about))
+    gang = gang_of(Replaced(), StopOrder(), nodes=("n1", "n2", "n3"))
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(LeadershipLost):
+            await GangFollower(gang).follow()
+    del gang
+    gc.collect()
+    assert reported == []

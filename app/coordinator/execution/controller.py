@@ -116,7 +116,10 @@ class Controller:
     def start(self) -> None:
         """Take up what was stored: find runs again, go on with what was begun, then schedule."""
         self._reserve.fill()
+        self._leadership.check()
         for job_id in self._secrets.sweep():
+            # What another leader is given meanwhile was not there at the sweep.
+            self._leadership.check()
             if not self._store.may_run_again(job_id):
                 self._changes.forget_secrets(job_id)
         jobs = self._store.unfinished()
@@ -264,6 +267,8 @@ class Controller:
         self._alarm = None
         try:
             self.apply(lambda scheduler: (scheduler.tick(), None))
+        except CoordinatorStops:
+            return
         except Exception as error:  # time goes on for all jobs, whatever is wrong with one
             seconds = self._alarm_backoff.after_failure()
             if self._alarm_backoff.worth_a_line:

@@ -329,6 +329,8 @@ class JobTasks:
     async def _release(self, job: JobRecord) -> None:
         try:
             await self._actions.release(job)
+        except CoordinatorStops:
+            return
         except Exception as error:  # of the cache alone: it evicts what nobody holds at its start
             log.error("inputs_not_released", job_id=job.job_id, exc_info=error)
 

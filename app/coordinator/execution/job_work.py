@@ -21,16 +21,18 @@ from app.coordinator.execution.observing import Look, Observer
 from app.coordinator.execution.preparation import Unprepared
 from app.coordinator.execution.run_spec import RunSpecs
 from app.coordinator.execution.workspace import Workspace
-from app.coordinator.failures import is_disk_full, is_passing
+from app.coordinator.failures import LeadershipLost, is_disk_full, is_passing
 from app.coordinator.jobs.model import JobRecord, Kind, StopReason
 from app.coordinator.jobs.states import Status
 from app.coordinator.leadership.leadership import Leadership
+from app.coordinator.leadership.while_leading import WhileLeading
 from app.coordinator.metrics.snapshots import MetricsReader, progress_of, stalled_seconds
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
 from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.storage.disk_reserve import DiskReserve
 from app.coordinator.storage.job_directory_steps import NewerFormat, bring_up
 from app.files.copying import Abandoned
+from app.tasks.ending import end_all
 
 #: Seconds between two looks at what a run reports.
 OBSERVE_INTERVAL: Final = 0.5
@@ -105,7 +107,7 @@ class JobWork:
         try:
             await self._in(self._preparing, bring_up, self._workspace.directory(job_id))
             say = self._lines.from_thread(job)
-            await self._in(self._preparing, self._workspace.prepare, job, say, task.abandoned)
+            await self._in(self._preparing, self._workspace.prepare, job, say, self._wanted(task))
         except Abandoned:
             await self._clear_temporary(job)
             return
@@ -170,9 +172,8 @@ class JobWork:
                     await asyncio.wait([ended], timeout=OBSERVE_INTERVAL)
             end = await ended
         finally:
-            ended.cancel()
             # The run may be waited for again.
-            await asyncio.wait([ended])
+            await end_all([ended], expected=Exception)  # it is raised here, or another one is
         await self._run_over(job)
         await observer.look(last=True)
         for text in await handle.unsaid():
@@ -266,7 +267,9 @@ class JobWork:
 
     async def _clear_temporary(self, job: JobRecord) -> None:
         try:
-            await asyncio.to_thread(self._workspace.clear_temporary, job)
+            await asyncio.to_thread(self._led(self._workspace.clear_temporary), job)
+        except LeadershipLost:
+            raise
         except Exception as error:  # what is left takes up space, until the job runs again
             log.warning("temporary_files_left", job_id=job.job_id, exc_info=error)
 
@@ -285,7 +288,7 @@ class JobWork:
         """Bring the job's artefacts to their destination. Raises OSError, and whatever its files
         bring about."""
         try:
-            made = await self._in(self._exporting, self._workspace.export, job, task.abandoned)
+            made = await self._in(self._exporting, self._workspace.export, job, self._wanted(task))
         except Abandoned:
             if self._scheduler.jobs[job.job_id].stop_reason is not StopReason.CANCEL:
                 # The coordinator stops: it is done again at the next start.
@@ -318,20 +321,28 @@ class JobWork:
         except Exception as error:  # the retention does it once more
             log.warning("artefacts_kept_twice", job_id=job.job_id, exc_info=error)
 
+    def _wanted(self, task: JobTask) -> WhileLeading:
+        return WhileLeading(task.abandoned, self._leadership)
+
     async def _in(self, threads: ThreadPoolExecutor, do: Callable[..., _T], *given: Any) -> _T:
         """Do something with files in a thread, unless this coordinator no longer leads by then.
         Raises what it does, LeadershipLost."""
 
-        def led() -> _T:
+        return await asyncio.get_running_loop().run_in_executor(threads, self._led(do), *given)
+
+    def _led(self, do: Callable[..., _T]) -> Callable[..., _T]:
+        """Return what does so if this coordinator leads by then, and raises LeadershipLost else."""
+
+        def led(*given: Any) -> _T:
             self._leadership.check()
             return do(*given)
 
-        return await asyncio.get_running_loop().run_in_executor(threads, led)
+        return led
 
     async def release(self, job: JobRecord) -> None:
         """Let go of what was fetched for a job."""
         # There may be very many files of it. Not behind what is being prepared or exported.
-        await asyncio.to_thread(self._workspace.release, job.job_id)
+        await asyncio.to_thread(self._led(self._workspace.release), job.job_id)
 
 
 async def _say(notes: list[str], handle: RunHandle) -> None:

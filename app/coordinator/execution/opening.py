@@ -13,6 +13,7 @@ from app.coordinator.data.conversion.conversion import Converter
 from app.coordinator.data.drive import Drive
 from app.coordinator.execution.artefacts import Artefacts
 from app.coordinator.execution.bucket.artefacts import BucketArtefacts
+from app.coordinator.execution.bucket.led_store import LedStore
 from app.coordinator.execution.bucket.run_specs import BucketRunSpecs
 from app.coordinator.execution.bucket.workspace import BucketWorkspace
 from app.coordinator.execution.inputs import Inputs
@@ -106,9 +107,12 @@ def open_run_specs(
     )
 
 
-def open_drive(config: CoordinatorConfig) -> Drive:
-    """Return the drive that the settings name. Raises BadConfig if it is a store that does not let
-    this deployment in; one that does not answer may do so later. Blocks."""
+def open_drive(config: CoordinatorConfig, *, leadership: Leadership) -> Drive:
+    """Return the drive that the settings name. A store is changed only while `leadership` lasts.
+
+    Raises BadConfig if it is a store that does not let this deployment in; one that does not
+    answer may do so later. Blocks.
+    """
     if not config.drive_url:
         return Drive(config.drive_root, atlas=config.atlas_root, allowed=config.allowed_paths)
     if config.engine == "local":
@@ -126,4 +130,5 @@ def open_drive(config: CoordinatorConfig) -> Drive:
             store.check()
     except OSError as error:
         raise BadConfig(f"{config.variable('drive_url')}: {error.strerror}") from None
-    return BucketDrive(config.drive_root, store=store, allowed=config.allowed_paths)
+    led = LedStore(store, leadership)
+    return BucketDrive(config.drive_root, store=led, allowed=config.allowed_paths)

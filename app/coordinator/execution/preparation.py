@@ -23,7 +23,7 @@ from app.coordinator.packages.installing import CannotInstall, Installer
 from app.coordinator.storage.job_directory import PROGRAM, JobDir
 from app.coordinator.trainers.models import uses_trainers
 from app.coordinator.trainers.program import LAUNCHER, place_trainers
-from app.files.copying import copy_content
+from app.files.copying import Abandoned, copy_content
 from app.files.directory import Directory, LimitReached
 from app.files.json_files import write_json
 from app.files.removing import remove_tree
@@ -69,6 +69,7 @@ class Preparation:
             access = access_of(job)
             with Directory.open(directory.path) as own:
                 for path in (directory.work, directory.output, directory.temporary):
+                    _check(abandoned)
                     _make_plain(own, path.name)
                 if job.kind is Kind.EVALUATION:
                     with open(SCRIPT, "rb") as script:
@@ -90,6 +91,7 @@ class Preparation:
         except (BadUrl, LimitReached, CannotInstall) as error:
             raise Unprepared(str(error)) from None
         config["job_id"] = job.job_id
+        _check(abandoned)
         write_json(directory.config, config)
 
     def _place_program(
@@ -113,6 +115,11 @@ class Preparation:
                 _place_script(own, script, script_name(job), abandoned)
         if program.requirements:
             self._installer.provide(job, program, directory.project, say=say, abandoned=abandoned)
+
+
+def _check(abandoned: threading.Event) -> None:
+    if abandoned.is_set():
+        raise Abandoned
 
 
 def script_name(job: JobRecord) -> str:

@@ -9,7 +9,7 @@ be retried.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -173,14 +173,17 @@ class JobSecrets:
         """Remove a job's values, if there are any."""
         self.path(job_id).unlink(missing_ok=True)
 
-    def sweep(self) -> Iterator[str]:
-        """The ids of the jobs of which values are kept; what was being written is removed.
+    def sweep(self) -> list[str]:
+        """Return the ids of the jobs of which values are kept now; what was being written is
+        removed.
 
         Call while nobody else keeps any.
         """
+        found = []
         with suppress(FileNotFoundError):
             for entry in sorted(self._folder.iterdir()):
                 if entry.name.startswith("."):
-                    entry.unlink()
+                    entry.unlink(missing_ok=True)
                 else:
-                    yield entry.name.removesuffix(".json")
+                    found.append(entry.name.removesuffix(".json"))
+        return found

@@ -7,6 +7,7 @@ from app.coordinator.data.drive import Drive
 from app.coordinator.execution.controller import Controller
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.store import Store
+from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.retention.deletion import JobDeletion
 from app.coordinator.retention.disk_bytes import DiskBytes
 from app.coordinator.retention.kept_files import KeptFiles
@@ -26,10 +27,11 @@ class Keeping:
         store: Store,
         drive: Drive,
         secrets: JobSecrets,
+        leadership: Leadership,
         clock: Callable[[], int],
     ) -> None:
         files = KeptFiles(jobs=config.data_dir / "jobs", drive=drive)
-        self._removals = Removals(store=store, files=files, secrets=secrets)
+        self._removals = Removals(store=store, files=files, secrets=secrets, leadership=leadership)
         self.deletion = JobDeletion(controller=controller, files=files, removals=self._removals)
         self.retention = Retention(
             rules=RetentionRules(
@@ -40,6 +42,7 @@ class Keeping:
             store=store,
             files=files,
             deletion=self.deletion,
+            leadership=leadership,
             disk=DiskBytes(
                 files=files,
                 unfinished=lambda: tuple(controller.scheduler.jobs.values()),

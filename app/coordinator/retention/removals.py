@@ -11,10 +11,12 @@ from typing import Final
 
 import structlog
 
-from app.coordinator.failures import FailureBackoff, reason_of
+from app.coordinator.failures import CoordinatorStops, FailureBackoff, reason_of
 from app.coordinator.jobs.deletion_rows import DeletedJob
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.jobs.store import Store
+from app.coordinator.leadership.leadership import Leadership
+from app.coordinator.leadership.while_leading import WhileLeading
 from app.coordinator.retention.kept_files import KeptFiles
 from app.files.copying import Abandoned
 
@@ -29,10 +31,13 @@ log = structlog.get_logger("scaimind.coordinator")
 class Removals:
     """Owns the task and the thread that remove. Lives on the event loop."""
 
-    def __init__(self, *, store: Store, files: KeptFiles, secrets: JobSecrets) -> None:
+    def __init__(
+        self, *, store: Store, files: KeptFiles, secrets: JobSecrets, leadership: Leadership
+    ) -> None:
         self._store = store
         self._files = files
         self._secrets = secrets
+        self._leadership = leadership
         self._news = asyncio.Event()
         self._abandoned = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="deleting")
@@ -62,6 +67,8 @@ class Removals:
             self._news.clear()
             try:
                 failed = await self._remove_all()
+            except CoordinatorStops:
+                return
             except Exception as error:  # of the store: what is left stays in it
                 log.error("deleted_jobs_not_read", exc_info=error)
                 failed = True
@@ -87,11 +94,15 @@ class Removals:
                     failed.add(job.job_id)
 
     async def _remove(self, job: DeletedJob) -> bool:
+        wanted = WhileLeading(self._abandoned, self._leadership)
         try:
+            self._leadership.check()
             self._secrets.forget(job.job_id)
             await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._files.remove, job.tenant_id, job.job_id, self._abandoned
+                self._thread, self._files.remove, job.tenant_id, job.job_id, wanted
             )
+        except CoordinatorStops:
+            raise
         except Abandoned:
             return False
         except Exception as error:  # of one job: the others' files must not stay for it

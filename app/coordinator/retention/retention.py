@@ -13,9 +13,10 @@ from typing import Final
 import structlog
 
 from app.coordinator.errors import FailedPrecondition, NotFound
-from app.coordinator.failures import is_passing
+from app.coordinator.failures import CoordinatorStops, is_passing
 from app.coordinator.jobs.deletion_rows import KeptJob
 from app.coordinator.jobs.store import Store
+from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.retention.deletion import JobDeletion
 from app.coordinator.retention.disk_bytes import DiskBytes
 from app.coordinator.retention.kept_files import KeptFiles
@@ -58,6 +59,7 @@ class Retention:
         store: Store,
         files: KeptFiles,
         deletion: JobDeletion,
+        leadership: Leadership,
         disk: DiskBytes,
         clock: Callable[[], int],
     ) -> None:
@@ -65,6 +67,7 @@ class Retention:
         self._store = store
         self._files = files
         self._deletion = deletion
+        self._leadership = leadership
         self._disk = disk
         self._clock = clock
         self._bytes: Mapping[str, int] = {}
@@ -90,6 +93,8 @@ class Retention:
         while True:
             try:
                 await self.look()
+            except CoordinatorStops:
+                return
             except Exception as error:  # of one look: the next one does what is left
                 log.error("retention_failed", exc_info=None if is_passing(error) else error)
             await asyncio.sleep(self._rules.interval)
@@ -121,8 +126,13 @@ class Retention:
         job = self._store.job(kept.tenant_id, kept.job_id)
         if job is None:
             return
+
+        def drop() -> None:
+            self._leadership.check()
+            self._files.drop_exported(job)
+
         try:
-            await asyncio.to_thread(self._files.drop_exported, job)
+            await asyncio.to_thread(drop)
         except OSError as error:  # of one job; its files go with it
             log.warning("artefacts_kept_twice", job_id=kept.job_id, reason=error.strerror)
 

@@ -26,7 +26,7 @@ from app.coordinator.errors import (
 from app.coordinator.execution.changes import Change, T
 from app.coordinator.execution.controller import Controller
 from app.coordinator.execution.workspace import Workspace
-from app.coordinator.failures import StoreUnavailable, is_passing, reason_of
+from app.coordinator.failures import LeadershipLost, StoreUnavailable, is_passing, reason_of
 from app.coordinator.identity.access import Access
 from app.coordinator.identity.peer import Peer
 from app.coordinator.identity.tokens import Admission
@@ -222,6 +222,9 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
         try:
             self._make_directory(job, secrets)
             taken_up = self._apply(submit, also=also)
+        except LeadershipLost:
+            # Whoever leads next may find it stored, and goes on with what is there.
+            raise
         except Exception:
             if job.job_id not in self._scheduler.jobs:
                 self._discard(job)
@@ -244,7 +247,8 @@ class Calls(coordinator_pb2_grpc.MindCoordinatorServicer):
             )
 
     def _make_directory(self, job: JobRecord, secrets: Mapping[str, str]) -> None:
-        """Make what a new job has on the disk. Raises Overloaded."""
+        """Make what a new job has on the disk. Raises Overloaded, LeadershipLost."""
+        self._controller.check_leads()
         try:
             self._parts.workspace.create(job.job_id)
             # Before the job is there: it may begin at once. The next start removes what is kept

@@ -32,7 +32,7 @@ from app.coordinator.engines.agent.run_part import RunPart
 from app.coordinator.engines.engine import EngineEvents, NeverStarted, RunHandle, RunSpec
 from app.coordinator.engines.local.engine import LocalEngine
 from app.coordinator.engines.local.opening import open_local_engine
-from app.coordinator.failures import LeadershipLost
+from app.coordinator.failures import CoordinatorStops, LeadershipLost
 from app.coordinator.isolation.system_paths import system_paths
 from app.coordinator.jobs.secrets import JobSecrets
 from app.coordinator.leadership.term_file import TermFile
@@ -45,6 +45,7 @@ from app.coordinator.storage.job_directory import JobDir
 from app.files.directory import Directory
 from app.files.json_files import read_json, write_json
 from app.files.removing import remove_tree
+from app.tasks.ending import end_all
 
 _PART: Final = "part.json"
 _MEETING: Final = "meeting.json"
@@ -200,8 +201,8 @@ class RunAgent:
 
     async def _let_go(self) -> None:
         if self._waiting is not None:
-            self._waiting.cancel()
-            await asyncio.wait([self._waiting])
+            # One that acted for a former term finds that out by itself.
+            await end_all([self._waiting], expected=(CoordinatorStops, OSError))
             self._waiting = None
         if self._handle is not None:
             self._handle.close()

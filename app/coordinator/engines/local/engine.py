@@ -16,7 +16,7 @@ from app.coordinator.engines.local.run_killing import kill_newest_run
 from app.coordinator.engines.local.run_orders import RunOrders
 from app.coordinator.engines.local.runner_spec import RunnerSpecs
 from app.coordinator.engines.programs import Programs
-from app.coordinator.failures import is_passing
+from app.coordinator.failures import LeadershipLost, is_passing
 from app.coordinator.isolation.levels import Isolation
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.leadership.term_file import TermFile
@@ -107,7 +107,12 @@ class LocalEngine(Engine):
             spec["term"], spec["term_file"] = run.term, str(self._term_file.path)
             spec["metrics_before"] = launcher.metrics_before(directory)
             with self._specs.sandboxes.held_uid(spec["isolation"]) as lock:
+                # Another leader may have launched it meanwhile: its specification stays.
+                self._term_file.check(run.term)
                 return launcher.start(directory, spec, lock=lock)
+        except LeadershipLost:
+            # What was taken for the run may be in use.
+            raise
         except BaseException:
             self._specs.sandboxes.give_up(directory)
             raise

@@ -16,8 +16,9 @@ from app.coordinator.engines.remote.gang import Gang
 from app.coordinator.engines.remote.gang_start import kill_part
 from app.coordinator.engines.remote.merging import MergedRecords
 from app.coordinator.engines.remote.part_records import PartRecords
-from app.coordinator.failures import FailureBackoff
+from app.coordinator.failures import CoordinatorStops, FailureBackoff
 from app.coordinator.scheduling.transitions import RunEnd
+from app.tasks.ending import end_all
 from generated.mindcoordinator.internal.v1.engine_pb2 import RunRecords
 
 #: Seconds: the longest pause between two attempts to reach an agent.
@@ -44,21 +45,22 @@ class GangFollower:
             for number, node_id in enumerate(gang.node_ids)
         }
         stopping = asyncio.create_task(self._pass_on(), name=f"stop of {gang.job_id}")
+        unasked = set(parts)
         try:
             ends = []
             waiting = set(parts)
             while waiting:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for part in done:
+                    unasked.remove(part)
                     ends.append(part.result())
                     self._over.add(parts[part])
                 if waiting and any(map(_has_failed, ends)) and gang.stop.by_owner is None:
                     gang.stop.end_the_rest()
             return self._merged(ends)
         finally:
-            for task in (*parts, stopping):
-                task.cancel()
-            await asyncio.wait([*parts, stopping])
+            # Where one finds that another coordinator leads, the others soon do.
+            await end_all([*unasked, stopping], expected=CoordinatorStops)
 
     def _merged(self, ends: Sequence[RunEnd]) -> RunEnd:
         """Return the end that decides, in the order in which the parts ended."""

@@ -101,6 +101,8 @@ class RecordWriter:
                 except asyncio.CancelledError:
                     # A thread cannot be cancelled, and the files must not be closed under it.
                     await asyncio.wait([writing])
+                    # What became of it, who writes next finds in the files.
+                    writing.exception()
                     raise
                 except OSError as error:
                     if not is_passing(error):
