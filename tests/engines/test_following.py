@@ -32,7 +32,7 @@ class Cluster:
             raise NodeLost(run.node_id)
         return OpenRunResponse()
 
-    async def stop_run(self, run: RunRef, *, at_once: bool) -> None:
+    async def stop_run(self, run: RunRef, *, at_once: bool, discard: bool) -> None:
         failure = self.stops.pop(0)
         if isinstance(failure, NodeLost):
             self.back.set()
