@@ -11,12 +11,14 @@ import logging
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
+from structlog.contextvars import STRUCTLOG_KEY_PREFIX
+from structlog.processors import StackInfoRenderer, add_log_level, format_exc_info
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from app.telemetry.redaction import Redaction
@@ -25,6 +27,8 @@ from app.telemetry.settings import TelemetrySettings
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 #: Loggers that tell at INFO what is of no use to an operator.
 _CHATTY = ("alembic", "grpc", "asyncio")
+
+_add_stack = StackInfoRenderer()
 
 
 def configure(
@@ -74,34 +78,52 @@ def logger_to(out: BinaryIO) -> FilteringBoundLogger:
 
 
 def _processors(known_secrets: Iterable[str]) -> list[Processor]:
-    return [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        _Stamper(),
-        structlog.processors.StackInfoRenderer(),
-        structlog.processors.format_exc_info,
-        _Renderer(Redaction(known=known_secrets)),
-    ]
+    return [_Completer(), _Renderer(Redaction(known=known_secrets))]
 
 
-class _Stamper:
-    """Adds the time: ISO 8601 in UTC, to the microsecond.
+class _Completer:
+    """Adds what every line has: the context's fields, the level and the time.
 
-    A second is written once; structlog's own stamper takes three times as long.
+    One pass with as little as possible: every request has a line. structlog's own processors
+    for the context and the time take three times as long.
     """
 
     def __init__(self) -> None:
+        #: What the context's variables are called in a line; empty for those that are not for logs.
+        self._names: dict[ContextVar[Any], str] = {}
         #: The second that was written last, in one piece: other threads log, too.
         self._last = (0, "1970-01-01T00:00:00")
 
-    def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        names = self._names
+        for variable, value in copy_context().items():
+            name = names.get(variable)
+            if name is None:
+                names[variable] = name = _name_of(variable)
+            if name and value is not Ellipsis and name not in event:
+                event[name] = value
+        add_log_level(logger, method, event)
+        event["timestamp"] = self._time()
+        if "stack_info" in event:
+            event = _add_stack(logger, method, event)
+        if "exc_info" in event:
+            event = format_exc_info(logger, method, event)
+        return event
+
+    def _time(self) -> str:
+        """The time: ISO 8601 in UTC, to the microsecond. A second is written once."""
         second, rest = divmod(time.time_ns(), 1_000_000_000)
         last, text = self._last
         if second != last:
             text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
             self._last = (second, text)
-        event["timestamp"] = f"{text}.{rest // 1000:06d}Z"
-        return event
+        return f"{text}.{rest // 1000:06d}Z"
+
+
+def _name_of(variable: ContextVar[Any]) -> str:
+    if not variable.name.startswith(STRUCTLOG_KEY_PREFIX):
+        return ""
+    return variable.name.removeprefix(STRUCTLOG_KEY_PREFIX)
 
 
 class _Output:
@@ -111,13 +133,18 @@ class _Output:
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
 
+    # Not `suppress`, which takes longer than the write.
     def write(self, line: bytes) -> None:
-        with suppress(OSError):
+        try:  # noqa: SIM105
             self._out.write(line)
+        except OSError:
+            pass
 
     def flush(self) -> None:
-        with suppress(OSError):
+        try:  # noqa: SIM105
             self._out.flush()
+        except OSError:
+            pass
 
 
 class StandardLibraryHandler(logging.Handler):
