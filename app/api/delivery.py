@@ -9,11 +9,12 @@ import asyncio
 from contextlib import suppress
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.typedefs import Handler
 
-from app.api.app_keys import SERVER_SETTINGS
+from app.api.app_keys import ANSWER_HEADERS, REQUEST_ID, SERVER_SETTINGS
+from app.api.envelope import JsonAnswer
 from app.api.expectations import awaits_continue
 
 log = structlog.get_logger()
@@ -46,8 +47,9 @@ async def deliver(request: web.Request, handler: Handler) -> web.StreamResponse:
     size = response.content_length or 0
     try:
         if _fits(request, response, size):
-            await response.prepare(request)
-            await response.write_eof()
+            if not _written_whole(request, response):
+                await response.prepare(request)
+                await response.write_eof()
         else:
             async with asyncio.timeout(limits.answer_timeout + size / limits.min_rate):
                 writer = await response.prepare(request)
@@ -81,11 +83,45 @@ def _fits(request: web.Request, response: web.StreamResponse, size: int) -> bool
         transport is not None
         and request.keep_alive
         and response.keep_alive is not False
-        and type(response) is web.Response
+        and isinstance(response, web.Response)
+        and type(response) in (JsonAnswer, web.Response)
         and type(response.body) in (bytes, type(None))
         and size <= _SMALL
         and not transport.get_write_buffer_size()
     )
+
+
+def _written_whole(request: web.Request, response: web.StreamResponse) -> bool:
+    """Write an answer that fits with its head in one piece, as most can be.
+
+    False if aiohttp has to. It has no hook for that: `tests/gateway/test_internals.py` says
+    which of its attributes are set.
+    """
+    transport = request.transport
+    if (
+        not isinstance(response, JsonAnswer)
+        or type(response.body) is not bytes
+        or request.version != HttpVersion11
+        or request.method == hdrs.METH_HEAD
+        or transport is None
+        or transport.is_closing()
+    ):
+        return False
+    head = request.app[ANSWER_HEADERS].head(
+        response.status,
+        response.reason,
+        response.headers,
+        length=len(response.body),
+        request_id=request[REQUEST_ID],
+    )
+    if head is None:
+        return False
+    answer = head + response.body
+    transport.write(answer)
+    request.writer.output_size += len(answer)
+    response._keep_alive = True
+    response._eof_sent = True
+    return True
 
 
 def _soon_read(request: web.Request) -> bool:

@@ -16,9 +16,17 @@ ERROR_CODE: web.ResponseKey[str] = web.ResponseKey("error_code", str)
 _CHALLENGE = 'Bearer realm="scaimind"'
 
 
+class JsonAnswer(web.Response):
+    """An answer of an operation, encoded: one that `deliver` may write in one piece."""
+
+    def __init__(self, body: bytes, *, status: int = 200) -> None:
+        super().__init__(body=body, status=status, content_type="application/json")
+
+
 def success(data: Any, *, status: int = 200, meta: Mapping[str, Any] | None = None) -> web.Response:
     """Answer with `data`, which is JSON-ready, and what is to be said about it."""
-    return _json({"data": data} if meta is None else {"data": data, "meta": meta}, status)
+    body = {"data": data} if meta is None else {"data": data, "meta": meta}
+    return JsonAnswer(orjson.dumps(body), status=status)
 
 
 def encoded(data: Any) -> bytes:
@@ -28,7 +36,7 @@ def encoded(data: Any) -> bytes:
 
 def success_of(body: bytes) -> web.Response:
     """Answer with what `encoded` has made."""
-    return web.Response(body=body, content_type="application/json")
+    return JsonAnswer(body)
 
 
 def told_time(time: datetime) -> str:
@@ -47,7 +55,9 @@ def failure(error: ApiError, *, request_id: str) -> web.Response:
     if error.retry_after is not None:
         told["retry_after"] = error.retry_after
     body = {"status": "error", "error": told, "meta": {"request_id": request_id}}
-    response = _json(body, error.kind.status)
+    response = web.Response(
+        body=orjson.dumps(body), status=error.kind.status, content_type="application/json"
+    )
     response[ERROR_CODE] = error.kind.code
     if error.retry_after is not None:
         response.headers[hdrs.RETRY_AFTER] = str(error.retry_after)
@@ -56,7 +66,3 @@ def failure(error: ApiError, *, request_id: str) -> web.Response:
         told_why = "" if error.kind is AUTH_TOKEN_MISSING else ', error="invalid_token"'
         response.headers[hdrs.WWW_AUTHENTICATE] = _CHALLENGE + told_why
     return response
-
-
-def _json(body: Any, status: int) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")

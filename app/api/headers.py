@@ -1,7 +1,9 @@
 """The headers that every answer has, and what web pages of other origins may do (CORS)."""
 
 import random
+import time
 from collections.abc import Mapping
+from email.utils import formatdate
 
 from aiohttp import hdrs
 from multidict import CIMultiDict
@@ -35,6 +37,10 @@ _EXPOSED = (
 )
 
 
+#: Headers that an answer may have of its own for `AnswerHeaders.head`.
+_OWN = frozenset({str(hdrs.CONTENT_TYPE), str(hdrs.ETAG)})
+
+
 def new_request_id() -> str:
     """Return an id for a request that brings none. It is no secret: the system's generator costs
     several times as much."""
@@ -54,6 +60,37 @@ class AnswerHeaders:
         self._always: dict[str, str] = {hdrs.SERVER: "scaimind"}
         if server.hsts_max_age:
             self._always["Strict-Transport-Security"] = f"max-age={server.hsts_max_age}"
+        #: What all answers have to which `head` is written.
+        self._block = "".join(
+            f"{name}: {value}\r\n" for name, value in (_DEFAULTS | self._always).items()
+        )
+        #: The second of the last answer, and how it is written.
+        self._date = (0, "")
+
+    def head(
+        self, status: int, reason: str, own: Mapping[str, str], *, length: int, request_id: str
+    ) -> bytes | None:
+        """Write the whole head of an answer to an HTTP/1.1 client that is to stay connected.
+
+        It says what `complete` and aiohttp would, in a fraction of their time; None where they
+        have to say it: `own` has unusual headers, or there are other origins.
+        """
+        if self._origins:
+            return None
+        told = ""
+        for name, value in own.items():
+            if name not in _OWN or not (value.isascii() and value.isprintable()):
+                return None
+            told += f"{name}: {value}\r\n"
+        now = int(time.time())
+        second, date = self._date
+        if now != second:
+            date = formatdate(now, usegmt=True)
+            self._date = (now, date)
+        return (
+            f"HTTP/1.1 {status} {reason}\r\n{told}Content-Length: {length}\r\nDate: {date}\r\n"
+            f"{self._block}{REQUEST_ID_HEADER}: {request_id}\r\n\r\n"
+        ).encode("ascii")
 
     def complete(
         self, headers: CIMultiDict[str], *, asked: Mapping[str, str], request_id: str

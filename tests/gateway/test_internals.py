@@ -17,6 +17,8 @@ USED = {
         "handle_error",
     ),
 }
+#: What `app.api.delivery` sets of an answer that it has written.
+OF_ANSWERS = {"_eof_sent": False, "_keep_alive": None}
 SLOTS = ("_messages", "_request_count", "_waiter")
 
 
@@ -24,6 +26,8 @@ def test_what_is_used_is_there() -> None:
     for where, names in USED.items():
         assert not [name for name in names if not hasattr(where, name)], where
     assert set(SLOTS) <= set(RequestHandler.__slots__)
+    answer = web.Response()
+    assert {name: getattr(answer, name) for name in OF_ANSWERS} == OF_ANSWERS
 
 
 def test_aiohttp_still_has_no_hook_for_the_class_of_connections() -> None:
