@@ -6,9 +6,10 @@ from typing import Any, TypeAlias
 import grpc
 
 from app.bridge.contract.unknown_fields import UnknownFields
-from app.bridge.reading_channel import ReadingChannel
 from app.bridge.settings import UpstreamSettings
 from app.bridge.tls import ChannelCredentials, server_name_options
+from app.bridge.transport.direct_channel import DirectChannel, DirectReads, has_one_address
+from app.bridge.transport.reading_channel import ReadingChannel
 
 Channel: TypeAlias = grpc.aio.Channel
 
@@ -51,8 +52,15 @@ def open_channel(
     """
     options = channel_options(settings) + server_name_options(settings)
     target = target_of(settings.address)
+    channel: Channel
     if credentials is None:
         channel = grpc.aio.insecure_channel(target, options=options)
+        if settings.direct_reads and has_one_address(settings.address):
+            channel = DirectChannel(
+                channel,
+                reads=DirectReads(settings),
+                methods=[f"/{SERVICE}/{method}" for method in IDEMPOTENT_READS],
+            )
     else:
         channel = grpc.aio.secure_channel(target, credentials, options=options)
     if unknown_fields is None:

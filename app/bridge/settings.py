@@ -61,6 +61,12 @@ class UpstreamSettings(Section):
         at_least=0,
         at_most=1,
     )
+    direct_reads: int = setting(
+        10,
+        "Number of idempotent reads within a second from which on they use a connection of their "
+        "own, at a fraction of gRPC's cost; 0 is never. Only without TLS and with one host:port.",
+        at_least=0,
+    )
     keepalive_time: float = setting(
         10.0, "Idle time after which a keepalive ping is sent.", at_least=0.5
     )

@@ -13,11 +13,11 @@ from app.bridge.contract.breaches import ReportBreach, log_breach
 from app.bridge.contract.logs import StreamCheck
 from app.bridge.converters import converter_of
 from app.bridge.observed_call import Observe
-from app.bridge.reading_channel import reader_on
 from app.bridge.settings import UpstreamSettings
 from app.bridge.streams.json_lines import one_line
 from app.bridge.streams.log_pages import page_pieces
 from app.bridge.streams.log_records import LogRecords
+from app.bridge.transport.reading_channel import reader_on
 from app.caller import Caller
 from app.hub.upstream import (
     Batch,

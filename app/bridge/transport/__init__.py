@@ -1,0 +1,1 @@
+"""How calls travel: the channel's wrappers, and reads over a connection of our own."""

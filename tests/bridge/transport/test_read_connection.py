@@ -1,0 +1,345 @@
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from app.bridge.settings import UpstreamSettings
+from app.bridge.transport import frames
+from app.bridge.transport.frames import LAST_STREAM, Flag, Frame, FrameReader, Kind, Setting
+from app.bridge.transport.read_connection import MAX_HEAD, MAX_REQUEST, ReadConnection
+
+HEAD = b"\x88"
+OK = b"\x00\x0bgrpc-status\x010"
+NOT_FOUND = b"\x00\x0bgrpc-status\x015\x00\x0cgrpc-message\x04gone"
+ACK = frames.frame(Kind.SETTINGS, Flag.ACK, 0, b"")
+END_HEADERS, END = Flag.END_HEADERS, Flag.END_HEADERS | Flag.END_STREAM
+
+
+def message(data: bytes, *, compressed: int = 0) -> bytes:
+    return bytes((compressed,)) + len(data).to_bytes(4, "big") + data
+
+
+def data(stream: int, content: bytes, flags: int = 0) -> bytes:
+    return frames.frame(Kind.DATA, flags, stream, content)
+
+
+def headers(stream: int, block: bytes, flags: int = END_HEADERS) -> bytes:
+    return frames.frame(Kind.HEADERS, flags, stream, block)
+
+
+def good_answer(stream: int, content: bytes) -> bytes:
+    return headers(stream, HEAD) + data(stream, message(content)) + headers(stream, OK, END)
+
+
+class Peer(asyncio.Transport):
+    """The other side: what was sent to it, and what it sends."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.ended: list[ReadConnection] = []
+        self.lost: list[ReadConnection] = []
+        self.closed = False
+        self._sent = FrameReader()
+        self.frames: list[Frame] = []
+        self.connection = ReadConnection(
+            settings=UpstreamSettings(api_secret="secret", **settings),
+            on_end=self.ended.append,
+            on_lost=self.lost.append,
+        )
+        self.connection.connection_made(self)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.frames += self._sent.feed(bytes(data).removeprefix(frames.PREFACE))
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.connection.connection_lost(None)
+
+    def abort(self) -> None:
+        self.close()
+
+    def sends(self, *what: bytes) -> None:
+        self.connection.data_received(b"".join(what))
+
+    def is_ready(self, demands: dict[int, int] | None = None) -> None:
+        self.sends(frames.settings(demands or {}), ACK)
+        assert self.connection.ready.done()
+        self.frames.clear()
+
+    async def read(self, content: bytes = b"q", *, patience: float = 60.0) -> "asyncio.Task[Any]":
+        """Begin a read; its task returns the message or the code of the answer, or None."""
+        deadline = asyncio.get_running_loop().time() + patience
+
+        async def read() -> bytes | grpc.StatusCode | None:
+            answer = await self.connection.read(b"head", content, deadline=deadline)
+            if answer is None:
+                return None
+            return answer.message if answer.code is grpc.StatusCode.OK else answer.code
+
+        reading = asyncio.create_task(read(), name="read")
+        await asyncio.sleep(0)
+        return reading
+
+    def sent(self, kind: int) -> list[Frame]:
+        return [each for each in self.frames if each.kind == kind]
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Peer]:
+    peer = Peer()
+    peer.is_ready()
+    yield peer
+    peer.close()
+
+
+async def test_it_is_ready_once_both_sides_have_agreed() -> None:
+    peer = Peer()
+    demanded = dict(frames.settings_of(peer.frames[0]))
+    assert demanded[Setting.HEADER_TABLE_SIZE] == 0
+    peer.sends(frames.settings({}))
+    assert not peer.connection.ready.done()
+    assert peer.frames[-1] == Frame(Kind.SETTINGS, Flag.ACK, 0, b"")
+    peer.sends(ACK)
+    assert peer.connection.ready.done()
+    peer.close()
+
+
+async def test_a_request_is_written_and_its_answer_returned(peer: Peer) -> None:
+    reading = await peer.read(b"question")
+    assert peer.frames == [
+        Frame(Kind.HEADERS, Flag.END_HEADERS, 1, b"head"),
+        Frame(Kind.DATA, Flag.END_STREAM, 1, message(b"question")),
+    ]
+    peer.sends(good_answer(1, b"answer"))
+    assert await reading == b"answer"
+
+
+async def test_reads_have_their_own_answers_in_any_order(peer: Peer) -> None:
+    first, second = await peer.read(), await peer.read()
+    peer.sends(good_answer(3, b"second"))
+    assert await second == b"second"
+    assert not first.done()
+    peer.sends(good_answer(1, b"first"))
+    assert await first == b"first"
+
+
+async def test_an_answer_may_come_byte_by_byte(peer: Peer) -> None:
+    reading = await peer.read()
+    for byte in good_answer(1, b"answer"):
+        peer.sends(bytes((byte,)))
+    assert await reading == b"answer"
+
+
+async def test_an_answer_may_be_padded_cut_and_continued(peer: Peer) -> None:
+    reading = await peer.read()
+    cut = message(b"answer")
+    peer.sends(
+        headers(1, b"\x02" + bytes(5) + HEAD + bytes(2), END_HEADERS | Flag.PADDED | Flag.PRIORITY),
+        data(1, cut[:3]),
+        data(1, b"\x01" + cut[3:] + bytes(1), Flag.PADDED),
+        headers(1, OK[:4], Flag.END_STREAM),
+        frames.frame(Kind.CONTINUATION, 0, 1, OK[4:7]),
+        frames.frame(Kind.CONTINUATION, Flag.END_HEADERS, 1, OK[7:]),
+    )
+    assert await reading == b"answer"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        headers(1, OK, END),
+        headers(1, HEAD) + headers(1, OK, END),
+        headers(1, HEAD) + headers(1, OK[:-1], END),
+        headers(1, HEAD) + data(1, message(b"answer"), Flag.END_STREAM),
+        headers(1, HEAD) + data(1, message(b"answer", compressed=1)) + headers(1, OK, END),
+        headers(1, HEAD) + data(1, message(b"answer")[:-1]) + headers(1, OK, END),
+        headers(1, HEAD) + data(1, message(b"answer") + b"x") + headers(1, OK, END),
+        headers(1, HEAD) + data(1, message(b"a") + message(b"b")) + headers(1, OK, END),
+        headers(1, b"\x8d") + data(1, message(b"answer")) + headers(1, OK, END),
+        data(1, message(b"answer")) + headers(1, OK, END),
+        headers(1, HEAD) + headers(1, HEAD),
+        headers(1, HEAD) + frames.reset(1, 2),
+        frames.frame(Kind.GOAWAY, 0, 0, bytes(8)),
+    ],
+)
+async def test_what_is_no_answer_is_none(peer: Peer, answer: bytes) -> None:
+    reading = await peer.read()
+    peer.sends(answer)
+    assert await reading is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        headers(1, HEAD + NOT_FOUND, END),
+        headers(1, HEAD) + headers(1, NOT_FOUND, END),
+        headers(1, HEAD) + data(1, message(b"answer")) + headers(1, NOT_FOUND, END),
+    ],
+)
+async def test_an_answer_may_be_another_status(peer: Peer, answer: bytes) -> None:
+    reading = await peer.read()
+    peer.sends(answer)
+    assert await reading is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\xff" * 9,
+        frames.frame(Kind.CONTINUATION, Flag.END_HEADERS, 1, OK),
+        headers(1, HEAD, 0) + data(1, message(b"answer")),
+        headers(1, HEAD, 0) + frames.frame(Kind.CONTINUATION, Flag.END_HEADERS, 3, OK),
+        headers(1, HEAD, 0) + frames.frame(Kind.CONTINUATION, 0, 1, bytes(16_000)) * 5,
+        headers(1, b"\x09" + HEAD, END_HEADERS | Flag.PADDED),
+        headers(1, b"", END_HEADERS | Flag.PADDED),
+        frames.frame(Kind.WINDOW_UPDATE, 0, 0, b"\x00"),
+        frames.frame(Kind.GOAWAY, 0, 0, b""),
+        frames.frame(Kind.SETTINGS, 0, 0, b"\x00"),
+        frames.frame(Kind.PUSH_PROMISE, 0, 1, bytes(8)),
+    ],
+)
+async def test_a_peer_that_breaks_the_protocol_is_left(peer: Peer, nonsense: bytes) -> None:
+    reading = await peer.read()
+    peer.sends(nonsense)
+    assert await reading is None
+    assert peer.closed
+    assert peer.ended == peer.lost == [peer.connection]
+
+
+async def test_a_connection_that_is_lost_leaves_no_read_waiting(peer: Peer) -> None:
+    reading = await peer.read()
+    peer.close()
+    assert await reading is None
+    assert not peer.connection.has_room(1, 1)
+
+
+async def test_a_read_that_is_cancelled_is_reset_and_its_answer_ignored(peer: Peer) -> None:
+    reading = await peer.read()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert [each.stream for each in peer.sent(Kind.RST_STREAM)] == [1]
+    peer.sends(good_answer(1, b"late"))
+    other = await peer.read()
+    peer.sends(good_answer(3, b"answer"))
+    assert await other == b"answer"
+
+
+async def test_a_read_ends_at_its_deadline(peer: Peer) -> None:
+    other = await peer.read()
+    late = await peer.read(patience=0.05)
+    assert await late is None
+    assert [each.stream for each in peer.sent(Kind.RST_STREAM)] == [3]
+    peer.sends(good_answer(1, b"answer"))
+    assert await other == b"answer"
+
+
+async def test_after_goaway_what_was_taken_is_answered_and_nothing_begins(peer: Peer) -> None:
+    first, second = await peer.read(), await peer.read()
+    peer.sends(frames.frame(Kind.GOAWAY, 0, 0, (1).to_bytes(4, "big") + bytes(4)))
+    assert await second is None
+    assert peer.ended == [peer.connection]
+    assert not peer.connection.has_room(1, 1)
+    assert not peer.closed
+    peer.sends(good_answer(1, b"answer"))
+    assert await first == b"answer"
+    assert peer.closed
+
+
+async def test_a_ping_is_answered(peer: Peer) -> None:
+    peer.sends(frames.frame(Kind.PING, 0, 0, b"12345678"))
+    assert peer.frames == [Frame(Kind.PING, Flag.ACK, 0, b"12345678")]
+
+
+async def test_what_is_unknown_is_passed_over(peer: Peer) -> None:
+    reading = await peer.read()
+    peer.sends(frames.frame(99, 0, 1, b"?"), frames.frame(Kind.WINDOW_UPDATE, 0, 1, bytes(4)))
+    peer.sends(good_answer(1, b"answer"))
+    assert await reading == b"answer"
+
+
+async def test_the_peer_may_send_more_once_it_was_taken() -> None:
+    peer = Peer(max_message_bytes=64 * 1024)
+    peer.is_ready()
+    for stream in (1, 3, 5):
+        reading = await peer.read()
+        pieces = [
+            data(stream, message(bytes(30_000))[at : at + 10_000])
+            for at in range(0, 30_005, 10_000)
+        ]
+        peer.sends(headers(stream, HEAD), *pieces, headers(stream, OK, END))
+        assert await reading == bytes(30_000)
+    updates = [frames.number_of(each) for each in peer.sent(Kind.WINDOW_UPDATE)]
+    assert sum(updates) > 30_000
+    assert {each.stream for each in peer.sent(Kind.WINDOW_UPDATE)} == {0}
+    peer.close()
+
+
+async def test_an_answer_longer_than_a_message_may_be_is_broken_off() -> None:
+    peer = Peer(max_message_bytes=64 * 1024)
+    peer.is_ready()
+    reading = await peer.read()
+    peer.sends(headers(1, HEAD), *(data(1, bytes(16_000)) for _ in range(5)))
+    assert await reading is None
+    assert [each.stream for each in peer.sent(Kind.RST_STREAM)] == [1]
+    peer.close()
+
+
+async def test_there_is_room_for_what_the_peer_takes() -> None:
+    peer = Peer()
+    peer.is_ready({Setting.MAX_CONCURRENT_STREAMS: 1, Setting.INITIAL_WINDOW_SIZE: 1000})
+    connection = peer.connection
+    assert connection.has_room(MAX_HEAD, 995)
+    assert not connection.has_room(MAX_HEAD + 1, 995)
+    assert not connection.has_room(1, 996)
+    reading = await peer.read()
+    assert not connection.has_room(1, 1)
+    peer.sends(good_answer(1, b"answer"))
+    await reading
+    assert connection.has_room(1, 1)
+    connection.pause_writing()
+    assert not connection.has_room(1, 1)
+    connection.resume_writing()
+    assert connection.has_room(1, 1)
+    peer.close()
+
+
+async def test_the_window_of_all_requests_is_heeded(peer: Peer) -> None:
+    reads = [await peer.read(bytes(MAX_REQUEST)) for _ in range(3)]
+    assert not peer.connection.has_room(1, MAX_REQUEST)
+    peer.sends(frames.window_update(0, 3 * (MAX_REQUEST + 5)))
+    assert peer.connection.has_room(1, MAX_REQUEST)
+    peer.sends(*(good_answer(stream, b"a") for stream in (1, 3, 5)))
+    assert [await each for each in reads] == [b"a"] * 3
+
+
+async def test_the_last_number_of_a_stream_ends_the_connection(peer: Peer) -> None:
+    peer.connection._next_stream = LAST_STREAM
+    reading = await peer.read()
+    assert peer.ended == [peer.connection]
+    assert not peer.closed
+    peer.sends(good_answer(LAST_STREAM, b"answer"))
+    assert await reading == b"answer"
+    assert peer.closed
+
+
+async def test_a_silent_peer_is_pinged_then_left() -> None:
+    peer = Peer(keepalive_time=0.5, keepalive_timeout=0.5)
+    peer.is_ready()
+    reading = await peer.read()
+    assert await reading is None
+    assert [each.content for each in peer.sent(Kind.PING)] == [bytes(8)]
+    assert peer.closed
+
+
+async def test_a_connection_that_nobody_uses_is_closed_without_a_ping() -> None:
+    lost = asyncio.Event()
+    peer = Peer(keepalive_time=0.5)
+    peer.connection._on_lost = lambda _: lost.set()
+    peer.is_ready()
+    await lost.wait()
+    assert not peer.sent(Kind.PING)
