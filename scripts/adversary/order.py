@@ -21,7 +21,8 @@ def check_order(attack: Attack, step: Transition) -> None:
             if reasons.of(job).reason in LIMITS:
                 # Those ahead of it need what is left, or those behind it have what was.
                 continue
-            if not line:
+            if not line and not (look.rules.limited and look.placed):
+                # Else somebody may have been ahead whom a limit keeps waiting since.
                 room = look.cluster.place(job.resource_request)
                 assert room is None, f"{job.job_id} is first in line, and has room"
             line.append(job)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import RUNNING, Status
-from app.coordinator.scheduling.job_changes import run_message
+from app.coordinator.scheduling.job_changes import comes_back, run_message
 from app.coordinator.scheduling.transitions import RunEnd, Transition
 from scripts.adversary.answers import LIMITS
 from scripts.adversary.attack import Attack
@@ -20,6 +20,9 @@ def check_preemptions(attack: Attack, step: Transition) -> None:
     waiting = [job for job in attack.scheduler.jobs.values() if job.status is Status.QUEUED]
     started = _started(attack, spared=None)
     reasons = attack.scheduler.reasons()
+    if any(comes_back(job) for job in attack.scheduler.holding.values() if job.stop_reason):
+        # It may come first, and have the room instead.
+        return
     if any(reasons.of(attack.scheduler.jobs[name]).reason in LIMITS for name in started):
         # What ends lets others start that a limit keeps waiting now, and some of them come first.
         return
@@ -36,7 +39,7 @@ def check_preemptions(attack: Attack, step: Transition) -> None:
             # Others start, too, and it depends on them who has which room.
             continue
         without = _started(attack, spared=victim)
-        assert not higher <= without, f"{victim.job_id} need not be stopped"
+        assert not higher <= without, f"{victim.job_id} need not be stopped for {higher}"
 
 
 def _started(attack: Attack, *, spared: JobRecord | None) -> set[str]:

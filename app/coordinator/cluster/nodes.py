@@ -145,6 +145,8 @@ class Cluster:
         self._usable: dict[ResourceRequest, frozenset[str]] = {}
         self._usable_sets: dict[frozenset[str], frozenset[str]] = {}
         self._usable_of = 0
+        #: The most free GPUs and cores of a node that takes jobs; None until somebody asks.
+        self._most_free: tuple[int, int] | None = None
         #: Why nodes are drained that are not there at the moment.
         self._absent_drains: dict[str, str] = {}
 
@@ -172,6 +174,7 @@ class Cluster:
         enables it."""
         self.nodes[node_id].drain = reason
         self.version += 1
+        self._most_free = None
 
     def restore_drain(self, node_id: str, reason: str) -> None:
         """Drain a node that may not be there yet."""
@@ -191,6 +194,7 @@ class Cluster:
         among `reports` goes if no job is on it; otherwise it stays, with a problem.
         """
         self.version += 1
+        self._most_free = None
         known, absent = self.nodes, self._absent_drains
         self.nodes = {}
         for report in reports:
@@ -253,6 +257,8 @@ class Cluster:
         Several nodes have the same value of the topology's label where enough of
         them do; of such values, the one with the fewest nodes to choose from.
         """
+        if fit is None and not self._may_fit(resource_request):
+            return None
         offers = [
             _Offer(node.spec, allocation, _spare(node, resource_request))
             for node in (
@@ -267,6 +273,18 @@ class Cluster:
             offers = self._close_together(offers, resource_request.nodes)
         offers.sort(key=lambda offer: offer.spare)
         return tuple(offer.allocation for offer in offers[: resource_request.nodes])
+
+    def _may_fit(self, resource_request: ResourceRequest) -> bool:
+        """Whether some node has as many free GPUs and cores: most that fit nowhere do not find
+        that."""
+        if self._most_free is None:
+            able = [node for node in self.nodes.values() if node.takes_jobs]
+            self._most_free = (
+                max((len(node.spec.gpus) - len(node.taken_gpus) for node in able), default=0),
+                max((node.spec.cpus - node.taken_cpus for node in able), default=0),
+            )
+        gpus, cpus = self._most_free
+        return resource_request.gpus <= gpus and resource_request.cpus <= cpus
 
     def _close_together(self, offers: list[_Offer], count: int) -> list[_Offer]:
         """Those of one value of the label that suffice, or all."""
@@ -290,6 +308,7 @@ class Cluster:
             named_twice = any(other is node for other, _ in pairs[:number])
             if job_id in node.job_ids or taken_twice or named_twice:
                 raise ValueError(f"node {allocation.node_id} gave the same thing twice")
+        self._most_free = None
         for node, allocation in pairs:
             node.job_ids.add(job_id)
             node.taken_gpus.update(allocation.gpus)
@@ -300,6 +319,7 @@ class Cluster:
 
     def release(self, job_id: str, placement: Iterable[Allocation]) -> None:
         """Undo `allocate`."""
+        self._most_free = None
         for allocation in placement:
             node = self.nodes.get(allocation.node_id)
             if node is None:
@@ -313,6 +333,7 @@ class Cluster:
 
     def release_all(self) -> None:
         """Undo every `allocate`."""
+        self._most_free = None
         for node in self.nodes.values():
             node.job_ids.clear()
             node.taken_gpus.clear()

@@ -154,10 +154,11 @@ class ClusterView:
         scheduler = self._scheduler
         forecast = scheduler.forecast()
         newcomer = _newcomer(queue_name, self._clock())
+        reasons, newcomer_wait = scheduler.reasons_and_wait(newcomer, forecast)
         return Outlook(
             forecast=forecast,
-            reasons=scheduler.reasons(),
-            newcomer_wait=scheduler.wait_of_newcomer(newcomer, forecast),
+            reasons=reasons,
+            newcomer_wait=newcomer_wait,
             commits=self._commits(),
             made_at=time.monotonic(),
         )

@@ -53,16 +53,13 @@ def place_waiting(table: JobTable, *, ran: Callable[[JobRecord], int]) -> bool:
     return True
 
 
-def verdicts_of(table: JobTable, *, ran: Callable[[JobRecord], int]) -> Verdicts:
-    """Why those wait that wait; changes nothing."""
+def verdicts_of(
+    table: JobTable, *, ran: Callable[[JobRecord], int], newcomer: JobRecord | None = None
+) -> Verdicts:
+    """Why those wait that wait, and whether a newcomer would; changes nothing."""
     look = _Round(table, ran, changes=False)
-    look.run()
+    look.run(newcomer)
     return look.verdicts
-
-
-def finds_room(table: JobTable, job: JobRecord, *, ran: Callable[[JobRecord], int]) -> bool:
-    """Whether a newcomer would be placed at once; changes nothing."""
-    return _Round(table, ran, changes=False).finds_room(job)
 
 
 class _Round:
@@ -106,20 +103,23 @@ class _Round:
         #: Whether there are too many of those that nothing can start for one look.
         self.cut_short = False
 
-    def run(self) -> None:
-        """Look at all."""
+    def run(self, newcomer: JobRecord | None = None) -> None:
+        """Look at all, and at a newcomer when it would be its turn."""
+        own = self._turns.of_newcomer(newcomer) if newcomer is not None else None
         while (turn := self._turns.next()) is not None:
+            if own is not None and own.front < turn.front:
+                self.verdicts.newcomer_starts = self._finds_room(own)
+                own = None
             self._take(turn)
+        if own is not None:
+            self.verdicts.newcomer_starts = self._finds_room(own)
 
-    def finds_room(self, newcomer: JobRecord) -> bool:
-        """Look at those that come before a newcomer, then at it."""
-        own = self._turns.of_newcomer(newcomer)
-        while (turn := self._turns.next()) is not None and turn.front < own.front:
-            self._take(turn)
-        if self._table.usage.excess(newcomer) or self._ahead.excess(own, self._turns.unseen):
+    def _finds_room(self, turn: Turn) -> bool:
+        """Whether a newcomer would be placed."""
+        if self._table.usage.excess(turn.job) or self._ahead.excess(turn, self._turns.unseen):
             return False
-        free = self._cluster.place(newcomer.resource_request)
-        return self._without_delay(own, free) is not None
+        free = self._cluster.place(turn.job.resource_request)
+        return self._without_delay(turn, free) is not None
 
     def _take(self, turn: Turn) -> None:
         job = turn.job
@@ -141,6 +141,8 @@ class _Round:
             self._place(job, placement)
         elif placement is None:
             self._wait(turn, free=free is not None)
+        else:
+            self._count_look(turn.lane, refused=False)
 
     def _without_delay(
         self, turn: Turn, free: tuple[Allocation, ...] | None

@@ -1,16 +1,14 @@
 """Where a waiting job stands, and how long it is expected to wait."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Final
 
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.queue_rules import QueueOrder
-from app.coordinator.jobs.states import RUNNING, Status
+from app.coordinator.jobs.states import RUNNING
 from app.coordinator.scheduling.estimates import Forecast, RunTimes, forecast
 from app.coordinator.scheduling.job_table import JobTable
-from app.coordinator.scheduling.placement import finds_room
 from app.coordinator.scheduling.queues.line import FairPositions, Line
 from app.coordinator.scheduling.queues.turns import Turns
 
@@ -48,10 +46,6 @@ class Planner:
 
     def wait_of_newcomer(self, job: JobRecord, known: Forecast) -> int:
         """Return the seconds until a job would start if it were submitted now."""
-        # No other was made later.
-        job = replace(job, status=Status.QUEUED, created_at=2**63)
-        if finds_room(self._table, job, ran=self._ran):
-            return 0
         candidates = self._table.candidates
         own = Turns(candidates).of_newcomer(job).front
         before = [turn.job for turn in islice(Line(candidates), PLAYED) if turn.front < own]

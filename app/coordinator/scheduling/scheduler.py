@@ -355,13 +355,19 @@ class Scheduler:
         rank = self.waiting.rank(self.waiting.place_of(job))
         return forecast.wait(job, rank=rank, now=self._clock())
 
-    def wait_of_newcomer(self, job: JobRecord, forecast: Forecast) -> int:
-        """Return the seconds until a job would start if it were submitted now."""
-        return self._planner.wait_of_newcomer(job, forecast)
-
     def reasons(self) -> WaitReasons:
         """Why those wait that wait, as things are now."""
         return WaitReasons(self._table, verdicts_of(self._table, ran=self._ran))
+
+    def reasons_and_wait(self, newcomer: JobRecord, forecast: Forecast) -> tuple[WaitReasons, int]:
+        """Why those wait that wait, and the seconds until a job would start if it were submitted
+        now."""
+        # No other was made later.
+        job = replace(newcomer, status=Status.QUEUED, created_at=2**63)
+        verdicts = verdicts_of(self._table, ran=self._ran, newcomer=job)
+        starts = verdicts.newcomer_starts
+        wait = 0 if starts else self._planner.wait_of_newcomer(job, forecast)
+        return WaitReasons(self._table, verdicts), wait
 
     def _ran(self, job: JobRecord) -> int:
         """Microseconds that a job's run has gone on."""

@@ -62,6 +62,8 @@ class Verdicts:
     of_lane: dict[Lane, Verdict] = field(default_factory=dict)
     #: The same of any lane.
     last: Verdict | None = None
+    #: Whether a newcomer would start at once, if one was looked at.
+    newcomer_starts: bool = False
 
     def of(self, job: JobRecord, alike: Alike, lane: Lane) -> Verdict | None:
         """Why a queued job waits; None if it was not found to."""

@@ -37,7 +37,7 @@ LIMIT: Final = 2.5
 FEW: Final = 100
 _GIB: Final = 1 << 30
 _NOW: Final = 1_700_000_000_000_000
-#: Jobs that hold the cluster at the beginning; one more ends in each round.
+#: Jobs that hold all GPUs and cores at the beginning; one more ends in each round.
 _HOLDERS: Final = 64
 
 #: The request and the tenant of a job, by its number.
@@ -124,7 +124,7 @@ class _Bench:
         )
         jobs = []
         for number in range(_HOLDERS):
-            job = _job(number, ResourceRequest(gpus=1, cpus=0))
+            job = _job(number, ResourceRequest(gpus=1, cpus=8))
             placement = cluster.place(job.resource_request)
             assert placement is not None
             cluster.allocate(job.job_id, placement)

@@ -8,7 +8,8 @@ that have no reservation since there are too many.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
@@ -164,8 +165,9 @@ class JobsAhead:
             under = [group for group in self._groups if limit.covers(group.turn.job)]
             in_time = bool(job.max_runtime) and not whenever
             if in_time and under:
-                quotas = self._reserve_before(turn).quotas
-                of_gpus = quotas.exceeded_within(limit, job, job.max_runtime)
+                plan = self._current_plan()
+                deque(self._reservations_before(turn, plan), maxlen=0)
+                of_gpus = plan.quotas.exceeded_within(limit, job, job.max_runtime)
                 if of_gpus is not None:
                     return self._table.usage.excess_of(limit, of_gpus=of_gpus, of_ahead=True)
             left = [
@@ -204,8 +206,22 @@ class JobsAhead:
     def _place_in_time(
         self, turn: Turn, usable: Collection[str], unseen: Unseen
     ) -> tuple[Allocation, ...] | None:
-        timeline = self._reserve_before(turn).timeline
         request, length = turn.job.resource_request, turn.job.max_runtime
+        nodes = self._table.cluster.nodes
+        plan = self._current_plan()
+        fitting = {
+            name: share
+            for name in usable
+            if (share := plan.timeline.fit_now(nodes[name], request, length))
+        }
+        for taken in self._reservations_before(turn, plan):
+            for name in taken & fitting.keys():
+                if share := plan.timeline.fit_now(nodes[name], request, length):
+                    fitting[name] = share
+                else:
+                    del fitting[name]
+            if len(fitting) < request.nodes:
+                return None
         unknown = [
             (group.usable, Ahead(group.turn.job.resource_request, jobs))
             for group in self._groups
@@ -214,10 +230,10 @@ class JobsAhead:
         ]
 
         def fit(node: NodeState) -> Allocation | None:
-            share = timeline.fit_now(node, request, length)
-            return share if share and self._leaves_room(node, request, unknown, unseen) else None
+            room = self._leaves_room(node, request, unknown, unseen)
+            return fitting[node.spec.node_id] if room else None
 
-        return self._table.cluster.place(request, among=usable, fit=fit)
+        return self._table.cluster.place(request, among=fitting, fit=fit)
 
     def _leaves_room(
         self,
@@ -240,8 +256,7 @@ class JobsAhead:
             ]
         return leaves_room(node, held, request, here, unseen)
 
-    def _reserve_before(self, turn: Turn) -> Plan:
-        """Make the reservations of those ahead of a job, as many as have one."""
+    def _current_plan(self) -> Plan:
         if self._plan is None:
             table = self._table
             self._plan = Plan(table.cluster, table.holding, self._end, table.rules)
@@ -250,21 +265,26 @@ class JobsAhead:
             for number, group in enumerate(self._groups):
                 group.unknown, group.reserved, group.start = False, 0, 0
                 heappush(self._next, _Next(group.turn.front, 0, number))
+        return self._plan
+
+    def _reservations_before(self, turn: Turn, plan: Plan) -> Iterator[Set[str]]:
+        """Make the reservations of those ahead of a job, as many as have one and are not made yet:
+        the nodes of each."""
         while self._next and self._reserved < RESERVED:
             front, at, number = self._next[0]
             group = self._groups[number]
             if at and not front < turn.front:
                 break
             heappop(self._next)
-            self._reserve(group, self._plan)
+            taken = self._reserve(group, plan)
             if at + 1 < len(group.places) and not group.unknown:
                 heappush(self._next, _Next(group.front(at + 1), at + 1, number))
-        return self._plan
+            yield taken
 
     def _end(self, job: JobRecord) -> int:
         return end_of(job, ran=self._ran(job))
 
-    def _reserve(self, group: _Group, plan: Plan) -> None:
+    def _reserve(self, group: _Group, plan: Plan) -> Set[str]:
         self._reserved += 1
         job = group.turn.job
         length = job.max_runtime or FOREVER
@@ -272,5 +292,6 @@ class JobsAhead:
         found = plan.reserve(job, group.usable, length, group.start)
         if found is None:
             group.unknown = True
-        else:
-            group.start, group.reserved = found.start, group.reserved + 1
+            return frozenset()
+        group.start, group.reserved = found.start, group.reserved + 1
+        return found.shares.keys()

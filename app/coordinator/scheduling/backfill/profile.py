@@ -47,6 +47,8 @@ class Profile:
         #: When each step begins; it ends where the next one does.
         self._starts = [0]
         self._used: list[Amounts] = [(0,) * len(self._capacity)]
+        #: Whether what is held only becomes less.
+        self._sinks = True
         self._fill(held)
 
     def _fill(self, held: Iterable[tuple[Allocation, int]]) -> None:
@@ -67,6 +69,8 @@ class Profile:
 
     def amounts_of(self, share: Allocation) -> Amounts:
         """What a share takes of the node."""
+        if len(self._kinds) == 1:
+            return (share.cpus, share.memory, int(not share.cpus), len(share.gpus))
         gpus = [self._kind_of[index] for index in share.gpus if index < len(self._kind_of)]
         counts = map(gpus.count, range(len(self._kinds)))
         return (share.cpus, share.memory, int(not share.cpus), *counts)
@@ -75,6 +79,7 @@ class Profile:
         """Hold this from `start` until `end`."""
         first = self._split(start)
         last = len(self._starts) if end >= FOREVER else self._split(end)
+        self._sinks = False
         for at in range(first, last):
             self._used[at] = tuple(map(add, self._used[at], amounts))
 
@@ -109,6 +114,8 @@ class Profile:
         found: int | None = None
         begins = max(start, 0)
         starts, used = self._starts, self._used
+        if self._sinks and any(used[-1][which] > most for which, most in limits):
+            return None
         steps = len(starts)
         for at in range(bisect_right(starts, begins) - 1, steps):
             here = used[at]

@@ -153,6 +153,9 @@ def can_fill(sizes: Iterable[int], amount: int, capacity: int) -> bool:
         return True
     reachable = 1
     mask = (1 << (capacity + 1)) - 1
+    enough = 1 << max(capacity - amount + 1, 0)
     for size in sizes:
+        if reachable >= enough:
+            return True
         reachable |= (reachable << size) & mask
-    return reachable >> max(capacity - amount + 1, 0) != 0
+    return reachable >= enough

@@ -13,7 +13,7 @@ from app.coordinator.scheduling.queues.turns import Turn, Turns
 from app.coordinator.scheduling.queues.waiting import Place
 
 #: Jobs of a fair queue whose positions are told one by one; behind them, priority and age count.
-MOST_FAIR: Final = 512
+MOST_FAIR: Final = 256
 
 
 class Line:
