@@ -17,6 +17,9 @@ class HubMetrics(HubObserver):
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._history_bytes = 0
+        # It changes with every message: it is looked at when it is asked for.
+        metrics.history_bytes.set_function(lambda: self._history_bytes)
 
     @override
     def upstream_opened(self) -> None:
@@ -54,7 +57,7 @@ class HubMetrics(HubObserver):
 
     @override
     def history_size(self, size: int) -> None:
-        self._metrics.history_bytes.set(size)
+        self._history_bytes = size
 
 
 class HubReports(HubMetrics):

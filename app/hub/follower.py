@@ -83,7 +83,8 @@ class Follower(Generic[C]):
         self._ever_caught_up = False
         #: The newest entry that ever was. One behind it is progress.
         self._newest = Position("", 0)
-        #: When the call that is open was made, and what bounds the wait for its next message.
+        #: When the call that is open was made, and what bounds the wait for its next message, up
+        #: to the end of its log.
         self._opened_at = 0.0
         self._waiting: asyncio.Timeout | None = None
         self._urged = asyncio.Event()
@@ -125,7 +126,7 @@ class Follower(Generic[C]):
     def _renew(self) -> None:
         self._renewal = None
         self._urged.set()
-        if self._waiting is not None:
+        if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(self._loop.time())
 
     def _drop_renewal(self) -> None:
@@ -155,35 +156,54 @@ class Follower(Generic[C]):
                 request_id=self._request_id,
             )
             async with aclosing(batches):
-                started = False
-                while (batch := await self._next(batches, started)) is not None:
-                    if started == (batch.start is not None):
-                        raise ApiError(COORDINATOR_ERROR)
-                    started = True
-                    self._receiver.take(batch)
-                    self._note_progress()
-                    if batch.end is not None:
-                        await self._end(batch.end)
-                        return
+                await self._take_all(batches)
         finally:
             self._observer.upstream_closed()
             self._drop_renewal()
-        raise ApiError(COORDINATOR_UNAVAILABLE)
 
-    async def _next(self, batches: AsyncIterator[Batch], started: bool) -> Batch | None:
-        """Return the next batch; None at the end of the stream.
+    async def _take_all(self, batches: AsyncIterator[Batch]) -> None:
+        """Take a stream to its end; returns if that is the end of the log.
 
         A quiet job may be silent for any time, but not before its stream has
         delivered what there is: raises `ApiError` COORDINATOR_TIMEOUT.
         """
+        # One for all messages of the stream, not one for each.
+        waiting = self._waiting = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(self._patience(started)) as self._waiting:
-                return await anext(batches, None)
+            async with waiting:
+                self._await_more(started=False)
+                started = False
+                async for batch in batches:
+                    if started == (batch.start is not None):
+                        raise ApiError(COORDINATOR_ERROR)
+                    started, caught_up = True, self._caught_up
+                    self._receiver.take(batch)
+                    self._note_progress()
+                    if batch.end is not None:
+                        waiting.reschedule(None)
+                        self._waiting = None
+                        await self._end(batch.end)
+                        return
+                    if not caught_up or self._urged.is_set():
+                        self._await_more(started=True)
         except TimeoutError:
+            if not waiting.expired():
+                raise
             await self._pass_a_hole_at_the_head()
             raise ApiError(COORDINATOR_TIMEOUT) from None
         finally:
             self._waiting = None
+        raise ApiError(COORDINATOR_UNAVAILABLE)
+
+    def _await_more(self, *, started: bool) -> None:
+        """Bound the wait for the next message of the open stream."""
+        assert self._waiting is not None
+        if self._urged.is_set():
+            self._waiting.reschedule(self._loop.time())
+        else:
+            patience = self._patience(started)
+            due = None if patience is None else self._loop.time() + patience
+            self._waiting.reschedule(due)
 
     def _patience(self, started: bool) -> float | None:
         """Return how long to wait for a stream's next message, in seconds; None for ever."""

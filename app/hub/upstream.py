@@ -88,8 +88,7 @@ class End:
     last_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What became known together, to be taken in this order of fields."""
 
     start: Start | None = None

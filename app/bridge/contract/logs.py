@@ -71,14 +71,7 @@ class StreamCheck:
             if self._last is not None:
                 raise BrokenContract(Breach.START, "start: must be in the first message only")
             self._start(message.start)
-        last = self._last
-        if last is None:
-            raise BrokenContract(Breach.START, "start: must be in the first message")
-        for entry in entries:
-            if entry.offset <= last:
-                raise BrokenContract(Breach.ORDER, "logs.offset: must rise")
-            last = entry.offset
-        self._last = last
+        last = self.check_order(entries)
         for snapshot in message.metrics:
             if snapshot.sequence <= self._sequence:
                 raise BrokenContract(Breach.ORDER, "metrics.sequence: must rise")
@@ -88,6 +81,21 @@ class StreamCheck:
                 raise BrokenContract(Breach.VALUE, "status_changes.status: must be given")
         if message.HasField("end"):
             self._end(message.end, last)
+
+    def check_order(self, entries: Sequence[Placed]) -> int:
+        """Check the next message, which has nothing but these entries; as `check`.
+
+        Returns the offset of the newest entry of the stream.
+        """
+        last = self._last
+        if last is None:
+            raise BrokenContract(Breach.START, "start: must be in the first message")
+        for entry in entries:
+            if entry.offset <= last:
+                raise BrokenContract(Breach.ORDER, "logs.offset: must rise")
+            last = entry.offset
+        self._last = last
+        return last
 
     def _start(self, start: WatchStart) -> None:
         check_epoch("start.epoch", start.epoch)

@@ -39,13 +39,16 @@ class LogRecords:
 
     def __init__(self) -> None:
         self._origins: dict[tuple[str, int, str], bytes] = {}
+        #: The second of the newest entry, and the member `timestamp` up to it.
+        self._second = 0
+        self._begin: bytes | None = None
 
     def read(self, entries: Iterable[LogEntry]) -> list[LogRecord]:
         """Return entries as records. Raises `BrokenContract` for a field out of its bounds."""
         records: list[LogRecord] = []
         origins, levels = self._origins, _LEVELS
-        second, nanosecond, time = 0, 0, None
-        begin: bytes | None = None
+        second, begin = self._second, self._begin
+        nanosecond, time = -1, None
         for entry in entries:
             timestamp = entry.timestamp
             seconds, nanos = timestamp.seconds, timestamp.nanos
@@ -71,6 +74,7 @@ class LogRecords:
                     message = with_escaped_breaks(message)
                 data = b'{"offset":%d%b%b%b%b' % (offset, levels[level], message, time, origin)
             records.append(LogRecord(offset, level, data))
+        self._second, self._begin = second, begin
         return records
 
     def _read_thoroughly(self, entry: LogEntry) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, Self
 
 import structlog
@@ -57,6 +57,7 @@ class JobChannel(Cursor):
         "_opening",
         "_page",
         "_page_from",
+        "_parts",
         "_reached_head",
         "_reads",
         "_request_id",
@@ -94,9 +95,10 @@ class JobChannel(Cursor):
         self._opening: asyncio.Task[None] | asyncio.TimerHandle | None = None
         #: What is to be told before anything else.
         self._notices: deque[bytes] = deque()
-        #: Events of a page that was read, and the offset before them.
+        #: Events of a page that was read, the offset before them, and what is left of it.
         self._page = b""
         self._page_from = 0
+        self._parts: Iterator[LogPage] = iter(())
         self._reads = LogReads(self, request_id=request_id)
         self._backoff: Backoff | None = None
         #: Before it is there, nothing is passed over.
@@ -224,6 +226,8 @@ class JobChannel(Cursor):
     def _leave(self) -> None:
         feed, self._feed = self._feed, None
         self._reads.cancel()
+        # Its place is before them: they will be read again.
+        self._page, self._parts = b"", iter(())
         if feed is not None:
             feed.listeners.pop(self, None)
             feed.core.drop_filter(self.filter)
@@ -292,6 +296,9 @@ class JobChannel(Cursor):
             page, self._page = self._page, b""
             return page, False
         core = feed.core
+        for part in self._parts:
+            if events := core.take_page(self, part):
+                return events, False
         while True:
             step = core.read(self, most)
             if isinstance(step, bytes):
@@ -332,7 +339,8 @@ class JobChannel(Cursor):
         if feed is None:
             return True
         before, generation = self.offset, self.generation
-        self._page, self._page_from = feed.core.take_page(self, page), before
+        self._parts = page.parts(feed.settings.slice_bytes)
+        self._page, self._page_from = feed.core.take_page(self, next(self._parts)), before
         return self.offset != before or self.generation != generation
 
     def on_lost(self, error: ApiError) -> None:
