@@ -152,6 +152,13 @@ def test_what_is_cut_off_is_not_read(cut: int, entries: int) -> None:
         event("cut where a field ends: a message without what follows")
 
 
+@pytest.mark.parametrize("tag", [b"", b"\x12", b"\x0a", b"\x18"])
+def test_a_number_without_an_end_is_not_read(tag: bytes) -> None:
+    with pytest.raises(BrokenContract) as broken:
+        read(page(1).SerializeToString() + tag + b"\xff" * 1_000_000)
+    assert broken.value.breach == Breach.UNREADABLE
+
+
 @pytest.mark.parametrize(
     ("request_", "told", "breach"),
     [

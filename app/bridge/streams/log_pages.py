@@ -93,7 +93,7 @@ def _piece(data: bytes, place: int) -> tuple[int, int]:
     The last one may end behind the data: then it cannot be parsed.
     """
     begin, entries = place, 0
-    # What is cut off within a tag or a length stays for the rest, which cannot be parsed then.
+    # One that is cut off within its tag or length stays for the rest, which cannot be parsed then.
     with suppress(IndexError):
         while data[place] == _ENTRY and entries < PIECE and place - begin < _PIECE_BYTES:
             low, high = data[place + 1], data[place + 2]
@@ -124,10 +124,15 @@ def _behind_field(data: bytes, place: int) -> int:
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """Read a varint; returns it, and where it ends. Raises `IndexError` if it is cut off."""
-    value = shift = 0
-    while (byte := data[place]) >= 0x80:
-        value |= (byte & 0x7F) << shift
-        shift += 7
+    """Read a varint, which has 10 bytes at most; returns it, and where it ends.
+
+    Raises `IndexError` if it is longer, or cut off.
+    """
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[place]
         place += 1
-    return value | byte << shift, place + 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise IndexError
