@@ -80,15 +80,10 @@ class PublishedTrees:
             for mark in marks
         ]
 
-    def is_there(self, name: str) -> bool:
-        """Return whether there is a tree of this name."""
-        mark = next(self._store.objects(self._mark(name), limit=1), None)
-        return mark is not None and mark.key == self._mark(name)
-
-    def members(self, name: str) -> list[Member]:
+    def members(self, name: str, *, limit: int = MAX_MARK) -> list[Member]:
         """Return the objects of a tree. Raises FileNotFoundError; ValueError for a mark that
-        nobody here has written."""
-        mark = self._read(name)
+        nobody here has written; LimitReached for one of more than `limit` bytes."""
+        mark = self._read(name, limit)
         return [
             Member(path, StoredObject(self._object(name, path, *part), size, etag, 0))
             for path, size, etag, *part in mark["files"]
@@ -177,9 +172,9 @@ class PublishedTrees:
         for prefix in (self._mark(""), self.prefix):
             self._store.remove(each.key for each in self._store.objects(prefix))
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str, limit: int = MAX_MARK) -> dict[str, Any]:
         """Read a mark. Anybody with the bucket's credentials may have written it."""
-        mark = orjson.loads(self._store.read(self._mark(name), limit=MAX_MARK))
+        mark = orjson.loads(self._store.read(self._mark(name), limit=limit))
         files = mark.get("files") if isinstance(mark, dict) else None
         if not isinstance(files, list) or not all(map(is_file, files)):
             raise ValueError("it is no mark of a tree")

@@ -1,10 +1,12 @@
 """Paths as keys, and what of a tenant's objects is the coordinator's own."""
 
+import errno
+import os
 from typing import Final
 
 from app.drive.paths import DrivePath, is_name
 from app.errors import FILE_CONFLICT, FILE_NAME_INVALID, VALIDATION_ERROR, ApiError, FieldProblem
-from app.objects.store import ObjectStore
+from app.objects.store import ObjectStore, StoredObject
 
 #: What a job has published, beside its checkpoints (decision 0047).
 _KEPT: Final = ".kept"
@@ -73,3 +75,14 @@ def key_behind(token: bytes) -> str:
 def kept_of(job: DrivePath) -> DrivePath:
     """Return where a job's folder has what it has published."""
     return DrivePath((*job.parts, _KEPT), only_folder=True)
+
+
+def stat(store: ObjectStore, key: str) -> StoredObject | None:
+    """Return the object under a key, None if there is none."""
+    found = next(store.objects(key, limit=1), None)
+    return found if found is not None and found.key == key else None
+
+
+def nothing_there() -> FileNotFoundError:
+    """Return what is raised where there is no file and no folder."""
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))

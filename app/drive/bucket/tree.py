@@ -5,19 +5,23 @@ file's and a folder's at once is the file; with a slash at its end a path means
 the folder. The functions block, for threads, and raise OSError and `ApiError`.
 """
 
-import errno
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from app.drive.bucket.keys import can_be_named, is_hidden, kept_of, key_behind, key_of
+from app.drive.bucket import checkpoints
+from app.drive.bucket.keys import (
+    can_be_named,
+    is_hidden,
+    kept_of,
+    key_behind,
+    key_of,
+    nothing_there,
+    stat,
+)
 from app.drive.drive import Item, Page, PageRequest
 from app.drive.paths import DrivePath
 from app.drive.versions import Preconditions, Version
-from app.errors import FILE_CONFLICT, FILE_NOT_SERVED, ApiError
-from app.files.directory import LimitReached
-from app.objects.published import PublishedTrees
+from app.errors import FILE_CONFLICT, ApiError
 from app.objects.store import KeyFolder, ObjectStore, StoredObject
 
 #: Objects that go in one call.
@@ -27,12 +31,6 @@ _BATCH: Final = 1000
 def version_of(found: StoredObject) -> Version:
     """Return the version of a file."""
     return Version.of_object(found.size, found.modified, found.etag)
-
-
-def stat(store: ObjectStore, key: str) -> StoredObject | None:
-    """Return the object under a key, None if there is none."""
-    found = next(store.objects(key, limit=1), None)
-    return found if found is not None and found.key == key else None
 
 
 def has_any(store: ObjectStore, prefix: str) -> bool:
@@ -47,56 +45,33 @@ def read(
 
     Of checkpoints those are there that are whole.
     """
-    if is_hidden(path) or not _is_whole(store, tenant_id, path):
-        raise _nothing_there()
+    if is_hidden(path):
+        raise nothing_there()
+    if path.in_checkpoints:
+        return checkpoints.read(store, tenant_id, path, page)
     key = key_of(store, tenant_id, path)
     if not path.only_folder and (found := stat(store, key)) is not None:
         return found
     return _listed(store, tenant_id, path, f"{key}/", page)
 
 
-def _is_whole(store: ObjectStore, tenant_id: str, path: DrivePath) -> bool:
-    """Whether what is in a checkpoint counts; of what is in none, it does."""
-    if not path.in_checkpoints or len(path.parts) < 4:
-        return True
-    return _checkpoints(store, tenant_id, path).is_there(path.parts[3])
-
-
-def _checkpoints(store: ObjectStore, tenant_id: str, path: DrivePath) -> PublishedTrees:
-    return PublishedTrees(store, "/".join((tenant_id, *path.parts[:3], "")))
-
-
 def _listed(
     store: ObjectStore, tenant_id: str, path: DrivePath, prefix: str, page: PageRequest
 ) -> Page:
     behind = key_behind(page.after)
-    shown = _shown(store, tenant_id, path)
     items: list[Item] = []
     last = ""
     for each in store.children(prefix, after=prefix + behind if behind else "", page=page.size + 1):
         name = each.key.removeprefix(prefix)
-        if not shown(name.removesuffix("/")):
+        if is_hidden(DrivePath((*path.parts, name.removesuffix("/")))):
             continue
         if len(items) == page.size:
             return Page(tuple(items), last.encode())
         items.append(_item(each, name))
         last = name
     if not items and not path.is_root and not has_any(store, prefix):
-        raise _nothing_there()
+        raise nothing_there()
     return Page(tuple(items), None)
-
-
-def _shown(store: ObjectStore, tenant_id: str, path: DrivePath) -> Callable[[str], bool]:
-    """Return what says of a name in a folder whether it is listed."""
-    if path.in_checkpoints and len(path.parts) == 3:
-        try:
-            found = _checkpoints(store, tenant_id, path).names()
-        except LimitReached:
-            raise ApiError(
-                FILE_NOT_SERVED, "The job has more checkpoints than can be listed."
-            ) from None
-        return {each.name for each in found}.__contains__
-    return lambda name: not is_hidden(DrivePath((*path.parts, name)))
 
 
 def _item(found: StoredObject | KeyFolder, name: str) -> Item:
@@ -148,7 +123,7 @@ def delete(
     prefix = f"{key}/"
     below = [each.key for each in store.objects(prefix, limit=2)]
     if not below:
-        raise _nothing_there()
+        raise nothing_there()
     preconditions.check(None)
     # What some clients make for an empty folder.
     if below != [prefix]:
@@ -182,7 +157,3 @@ def _may_hold_checkpoints(store: ObjectStore, tenant_id: str, path: DrivePath) -
     return has_any(store, f"{key}/checkpoints/") or has_any(
         store, f"{key_of(store, tenant_id, kept_of(path))}/"
     )
-
-
-def _nothing_there() -> FileNotFoundError:
-    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))

@@ -6,8 +6,8 @@ The functions block, for one thread at a time, and raise OSError and `ApiError`.
 import time
 from dataclasses import replace
 
-from app.drive.bucket.keys import key_of
-from app.drive.bucket.tree import stat, version_of
+from app.drive.bucket.keys import key_of, stat
+from app.drive.bucket.tree import version_of
 from app.drive.bucket.upload_records import Record, Records
 from app.drive.bucket.writing import check_part, part_size, placed
 from app.drive.drive import Stored

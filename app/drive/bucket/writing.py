@@ -6,8 +6,8 @@ The functions block, for threads, and raise OSError and `ApiError`.
 from collections.abc import Callable
 from typing import Final
 
-from app.drive.bucket.keys import key_of
-from app.drive.bucket.tree import conflicts, stat, version_of
+from app.drive.bucket.keys import key_of, stat
+from app.drive.bucket.tree import conflicts, version_of
 from app.drive.drive import Stored
 from app.drive.paths import DrivePath
 from app.drive.problems import busy

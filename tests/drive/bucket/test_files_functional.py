@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
 pytest.importorskip("s3fs")
 
-from app.drive.bucket import tree, writing
+from app.drive.bucket import checkpoints, tree, writing
 from app.files.directory import Directory
 from app.files.walking import Limits
 from app.objects.published import PublishedTrees
@@ -271,3 +272,54 @@ async def test_a_quota_counts_what_is_there_and_what_comes(serve: Serve) -> None
         assert (await acme.put("b", bytes(40_000))).status == 201
         assert (await acme.put("b", bytes(0))).status == 200
         assert (await acme.put("c", bytes(40_000))).status == 201
+
+
+async def test_a_checkpoint_that_several_nodes_wrote_has_the_files_of_its_mark(
+    served: ServedBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme, folder = served.acme, "jobs/job-1/checkpoints"
+    top = f"acme/{folder}"
+
+    def write() -> None:
+        files = []
+        for path, part in (("rank-0", "1/0"), ("deep/rank-1", "1/1"), ("deep/rank-2", "2/0-1")):
+            key = f"{top}/.parts/{part}/step-1/{path}"
+            served.store.write(key, path.encode())
+            stored = next(served.store.objects(key))
+            files.append([path, stored.size, stored.etag, part])
+        served.store.write(f"{top}/.complete/step-1", orjson.dumps({"files": files}))
+        # One whose objects are others by now, and marks that are none.
+        served.store.write(f"{top}/step-2/model", b"x")
+        other = [["model", 1, '"other"']]
+        served.store.write(f"{top}/.complete/step-2", orjson.dumps({"files": other}))
+        for name, mark in (("a", b"[]"), ("b", b'{"files": [["../x", 1, "e"]]}'), ("c", b"{")):
+            served.store.write(f"{top}/.complete/{name}", mark)
+
+    await asyncio.to_thread(write)
+    assert await acme.names(folder) == ["step-1", "step-2"]
+    assert [each["kind"] for each in (await acme.get(folder)).data["entries"]] == ["folder"] * 2
+    first = (await acme.get(f"{folder}?page_size=1")).data
+    assert [each["name"] for each in first["entries"]] == ["step-1"]
+    rest = await acme.get(f"{folder}?page_token={first['next_page_token']}")
+    assert [each["name"] for each in rest.data["entries"]] == ["step-2"]
+    inside = (await acme.get(f"{folder}/step-1/")).data["entries"]
+    assert [(each["name"], each["kind"]) for each in inside] == [
+        ("deep", "folder"),
+        ("rank-0", "file"),
+    ]
+    found: list[str] = []
+    token = ""
+    while True:
+        page = (await acme.get(f"{folder}/step-1/deep?page_size=1&page_token={token}")).data
+        found += [each["name"] for each in page["entries"]]
+        token = page["next_page_token"]
+        if not token:
+            break
+    assert found == ["rank-1", "rank-2"]
+    read = await acme.get(f"{folder}/step-1/deep/rank-2")
+    assert read.body == b"deep/rank-2"
+    assert (await acme.get(f"{folder}/step-1/rank-0")).headers["ETag"] == inside[1]["etag"]
+    for path in ("step-1/rank-1", "step-1/rank-0/", "step-1/dee", "step-2/model", "a", "b/x", "c"):
+        assert (await acme.get(f"{folder}/{path}")).code == "FILE_NOT_FOUND"
+    monkeypatch.setattr(checkpoints, "_MAX_MARK", 100)
+    assert (await acme.get(f"{folder}/step-1/rank-0")).code == "FILE_NOT_SERVED"
