@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, BinaryIO, Final, cast
 
-from fsspec.callbacks import Callback
 from typing_extensions import override
 
 from app.files.copying import Abandoned
 from app.files.directory import LimitReached
 from app.objects.s3_connection import S3Connection, S3Place
 from app.objects.s3_entries import MAX_KEY, folder_of, not_of_s3, object_of
+from app.objects.s3_files import send_file
 from app.objects.s3_reader import S3Reader
 from app.objects.s3_uploads import MOST_PARTS, S3Uploads
 from app.objects.store import (
@@ -142,22 +142,13 @@ class S3Store(ObjectStore):
 
     @override
     def write(self, key: str, content: bytes) -> None:
-        with self.connection.failures():
-            self.connection.files.pipe_file(self.connection.path(key), content)
+        self._uploads.put(key, content)
 
     @override
     def upload(self, key: str, source: int, abandoned: threading.Event) -> StoredObject:
         size = os.fstat(source).st_size
         part = max(_BLOCK, -(-size // MOST_PARTS))
-        with self.connection.failures():
-            self.connection.files.put_file(
-                # The very file that is held, whatever is at its path by now.
-                f"/proc/self/fd/{source}",
-                self.connection.path(key),
-                callback=_AbandonedCheck(abandoned),
-                chunksize=part,
-                ContentType="application/octet-stream",
-            )
+        send_file(self.connection, self._uploads, key, source, abandoned, size=size, part=part)
         if (stored := next(self.objects(key, limit=1), None)) is None or (
             (stored.key, stored.size) != (key, size)
         ):
@@ -213,19 +204,6 @@ class _OpenObject:
         with self._connection.failures():
             content: bytes = self._opened.read(size)
             return content
-
-
-class _AbandonedCheck(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Ends an upload that nobody wants between two of its parts."""
-
-    def __init__(self, abandoned: threading.Event) -> None:
-        super().__init__()
-        self._abandoned = abandoned
-
-    @override
-    def relative_update(self, inc: int = 1) -> None:
-        if self._abandoned.is_set():
-            raise Abandoned
 
 
 def _write(target: int, block: bytes) -> None:

@@ -17,8 +17,6 @@ from app.files.directory import LimitReached
 from app.objects.s3_errors import translated
 from app.objects.store import ChangedObject, DriveRefused, DriveUnavailable
 
-#: Parts of one object that are sent at the same time; each takes its size in memory.
-_PARALLEL: Final = 4
 #: Bytes of a file with credentials.
 _MAX_CREDENTIALS: Final = 64 * 1024
 
@@ -70,7 +68,6 @@ class S3Connection:
             **_credentials(place.credentials),
             endpoint_url=place.endpoint or None,
             config_kwargs=config,
-            max_concurrency=_PARALLEL,
             use_listings_cache=False,
             skip_instance_cache=True,
         )

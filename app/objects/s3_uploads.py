@@ -68,7 +68,7 @@ class S3Uploads(PartedUploads):
             PartNumber=number,
             Body=content,
         )
-        return _part({**answer, "PartNumber": number, "Size": len(content)})
+        return part_of({**answer, "PartNumber": number, "Size": len(content)})
 
     @override
     def parts(self, key: str, upload: str) -> list[StoredPart]:
@@ -78,7 +78,7 @@ class S3Uploads(PartedUploads):
             answer = self._connection.call(
                 "list_parts", Key=self._key(key), UploadId=upload, PartNumberMarker=last
             )
-            page = [_part(each) for each in answer.get("Parts", ())]
+            page = [part_of(each) for each in answer.get("Parts", ())]
             # In order, and none twice: it ends.
             if any(each.number <= last for each in page) or len(page) > MOST_PARTS:
                 raise not_of_s3()
@@ -138,7 +138,8 @@ def _etag_of(parts: Sequence[StoredPart]) -> str:
     return f'"{joined}-{len(parts)}"'
 
 
-def _part(entry: Any) -> StoredPart:
+def part_of(entry: Any) -> StoredPart:
+    """Read what a store says of a part. Raises DriveUnavailable."""
     number, size, etag = (entry.get(name) for name in ("PartNumber", "Size", "ETag"))
     if (
         type(number) is not int

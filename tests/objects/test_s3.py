@@ -242,7 +242,7 @@ def test_a_part_of_an_object_is_read_as_it_comes(bucket: Bucket, prefix: str) ->
             assert len(block) <= 100_000
             read += block
         assert read == content[5:-5]
-        proxy.fault = lambda line: -300 if line.startswith("GET") else None
+        proxy.fault = lambda line: -2_000 if line.startswith("GET") else None
         reader = store.reader(found, 0, len(content))
         with pytest.raises(DriveUnavailable):
             reader.read(100_000)

@@ -79,7 +79,8 @@ async def test_files_of_any_size_take_the_same_memory(
         await there_and_back(40)
         before = peak(served.pid)
         await there_and_back(400)
-        assert peak(served.pid) - before < 32 * MIB
+        # A part, for each of some threads: not the file.
+        assert peak(served.pid) - before < 128 * MIB
 
 
 async def test_an_upload_goes_on_after_the_gateway_was_killed(
