@@ -40,6 +40,7 @@ from app.api.settings import LimitsSettings
 from app.database.migrate import migrate
 from app.gateway.routes import PREFIX
 from app.hub.settings import HubSettings
+from app.local.bootstrap import make_database
 from app.local.data_dir import DataDir
 from app.local.postgres import Postgres, socket_folder
 from scripts.chaos_rig.watching import Watcher
@@ -116,7 +117,7 @@ async def _postgres(folder: Path) -> AsyncIterator[str]:
         )
         await server.start()
         try:
-            await server.until_ready()
+            await server.during(asyncio.to_thread(make_database, server.dsn, data_dir))
             yield server.dsn
         finally:
             await server.service.stop()
