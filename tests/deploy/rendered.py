@@ -47,11 +47,18 @@ class Rendered:
             yield from containers_of(pod)
 
     def environ(self, container: Manifest) -> dict[str, str]:
-        """The variables of a container; those of a secret are empty."""
+        """The variables of a container; what only a cluster knows is empty."""
         found: dict[str, str] = {}
         for source in container.get("envFrom", ()):
             found |= self.named("ConfigMap", source["configMapRef"]["name"])["data"]
-        return found | {each["name"]: each.get("value", "") for each in container.get("env", ())}
+        return found | {each["name"]: self._value(each) for each in container.get("env", ())}
+
+    def _value(self, variable: Manifest) -> str:
+        if reference := variable.get("valueFrom", {}).get("configMapKeyRef"):
+            value = self.named("ConfigMap", reference["name"])["data"][reference["key"]]
+        else:
+            value = variable.get("value", "")
+        return str(value)
 
 
 def containers_of(pod: Manifest) -> list[Manifest]:

@@ -74,6 +74,14 @@ def config(overlay: Rendered) -> CoordinatorConfig:
     return CoordinatorConfig.from_env(environ)
 
 
+def gateway(overlay: Rendered) -> Settings:
+    environ = overlay.environ(container(overlay, "gateway"))
+    for name in ("SCAIMIND_DATABASE_DSN", "SCAIMIND_UPSTREAM_API_SECRET"):
+        del environ[f"{name}_FILE"]
+        environ[name] = "a-secret-of-16-or-more"
+    return Settings.from_env(environ)
+
+
 def variables(environ: list[dict[str, Any]]) -> dict[str, str]:
     return {each["name"]: each.get("value", "") for each in environ}
 
@@ -253,11 +261,7 @@ def test_the_head_is_called_by_the_name_that_kuberay_gives_its_service(overlay: 
 
 
 def test_the_gateway_calls_the_coordinator_that_leads(overlay: Rendered) -> None:
-    environ = overlay.environ(container(overlay, "gateway"))
-    for name in [each for each in environ if each.endswith("_FILE")]:
-        del environ[name]
-        environ[name.removesuffix("_FILE")] = "a-secret-of-16-or-more"
-    upstream = Settings.from_env(environ).upstream
+    upstream = gateway(overlay).upstream
     service = overlay.named("Service", "scaimind-coordinator")["spec"]
     (port,) = (each["port"] for each in service["ports"] if each["name"] == "grpc")
     assert upstream.address == f"dns:///scaimind-coordinator:{port}"
@@ -360,7 +364,8 @@ def test_the_pages_overlay_can_be_rendered(tmp_path: Path, where: str) -> None:
     images = {each["image"] for each in ours.containers()}
     assert all(re.search(r"^registry\.ours\.example/.*@sha256:[12]{64}$", each) for each in images)
     assert "scaimind.example.com" not in yaml.safe_dump_all(ours.objects)
-    assert (config(ours).drive_url == "s3://ours/scaimind") == (where == "S3")
+    expected = "s3://ours/scaimind" if where == "S3" else ""
+    assert (config(ours).drive_url, gateway(ours).drive.url) == (expected, expected)
 
 
 def test_the_pages_job_is_one_that_the_gateway_takes() -> None:

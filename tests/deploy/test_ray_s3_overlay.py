@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.rendered import Rendered, render
-from tests.deploy.test_ray_overlay import config, container, pod
+from tests.deploy.test_ray_overlay import config, container, gateway, pod
 
 
 @pytest.fixture
@@ -47,20 +47,24 @@ def test_a_drive_in_s3_needs_no_volume_that_machines_share(s3: Rendered) -> None
     assert "podAntiAffinity" not in affinity
 
 
-def test_coordinators_and_workers_have_the_credentials_of_s3_as_the_same_file(
-    s3: Rendered,
-) -> None:
+def test_all_have_the_credentials_of_s3_as_the_same_file(s3: Rendered) -> None:
     coordinator = config(s3)
     assert coordinator.drive_url.startswith("s3://")
     assert coordinator.drive_endpoint
     assert not coordinator.ray_shared_disk
     file = coordinator.drive_credentials_file
     assert file is not None
-    for name, of in (("coordinator", "coordinator"), ("ray-worker", "ray-worker")):
-        path, secret = mounted_secret(s3, name, of)
+    drive = gateway(s3).drive
+    assert (drive.url, drive.endpoint, drive.credentials_file) == (
+        *(coordinator.drive_url, coordinator.drive_endpoint),
+        file,
+    )
+    # The gateway is no root, and has it by its group.
+    for name, mode in (("coordinator", 0o400), ("ray-worker", 0o400), ("gateway", 0o440)):
+        path, secret = mounted_secret(s3, name, name)
         assert str(file.parent) == path
         assert [each["path"] for each in secret["items"]] == [file.name]
-        assert secret["defaultMode"] == 0o400
+        assert secret["defaultMode"] == mode
     # As variables every process of the pod would have them.
     assert "AWS" not in str([each.get("env", ()) for each in s3.containers()])
 
