@@ -56,6 +56,8 @@ _LOGGING = {"structlog", "orjson"}
 #: Of the client, and of SQLAlchemy. `structlog` imports them where they are installed, and `rich`
 #: imports Pygments.
 _OF_LOGS_FOR_PEOPLE = {"rich", "pygments", "greenlet"}
+#: Of a drive in S3, which none of them is given here.
+_STORE = {"fsspec", "s3fs", "aiobotocore", "botocore"}
 #: Commands that are no programs.
 _COMMANDS = {"app.cli.database", "app.cli.checks", "app.cli.reference"}
 
@@ -68,12 +70,12 @@ _FOREIGN = _MIGRATIONS | _CLIENT | _TRAINING | _OF_LOGS_FOR_PEOPLE | _COMMANDS
         (
             "serve",
             "app.gateway.run.serve",
-            _FOREIGN | _COORDINATOR | _SUPERVISOR | _ISSUER | {"sqlite3", "fsspec", "psutil"},
+            _FOREIGN | _COORDINATOR | _SUPERVISOR | _ISSUER | {"sqlite3", "psutil"} | _STORE,
         ),
         (
             "coordinator",
             "app.coordinator.program.serve",
-            _FOREIGN | _GATEWAY | _SUPERVISOR | _ISSUER | {"psycopg2", "aiopg", "apispec"},
+            _FOREIGN | _GATEWAY | _SUPERVISOR | _ISSUER | {"psycopg2", "aiopg", "apispec"} | _STORE,
         ),
         (
             "issuer",

@@ -2,17 +2,21 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
 
 from scripts.bench import size
 from scripts.bench.check_rig import baseline, tables
-from scripts.bench.check_rig.__main__ import FAMILIES
+from scripts.bench.check_rig.__main__ import FAMILIES, left_out
 from scripts.bench.check_rig.axis import Axis, Expected, Family, Found, Measure, losses, measured
+from scripts.bench.fanout_rig.peers import Endpoint
+from scripts.bench.fanout_rig.processes import Dialog, RigError, WatchersDropped
+from scripts.bench.fanout_rig.station import Station
 
 NAME = "requests: CPU"
 
@@ -56,6 +60,74 @@ def test_noise_in_the_first_rounds_is_outvoted_and_not_thrown_away() -> None:
     assert found.ratios[:3] == (1.5, 1.4, 1.1)
     assert found.ratio == 1.0
     assert losses([found]) == []
+
+
+def dropping(times: int) -> tuple[Family, list[int]]:
+    """Has its watchers dropped in the second round of its first servers; each server's rounds."""
+    servers: list[int] = []
+
+    @contextmanager
+    def opened() -> Iterator[Measure]:
+        servers.append(0)
+
+        def measure() -> dict[str, float]:
+            if servers[-1] == 1 and len(servers) <= times:
+                raise WatchersDropped("wrong delivery through /logs: {'closed': 1}")
+            servers[-1] += 1
+            return {NAME: float(sum(servers))}
+
+        yield measure
+
+    return Family("requests", (Axis(NAME, "one / other"),), opened), servers
+
+
+def test_watchers_that_were_dropped_are_measured_once_more_and_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stalled, servers = dropping(1)
+    (found,) = measured(stalled, {NAME: Expected(4.0, 0.25)})
+    assert found.ratios == (1.0, 2.0, 3.0)
+    assert servers == [1, 2]
+    assert "requests: wrong delivery through /logs: {'closed': 1}" in capsys.readouterr().err
+
+
+def test_watchers_that_are_dropped_again_fail() -> None:
+    stalled, servers = dropping(2)
+    with pytest.raises(WatchersDropped):
+        measured(stalled, {NAME: Expected(4.0, 0.25)})
+    assert servers == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "raised"),
+    [
+        ({"closed": 1, "missing_at_end": 7}, WatchersDropped),
+        ({"gap_events": 1, "holes": 3}, WatchersDropped),
+        ({"holes": 3}, RigError),
+        ({"missing_at_end": 1}, RigError),
+        ({"closed": 1, "doubled": 1}, RigError),
+    ],
+)
+def test_only_losses_that_the_server_has_told_are_measured_once_more(
+    wrong: Mapping[str, int], raised: type[RigError]
+) -> None:
+    counted = ("holes", "missing_at_end", "doubled", "closed", "gap_events")
+    said = {name: wrong.get(name, 0) for name in counted}
+    watchers = Mock(spec=Dialog)
+    watchers.ask.return_value = said
+    endpoint = Endpoint(pid=1, port=1, path="/logs")
+    with pytest.raises(RigError, match="wrong delivery through /logs") as caught:
+        Station(endpoint, watchers, watchers).await_line(9)
+    assert caught.type is raised
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_is_left_out_fails_unless_it_was_asked_for(
+    asked: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not left_out({}, asked=asked)
+    assert left_out({"requests": "wrk"}, asked=asked) is not asked
+    assert "LEFT OUT requests: this machine lacks wrk" in capsys.readouterr().out
 
 
 def test_a_baseline_is_measured_thoroughly() -> None:

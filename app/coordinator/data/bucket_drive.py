@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from fsspec import AbstractFileSystem
 from typing_extensions import override
 
 from app.coordinator.data.drive import (
@@ -218,16 +217,14 @@ def is_in_store(url: str) -> bool:
 
 
 class BucketFileSystem(DriveFileSystem):
-    """What one access reaches of a store, to be read, as fsspec has it; paths are URLs."""
+    """What one access reaches of a store, to be read; paths are URLs."""
 
     def __init__(self, drive: BucketDrive, access: Access) -> None:
-        AbstractFileSystem.__init__(self)
+        super().__init__(drive, access)
         self._bucket = drive
-        self._drive = drive
-        self._access = access
 
     @override
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
+    def info(self, path: str) -> dict[str, Any]:
         if not is_in_store(path):
             return super().info(path)
         tree = self._bucket.kind(self._access, path)
@@ -238,7 +235,7 @@ class BucketFileSystem(DriveFileSystem):
         return _about(path, self._file(path))
 
     @override
-    def ls(self, path: str, detail: bool = True, *, limit: int = 100_000, **_: Any) -> list[Any]:
+    def ls(self, path: str, detail: bool = True, *, limit: int = 100_000) -> list[Any]:
         if not is_in_store(path):
             return super().ls(path, detail, limit=limit)
         base = path.rstrip("/")
@@ -252,11 +249,9 @@ class BucketFileSystem(DriveFileSystem):
         return found if detail else [about["name"] for about in found]
 
     @override
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
+    def open(self, path: str) -> BinaryIO:
         if not is_in_store(path):
-            return super()._open(path, mode)
-        if mode != "rb":
-            raise ValueError("it can only be read")
+            return super().open(path)
         return self._bucket.store.open(self._file(path))
 
     def _file(self, path: str) -> StoredObject:

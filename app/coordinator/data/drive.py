@@ -19,8 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from fsspec import AbstractFileSystem
-
 from app.coordinator.errors import FailedPrecondition, InvalidArgument
 from app.coordinator.failures import is_passing
 from app.coordinator.identity.access import Access
@@ -126,31 +124,22 @@ class Place:
         return ""
 
 
-class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """What one access reaches, to be read, as fsspec has it; paths are URLs."""
+class DriveFileSystem:
+    """What one access reaches, to be read; paths are URLs, which are checked as they were written.
 
-    protocol = "scaidrive"
-    #: An instance is for one access: fsspec must not hand it to anybody else.
-    cachable = False
+    Its methods are those of fsspec's file systems.
+    """
 
     def __init__(self, drive: "Drive", access: Access) -> None:
-        super().__init__()
         self._drive = drive
         self._access = access
 
-    @classmethod
-    def _strip_protocol(cls, path: str | list[str]) -> str | list[str]:
-        """A URL stays as it is: it is checked as the caller wrote it."""
-        return path
-
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
+    def info(self, path: str) -> dict[str, Any]:
         """Name, type, size, and what tells two versions apart. Raises BadUrl."""
         with self._drive.place(self._access, path).open() as opened:
             return _info(path, opened.stat())
 
-    def ls(
-        self, path: str, detail: bool = True, *, limit: int = _MAX_ENTRIES, **_: Any
-    ) -> list[Any]:
+    def ls(self, path: str, detail: bool = True, *, limit: int = _MAX_ENTRIES) -> list[Any]:
         """A directory's entries by name, or the file itself. Raises BadUrl, OSError;
         LimitReached if there are more than `limit`."""
         with self._drive.place(self._access, path).open() as opened:
@@ -162,9 +151,8 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         urls = [f"{path.rstrip('/')}/{name}" for name in names]
         return [self.info(url) for url in urls] if detail else urls
 
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
-        if mode != "rb":
-            raise ValueError("it can only be read")
+    def open(self, path: str) -> BinaryIO:
+        """The content of a file. Raises BadUrl, OSError."""
         with self._drive.place(self._access, path).open() as opened:
             try:
                 return opened.open_file()

@@ -1,9 +1,12 @@
 """What is compared: a ratio of two costs that were measured in one run, one beside the other."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from statistics import median
+
+from scripts.bench.fanout_rig.processes import WatchersDropped
 
 #: Measures each of some axes once.
 Measure = Callable[[], Mapping[str, float]]
@@ -76,23 +79,32 @@ def measured(
 
     If an axis is worse than it may be after its rounds, all of the family are measured further, and
     the middle of all measurements counts: no first result is thrown away. `thoroughly` measures
-    further in any case.
+    further in any case. Where watchers were dropped, it goes on with servers started anew, once,
+    and says so on stderr. Raises `RigError`.
     """
     ratios: dict[str, list[float]] = {axis.name: [] for axis in family.axes}
 
-    def measure(rounds: int) -> list[Found]:
-        for _ in range(rounds):
+    def measure(one_round: Measure, rounds: int) -> list[Found]:
+        """Measure until there are so many rounds."""
+        while len(ratios[family.axes[0].name]) < rounds:
             for name, ratio in one_round().items():
                 ratios[name].append(ratio)
         return [
             Found(axis, tuple(ratios[axis.name]), expected.get(axis.name)) for axis in family.axes
         ]
 
-    with family.opened() as one_round:
-        found = measure(family.rounds)
-        if thoroughly or any(each.worse for each in found):
-            found = measure(family.further)
-    return found
+    def attempt() -> list[Found]:
+        with family.opened() as one_round:
+            found = measure(one_round, family.rounds)
+            if thoroughly or any(each.worse for each in found):
+                found = measure(one_round, family.rounds + family.further)
+        return found
+
+    try:
+        return attempt()
+    except WatchersDropped as error:
+        print(f"{family.name}: {error}. Going on with servers started anew.", file=sys.stderr)
+        return attempt()
 
 
 def losses(found: Sequence[Found]) -> list[str]:

@@ -25,6 +25,10 @@ class RigError(Exception):
     """The benchmark cannot go on; the text says why."""
 
 
+class WatchersDropped(RigError):
+    """A server has closed watchers, or told them of a gap, as it does where the machine stalls."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cores:
     """Which core serves and which one makes the load."""
