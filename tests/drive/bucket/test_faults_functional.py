@@ -61,7 +61,8 @@ async def test_a_store_that_does_not_answer_holds_up_nobody_for_long(
     async with serve(port=proxy.port, call_timeout=0.5) as served:
         proxy.fault = hold
         slow = await served.acme.get("a")
-        assert (slow.status, slow.code) == (503, "DRIVE_BUSY")
+        # Whoever gives up first: the request, or what asks the store.
+        assert (slow.status, slow.code) in [(503, "DRIVE_BUSY"), (503, "DRIVE_UNAVAILABLE")]
         assert int(slow.headers["Retry-After"]) > 0
         assert (await served.gateway.http.get(served.gateway.server.make_url("/health"))).ok
         held.set()
