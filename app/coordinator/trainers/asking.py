@@ -154,7 +154,7 @@ class Trainers:
             raise _Failed("users that jobs run as cannot read it", f"closed to others: {closed}")
         with tempfile.TemporaryDirectory(prefix="scaimind-trainers-") as name:
             program, temporary = Path(name, "program"), Path(name, "tmp")
-            await asyncio.to_thread(_place, program, temporary)
+            await _placed(program, temporary)
             rules = Rules(
                 readable=(*self._readable, *map(str, environment.roots), str(program)),
                 writable=(str(temporary),),
@@ -189,8 +189,23 @@ class Trainers:
             raise _Failed(f"what its program printed is not a schema: {error}") from None
 
 
-def _place(program: Path, temporary: Path) -> None:
+async def _placed(program: Path, temporary: Path) -> None:
+    """Make both folders, with the trainers' program in the one. A cancellation waits until nothing
+    is written there any more: they are removed then."""
+    abandoned = threading.Event()
+    loop = asyncio.get_running_loop()
+    placing = loop.run_in_executor(None, _place, program, temporary, abandoned)
+    try:
+        await asyncio.shield(placing)
+    except asyncio.CancelledError:
+        abandoned.set()
+        await asyncio.wait([placing])
+        placing.exception()  # Nobody asks for it any more.
+        raise
+
+
+def _place(program: Path, temporary: Path, abandoned: threading.Event) -> None:
     temporary.mkdir()
     program.mkdir()
     with Directory.open(program) as directory:
-        place_trainers(directory, threading.Event())
+        place_trainers(directory, abandoned)
