@@ -16,6 +16,9 @@ from app.drive.bucket import checkpoints, tree, writing
 from app.files.directory import Directory
 from app.files.walking import Limits
 from app.objects.published import PublishedTrees
+from app.objects.s3_uploads import S3Uploads
+from app.objects.store import DriveLacks
+from app.objects.uploads import Condition
 from tests.drive.bucket.conftest import Serve, ServedBucket
 from tests.drive.test_files_functional import NAMES, NO_NAMES
 
@@ -323,3 +326,23 @@ async def test_a_checkpoint_that_several_nodes_wrote_has_the_files_of_its_mark(
         assert (await acme.get(f"{folder}/{path}")).code == "FILE_NOT_FOUND"
     monkeypatch.setattr(checkpoints, "_MAX_MARK", 100)
     assert (await acme.get(f"{folder}/step-1/rank-0")).code == "FILE_NOT_SERVED"
+
+
+async def test_a_store_without_conditional_writes_has_them_checked_before(
+    served: ServedBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = S3Uploads.put
+    asked: list[Condition] = []
+
+    def lacking(self: S3Uploads, key: str, content: bytes, condition: Condition) -> None:
+        asked.append(condition)
+        if condition.given:
+            raise DriveLacks("it is not implemented there")
+        put(self, key, content)
+
+    monkeypatch.setattr(S3Uploads, "put", lacking)
+    absent = {"If-None-Match": "*"}
+    assert (await served.acme.put("a", b"1", headers=absent)).status == 201
+    assert [each.given for each in asked] == [True, False]
+    assert (await served.acme.put("a", b"2", headers=absent)).code == "PRECONDITION_FAILED"
+    assert (await served.acme.get("a")).body == b"1"
