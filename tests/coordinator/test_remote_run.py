@@ -2,14 +2,16 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from app.coordinator.engines.remote import record_writer, remote_run
+from app.coordinator.engines.remote import remote_run
+from app.coordinator.engines.remote.records import writer
+from app.coordinator.engines.remote.records.loops import RecordLoops
 from app.coordinator.engines.remote.remote_run import RemoteRun
 from app.coordinator.storage.job_directory import JobDir
 
@@ -35,14 +37,14 @@ async def test_records_that_open_after_a_cancellation_are_closed(
 
     monkeypatch.setattr(remote_run, "read_end", lambda _: None)
     monkeypatch.setattr(remote_run, "read_launch", lambda _: SimpleNamespace(node_ids=("a",)))
-    monkeypatch.setattr(record_writer, "MergedRecords", Records)
-    with ThreadPoolExecutor(1) as writing:
+    monkeypatch.setattr(writer, "MergedRecords", Records)
+    with closing(RecordLoops()) as loops:
         others: dict[str, Any] = dict.fromkeys(
             ("leadership", "bounds", "client", "nodes", "sends_secrets", "grew", "forget"),
             cast(Any, None),
         )
         run = RemoteRun(
-            JobDir(tmp_path).run(1), term=1, lost_node_patience=1.0, writing=writing, **others
+            JobDir(tmp_path).run(1), term=1, lost_node_patience=1.0, loops=loops, **others
         )
         waiting = asyncio.create_task(run.wait(), name="run")
         async with asyncio.timeout(PATIENCE):

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -58,7 +58,10 @@ class Records:
     def taken(self, source: int) -> tuple[int, int]:
         return 0, 0
 
-    async def write(self, write: Callable[[Any], object]) -> None:
+    async def there(self, work: Callable[[], Coroutine[Any, Any, object]]) -> object:
+        return await work()
+
+    async def written(self, write: Callable[[Any], object]) -> None:
         write(self)
 
     async def say(self, text: str, *, warning: bool) -> None:

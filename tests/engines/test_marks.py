@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.coordinator.engines.remote.marks import LINES, Mark, MarkFile
+from app.coordinator.engines.remote.records.marks import LINES, Mark, MarkFile
 
 
 class Died(Exception):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from app.coordinator.engines.agent.records import RecordsReader
 from app.coordinator.engines.local.runner.recording import RecordBounds
-from app.coordinator.engines.remote.merging import MergedRecords
-from app.coordinator.engines.remote.part_records import PartRecords
+from app.coordinator.engines.remote.records.merging import MergedRecords
+from app.coordinator.engines.remote.records.part_records import PartRecords
 from app.coordinator.logs import log as logs
 from app.coordinator.logs import run_starts
 from app.coordinator.logs.log import LogReader, LogWriter
@@ -93,3 +94,26 @@ def test_a_gap_is_said_once_though_the_lines_behind_it_are_taken_later(
     monkeypatch.setattr(LogWriter, "append", append)
     part.take(lines(3, "c"))
     assert messages(run) == [LOST.format(1, 2), "c"]
+
+
+def test_a_line_that_is_damaged_on_a_nodes_disk_is_told_as_such(
+    run: RunDir, records: MergedRecords, tmp_path: Path
+) -> None:
+    """The others are there, each in its place."""
+    node = JobDir(tmp_path / "node")
+    logs.create(node.log)
+    MetricsWriter(node.metrics).close()
+    with closing(LogWriter(node.log)) as writer:
+        writer.append([LogEntry(message=text) for text in ("line a", "line b", "line c")])
+    entries = Path(logs.entries_path(node.log))
+    entries.write_bytes(entries.read_bytes().replace(b"line b", b"line\xffb"))
+    part = PartRecords(records, 0, "n")
+    with closing(RecordsReader(node)) as reader:
+        read = reader.read(after_line=0, after_snapshot=0)
+        nothing = reader.read(after_line=3, after_snapshot=0)
+    assert (read.first_line, read.line_behind) == (1, 3)
+    assert nothing.is_empty
+    part.take(RunRecords(epoch="e", first_line=read.first_line, lines=read.lines))
+    first, damaged, last = messages(run)
+    assert (first, last) == ("line a", "line c")
+    assert "damaged" in damaged

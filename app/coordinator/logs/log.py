@@ -21,7 +21,7 @@ from app.coordinator.storage.journal import JournalReader, Wanted
 from app.coordinator.storage.journal_counts import Counted, counts_through, holes
 from app.coordinator.storage.journal_scan import Look, scan_before
 from app.coordinator.storage.journal_writer import JournalWriter
-from app.coordinator.storage.records import CLASSES, Cursor, RecordKind, Slice, varint
+from app.coordinator.storage.records import CLASSES, Cursor, RecordKind, Slice, record_ends, varint
 from generated.mindcoordinator.v1.watch_pb2 import (
     LogEntry,
     LogLevel,
@@ -213,6 +213,11 @@ class LogReader:
         """The place behind `offset`."""
         return self._journal.locate(offset)
 
+    def read_records(self, cursor: Cursor, *, limit: int, max_bytes: int = PAGE_BYTES) -> Slice:
+        """All entries behind `cursor`, up to the limits, as they are on the disk: for
+        `entries_in`."""
+        return self._journal.read(cursor, limit=limit, max_bytes=max_bytes)
+
     def read(self, cursor: Cursor, *, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
         """All entries behind `cursor`, up to the limits, as `read_behind` returns them."""
         piece = self._journal.read(cursor, limit=limit, max_bytes=max_bytes)
@@ -292,6 +297,20 @@ def _entries(piece: Slice) -> list[LogEntry]:
     return [
         damaged_entry(offset) if entry is None else entry
         for offset, entry in enumerate(decoded(piece), piece.first)
+    ]
+
+
+def entries_in(data: bytes, first: int) -> list[LogEntry]:
+    """The entries of whole records as `read_records` returns them, of which `first` is the first's
+    offset. One that is damaged is told as such, in its place."""
+    try:
+        entries = WatchJobResponse.FromString(data).logs
+    except DecodeError:
+        ends, _ = record_ends(data, ENTRIES, first)
+        return _entries(Slice(data, ends, Cursor(first - 1 + len(ends), len(data))))
+    return [
+        entry if entry.offset == offset and _is_sound(entry) else damaged_entry(offset)
+        for offset, entry in enumerate(entries, first)
     ]
 
 

@@ -219,6 +219,10 @@ class JournalReader:
         count = end.number - begin.number
         return Slice(b"", [], end.cursor, passed=count, passed_bytes=size)
 
+    def grew(self, cursor: Cursor) -> bool:
+        """Whether anything is behind a place."""
+        return os.fstat(self._file).st_size > cursor.position
+
     @property
     def kind(self) -> RecordKind:
         """What its records are."""

@@ -162,16 +162,21 @@ def _wrap_notifications(module: Any, notes: _Notes) -> None:
 
 
 def _wrap_records(module: Any, notes: _Notes) -> None:
-    read = module.RecordsReader.read
+    init, read = module.RecordsReader.__init__, module.RecordsReader.read
+
+    def made(self: Any, job: Any) -> None:
+        self._job_of_notes = job.path.name
+        init(self, job)
 
     def done(self: Any, **places: int) -> Any:
         began = time.time_ns()
         found = read(self, **places)
         if found.line_count:
-            notes.add(LOOKED, self._job.path.name, found.line_behind, at=began)
-            notes.add(READ, self._job.path.name, found.line_behind)
+            notes.add(LOOKED, self._job_of_notes, found.line_behind, at=began)
+            notes.add(READ, self._job_of_notes, found.line_behind)
         return found
 
+    module.RecordsReader.__init__ = made
     module.RecordsReader.read = done
 
 
@@ -242,7 +247,7 @@ _WRAPPED: Final[dict[str, Callable[..., None]]] = {
     "app.coordinator.engines.local.notifications": _wrap_notifications,
     "app.coordinator.engines.agent.records": _wrap_records,
     "app.coordinator.engines.remote.agent_stream": _wrap_agent_stream,
-    "app.coordinator.engines.remote.merging": _wrap_merging,
+    "app.coordinator.engines.remote.records.merging": _wrap_merging,
     "app.coordinator.jobs.events": _wrap_events,
     "app.coordinator.service.logs.watch": _wrap_watch,
 }

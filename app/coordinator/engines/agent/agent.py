@@ -192,6 +192,9 @@ class RunAgent:
     async def close(self) -> None:
         """Let go of the run. One that lives continues, and can be found again."""
         await self._let_go()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
         if self._files is not None:
             await asyncio.to_thread(self._files.close)
             self._files = None
@@ -270,9 +273,12 @@ class RunAgent:
         return waiting.result()
 
     async def _until_news(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
+        # As news that there is nothing: less is done once there is something than by a timeout.
+        timer = asyncio.get_running_loop().call_later(seconds, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            timer.cancel()
 
     async def _opened(self, part: RunPart) -> LocalEngine:
         if self._engine is None:

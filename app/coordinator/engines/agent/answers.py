@@ -19,6 +19,8 @@ IMPOSSIBLE: Final = "impossible"
 PASSING: Final = "passing"
 NOTHING_THERE: Final = "nothing there"
 SUPERSEDED: Final = "superseded"
+#: Whoever asks does not know this agent's secret.
+ANOTHER: Final = "another agent"
 
 #: What the coordinator is told of those that are not done.
 STATUS_CODES: Final = {

@@ -1,14 +1,13 @@
 """What a part of a run has recorded on its node, read behind a place."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from app.coordinator.logs import log as logs
 from app.coordinator.logs.log import LogReader
-from app.coordinator.metrics import snapshots as metrics
 from app.coordinator.metrics.snapshots import MetricsReader
 from app.coordinator.storage.job_directory import JobDir
 from app.coordinator.storage.records import Cursor
-from generated.mindcoordinator.v1.watch_pb2 import WatchJobResponse
+from generated.mindcoordinator.v1.watch_pb2 import MetricsSnapshot, WatchJobResponse
 
 #: Most lines, bytes and snapshots of one answer.
 LINES = 1000
@@ -21,7 +20,7 @@ class Records:
     """Lines and snapshots behind a place. May be none."""
 
     epoch: str
-    #: The number of the first line, if there are any, and the lines as a WatchJobResponse.
+    #: The number of the first line, if there are any, and the lines as they are on the disk.
     first_line: int = 0
     lines: bytes = b""
     line_count: int = 0
@@ -53,38 +52,46 @@ class Records:
 
 
 class RecordsReader:
-    """Reads the records of one job on this node. Blocks shortly; for one caller at a time."""
+    """Reads the records of one job on this node, whose files it holds open. Blocks shortly; for
+    one caller at a time. Close it."""
 
     def __init__(self, job: JobDir) -> None:
         """Raises OSError."""
-        self._job = job
-        self.epoch = logs.read_epoch(job.log)
+        with ExitStack() as resources:
+            self._log = resources.enter_context(LogReader(job.log))
+            self._metrics = resources.enter_context(MetricsReader(job.metrics))
+            self._resources = resources.pop_all()
         self._lines = Cursor()
         self._snapshots = Cursor()
+
+    @property
+    def epoch(self) -> str:
+        """That of the job's log on this node."""
+        return self._log.epoch
+
+    def close(self) -> None:
+        """Close the files."""
+        self._resources.close()
 
     def read(self, *, after_line: int, after_snapshot: int) -> Records:
         """Return what lies behind these numbers, up to the limits. Raises OSError."""
         if self._lines.number != after_line:
-            with LogReader(self._job.log) as log:
-                self._lines = log.locate(after_line)
+            self._lines = self._log.locate(after_line)
         if self._snapshots.number != after_snapshot:
-            with MetricsReader(self._job.metrics) as reader:
-                self._snapshots = reader.locate(after_snapshot)
-        page = logs.read_behind(
-            logs.entries_path(self._job.log), self._lines, limit=LINES, max_bytes=BYTES
-        )
-        snapshots, at = metrics.read_behind(
-            metrics.snapshots_path(self._job.metrics), self._snapshots, limit=SNAPSHOTS
-        )
-        self._lines, self._snapshots = page.cursor, at
-        lost = page.cursor.number if page.cursor.number > after_line and not page.entries else 0
+            self._snapshots = self._metrics.locate(after_snapshot)
+        lines = self._log.read_records(self._lines, limit=LINES, max_bytes=BYTES)
+        self._lines = lines.cursor
+        snapshots: list[MetricsSnapshot] = []
+        if self._metrics.grew(self._snapshots):
+            snapshots, self._snapshots = self._metrics.after(self._snapshots, limit=SNAPSHOTS)
+        lost = lines.cursor.number if lines.cursor.number > after_line and not lines.count else 0
         return Records(
             epoch=self.epoch,
-            first_line=page.entries[0].offset if page.entries else 0,
-            lines=WatchJobResponse(logs=page.entries).SerializeToString(),
-            line_count=len(page.entries),
+            first_line=lines.first if lines.count else 0,
+            lines=lines.data,
+            line_count=lines.count,
             first_snapshot=snapshots[0].sequence if snapshots else 0,
-            snapshots=WatchJobResponse(metrics=snapshots).SerializeToString(),
+            snapshots=WatchJobResponse(metrics=snapshots).SerializeToString() if snapshots else b"",
             snapshot_count=len(snapshots),
             lost_through=lost,
         )

@@ -1,25 +1,26 @@
 """The stream from an agent on a node: what a part of a run records there."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
-import grpc.aio
-
-from app.coordinator.engines.agent.records_server import METADATA_KEY
-from app.coordinator.engines.remote.calls import streamed
-from generated.mindcoordinator.internal.v1 import engine_pb2 as pb
-from generated.mindcoordinator.internal.v1.engine_pb2_grpc import EngineAgentCoordinatorStub
-
-#: A node whose power is off answers nothing, and breaks no connection either.
-_OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", 5_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),
+from app.coordinator.engines.agent.answers import IMPOSSIBLE, NOTHING_THERE, SUPERSEDED
+from app.coordinator.engines.agent.framing import (
+    NotAMessage,
+    framed,
+    notice_lost_peers,
+    read_message,
 )
+from app.coordinator.engines.agent.records_server import SILENCE
+from app.coordinator.engines.engine import CannotLaunch
+from app.coordinator.engines.remote.calls import DriverAway, NothingThere, superseded
+from generated.mindcoordinator.internal.v1 import engine_pb2 as pb
+
+#: Seconds: a node whose power is off answers nothing, and breaks no connection either.
+_CONNECT: Final = 10.0
+_PATIENCE: Final = 3 * SILENCE
+#: Bytes of a message, at most.
+_LONGEST: Final = 64 * 1024 * 1024
 
 
 async def watch_run(
@@ -27,15 +28,56 @@ async def watch_run(
 ) -> AsyncGenerator[pb.RunRecords, None]:
     """Yield what a part has recorded behind these numbers, up to its end.
 
-    `agent` is where it is, as the driver has told it. Raises DriverAway if it
-    is not there any more; NothingThere, CannotLaunch, LeadershipLost.
+    `agent` is where it is, as the driver has told it. Whoever takes what comes
+    slowly is waited for. Raises DriverAway if it is not there any more;
+    NothingThere, CannotLaunch, LeadershipLost.
     """
     request = pb.WatchRunRequest(
-        run=run, epoch=epoch, after_line=after_line, after_snapshot=after_snapshot
+        run=run,
+        epoch=epoch,
+        after_line=after_line,
+        after_snapshot=after_snapshot,
+        secret=agent.agent_secret,
     )
-    async with grpc.aio.insecure_channel(agent.agent_address, options=_OPTIONS) as channel:
-        stub: Any = EngineAgentCoordinatorStub(channel)
-        call = stub.WatchRun(request, metadata=((METADATA_KEY, agent.agent_secret),))
-        async with aclosing(streamed(call, term=run.term)) as messages:
-            async for records in messages:
-                yield records
+    host, _, port = agent.agent_address.rpartition(":")
+    try:
+        async with asyncio.timeout(_CONNECT):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except (OSError, TimeoutError) as error:
+        raise DriverAway(f"the agent at {agent.agent_address} is not reached ({error})") from error
+    try:
+        notice_lost_peers(writer)
+        writer.write(framed(request))
+        ended = False
+        while not ended:
+            records = await _next(reader)
+            if records.HasField("failure"):
+                _raise(records.failure, run.term)
+            ended = bool(records.end)
+            yield records
+    finally:
+        writer.transport.abort()
+
+
+async def _next(reader: asyncio.StreamReader) -> pb.RunRecords:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return await read_message(reader, pb.RunRecords, most=_LONGEST)
+    except TimeoutError:
+        raise DriverAway(f"the agent has said nothing for {_PATIENCE:g} s") from None
+    except (OSError, EOFError) as error:
+        raise DriverAway("the agent has closed the connection") from error
+    except NotAMessage as error:
+        raise DriverAway(f"the agent has sent what is no message ({error})") from None
+
+
+def _raise(failure: pb.RunFailure, term: int) -> None:
+    match failure.kind:
+        case kind if kind == IMPOSSIBLE:
+            raise CannotLaunch(failure.text)
+        case kind if kind == NOTHING_THERE:
+            raise NothingThere(failure.text)
+        case kind if kind == SUPERSEDED:
+            raise superseded(failure.text, term)
+        case _:
+            raise DriverAway(f"{failure.kind}: {failure.text}")

@@ -1,4 +1,4 @@
-"""Calls of the driver and of agents, with failures as exceptions of the engine."""
+"""Calls of the driver, with failures as exceptions of the engine."""
 
 from collections.abc import AsyncGenerator, Awaitable
 from typing import Any, NoReturn
@@ -52,8 +52,11 @@ def _translated(error: grpc.aio.AioRpcError, term: int) -> NoReturn:
             raise NothingThere(text) from None
         case grpc.StatusCode.ABORTED:
             # It answers with the highest term.
-            raise LeadershipLost(
-                f"term {text} has begun, and this coordinator leads for term {term}"
-            ) from None
+            raise superseded(text, term) from None
         case _:
             raise DriverAway(f"{error.code().name}: {text}") from error
+
+
+def superseded(newest: str, term: int) -> LeadershipLost:
+    """Return what is raised where a higher term is known than the coordinator's own."""
+    return LeadershipLost(f"term {newest} has begun, and this coordinator leads for term {term}")

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from app.coordinator.engines.remote.driver_client import DriverClient
 from app.coordinator.engines.remote.driver_process import DriverProcess
 from app.coordinator.engines.remote.known_nodes import KnownNodes
 from app.coordinator.engines.remote.leftovers import Leftovers
+from app.coordinator.engines.remote.records.loops import RecordLoops
 from app.coordinator.engines.remote.remote_run import RemoteRun
 from app.coordinator.engines.remote.run_files import (
     Launched,
@@ -49,8 +49,6 @@ from generated.mindcoordinator.internal.v1.engine_pb2 import (
     RequestNodesRequest,
 )
 
-#: Threads that write the records of runs. What they write is small.
-_WRITERS: Final = 8
 #: Seconds until the nodes must have been reported; without them the start goes on.
 _NODES: Final = 30.0
 #: Seconds between two attempts to tell a cluster what waits.
@@ -97,7 +95,7 @@ class RemoteEngine(Engine):
         self._sends_secrets = sends_secrets
         self._leftovers = Leftovers(client)
         self._nodes = KnownNodes(client, usable=self._leftovers.node_is_there)
-        self._writing = ThreadPoolExecutor(_WRITERS, thread_name_prefix="records")
+        self._loops = RecordLoops()
         self._grew: Callable[[str], None] = lambda _: None
         self._closed = False
         self._requested: Sequence[ResourceRequest] = ()
@@ -123,7 +121,7 @@ class RemoteEngine(Engine):
         await self._client.close()
         await self.driver.close()
         await self._local.close()
-        self._writing.shutdown(wait=True)
+        self._loops.close()
         self._scratch()
 
     @property
@@ -240,7 +238,7 @@ class RemoteEngine(Engine):
             lost_node_patience=self._patience,
             bounds=self._bounds,
             sends_secrets=self._sends_secrets,
-            writing=self._writing,
+            loops=self._loops,
             grew=lambda job_id: self._grew(job_id),
             forget=partial(self._leftovers.forget, term=term),
         )

@@ -14,12 +14,12 @@ from app.coordinator.engines.remote.agent_stream import watch_run
 from app.coordinator.engines.remote.calls import DriverAway, NodeLost, NothingThere
 from app.coordinator.engines.remote.gang import Gang
 from app.coordinator.engines.remote.gang_start import kill_part
-from app.coordinator.engines.remote.merging import MergedRecords
-from app.coordinator.engines.remote.part_records import PartRecords
+from app.coordinator.engines.remote.records.merging import MergedRecords
+from app.coordinator.engines.remote.records.part_records import PartRecords
 from app.coordinator.failures import CoordinatorStops, FailureBackoff
 from app.coordinator.scheduling.transitions import RunEnd
 from app.tasks.ending import end_all
-from generated.mindcoordinator.internal.v1.engine_pb2 import RunRecords
+from generated.mindcoordinator.internal.v1.engine_pb2 import OpenRunResponse, RunRecords, RunRef
 
 #: Seconds: the longest pause between two attempts to reach an agent.
 _LONGEST_PAUSE: Final = 2.0
@@ -124,17 +124,25 @@ class GangFollower:
         # Also of an agent that knows nothing of what was asked before.
         if not await gang.pass_on(records.node_id):
             gang.stop.news.set()
+        return await gang.records.there(lambda: self._written(records, agent, run, backoff))
+
+    async def _written(
+        self, records: PartRecords, agent: OpenRunResponse, run: RunRef, backoff: FailureBackoff
+    ) -> bool:
+        """Write what a part records, on the loop of the writes; whether it has ended."""
         line, snapshot = records.taken
         stream = watch_run(
             agent, run, epoch=records.epoch, after_line=line, after_snapshot=snapshot
         )
+        writer = self._gang.records
         async with aclosing(stream) as messages:
             async for message in messages:
-                await gang.records.write(partial(_take, records, message))
+                await writer.written(partial(_take, records, message))
                 backoff.reset()
                 if records.end is not None:
                     return True
-                gang.records.tell()
+                if message.lines or message.snapshots or message.lost_through:
+                    writer.tell()
         return False
 
     def _end_the_rest(self) -> None:

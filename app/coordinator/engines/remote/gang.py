@@ -11,7 +11,7 @@ from app.coordinator.engines.engine import CannotLaunch
 from app.coordinator.engines.remote.calls import DriverAway, NodeLost, NothingThere
 from app.coordinator.engines.remote.driver_client import DriverClient
 from app.coordinator.engines.remote.known_nodes import KnownNodes
-from app.coordinator.engines.remote.record_writer import RecordWriter
+from app.coordinator.engines.remote.records.writer import RecordWriter
 from app.coordinator.engines.remote.run_files import Launched
 from generated.mindcoordinator.internal.v1.engine_pb2 import RunRef
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
 
 import structlog
@@ -15,8 +14,9 @@ from app.coordinator.engines.remote.following import GangFollower
 from app.coordinator.engines.remote.gang import Gang, StopOrder
 from app.coordinator.engines.remote.gang_start import start_all
 from app.coordinator.engines.remote.known_nodes import KnownNodes
-from app.coordinator.engines.remote.merging import MergedRecords
-from app.coordinator.engines.remote.record_writer import RecordWriter
+from app.coordinator.engines.remote.records.loops import RecordLoops
+from app.coordinator.engines.remote.records.merging import MergedRecords
+from app.coordinator.engines.remote.records.writer import RecordWriter
 from app.coordinator.engines.remote.run_files import (
     Launched,
     read_end,
@@ -50,12 +50,12 @@ class RemoteRun(RunHandle):
         nodes: KnownNodes,
         lost_node_patience: float,
         sends_secrets: bool,
-        writing: Executor,
+        loops: RecordLoops,
         grew: Callable[[str], None],
         forget: Callable[[Launched], None],
     ) -> None:
-        """`term` is that of the coordinator. `bounds` are those of the job's records, and
-        `writing` has the threads that write them. `grew` is called with the job's id when they
+        """`term` is that of the coordinator. `bounds` are those of the job's records,
+        which are written on one of the `loops`. `grew` is called with the job's id when they
         have grown, and `forget` once nothing on the nodes is needed any more."""
         self._directory = directory
         self._term = term
@@ -66,7 +66,7 @@ class RemoteRun(RunHandle):
         self._forget = forget
         self._stop = StopOrder()
         self._records = RecordWriter(
-            directory, leadership=leadership, bounds=bounds, writing=writing, grew=grew
+            directory, leadership=leadership, bounds=bounds, loops=loops, grew=grew
         )
 
     @override

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(mindcoordinator/internal/v1/engine.proto\x12\x1bmindcoordinator.internal.v1\"\x13\n\x11WatchNodesRequest\"?\n\x05Nodes\x12\x36\n\x05nodes\x18\x01 \x03(\x0b\x32\'.mindcoordinator.internal.v1.EngineNode\"\x9f\x02\n\nEngineNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04\x63pus\x18\x04 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12\x34\n\x04gpus\x18\x06 \x03(\x0b\x32&.mindcoordinator.internal.v1.EngineGpu\x12\x43\n\x06labels\x18\x07 \x03(\x0b\x32\x33.mindcoordinator.internal.v1.EngineNode.LabelsEntry\x12\x0f\n\x07problem\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"/\n\tEngineGpu\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\"v\n\x06RunRef\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\x05\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0c\n\x04term\x18\x04 \x01(\x03\x12\x0c\n\x04\x63pus\x18\x05 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x0c\n\x04gpus\x18\x07 \x01(\x05\"B\n\x0eOpenRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\"T\n\x0fOpenRunResponse\x12\x14\n\x0cmeeting_port\x18\x01 \x01(\x05\x12\x15\n\ragent_address\x18\x02 \x01(\t\x12\x14\n\x0c\x61gent_secret\x18\x03 \x01(\t\"Q\n\x0fStartRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\x12\x0c\n\x04part\x18\x02 \x01(\x0c\"\x12\n\x10StartRunResponse\"d\n\x0eStopRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\x12\x0f\n\x07\x64iscard\x18\x03 \x01(\x08\"\x11\n\x0fStopRunResponse\"B\n\x0eKillRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\"\x11\n\x0fKillRunResponse\"~\n\x0fWatchRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\x12\x12\n\nafter_line\x18\x02 \x01(\x03\x12\x16\n\x0e\x61\x66ter_snapshot\x18\x03 \x01(\x03\x12\r\n\x05\x65poch\x18\x04 \x01(\t\"\x8c\x01\n\nRunRecords\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x12\n\nfirst_line\x18\x02 \x01(\x03\x12\r\n\x05lines\x18\x03 \x01(\x0c\x12\x16\n\x0e\x66irst_snapshot\x18\x04 \x01(\x03\x12\x11\n\tsnapshots\x18\x05 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x06 \x01(\x0c\x12\x14\n\x0clost_through\x18\x07 \x01(\x03\"D\n\x10\x46orgetRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\"\x13\n\x11\x46orgetRunResponse\"\"\n\x0fListRunsRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"E\n\x10ListRunsResponse\x12\x31\n\x04runs\x18\x01 \x03(\x0b\x32#.mindcoordinator.internal.v1.RunRef\"N\n\x13RequestNodesRequest\x12\x37\n\x05nodes\x18\x01 \x03(\x0b\x32(.mindcoordinator.internal.v1.NodeRequest\"\xc6\x01\n\x0bNodeRequest\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04gpus\x18\x03 \x01(\x05\x12\x10\n\x08gpu_type\x18\x04 \x01(\t\x12\x44\n\x06labels\x18\x05 \x03(\x0b\x32\x34.mindcoordinator.internal.v1.NodeRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x16\n\x14RequestNodesResponse2\xe2\x06\n\x17\x45ngineDriverCoordinator\x12\x62\n\nWatchNodes\x12..mindcoordinator.internal.v1.WatchNodesRequest\x1a\".mindcoordinator.internal.v1.Nodes0\x01\x12\x64\n\x07OpenRun\x12+.mindcoordinator.internal.v1.OpenRunRequest\x1a,.mindcoordinator.internal.v1.OpenRunResponse\x12g\n\x08StartRun\x12,.mindcoordinator.internal.v1.StartRunRequest\x1a-.mindcoordinator.internal.v1.StartRunResponse\x12\x64\n\x07StopRun\x12+.mindcoordinator.internal.v1.StopRunRequest\x1a,.mindcoordinator.internal.v1.StopRunResponse\x12\x64\n\x07KillRun\x12+.mindcoordinator.internal.v1.KillRunRequest\x1a,.mindcoordinator.internal.v1.KillRunResponse\x12j\n\tForgetRun\x12-.mindcoordinator.internal.v1.ForgetRunRequest\x1a..mindcoordinator.internal.v1.ForgetRunResponse\x12g\n\x08ListRuns\x12,.mindcoordinator.internal.v1.ListRunsRequest\x1a-.mindcoordinator.internal.v1.ListRunsResponse\x12s\n\x0cRequestNodes\x12\x30.mindcoordinator.internal.v1.RequestNodesRequest\x1a\x31.mindcoordinator.internal.v1.RequestNodesResponse2}\n\x16\x45ngineAgentCoordinator\x12\x63\n\x08WatchRun\x12,.mindcoordinator.internal.v1.WatchRunRequest\x1a\'.mindcoordinator.internal.v1.RunRecords0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(mindcoordinator/internal/v1/engine.proto\x12\x1bmindcoordinator.internal.v1\"\x13\n\x11WatchNodesRequest\"?\n\x05Nodes\x12\x36\n\x05nodes\x18\x01 \x03(\x0b\x32\'.mindcoordinator.internal.v1.EngineNode\"\x9f\x02\n\nEngineNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04\x63pus\x18\x04 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12\x34\n\x04gpus\x18\x06 \x03(\x0b\x32&.mindcoordinator.internal.v1.EngineGpu\x12\x43\n\x06labels\x18\x07 \x03(\x0b\x32\x33.mindcoordinator.internal.v1.EngineNode.LabelsEntry\x12\x0f\n\x07problem\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"/\n\tEngineGpu\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\"v\n\x06RunRef\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\x05\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0c\n\x04term\x18\x04 \x01(\x03\x12\x0c\n\x04\x63pus\x18\x05 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x0c\n\x04gpus\x18\x07 \x01(\x05\"B\n\x0eOpenRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\"T\n\x0fOpenRunResponse\x12\x14\n\x0cmeeting_port\x18\x01 \x01(\x05\x12\x15\n\ragent_address\x18\x02 \x01(\t\x12\x14\n\x0c\x61gent_secret\x18\x03 \x01(\t\"Q\n\x0fStartRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\x12\x0c\n\x04part\x18\x02 \x01(\x0c\"\x12\n\x10StartRunResponse\"d\n\x0eStopRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\x12\x0f\n\x07\x64iscard\x18\x03 \x01(\x08\"\x11\n\x0fStopRunResponse\"B\n\x0eKillRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\"\x11\n\x0fKillRunResponse\"\x8e\x01\n\x0fWatchRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\x12\x12\n\nafter_line\x18\x02 \x01(\x03\x12\x16\n\x0e\x61\x66ter_snapshot\x18\x03 \x01(\x03\x12\r\n\x05\x65poch\x18\x04 \x01(\t\x12\x0e\n\x06secret\x18\x05 \x01(\t\"\xc6\x01\n\nRunRecords\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x12\n\nfirst_line\x18\x02 \x01(\x03\x12\r\n\x05lines\x18\x03 \x01(\x0c\x12\x16\n\x0e\x66irst_snapshot\x18\x04 \x01(\x03\x12\x11\n\tsnapshots\x18\x05 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x06 \x01(\x0c\x12\x14\n\x0clost_through\x18\x07 \x01(\x03\x12\x38\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\'.mindcoordinator.internal.v1.RunFailure\"(\n\nRunFailure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"D\n\x10\x46orgetRunRequest\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.mindcoordinator.internal.v1.RunRef\"\x13\n\x11\x46orgetRunResponse\"\"\n\x0fListRunsRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"E\n\x10ListRunsResponse\x12\x31\n\x04runs\x18\x01 \x03(\x0b\x32#.mindcoordinator.internal.v1.RunRef\"N\n\x13RequestNodesRequest\x12\x37\n\x05nodes\x18\x01 \x03(\x0b\x32(.mindcoordinator.internal.v1.NodeRequest\"\xc6\x01\n\x0bNodeRequest\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04gpus\x18\x03 \x01(\x05\x12\x10\n\x08gpu_type\x18\x04 \x01(\t\x12\x44\n\x06labels\x18\x05 \x03(\x0b\x32\x34.mindcoordinator.internal.v1.NodeRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x16\n\x14RequestNodesResponse2\xe2\x06\n\x17\x45ngineDriverCoordinator\x12\x62\n\nWatchNodes\x12..mindcoordinator.internal.v1.WatchNodesRequest\x1a\".mindcoordinator.internal.v1.Nodes0\x01\x12\x64\n\x07OpenRun\x12+.mindcoordinator.internal.v1.OpenRunRequest\x1a,.mindcoordinator.internal.v1.OpenRunResponse\x12g\n\x08StartRun\x12,.mindcoordinator.internal.v1.StartRunRequest\x1a-.mindcoordinator.internal.v1.StartRunResponse\x12\x64\n\x07StopRun\x12+.mindcoordinator.internal.v1.StopRunRequest\x1a,.mindcoordinator.internal.v1.StopRunResponse\x12\x64\n\x07KillRun\x12+.mindcoordinator.internal.v1.KillRunRequest\x1a,.mindcoordinator.internal.v1.KillRunResponse\x12j\n\tForgetRun\x12-.mindcoordinator.internal.v1.ForgetRunRequest\x1a..mindcoordinator.internal.v1.ForgetRunResponse\x12g\n\x08ListRuns\x12,.mindcoordinator.internal.v1.ListRunsRequest\x1a-.mindcoordinator.internal.v1.ListRunsResponse\x12s\n\x0cRequestNodes\x12\x30.mindcoordinator.internal.v1.RequestNodesRequest\x1a\x31.mindcoordinator.internal.v1.RequestNodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,28 +63,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KILLRUNREQUEST']._serialized_end=1062
   _globals['_KILLRUNRESPONSE']._serialized_start=1064
   _globals['_KILLRUNRESPONSE']._serialized_end=1081
-  _globals['_WATCHRUNREQUEST']._serialized_start=1083
-  _globals['_WATCHRUNREQUEST']._serialized_end=1209
-  _globals['_RUNRECORDS']._serialized_start=1212
-  _globals['_RUNRECORDS']._serialized_end=1352
-  _globals['_FORGETRUNREQUEST']._serialized_start=1354
-  _globals['_FORGETRUNREQUEST']._serialized_end=1422
-  _globals['_FORGETRUNRESPONSE']._serialized_start=1424
-  _globals['_FORGETRUNRESPONSE']._serialized_end=1443
-  _globals['_LISTRUNSREQUEST']._serialized_start=1445
-  _globals['_LISTRUNSREQUEST']._serialized_end=1479
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1481
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1550
-  _globals['_REQUESTNODESREQUEST']._serialized_start=1552
-  _globals['_REQUESTNODESREQUEST']._serialized_end=1630
-  _globals['_NODEREQUEST']._serialized_start=1633
-  _globals['_NODEREQUEST']._serialized_end=1831
+  _globals['_WATCHRUNREQUEST']._serialized_start=1084
+  _globals['_WATCHRUNREQUEST']._serialized_end=1226
+  _globals['_RUNRECORDS']._serialized_start=1229
+  _globals['_RUNRECORDS']._serialized_end=1427
+  _globals['_RUNFAILURE']._serialized_start=1429
+  _globals['_RUNFAILURE']._serialized_end=1469
+  _globals['_FORGETRUNREQUEST']._serialized_start=1471
+  _globals['_FORGETRUNREQUEST']._serialized_end=1539
+  _globals['_FORGETRUNRESPONSE']._serialized_start=1541
+  _globals['_FORGETRUNRESPONSE']._serialized_end=1560
+  _globals['_LISTRUNSREQUEST']._serialized_start=1562
+  _globals['_LISTRUNSREQUEST']._serialized_end=1596
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1598
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1667
+  _globals['_REQUESTNODESREQUEST']._serialized_start=1669
+  _globals['_REQUESTNODESREQUEST']._serialized_end=1747
+  _globals['_NODEREQUEST']._serialized_start=1750
+  _globals['_NODEREQUEST']._serialized_end=1948
   _globals['_NODEREQUEST_LABELSENTRY']._serialized_start=402
   _globals['_NODEREQUEST_LABELSENTRY']._serialized_end=447
-  _globals['_REQUESTNODESRESPONSE']._serialized_start=1833
-  _globals['_REQUESTNODESRESPONSE']._serialized_end=1855
-  _globals['_ENGINEDRIVERCOORDINATOR']._serialized_start=1858
-  _globals['_ENGINEDRIVERCOORDINATOR']._serialized_end=2724
-  _globals['_ENGINEAGENTCOORDINATOR']._serialized_start=2726
-  _globals['_ENGINEAGENTCOORDINATOR']._serialized_end=2851
+  _globals['_REQUESTNODESRESPONSE']._serialized_start=1950
+  _globals['_REQUESTNODESRESPONSE']._serialized_end=1972
+  _globals['_ENGINEDRIVERCOORDINATOR']._serialized_start=1975
+  _globals['_ENGINEDRIVERCOORDINATOR']._serialized_end=2841
 # @@protoc_insertion_point(module_scope)

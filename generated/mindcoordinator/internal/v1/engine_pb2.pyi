@@ -349,17 +349,29 @@ Global___KillRunResponse: _TypeAlias = KillRunResponse  # noqa: Y015
 
 @_typing.final
 class WatchRunRequest(_message.Message):
+    """What the agent of a run on a node says to the coordinator itself, over TCP:
+    what is recorded takes no way through the driver and the cluster, and goes on
+    without them. The coordinator sends a WatchRunRequest; the agent answers with
+    RunRecords until the part has ended and all was sent, or with a failure, behind
+    which it says nothing. While nothing is new, it sends empty ones, so that it is
+    known to be there. Each message follows its length, four bytes with the highest
+    first.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
     AFTER_LINE_FIELD_NUMBER: _builtins.int
     AFTER_SNAPSHOT_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
     after_line: _builtins.int
     """What lies behind these numbers is sent."""
     after_snapshot: _builtins.int
     epoch: _builtins.str
     """Of the node's records, as RunRecords had it; empty at first."""
+    secret: _builtins.str
+    """The agent's, as OpenRunResponse had it."""
     @_builtins.property
     def run(self) -> Global___RunRef: ...
     def __init__(
@@ -369,10 +381,11 @@ class WatchRunRequest(_message.Message):
         after_line: _builtins.int = ...,
         after_snapshot: _builtins.int = ...,
         epoch: _builtins.str = ...,
+        secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_line", b"after_line", "after_snapshot", b"after_snapshot", "epoch", b"epoch", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_line", b"after_line", "after_snapshot", b"after_snapshot", "epoch", b"epoch", "run", b"run", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,10 +404,13 @@ class RunRecords(_message.Message):
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     LOST_THROUGH_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """Of the node's records. Another one than before: its disk was lost."""
     first_line: _builtins.int
-    """The number of the first line, and the lines as a WatchJobResponse."""
+    """The number of the first line, and the lines as they are on the node's disk: a
+    WatchJobResponse, unless some are damaged there.
+    """
     lines: _builtins.bytes
     first_snapshot: _builtins.int
     """The same of the snapshots of metrics."""
@@ -403,6 +419,10 @@ class RunRecords(_message.Message):
     """How this part ended, in JSON, once; nothing follows."""
     lost_through: _builtins.int
     """Lines up to this number are lost on the node's disk, if it is not 0."""
+    @_builtins.property
+    def failure(self) -> Global___RunFailure:
+        """Why nothing can be told."""
+
     def __init__(
         self,
         *,
@@ -413,14 +433,38 @@ class RunRecords(_message.Message):
         snapshots: _builtins.bytes = ...,
         end: _builtins.bytes = ...,
         lost_through: _builtins.int = ...,
+        failure: Global___RunFailure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "epoch", b"epoch", "first_line", b"first_line", "first_snapshot", b"first_snapshot", "lines", b"lines", "lost_through", b"lost_through", "snapshots", b"snapshots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "epoch", b"epoch", "failure", b"failure", "first_line", b"first_line", "first_snapshot", b"first_snapshot", "lines", b"lines", "lost_through", b"lost_through", "snapshots", b"snapshots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunRecords: _TypeAlias = RunRecords  # noqa: Y015
+
+@_typing.final
+class RunFailure(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """A word, as `engines.agent.answers` has them for the driver, too."""
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunFailure: _TypeAlias = RunFailure  # noqa: Y015
 
 @_typing.final
 class ForgetRunRequest(_message.Message):

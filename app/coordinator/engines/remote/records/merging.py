@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from typing import Final
 
 from app.coordinator.engines.local.runner.recording import OWN, RecordBounds
-from app.coordinator.engines.remote.marks import LINES, SNAPSHOTS, Mark, MarkFile
+from app.coordinator.engines.remote.records.marks import LINES, SNAPSHOTS, Mark, MarkFile
 from app.coordinator.logs.log import LogWriter
 from app.coordinator.logs.run_starts import note_run
 from app.coordinator.metrics.snapshots import MetricsWriter
