@@ -3,11 +3,10 @@
     .venv/bin/python -m scripts.bench.live_lines [--jobs 10] [--rounds 3] [--hops]
 
 A head and three workers run on this machine, as in tests/cluster, in the
-environment of `scripts/venv ray`. Once all jobs run, each writes 20 lines a
-second with the time; a watcher of the coordinator's own for each compares it
-with its clock.
-Both engines have as many jobs and are measured in turn, each with a
-coordinator of its own, while the cluster is there. The target: the median of
+environment of `scripts/venv ray`. Once all jobs of both engines run, each with a
+coordinator of its own, the jobs of one write 20 lines a second with the time, for a
+second, and then those of the other, in turns; a watcher of the coordinator's own for
+each compares the time with its clock. The target: the median of
 the cluster's is at most twice that of one machine, in the middle of the rounds.
 
 With --hops, the programs note when a line passes them, and what each hop took
@@ -21,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -33,18 +32,77 @@ from tests.cluster.rig import RayCluster, ray_cluster, ray_python
 from tests.coordinator.harness import Client
 
 LIMIT: Final = 2.0
-LINES: Final = 100
+LINES: Final = 20
+BURSTS: Final = 8
 PORT: Final = 26579
 ENGINES: Final = ("ray", "local")
 SCRIPT: Final = f"""
 import os, time
 print("ready", flush=True)
-while not os.path.exists(os.environ["SCAIMIND_CHECKPOINT_DIR"] + "/go"):
-    time.sleep(0.05)
-for number in range({LINES}):
-    time.sleep(0.05)
-    print("at", time.time_ns(), flush=True)
+for burst in range({BURSTS}):
+    while not os.path.exists(os.environ["SCAIMIND_CHECKPOINT_DIR"] + f"/go-{{burst}}"):
+        time.sleep(0.05)
+    for number in range({LINES}):
+        time.sleep(0.05)
+        print("at", time.time_ns(), flush=True)
 """
+
+
+class Jobs:
+    """The jobs of one engine, and their watchers."""
+
+    def __init__(self, user: Client, count: int) -> None:
+        self._user = user
+        self._count = count
+        self._job_ids: list[str] = []
+        self._watchers: list[asyncio.Task[None]] = []
+        self._ready = asyncio.Barrier(count + 1)
+        self._whole = asyncio.Event()
+        #: What the watchers have got.
+        self.lines: list[Seen] = []
+
+    async def start(self) -> None:
+        """Submit them, and wait until all run."""
+        self._job_ids = [await self._user.submit(SCRIPT) for _ in range(self._count)]
+        self._watchers = [
+            asyncio.create_task(self._watch(each), name=f"watcher of {each}")
+            for each in self._job_ids
+        ]
+        await self._ready.wait()
+
+    async def burst(self, number: int) -> None:
+        """Have them write, and wait for all of it."""
+        self._whole.clear()
+        await asyncio.to_thread(self._go, number)
+        await self._whole.wait()
+
+    async def end(self) -> None:
+        """Wait for their ends."""
+        await asyncio.gather(*self._watchers)
+
+    async def _watch(self, job_id: str) -> None:
+        async for message in self._user.watch(job_id):
+            now = time.time_ns()
+            if any(entry.message == "ready" for entry in message.logs):
+                await self._ready.wait()
+            self.lines.extend(
+                Seen(
+                    job_id,
+                    entry.offset,
+                    written=int(entry.message.split()[1]),
+                    read=entry.timestamp.ToNanoseconds(),
+                    seen=now,
+                )
+                for entry in message.logs
+                if entry.message.startswith("at ")
+            )
+            if self.lines and len(self.lines) % (self._count * LINES) == 0:
+                self._whole.set()
+
+    def _go(self, number: int) -> None:
+        for job_id in self._job_ids:
+            jobs = self._user.drive / self._user.tenant / "jobs"
+            (jobs / job_id / "checkpoints" / f"go-{number}").touch()
 
 
 def main() -> int:
@@ -104,15 +162,22 @@ async def _measured(
     """Return the lines of each round."""
     found: dict[str, list[list[Seen]]] = {engine: [] for engine in ENGINES}
     for number in range(rounds):
-        for engine in ENGINES:
-            path = data / f"{engine}-{number}"
-            async with (
-                coordinator(cluster, path, engine=engine) as running,
-                client(running, path) as user,
-            ):
+        async with AsyncExitStack() as stack:
+            each = {}
+            for engine in ENGINES:
+                path = data / f"{engine}-{number}"
+                running = await stack.enter_async_context(coordinator(cluster, path, engine=engine))
+                user = await stack.enter_async_context(client(running, path))
                 await _until_online(user, 3 if engine == "ray" else 1)
-                found[engine].append(await _lines(user, jobs))
-            await asyncio.to_thread(cluster.end_actors)
+                each[engine] = Jobs(user, jobs)
+                await each[engine].start()
+            for burst in range(BURSTS):
+                for engine in ENGINES:
+                    await each[engine].burst(burst)
+            for engine in ENGINES:
+                await each[engine].end()
+                found[engine].append(each[engine].lines)
+        await asyncio.to_thread(cluster.end_actors)
     return found
 
 
@@ -122,40 +187,6 @@ async def _until_online(user: Client, nodes: int) -> None:
         if len(answer.nodes) >= nodes:
             return
         await asyncio.sleep(0.2)
-
-
-async def _lines(user: Client, jobs: int) -> list[Seen]:
-    found: list[Seen] = []
-    job_ids = [await user.submit(SCRIPT) for _ in range(jobs)]
-    ready = asyncio.Barrier(jobs + 1)
-
-    async def watch(job_id: str) -> None:
-        async for message in user.watch(job_id):
-            now = time.time_ns()
-            if any(entry.message == "ready" for entry in message.logs):
-                await ready.wait()
-            found.extend(
-                Seen(
-                    job_id,
-                    entry.offset,
-                    written=int(entry.message.split()[1]),
-                    read=entry.timestamp.ToNanoseconds(),
-                    seen=now,
-                )
-                for entry in message.logs
-                if entry.message.startswith("at ")
-            )
-
-    watching = [asyncio.create_task(watch(each), name=f"watcher of {each}") for each in job_ids]
-    await ready.wait()
-    await asyncio.to_thread(_go, user, job_ids)
-    await asyncio.gather(*watching)
-    return found
-
-
-def _go(user: Client, job_ids: Sequence[str]) -> None:
-    for job_id in job_ids:
-        (user.drive / user.tenant / "jobs" / job_id / "checkpoints" / "go").touch()
 
 
 if __name__ == "__main__":
