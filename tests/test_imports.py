@@ -58,6 +58,8 @@ _LOGGING = {"structlog", "orjson"}
 _OF_LOGS_FOR_PEOPLE = {"rich", "pygments", "greenlet"}
 #: Of a drive in S3, which none of them is given here.
 _STORE = {"fsspec", "s3fs", "aiobotocore", "botocore"}
+#: Of engines other than that of one machine.
+_CLUSTER = {"ray", "app.coordinator.engines.remote", "app.coordinator.engines.agent"}
 #: Commands that are no programs.
 _COMMANDS = {"app.cli.database", "app.cli.checks", "app.cli.reference"}
 
@@ -75,7 +77,13 @@ _FOREIGN = _MIGRATIONS | _CLIENT | _TRAINING | _OF_LOGS_FOR_PEOPLE | _COMMANDS
         (
             "coordinator",
             "app.coordinator.program.serve",
-            _FOREIGN | _GATEWAY | _SUPERVISOR | _ISSUER | {"psycopg2", "aiopg", "apispec"} | _STORE,
+            _FOREIGN
+            | _GATEWAY
+            | _SUPERVISOR
+            | _ISSUER
+            | {"psycopg2", "aiopg", "apispec"}
+            | _STORE
+            | _CLUSTER,
         ),
         (
             "issuer",

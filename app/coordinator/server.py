@@ -34,7 +34,6 @@ from app.coordinator.retention.keeping import Keeping
 from app.coordinator.scheduling.opening import open_scheduler
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.service.logs.search import LogSearches
-from app.coordinator.service.prometheus import registry_of, serve_metrics
 from app.coordinator.service.service import Parts, Service
 from app.coordinator.service.serving.grpc_server import GrpcServer
 from app.coordinator.service.serving.late_service import LateService
@@ -234,6 +233,9 @@ class Coordinator:
         )
         self._admit(Service(parts))
         if config.metrics_address:
+            # An HTTP server, which nothing else here needs.
+            from app.coordinator.service.prometheus import registry_of, serve_metrics
+
             registry = registry_of(
                 scheduler,
                 gpus,

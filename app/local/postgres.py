@@ -99,9 +99,10 @@ class Postgres:
                 # What its processes share is in its directory, and so is gone with that: a server
                 # that was killed leaves nothing in /dev/shm.
                 *("-c", "dynamic_shared_memory_type=mmap"),
-                # Without processes of its own for reading, which would hold 8 MB: the database is
-                # small enough to be read once.
-                *("-c", "io_method=sync"),
+                # A small database, and nobody's replica: without processes for reading, room for
+                # what they would do at once, and one for subscriptions, it holds 10 MB less.
+                *("-c", "io_method=sync", "-c", "io_max_concurrency=4"),
+                *("-c", "max_logical_replication_workers=0"),
                 # The log of a failed statement would repeat the values in it.
                 *("-c", "log_min_error_statement=panic", "-c", "log_error_verbosity=terse"),
             ),

@@ -2,7 +2,6 @@
 
 from app.coordinator.engines.engine import Engine
 from app.coordinator.engines.local.opening import open_local_engine
-from app.coordinator.engines.remote.opening import open_ray_engine
 from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.settings.coordinator import CoordinatorConfig
 
@@ -16,5 +15,8 @@ async def open_engine(
     BadConfig if it cannot be opened as the settings demand.
     """
     if config.engine == "ray":
+        # Not for one machine, whose coordinator would hold it all its life.
+        from app.coordinator.engines.remote.opening import open_ray_engine
+
         return await open_ray_engine(config, readable=readable, leadership=leadership)
     return await open_local_engine(config, readable=readable)
