@@ -128,9 +128,12 @@ def check_delays(attack: Attack, step: Transition) -> None:
     """Each job that was placed past others delays none of them."""
     if not placed_in(step) or victims_of(step):
         return
+    look = Look.of(attack, step)
+    if len(look.placed) > 1 and (look.rules.limited or look.rules.queues):
+        # What is placed may have others come later who were ahead; then all are looked at again.
+        return
     if any(len(set(spec.gpus)) > 1 for spec in attack.world.nodes):
         return
-    look = Look.of(attack, step)
     reasons = attack.scheduler.reasons()
     plan: Plan | None = None
     looks: dict[int, int] = {}

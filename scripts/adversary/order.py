@@ -35,7 +35,7 @@ def check_order(attack: Attack, step: Transition) -> None:
             assert not same or not _comes_first(look, other, job), (
                 f"{job.job_id} passes {other.job_id}, which asks for the same"
             )
-        if not line:
+        if not line and not look.rules.limited:
             _check_place(look.cluster, placed, attack.world.topology)
 
 

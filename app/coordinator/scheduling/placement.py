@@ -41,8 +41,8 @@ def place_waiting(table: JobTable, *, ran: Callable[[JobRecord], int]) -> bool:
 
     Jobs that are alike are looked at until one of them finds no room: the
     cost is that of the jobs that are placed, and of a bounded number of those
-    that are not. Where a limit keeps somebody waiting from then on who is ahead, those behind are
-    looked at again. Returns whether another look would get further: many of those that
+    that are not. All are looked at again where somebody was placed who comes later from then on,
+    or somebody is stopped. Returns whether another look would get further: many of those that
     nothing can start were found, and none of them is looked at again.
     """
     for _ in range(_MOST_AGAIN):
@@ -98,7 +98,7 @@ class _Round:
         )
         self._trial: Cluster | None = None
         self.verdicts = Verdicts()
-        #: Whether a limit keeps somebody waiting now who kept others waiting before.
+        #: Whether somebody may start now who was looked at too early for that.
         self.again = False
         #: Whether there are too many of those that nothing can start for one look.
         self.cut_short = False
@@ -165,7 +165,7 @@ class _Round:
         )
         self._table.instruct(Prepare(job))
         self._ahead.placed(job)
-        self.again |= self._ahead.limited_by(job)
+        self.again |= self._ahead.moved_by(job)
         self._trial = None
 
     def _wait(self, turn: Turn, *, free: bool) -> None:
@@ -236,6 +236,7 @@ class _Round:
         )
         self._ahead.stopped()
         self._ending = True
+        self.again = True
 
     def _after_stops(self, turn: Turn) -> Cluster:
         """The cluster as it will be when what is being stopped has ended, and those have started

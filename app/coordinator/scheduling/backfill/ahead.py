@@ -118,10 +118,13 @@ class JobsAhead:
         if self._plan is not None:
             self._plan.started(job)
 
-    def limited_by(self, job: JobRecord) -> bool:
-        """Whether what a job that was placed holds of a limit keeps one of these waiting."""
+    def moved_by(self, job: JobRecord) -> bool:
+        """Whether one of these is no longer ahead of those that come behind a job that was placed:
+        a limit keeps it waiting now, or its tenant has had its turn in a fair queue."""
         limits = self._table.rules.limits_of(job)
-        return any(
+        account = self._table.rules.account_of(job)
+        fair = self._table.candidates.is_fair(account)
+        return any(fair and group.turn.alike.account == account for group in self._groups) or any(
             limit.covers(group.turn.job) and self._table.usage.excess(group.turn.job) is not None
             for group in self._groups
             for limit in limits

@@ -3,15 +3,16 @@
 A look or a change costs the logarithm of their number, and a few moves of memory.
 """
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias
 
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.queue_rules import QueueOrder, SchedulingRules
 from app.coordinator.jobs.states import WAITING, Status
+from app.coordinator.scheduling.queues.sorted_blocks import SortedBlocks
 
 #: The priority that the jobs of a queue by age have among those of other queues.
 PRIORITY_OF_AGE: Final = 5
@@ -36,10 +37,10 @@ def place_of(job: JobRecord, rules: SchedulingRules) -> Place:
     return Place(job.status is Status.PENDING, urgency, job.created_at, job.job_id)
 
 
-_T = TypeVar("_T", Place, tuple[int, str])
 #: The queue of all, of a tenant, of a name, or of both: tenant and name.
 _Scope: TypeAlias = tuple[str | None, str | None]
 _ALL: Final[_Scope] = (None, None)
+_NOBODY: Final[SortedBlocks[Place]] = SortedBlocks()
 
 
 class WaitingJobs:
@@ -49,7 +50,7 @@ class WaitingJobs:
         """`jobs` has the newest version of each job that waits, by id."""
         self._jobs = jobs
         self._rules = rules
-        self._queues: dict[_Scope, list[Place]] = {}
+        self._queues: dict[_Scope, SortedBlocks[Place]] = {}
         #: In how many queues that have the rules of any jobs of a tenant wait.
         self._names: Counter[str] = Counter()
         #: Those that are PENDING, by when they may be placed.
@@ -62,7 +63,10 @@ class WaitingJobs:
         place = self.place_of(job)
         self._count_name(job, 1)
         for scope in _scopes(job):
-            insort(self._queues.setdefault(scope, []), place)
+            queue = self._queues.get(scope)
+            if queue is None:
+                queue = self._queues[scope] = SortedBlocks()
+            queue.add(place)
         if place.pending:
             insort(self._times, (job.not_before, job.job_id))
 
@@ -73,8 +77,8 @@ class WaitingJobs:
         place = self.place_of(job)
         for scope in _scopes(job):
             queue = self._queues[scope]
-            _remove(queue, place)
-            if not queue:
+            queue.remove(place)
+            if not len(queue):
                 del self._queues[scope]
         self._count_name(job, -1)
         if place.pending:
@@ -98,7 +102,7 @@ class WaitingJobs:
 
     def rank(self, place: Place, *, queue_name: str | None = None) -> int:
         """Count the jobs of all tenants before a place: in one queue, or in all."""
-        return bisect_left(self._queue((None, queue_name)), place)
+        return self._queue((None, queue_name)).rank(place)
 
     def count(self, tenant_id: str, queue_name: str | None = None) -> int:
         """Count a tenant's jobs, in one queue or in all."""
@@ -126,9 +130,8 @@ class WaitingJobs:
         self, tenant_id: str, queue_name: str | None, *, behind: Place | None, size: int
     ) -> list[JobRecord]:
         """Return a tenant's first jobs behind a place, in one queue or in all."""
-        queue = self._queue((tenant_id, queue_name))
-        start = 0 if behind is None else bisect_right(queue, behind)
-        return [self._jobs[place.job_id] for place in queue[start : start + size]]
+        places = islice(self._queue((tenant_id, queue_name)).behind(behind), size)
+        return [self._jobs[place.job_id] for place in places]
 
     def due(self, now: int) -> list[JobRecord]:
         """Return the PENDING jobs whose time has come, the earliest first."""
@@ -139,15 +142,16 @@ class WaitingJobs:
         """Return when the next PENDING job may be placed; None if there is none."""
         return self._times[0][0] if self._times else None
 
-    def _queue(self, scope: _Scope) -> Sequence[Place]:
-        return self._queues.get(scope, ())
+    def _queue(self, scope: _Scope) -> SortedBlocks[Place]:
+        return self._queues.get(scope) or _NOBODY
 
     def validate(self) -> None:
         """Raise AssertionError unless the index is that of the jobs."""
         again = WaitingJobs(self._jobs, self._rules)
         for job in self._jobs.values():
             again.add(job)
-        assert self._queues == again._queues
+        places = {scope: list(queue) for scope, queue in self._queues.items()}
+        assert places == {scope: list(queue) for scope, queue in again._queues.items()}
         assert self._times == again._times
         assert self._names == again._names
 
@@ -157,7 +161,7 @@ def _scopes(job: JobRecord) -> tuple[_Scope, ...]:
     return _ALL, (None, queue_name), (tenant_id, None), (tenant_id, queue_name)
 
 
-def _remove(places: list[_T], place: _T) -> None:
-    at = bisect_left(places, place)
-    assert places[at] == place
-    del places[at]
+def _remove(times: list[tuple[int, str]], time: tuple[int, str]) -> None:
+    at = bisect_left(times, time)
+    assert times[at] == time
+    del times[at]
