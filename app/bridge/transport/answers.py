@@ -14,7 +14,7 @@ from app.bridge.transport.header_blocks import Fields
 _STATUS: Final = b"grpc-status"
 _MESSAGE: Final = b"grpc-message"
 _BINARY: Final = b"-bin"
-_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+_CODES: Final = {str(code.value[0]).encode(): code for code in grpc.StatusCode}
 
 
 class Answer(NamedTuple):
@@ -46,7 +46,7 @@ def answer_of(begin: Fields, data: bytes, trailers: Fields) -> Answer | None:
     statuses = [value for name, value in trailers if name == _STATUS]
     if (b":status", b"200") not in begin or len(statuses) != 1:
         return None
-    code = _CODES.get(int(statuses[0])) if statuses[0].isdigit() else None
+    code = _CODES.get(statuses[0])
     if code is None:
         return None
     if code is not grpc.StatusCode.OK:

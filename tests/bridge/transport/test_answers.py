@@ -24,6 +24,7 @@ def test_an_answer_has_its_message() -> None:
         (BEGIN, MESSAGE, ((b"grpc-status", b"99"),)),
         (BEGIN, MESSAGE, ((b"grpc-status", b"-1"),)),
         (BEGIN, MESSAGE, ((b"grpc-status", b""),)),
+        (BEGIN, MESSAGE, ((b"grpc-status", b"9" * 5000),)),
         (BEGIN, b"", OK),
         (BEGIN, MESSAGE[:-1], OK),
         (BEGIN, MESSAGE + MESSAGE, OK),

@@ -44,7 +44,8 @@ class Peer(asyncio.Transport):
         self._sent = FrameReader()
         self.frames: list[Frame] = []
         self.connection = ReadConnection(
-            settings=UpstreamSettings(api_secret="secret", **settings),
+            # Nothing here is idle for too long unless a test wants it.
+            settings=UpstreamSettings(api_secret="secret", **{"keepalive_time": 300.0, **settings}),
             on_end=self.ended.append,
             on_lost=self.lost.append,
         )
