@@ -6,7 +6,9 @@ Two coordinators share a PostgreSQL of their own and a data directory. The one t
 leads is ended again and again while two jobs write 20 lines a second, and ten
 watchers of each follow them through a gateway with the settings that it has by itself.
 `--engine ray` has the head and three workers of tests/cluster, in the environment of
-`scripts/venv ray`. `--load` keeps so many processes busy beside all that.
+`scripts/venv ray`. `--load` keeps so many processes busy beside all that. With
+`--machine-lost` no lock tells that the leader has ended, as where its machine is gone: the
+lease has to run out.
 
 Each row is a take-over, in seconds from the signal on:
 
@@ -75,6 +77,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
     parser.add_argument("--load", type=int, default=0)
+    parser.add_argument("--machine-lost", action="store_true")
     given = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")))
@@ -132,6 +135,8 @@ async def _measured(
         data = folder / "data"
 
         async def member(port: int = 0) -> Member:
+            if given.machine_lost:
+                await asyncio.to_thread(_hide_lock, data)
             settings = {"DATABASE_DSN": dsn}
             running = await stack.enter_async_context(
                 coordinator(cluster, data, port=port, engine=given.engine, settings=settings)
@@ -157,6 +162,12 @@ async def _measured(
         for job_id in jobs:
             await go(leader.user, job_id)
         return found
+
+
+def _hide_lock(data: Path) -> None:
+    """Keep those who look from now on from finding the leader's lock."""
+    for lock in data.glob("leader-*.lock"):
+        lock.unlink()
 
 
 async def _takeover(
