@@ -20,6 +20,7 @@ from app.coordinator.isolation.levels import Isolation, Level, at_least
 from app.coordinator.isolation.sandbox import Sandbox
 from app.coordinator.isolation.seccomp import NoFilter, make_filter
 from app.coordinator.isolation.uid_locks import hold
+from app.coordinator.storage.locks import locked
 from app.files.directory import Directory
 from app.files.removing import remove_tree
 
@@ -189,7 +190,11 @@ def _run_as(
 def _directory(data_dir: Path, uid: int | None) -> Iterator[tuple[str, str]]:
     """A working and a temporary directory as a job would have them."""
     folder = data_dir / "probe"
-    with Directory.open(data_dir, follow=True) as data:
+    with (
+        # Another coordinator may start with the same data directory.
+        locked(folder.with_suffix(".lock"), wait=True),
+        Directory.open(data_dir, follow=True) as data,
+    ):
         # A coordinator that was killed may have left it.
         remove_tree(data, folder.name)
         try:
