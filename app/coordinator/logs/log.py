@@ -21,7 +21,7 @@ from app.coordinator.storage.journal import JournalReader, Wanted
 from app.coordinator.storage.journal_counts import Counted, counts_through, holes
 from app.coordinator.storage.journal_scan import Look, scan_before
 from app.coordinator.storage.journal_writer import JournalWriter
-from app.coordinator.storage.records import CLASSES, Cursor, RecordKind, Slice, record_ends, varint
+from app.coordinator.storage.records import CLASSES, Cursor, RecordKind, Slice, varint
 from generated.mindcoordinator.v1.watch_pb2 import (
     LogEntry,
     LogLevel,
@@ -214,8 +214,7 @@ class LogReader:
         return self._journal.locate(offset)
 
     def read_records(self, cursor: Cursor, *, limit: int, max_bytes: int = PAGE_BYTES) -> Slice:
-        """All entries behind `cursor`, up to the limits, as they are on the disk: for
-        `entries_in`."""
+        """All entries behind `cursor`, up to the limits, as they are on the disk."""
         return self._journal.read(cursor, limit=limit, max_bytes=max_bytes)
 
     def read(self, cursor: Cursor, *, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
@@ -300,18 +299,12 @@ def _entries(piece: Slice) -> list[LogEntry]:
     ]
 
 
-def entries_in(data: bytes, first: int) -> list[LogEntry]:
-    """The entries of whole records as `read_records` returns them, of which `first` is the first's
-    offset. One that is damaged is told as such, in its place."""
-    try:
-        entries = WatchJobResponse.FromString(data).logs
-    except DecodeError:
-        ends, _ = record_ends(data, ENTRIES, first)
-        return _entries(Slice(data, ends, Cursor(first - 1 + len(ends), len(data))))
-    return [
-        entry if entry.offset == offset and _is_sound(entry) else damaged_entry(offset)
-        for offset, entry in enumerate(entries, first)
-    ]
+def sent(piece: Slice) -> bytes:
+    """The entries of a slice as a WatchJobResponse: as they are on the disk, unless one is damaged,
+    which is told as such."""
+    if all(decoded(piece)):
+        return piece.data
+    return WatchJobResponse(logs=_entries(piece)).SerializeToString()
 
 
 def decoded(piece: Slice) -> list[LogEntry | None]:

@@ -155,6 +155,9 @@ class RunAgent:
             if (left := until - loop.time()) <= 0:
                 return records
             await self._until_news(min(left, 1.0))
+            if reader is not self._reader:
+                # Its files are closed, and their descriptors may be others' by now.
+                raise OSError(errno.EAGAIN, "the agent is being closed")
 
     async def stop(self, *, term: int, at_once: bool, discard: bool) -> None:
         """Ask the part to save a checkpoint and exit, or end it at once; with `discard`, what it

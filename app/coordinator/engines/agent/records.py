@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from app.coordinator.logs import log as logs
 from app.coordinator.logs.log import LogReader
 from app.coordinator.metrics.snapshots import MetricsReader
 from app.coordinator.storage.job_directory import JobDir
@@ -20,7 +21,7 @@ class Records:
     """Lines and snapshots behind a place. May be none."""
 
     epoch: str
-    #: The number of the first line, if there are any, and the lines as they are on the disk.
+    #: The number of the first line, if there are any, and the lines as a WatchJobResponse.
     first_line: int = 0
     lines: bytes = b""
     line_count: int = 0
@@ -88,7 +89,7 @@ class RecordsReader:
         return Records(
             epoch=self.epoch,
             first_line=lines.first if lines.count else 0,
-            lines=lines.data,
+            lines=logs.sent(lines),
             line_count=lines.count,
             first_snapshot=snapshots[0].sequence if snapshots else 0,
             snapshots=WatchJobResponse(metrics=snapshots).SerializeToString() if snapshots else b"",

@@ -408,9 +408,7 @@ class RunRecords(_message.Message):
     epoch: _builtins.str
     """Of the node's records. Another one than before: its disk was lost."""
     first_line: _builtins.int
-    """The number of the first line, and the lines as they are on the node's disk: a
-    WatchJobResponse, unless some are damaged there.
-    """
+    """The number of the first line, and the lines as a WatchJobResponse."""
     lines: _builtins.bytes
     first_snapshot: _builtins.int
     """The same of the snapshots of metrics."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import orjson
 
 from app.coordinator.engines.remote.records.merging import MergedRecords
-from app.coordinator.logs.log import entries_in
 from app.coordinator.scheduling.transitions import RunEnd
 from generated.mindcoordinator.internal.v1.engine_pb2 import RunRecords
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, WatchJobResponse
@@ -36,7 +35,7 @@ class PartRecords:
         if message.lost_through:
             self._say_lost(message.lost_through)
         if message.lines:
-            lines = entries_in(message.lines, message.first_line)
+            lines = WatchJobResponse.FromString(message.lines).logs
             self._take_lines(lines[max(self.taken[0] + 1 - message.first_line, 0) :])
         if message.snapshots:
             snapshot = self.taken[1]
