@@ -93,6 +93,7 @@ FIND = (launcher, "find")
 FOLLOW = (RunnerHandle, "gone")
 READ_END = (launcher, "read_end")
 EXPORT = (Workspace, "export")
+RUN_OVER = (Workspace, "run_over")
 NEEDED = [
     pytest.param(PREPARE, id="prepare"),
     pytest.param(SPEC, id="spec"),
@@ -101,6 +102,7 @@ NEEDED = [
     pytest.param(FOLLOW, id="follow"),
     pytest.param(READ_END, id="read_end"),
     pytest.param(EXPORT, id="export"),
+    pytest.param(RUN_OVER, id="run_over"),
 ]
 ONLY_LOOKS = [
     pytest.param((MetricsReader, "newest"), id="metrics"),
@@ -381,7 +383,7 @@ async def test_a_run_that_could_not_be_asked_to_stop_is_stopped_all_the_same(
         await is_well(client, tmp_path)
 
 
-@pytest.mark.parametrize("place", [PREPARE, SPEC, LAUNCH, FIND, EXPORT])
+@pytest.mark.parametrize("place", [PREPARE, SPEC, LAUNCH, FIND, EXPORT, RUN_OVER])
 async def test_a_job_that_has_to_wait_can_be_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str]
 ) -> None:

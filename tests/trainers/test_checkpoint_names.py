@@ -31,6 +31,16 @@ def test_it_appears_as_a_whole(tmp_path: Path) -> None:
     assert [*(tmp_path / WRITING).iterdir()] == []
 
 
+def test_what_a_node_adds_to_the_first_ones_names_no_sizes_and_may_be_nothing(
+    tmp_path: Path,
+) -> None:
+    beside = written(tmp_path)
+    place = publish(beside, tmp_path, 7, is_part=True)
+    assert [each.name for each in place.iterdir()] == ["model.safetensors"]
+    # None of its ranks had anything to write.
+    assert [*publish(beside, tmp_path, 8, is_part=True).iterdir()] == []
+
+
 def test_one_that_is_written_anew_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     publish(written(tmp_path, "old"), tmp_path, 7)
     publish(written(tmp_path / "again", "new"), tmp_path, 7)

@@ -57,6 +57,26 @@ def test_what_is_unset_is_what_the_contract_says(environ: dict[str, str]) -> Non
     assert (job.rank, job.world_size, job.is_main) == (0, 1, True)
 
 
+@pytest.mark.parametrize(
+    ("rank", "local", "disk", "does"),
+    [
+        (0, 0, "1", True),
+        (2, 0, "1", False),
+        (0, 0, "0", True),
+        (1, 1, "0", False),
+        (2, 0, "0", True),
+        (0, 0, "", True),
+    ],
+)
+def test_one_rank_of_each_disk_does_what_is_done_once_there(
+    environ: dict[str, str], rank: int, local: int, disk: str, does: bool
+) -> None:
+    write(environ, submission())
+    variables = {"RANK": str(rank), "LOCAL_RANK": str(local), "SCAIMIND_SHARED_DISK": disk}
+    job = read_job({**environ, **variables, "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"})
+    assert job.is_main_of_disk == does
+
+
 def test_a_rank_knows_its_place(environ: dict[str, str]) -> None:
     write(environ, submission())
     job = read_job({**environ, "RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"})

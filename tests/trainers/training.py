@@ -143,12 +143,15 @@ class Runner:
         kill_at: str = "",
         environment: Mapping[str, str] | None = None,
         limit: float = LIMIT,
+        disks: Sequence[Path] = (),
     ) -> Result:
         """Run a job to its end.
 
         A `folder` is that of an earlier result, whose run goes on there. When a line of the
         log contains `stop_at`, every rank is asked to leave (SIGTERM); with `kill_at` they
-        are killed. The rank that printed it does nothing meanwhile.
+        are killed. The rank that printed it does nothing meanwhile. With `disks`, each rank is
+        on a node of its own that has checkpoints and output there, and goes on from what is in
+        `resume`.
         """
         self._runs += 1
         folder = folder or self.folder / f"job-{self._runs}"
@@ -179,8 +182,10 @@ class Runner:
         log.touch()
         processes: list[Process] = []
         try:
-            for ranks in ranks_of(world_size):
+            for number, ranks in enumerate(ranks_of(world_size)):
                 own = {**variables, **ranks}
+                if disks:
+                    own |= _on_own_disk(disks[number], number, resume=bool(resume_from))
                 processes.append(self._started(own, folder, log, [stop_at, kill_at]))
             status = _follow(
                 processes, log, {stop_at: signal.SIGTERM, kill_at: signal.SIGKILL}, limit
@@ -192,6 +197,21 @@ class Runner:
         return Result(
             status, log.read_text(errors="replace"), [json.loads(each) for each in lines], folder
         )
+
+
+def _on_own_disk(disk: Path, number: int, *, resume: bool) -> dict[str, str]:
+    for name in ("output", "checkpoints", "tmp"):
+        (disk / name).mkdir(parents=True, exist_ok=True)
+    return {
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+        "NODE_RANK": str(number),
+        "TMPDIR": str(disk / "tmp"),
+        "SCAIMIND_SHARED_DISK": "0",
+        "SCAIMIND_OUTPUT_DIR": str(disk / "output"),
+        "SCAIMIND_CHECKPOINT_DIR": str(disk / "checkpoints"),
+        "SCAIMIND_RESUME_FROM": str(disk / "resume") if resume else "",
+    }
 
 
 def ranks_of(world_size: int) -> list[dict[str, str]]:

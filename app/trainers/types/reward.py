@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ..arguments import writing_directory
 from ..data.forms import Form
+from ..disks import bring_to_other_disks
 from ..errors import StopRequested, TrainingRefused, shown
 from ..job import Job
 from ..model.merging import merged
@@ -199,6 +200,7 @@ def _save(run: Run, trainer: Any, *, adapted: bool) -> Path:
         run.tokenizer.save_pretrained(str(folder))
         (folder / "training_args.bin").unlink(missing_ok=True)
     trainer.accelerator.wait_for_everyone()
+    bring_to_other_disks(folder, run.job)
     return folder
 
 

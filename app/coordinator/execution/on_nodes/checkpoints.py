@@ -13,6 +13,7 @@ from app.coordinator.data.bucket_drive import BucketDrive
 from app.coordinator.engines.agent.run_part import RunPart
 from app.coordinator.execution.bucket.parts import NodeEnd, RunParts
 from app.coordinator.execution.checkpoints import CheckpointFinder, has_unfinished
+from app.coordinator.execution.on_nodes.holding import held
 from app.coordinator.execution.workspace import Workspace
 from app.coordinator.jobs.model import Checkpoint, JobRecord
 from app.files.directory import Directory, LimitReached, NotARegularFile
@@ -22,11 +23,15 @@ from app.objects.store import ChangedObject
 
 #: Which checkpoints are away, in the run's directory.
 _AWAY: Final = "away.json"
+#: Where one is held while it is on the way, there.
+_HELD: Final = "held"
 #: Which of them this node has published or begun to, and how often anew, where others have parts.
 _VERSIONS: Final = "versions.json"
 #: Seconds for which a tree that other nodes have a part of must be known here before the node says
 #: that it has nothing of it: a script whose ranks do not wait for one another may be late.
 _SETTLED: Final = 10.0
+#: Seconds between two looks at what other nodes have: each asks the store.
+_OTHERS: Final = 4.0
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -60,6 +65,7 @@ class NodeCheckpoints:
         self._known: tuple[Checkpoint, ...] = ()
         #: Since when other nodes' trees are known of which there is none here.
         self._missing: dict[str, float] = {}
+        self._next_look = monotonic()
 
     def note_present(self, job: JobRecord) -> None:
         """Note that the checkpoint that the run goes on from need not be brought away again."""
@@ -87,7 +93,10 @@ class NodeCheckpoints:
             if away.get(name) == content:
                 continue
             try:
-                with self._workspace.open_checkpoints(job) as source:
+                with (
+                    self._workspace.open_checkpoints(job) as found,
+                    held(found, name, self._directory / _HELD, self._limits) as source,
+                ):
                     self._bring(part, source, name, content, abandoned)
             except (
                 *(FileNotFoundError, NotADirectoryError, NotARegularFile),
@@ -142,6 +151,10 @@ class NodeCheckpoints:
 
     def _say_the_rest(self, part: RunPart, source: Directory, *, last: bool) -> None:
         """Say of which trees of other nodes this one has no part."""
+        now = self._monotonic()
+        if now < self._next_look and not last:
+            return
+        self._next_look = now + _OTHERS
         parts = self._parts(part.job)
         records = parts.records().parts
         own = {name for name, nodes in records.items() if part.number in nodes}
@@ -150,7 +163,6 @@ class NodeCheckpoints:
         if last:
             parts.say_ended(part.number, NodeEnd(unfinished, frozenset(here - own)))
             return
-        now = self._monotonic()
         for name in sorted(
             records.keys() - own - here,
             key=lambda name: min(record.modified for record in records[name].values()),

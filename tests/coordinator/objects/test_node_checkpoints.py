@@ -1,0 +1,240 @@
+"""What a node publishes of checkpoints that several nodes write, and what it says it has not."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+pytest.importorskip("s3fs")
+
+from app.coordinator.data.bucket_drive import BucketDrive
+from app.coordinator.execution.bucket.merging import Merger
+from app.coordinator.execution.bucket.parts import RunParts
+from app.coordinator.execution.checkpoints import CheckpointFinder
+from app.coordinator.execution.on_nodes.checkpoints import NodeCheckpoints
+from app.coordinator.jobs.model import Checkpoint
+from app.files.directory import Directory
+from app.files.walking import Limits
+from app.objects.published import PublishedTrees
+from tests.objects.test_published import fetch, make
+
+if TYPE_CHECKING:
+    from app.objects.s3 import S3Store
+
+WANTED = threading.Event()
+PREFIX = "acme/jobs/job-1/checkpoints/"
+KEEPS_ALL = SimpleNamespace(output_config=SimpleNamespace(max_checkpoints=0))
+
+
+@dataclass(frozen=True)
+class Job:
+    """As far as its checkpoints are concerned."""
+
+    run_count: int = 1
+    tenant_id: str = "acme"
+    job_id: str = "job-1"
+    checkpoints: tuple[Checkpoint, ...] = ()
+    submission: Any = field(default_factory=lambda: KEEPS_ALL)
+
+
+class Node:
+    """A node of a run on two, with a disk of its own and a clock that is set by hand."""
+
+    def __init__(
+        self, store: "S3Store", folder: Path, number: int, *, run: int = 1, count: int = 2
+    ) -> None:
+        self.seconds = 0.0
+        self.disk = folder / f"{run}-{number}" / "checkpoints"
+        self.disk.mkdir(parents=True)
+        self.job = Job(run)
+        self._bucket = BucketDrive(folder / "drive", store=store)
+        self._part = cast(Any, SimpleNamespace(job=self.job, number=number, count=count))
+        self.agent = self.new_agent()
+
+    def new_agent(self) -> NodeCheckpoints:
+        """One that goes on where another died."""
+        return NodeCheckpoints(
+            directory=self.disk.parent,
+            bucket=self._bucket,
+            workspace=cast(Any, self),
+            limits=Limits(),
+            clock=lambda: 0,
+            monotonic=lambda: self.seconds,
+        )
+
+    def publish(self, *, last: bool = False, after: float = 5.0) -> None:
+        """Some seconds later."""
+        self.seconds += after
+        self.agent.publish(self._part, WANTED, last=last)
+
+    def write(self, name: str, **files: str) -> None:
+        make(self.disk / f".{name}.partial", files)
+        (self.disk / f".{name}.partial").rename(self.disk / name)
+
+    # What the node's workspace is asked for.
+
+    def open_checkpoints(self, _: Job) -> Directory:
+        return Directory.open(self.disk)
+
+    def checkpoints(
+        self, job: Job, finder: CheckpointFinder, *, last: bool = False
+    ) -> tuple[Checkpoint, ...]:
+        with Directory.open(self.disk) as root:
+            return finder.look(root, job.checkpoints, last=last)
+
+
+class Pruning:
+    """A store, and a script that removes its checkpoint while its first file is on the way."""
+
+    def __init__(self, store: "S3Store", script: list[Callable[[], object]]) -> None:
+        self._store = store
+        self._script = script
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def upload(self, *given: Any) -> Any:
+        while self._script:
+            self._script.pop()()
+        return self._store.upload(*given)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_that_is_removed_while_it_is_on_the_way_arrives_as_it_was(
+    store: "S3Store", tmp_path: Path, count: int
+) -> None:
+    """As where a script keeps fewer checkpoints than it writes while one is brought away."""
+    removed = tmp_path / "1-0" / "checkpoints" / ".step-1.removed.partial"
+    script: list[Callable[[], object]] = [
+        lambda: (node.disk / "step-1").rename(removed),
+        lambda: shutil.rmtree(removed),
+    ][::-1]
+    node = Node(cast(Any, Pruning(store, script)), tmp_path, 0, count=count)
+    node.write("step-1", **{"a": "1", "b": "2", "deep/c/d": "3"})
+    node.publish()
+    assert script == []
+    assert not (node.disk.parent / "held").exists()
+    trees = PublishedTrees(store, PREFIX)
+    if count > 1:
+        RunParts(store, PREFIX, 1).say_nothing("step-1", node=1)
+        Merger(store, PREFIX, run=1, nodes=2, limits=Limits()).merge()
+    content = fetch(trees, "step-1", tmp_path / "copy")
+    assert content == {"a": "1", "b": "2", "deep/c/d": "3"}
+
+
+class Pair:
+    """Both nodes of a run, and the coordinator."""
+
+    def __init__(self, store: "S3Store", folder: Path, *, run: int = 1) -> None:
+        self.first, self.second = (Node(store, folder, number, run=run) for number in (0, 1))
+        self.parts = RunParts(store, PREFIX, run)
+        self.merger = Merger(store, PREFIX, run=run, nodes=2, limits=Limits())
+
+    def counting(self) -> list[str]:
+        self.merger.merge()
+        return [each.name for each in self.merger._trees.names()]
+
+    def record(self, name: str, node: int) -> Any:
+        """What a node has said of a tree; None for nothing."""
+        stored = self.parts.records().parts.get(name, {}).get(node)
+        return None if stored is None else self.parts.read(node, stored)
+
+
+@pytest.fixture
+def pair(store: "S3Store", tmp_path: Path) -> Pair:
+    return Pair(store, tmp_path)
+
+
+def test_where_only_rank_0_writes_the_other_node_soon_says_that_it_has_nothing(pair: Pair) -> None:
+    pair.first.write("step-1", a="1")
+    pair.first.publish()
+    pair.second.publish()
+    assert pair.record("step-1", 1) is None
+    pair.second.publish(after=9.0)
+    assert pair.counting() == []
+    pair.second.publish()
+    assert pair.record("step-1", 1).is_nothing
+    assert pair.counting() == ["step-1"]
+
+
+@pytest.mark.parametrize("unfinished", [".step-1.partial/b", "step-1.tmp", "tmp-checkpoint-1/b"])
+def test_a_node_that_is_still_writing_says_nothing(
+    pair: Pair, tmp_path: Path, unfinished: str
+) -> None:
+    pair.first.write("step-1", a="1")
+    pair.first.publish()
+    make(pair.second.disk, {unfinished: "half"})
+    for _ in range(5):
+        pair.second.publish()
+    assert pair.record("step-1", 1) is None
+    # Neither when its processes were killed in the middle of it.
+    pair.first.publish(last=True)
+    pair.second.publish(last=True)
+    assert pair.counting() == []
+    assert any("not all nodes" in note for note in pair.merger.notes)
+
+
+def test_a_node_that_ends_has_nothing_of_what_it_has_not_published(pair: Pair) -> None:
+    # An empty directory, such as one to write in, is nothing that is unfinished.
+    (pair.second.disk / ".writing").mkdir()
+    pair.second.publish(last=True)
+    pair.first.write("step-1", a="1")
+    pair.first.publish(last=True)
+    assert pair.counting() == ["step-1"]
+
+
+def test_a_part_that_is_published_twice_is_the_same_one(pair: Pair, tmp_path: Path) -> None:
+    for node in (pair.first, pair.second):
+        node.write("step-1", **{f"of-{node.disk.parent.name}": "1"})
+        node.publish()
+    assert pair.counting() == ["step-1"]
+    (mark,) = pair.merger._trees.names()
+    # The agent died before it noted that the part is away.
+    (pair.first.disk.parent / "away.json").unlink()
+    pair.first.agent = pair.first.new_agent()
+    pair.first.publish()
+    assert pair.record("step-1", 0).version == 0
+    pair.merger.merge()
+    assert pair.merger._trees.names() == [mark]
+    # One that is written anew is another version, also if its agent dies before it is away.
+    pair.first.write("step-2", a="1")
+    pair.first.publish()
+    (pair.first.disk / "step-2").rename(pair.first.disk / ".gone.partial")
+    pair.first.write("step-2", a="2")
+    pair.first.publish()
+    (pair.first.disk.parent / "away.json").unlink()
+    pair.first.agent = pair.first.new_agent()
+    pair.first.publish()
+    assert pair.record("step-2", 0).version == 1
+
+
+def test_what_a_run_goes_on_from_is_nothing_that_it_has_published(
+    store: "S3Store", tmp_path: Path
+) -> None:
+    pair = Pair(store, tmp_path)
+    for node in (pair.first, pair.second):
+        node.write("step-1", **{f"of-{node.disk.parent.name}": "1"})
+        node.publish(last=True)
+    assert pair.counting() == ["step-1"]
+    later = Pair(store, tmp_path, run=2)
+    for node in (later.first, later.second):
+        with Directory.open(node.disk) as disk:
+            later.merger._trees.fetch("step-1", disk, "step-1", WANTED)
+        node.agent.note_present(cast(Any, node.job))
+        node.publish()
+    assert later.parts.records().parts == {}
+    # Only one of its nodes writes the same anew: the other one has but the former.
+    (later.first.disk / "step-1").rename(later.first.disk / ".gone.partial")
+    later.first.write("step-1", a="2")
+    for node in (later.first, later.second):
+        node.publish()
+        node.publish(after=20.0)
+        node.publish(last=True)
+    assert later.counting() == ["step-1"]
+    content = fetch(later.merger._trees, "step-1", tmp_path / "copy")
+    assert content == {"of-1-0": "1", "of-1-1": "1"}
