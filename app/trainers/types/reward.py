@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from ..arguments import writing_directory
 from ..data.forms import Form
-from ..disks import bring_to_other_disks
 from ..errors import StopRequested, TrainingRefused, shown
+from ..frameworks.disks import bring_to_other_disks
 from ..job import Job
 from ..model.merging import merged
 from ..model.parts import refuse_pickles

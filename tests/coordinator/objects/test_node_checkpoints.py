@@ -13,7 +13,9 @@ import pytest
 pytest.importorskip("s3fs")
 
 from app.coordinator.data.bucket_drive import BucketDrive
+from app.coordinator.engines.engine import CannotLaunch
 from app.coordinator.execution.bucket.merging import Merger
+from app.coordinator.execution.bucket.newest_run import note_newest_run
 from app.coordinator.execution.bucket.parts import RunParts
 from app.coordinator.execution.checkpoints import CheckpointFinder
 from app.coordinator.execution.on_nodes.checkpoints import NodeCheckpoints
@@ -110,11 +112,9 @@ def test_one_that_is_removed_while_it_is_on_the_way_arrives_as_it_was(
 ) -> None:
     """As where a script keeps fewer checkpoints than it writes while one is brought away."""
     removed = tmp_path / "1-0" / "checkpoints" / ".step-1.removed.partial"
-    script: list[Callable[[], object]] = [
-        lambda: (node.disk / "step-1").rename(removed),
-        lambda: shutil.rmtree(removed),
-    ][::-1]
+    script: list[Callable[[], object]] = []
     node = Node(cast(Any, Pruning(store, script)), tmp_path, 0, count=count)
+    script += [lambda: shutil.rmtree(removed), lambda: (node.disk / "step-1").rename(removed)]
     node.write("step-1", **{"a": "1", "b": "2", "deep/c/d": "3"})
     node.publish()
     assert script == []
@@ -238,3 +238,24 @@ def test_what_a_run_goes_on_from_is_nothing_that_it_has_published(
     assert later.counting() == ["step-1"]
     content = fetch(later.merger._trees, "step-1", tmp_path / "copy")
     assert content == {"of-1-0": "1", "of-1-1": "1"}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_node_publishes_nothing_more_for_a_run_that_another_has_followed(
+    store: "S3Store", tmp_path: Path, count: int
+) -> None:
+    drive = BucketDrive(tmp_path / "drive", store=store)
+    lost = Node(store, tmp_path, 0, count=count)
+    note_newest_run(drive, cast(Any, lost.job))
+    lost.write("step-1", a="1")
+    lost.publish()
+    later = Node(store, tmp_path, 0, run=2, count=count)
+    note_newest_run(drive, cast(Any, later.job))
+    lost.write("step-2", a="1")
+    for last in (False, True):
+        with pytest.raises(CannotLaunch, match="another run"):
+            lost.publish(last=last)
+    later.write("step-2", a="2")
+    later.publish()
+    found = [each for each in store.objects(PREFIX) if each.key.endswith("step-2/a")]
+    assert [store.read(each.key, limit=9) for each in found] == [b"2"]

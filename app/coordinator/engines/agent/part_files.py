@@ -23,7 +23,8 @@ class PartFiles(Protocol):
         executes there. Raises CannotLaunch with a phrase for the job's owner."""
 
     def publish(self, part: RunPart, abandoned: threading.Event) -> None:
-        """Bring the checkpoints away that are complete and not away yet."""
+        """Bring the checkpoints away that are complete and not away yet. Raises CannotLaunch if
+        another run of the job has begun."""
 
     def publish_last(self, part: RunPart, abandoned: threading.Event) -> None:
         """Bring away what is left when the run has ended: checkpoints and output. Raises

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from app.coordinator.data.bucket_drive import BucketDrive
 from app.coordinator.engines.engine import RunSpec
+from app.coordinator.execution.bucket.newest_run import note_newest_run
 from app.coordinator.execution.ranks import ranks_of
 from app.coordinator.execution.run_spec import RunSpecs, announcement_of, warnings_of
 from app.coordinator.jobs.model import JobRecord
@@ -19,6 +21,8 @@ class BucketRunSpecs(RunSpecs):
 
     @override
     def of(self, job: JobRecord) -> RunSpec:
+        assert isinstance(self._drive, BucketDrive)
+        note_newest_run(self._drive, job)
         environment, left_out = own_variables(job.submission.training_config.environment)
         return RunSpec(
             announcement=announcement_of(job),

@@ -11,6 +11,7 @@ import structlog
 
 from app.coordinator.data.bucket_drive import BucketDrive
 from app.coordinator.engines.agent.run_part import RunPart
+from app.coordinator.execution.bucket.newest_run import require_newest_run
 from app.coordinator.execution.bucket.parts import NodeEnd, RunParts
 from app.coordinator.execution.checkpoints import CheckpointFinder, has_unfinished
 from app.coordinator.execution.on_nodes.holding import held
@@ -77,7 +78,7 @@ class NodeCheckpoints:
     def publish(self, part: RunPart, abandoned: threading.Event, *, last: bool) -> None:
         """Bring away what is new among them, the oldest first. `last` is when the run has ended.
 
-        Raises Abandoned, OSError.
+        Raises CannotLaunch if another run has begun, Abandoned, OSError.
         """
         job = part.job
         if self._finder is None:
@@ -125,6 +126,7 @@ class NodeCheckpoints:
         abandoned: threading.Event,
     ) -> None:
         job = part.job
+        require_newest_run(self._bucket, job)
         if part.count == 1:
             trees = self._bucket.checkpoints(job.tenant_id, job.job_id)
             trees.publish(source, name, abandoned, limits=self._limits)

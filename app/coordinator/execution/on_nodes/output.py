@@ -8,6 +8,7 @@ from typing import Final
 from app.coordinator.data.bucket_drive import OUTPUT, BucketDrive
 from app.coordinator.engines.agent.run_part import RunPart
 from app.coordinator.engines.engine import CannotLaunch
+from app.coordinator.execution.bucket.newest_run import require_newest_run
 from app.coordinator.execution.bucket.parts import RunParts
 from app.coordinator.jobs.model import JobRecord
 from app.files.directory import Directory, LimitReached
@@ -48,6 +49,7 @@ class NodeOutput:
     def publish(self, part: RunPart, path: Path, abandoned: threading.Event) -> None:
         """Bring it from the job's directory to the drive: of a run on several nodes, the part of
         this one. Raises CannotLaunch, Abandoned, OSError."""
+        require_newest_run(self._bucket, part.job)
         kept = self._bucket.kept(part.job.tenant_id, part.job.job_id)
         try:
             with Directory.open(path) as own:

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .job import Job
+from ..job import Job
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
