@@ -15,7 +15,7 @@ from tests.cluster.coordinators import client, coordinator
 from tests.cluster.rig import RayCluster
 from tests.cluster.test_cluster_functional import all_online, whole_log
 from tests.coordinator.harness import Client, Killable, status_of
-from tests.coordinator.test_takeover_functional import until_leading
+from tests.coordinator.test_takeover_functional import until_it_names, until_leading
 from tests.engines.crowd import assert_runs, counting, crowd, go
 
 pytestmark = pytest.mark.slow
@@ -66,6 +66,8 @@ async def test_the_next_leader_takes_runs_over_without_losing_or_repeating_anyth
         await watchers.until_each_has(3)
         for _ in range(4):
             await watchers.until_more(20 * chance.randint(2, 60))
+            # It has its engine open by then.
+            await until_it_names(standby.user, leader.running.port)
             killed = time.monotonic()
             port = leader.running.port
             await leader.running.stop(signal.SIGKILL)
