@@ -184,7 +184,8 @@ def check_delays(attack: Attack, step: Transition) -> None:
 def _plan_of(attack: Attack, look: Look) -> Plan:
     plan = Plan(look, {name: [] for name in look.cluster.nodes})
     for job in look.held.values():
-        _hold(look, plan, job, ran=attack.now - job.run_started_at)
+        began = job.run_began.micros if job.run_began else attack.now
+        _hold(look, plan, job, ran=attack.now - began)
     return plan
 
 

@@ -114,14 +114,13 @@ class Look:
             for limit, of_gpus in self.limited
         ):
             return True
+        before = len(self.limited)
         for limit in self.rules.limits_of(job):
             held = [other for other in self.held.values() if limit.covers(other)]
             gpus = sum(len(share.gpus) for other in held for share in other.placement)
             more, limits = total_gpus(job.resource_request), limit.limits
             if limits.jobs is not None and len(held) >= limits.jobs:
                 self.limited.append((limit, False))
-                return True
-            if more and limits.gpus is not None and gpus + more > limits.gpus:
+            elif more and limits.gpus is not None and gpus + more > limits.gpus:
                 self.limited.append((limit, True))
-                return True
-        return False
+        return len(self.limited) > before

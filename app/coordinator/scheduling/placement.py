@@ -128,11 +128,13 @@ class _Round:
             # Only other nodes could help, or other limits: nobody has to wait for that.
             self._park(turn)
             return
-        if (excess := self._table.usage.excess(job)) is not None:
-            self._pass_over_limit(turn, excess)
+        if exceeded := self._table.usage.excess(job):
+            self._note(turn, _reason_of(exceeded[0]), excess=exceeded[0])
+            for excess in exceeded:
+                self._pass_over_limit(turn, excess)
             return
-        if (excess := self._ahead.excess(turn, self._turns.unseen)) is not None:
-            self._note(turn, _reason_of(excess), excess=excess)
+        if (claimed := self._ahead.excess(turn, self._turns.unseen)) is not None:
+            self._note(turn, _reason_of(claimed), excess=claimed)
             self._count_look(turn.lane, refused=False)
             return
         free = self._cluster.place(job.resource_request, among=usable)
@@ -258,7 +260,6 @@ class _Round:
     def _pass_over_limit(self, turn: Turn, excess: Excess) -> None:
         """Have those wait that are subject to the same limit: a small one does not pass a large one
         for which the limit leaves no room now."""
-        self._note(turn, _reason_of(excess), excess=excess)
         verdict = Verdict(turn.job, _reason_of(excess), excess=excess)
         account = turn.alike.account
         lanes = self._table.candidates.lanes_with(gpus_only=excess.of_gpus)

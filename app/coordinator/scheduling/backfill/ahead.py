@@ -125,7 +125,7 @@ class JobsAhead:
         account = self._table.rules.account_of(job)
         fair = self._table.candidates.is_fair(account)
         return any(fair and group.turn.alike.account == account for group in self._groups) or any(
-            limit.covers(group.turn.job) and self._table.usage.excess(group.turn.job) is not None
+            limit.covers(group.turn.job) and self._table.usage.excess(group.turn.job)
             for group in self._groups
             for limit in limits
         )

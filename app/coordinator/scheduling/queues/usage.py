@@ -97,16 +97,17 @@ class Usage:
             jobs / shares,
         )
 
-    def excess(self, job: JobRecord) -> Excess | None:
-        """The first limit that keeps a job from starting now."""
+    def excess(self, job: JobRecord) -> list[Excess]:
+        """The limits that keep a job from starting now."""
+        found = []
         gpus = total_gpus(job.resource_request)
         for limit in self._rules.limits_of(job):
             held, limits = self.of(limit.account), limit.limits
             if limits.jobs is not None and held.jobs >= limits.jobs:
-                return self.excess_of(limit, of_gpus=False)
-            if gpus and limits.gpus is not None and held.gpus + gpus > limits.gpus:
-                return self.excess_of(limit, of_gpus=True)
-        return None
+                found.append(self.excess_of(limit, of_gpus=False))
+            elif gpus and limits.gpus is not None and held.gpus + gpus > limits.gpus:
+                found.append(self.excess_of(limit, of_gpus=True))
+        return found
 
     def excess_of(self, limit: Limit, *, of_gpus: bool, of_ahead: bool = False) -> Excess:
         """A limit that a job would exceed: that of GPUs, else that of jobs."""
