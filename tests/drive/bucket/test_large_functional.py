@@ -83,6 +83,7 @@ async def test_files_of_any_size_take_the_same_memory(
         assert peak(served.pid) - before < 128 * MIB
 
 
+@pytest.mark.slow
 async def test_an_upload_goes_on_after_the_gateway_was_killed(
     migrated_dsn: str, bucket: Bucket, prefix: str, store: S3Store, tmp_path: Path
 ) -> None:
