@@ -28,7 +28,8 @@ def test_however_many_tenants_are_at_their_limit_another_is_not_held_up() -> Non
     assert not bench.scheduler.restore(running)
     waiting = [record(f"w{number}", cpus=1, tenant=f"t{number}") for number in range(1100)]
     bench.scheduler.restore(replace(job, status=Status.QUEUED) for job in waiting)
-    assert bench.submit(record("innocent", cpus=1, tenant="other")) is Status.TRAINING
+    innocent = record("x", cpus=1, tenant="other", created_at=2)
+    assert bench.submit(innocent) is Status.TRAINING
     assert bench.reason("w1099").reason is Reason.TENANT_LIMIT
     bench.end("r1099")
     assert bench.runs("w1099")
