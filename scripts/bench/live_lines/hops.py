@@ -12,6 +12,7 @@ import mmap
 import os
 import struct
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,26 +52,30 @@ class _Notes:
         self._places = itertools.count()
         self._map: mmap.mmap | None = None
         self._process = 0
+        self._opening = threading.Lock()
 
     def add(self, hop: int, job_id: str, number: int = UNKNOWN, *, at: int = 0) -> None:
         at = at or time.time_ns()
         if self._process != os.getpid():
-            self._open()
+            with self._opening:
+                if self._process != os.getpid():
+                    self._open()
         assert self._map is not None
         place = next(self._places)
         if place < _MOST:
             _NOTE.pack_into(self._map, place * _NOTE.size, at, number, hop, job_id.encode())
 
     def _open(self) -> None:
-        self._process = os.getpid()
-        self._places = itertools.count()
-        path = f"{self._folder}/{self._process}-{time.time_ns()}"
+        path = f"{self._folder}/{os.getpid()}-{time.time_ns()}"
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(file, _MOST * _NOTE.size)
             self._map = mmap.mmap(file, _MOST * _NOTE.size)
         finally:
             os.close(file)
+        self._places = itertools.count()
+        # Last: from here on other threads note there.
+        self._process = os.getpid()
 
 
 def read_notes(folder: Path) -> Iterator[Note]:
