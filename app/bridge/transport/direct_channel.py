@@ -27,13 +27,15 @@ from app.tasks.backoff import Backoff
 _ADDRESS: Final = re.compile(
     r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:/\[\],]+)):(?P<port>[0-9]{1,5})"
 )
+_LAST_PORT: Final = 65_535
 #: Seconds that gRPC is given at least to make a read anew; with fewer left it is too late.
 _LEAST_LEFT: Final = 0.01
 
 
 def has_one_address(address: str) -> bool:
     """Return whether an address can be connected to without choosing among several."""
-    return _ADDRESS.fullmatch(address) is not None
+    match = _ADDRESS.fullmatch(address)
+    return match is not None and int(match["port"]) <= _LAST_PORT
 
 
 class DirectReads:
@@ -100,8 +102,10 @@ class DirectReads:
                 await self._loop.create_connection(lambda: connection, self._host, self._port)
                 await connection.ready
             self._current, self._made_at = connection, self._loop.time()
-        except OSError:
-            pass  # gRPC, which makes the reads meanwhile, says what is wrong
+        except (OSError, UnicodeError):
+            # Also of a host that is no name. gRPC, which makes the reads meanwhile, says what is
+            # wrong.
+            pass
         finally:
             self._connecting = None
             if self._current is not connection:
@@ -197,6 +201,8 @@ class _DirectRead:
                     timeout = deadline - loop.time()
                     if timeout < _LEAST_LEFT:
                         raise failure(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+                    # A standby may answer so for ever, and each read would be made twice.
+                    connection.retire()
         return await self._otherwise(request, timeout=timeout, metadata=metadata, **named)
 
     def _result(self, answer: Answer) -> Any:

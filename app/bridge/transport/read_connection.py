@@ -34,20 +34,24 @@ MAX_REQUEST: Final = MAX_CONTENT - 5
 MAX_HEAD: Final = 8 * 1024
 
 _CANCEL: Final = 0x8
+#: Bytes that the peer has not taken yet with which nothing more is written to it.
+_MOST_WAITING: Final = 1024 * 1024
+#: Bytes of a PING.
+_PING: Final = 8
 
 
 class _Read:
     """A read that is under way."""
 
-    __slots__ = ("answer", "begin", "deadline", "parts", "size")
+    __slots__ = ("answer", "begin", "data", "deadline")
 
     def __init__(self, answer: "asyncio.Future[Answer | None]", deadline: float) -> None:
         self.answer = answer
         self.deadline = deadline
         #: The fields at the answer's begin; None until they are there.
         self.begin: Fields | None = None
-        self.parts: list[bytes] = []
-        self.size = 0
+        #: In one piece: a peer may send it in any number of frames, empty ones among them.
+        self.data = bytearray()
 
 
 class ReadConnection(asyncio.Protocol):
@@ -67,6 +71,8 @@ class ReadConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         #: Set when the connection may be used; an error if it never may.
         self.ready: asyncio.Future[None] = self._loop.create_future()
+        # Who waits may have gone: asyncio would report the error as lost.
+        self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
         self._on_end = on_end
         self._on_lost = on_lost
         self._keepalive_time = settings.keepalive_time
@@ -130,6 +136,10 @@ class ReadConnection(asyncio.Protocol):
         finally:
             if number in self._reads:  # cancelled
                 self._drop(number)
+
+    def retire(self) -> None:
+        """Begin no new read; it closes when those that are under way are answered."""
+        self._end()
 
     def close(self) -> None:
         """Close it at once; reads that are under way get None."""
@@ -211,6 +221,8 @@ class ReadConnection(asyncio.Protocol):
         elif kind == Kind.SETTINGS:
             self._take_settings(frame)
         elif kind == Kind.PING:
+            if len(frame.content) != _PING:
+                raise ProtocolError("a ping is of another length")
             if not frame.flags & Flag.ACK:
                 self._write(frames.frame(Kind.PING, Flag.ACK, 0, frame.content))
         elif kind == Kind.GOAWAY:
@@ -223,12 +235,10 @@ class ReadConnection(asyncio.Protocol):
         read = self._reads.get(frame.stream)
         if read is None:
             return
-        content = frames.content_of(frame)
-        read.size += len(content)
-        if read.begin is None or read.size > self._max_answer:
+        read.data += frames.content_of(frame)
+        if read.begin is None or len(read.data) > self._max_answer:
             self._drop(frame.stream)
             return
-        read.parts.append(content)
         if frame.flags & Flag.END_STREAM:
             self._finish(frame.stream, None)
 
@@ -243,7 +253,7 @@ class ReadConnection(asyncio.Protocol):
             read.begin = fields
         else:
             begin = fields if read.begin is None else read.begin
-            self._finish(stream, answer_of(begin, b"".join(read.parts), fields))
+            self._finish(stream, answer_of(begin, bytes(read.data), fields))
 
     def _go_on(self, frame: Frame) -> None:
         if self._block is None or self._block[0] != frame.stream:
@@ -299,8 +309,13 @@ class ReadConnection(asyncio.Protocol):
             self._transport.close()
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._transport.get_write_buffer_size() > _MOST_WAITING:
+            # It has us answer, and takes no answer.
+            self.close()
+            return
+        self._transport.write(data)
 
     def _wake_at(self, time: float) -> None:
         """Have `_look` run by a time of the loop's clock, or sooner."""
@@ -325,6 +340,6 @@ class ReadConnection(asyncio.Protocol):
                 self.close()
                 return
             self._pinged = True
-            self._write(frames.frame(Kind.PING, 0, 0, bytes(8)))
+            self._write(frames.frame(Kind.PING, 0, 0, bytes(_PING)))
             due += self._keepalive_timeout
         self._wake_at(min([due, *(read.deadline for read in self._reads.values())]))

@@ -14,6 +14,7 @@ from app.bridge.channel import SERVICE, open_channel
 from app.bridge.client import CoordinatorClient
 from app.bridge.contract.breaches import Breach
 from app.bridge.settings import UpstreamSettings
+from app.bridge.transport.direct_channel import DirectReads, has_one_address
 from app.caller import Caller
 from app.errors import ApiError, BrokenContract
 from generated.mindcoordinator.v1.jobs_pb2 import GetJobRequest, Job, ListJobsResponse
@@ -88,6 +89,32 @@ async def test_the_coordinator_sees_the_same_call(
     assert 0 < direct.time_remaining <= PATIENCE
 
 
+@pytest.mark.parametrize(
+    ("address", "one"),
+    [
+        ("coordinator:50051", True),
+        ("[::1]:1", True),
+        ("coordinator:65536", False),
+        ("unix:/run/c.sock", False),
+        ("10.0.0.1:1,10.0.0.2:2", False),
+        ("dns:///name:1", False),
+    ],
+)
+def test_one_address_can_be_connected_to(address: str, one: bool) -> None:
+    assert has_one_address(address) == one
+
+
+async def test_a_host_that_is_no_name_is_left_to_grpc() -> None:
+    address = f"{'long' * 20}:50051"
+    settings = UpstreamSettings(address=address, api_secret=API_SECRET, direct_reads=1)
+    reads = DirectReads(settings)
+    assert reads.connection() is None
+    assert reads._connecting is not None
+    await reads._connecting
+    assert reads.connection() is None
+    await reads.close()
+
+
 async def test_reads_that_are_seldom_share_grpcs_connection(
     coordinator: ScriptedCoordinator, caller: Caller
 ) -> None:
@@ -152,6 +179,23 @@ async def test_a_read_is_retried_while_the_coordinator_is_unavailable(
     async with client_of(coordinator.address) as client:
         await reads_directly(client, caller, coordinator)
         assert (await client.get_job(caller, "j"))["job_id"] == "j"
+
+
+async def test_a_coordinator_that_does_not_lead_is_left_to_grpc_for_a_while(
+    coordinator: ScriptedCoordinator, caller: Caller
+) -> None:
+    not_leading = Failure(grpc.StatusCode.UNAVAILABLE)
+    given = {"reconnect_min": 600.0, "reconnect_max": 600.0, "read_attempts": 1}
+    given["keepalive_time"] = 600.0
+    async with client_of(coordinator.address, **given) as client:
+        direct = await reads_directly(client, caller, coordinator)
+        coordinator.answer("GetJob", *[not_leading] * 6)
+        for _ in range(4):
+            with pytest.raises(ApiError):
+                await client.get_job(caller, "j")
+    peers = [each.peer for each in coordinator.requests("GetJob")]
+    assert peers.count(direct) == 1
+    assert len(peers) == 5
 
 
 async def test_reads_go_on_when_the_coordinator_comes_back(

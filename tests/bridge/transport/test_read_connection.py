@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -41,6 +43,8 @@ class Peer(asyncio.Transport):
         self.ended: list[ReadConnection] = []
         self.lost: list[ReadConnection] = []
         self.closed = False
+        #: Bytes that it has not taken yet.
+        self.waiting = 0
         self._sent = FrameReader()
         self.frames: list[Frame] = []
         self.connection = ReadConnection(
@@ -53,6 +57,12 @@ class Peer(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.frames += self._sent.feed(bytes(data).removeprefix(frames.PREFACE))
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def is_closing(self) -> bool:
+        return self.closed
 
     def close(self) -> None:
         if not self.closed:
@@ -201,6 +211,7 @@ async def test_an_answer_may_be_another_status(peer: Peer, answer: bytes) -> Non
         frames.frame(Kind.GOAWAY, 0, 0, b""),
         frames.frame(Kind.SETTINGS, 0, 0, b"\x00"),
         frames.frame(Kind.PUSH_PROMISE, 0, 1, bytes(8)),
+        frames.frame(Kind.PING, 0, 0, bytes(16_000)),
     ],
 )
 async def test_a_peer_that_breaks_the_protocol_is_left(peer: Peer, nonsense: bytes) -> None:
@@ -254,6 +265,71 @@ async def test_after_goaway_what_was_taken_is_answered_and_nothing_begins(peer: 
 async def test_a_ping_is_answered(peer: Peer) -> None:
     peer.sends(frames.frame(Kind.PING, 0, 0, b"12345678"))
     assert peer.frames == [Frame(Kind.PING, Flag.ACK, 0, b"12345678")]
+
+
+@pytest.mark.parametrize(
+    "demand",
+    [frames.frame(Kind.PING, 0, 0, bytes(8)), frames.settings({})],
+    ids=["ping", "settings"],
+)
+async def test_a_peer_that_has_us_answer_and_takes_nothing_is_left(
+    peer: Peer, demand: bytes
+) -> None:
+    reading = await peer.read()
+    peer.waiting = 64 * 1024
+    peer.sends(demand)
+    assert not peer.closed
+    peer.waiting = 2 * 1024 * 1024
+    peer.frames.clear()
+    peer.sends(demand, demand)
+    assert await reading is None
+    assert peer.closed
+    assert not peer.frames
+
+
+async def test_what_comes_while_it_closes_is_not_answered(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer, "is_closing", lambda: True)
+    peer.sends(frames.frame(Kind.PING, 0, 0, bytes(8)))
+    assert not peer.frames
+
+
+async def test_an_error_that_nobody_waits_for_is_not_reported_as_lost() -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    peer = Peer()
+    peer.close()
+    del peer
+    gc.collect()
+    assert not reported
+
+
+async def test_empty_frames_of_an_answer_take_no_memory(peer: Peer) -> None:
+    reading = await peer.read()
+    empty = data(1, b"") * 20_000
+    peer.sends(headers(1, HEAD))
+    tracemalloc.start()
+    try:
+        peer.sends(empty)
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 50_000
+    peer.sends(data(1, message(b"answer")), headers(1, OK, END))
+    assert await reading == b"answer"
+
+
+async def test_one_that_retires_answers_what_was_begun(peer: Peer) -> None:
+    reading = await peer.read()
+    peer.connection.retire()
+    peer.connection.retire()
+    assert peer.ended == [peer.connection]
+    assert not peer.connection.has_room(1, 1)
+    assert not peer.closed
+    peer.sends(good_answer(1, b"answer"))
+    assert await reading == b"answer"
+    assert peer.closed
 
 
 async def test_what_is_unknown_is_passed_over(peer: Peer) -> None:
