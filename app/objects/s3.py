@@ -13,12 +13,12 @@ from app.files.copying import Abandoned
 from app.files.directory import LimitReached
 from app.objects.s3_connection import S3Connection, S3Place
 from app.objects.s3_entries import MAX_KEY, folder_of, not_of_s3, object_of
+from app.objects.s3_errors import NOTHING_THERE, refusal
 from app.objects.s3_files import send_file
 from app.objects.s3_reader import S3Reader
 from app.objects.s3_uploads import MOST_PARTS, S3Uploads
 from app.objects.store import (
     ChangedObject,
-    DriveRefused,
     KeyFolder,
     Listing,
     ObjectReader,
@@ -161,8 +161,10 @@ class S3Store(ObjectStore):
         while some := list(islice(left, _PAGE)):
             names = [{"Key": self._prefix + key} for key in some]
             asked = {"Objects": names, "Quiet": True}
-            if errors := self.connection.call("delete_objects", Delete=asked).get("Errors"):
-                raise DriveRefused(f"the drive does not remove objects ({errors[0].get('Code')})")
+            answer = self.connection.call("delete_objects", Delete=asked)
+            for each in answer.get("Errors", ()):
+                if (code := each.get("Code")) not in NOTHING_THERE:
+                    raise refusal(code, self.place.bucket)
 
     @override
     def close(self) -> None:

@@ -2,10 +2,13 @@
 
 import errno
 import os
+import re
 from typing import Any, Final
 
 from app.objects.store import ChangedObject, DriveLacks, DriveRefused, DriveUnavailable
 
+#: A code, or a status: what else stands there is told to nobody.
+_CODE: Final = re.compile(r"[A-Za-z0-9.]{1,64}")
 #: Codes and statuses of what may work in a moment.
 _PASSING: Final = frozenset(
     (
@@ -27,7 +30,7 @@ _NO_BUCKET: Final = frozenset(("NoSuchBucket", "InvalidBucketName"))
 _ELSEWHERE: Final = frozenset(
     ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 )
-_NOTHING_THERE: Final = frozenset(("NoSuchKey", "NoSuchUpload", "404"))
+NOTHING_THERE: Final = frozenset(("NoSuchKey", "NoSuchUpload", "404"))
 _CHANGED: Final = frozenset(
     ("PreconditionFailed", "ConditionalRequestConflict", "412", "InvalidRange", "416")
 )
@@ -52,22 +55,8 @@ def translated(error: BaseException, bucket: str) -> OSError:
     No message has what the store said: that may have a key's id in it.
     """
     code = _code(error)
-    if code in _PASSING:
-        return DriveUnavailable(code)
-    if code in _CREDENTIALS:
-        return DriveRefused(f"the drive refuses its credentials ({code})")
-    if code in _NO_BUCKET:
-        return DriveRefused(f"the drive has no bucket {bucket}")
-    if code in _ELSEWHERE:
-        return DriveRefused(f"the drive's bucket {bucket} is in another region ({code})")
-    if code in _NOTHING_THERE:
-        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    if code in _CHANGED:
-        return ChangedObject()
-    if code in _LACKING:
-        return DriveLacks(f"the drive lacks what it was asked for ({code})")
     if code:
-        return DriveRefused(f"the drive refuses what it was asked for ({code})")
+        return refusal(code, bucket)
     if isinstance(error, OSError) and error.errno in _OWN:
         return error
     name = type(error).__name__
@@ -82,6 +71,29 @@ def translated(error: BaseException, bucket: str) -> OSError:
         return ChangedObject()
     # The connection was refused, cut or too slow, or its end was no end of a message.
     return DriveUnavailable(name)
+
+
+def refusal(told: object, bucket: str) -> OSError:
+    """Return what a code of S3 means, or the status of an answer without one."""
+    code = str(told)
+    if not _CODE.fullmatch(code):
+        # Whoever answers there is not S3, and may write anything.
+        code = "a code that S3 does not have"
+    if code in _PASSING:
+        return DriveUnavailable(code)
+    if code in _CREDENTIALS:
+        return DriveRefused(f"the drive refuses its credentials ({code})")
+    if code in _NO_BUCKET:
+        return DriveRefused(f"the drive has no bucket {bucket}")
+    if code in _ELSEWHERE:
+        return DriveRefused(f"the drive's bucket {bucket} is in another region ({code})")
+    if code in NOTHING_THERE:
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if code in _CHANGED:
+        return ChangedObject()
+    if code in _LACKING:
+        return DriveLacks(f"the drive lacks what it was asked for ({code})")
+    return DriveRefused(f"the drive refuses what it was asked for ({code})")
 
 
 def _code(error: BaseException | None) -> str:

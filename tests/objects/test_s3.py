@@ -17,6 +17,7 @@ from app.files.directory import LimitReached
 from app.objects import s3
 from app.objects.s3 import S3Store
 from app.objects.s3_entries import object_of
+from app.objects.s3_errors import refusal
 from app.objects.store import ChangedObject, DriveRefused, DriveUnavailable
 from tests.objects.buckets import Bucket, answer, faulty, opened, write_credentials
 
@@ -174,6 +175,39 @@ def test_what_may_pass_is_told_apart_and_passes(
         proxy.fault = lambda _: None
         store.write("it", b"x")
         assert store.read("it", limit=1) == b"x"
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [("SlowDown", DriveUnavailable), ("AccessDenied", DriveRefused)],
+)
+def test_an_object_that_is_not_removed_is_told_as_any_failure(
+    bucket: Bucket, prefix: str, code: str, error: type[OSError]
+) -> None:
+    def fault(line: str) -> bytes | None:
+        if not line.startswith("POST"):
+            return None
+        codes = ("NoSuchKey", told) if told else ("NoSuchKey",)
+        failed = "".join(f"<Error><Key>it</Key><Code>{each}</Code></Error>" for each in codes)
+        body = f"<?xml version='1.0'?><DeleteResult>{failed}</DeleteResult>"
+        head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/xml\r\n"
+        return f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()
+
+    with faulty(bucket) as proxy, opened(bucket.place(prefix, port=proxy.port)) as store:
+        told = ""
+        proxy.fault = fault
+        store.remove(["it"])
+        told = code
+        with pytest.raises(error):
+            store.remove(["it"])
+
+
+@pytest.mark.parametrize("code", ["A" * 65, "AKIA/secret", "line\nbreak", ""])
+def test_what_is_no_code_of_s3_is_not_told(code: str) -> None:
+    told = refusal(code, "bucket")
+    assert isinstance(told, DriveRefused)
+    assert told.strerror is not None
+    assert not code or code not in told.strerror
 
 
 def test_a_store_that_asks_once_to_slow_down_is_asked_again(bucket: Bucket, prefix: str) -> None:

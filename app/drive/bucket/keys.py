@@ -2,12 +2,15 @@
 
 import errno
 import os
+import re
 from typing import Final
 
 from app.drive.paths import DrivePath, is_name
 from app.errors import FILE_CONFLICT, FILE_NAME_INVALID, VALIDATION_ERROR, ApiError, FieldProblem
 from app.objects.store import ObjectStore, StoredObject
 
+#: Characters that XML 1.0 has not, and DEL: objects are removed by a list of keys in XML.
+_BAD: Final = re.compile("[\x00-\x1f\x7f\ufffe\uffff]")
 #: What a job has published, beside its checkpoints (decision 0047).
 _KEPT: Final = ".kept"
 #: Beside the tenants' folders; no tenant's name begins with a dot.
@@ -20,7 +23,10 @@ def key_of(store: ObjectStore, tenant_id: str, path: DrivePath) -> str:
     """Return the key of a file; the tenant's folder itself has the tenant's id. Raises
     `ApiError`."""
     if not all(map(has_no_controls, path.parts)):
-        raise ApiError(FILE_NAME_INVALID, "This drive has no names with control characters.")
+        raise ApiError(
+            FILE_NAME_INVALID,
+            "This drive has no names with control characters, U+FFFE or U+FFFF.",
+        )
     key = "/".join((tenant_id, *path.parts))
     # A folder's has a slash behind it.
     most = store.longest_key - 1
@@ -40,7 +46,7 @@ def can_be_named(name: str) -> bool:
 
 def has_no_controls(name: str) -> bool:
     """Whether a name has none of the characters that XML cannot carry, and stores stumble over."""
-    return not any(ord(each) < 32 or ord(each) == 127 for each in name)
+    return not _BAD.search(name)
 
 
 def is_hidden(path: DrivePath) -> bool:

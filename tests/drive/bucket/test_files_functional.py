@@ -111,7 +111,14 @@ async def test_a_name_is_decoded_once(served: ServedBucket) -> None:
 
 async def test_what_is_no_name_is_refused(served: ServedBucket) -> None:
     await put(served, "b", "secret")
-    for written in (*NO_NAMES, "%0A%1B", "a%7F", "/".join(["y" * 250] * 5)):
+    for written in (
+        *NO_NAMES,
+        "%0A%1B",
+        "a%7F",
+        "a%EF%BF%BF",
+        "%EF%BF%BEb",
+        "/".join(["y" * 250] * 5),
+    ):
         for answer in (
             await served.acme.get(written),
             await served.acme.put(written, b"1"),
