@@ -109,6 +109,8 @@ class CheckpointFinder:
         self.notes: list[str] = []
         #: Whether the last look left something to `remove_leftovers`.
         self.leftovers = False
+        #: Names of those that the last look found to be too many, and set aside.
+        self.set_aside: list[str] = []
 
     def look(
         self, root: Directory, known: Sequence[Checkpoint], *, last: bool = False
@@ -120,6 +122,7 @@ class CheckpointFinder:
         one returns it as it is, unless it is the `last`. Raises OSError.
         """
         began = time.monotonic()
+        self.set_aside = []
         if began < self._rest_until and not last:
             return tuple(known)
         self.leftovers = False
@@ -215,6 +218,7 @@ class CheckpointFinder:
             try:
                 if _set_aside(root, checkpoint):
                     self.leftovers = True
+                    self.set_aside.append(checkpoint.checkpoint_id)
                     continue
             except OSError as error:
                 self._say(

@@ -3,7 +3,7 @@
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -17,7 +17,7 @@ from app.coordinator.engines.engine import CannotLaunch
 from app.coordinator.execution.bucket.merging import Merger
 from app.coordinator.execution.bucket.newest_run import note_newest_run
 from app.coordinator.execution.bucket.parts import RunParts
-from app.coordinator.execution.checkpoints import CheckpointFinder
+from app.coordinator.execution.checkpoints import CheckpointFinder, remove_leftovers
 from app.coordinator.execution.on_nodes.checkpoints import NodeCheckpoints
 from app.coordinator.jobs.model import Checkpoint
 from app.files.directory import Directory
@@ -50,6 +50,8 @@ class Node:
     def __init__(
         self, store: "S3Store", folder: Path, number: int, *, run: int = 1, count: int = 2
     ) -> None:
+        #: Called once, behind the next look at what is here.
+        self.behind_look: list[Callable[[], object]] = []
         self.seconds = 0.0
         self.disk = folder / f"{run}-{number}" / "checkpoints"
         self.disk.mkdir(parents=True)
@@ -69,6 +71,10 @@ class Node:
             monotonic=lambda: self.seconds,
         )
 
+    def keep(self, submission: Any) -> None:
+        """Have the job keep fewer checkpoints."""
+        self.job = self._part.job = replace(self.job, submission=submission)
+
     def publish(self, *, last: bool = False, after: float = 5.0) -> None:
         """Some seconds later."""
         self.seconds += after
@@ -87,7 +93,14 @@ class Node:
         self, job: Job, finder: CheckpointFinder, *, last: bool = False
     ) -> tuple[Checkpoint, ...]:
         with Directory.open(self.disk) as root:
-            return finder.look(root, job.checkpoints, last=last)
+            found = finder.look(root, job.checkpoints, last=last)
+        while self.behind_look:
+            self.behind_look.pop()()
+        return found
+
+    def remove_leftovers(self, _: Job) -> None:
+        with Directory.open(self.disk) as root:
+            remove_leftovers(root)
 
 
 class Pruning:
@@ -186,6 +199,31 @@ def test_a_node_that_ends_has_nothing_of_what_it_has_not_published(pair: Pair) -
     pair.first.write("step-1", a="1")
     pair.first.publish(last=True)
     assert pair.counting() == ["step-1"]
+
+
+@pytest.mark.parametrize("by", ["its number", "its script"])
+def test_a_node_never_says_that_it_has_nothing_of_what_was_gone_before_it_was_away(
+    pair: Pair, by: str
+) -> None:
+    pair.first.write("step-1", a="1")
+    pair.first.publish()
+    pair.second.write("step-1", b="1")
+    if by == "its number":
+        # Two since the last look, and one is kept.
+        keeps_one = SimpleNamespace(output_config=SimpleNamespace(max_checkpoints=1))
+        pair.second.keep(keeps_one)
+        pair.second.write("step-2", b="2")
+    else:
+        pair.second.behind_look.append(lambda: shutil.rmtree(pair.second.disk / "step-1"))
+    pair.second.publish()
+    assert not (pair.second.disk / "step-1").exists()
+    for _ in range(5):
+        pair.second.publish()
+    pair.second.agent = pair.second.new_agent()
+    for node in (pair.second, pair.first):
+        node.publish(last=True)
+    assert pair.record("step-1", 1) is None
+    assert "step-1" not in pair.counting()
 
 
 def test_a_part_that_is_published_twice_is_the_same_one(pair: Pair, tmp_path: Path) -> None:

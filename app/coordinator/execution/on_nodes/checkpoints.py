@@ -28,6 +28,8 @@ _AWAY: Final = "away.json"
 _HELD: Final = "held"
 #: Which of them this node has published or begun to, and how often anew, where others have parts.
 _VERSIONS: Final = "versions.json"
+#: Names of all that the run has had here, published or not, where others have parts.
+_SEEN: Final = "seen.json"
 #: Seconds for which a tree that other nodes have a part of must be known here before the node says
 #: that it has nothing of it: a script whose ranks do not wait for one another may be late.
 _SETTLED: Final = 10.0
@@ -42,7 +44,7 @@ class NodeCheckpoints:
 
     Those of a run on one node count as soon as they are there. Of a run on
     several nodes each publishes its part, under a key of its own, and says
-    where it has none.
+    where it has none and never had one.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class NodeCheckpoints:
         self._monotonic = monotonic
         self._finder: CheckpointFinder | None = None
         self._known: tuple[Checkpoint, ...] = ()
+        #: None before the first look.
+        self._seen: set[str] | None = None
         #: Since when other nodes' trees are known of which there is none here.
         self._missing: dict[str, float] = {}
         self._next_look = monotonic()
@@ -88,6 +92,8 @@ class NodeCheckpoints:
             replace(job, checkpoints=self._known), self._finder, last=last
         )
         self._tell(job, self._finder)
+        if part.count > 1:
+            self._note_seen(self._finder)
         away = read_json(self._directory / _AWAY) or {}
         for checkpoint in self._known:
             name, content = checkpoint.checkpoint_id, _content(checkpoint)
@@ -116,6 +122,16 @@ class NodeCheckpoints:
         if part.count > 1:
             with self._workspace.open_checkpoints(job) as source:
                 self._say_the_rest(part, source, last=last)
+
+    def _note_seen(self, finder: CheckpointFinder) -> None:
+        """Note what is here or was a moment ago: of what is gone before it is away, other nodes
+        may have parts, which are no whole without this one's."""
+        if self._seen is None:
+            self._seen = set((read_json(self._directory / _SEEN) or {}).get("names", ()))
+        names = {*(each.checkpoint_id for each in self._known), *finder.set_aside}
+        if not names <= self._seen:
+            self._seen |= names
+            write_json(self._directory / _SEEN, {"names": sorted(self._seen)})
 
     def _bring(
         self,
@@ -160,13 +176,13 @@ class NodeCheckpoints:
         parts = self._parts(part.job)
         records = parts.records().parts
         own = {name for name, nodes in records.items() if part.number in nodes}
-        here = {each.checkpoint_id for each in self._known}
+        had = self._seen or set()
         unfinished = has_unfinished(source)
         if last:
-            parts.say_ended(part.number, NodeEnd(unfinished, frozenset(here - own)))
+            parts.say_ended(part.number, NodeEnd(unfinished, frozenset(had - own)))
             return
         for name in sorted(
-            records.keys() - own - here,
+            records.keys() - own - had,
             key=lambda name: min(record.modified for record in records[name].values()),
         ):
             since = self._missing.setdefault(name, now)
