@@ -174,7 +174,7 @@ class JobWork:
         finally:
             # The run may be waited for again.
             await end_all([ended], expected=Exception)  # it is raised here, or another one is
-        await self._run_over(job)
+        observer.note(await self._run_over(job))
         await observer.look(last=True)
         for text in await handle.unsaid():
             await self._lines.say(job, text)
@@ -184,16 +184,18 @@ class JobWork:
         await self._clear_temporary(job)
         return end
 
-    async def _run_over(self, job: JobRecord) -> None:
-        """Have what a run has written count before its end does. Raises OSError, LeadershipLost."""
+    async def _run_over(self, job: JobRecord) -> list[str]:
+        """Have what a run has written count before its end does; returns what the job's log is to
+        say. Raises OSError, LeadershipLost."""
         self._leadership.check()
         try:
-            await asyncio.to_thread(self._workspace.run_over, job)
+            return await asyncio.to_thread(self._workspace.run_over, job)
         except OSError as error:
             if self._scheduler.jobs[job.job_id].stop_reason is not StopReason.CANCEL:
                 raise
             # Nobody goes on from it.
             log.warning("parts_not_merged", job_id=job.job_id, reason=str(error))
+            return []
 
     async def _news(self, task: JobTask, ended: asyncio.Task[RunEnd]) -> None:
         """Wait until something is new, the run has ended, or it is time to look."""

@@ -6,7 +6,7 @@ that grows; the run goes on.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Final, Protocol
@@ -52,14 +52,22 @@ class Observer:
         self._backoffs: dict[str, FailureBackoff] = {}
         self._paused_until: dict[str, float] = {}
         self._told: set[str] = set()
+        self._noted: set[str] = set()
         #: What is to be said in the job's log once it can be, each part's first failure with it.
         self.notes: list[str] = []
+
+    def note(self, sentences: Sequence[str]) -> None:
+        """Have the job's log say these, each once in a run."""
+        self.notes += [each for each in dict.fromkeys(sentences) if each not in self._noted]
+        self._noted.update(sentences)
 
     async def look(self, *, last: bool = False) -> None:
         """Look at all parts that are not paused; with `last`, at those, too."""
         for name, look in self._parts.items():
             if last or time.monotonic() >= self._paused_until.get(name, 0.0):
-                await self._look_at(name, partial(look, self.notes, last=last))
+                found: list[str] = []
+                await self._look_at(name, partial(look, found, last=last))
+                self.note(found)
 
     async def _look_at(self, name: str, look: Callable[[], SchedulerEvent]) -> None:
         loop = asyncio.get_running_loop()
@@ -84,7 +92,9 @@ class Observer:
             )
         if name not in self._told and not is_passing(error):
             self._told.add(name)
-            self.notes.append(
-                f"{name} could not be read for part of the time ({reason_of(error)})."
-                " The run was not affected."
+            self.note(
+                [
+                    f"{name} could not be read for part of the time ({reason_of(error)})."
+                    " The run was not affected."
+                ]
             )

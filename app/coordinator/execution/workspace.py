@@ -158,9 +158,13 @@ class Workspace:
         with self.open_checkpoints(job) as root:
             return finder.look(root, job.checkpoints, last=last)
 
-    def run_over(self, job: JobRecord) -> None:
+    def run_over(self, job: JobRecord) -> list[str]:
         """Have count what the job's newest run has written, which has just ended: what follows
-        from its end goes on from there. Can be done again. Raises OSError."""
+        from its end goes on from there. Can be done again. Raises OSError.
+
+        Returns what the job's log is to say, in sentences.
+        """
+        return []
 
     def remove_leftovers(self, job: JobRecord) -> None:
         """Remove the checkpoints that looks have set aside. May take long. Raises BadUrl,

@@ -60,14 +60,14 @@ class BucketWorkspace(Workspace):
         now = self._monotonic()
         if now < self._next_look.get(finder, now) and not last:
             return job.checkpoints
+        # What runs before this one have left is looked for once.
+        finder.leftovers = finder not in self._next_look
         self._next_look[finder] = now + _LOOK
         trees = self._bucket.checkpoints(job.tenant_id, job.job_id)
         keep = job.submission.output_config.max_checkpoints
         if len(job.placement) < 2:
             return look(trees, job.checkpoints, keep=keep)
         merger = self._mergers.get(finder)
-        # What runs before this one have left is looked for once.
-        finder.leftovers = merger is None
         if merger is None:
             merger = self._mergers[finder] = self._merger(job, trees.prefix)
         merger.merge()
@@ -83,9 +83,9 @@ class BucketWorkspace(Workspace):
             sweep(self._bucket.store, trees.prefix, before=job.run_count)
 
     @override
-    def run_over(self, job: JobRecord) -> None:
+    def run_over(self, job: JobRecord) -> list[str]:
         if len(job.placement) < 2:
-            return
+            return []
         checkpoints, kept = self._bucket.of_job(job.tenant_id, job.job_id)
         merger = self._merger(job, checkpoints.prefix)
         merger.merge()
@@ -94,6 +94,7 @@ class BucketWorkspace(Workspace):
         output.merge()
         if problem := output.refused.get(OUTPUT):
             raise OSError(errno.EFBIG, f"its output is not taken: {problem}")
+        return [*merger.notes, *output.notes]
 
     def _merger(self, job: JobRecord, prefix: str, **about: Any) -> Merger:
         nodes = len(job.placement)
