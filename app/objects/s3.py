@@ -77,7 +77,9 @@ class S3Store(ObjectStore):
         if after:
             # Behind all that is in the folder, if it is one's.
             last = f"{after}\U0010ffff" if after.endswith("/") else after
-            asked["StartAfter"] = self._prefix + last
+            # No key is longer than what is left of it here; the rest is looked at below.
+            start = (self._prefix + last).encode()[:MAX_KEY]
+            asked["StartAfter"] = start.decode(errors="ignore")
         behind = after.encode()
         for answer in self._pages(prefix, page=min(page, _PAGE), **asked):
             found: list[StoredObject | KeyFolder] = [
@@ -108,8 +110,13 @@ class S3Store(ObjectStore):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if found.size > limit:
             raise LimitReached(f"it has more than {limit} bytes")
+        if not found.size:
+            return b""  # S3 has no part of it
         with self.connection.failures():
-            content: bytes = self.connection.files.cat_file(self.connection.path(key))
+            # It may be another one by now, of any size.
+            content: bytes = self.connection.files.cat_file(
+                self.connection.path(key), start=0, end=limit + 1
+            )
         if len(content) > limit:
             raise LimitReached(f"it has more than {limit} bytes")
         return content

@@ -263,6 +263,46 @@ def test_children_are_told_page_by_page_in_the_order_of_keys(
             assert behind == found[number + 1 :]
 
 
+def test_a_listing_goes_on_behind_what_is_longer_than_any_key(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    call = store.connection.call
+
+    def noted(name: str, **given: Any) -> dict[str, Any]:
+        asked.append(given.get("StartAfter", ""))
+        return call(name, **given)
+
+    monkeypatch.setattr(store.connection, "call", noted)
+    for key in ("a/b", "a/\u00e4\u00e4", "a/\u00f6"):
+        store.write(key, b"")
+    for ending in ("", "/"):
+        behind = "a/" + "\u00e4" * 2000 + ending
+        assert [each.key for each in store.children("a/", after=behind, page=9)] == ["a/\u00f6"]
+    assert max(len(each.encode()) for each in asked) in (1023, 1024)
+
+
+def test_an_object_that_grows_after_it_was_listed_is_not_read_whole(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write("it", b"small")
+    listed = next(store.objects("it"))
+    store.write("it", bytes(1000))
+    monkeypatch.setattr(store, "objects", lambda *_, **__: iter([listed]))
+    sizes: list[int] = []
+    cat = store.connection.files.cat_file
+
+    def noted(*given: Any, **named: Any) -> bytes:
+        content: bytes = cat(*given, **named)
+        sizes.append(len(content))
+        return content
+
+    monkeypatch.setattr(store.connection.files, "cat_file", noted)
+    with pytest.raises(LimitReached):
+        store.read("it", limit=100)
+    assert sizes == [101]
+
+
 def test_a_part_of_an_object_is_read_as_it_comes(bucket: Bucket, prefix: str) -> None:
     content = os.urandom(3_000_000)
     with faulty(bucket) as proxy, opened(bucket.place(prefix, port=proxy.port)) as store:
