@@ -160,8 +160,8 @@ class RunAgent:
                 raise OSError(errno.EAGAIN, "the agent is being closed")
 
     async def stop(self, *, term: int, at_once: bool, discard: bool) -> None:
-        """Ask the part to save a checkpoint and exit, or end it at once; with `discard`, what it
-        wrote is not waited for once it has ended. Raises NeverStarted."""
+        """Ask the part to save a checkpoint and exit, or end it at once; with `discard`, one
+        that has ended brings nothing away any more. Raises NeverStarted."""
         async with self._turn:
             handle = await self._found(term)
         if handle is None:
