@@ -2,9 +2,13 @@
 
 The leader keeps a file of its term in the data directory locked until its process
 ends, however it does: the kernel lets go of the lock behind everything else that the
-process has written. Whoever has found that file locked and then does not knows that
-nothing of the process is left to act. Whoever has never found it locked knows nothing:
+process has written. Whoever has found that file locked and then does not takes it
+that nothing of the process is left to act. Whoever has never found it locked knows nothing:
 a file system may keep locks to each machine, or have none. The lease decides then.
+
+A file server that takes the locks away from a machine that it no longer hears looks
+the same. A leader that lives there all the same reaches none of its files; the
+database refuses its term from the take-over on, and it ends at its next renewal.
 """
 
 import errno
