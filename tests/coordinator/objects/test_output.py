@@ -77,6 +77,45 @@ def test_what_is_odd_about_the_parts_of_a_run_that_is_over_is_told(
     assert "'output' has 'a' from several nodes" in differing
 
 
+class Reads:
+    """A store that notes what is read of it."""
+
+    def __init__(self, store: "S3Store") -> None:
+        self._store = store
+        self.keys: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def read(self, key: str, *, limit: int) -> bytes:
+        self.keys.append(key)
+        return self._store.read(key, limit=limit)
+
+
+def test_what_was_read_of_a_run_is_not_read_again_when_it_is_over(
+    store: "S3Store", tmp_path: Path
+) -> None:
+    reads = Reads(store)
+    workspace = workspace_of(cast(Any, reads), tmp_path)
+    parts = RunParts(store, f"{JOB}/checkpoints/", 1)
+    for node in (0, 1):
+        publish(parts, tmp_path, "step-1", node=node)
+    job, finder = job_of(run=1, nodes=2), CheckpointFinder(keep=0, clock=lambda: 0)
+    # The second look sees the mark that the first has made.
+    for _ in range(2):
+        workspace.checkpoints(job, finder, last=True)
+    assert len(reads.keys) > 1
+    reads.keys.clear()
+    assert len(workspace.run_over(job)) == 0
+    assert reads.keys == []
+    # What is known of another run says nothing.
+    later = RunParts(store, f"{JOB}/checkpoints/", 2)
+    for node in (0, 1):
+        publish(later, tmp_path, "step-2", node=node)
+    workspace.run_over(job_of(run=2, nodes=2))
+    assert any("step-2" in key for key in reads.keys)
+
+
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_a_run_has_what_earlier_ones_on_several_nodes_left_removed(
     store: "S3Store", tmp_path: Path, nodes: int
@@ -89,5 +128,8 @@ def test_a_run_has_what_earlier_ones_on_several_nodes_left_removed(
     assert finder.leftovers
     workspace.remove_leftovers(job)
     assert list(store.objects(f"{JOB}/checkpoints/")) == []
+    # It is too early for another look.
+    workspace.checkpoints(job, finder)
+    assert not finder.leftovers
     workspace.checkpoints(job, finder, last=True)
     assert not finder.leftovers

@@ -57,7 +57,7 @@ class Merger:
         name behind `noun`."""
         self._trees = PublishedTrees(store, prefix)
         self._parts = RunParts(store, prefix, run)
-        self._run = run
+        self.run = run
         self._nodes = nodes
         self._limits = limits
         self._noun = noun
@@ -139,7 +139,7 @@ class Merger:
                 " its own."
             )
             return False
-        files, conflicts = merged(parts, self._run)
+        files, conflicts = merged(parts, self.run)
         if problem := _excess(files, self._limits):
             self._refuse(name, problem)
             return False

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from typing_extensions import override
 
@@ -46,6 +46,8 @@ class BucketWorkspace(Workspace):
         self._next_look: WeakKeyDictionary[CheckpointFinder, float] = WeakKeyDictionary()
         #: Of jobs on several nodes.
         self._mergers: WeakKeyDictionary[CheckpointFinder, Merger] = WeakKeyDictionary()
+        #: The same, by the job's id: what one has read is not read again when its run is over.
+        self._mergers_of: WeakValueDictionary[str, Merger] = WeakValueDictionary()
 
     @override
     def prepare(self, job: JobRecord, say: Say, abandoned: threading.Event) -> None:
@@ -59,6 +61,7 @@ class BucketWorkspace(Workspace):
     ) -> tuple[Checkpoint, ...]:
         now = self._monotonic()
         if now < self._next_look.get(finder, now) and not last:
+            finder.leftovers = False
             return job.checkpoints
         # What runs before this one have left is looked for once.
         finder.leftovers = finder not in self._next_look
@@ -70,6 +73,7 @@ class BucketWorkspace(Workspace):
         merger = self._mergers.get(finder)
         if merger is None:
             merger = self._mergers[finder] = self._merger(job, trees.prefix)
+            self._mergers_of[job.job_id] = merger
         merger.merge()
         finder.notes += merger.notes
         merger.notes.clear()
@@ -87,14 +91,18 @@ class BucketWorkspace(Workspace):
         if len(job.placement) < 2:
             return []
         checkpoints, kept = self._bucket.of_job(job.tenant_id, job.job_id)
-        merger = self._merger(job, checkpoints.prefix)
+        merger = self._mergers_of.get(job.job_id)
+        if merger is None or merger.run != job.run_count:
+            merger = self._merger(job, checkpoints.prefix)
         merger.merge()
         merger.remove_rest()
         output = self._merger(job, kept.prefix, noun="The job's")
         output.merge()
         if problem := output.refused.get(OUTPUT):
             raise OSError(errno.EFBIG, f"its output is not taken: {problem}")
-        return [*merger.notes, *output.notes]
+        notes = [*merger.notes, *output.notes]
+        merger.notes.clear()
+        return notes
 
     def _merger(self, job: JobRecord, prefix: str, **about: Any) -> Merger:
         nodes = len(job.placement)
