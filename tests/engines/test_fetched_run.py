@@ -1,6 +1,7 @@
 """What a run wrote is brought away, whenever it is asked to stop."""
 
 import asyncio
+import errno
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,6 +133,29 @@ async def test_what_nobody_wants_to_wait_for_is_not_brought_away(
         run.discard()
         assert (await waiting).stopped
     assert node.done == ["stopped", "broken off"]
+
+
+async def test_a_drive_that_is_away_holds_up_nothing_that_nobody_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetched_run, "_LOOK", PATIENCE)
+    node = Node(runs=True)
+    part = cast(Any, SimpleNamespace(job=SimpleNamespace(job_id="a")))
+    about = {"engine": cast(Any, node), "files": cast(Any, node), "run": lambda spec: spec}
+    run = FetchedRun(part, end=tmp_path / "end.json", term=1, **about)
+    asked: list[str] = []
+
+    def away(*_: object) -> None:
+        asked.append("asked")
+        raise OSError(errno.EAGAIN, "the drive is away")
+
+    monkeypatch.setattr(node, "publish_last", away)
+    # While it runs, as for a pause at once.
+    run.stop(at_once=True)
+    run.discard()
+    async with asyncio.timeout(PATIENCE):
+        assert (await run.wait()).stopped
+    assert asked == ["asked"]
 
 
 async def test_an_agent_that_leaves_does_not_wait_for_what_is_on_its_way(

@@ -60,6 +60,8 @@ class FetchedRun(RunHandle):
         #: Nothing is left but to bring away what it wrote.
         self._ended = False
         self._abandoned = threading.Event()
+        #: Nobody wants to wait for the drive.
+        self._discard = False
 
     @override
     def stop(self, *, at_once: bool) -> None:
@@ -72,7 +74,11 @@ class FetchedRun(RunHandle):
         # Else it may run already: it is asked once it is found, and what it wrote is brought away.
 
     def discard(self) -> None:
-        """Bring nothing away any more, if it has ended: nobody wants to wait for that."""
+        """Bring nothing away any more, if it has ended: nobody wants to wait for that.
+
+        What a run that still lives leaves behind is brought away, unless the drive is away then.
+        """
+        self._discard = True
         if self._ended:
             self._abandoned.set()
 
@@ -187,6 +193,8 @@ class FetchedRun(RunHandle):
                 reason = error.strerror or str(error)
                 if not is_passing(error):
                     raise CannotLaunch(reason) from None
+            if self._discard:
+                raise Abandoned
             seconds = backoff.after_failure()
             if backoff.worth_a_line:
                 log.warning("files_wait", job_id=self._part.job.job_id, reason=reason)
