@@ -188,7 +188,7 @@ class Directory:
         where a link or a file is.
         """
         try:
-            os.mkdir(component(name), dir_fd=self.descriptor)
+            os.mkdir(component(name), mode, dir_fd=self.descriptor)
         except FileExistsError:
             if not exist_ok:
                 raise

@@ -27,9 +27,8 @@ def held(source: Directory, name: str, place: Path, limits: Limits) -> Iterator[
     """
     with Directory.open(place.parent, follow=True) as around:
         remove_tree(around, place.name)
-        with around.make_directory(place.name) as target:
-            # Only its job may read it.
-            place.chmod(0o700)
+        # Only its job may read it.
+        with around.make_directory(place.name, 0o700) as target:
             try:
                 yield target if _linked(source, name, target, limits) else source
             finally:
