@@ -264,7 +264,7 @@ class JobWork:
         try:
             self._workspace.remove_leftovers(job)
         except (BadUrl, OSError) as error:
-            # The next look finds them again.
+            # The next look or the next run finds them again.
             log.warning("checkpoints_not_removed", job_id=job.job_id, reason=str(error))
 
     async def _clear_temporary(self, job: JobRecord) -> None:
