@@ -122,9 +122,12 @@ class LogPage:
     next_before: int = 0
     #: Which of the records pass the filter of who reads them; None if their level says it.
     verdicts: Sequence[bool] | None = None
+    #: It says nothing of the entries up to this offset: it is a part, and those before it do.
+    behind: int = 0
 
     def parts(self, size: int) -> Iterator[Self]:
         """Split it into pages of about `size` bytes, each behind the one before."""
+        behind = self.behind
         begin = length = 0
         for stop, record in enumerate(self.records[:-1], 1):
             length += len(record.data)
@@ -134,13 +137,14 @@ class LogPage:
                     records=self.records[begin:stop],
                     next_after=record.offset,
                     verdicts=None if self.verdicts is None else self.verdicts[begin:stop],
+                    behind=behind,
                 )
-                begin, length = stop, 0
+                begin, length, behind = stop, 0, record.offset
         if not begin:
             yield self
             return
         verdicts = None if self.verdicts is None else self.verdicts[begin:]
-        yield replace(self, records=self.records[begin:], verdicts=verdicts)
+        yield replace(self, records=self.records[begin:], verdicts=verdicts, behind=behind)
 
 
 class Upstream(Protocol):

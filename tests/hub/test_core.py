@@ -449,6 +449,26 @@ def test_a_log_that_got_shorter_under_its_epoch_is_told() -> None:
     assert gap.id == "e:6"
 
 
+def test_what_a_page_has_behind_the_history_s_begin_is_not_a_hole_once_that_moves_on() -> None:
+    core = core_with(6)
+    core.history.evict(0, 3)
+    watcher = Watcher(log_filter=LogFilter(), asked=Position("e", 0))
+    core.join(watcher, 0)
+    # Read at its tail, a page may reach behind what the history begins with.
+    records = [LogRecord(n, 2, b"{}") for n in range(1, 7)]
+    first, second, third = LogPage("e", records, 6, 1, 6).parts(4)
+    received = core.take_page(watcher, first) + core.take_page(watcher, second)
+    assert watcher.offset == 3
+    core.history.evict(0, 6)
+    received += core.take_page(watcher, third)
+    assert [(each.name, each.offset) for each in parse(received)] == [
+        ("log", 1),
+        ("log", 2),
+        ("log", 3),
+    ]
+    assert core.next(watcher, 0.0) is Step.FETCH
+
+
 def test_a_new_cohort_was_not_silent_since_the_clock_began() -> None:
     core = core_with(1)
     watcher = Watcher(log_filter=LogFilter(), asked=Position("e", 1))

@@ -282,9 +282,12 @@ class FeedCore(Generic[C]):
     def take_page(self, cursor: Cursor, page: LogPage) -> bytes:
         """Step a watcher by a page read behind its position; what to send to it.
 
-        A page that is not of its log, or leads nowhere, leaves it where it is.
+        A page that is not of its log, or leads nowhere, leaves it where it is. So does a part of
+        one whose part before was not taken whole: the history begins within that.
         """
         if cursor.generation != self.generation or page.epoch != self.epoch:
+            return b""
+        if cursor.offset < page.behind:
             return b""
         # From where the history begins, it is the better source: it may hold
         # what the coordinator has dropped since.
