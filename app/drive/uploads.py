@@ -158,17 +158,8 @@ class Uploads(Protocol):
     def max_size(self) -> int:
         """Bytes that a file may have; 0 is no limit."""
 
-    async def create(
-        self,
-        tenant_id: str,
-        path: DrivePath,
-        *,
-        length: int | None,
-        metadata: str,
-        if_match: str | None,
-        if_none_match: str | None,
-    ) -> UploadState:
-        """Make an upload, if there is room for the file."""
+    async def create(self, tenant_id: str, path: DrivePath, info: UploadInfo) -> UploadState:
+        """Make an upload that is new, if there is room for the file; `path` is that of `info`."""
 
     async def state(self, tenant_id: str, upload_id: str) -> UploadState:
         """Return how far an upload is; one that only lacks its place is put there."""

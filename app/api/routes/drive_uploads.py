@@ -14,7 +14,7 @@ from app.api.endpoint import Operation
 from app.api.paths import UPLOAD_ID
 from app.caller import Caller
 from app.drive.paths import DrivePath
-from app.drive.uploads import UploadWriting
+from app.drive.uploads import UploadInfo, UploadWriting
 from app.drive.versions import Preconditions
 from app.errors import (
     DRIVE_BUSY,
@@ -87,15 +87,15 @@ async def create_upload(request: web.Request) -> web.Response:
     if with_content:
         tus.check_content_type(request)
     uploads = request.app[UPLOADS]
-    state = await uploads.create(
-        caller.tenant_id,
+    info = UploadInfo.new(
         path,
         length=length,
         metadata=written,
         if_match=request.headers.get(hdrs.IF_MATCH),
         if_none_match=request.headers.get(hdrs.IF_NONE_MATCH),
     )
-    upload_id = state.info.upload_id
+    state = await uploads.create(caller.tenant_id, path, info)
+    upload_id = info.upload_id
     has_created(request, upload_id)
     headers: dict[str, str] = {hdrs.LOCATION: tus.UPLOADS_PATH + upload_id}
     if with_content or length == 0:

@@ -61,35 +61,20 @@ class BucketUploads(Uploads):
         return self._room.quota
 
     @override
-    async def create(
-        self,
-        tenant_id: str,
-        path: DrivePath,
-        *,
-        length: int | None,
-        metadata: str,
-        if_match: str | None,
-        if_none_match: str | None,
-    ) -> UploadState:
+    async def create(self, tenant_id: str, path: DrivePath, info: UploadInfo) -> UploadState:
+        length = info.length or 0
         check_tenant(tenant_id)
         check_writable(path)
         check_not_hidden(path)
-        info = UploadInfo.new(
-            path,
-            length=length,
-            metadata=metadata,
-            if_match=if_match,
-            if_none_match=if_none_match,
-        )
         await self._threads.run(
             tenant_id,
             partial(writing.check_destination, self._store, tenant_id, path, info.preconditions),
         )
-        async with self._room.leased(tenant_id, length or 0) as lease:
+        async with self._room.leased(tenant_id, length) as lease:
             await self._threads.run(
                 tenant_id, partial(upload_parts.create, self._store, tenant_id, info)
             )
-            lease.growth = length or 0
+            lease.growth = length
         return UploadState(info, 0, info.expires_at(info.created_at, self._lifetime))
 
     @override

@@ -37,32 +37,17 @@ class FolderUploads(Uploads):
         return self.room.quota
 
     @override
-    async def create(
-        self,
-        tenant_id: str,
-        path: DrivePath,
-        *,
-        length: int | None,
-        metadata: str,
-        if_match: str | None,
-        if_none_match: str | None,
-    ) -> UploadState:
+    async def create(self, tenant_id: str, path: DrivePath, info: UploadInfo) -> UploadState:
+        length = info.length or 0
         check_tenant(tenant_id)
         check_writable(path)
-        info = UploadInfo.new(
-            path,
-            length=length,
-            metadata=metadata,
-            if_match=if_match,
-            if_none_match=if_none_match,
-        )
         await self._threads.run(
             tenant_id,
             partial(placing.check_destination, self._root, tenant_id, path, info.preconditions),
         )
-        async with self.room.leased(tenant_id, length or 0) as lease:
+        async with self.room.leased(tenant_id, length) as lease:
             await self._threads.run(tenant_id, partial(create, self._root, tenant_id, info))
-            lease.growth = length or 0
+            lease.growth = length
             self.room.awaits(tenant_id, lease.growth)
         return UploadState(info, 0, info.created_at + self._lifetime)
 
