@@ -22,7 +22,7 @@ PATIENCE = 60.0
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.parent == Path(__file__).parent and isinstance(item, pytest.Function):
+        if Path(__file__).parent in item.path.parents and isinstance(item, pytest.Function):
             item.obj = bounded(item.obj)
 
 

@@ -13,7 +13,6 @@ from app.bridge.transport.header_blocks import Fields
 
 _STATUS: Final = b"grpc-status"
 _MESSAGE: Final = b"grpc-message"
-_BINARY: Final = b"-bin"
 _CODES: Final = {str(code.value[0]).encode(): code for code in grpc.StatusCode}
 
 
@@ -35,13 +34,14 @@ class Answer(NamedTuple):
                 detail = unquote_to_bytes(value)
             elif name != _STATUS and not name.startswith(b":"):
                 _add(metadata, name, value)
-        return failure(self.code, detail.decode("utf-8", "replace"), trailers=metadata)
+        return failure(self.code, _text(detail), trailers=metadata)
 
 
 def answer_of(begin: Fields, data: bytes, trailers: Fields) -> Answer | None:
     """Put an answer together: the fields at its begin, its data, and the fields at its end.
 
-    None if it says no status that gRPC has, or is OK without exactly one message.
+    None if it says no status that gRPC has, is OK without exactly one message, or has binary
+    values that cannot be read.
     """
     statuses = [value for name, value in trailers if name == _STATUS]
     if (b":status", b"200") not in begin or len(statuses) != 1:
@@ -50,7 +50,8 @@ def answer_of(begin: Fields, data: bytes, trailers: Fields) -> Answer | None:
     if code is None:
         return None
     if code is not grpc.StatusCode.OK:
-        return Answer(code, b"", trailers)
+        readable = all(_binaries(value) is not None for name, value in trailers if _is_binary(name))
+        return Answer(code, b"", trailers) if readable else None
     message = frames.message_of(data)
     return None if message is None else Answer(code, message, trailers)
 
@@ -64,12 +65,33 @@ def failure(
 
 def _add(metadata: grpc.aio.Metadata, name: bytes, value: bytes) -> None:
     key = name.decode("latin-1")
-    if not name.endswith(_BINARY):
+    if _is_binary(name):
+        for part in _binaries(value) or ():
+            metadata.add(key, part)
+    else:
         metadata.add(key, value.decode("latin-1"))
-        return
-    # Several values under one key may come as one, and without padding.
-    for part in value.split(b","):
-        try:
-            metadata.add(key, b64decode(part + b"=" * (-len(part) % 4), validate=True))
-        except NotBase64:
-            continue
+
+
+def _is_binary(name: bytes) -> bool:
+    return name.endswith(b"-bin")
+
+
+def _binaries(value: bytes) -> list[bytes] | None:
+    """Read the values under one key, which may come as one, and without padding.
+
+    None if they are not base64.
+    """
+    try:
+        return [
+            b64decode(part + b"=" * (-len(part) % 4), validate=True) for part in value.split(b",")
+        ]
+    except NotBase64:
+        return None
+
+
+def _text(detail: bytes) -> str:
+    """Read a status's text as grpc.aio does."""
+    try:
+        return detail.decode()
+    except UnicodeDecodeError:
+        return detail.decode("latin-1")

@@ -101,7 +101,9 @@ class DirectReads:
             async with asyncio.timeout(self._settings.connect_timeout):
                 await self._loop.create_connection(lambda: connection, self._host, self._port)
                 await connection.ready
-            self._current, self._made_at = connection, self._loop.time()
+            # It may have said that it goes away in the same breath: nobody would be told again.
+            if not connection.ended:
+                self._current, self._made_at = connection, self._loop.time()
         except (OSError, UnicodeError):
             # Also of a host that is no name. gRPC, which makes the reads meanwhile, says what is
             # wrong.

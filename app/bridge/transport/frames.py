@@ -50,6 +50,18 @@ class Setting:
     ENABLE_PUSH: Final = 2
     MAX_CONCURRENT_STREAMS: Final = 3
     INITIAL_WINDOW_SIZE: Final = 4
+    MAX_FRAME_SIZE: Final = 5
+
+
+#: Values that a peer may give to its settings, where not all are allowed.
+_ALLOWED: Final[Mapping[int, range]] = {
+    Setting.INITIAL_WINDOW_SIZE: range(MAX_WINDOW + 1),
+    Setting.MAX_FRAME_SIZE: range(MAX_CONTENT, 2**24),
+}
+#: The length of what always has the same.
+_LENGTHS: Final[Mapping[int, int]] = {Kind.RST_STREAM: 4, Kind.PING: 8, Kind.WINDOW_UPDATE: 4}
+#: Those that are about the connection, and not about one of its streams.
+_OF_CONNECTION: Final = frozenset((Kind.SETTINGS, Kind.PING, Kind.GOAWAY))
 
 
 class ProtocolError(Exception):
@@ -89,8 +101,20 @@ class FrameReader:
         self._rest = data[at:]
 
 
-def content_of(frame: Frame) -> bytes:
-    """Return what DATA or HEADERS hold beside padding and priority. Raises `ProtocolError`."""
+def check(frame: Frame) -> None:
+    """Check what a frame other than DATA and HEADERS is about, and its length.
+
+    Raises `ProtocolError`. A kind that is unknown here is passed over, as RFC 9113 demands.
+    """
+    if frame.kind in _OF_CONNECTION and frame.stream:
+        raise ProtocolError("a frame about the connection names a stream")
+    length = _LENGTHS.get(frame.kind)
+    if length is not None and len(frame.content) != length:
+        raise ProtocolError("a frame is not as long as its kind demands")
+
+
+def block_of(frame: Frame) -> bytes:
+    """Return what HEADERS hold beside padding and priority. Raises `ProtocolError`."""
     flags, content = frame.flags, frame.content
     if not flags & (Flag.PADDED | Flag.PRIORITY):
         return content
@@ -99,7 +123,7 @@ def content_of(frame: Frame) -> bytes:
         if not content:
             raise ProtocolError("a padded frame is empty")
         start, end = 1, end - content[0]
-    if flags & Flag.PRIORITY and frame.kind == Kind.HEADERS:
+    if flags & Flag.PRIORITY:
         start += 5
     if start > end:
         raise ProtocolError("a frame's padding is longer than the frame")
@@ -134,6 +158,17 @@ def message_of(data: bytes) -> bytes | None:
     return data[_MESSAGE.size :]
 
 
+def announced(data: bytearray) -> int:
+    """Return the bytes of the message that begins, with gRPC's five before it.
+
+    Those five if there are fewer bytes yet.
+    """
+    if len(data) < _MESSAGE.size:
+        return _MESSAGE.size
+    length: int = _MESSAGE.unpack_from(data)[1]
+    return _MESSAGE.size + length
+
+
 def settings(values: Mapping[int, int]) -> bytes:
     """Write what we demand."""
     pairs = b"".join(_PAIR.pack(name, value) for name, value in values.items())
@@ -141,10 +176,13 @@ def settings(values: Mapping[int, int]) -> bytes:
 
 
 def settings_of(frame: Frame) -> Iterator[tuple[int, int]]:
-    """Yield what the peer demands: names, also unknown ones, and values."""
+    """Yield what the peer demands: names, also unknown ones, and values. Raises `ProtocolError`."""
     if len(frame.content) % _PAIR.size:
         raise ProtocolError("a SETTINGS frame has an odd length")
-    return _PAIR.iter_unpack(frame.content)
+    for name, value in _PAIR.iter_unpack(frame.content):
+        if name in _ALLOWED and value not in _ALLOWED[name]:
+            raise ProtocolError("a setting has a value that it cannot have")
+        yield name, value
 
 
 def window_update(stream: int, size: int) -> bytes:

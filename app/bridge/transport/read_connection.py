@@ -36,8 +36,8 @@ MAX_HEAD: Final = 8 * 1024
 _CANCEL: Final = 0x8
 #: Bytes that the peer has not taken yet with which nothing more is written to it.
 _MOST_WAITING: Final = 1024 * 1024
-#: Bytes of a PING.
-_PING: Final = 8
+#: What a PING carries.
+_PING: Final = bytes(8)
 
 
 class _Read:
@@ -98,11 +98,17 @@ class ReadConnection(asyncio.Protocol):
         self._taken = 0
         #: A header block that goes on: its stream, whether it ends the stream, and what there is.
         self._block: tuple[int, bool, bytearray] | None = None
-        #: When the peer was last heard of, or the first of the reads began that wait for it.
+        #: When the peer was last heard of. No read that begins changes it: it may be the next one
+        #: of many that nobody answers.
         self._silent_since = self._loop.time()
         self._pinged = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether no new read may begin, ever."""
+        return self._ended
 
     def has_room(self, head: int, message: int) -> bool:
         """Return whether a read with so many bytes may begin now."""
@@ -120,8 +126,6 @@ class ReadConnection(asyncio.Protocol):
 
         `has_room` was asked just before. `deadline` is a time of the loop's clock.
         """
-        if not self._reads:
-            self._silent_since = self._loop.time()
         number = self._next_stream
         self._next_stream += 2
         answer: asyncio.Future[Answer | None] = self._loop.create_future()
@@ -205,24 +209,27 @@ class ReadConnection(asyncio.Protocol):
         if kind == Kind.DATA:
             self._take_data(frame)
         elif kind == Kind.HEADERS:
-            ends, block = bool(frame.flags & Flag.END_STREAM), frames.content_of(frame)
+            ends, block = bool(frame.flags & Flag.END_STREAM), frames.block_of(frame)
             if frame.flags & Flag.END_HEADERS:
                 self._take_block(frame.stream, ends, block)
             else:
                 self._block = (frame.stream, ends, bytearray(block))
-        elif kind == Kind.CONTINUATION:
+        else:
+            frames.check(frame)
+            self._take_other(frame)
+
+    def _take_other(self, frame: Frame) -> None:
+        kind = frame.kind
+        if kind == Kind.CONTINUATION:
             self._go_on(frame)
         elif kind == Kind.RST_STREAM:
+            self._check_begun(frame.stream)
             self._finish(frame.stream, None)
         elif kind == Kind.WINDOW_UPDATE:
-            # A request fits into its own stream's first window.
-            if not frame.stream:
-                self._window = min(self._window + frames.number_of(frame), MAX_WINDOW)
+            self._widen(frame)
         elif kind == Kind.SETTINGS:
             self._take_settings(frame)
         elif kind == Kind.PING:
-            if len(frame.content) != _PING:
-                raise ProtocolError("a ping is of another length")
             if not frame.flags & Flag.ACK:
                 self._write(frames.frame(Kind.PING, Flag.ACK, 0, frame.content))
         elif kind == Kind.GOAWAY:
@@ -234,17 +241,38 @@ class ReadConnection(asyncio.Protocol):
         self._taken += len(frame.content)
         read = self._reads.get(frame.stream)
         if read is None:
+            self._check_begun(frame.stream)
             return
-        read.data += frames.content_of(frame)
-        if read.begin is None or len(read.data) > self._max_answer:
+        read.data += frame.content
+        if (
+            read.begin is None
+            # gRPC takes none that is padded, and says so.
+            or frame.flags & Flag.PADDED
+            or not len(read.data) <= frames.announced(read.data) <= self._max_answer
+        ):
             self._drop(frame.stream)
-            return
-        if frame.flags & Flag.END_STREAM:
+        elif frame.flags & Flag.END_STREAM:
             self._finish(frame.stream, None)
+
+    def _check_begun(self, stream: int) -> None:
+        """Check that a read had this number: one that is over may be told of a while longer."""
+        if not stream % 2 or stream >= self._next_stream:
+            raise ProtocolError("a frame is of a stream that nobody began")
+
+    def _widen(self, frame: Frame) -> None:
+        more = frames.number_of(frame)
+        if not more:
+            raise ProtocolError("a window is widened by nothing")
+        # A request fits into its own stream's first window.
+        if not frame.stream:
+            self._window += more
+            if self._window > MAX_WINDOW:
+                raise ProtocolError("a window is too wide")
 
     def _take_block(self, stream: int, ends: bool, block: bytes) -> None:
         read = self._reads.get(stream)
         if read is None:
+            self._check_begun(stream)
             return
         fields = fields_of(block)
         if fields is None or (read.begin is not None and not ends):
@@ -260,14 +288,17 @@ class ReadConnection(asyncio.Protocol):
             raise ProtocolError("a header block goes on that did not begin")
         stream, ends, block = self._block
         block += frame.content
-        if len(block) > _MAX_BLOCK:
-            raise ProtocolError("a header block is too long")
-        if frame.flags & Flag.END_HEADERS:
+        ends_block = frame.flags & Flag.END_HEADERS
+        if len(block) > _MAX_BLOCK or not (frame.content or ends_block):
+            raise ProtocolError("a header block is too long, or goes on with nothing")
+        if ends_block:
             self._block = None
             self._take_block(stream, ends, bytes(block))
 
     def _take_settings(self, frame: Frame) -> None:
         if frame.flags & Flag.ACK:
+            if frame.content:
+                raise ProtocolError("settings are taken with others")
             self._settings_taken = True
         else:
             for name, value in frames.settings_of(frame):
@@ -340,6 +371,6 @@ class ReadConnection(asyncio.Protocol):
                 self.close()
                 return
             self._pinged = True
-            self._write(frames.frame(Kind.PING, 0, 0, bytes(_PING)))
+            self._write(frames.frame(Kind.PING, 0, 0, _PING))
             due += self._keepalive_timeout
         self._wake_at(min([due, *(read.deadline for read in self._reads.values())]))

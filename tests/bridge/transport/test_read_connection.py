@@ -144,13 +144,13 @@ async def test_an_answer_may_come_byte_by_byte(peer: Peer) -> None:
     assert await reading == b"answer"
 
 
-async def test_an_answer_may_be_padded_cut_and_continued(peer: Peer) -> None:
+async def test_an_answers_headers_may_be_padded_and_all_of_it_cut(peer: Peer) -> None:
     reading = await peer.read()
     cut = message(b"answer")
     peer.sends(
         headers(1, b"\x02" + bytes(5) + HEAD + bytes(2), END_HEADERS | Flag.PADDED | Flag.PRIORITY),
         data(1, cut[:3]),
-        data(1, b"\x01" + cut[3:] + bytes(1), Flag.PADDED),
+        data(1, cut[3:]),
         headers(1, OK[:4], Flag.END_STREAM),
         frames.frame(Kind.CONTINUATION, 0, 1, OK[4:7]),
         frames.frame(Kind.CONTINUATION, Flag.END_HEADERS, 1, OK[7:]),
@@ -172,6 +172,7 @@ async def test_an_answer_may_be_padded_cut_and_continued(peer: Peer) -> None:
         headers(1, b"\x8d") + data(1, message(b"answer")) + headers(1, OK, END),
         data(1, message(b"answer")) + headers(1, OK, END),
         headers(1, HEAD) + headers(1, HEAD),
+        headers(1, HEAD) + data(1, b"\0" + message(b"answer"), Flag.PADDED) + headers(1, OK, END),
         headers(1, HEAD) + frames.reset(1, 2),
         frames.frame(Kind.GOAWAY, 0, 0, bytes(8)),
     ],
@@ -212,6 +213,27 @@ async def test_an_answer_may_be_another_status(peer: Peer, answer: bytes) -> Non
         frames.frame(Kind.SETTINGS, 0, 0, b"\x00"),
         frames.frame(Kind.PUSH_PROMISE, 0, 1, bytes(8)),
         frames.frame(Kind.PING, 0, 0, bytes(16_000)),
+        frames.frame(Kind.PING, 0, 1, bytes(8)),
+        frames.frame(Kind.GOAWAY, 0, 1, bytes(8)),
+        frames.frame(Kind.SETTINGS, 0, 1, b""),
+        frames.frame(Kind.SETTINGS, Flag.ACK, 0, bytes(6)),
+        frames.settings({Setting.INITIAL_WINDOW_SIZE: 2**31}),
+        frames.settings({Setting.MAX_FRAME_SIZE: 16_383}),
+        frames.settings({Setting.MAX_FRAME_SIZE: 2**24}),
+        frames.window_update(0, 0),
+        frames.window_update(1, 0),
+        frames.window_update(0, 2**31 - 1),
+        frames.frame(Kind.RST_STREAM, 0, 1, bytes(3)),
+        frames.frame(Kind.RST_STREAM, 0, 0, bytes(4)),
+        # Of streams that nobody began.
+        data(0, b"x"),
+        headers(0, HEAD),
+        data(2, b"x"),
+        headers(2, HEAD),
+        data(3, b"x"),
+        headers(3, HEAD),
+        frames.reset(3, 2),
+        headers(1, HEAD, 0) + frames.frame(Kind.CONTINUATION, 0, 1, b""),
     ],
 )
 async def test_a_peer_that_breaks_the_protocol_is_left(peer: Peer, nonsense: bytes) -> None:
@@ -334,7 +356,8 @@ async def test_one_that_retires_answers_what_was_begun(peer: Peer) -> None:
 
 async def test_what_is_unknown_is_passed_over(peer: Peer) -> None:
     reading = await peer.read()
-    peer.sends(frames.frame(99, 0, 1, b"?"), frames.frame(Kind.WINDOW_UPDATE, 0, 1, bytes(4)))
+    peer.sends(frames.frame(99, 0, 1, b"?"), frames.frame(99, 0, 0, b""))
+    peer.sends(frames.window_update(1, 7), frames.settings({99: 1, Setting.HEADER_TABLE_SIZE: 0}))
     peer.sends(good_answer(1, b"answer"))
     assert await reading == b"answer"
 
@@ -363,6 +386,27 @@ async def test_an_answer_longer_than_a_message_may_be_is_broken_off() -> None:
     peer.sends(headers(1, HEAD), *(data(1, bytes(16_000)) for _ in range(5)))
     assert await reading is None
     assert [each.stream for each in peer.sent(Kind.RST_STREAM)] == [1]
+    peer.close()
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"\0" + (64 * 1024 + 1).to_bytes(4, "big"),
+        b"\0\xff\xff\xff\xff",
+        message(b"one") + b"\0",
+        message(b"one") * 2,
+    ],
+    ids=["too-long", "longest", "more", "two"],
+)
+async def test_an_answer_that_cannot_be_one_is_broken_off_at_once(begun: bytes) -> None:
+    peer = Peer(max_message_bytes=64 * 1024)
+    peer.is_ready()
+    reading = await peer.read()
+    peer.sends(headers(1, HEAD), data(1, begun))
+    assert await reading is None
+    assert [each.stream for each in peer.sent(Kind.RST_STREAM)] == [1]
+    assert not peer.closed
     peer.close()
 
 
@@ -411,6 +455,15 @@ async def test_a_silent_peer_is_pinged_then_left() -> None:
     assert await reading is None
     assert [each.content for each in peer.sent(Kind.PING)] == [bytes(8)]
     assert peer.closed
+
+
+async def test_a_silent_peer_is_found_by_reads_that_come_one_after_the_other() -> None:
+    peer = Peer(keepalive_time=0.5, keepalive_timeout=0.5)
+    peer.is_ready()
+    async with asyncio.timeout(60):
+        while not peer.closed:
+            assert await (await peer.read(patience=0.1)) is None
+    assert peer.sent(Kind.PING)
 
 
 async def test_a_connection_that_nobody_uses_is_closed_without_a_ping() -> None:
