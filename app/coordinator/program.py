@@ -56,6 +56,7 @@ async def serve(config: CoordinatorConfig, *, ready: Callable[[int], None] | Non
             stop,
         )
     except LeadershipLost as error:
+        log.error("leadership_lost", reason=str(error))
         _step_down(str(error))
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -28,11 +28,13 @@ class Dialect:
     """Words for what the two databases say differently."""
 
     #: An expression for what is at a path in the JSON in a column `state`; NULL if that is
-    #: damaged. The first as text, the second as a number.
+    #: damaged. The first as text, at least its first 512 characters; the second as a number.
     state_text: Callable[[str], str]
     state_number: Callable[[str], str]
     #: What is to be behind FROM for the texts of a list there, as `url.value`.
     state_urls: Callable[[str], str]
+    #: A condition: a column of long texts is a text, which is to be given once for each `?`.
+    equals: Callable[[str], str]
     #: A condition: a column has a text (one value) in it.
     contains: Callable[[str], str]
     #: Behind a table: an index to use. A database that knows better uses another.

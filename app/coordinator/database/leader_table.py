@@ -2,7 +2,8 @@
 
 Its times are the server's own. Every transaction that writes locks the row and compares
 the term (`check_term`), so that a take-over waits for those that are on their
-way, and those that come later are refused.
+way, and those that come later are refused. A renewal of the lease waits for none of
+them: a long one does not end the lead that it is made for.
 """
 
 from dataclasses import dataclass
@@ -14,13 +15,24 @@ from app.coordinator.database.postgres_connection import (
     PostgresAddress,
     PostgresConnection,
     reason,
+    unusable,
 )
 from app.coordinator.failures import StoreUnavailable
 
 #: Of PostgreSQL's advisory locks the one that says "a coordinator's schema is being made".
 _LOCK: Final = 0x5CA1_C00D
+#: The lock conflicts with that of a take-over, and not with that of a renewal.
+CHECK_TERM: Final = """
+    CREATE OR REPLACE FUNCTION check_term(own bigint) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM FROM leadership WHERE term = own AND expires_at > clock_timestamp()
+            FOR KEY SHARE;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the term % is over', own USING ERRCODE = 'SM001';
+        END IF;
+    END $$
+    """
 _TABLES: Final = (
-    "CREATE SCHEMA IF NOT EXISTS {schema}",
     """
     CREATE TABLE IF NOT EXISTS leadership (
         single boolean PRIMARY KEY DEFAULT true CHECK (single),
@@ -35,15 +47,7 @@ _TABLES: Final = (
     """
     INSERT INTO leadership VALUES (true, 0, '', '', '-infinity') ON CONFLICT DO NOTHING
     """,
-    """
-    CREATE OR REPLACE FUNCTION check_term(own bigint) RETURNS void LANGUAGE plpgsql AS $$
-    BEGIN
-        PERFORM FROM leadership WHERE term = own AND expires_at > clock_timestamp() FOR SHARE;
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'the term % is over', own USING ERRCODE = 'SM001';
-        END IF;
-    END $$
-    """,
+    CHECK_TERM,
     """
     CREATE TABLE IF NOT EXISTS schema_version (
         single boolean PRIMARY KEY DEFAULT true CHECK (single),
@@ -63,6 +67,8 @@ class Leader:
     address: str
     #: Whether its lease has not run out.
     leads: bool
+    #: How many steps of the schema were taken.
+    schema_version: int
 
 
 class LeaderTable:
@@ -75,33 +81,54 @@ class LeaderTable:
         self._connection: PostgresConnection | None = None
 
     def prepare(self) -> None:
-        """Make the schema and the row, if they are not there."""
-        if self._run("SELECT to_regclass('leadership') AS found")[0]["found"]:
+        """Make the schema and the row, if they are not there. Raises UnusableDatabase where the
+        role must not."""
+        (found,) = self._run(
+            "SELECT to_regclass('leadership') AS row, to_regnamespace(?) AS schema",
+            (self._address.schema,),
+        )
+        if found["row"]:
             return
-        statements = [text.format(schema=self._address.schema) for text in _TABLES]
-        lock = f"SELECT pg_advisory_xact_lock({_LOCK})"
-        self._run(";\n".join(["BEGIN", lock, *statements, "COMMIT"]))
+        statements = [f"SELECT pg_advisory_xact_lock({_LOCK})", *_TABLES]
+        if not found["schema"]:
+            # One that is there needs no right to make schemas.
+            statements.insert(1, f"CREATE SCHEMA IF NOT EXISTS {self._address.schema}")
+        self._run(";\n".join(["BEGIN", *statements, "COMMIT"]))
 
     def read(self) -> Leader:
         """Return who leads."""
         (row,) = self._run(
-            "SELECT term, holder, address, expires_at > clock_timestamp() AS leads FROM leadership"
+            "SELECT term, holder, address, expires_at > clock_timestamp() AS leads,"
+            " version AS schema_version FROM leadership, schema_version"
         )
         return Leader(**row)
 
     def take(
-        self, *, holder: str, address: str, seconds: float, known: int, ended: int | None = None
+        self,
+        *,
+        holder: str,
+        address: str,
+        seconds: float,
+        known: int,
+        ended: int | None = None,
+        readable: int | None = None,
     ) -> int | None:
         """Take over if nobody leads, for `seconds`; returns the new term, or None.
 
         The term is higher than the last one, and than `known`. Who leads for the term
-        `ended` is known to have ended: its lease does not count.
+        `ended` is known to have ended: its lease does not count. A schema of a newer version
+        than `readable` is left to others.
         """
+        free = (
+            "WHERE (expires_at <= clock_timestamp() OR term = ?)"
+            " AND coalesce((SELECT version FROM schema_version) <= ?, true)"
+        )
         rows = self._run(
+            # One transaction. What the former leader has sent is stored, or not, by then.
+            f"SELECT FROM leadership {free} FOR UPDATE;\n"
             "UPDATE leadership SET term = greatest(term, ?) + 1, holder = ?, address = ?,"
-            " expires_at = clock_timestamp() + make_interval(secs => ?)"
-            " WHERE expires_at <= clock_timestamp() OR term = ? RETURNING term",
-            (known, holder, address, seconds, ended),
+            f" expires_at = clock_timestamp() + make_interval(secs => ?) {free} RETURNING term",
+            (ended, readable, known, holder, address, seconds, ended, readable),
         )
         return int(rows[0]["term"]) if rows else None
 
@@ -138,6 +165,9 @@ class LeaderTable:
         except psycopg2.OperationalError as error:
             self.close()
             raise StoreUnavailable(f"the database refused: {reason(error)}") from None
+        except psycopg2.ProgrammingError as error:
+            self.close()
+            raise unusable(error, self._address.schema) from None
         except BaseException:
             self.close()
             raise

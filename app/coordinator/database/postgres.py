@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg2
+import psycopg2.errors
 import structlog
 
 from app.coordinator.database.database import Dialect, Rows
@@ -26,6 +27,7 @@ from app.coordinator.database.postgres_connection import (
     PostgresConnection,
     bounds_of,
     reason,
+    unusable,
 )
 from app.coordinator.failures import FailureBackoff, LeadershipLost, StoreUnavailable
 from app.coordinator.leadership.leadership import Leadership
@@ -44,6 +46,8 @@ POSTGRESQL: Final = Dialect(
     state_text=lambda path: f"state_text(state, {_path(path)})",
     state_number=lambda path: f"state_number(state, {_path(path)})",
     state_urls=lambda path: f"state_texts(state, {_path(path)}) AS url(value)",
+    # By an index of what is short.
+    equals=lambda column: f"md5({column}) = md5(?) AND {column} = ?",
     contains=lambda column: f"strpos({column}, ?) > 0",
     indexed_by=lambda _: "",
     in_order=" CROSS JOIN ",
@@ -92,6 +96,8 @@ class PostgresReader:
             raise
         except psycopg2.OperationalError as error:
             raise StoreUnavailable(f"the database refused: {reason(error)}") from None
+        except psycopg2.errors.InsufficientPrivilege as error:
+            raise unusable(error, self._address.schema) from None
 
     @contextmanager
     def at_one_moment(self) -> Iterator[None]:
@@ -153,8 +159,8 @@ class PostgresDatabase:
         self._closed = False
         #: What is to be sent of the open transaction.
         self._batch: list[bytes] | None = None
-        #: Whether some of it was sent.
-        self._begun = False
+        #: By which some of it was sent.
+        self._begun: PostgresConnection | None = None
 
     def execute(self, statement: str, values: Sequence[Any] = (), /) -> Rows:
         """Return what a statement returns; within a transaction, all that was written before it is
@@ -182,7 +188,7 @@ class PostgresDatabase:
         if self._batch is not None:
             raise RuntimeError("a transaction is open already")
         self._leadership.check()
-        self._batch, self._begun = [], False
+        self._batch, self._begun = [], None
         try:
             yield
             if self._batch or self._begun:
@@ -210,13 +216,15 @@ class PostgresDatabase:
         """Send what was written, and return the rows of the last of it."""
         assert self._batch is not None
         batch, self._batch = self._batch, []
-        if not self._begun:
+        if self._begun is None:
             check = self._text_of("SELECT check_term(?)", (self._leadership.term,))
             batch = [b"BEGIN", check, *batch]
         # From here on it may be done though no answer comes.
-        self._require_connection()
+        connection = self._require_connection()
+        if self._begun not in (None, connection):
+            raise StoreUnavailable("the connection to the database was lost in a transaction")
         self._leadership.check()
-        self._begun = True
+        self._begun = connection
         try:
             return self._run(b";\n".join(batch))
         except ConnectionLost as error:
@@ -237,10 +245,12 @@ class PostgresDatabase:
                 raise LeadershipLost("another coordinator has taken over") from None
             if isinstance(error, psycopg2.OperationalError):
                 raise StoreUnavailable(f"the database refused: {reason(error)}") from None
+            if isinstance(error, psycopg2.errors.InsufficientPrivilege):
+                raise unusable(error, self._address.schema) from None
             raise
 
     def _roll_back(self) -> None:
-        if not self._begun or self._connection is None:
+        if self._begun is None or self._begun is not self._connection:
             return
         try:
             self._connection.run(b"ROLLBACK", within=self.patience)

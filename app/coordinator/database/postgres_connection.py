@@ -33,6 +33,11 @@ class ConnectionLost(StoreUnavailable):
     """The connection is gone: what was sent last may have been done, or not."""
 
 
+class UnusableDatabase(StoreUnavailable):
+    """It does not let this coordinator do what it has to, until somebody changes that. The message
+    is a phrase that says what to do."""
+
+
 #: PostgreSQL's number of the type of bytes.
 _BYTEA_TYPE: Final = 17
 
@@ -65,8 +70,8 @@ class PostgresConnection:
         cls, address: PostgresAddress, *, patience: float, within: float = CONNECT_PATIENCE
     ) -> "PostgresConnection":
         """Connect. The server ends what takes longer than `patience` seconds, and a transaction
-        that nothing is done in for so long. Raises StoreUnavailable. Names may be looked up
-        without a bound: call it in a thread."""
+        that nothing is done in for so long. Raises StoreUnavailable; UnusableDatabase for what is
+        no connection string. Names may be looked up without a bound: call it in a thread."""
         try:
             raw = psycopg2.connect(
                 address.dsn,
@@ -84,6 +89,12 @@ class PostgresConnection:
             except BaseException:
                 raw.close()
                 raise
+        except (psycopg2.ProgrammingError, ValueError):
+            # What it says may quote the string.
+            raise UnusableDatabase(
+                "the connection string is not valid; it is a URI (postgresql://...) or pairs of"
+                " <key>=<value>, such as host=db dbname=scaimind user=coordinator"
+            ) from None
         except (psycopg2.Error, TimeoutError) as error:
             raise StoreUnavailable(f"the database cannot be reached: {reason(error)}") from None
         psycopg2.extensions.register_type(_BYTEA, raw)
@@ -158,11 +169,19 @@ def reason(error: BaseException) -> str:
     """Why PostgreSQL failed, without a word of the connection string."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, psycopg2.ProgrammingError):
-        return "the connection string is not valid"
     # libpq quotes host, port and user in front of the cause.
     first = str(error).strip().partition("\n")[0]
     return first.rpartition("failed: ")[2] or "the connection was closed"
+
+
+def unusable(error: psycopg2.ProgrammingError, schema: str) -> UnusableDatabase:
+    """Return what is raised where the server has refused what the role, or the schema, is not fit
+    for."""
+    return UnusableDatabase(
+        f"the database refused: {reason(error)}; have the role of the connection string own the"
+        f" schema {schema} and what is in it (CREATE SCHEMA ... AUTHORIZATION), or let it make the"
+        " schema (GRANT CREATE ON DATABASE)"
+    )
 
 
 def _wait(raw: Any, deadline: float) -> None:

@@ -22,6 +22,7 @@ SQLITE: Final = Dialect(
     state_text=_state,
     state_number=_state,
     state_urls=lambda path: f"json_each({_state(path)}) AS url",
+    equals=lambda column: f"{column} = ?",
     contains=lambda column: f"instr({column}, ?) > 0",
     indexed_by=lambda index: f" INDEXED BY {index}",
     # A cross join is made in the order in which it is written.

@@ -147,18 +147,21 @@ class _Query:
         self._add(f"{self._lead}.tenant_id = ?", tenant_id)
         if filters.created_after:
             self._add(f"{self._lead}.created_at >= ?", filters.created_after)
+        equals = db.dialect.equals
         for at, (key, value) in enumerate(labels):
             if at == 0:
-                self._add("found.key = ? AND found.value = ?", key, value)
+                condition = equals("found.value")
+                self._add(f"found.key = ? AND {condition}", key, *_each(condition, value))
             else:
+                condition = equals("more.value")
                 self._add(
                     # By the index that is in the same order: what is next lies beside it.
                     "EXISTS (SELECT 1 FROM job_labels AS more"
                     f"{db.dialect.indexed_by('job_labels_by_value')}"
-                    " WHERE more.tenant_id = found.tenant_id AND more.key = ? AND more.value = ?"
+                    f" WHERE more.tenant_id = found.tenant_id AND more.key = ? AND {condition}"
                     " AND more.created_at = found.created_at AND more.job_id = found.job_id)",
                     key,
-                    value,
+                    *_each(condition, value),
                 )
         if searches and labels:
             tables.append("job_search AS search")
@@ -226,16 +229,23 @@ class _Query:
         return rows.fetchall()
 
 
+def _each(condition: str, value: str) -> tuple[str, ...]:
+    """A value for each place of a condition."""
+    return (value,) * condition.count("?")
+
+
 def _rarest_first(db: Database, tenant_id: str, labels: Mapping[str, str]) -> list[tuple[str, str]]:
     """Labels by how many of the tenant's jobs have them, as far as that is worth counting."""
     if len(labels) < 2:
         return list(labels.items())
 
     def count(label: tuple[str, str]) -> int:
+        key, value = label
+        condition = db.dialect.equals("value")
         found: int = db.execute(
             "SELECT count(*) FROM (SELECT 1 FROM job_labels"
-            " WHERE tenant_id = ? AND key = ? AND value = ? LIMIT ?) AS counted",
-            (tenant_id, *label, _COMPARED),
+            f" WHERE tenant_id = ? AND key = ? AND {condition} LIMIT ?) AS counted",
+            (tenant_id, key, *_each(condition, value), _COMPARED),
         ).fetchone()[0]
         return found
 

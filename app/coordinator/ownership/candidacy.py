@@ -11,8 +11,10 @@ from typing import Final
 import structlog
 
 from app.coordinator.database.leader_table import Leader, LeaderTable
-from app.coordinator.database.postgres_connection import PostgresAddress
+from app.coordinator.database.postgres_connection import PostgresAddress, UnusableDatabase
 from app.coordinator.failures import FailureBackoff, LeadershipLost, StoreUnavailable
+from app.coordinator.jobs.postgres.steps import STEPS, check_version
+from app.coordinator.jobs.steps.store_steps import UnusableStore
 from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.ownership.lease import Lease
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
@@ -47,6 +49,7 @@ class Candidacy:
             seconds=config.lease_seconds,
             term_file=TermFile.of(config.data_dir),
             lost=lost,
+            readable=len(STEPS),
         )
 
     def where(self) -> str:
@@ -56,7 +59,8 @@ class Candidacy:
     async def lead(self) -> None:
         """Return once the lease is held; it is kept from then on.
 
-        Raises BadConfig if the data directory does not let it.
+        Raises BadConfig if the data directory or the database does not let it, or if the
+        schema is newer: those who can read it are to lead.
         """
         backoff = FailureBackoff()
         await self._prepare()
@@ -79,6 +83,8 @@ class Candidacy:
         while True:
             try:
                 await asyncio.to_thread(self._make_schema)
+            except UnusableDatabase as error:
+                raise BadConfig(f"{self._config.variable('database_dsn')}: {error}") from None
             except StoreUnavailable as error:
                 seconds = backoff.after_failure()
                 if backoff.worth_a_line:
@@ -102,9 +108,15 @@ class Candidacy:
 
     def _ask(self) -> Leader | None:
         try:
-            return self.lease.try_take(holder=self._holder, address=self._address)
+            leader = self.lease.try_take(holder=self._holder, address=self._address)
         except (OSError, ValueError, LeadershipLost) as error:
             raise BadConfig(f"{self._config.variable('data_dir')}: {error}") from None
+        try:
+            if leader is not None:
+                check_version(leader.schema_version)
+        except UnusableStore as error:
+            raise BadConfig(f"{self._config.variable('database_dsn')}: {error}") from None
+        return leader
 
     def _table(self) -> LeaderTable:
         return LeaderTable(

@@ -24,8 +24,9 @@ from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.ownership.leader_lock import LeaderLock, LeaderWatch
 
-#: Of the lease: between two renewals, and what the holder counts on.
+#: Of the lease: between two renewals, behind one that has failed, and what the holder counts on.
 _RENEWED: Final = 0.2
+_TRIED_AGAIN: Final = 0.05
 _COUNTED_ON: Final = 0.9
 
 log = structlog.get_logger("scaimind.coordinator")
@@ -46,14 +47,17 @@ class Lease(Leadership):
         seconds: float,
         term_file: TermFile,
         lost: Callable[[str], None],
+        readable: int | None = None,
         clock: Callable[[], float] = seconds_since_boot,
     ) -> None:
         """`seconds` is how long the lease lasts unless it is renewed. The leader's lock is beside
-        `term_file`. `lost` is called with the reason, by any thread, once."""
+        `term_file`. `lost` is called with the reason, by any thread, once. `readable` is that of
+        `LeaderTable.take`."""
         self._table = table
         self._seconds = seconds
         self._term_file = term_file
         self._on_loss = lost
+        self._readable = readable
         self._clock = clock
         self._term = 0
         #: By the own clock.
@@ -94,7 +98,7 @@ class Lease(Leadership):
     # Asking
 
     def try_take(self, *, holder: str, address: str) -> Leader | None:
-        """Lead if nobody does; else return who does.
+        """Lead if nobody does, and the schema can be read; else return who leads, or did.
 
         Blocks. Raises StoreUnavailable; OSError, ValueError for the data directory.
         """
@@ -106,6 +110,7 @@ class Lease(Leadership):
             seconds=self._seconds,
             known=self._term_file.read(),
             ended=self._leaders_term if ended else None,
+            readable=self._readable,
         )
         if term is None:
             leader = self._table.read()
@@ -130,25 +135,27 @@ class Lease(Leadership):
             self._threads.append(thread)
             thread.start()
 
-    def renew(self) -> None:
-        """Renew it once. Blocks; a failure is logged, and leaves the lease to run out."""
+    def renew(self) -> bool:
+        """Renew it once; whether that was done. Blocks; a failure is logged, and leaves the lease
+        to run out."""
         asked = self._clock()
         if asked >= self._deadline:
             self.lose("the lease ran out before it could be renewed")
-            return
+            return False
         try:
             renewed = self._table.renew(self._term, seconds=self._seconds)
         except StoreUnavailable as error:
             self._backoff.after_failure()
             if self._backoff.worth_a_line:
                 log.warning("lease_not_renewed", term=self._term, reason=str(error))
-            return
+            return False
         self._backoff = FailureBackoff()
         if not renewed:
             self.lose("another coordinator may lead")
-            return
+            return False
         with self._lock:
             self._deadline = asked + _COUNTED_ON * self._seconds
+        return True
 
     def close(self) -> None:
         """Let another one lead at once. Blocks."""
@@ -167,8 +174,10 @@ class Lease(Leadership):
         self._table.close()
 
     def _renew_on(self) -> None:
-        while not self._over.wait(_RENEWED * self._seconds):
-            self.renew()
+        pause = _RENEWED
+        while not self._over.wait(pause * self._seconds):
+            # Its connection may have died silently, and another one is made at once.
+            pause = _RENEWED if self.renew() else _TRIED_AGAIN
 
     def _watch(self) -> None:
         while not self._over.is_set():

@@ -2,57 +2,36 @@
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from typing_extensions import override
+import psycopg2
 
 from app.coordinator.database.leader_table import LeaderTable
 from app.coordinator.database.postgres import PostgresDatabase
+from app.coordinator.database.postgres_connection import reason
 from app.coordinator.database.sqlite import SqliteDatabase
-from app.coordinator.failures import LeadershipLost
 from app.coordinator.jobs.moving import Moved, NotMoved, Progress, copy_all
 from app.coordinator.jobs.postgres.steps import STEPS as SCHEMA_STEPS
 from app.coordinator.jobs.postgres.steps import bring_up, version_of
 from app.coordinator.jobs.sqlite_store import SqliteStore
 from app.coordinator.jobs.steps.store_steps import STEPS
-from app.coordinator.leadership.leadership import Leadership
 from app.coordinator.leadership.term_file import TermFile
 from app.coordinator.ownership.candidacy import address_of
 from app.coordinator.ownership.data_directory import sole_owner
+from app.coordinator.ownership.lease import Lease
 from app.coordinator.ownership.state import sqlite_path
-from app.coordinator.settings.coordinator import CoordinatorConfig
+from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 
-#: Seconds that the move may take: for so long no coordinator can lead.
-_LONGEST: Final = 3600.0
-#: Seconds that one of its statements may take.
+#: Who leads meanwhile.
+_HOLDER: Final = "move-store"
+#: Seconds for which no coordinator can lead behind a move that was killed.
+_LEASE: Final = 60.0
+#: Seconds that one of its statements may take, and one of its lease.
 _PATIENCE: Final = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Term(Leadership):
-    """The lead, taken for the time of a move."""
-
-    number: int
-    deadline: float
-
-    @property
-    @override
-    def term(self) -> int:
-        return self.number
-
-    @override
-    def check(self) -> None:
-        if time.monotonic() >= self.deadline:
-            raise LeadershipLost("the move took too long")
-
-    @override
-    def lose(self, reason: str) -> None:
-        raise LeadershipLost(reason)
+_LEASE_PATIENCE: Final = 10.0
 
 
 def move_to_postgresql(config: CoordinatorConfig, *, progress: Progress) -> Moved:
@@ -61,8 +40,8 @@ def move_to_postgresql(config: CoordinatorConfig, *, progress: Progress) -> Move
     The file stays as it is. Raises NotMoved, BadConfig, UnusableStore,
     StoreUnavailable, LeadershipLost.
     """
-    with sole_owner(config), _led(config) as target:
-        path = sqlite_path(config.data_dir)
+    path = sqlite_path(config.data_dir)
+    with sole_owner(config), _led(config) as (target, _), _refusals():
         if not path.is_file():
             raise NotMoved(f"there is no store in SQLite: {path}")
         bring_up(target)
@@ -78,8 +57,8 @@ def move_to_sqlite(config: CoordinatorConfig, *, progress: Progress) -> Moved:
 
     Raises NotMoved, BadConfig, UnusableStore, StoreUnavailable, LeadershipLost.
     """
-    with sole_owner(config), _led(config) as source:
-        path = sqlite_path(config.data_dir)
+    path = sqlite_path(config.data_dir)
+    with sole_owner(config), _led(config) as (source, lease), _refusals():
         if path.exists():
             raise NotMoved(f"there is a store in SQLite: {path}. Move it away first")
         if (version := version_of(source)) != len(SCHEMA_STEPS):
@@ -95,6 +74,8 @@ def move_to_sqlite(config: CoordinatorConfig, *, progress: Progress) -> Moved:
                 target.prepare()
                 moved = copy_all(source, target, progress=progress)
                 target.execute("PRAGMA journal_mode = DELETE")
+            # Nobody else has changed what was read.
+            lease.check()
             os.replace(fresh, path)
         finally:
             _remove(fresh)
@@ -110,27 +91,40 @@ def _check_version(name: str, version: int) -> None:
 
 
 @contextmanager
-def _led(config: CoordinatorConfig) -> Iterator[PostgresDatabase]:
+def _led(config: CoordinatorConfig) -> Iterator[tuple[PostgresDatabase, Lease]]:
     """The database, which no coordinator leads meanwhile. Raises NotMoved, StoreUnavailable."""
     address = address_of(config)
-    terms = TermFile.of(config.data_dir)
     with closing(LeaderTable(address, patience=_PATIENCE)) as table:
         table.prepare()
-        term = table.take(holder="move-store", address="", seconds=_LONGEST, known=terms.read())
-        if term is None:
-            raise NotMoved(
-                f"a coordinator leads with this database: {table.read().address or 'move-store'}."
-                " Stop all of them first"
-            )
+    lease = Lease(
+        LeaderTable(address, patience=_LEASE_PATIENCE),
+        seconds=_LEASE,
+        term_file=TermFile.of(config.data_dir),
+        # What is written asks the lease, and so does whoever asks it last.
+        lost=lambda reason: None,
+    )
+    with closing(lease):
         try:
-            terms.raise_to(term)
-            leadership = _Term(term, time.monotonic() + _LONGEST)
-            with closing(
-                PostgresDatabase(address, leadership=leadership, patience=_PATIENCE)
-            ) as db:
-                yield db
-        finally:
-            table.release(term)
+            leader = lease.try_take(holder=_HOLDER, address="")
+        except (OSError, ValueError) as error:
+            raise BadConfig(f"{config.variable('data_dir')}: {error}") from None
+        if leader is not None:
+            who = leader.address or leader.holder
+            raise NotMoved(f"a coordinator leads with this database: {who}. Stop all of them first")
+        lease.keep()
+        with closing(PostgresDatabase(address, leadership=lease, patience=_PATIENCE)) as db:
+            yield db, lease
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Raise NotMoved where a database refuses what is copied."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise NotMoved(f"PostgreSQL refused: {reason(error)}") from None
+    except sqlite3.Error as error:
+        raise NotMoved(f"SQLite refused: {error}") from None
 
 
 def _remove(fresh: Path) -> None:

@@ -5,6 +5,7 @@ import asyncio
 from contextlib import ExitStack
 from typing import Final
 
+from app.coordinator.database.postgres_connection import UnusableDatabase
 from app.coordinator.failures import LeadershipLost, StoreUnavailable
 from app.coordinator.jobs.postgres_store import PostgresStore
 from app.coordinator.jobs.steps.store_steps import UnusableStore
@@ -42,7 +43,7 @@ def open_shared_state(
         await candidacy.lead()
         try:
             store = await asyncio.to_thread(opened)
-        except UnusableStore as error:
+        except (UnusableDatabase, UnusableStore) as error:
             raise BadConfig(f"{config.variable('database_dsn')}: {error}") from None
         except StoreUnavailable as error:
             raise LeadershipLost(str(error)) from None

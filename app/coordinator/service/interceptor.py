@@ -50,6 +50,8 @@ _CODES: Final[dict[type[RequestError], grpc.StatusCode]] = {
 #: with the fields that it names it must fit into 8 KiB of metadata.
 _MAX_DETAIL: Final = 1500
 _MAX_DETAIL_ENCODED: Final = 450
+#: Of a user's id, in characters, as gateways have it.
+_MAX_USER: Final = 256
 #: Health and reflection tell nothing of any tenant.
 OPEN: Final = ("/grpc.health.", "/grpc.reflection.")
 
@@ -72,7 +74,12 @@ def peer_of(context: Context) -> Peer:
         raise InvalidArgument(
             "x-tenant-id", "this metadata must name the tenant: letters, digits, and any of @._+-"
         )
-    return Peer(tenant_id, metadata.get("x-user-id", ""))
+    user_id = metadata.get("x-user-id", "")
+    if len(user_id) > _MAX_USER:
+        raise InvalidArgument(
+            "x-user-id", f"this metadata must have at most {_MAX_USER} characters"
+        )
+    return Peer(tenant_id, user_id)
 
 
 def metadata_of(context: Context) -> dict[str, str]:

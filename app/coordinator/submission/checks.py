@@ -27,9 +27,16 @@ _MAX_RANKS: Final = 256
 
 
 def check_texts(request: SubmitJobRequest, problems: Problems) -> None:
-    """Note what is wrong with names, labels and the queue."""
+    """Note what is wrong with names, labels and the queue.
+
+    By names and labels jobs are found, and no text in PostgreSQL has a NUL.
+    """
     if not request.name.strip():
         problems.add("name", "must not be empty")
+    if "\0" in request.name:
+        problems.add("name", "must not contain a NUL character")
+    if any("\0" in text for label in request.labels.items() for text in label):
+        problems.add("labels", "must not contain NUL characters")
     if len(request.name) > MAX_NAME:
         problems.add("name", f"must have at most {MAX_NAME} characters")
     if len(request.labels) > MAX_LABELS:

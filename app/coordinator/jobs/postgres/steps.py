@@ -9,6 +9,7 @@ term; a standby of another version waits until it leads.
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from app.coordinator.database.leader_table import CHECK_TERM
 from app.coordinator.database.postgres import PostgresDatabase
 from app.coordinator.jobs.steps.store_steps import UnusableStore
 
@@ -189,8 +190,52 @@ _FUNCTIONS: Final = (
     """,
 )
 
+
+#: A job's state as JSON, in which a NUL may be, without those: a text of PostgreSQL has none. No
+#: other character below 32 is in JSON as it is. Functions of an index see no function of a schema.
+_STATE: Final = r"replace(replace(replace(state, '\\', chr(1)), '\u0000', ''), chr(1), '\\')::json"
+#: Of a text the beginning: what an index has of a value is bounded.
+_FUNCTIONS_OF_ANY_TEXT: Final = (
+    f"""
+    CREATE OR REPLACE FUNCTION state_text(state text, path text[]) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE AS $$
+    BEGIN RETURN left({_STATE} #>> path, 512); EXCEPTION WHEN others THEN RETURN NULL; END $$
+    """,
+    f"""
+    CREATE OR REPLACE FUNCTION state_number(state text, path text[]) RETURNS double precision
+    LANGUAGE plpgsql IMMUTABLE AS $$
+    BEGIN RETURN ({_STATE} #>> path)::double precision;
+    EXCEPTION WHEN others THEN RETURN NULL; END $$
+    """,
+    f"""
+    CREATE OR REPLACE FUNCTION state_texts(state text, path text[]) RETURNS SETOF text
+    LANGUAGE plpgsql IMMUTABLE AS $$
+    BEGIN RETURN QUERY SELECT json_array_elements_text({_STATE} #> path);
+    EXCEPTION WHEN others THEN RETURN; END $$
+    """,
+)
+
+
+def _texts_of_any_length() -> Sequence[str]:
+    """SQLite has longer texts in its indices than a third of a page, and NULs in its states.
+
+    The check of a term no longer holds up the renewal of its lease.
+    """
+    return (
+        CHECK_TERM,
+        "DROP INDEX jobs_by_resume, jobs_by_export, job_labels_by_value",
+        *_FUNCTIONS_OF_ANY_TEXT,
+        "CREATE INDEX jobs_by_resume ON jobs (state_text(state, '{resume_from}'))"
+        " WHERE state_text(state, '{resume_from}') <> ''",
+        "CREATE INDEX jobs_by_export ON jobs (state_text(state, '{artefacts_of}'))"
+        " WHERE state_text(state, '{artefacts_of}') <> ''",
+        "CREATE INDEX job_labels_by_value ON job_labels"
+        " (tenant_id, key, md5(value), created_at, job_id)",
+    )
+
+
 #: The step at place n makes version n + 1.
-STEPS: Final[tuple[SchemaStep, ...]] = (_first_tables,)
+STEPS: Final[tuple[SchemaStep, ...]] = (_first_tables, _texts_of_any_length)
 
 
 def bring_up(db: PostgresDatabase, steps: Sequence[SchemaStep] = STEPS) -> None:
@@ -199,11 +244,7 @@ def bring_up(db: PostgresDatabase, steps: Sequence[SchemaStep] = STEPS) -> None:
     Raises UnusableStore if the schema is newer than `steps`; what the database does.
     """
     version = version_of(db)
-    if version > len(steps):
-        raise UnusableStore(
-            f"the schema has version {version}, and this coordinator can read up to version"
-            f" {len(steps)}; start the newer coordinator"
-        )
+    check_version(version, readable=len(steps))
     if version == len(steps):
         return
     with db.transaction():
@@ -211,6 +252,15 @@ def bring_up(db: PostgresDatabase, steps: Sequence[SchemaStep] = STEPS) -> None:
             for statement in step():
                 db.write(statement)
         db.write("UPDATE schema_version SET version = ?", (len(steps),))
+
+
+def check_version(version: int, *, readable: int = len(STEPS)) -> None:
+    """Raise UnusableStore unless a schema's version can be read, or brought up."""
+    if version > readable:
+        raise UnusableStore(
+            f"the schema has version {version}, and this coordinator can read up to version"
+            f" {readable}; start the newer coordinator"
+        )
 
 
 def version_of(db: PostgresDatabase) -> int:
