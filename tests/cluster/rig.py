@@ -5,7 +5,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,16 +108,28 @@ class RayCluster:
 
     def restart_control_service(self) -> None:
         """Kill it and start it again as it was."""
+        self.kill_control_service()()
+
+    def kill_control_service(self) -> Callable[[], None]:
+        """Kill it; returns what starts it again as it was."""
         process = self.control_service()
         command, environment = process.cmdline(), process.environ()
         process.kill()
         process.wait(30)
-        with open(self.directory / "gcs.err", "ab") as errors:
-            self.control_services.append(
-                subprocess.Popen(
-                    command, env=environment, stdout=errors, stderr=errors, start_new_session=True
+
+        def start() -> None:
+            with open(self.directory / "gcs.err", "ab") as errors:
+                self.control_services.append(
+                    subprocess.Popen(
+                        command,
+                        env=environment,
+                        stdout=errors,
+                        stderr=errors,
+                        start_new_session=True,
+                    )
                 )
-            )
+
+        return start
 
     def processes(self) -> list[psutil.Process]:
         """All that belong to this cluster: those whose commands name its folder or its address,

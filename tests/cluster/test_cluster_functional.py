@@ -31,9 +31,9 @@ go = pathlib.Path(os.environ["SCAIMIND_CHECKPOINT_DIR"]) / "go.pt"
 number = 0
 while not go.exists():
     number += 1
-    print("number", number, flush=True)
+    print(f"number {number}", flush=True)
     time.sleep(0.005)
-print("last", number, flush=True)
+print(f"last {number}", flush=True)
 """
 
 
@@ -141,7 +141,7 @@ async def test_a_gang_of_three_meets_and_its_lines_are_whole(
                     pass
             print(peer.recv(3).decode(), rank, os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
         for number in range(1, 501):
-            print("number", number, flush=True)
+            print(f"number {number}", flush=True)
         print("last 500", flush=True)
         """
     data = tmp_path / "data"

@@ -37,9 +37,9 @@ COUNTS = """
     number = 0
     while not os.path.exists(go):
         number += 1
-        print("number", number, flush=True)
+        print(f"number {number}", flush=True)
         time.sleep(0.02)
-    print("last", number, flush=True)
+    print(f"last {number}", flush=True)
 """
 
 

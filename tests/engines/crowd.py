@@ -16,7 +16,8 @@ from tests.coordinator.harness import PATIENCE, SECRET, Client
 from tests.replicas import new_key, replica, settings_for
 
 #: Each process says numbers with a name of its own, until it is told to go. It holds a lock that
-#: is its rank's: a second one beside it would say so.
+#: is its rank's: a second one beside it would say so. Each line is one write: runs have
+#: PYTHONUNBUFFERED, with which `print` writes word by word, and a kill leaves half a line.
 COUNTING = """
 import fcntl, os, pathlib, sys, time, uuid
 folder = pathlib.Path(os.environ["SCAIMIND_CHECKPOINT_DIR"])
@@ -24,14 +25,14 @@ lock = open(folder / ("rank-" + os.environ.get("RANK", "0")), "w")
 try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
-    print("another run of it lives", flush=True)
+    print("another run of it lives")
     sys.exit(9)
 name, number = uuid.uuid4().hex, 0
 while not (folder / "go").exists():
     number += 1
-    print("number", number, name, flush=True)
+    sys.stdout.write(f"number {{number}} {{name}}\\n")
     time.sleep({pause})
-print("last", number, name, flush=True)
+sys.stdout.write(f"last {{number}} {{name}}\\n")
 sys.exit({status})
 """
 

@@ -21,9 +21,9 @@ print("rank", os.environ.get("RANK", "0"), "of", os.environ.get("WORLD_SIZE", "1
 number = 0
 while not go.exists():
     number += 1
-    print("number", number, flush=True)
+    print(f"number {number}", flush=True)
     time.sleep(0.01)
-print("last", number, flush=True)
+print(f"last {number}", flush=True)
 """
 FAST = {"ray_lost_node_seconds": 60.0, "stop_grace": 5.0}
 

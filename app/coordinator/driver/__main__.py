@@ -29,6 +29,9 @@ _MESSAGE: Final = 64 * 1024 * 1024
 
 def main() -> int:
     """Run the driver."""
+    # Nobody reads a second line. Whatever else is printed, such as the log, would stop it one day.
+    told = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     settings = DriverSettings.decoded(sys.stdin.buffer.readline())
     # Of a driver that was killed.
     Path(settings.socket).unlink(missing_ok=True)
@@ -42,15 +45,17 @@ def main() -> int:
         )
     except Exception as error:  # whatever keeps it from the cluster: the coordinator says so
         reason = f"{type(error).__name__}: {error}."[:2000]
-        _say(f"{reason} {why_not_joined(settings.address, commands())}".rstrip())
+        _say(told, f"{reason} {why_not_joined(settings.address, commands())}".rstrip())
         return 1
-    asyncio.run(_serve(settings))
+    asyncio.run(_serve(settings, told))
     return 0
 
 
-async def _serve(settings: DriverSettings) -> None:
+async def _serve(settings: DriverSettings, told: int) -> None:
     loop = asyncio.get_running_loop()
     nodes = RayNodes(settings.nodes)
+    # Or whoever asks first is told that a node is lost which this driver does not know yet.
+    await nodes.look()
     service = DriverService(
         nodes=nodes,
         agents=RayAgents(nodes, namespace=settings.namespace, host=NodeAgentHost),
@@ -61,7 +66,7 @@ async def _serve(settings: DriverSettings) -> None:
     engine_pb2_grpc.add_EngineDriverCoordinatorServicer_to_server(service, server)
     server.add_insecure_port(f"unix:{settings.socket}")
     await server.start()
-    _say("")
+    _say(told, "")
     left = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), left.set)
     following = asyncio.create_task(nodes.follow(), name="nodes of Ray")
@@ -84,9 +89,9 @@ def _remove(socket: Path) -> None:
         socket.parent.rmdir()
 
 
-def _say(problem: str) -> None:
-    sys.stdout.buffer.write(orjson.dumps({"problem": problem}) + b"\n")
-    sys.stdout.buffer.flush()
+def _say(told: int, problem: str) -> None:
+    os.write(told, orjson.dumps({"problem": problem}) + b"\n")
+    os.close(told)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import ray
@@ -18,6 +19,7 @@ from app.coordinator.engines.agent.examining import (
 from app.coordinator.engines.agent.leftovers import kept_runs
 from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.ray.node import NodeLost, RayNode, node_of
+from app.coordinator.failures import FailureBackoff
 
 #: Seconds between two looks at Ray's table of nodes.
 LOOK: Final = 0.5
@@ -72,13 +74,14 @@ class RayNodes:
         """Look at Ray's table again and again. Ends with what Ray raises."""
         try:
             while True:
-                await self._look()
                 await asyncio.sleep(LOOK)
+                await self.look()
         finally:
-            for task in self._examining.values():
+            for task in tuple(self._examining.values()):
                 task.cancel()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Look at Ray's table. Before the first look no node is known. Raises what Ray does."""
         table = await asyncio.to_thread(ray.nodes)
         living: dict[str, RayNode] = {}
         for row in table:
@@ -101,9 +104,11 @@ class RayNodes:
         self._nodes = living
         for node in living.values():
             if node.examination is None and node.ray_id not in self._examining:
-                self._examining[node.ray_id] = asyncio.create_task(
+                task = asyncio.create_task(
                     self._examine(node), name=f"examination of {node.node_id}"
                 )
+                self._examining[node.ray_id] = task
+                task.add_done_callback(partial(self._examined, node.ray_id))
         await self._announce()
 
     async def _announce(self) -> None:
@@ -111,17 +116,24 @@ class RayNodes:
             self._version += 1
             self._changed.notify_all()
 
+    def _examined(self, ray_id: str, _: "asyncio.Task[None]") -> None:
+        # One that was not in the table for a look is examined anew.
+        del self._examining[ray_id]
+
     async def _examine(self, node: RayNode) -> None:
         """Find out whether runs can be carried out on a node; tried again while it lives."""
         settings = self._settings.with_node(node.node_id, cpus=max(node.cpus, 1))
+        backoff = FailureBackoff()
         while (current := self._nodes.get(node.node_id)) and current.ray_id == node.ray_id:
             try:
                 answer = await _done_on(node, _examined_here, settings.encoded(), ray.__version__)
             except Exception as error:  # whatever that machine lacks: it takes no jobs until then
+                seconds = backoff.after_failure()
+                if backoff.worth_a_line:
+                    log.error("node_not_examined", node_id=node.node_id, exc_info=error)
                 problem = f"It could not be examined: {type(error).__name__}."
-                log.error("node_not_examined", node_id=node.node_id, exc_info=error)
                 await self._found(node, None, problem)
-                await asyncio.sleep(10 * LOOK)
+                await asyncio.sleep(seconds)
                 continue
             found = NodeExamination.decoded(answer)
             problem = found.problem
