@@ -86,6 +86,9 @@ class RayAgents:
                     async with asyncio.timeout(_START):
                         await actor.open.remote(run.term)
                 except TimeoutError:
+                    # One that was being made when the control service restarted may never start,
+                    # and would be found by its name again.
+                    await asyncio.to_thread(ray.kill, actor)
                     raise Unavailable(f"{name} has not started in {_START:g} s") from None
                 self._known[name] = actor
                 return actor
