@@ -73,15 +73,23 @@ class Program:
         assert self._process is not None
         try:
             async with asyncio.timeout(PATIENCE):
-                return await self._process.wait()
+                status = await self._process.wait()
         except TimeoutError:
             raise RigError(f"{self.name} did not exit within {PATIENCE:g} s") from None
+        _forget_clock(self._process.pid)
+        return status
 
     async def end(self, number: signal.Signals) -> int:
         """Send a signal and wait for the exit; its status."""
         if self.running:
             self.send(number)
         return await self.exited()
+
+
+def _forget_clock(pid: int) -> None:
+    """Remove what libfaketime shared of a process that has ended: a killed one leaves it."""
+    for name in ("faketime_shm_", "sem.faketime_sem_"):
+        Path(f"/dev/shm/{name}{pid}").unlink(missing_ok=True)
 
 
 async def accepts(port: int) -> bool:

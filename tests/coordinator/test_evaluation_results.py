@@ -4,7 +4,6 @@ import json
 import math
 import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import orjson
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from app.bridge.converters import to_json
 from app.coordinator.evaluations.results import BadResults, read_results
 from generated.mindcoordinator.v1.evaluations_pb2 import Benchmark, BenchmarkResult
+from tests.leftovers import memory_folder
 
 BENCHMARKS = [Benchmark(name="a", dataset="x"), Benchmark(name="b", dataset="y")]
 FINE = b'{"scores": {"s": 0.5}, "num_samples": 3, "duration_seconds": 1.5, "error_message": ""}'
@@ -100,9 +100,9 @@ SURROGATES = b'[{"scores": {"\\ud800": 1}, "error_message": "\\udfff"}, {"error_
 @given(st.binary(max_size=200) | files)
 @example(SURROGATES % (b"x" * 100_000))
 def test_whatever_is_there_can_be_told(raw: bytes) -> None:
-    with TemporaryDirectory(dir="/dev/shm") as path:
+    with memory_folder() as path:
         try:
-            told = read(Path(path), raw)
+            told = read(path, raw)
         except BadResults:
             return
     assert len(told) == 2

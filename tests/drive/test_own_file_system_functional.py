@@ -5,7 +5,6 @@ import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -13,6 +12,7 @@ from app.drive.folder import counting, placing
 from app.files.copying import copy_part
 from tests.drive.conftest import Served
 from tests.drive.tus import Tus
+from tests.leftovers import memory_folder
 
 MiB = 1024 * 1024
 
@@ -20,10 +20,10 @@ MiB = 1024 * 1024
 @pytest.fixture
 def elsewhere(served: Served) -> Iterator[Path]:
     """The folder of `acme`, in memory."""
-    with TemporaryDirectory(dir="/dev/shm") as path:
+    with memory_folder() as path:
         (served.root / "acme").symlink_to(path)
         assert os.stat(path).st_dev != os.stat(served.root).st_dev
-        yield Path(path)
+        yield path
 
 
 @pytest.fixture

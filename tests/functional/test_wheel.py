@@ -1,5 +1,6 @@
 """The distribution: built, installed into an environment of its own, and run from there."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,14 @@ UV = Path(sys.executable).with_name("uv")
 
 def run(*command: str | Path, cwd: Path) -> str:
     finished = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=5 * PATIENCE, check=False
+        command,
+        cwd=cwd,
+        # uv leaves the files there that it locks.
+        env={**os.environ, "TMPDIR": str(cwd)},
+        capture_output=True,
+        text=True,
+        timeout=5 * PATIENCE,
+        check=False,
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout

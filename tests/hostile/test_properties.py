@@ -2,11 +2,8 @@
 
 import math
 import os
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +25,12 @@ from app.files.walking import Limits, tree_size
 from generated.mindcoordinator.v1.jobs_pb2 import JobProgress
 from generated.mindcoordinator.v1.watch_pb2 import LogEntry, LogLevel, WatchJobResponse
 from tests.hostile.strategies import PLANT, metrics_lines, names, outputs, trees
+from tests.leftovers import memory_folder
 
 #: Each kind is tried so often; a failure prints how to repeat it.
 often = settings(
     settings.get_profile("often"), print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
-
-
-@contextmanager
-def folder() -> Iterator[Path]:
-    """A folder of one example; a tree of any depth in it goes."""
-    # In memory: directories by the thousand take long on a disk.
-    path = Path(tempfile.mkdtemp(prefix="scaimind-", dir="/dev/shm"))
-    try:
-        yield path
-    finally:
-        subprocess.run(["rm", "-rf", path], check=True)
 
 
 @often
@@ -53,7 +40,7 @@ def folder() -> Iterator[Path]:
 @example(lines=[b'{"step": 1, "x": ' + b"[" * 2000 + b"]" * 2000 + b"}"], pieces=7)
 @example(lines=[b'{"step": 9223372036854775807, "total_steps": 9223372036854775807}'], pieces=1)
 def test_any_metrics_lines(lines: list[bytes], pieces: int) -> None:
-    with folder() as path:
+    with memory_folder() as path:
         file = MetricsFile(path / "metrics.jsonl")
         writer = MetricsWriter(path / "metrics")
         content = b"".join(line + b"\n" for line in lines)
@@ -98,7 +85,7 @@ def test_any_output(pieces: list[bytes]) -> None:
         entry = LogEntry(level=line.level, message=line.message, rank=line.rank, fields=line.fields)
         assert entry.ByteSize() < 256 * 1024
         entries.append(entry)
-    with folder() as path:
+    with memory_folder() as path:
         logs.create(path / "log")
         writer = LogWriter(path / "log")
         writer.append(entries)
@@ -128,7 +115,7 @@ def test_any_tree(tree: dict[bytes, Any]) -> None:
     planted: dict[str, Any] = {"print": lambda _: None}
     exec(PLANT, planted)
     limits = Limits(depth=100, entries=1000)
-    with folder() as path:
+    with memory_folder() as path:
         (path / "from").mkdir()
         (path / "to").mkdir()
         planted["plant"](tree, path / "from")

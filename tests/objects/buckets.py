@@ -16,6 +16,8 @@ from app.objects.s3 import S3Store
 from app.objects.s3_connection import S3Place
 
 BUCKET = "drive"
+#: Seconds until one side of a connection that says nothing is given up.
+_PATIENCE = 60.0
 _PROGRAM = Path(__file__).with_name("moto_process.py")
 
 
@@ -104,6 +106,8 @@ class FaultyProxy:
     def __init__(self, target: int) -> None:
         self.fault: Callable[[str], bytes | int | None] = lambda _: None
         self.seen: list[str] = []
+        #: Of the clients that are served now.
+        self._open: set[socket.socket] = set()
         self._target = ("127.0.0.1", target)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -114,6 +118,11 @@ class FaultyProxy:
         """End it, and whatever it passes on."""
         # Wakes the thread that waits for connections.
         self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        # A client that keeps a connection open and says nothing is no reason to stay.
+        for client in list(self._open):
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
         self._listener.close()
@@ -124,31 +133,37 @@ class FaultyProxy:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self._open.add(connection)
             thread = threading.Thread(target=self._handle, args=(connection,))
             self._threads.append(thread)
             thread.start()
 
     def _handle(self, client: socket.socket) -> None:
-        # A client that keeps a connection open and says nothing is no reason to stay.
-        client.settimeout(10)
-        with client, suppress(OSError):
-            head = bytearray()
-            while b"\r\n\r\n" not in head:
-                if not (block := client.recv(64 * 1024)):
-                    return
-                head += block
-            lines, _, body = bytes(head).partition(b"\r\n\r\n")
-            first, *fields = lines.split(b"\r\n")
-            line = first.decode("latin-1")
-            self.seen.append(line)
-            fault = self.fault(line)
-            if isinstance(fault, bytes):
-                client.sendall(fault)
-            elif fault != 0:
-                kept = [each for each in fields if not each.lower().startswith(b"connection:")]
-                sent = b"\r\n".join([first, *kept, b"connection: close", b"", body])
-                with socket.create_connection(self._target, timeout=10) as server:
-                    self._pass_on(sent, client, server, fault)
+        client.settimeout(_PATIENCE)
+        try:
+            with client, suppress(OSError):
+                self._serve(client)
+        finally:
+            self._open.discard(client)
+
+    def _serve(self, client: socket.socket) -> None:
+        head = bytearray()
+        while b"\r\n\r\n" not in head:
+            if not (block := client.recv(64 * 1024)):
+                return
+            head += block
+        lines, _, body = bytes(head).partition(b"\r\n\r\n")
+        first, *fields = lines.split(b"\r\n")
+        line = first.decode("latin-1")
+        self.seen.append(line)
+        fault = self.fault(line)
+        if isinstance(fault, bytes):
+            client.sendall(fault)
+        elif fault != 0:
+            kept = [each for each in fields if not each.lower().startswith(b"connection:")]
+            sent = b"\r\n".join([first, *kept, b"connection: close", b"", body])
+            with socket.create_connection(self._target, timeout=_PATIENCE) as server:
+                self._pass_on(sent, client, server, fault)
 
     def _pass_on(
         self, sent: bytes, client: socket.socket, server: socket.socket, fault: int | None
@@ -156,7 +171,7 @@ class FaultyProxy:
         server.sendall(sent)
         left = {client: fault if fault and fault > 0 else None, server: fault and -min(fault, 0)}
         while True:
-            for source in select.select([client, server], [], [], 10)[0]:
+            for source in select.select([client, server], [], [], _PATIENCE)[0]:
                 block = source.recv(64 * 1024)
                 most = left[source] or None
                 target = server if source is client else client
