@@ -25,8 +25,9 @@ from app.telemetry.redaction import Redaction
 from app.telemetry.settings import TelemetrySettings
 
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
-#: Loggers that tell at INFO what is of no use to an operator.
-_CHATTY = ("alembic", "grpc", "asyncio")
+#: Loggers that tell at INFO or DEBUG what is of no use to an operator, or is not for logs: each
+#: header of an answer, with what it says.
+_CHATTY = ("alembic", "grpc", "asyncio", "hpack")
 
 _add_stack = StackInfoRenderer()
 

@@ -2,6 +2,7 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import AsyncIterator
+from random import Random
 from typing import Any
 
 import grpc
@@ -249,6 +250,61 @@ async def test_a_connection_that_is_lost_leaves_no_read_waiting(peer: Peer) -> N
     peer.close()
     assert await reading is None
     assert not peer.connection.has_room(1, 1)
+
+
+async def test_an_answer_that_is_cut_anywhere_is_none() -> None:
+    answer = good_answer(1, b"answer")
+    for end in range(len(answer)):
+        peer = Peer()
+        peer.is_ready()
+        reading = await peer.read()
+        peer.sends(answer[:end])
+        peer.close()
+        assert await reading is None, end
+
+
+async def test_whatever_an_answer_becomes_on_its_way_the_read_ends() -> None:
+    """A frame's length may promise more: then the connection's end is the read's."""
+    random = Random(50)
+    for _ in range(2_000):
+        answer = bytearray(good_answer(1, b"answer") + headers(1, NOT_FOUND, END))
+        for _ in range(random.randint(1, 3)):
+            answer[random.randrange(len(answer))] = random.randrange(256)
+        peer = Peer()
+        peer.is_ready()
+        reading = await peer.read()
+        peer.sends(bytes(answer))
+        peer.close()
+        told = await reading
+        assert told is None or isinstance(told, bytes | grpc.StatusCode)
+
+
+async def test_no_read_gets_the_answer_of_another() -> None:
+    """Answers come in any order, frame by frame; some of them when nobody waits any more."""
+    random = Random(50)
+    for _ in range(50):
+        peer = Peer()
+        peer.is_ready()
+        reads = {stream: await peer.read() for stream in range(1, 21, 2)}
+        left = random.sample(sorted(reads), 3)
+        for stream in left:
+            reads[stream].cancel()
+        await asyncio.wait([reads[stream] for stream in left])
+        parts = {stream: _parts(stream) for stream in reads}
+        while parts:
+            stream = random.choice(sorted(parts))
+            peer.sends(parts[stream].pop(0))
+            if not parts[stream]:
+                del parts[stream]
+        for stream, reading in reads.items():
+            if stream not in left:
+                assert await reading == b"%d" % stream
+        peer.close()
+
+
+def _parts(stream: int) -> list[bytes]:
+    """The frames of an answer that says to which stream it belongs."""
+    return [headers(stream, HEAD), data(stream, message(b"%d" % stream)), headers(stream, OK, END)]
 
 
 async def test_a_read_that_is_cancelled_is_reset_and_its_answer_ignored(peer: Peer) -> None:
