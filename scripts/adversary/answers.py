@@ -11,6 +11,7 @@ from app.coordinator.scheduling.queues.line import FairPositions
 from app.coordinator.scheduling.reasons import JobsReason
 from app.coordinator.scheduling.verdicts import Reason
 from scripts.adversary.attack import Attack
+from scripts.adversary.looks import shares_of
 
 #: A limit keeps a job waiting.
 LIMITS: Final = frozenset({Reason.QUEUE_LIMIT, Reason.TENANT_LIMIT})
@@ -35,6 +36,9 @@ def check_waits(attack: Attack) -> None:
     forecast = scheduler.forecast()
     longest: dict[object, int] = {}
     for job in scheduler.waiting:
+        if job.promise is not None:
+            # It starts at its place, others before it or behind it.
+            continue
         if job.status is not Status.QUEUED or rules.queue(job.queue_name).order is QueueOrder.FAIR:
             continue
         wait = scheduler.wait_of(job, forecast)
@@ -71,8 +75,11 @@ def _is_true(attack: Attack, job: JobRecord, told: JobsReason) -> bool:
     if told.behind_job_id and not _is_behind(attack, job, told.behind_job_id):
         return False
     free = cluster.place(request) is not None
+    if job.promise is not None:
+        return told.reason is Reason.PREEMPTING
     if told.reason is Reason.RESERVED:
-        return free and _has_others(attack, job)
+        promised = any(other.promise for other in attack.scheduler.jobs.values())
+        return free and _has_others(attack, job) and ("promised" not in told.message or promised)
     if told.reason is Reason.RESOURCES:
         lacks = _LACKS.match(told.message)
         return not free and lacks is not None and _lacks(cluster, request, able, lacks[1])
@@ -109,8 +116,12 @@ def _is_limited(attack: Attack, job: JobRecord, told: JobsReason) -> bool:
     for limit in attack.world.rules.limits_of(job):
         if (limit.scope is Scope.QUEUE) is not (told.reason is Reason.QUEUE_LIMIT):
             continue
-        own = [other for other in attack.scheduler.holding.values() if limit.covers(other)]
-        gpus = sum(len(share.gpus) for other in own for share in other.placement)
+        own = [
+            other
+            for other in attack.scheduler.jobs.values()
+            if shares_of(other) and limit.covers(other)
+        ]
+        gpus = sum(len(share.gpus) for other in own for share in shares_of(other))
         if (held, most) != (
             (gpus, limit.limits.gpus) if of_gpus else (len(own), limit.limits.jobs)
         ):

@@ -1,6 +1,7 @@
 """What happens to a scheduler in an attack, and its state as the checks see it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Final
@@ -8,6 +9,7 @@ from typing import Final
 from app.coordinator.cluster.node_specs import NodeReport
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord, StopReason
+from app.coordinator.jobs.queue_rules import QueueOrder, SchedulingRules
 from app.coordinator.jobs.states import RUNNING, TERMINAL, Status
 from app.coordinator.scheduling.estimates import RunTimes
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
@@ -19,6 +21,17 @@ Check = Callable[["Attack", Transition], None]
 _BEGAN: Final = 1_000_000 * SECOND
 
 
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A job that was preempted."""
+
+    job: JobRecord
+    #: What held something when it was stopped or had been promised it, but for itself.
+    before: frozenset[str]
+    #: Those that waited then and were ahead of it.
+    ahead: frozenset[str]
+
+
 class Attack:
     """One scheduler, and events at random. What it places runs at once."""
 
@@ -26,10 +39,16 @@ class Attack:
         self.choose = Random(seed)
         self.world = world
         self.now = _BEGAN
+        self._newest = 0
+        self._outside = False
         self._check = check
         self.cluster = Cluster(world.nodes, topology=world.topology)
         self.scheduler = self.new_scheduler(self.cluster)
         self._number = 0
+        #: In which order runs end in what is tried, which changes nothing of the attack.
+        self.choose_ends = Random(seed)
+        #: Who was preempted, until it is seen what for.
+        self.victims: dict[str, Victim] = {}
         self._lost: set[str] = set()
         #: What was done, for whoever reads of a failure.
         self.story: list[str] = []
@@ -41,6 +60,7 @@ class Attack:
             clock=lambda: self.now,
             run_times=RunTimes(),
             rules=self.world.rules,
+            newest_creation=self._newest,
         )
 
     def twin(self, change: Callable[[JobRecord], JobRecord] = lambda job: job) -> Scheduler:
@@ -55,14 +75,31 @@ class Attack:
         assert not problems, problems
         return scheduler
 
-    def do(self, what: str, event: SchedulerEvent) -> None:
-        """Have something happen, and check what comes of it."""
+    def do(self, what: str, event: SchedulerEvent, *, outside: bool = False) -> None:
+        """Have something happen, and check what comes of it. What comes from `outside` may have
+        preempted jobs stopped in vain."""
+        self._outside = outside
         self.story.append(f"{(self.now - _BEGAN) / SECOND:.0f}: {what}")
         with self.scheduler.changing():
             step = event(self.scheduler)
+        self._newest = max([self._newest, *(job.created_at for job in step.changed)])
         self.scheduler.validate()
         self._check(self, step)
         self._follow(step)
+        if self.scheduler.next_tick() == 0 and what != "tick":
+            # As the coordinator does at once.
+            self.do("tick", Scheduler.tick)
+
+    def excuses(self, step: Transition) -> bool:
+        """Whether a step has something from outside: what may make other room, or take room that
+        was there. A new job does if it comes ahead of one that waits, and for which runs may be
+        being stopped; one that comes back does not."""
+        return self._outside or any(
+            job.stop_reason not in (StopReason.NONE, StopReason.PREEMPT)
+            and (before is None or before.stop_reason is not job.stop_reason)
+            for job in step.newest().values()
+            for before in (step.before[job.job_id],)
+        )
 
     def _follow(self, step: Transition) -> None:
         given_up = {each.job_id for each in step.instructions if isinstance(each, Abandon)}
@@ -104,7 +141,8 @@ class Attack:
         """Let all come to an end: nothing new comes, and all nodes are there."""
         self._return()
         for node_id in self.cluster.nodes:
-            self.do(f"enable {node_id}", partial(Scheduler.enable, node_id=node_id))
+            event = partial(Scheduler.enable, node_id=node_id)
+            self.do(f"enable {node_id}", event, outside=True)
         self.now += 100 * SECOND
         self.do("tick", Scheduler.tick)
         while running := self.running():
@@ -119,7 +157,21 @@ class Attack:
                 break
         else:
             return
-        self.do(f"submit {_told(job)}", lambda s: s.submit(job))
+        self.do(f"submit {_told(job)}", lambda s: s.submit(job), outside=self._overtakes(job))
+
+    def _overtakes(self, job: JobRecord) -> bool:
+        """Whether a new job is ahead of one that waits, and for which runs may be being stopped."""
+        if not self.victims:
+            return False
+        waiting = set().union(*(victim.ahead for victim in self.victims.values()))
+        rules = self.world.rules
+        # With the same priority, a new job comes first in a fair queue alone.
+        fair = rules.queue(job.queue_name).order is QueueOrder.FAIR
+        return any(
+            urgency(rules, job) < urgency(rules, other) + fair
+            for name in waiting
+            if (other := self.scheduler.jobs.get(name)) and other.status is Status.QUEUED
+        )
 
     def _end(self) -> None:
         if running := self.running():
@@ -130,7 +182,8 @@ class Attack:
         end = RunEnd(exit_code=self.choose.choice([0, 0, 1]), stopped=stopped)
         if self.choose.random() < 0.1 and not stopped:
             end = RunEnd(exit_code=None, interruption="It was killed.")
-        self.do(f"end of {job.job_id}", lambda s: s.run_ended(job.job_id, end))
+        event = partial(Scheduler.run_ended, job_id=job.job_id, end=end)
+        self.do(f"end of {job.job_id}", event, outside=not stopped)
 
     def _pass_time(self) -> None:
         left = self.scheduler.next_tick()
@@ -143,7 +196,7 @@ class Attack:
     def _cancel(self) -> None:
         if jobs := list(self.scheduler.jobs.values()):
             job = self.choose.choice(jobs)
-            self.do(f"cancel {job.job_id}", lambda s: s.cancel(job.job_id, ""))
+            self.do(f"cancel {job.job_id}", lambda s: s.cancel(job.job_id, ""), outside=True)
 
     def _pause(self) -> None:
         if running := [job for job in self.running() if not job.stop_reason]:
@@ -158,12 +211,13 @@ class Attack:
     def _drain(self) -> None:
         name = self.choose.choice(list(self.cluster.nodes))
         force = self.choose.random() < 0.3
-        self.do(f"drain {name} {force=}", lambda s: s.drain(name, force=force, reason=""))
+        event = partial(Scheduler.drain, node_id=name, force=force, reason="")
+        self.do(f"drain {name} {force=}", event, outside=True)
 
     def _enable(self) -> None:
         if drained := [n for n, node in self.cluster.nodes.items() if node.drain is not None]:
             name = self.choose.choice(drained)
-            self.do(f"enable {name}", lambda s: s.enable(name))
+            self.do(f"enable {name}", lambda s: s.enable(name), outside=True)
 
     def _lose(self) -> None:
         name = self.choose.choice(self.world.nodes).node_id
@@ -173,7 +227,7 @@ class Attack:
             if name in job.node_ids:
                 end = RunEnd(exit_code=None, failure="Its node was lost.", transient=True)
                 event = partial(Scheduler.run_ended, job_id=job.job_id, end=end)
-                self.do(f"loss of {job.job_id}", event)
+                self.do(f"loss of {job.job_id}", event, outside=True)
 
     def _return(self) -> None:
         if self._lost:
@@ -185,7 +239,12 @@ class Attack:
             NodeReport(spec, "It was lost." if spec.node_id in self._lost else "")
             for spec in self.world.nodes
         ]
-        self.do(what, lambda s: s.nodes_changed(reports))
+        self.do(what, lambda s: s.nodes_changed(reports), outside=True)
+
+
+def urgency(rules: SchedulingRules, job: JobRecord) -> int:
+    """The priority by which a job has its turn, negated."""
+    return -5 if rules.queue(job.queue_name).order is QueueOrder.AGE else -job.priority
 
 
 def ended(step: Transition) -> list[JobRecord]:

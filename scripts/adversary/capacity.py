@@ -45,7 +45,7 @@ def check_capacity(attack: Attack) -> None:
 def check_limits(attack: Attack) -> None:
     """No limit of a queue, or of a tenant, is exceeded."""
     rules = attack.world.rules
-    holding = [job for job in attack.scheduler.jobs.values() if job.placement]
+    holding = [job for job in attack.scheduler.jobs.values() if job.placement or job.promise]
     for job in holding:
         queue, tenant = rules.queue(job.queue_name), rules.tenant(job.tenant_id)
         of_queue = [other for other in holding if other.queue_name == job.queue_name]

@@ -18,7 +18,7 @@ from app.coordinator.scheduling.transitions import Transition
 from scripts.adversary.answers import LIMITS
 from scripts.adversary.attack import Attack
 from scripts.adversary.capacity import placed_in, victims_of
-from scripts.adversary.looks import Look
+from scripts.adversary.looks import Look, shares_of
 
 _FOREVER: Final = 2**63
 _MOST_REFUSED: Final = 3
@@ -151,7 +151,7 @@ def check_delays(attack: Attack, step: Transition) -> None:
             key=lambda other: look.turn_of(other, after=numbers[other.job_id]),
         )
         alike = look.alike_of(job)
-        room = look.cluster.place(request) is not None
+        room = look.place(request) is not None
         if job.job_id not in look.placed and alike in kinds:
             numbers[job.job_id] = sum(look.alike_of(other) == alike for other in line)
             line.append(job)
@@ -190,11 +190,14 @@ def _plan_of(attack: Attack, look: Look) -> Plan:
 
 
 def _hold(look: Look, plan: Plan, job: JobRecord, *, ran: int = 0) -> None:
-    end = end_of(job, ran=ran)
-    for share in job.placement:
+    start, end = 0, end_of(job, ran=ran)
+    if job.promise is not None:
+        # From when what is being stopped has ended.
+        start, end = 1, min(1 + (job.max_runtime or _FOREVER), _FOREVER)
+    for share in shares_of(job):
         spec = look.cluster.nodes[share.node_id].spec
         need = need_of(job.resource_request, spec)
-        plan.spans[share.node_id].append(_Span(need, 0, end))
+        plan.spans[share.node_id].append(_Span(need, start, end))
 
 
 def _check(
@@ -223,7 +226,7 @@ def _check(
         held = [
             [need_of(other.resource_request, spec)]
             for other in look.held.values()
-            for own in other.placement
+            for own in shares_of(other)
             if own.node_id == name
         ]
         more = need_of(request, spec)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from app.coordinator.cluster.nodes import Cluster
-from app.coordinator.jobs.model import JobRecord
+from app.coordinator.cluster.nodes import Cluster, NodeState
+from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.queue_rules import Limit, QueueOrder, SchedulingRules, total_gpus
 from app.coordinator.jobs.states import Status
 from app.coordinator.scheduling.transitions import Transition
@@ -20,34 +20,89 @@ Turn: TypeAlias = tuple[int, Used, int, str]
 class Look:
     """The state in which the next job has its turn."""
 
+    attack: Attack
+    step: Transition
     rules: SchedulingRules
     cluster: Cluster
     #: What is held, by job id.
     held: dict[str, JobRecord]
     waiting: dict[str, JobRecord]
     placed: dict[str, JobRecord]
+    #: What is promised, by job id; of those that started where they were promised, too.
+    promised: dict[str, JobRecord]
+    #: What is about to be given back, by job id.
+    ending: frozenset[str]
     #: Those that were found to wait, in their order.
     ahead: list[JobRecord] = field(default_factory=list)
     #: The limits that keep jobs waiting, and whether they are of GPUs, else of jobs.
     limited: list[tuple[Limit, bool]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, attack: Attack, step: Transition) -> "Look":
-        """The state before what a step has placed."""
+    def of(cls, attack: Attack, step: Transition, *, only: str = "") -> "Look":
+        """The state before what a step has placed, or before one job of these alone."""
         scheduler, cluster = attack.scheduler, attack.cluster.copy()
-        placed = {job.job_id: job for job in placed_in(step)}
+        placed = {
+            job.job_id: job
+            for job in placed_in(step)
+            if not _keeps(step.before[job.job_id], job) and only in ("", job.job_id)
+        }
         for job in placed.values():
             cluster.release(job.job_id, job.placement)
+        promised = {name: job for name, job in scheduler.jobs.items() if job.promise}
         return cls(
+            attack,
+            step,
             attack.world.rules,
             cluster,
-            {name: job for name, job in scheduler.holding.items() if name not in placed},
+            {
+                name: job
+                for name, job in (*scheduler.holding.items(), *promised.items())
+                if name not in placed
+            },
             {
                 job.job_id: job
                 for job in scheduler.jobs.values()
-                if job.status is Status.QUEUED or job.job_id in placed
+                if (job.status is Status.QUEUED and not job.promise) or job.job_id in placed
             },
             placed,
+            promised,
+            frozenset(
+                name
+                for name, job in scheduler.holding.items()
+                if job.stop_reason is not StopReason.NONE or job.status is Status.EXPORTING
+            ),
+        )
+
+    def place(self, request: ResourceRequest) -> tuple[Allocation, ...] | None:
+        """Where a request fits beside what is held, and beside what is promised."""
+        return self.cluster.place(request, fit=lambda node: self.fit(node, request))
+
+    def fit(self, node: NodeState, request: ResourceRequest) -> Allocation | None:
+        """What a node can give beside what is held, and beside what is promised."""
+        promised = [
+            share
+            for job in self.promised.values()
+            for share in shares_of(job)
+            if share.node_id == node.spec.node_id
+        ]
+        gpus = {gpu for share in promised for gpu in share.gpus}
+        share = node.try_fit(request, avoid=gpus)
+        if share is None or not promised:
+            return share
+        later = [
+            each
+            for name, job in self.held.items()
+            if name not in self.ending
+            for each in shares_of(job)
+            if each.node_id == node.spec.node_id
+        ]
+        spec, later = node.spec, [*later, share]
+        return (
+            share
+            if sum(each.cpus for each in later) <= spec.cpus
+            and sum(each.memory for each in later) <= spec.memory
+            and sum(not each.cpus for each in later) <= spec.cpus
+            else None
         )
 
     def turns(self) -> Iterator[JobRecord]:
@@ -57,15 +112,28 @@ class Look:
             job = min(left.values(), key=self.turn_of)
             del left[job.job_id]
             if not self.is_possible(job) or self.is_limited(job):
-                assert job.job_id not in self.placed, f"{job.job_id} passes a limit"
+                if job.job_id in self.placed:
+                    assert self._starts_last(job), f"{job.job_id} passes a limit"
+                    self._start(job)
                 continue
             yield job
             if job.job_id in self.placed:
-                placed = self.placed[job.job_id]
-                self.cluster.allocate(job.job_id, placed.placement)
-                self.held[job.job_id] = placed
+                self._start(job)
             else:
                 self.ahead.append(job)
+
+    def _start(self, job: JobRecord) -> None:
+        placed = self.placed[job.job_id]
+        self.cluster.allocate(job.job_id, placed.placement)
+        self.held[job.job_id] = placed
+
+    def _starts_last(self, job: JobRecord) -> bool:
+        """Whether a job passes no limit once all others have started that a step has placed: all
+        that waits is looked at again then, and some hold up others no more."""
+        if len(self.placed) == 1:
+            return False
+        last = Look.of(self.attack, self.step, only=job.job_id)
+        return any(other.job_id == job.job_id for other in last.turns())
 
     def turn_of(self, job: JobRecord, *, after: int = 0) -> Turn:
         """Whose turn comes first: by priority, fair shares, age. In a fair queue, as it is once so
@@ -87,8 +155,8 @@ class Look:
             for other in self.held.values()
             if (other.queue_name, other.tenant_id) == (job.queue_name, job.tenant_id)
         ]
-        gpus = sum(len(share.gpus) for other in own for share in other.placement)
-        cpus = sum(share.cpus for other in own for share in other.placement)
+        gpus = sum(len(share.gpus) for other in own for share in shares_of(other))
+        cpus = sum(share.cpus for other in own for share in shares_of(other))
         request = job.resource_request
         gpus += more * request.nodes * request.gpus
         cpus += more * request.nodes * request.cpus
@@ -117,10 +185,23 @@ class Look:
         before = len(self.limited)
         for limit in self.rules.limits_of(job):
             held = [other for other in self.held.values() if limit.covers(other)]
-            gpus = sum(len(share.gpus) for other in held for share in other.placement)
+            gpus = sum(len(share.gpus) for other in held for share in shares_of(other))
             more, limits = total_gpus(job.resource_request), limit.limits
             if limits.jobs is not None and len(held) >= limits.jobs:
                 self.limited.append((limit, False))
             elif more and limits.gpus is not None and gpus + more > limits.gpus:
                 self.limited.append((limit, True))
         return len(self.limited) > before
+
+
+def shares_of(job: JobRecord) -> tuple[Allocation, ...]:
+    """What a job holds, or is promised."""
+    return job.placement or (job.promise.shares if job.promise is not None else ())
+
+
+def _keeps(before: JobRecord | None, job: JobRecord) -> bool:
+    """Whether a job has started where it was promised a place."""
+    if before is None or before.promise is None:
+        return False
+    own = [(share.node_id, share.gpus) for share in job.placement]
+    return own == [(share.node_id, share.gpus) for share in before.promise.shares]

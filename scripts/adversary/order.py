@@ -1,6 +1,5 @@
 """Who goes first, and where: order, fair shares, packing, topology, and nothing that stays idle."""
 
-from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.queue_rules import QueueOrder
 from app.coordinator.scheduling.transitions import Transition
@@ -23,7 +22,7 @@ def check_order(attack: Attack, step: Transition) -> None:
                 continue
             if not line and not (look.rules.limited and look.placed):
                 # Else somebody may have been ahead whom a limit keeps waiting since.
-                room = look.cluster.place(job.resource_request)
+                room = look.place(job.resource_request)
                 assert room is None, f"{job.job_id} is first in line, and has room"
             line.append(job)
             continue
@@ -36,7 +35,7 @@ def check_order(attack: Attack, step: Transition) -> None:
                 f"{job.job_id} passes {other.job_id}, which asks for the same"
             )
         if not line and not look.rules.limited:
-            _check_place(look.cluster, placed, attack.world.topology)
+            _check_place(look, placed, attack.world.topology)
 
 
 def _comes_first(look: Look, other: JobRecord, job: JobRecord) -> bool:
@@ -46,9 +45,9 @@ def _comes_first(look: Look, other: JobRecord, job: JobRecord) -> bool:
     return look.turn_of(other) < look.turn_of(job)
 
 
-def _check_place(cluster: Cluster, job: JobRecord, topology: str) -> None:
-    request = job.resource_request
-    able = [node for node in cluster.nodes.values() if node.try_fit(request) is not None]
+def _check_place(look: Look, job: JobRecord, topology: str) -> None:
+    request, cluster = job.resource_request, look.cluster
+    able = [node for node in cluster.nodes.values() if look.fit(node, request) is not None]
     chosen = [cluster.nodes[share.node_id] for share in job.placement]
     if request.nodes == 1 and request.gpus:
         least = min(len(node.free_gpus(request)) for node in able)

@@ -1,70 +1,129 @@
-"""Nobody is stopped in vain, and nobody who need not be."""
+"""Nobody is stopped in vain, and nobody who need not be.
 
-from dataclasses import replace
+A victim is stopped in vain if it could go on beside all those that are ahead of it, and
+have started once all that is being stopped has ended, in whichever order.
+Only what comes from outside excuses that: see `Attack.excuses`.
+"""
 
-from app.coordinator.jobs.model import JobRecord, StopReason
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from app.coordinator.cluster.node_specs import NodeSpec
+from app.coordinator.jobs.model import Allocation, JobRecord, StopReason
 from app.coordinator.jobs.states import RUNNING, Status
-from app.coordinator.scheduling.job_changes import comes_back, run_message
+from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import RunEnd, Transition
-from scripts.adversary.answers import LIMITS
-from scripts.adversary.attack import Attack
-from scripts.adversary.capacity import placed_in, victims_of
+from scripts.adversary.attack import Attack, Victim, urgency
+from scripts.adversary.capacity import victims_of
+
+#: Orders of ends that are tried after each event.
+_ORDERS: Final = 2
 
 
 def check_preemptions(attack: Attack, step: Transition) -> None:
-    """Once all that is being stopped has ended, somebody starts, and where all of these have a
-    higher priority, not all would without the end of any one victim."""
-    victims = victims_of(step)
-    if not victims:
-        return
-    waiting = [job for job in attack.scheduler.jobs.values() if job.status is Status.QUEUED]
-    started = _started(attack, spared=None)
-    reasons = attack.scheduler.reasons()
-    if any(comes_back(job) for job in attack.scheduler.holding.values() if job.stop_reason):
-        # It may come first, and have the room instead.
-        return
-    if any(reasons.of(attack.scheduler.jobs[name]).reason in LIMITS for name in started):
-        # What ends lets others start that a limit keeps waiting now, and some of them come first.
-        return
-    most = max((job.priority for job in placed_in(step)), default=-1)
-    for victim in victims:
+    """Nobody who was stopped, now or before, was stopped in vain, as things are."""
+    if attack.excuses(step):
+        attack.victims.clear()
+    rules = attack.world.rules
+    for victim in victims_of(step):
         assert victim.preemptible
-        if most > victim.priority:
-            # It started elsewhere, since what ends makes room for another.
-            continue
-        assert any(job.priority > victim.priority for job in waiting), "nobody needs it"
-        higher = {
+        own = urgency(rules, victim)
+        ahead = {
             job.job_id
-            for job in waiting
-            if job.priority > victim.priority and job.job_id in started
+            for job in attack.scheduler.jobs.values()
+            if (job.status is Status.QUEUED and urgency(rules, job) < own)
         }
-        assert started, f"{victim.job_id} is stopped in vain"
-        if len(higher) < len(started):
-            # Others start, too: who has which room depends on the order in which runs end.
-            continue
-        without = _started(attack, spared=victim)
-        assert not higher <= without, f"{victim.job_id} need not be stopped for {higher}"
+        assert ahead, "nobody needs it"
+        promised = {
+            name
+            for name, job in attack.scheduler.jobs.items()
+            if job.promise and ((was := step.before.get(name, job)) is not None and was.promise)
+        }
+        before = frozenset(promised | set(attack.scheduler.holding) - {victim.job_id})
+        attack.victims[victim.job_id] = Victim(victim, before, frozenset(ahead))
+    if not attack.victims:
+        return
+    for _ in range(_ORDERS):
+        after = _all_ended(attack)
+        for known in attack.victims.values():
+            assert not could_go_on(attack, after, known), f"{known.job.job_id} is stopped in vain"
+    _check_need(attack, step, after)
+    for name in [name for name in attack.victims if name not in attack.scheduler.holding]:
+        if not could_go_on(attack, attack.scheduler, attack.victims[name]):
+            del attack.victims[name]
 
 
-def _started(attack: Attack, *, spared: JobRecord | None) -> set[str]:
-    """Who starts if all that is being stopped ends now, but for one that is not stopped."""
+def _all_ended(attack: Attack) -> Scheduler:
+    """What comes of it if all that is being stopped ends, one after the other."""
+    twin = attack.twin()
+    while ending := [
+        job
+        for job in twin.holding.values()
+        if (job.status in RUNNING and job.stop_reason) or job.status is Status.EXPORTING
+    ]:
+        job = attack.choose_ends.choice(ending)
+        with twin.changing():
+            if job.status is Status.EXPORTING:
+                twin.exported(job.job_id, "x")
+            else:
+                twin.run_ended(job.job_id, RunEnd(exit_code=0, stopped=True))
+        twin.validate()
+    return twin
 
-    def spare(job: JobRecord) -> JobRecord:
-        if spared is None or job.job_id != spared.job_id:
-            return job
-        return replace(
-            job,
-            status=Status.TRAINING,
-            stop_reason=StopReason.NONE,
-            message=run_message(job, job.run_count),
+
+def could_go_on(attack: Attack, scheduler: Scheduler, victim: Victim) -> bool:
+    """Whether a victim would fit where it was beside what was there, and those of the others that
+    are ahead of it."""
+    others = [
+        job
+        for job in scheduler.holding.values()
+        if job.job_id in victim.before
+        or urgency(attack.world.rules, job) < urgency(attack.world.rules, victim.job)
+    ]
+    return all(
+        _fits(attack.cluster.nodes[share.node_id].spec, share, others)
+        for share in victim.job.placement
+    )
+
+
+def _fits(spec: NodeSpec, share: Allocation, others: Iterable[JobRecord]) -> bool:
+    here = [each for job in others for each in job.placement if each.node_id == spec.node_id] + [
+        share
+    ]
+    kinds = Counter(spec.gpus[gpu] for each in here for gpu in each.gpus)
+    return (
+        sum(each.cpus for each in here) <= spec.cpus
+        and sum(each.memory for each in here) <= spec.memory
+        and sum(not each.cpus for each in here) <= spec.cpus
+        and all(count <= spec.gpus.count(kind) for kind, count in kinds.items())
+    )
+
+
+def _check_need(attack: Attack, step: Transition, after: Scheduler) -> None:
+    """Where nothing else is being stopped than for one job, that would find no room without the end
+    of any one victim, other than what those ahead of it could use."""
+    victims = victims_of(step)
+    ending = {job.job_id for job in attack.scheduler.holding.values() if _ends(job)}
+    started = set(after.holding) - set(attack.scheduler.holding)
+    if ending != {victim.job_id for victim in victims} or len(started) != 1:
+        return
+    job, rules = after.jobs[started.pop()], attack.world.rules
+    kept = {
+        name
+        for other in attack.scheduler.jobs.values()
+        if other.status is Status.QUEUED and urgency(rules, other) <= urgency(rules, job)
+        if other.job_id != job.job_id
+        for name in attack.cluster.usable(other.resource_request)
+    }
+    for victim in victims:
+        cluster = after.cluster.copy()
+        cluster.release(job.job_id, job.placement)
+        cluster.allocate(victim.job_id, victim.placement)
+        assert cluster.place(job.resource_request, without=kept) is None, (
+            f"{victim.job_id} need not be stopped for {job.job_id}"
         )
 
-    twin = attack.twin(spare)
-    before = set(twin.holding)
-    with twin.changing():
-        for job in list(twin.jobs.values()):
-            if job.status in RUNNING and job.stop_reason is not StopReason.NONE:
-                twin.run_ended(job.job_id, RunEnd(exit_code=0, stopped=True))
-            elif job.status is Status.EXPORTING:
-                twin.exported(job.job_id, "x")
-    return set(twin.holding) - before
+
+def _ends(job: JobRecord) -> bool:
+    return job.stop_reason is not StopReason.NONE or job.status is Status.EXPORTING

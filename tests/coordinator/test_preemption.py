@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.model import ResourceRequest
 from app.coordinator.jobs.states import RUNNING, Status
-from app.coordinator.scheduling.preemption import choose_victims
+from app.coordinator.scheduling.preemption.victims import choose_victims
 from app.coordinator.scheduling.verdicts import Reason
 from tests.coordinator.scheduling_bench import Bench, node, record
 

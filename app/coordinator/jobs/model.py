@@ -85,6 +85,21 @@ class Allocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Promise:
+    """The place at which a job that waits will start, once runs have ended that are being stopped
+    for it."""
+
+    #: Without cores: which ones it has is decided when it starts.
+    shares: tuple[Allocation, ...]
+    #: When the newest job was made that was there then: only one that is newer may have this place
+    #: instead.
+    newest_job: int
+    #: Whether it starts nowhere else: room that others are being stopped for may be enough for it,
+    #: too, and some of its own victims would have been stopped in vain.
+    bound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A complete checkpoint; `checkpoint_id` is its name as a directory or file, unique within
     the job, in characters that can be printed."""
@@ -178,6 +193,8 @@ class JobRecord:
     stop_reason: StopReason = StopReason.NONE
     stop_message: str = ""
     placement: tuple[Allocation, ...] = ()
+    #: Of a QUEUED job for which runs are being stopped.
+    promise: Promise | None = None
     #: Where it runs or ran.
     node_ids: tuple[str, ...] = ()
     #: Directory of the checkpoint that the next run starts from, or empty.

@@ -13,6 +13,7 @@ from app.coordinator.jobs.model import (
     Kind,
     Program,
     Progress,
+    Promise,
     ResourceRequest,
     StopReason,
 )
@@ -109,6 +110,8 @@ def _state(job: JobRecord) -> dict[str, Any]:
         "not_before": job.not_before,
         "run_began": job.run_began,
         "ran": job.ran,
+        # Earlier coordinators read rows without one.
+        **({"promise": job.promise} if job.promise is not None else {}),
     }
 
 
@@ -145,6 +148,26 @@ def _parsed(kind: type[_M], data: bytes | None) -> _M | None:
         return kind.FromString(data)
     except DecodeError:
         return None
+
+
+def _allocations(stored: Any) -> tuple[Allocation, ...]:
+    return tuple(
+        Allocation(
+            allocation["node_id"],
+            tuple(allocation["gpus"]),
+            allocation["cpus"],
+            allocation["memory"],
+            tuple(allocation.get("cores", ())),
+        )
+        for allocation in stored
+    )
+
+
+def _promise(stored: Any) -> Promise | None:
+    """A promise; earlier coordinators stored none."""
+    if stored is None:
+        return None
+    return Promise(_allocations(stored["shares"]), stored["newest_job"], stored["bound"])
 
 
 def record_of(
@@ -186,16 +209,8 @@ def record_of(
         # Their names in the store are those of its first version.
         stop_reason=StopReason(state.pop("intent")),
         stop_message=state.pop("intent_reason"),
-        placement=tuple(
-            Allocation(
-                allocation["node_id"],
-                tuple(allocation["gpus"]),
-                allocation["cpus"],
-                allocation["memory"],
-                tuple(allocation.get("cores", ())),
-            )
-            for allocation in state.pop("placement")
-        ),
+        placement=_allocations(state.pop("placement")),
+        promise=_promise(state.pop("promise", None)),
         node_ids=tuple(state.pop("node_ids")),
         progress=Progress.stored(state.pop("progress")),
         run_began=Moment(**began) if began else None,

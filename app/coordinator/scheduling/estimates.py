@@ -86,7 +86,8 @@ def forecast(
     taken so far, by job id. A job for which nobody set a limit, or that comes behind
     one whose start the scheduler does not know, starts no earlier than those before it
     that ask for the same. A job that no enabled node can take is given the time
-    at which the last of those before it starts. Behind the last of them, jobs
+    at which the last of those before it starts. One that is promised a place has that, whoever
+    comes before it. Behind the last of them, jobs
     are taken to be as these are: as one of those that run ends, one starts.
     """
     held = {job.job_id: job for job in holding}
@@ -101,11 +102,13 @@ def forecast(
     planned: list[_Planned] = []
     waits: dict[str, int] = {}
     last, total = 0, 0.0
-    for job in waiting:
+    for job in sorted(waiting, key=lambda job: job.promise is None):
         expected = run_times.expected(job)
         length = max(_micros(expected), 1)
         total += expected
         usable = cluster.usable(job.resource_request)
+        if job.promise is not None:
+            usable &= {share.node_id for share in job.promise.shares}
         start = max(job.not_before - now, 0)
         for other in planned:
             if (other.unknown or not job.max_runtime) and other.in_way_of(job, usable):
@@ -121,6 +124,7 @@ def forecast(
     running = sum(end > last for end in ends.values()) + sum(
         each.start <= last < each.end for each in planned
     )
+    waits = {job.job_id: waits[job.job_id] for job in waiting}
     return Forecast(waits, last / _SECOND, total / max(len(waits), 1) / max(running, 1))
 
 

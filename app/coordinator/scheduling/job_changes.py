@@ -142,6 +142,11 @@ def comes_back(job: JobRecord) -> bool:
     return job.stop_reason is StopReason.REQUEUE
 
 
+def is_ending(job: JobRecord) -> bool:
+    """Whether a job that holds resources is about to give them back."""
+    return job.stop_reason is not StopReason.NONE or job.status is Status.EXPORTING
+
+
 def export_job(table: JobTable, job: JobRecord) -> None:
     """Export what the job's run has made."""
     job = table.transition(job, Status.EXPORTING, "Exporting its artefacts.")

@@ -53,7 +53,15 @@ class JobTable:
         self._holding: dict[str, JobRecord] = {}
         #: Those that hold resources, to be read.
         self.holding: Mapping[str, JobRecord] = MappingProxyType(self._holding)
+        self._promised: dict[str, JobRecord] = {}
+        #: Those of the QUEUED that are promised a place, to be read.
+        self.promised: Mapping[str, JobRecord] = MappingProxyType(self._promised)
         self._recording: Transition | None = None
+
+    @property
+    def newest_creation(self) -> int:
+        """When the newest job was made."""
+        return self._newest_creation
 
     @property
     def recorded(self) -> Transition:
@@ -126,18 +134,21 @@ class JobTable:
             self._jobs[job_id] = job
             self.waiting.add(job)
             self.candidates.add(job)
-        self._hold(job_id, self._holding.get(job_id), job)
+        self._hold(job_id, self._holding.get(job_id) or self._promised.get(job_id), job)
 
     def _hold(self, job_id: str, before: JobRecord | None, job: JobRecord | None) -> None:
-        """Note what a job holds now, and what it held."""
-        holds = job is not None and job.status in HOLDING
+        """Note what a job holds now or is promised, and what that was."""
+        self._holding.pop(job_id, None)
+        self._promised.pop(job_id, None)
         if before is not None:
             self.usage.remove(before)
-        if job is not None and holds:
+        if job is not None and job.status in HOLDING:
             self._holding[job_id] = job
+        elif job is not None and job.promise is not None:
+            self._promised[job_id] = job
+        holds = job_id in self._holding or job_id in self._promised
+        if job is not None and holds:
             self.usage.add(job)
-        else:
-            self._holding.pop(job_id, None)
         if (before is not None) is not holds:
             changed = before or job
             assert changed is not None
@@ -195,6 +206,8 @@ class JobTable:
                 self.cluster.allocate(job.job_id, changes["placement"])
             if status in TERMINAL:
                 changes["ended_at"] = now
+            if job.promise is not None:
+                changes["promise"] = None
         return replace(job, status=status, updated_at=now, revision=job.revision + 1, **changes)
 
     def _undo(self, recorded: Transition) -> None:
@@ -217,7 +230,11 @@ class JobTable:
         self.cluster.validate()
         self.waiting.validate()
         self.candidates.validate()
-        self.usage.validate(self._holding.values())
+        self.usage.validate([*self._holding.values(), *self._promised.values()])
+        assert self.promised == {
+            job_id: job for job_id, job in self.jobs.items() if job.promise is not None
+        }
+        assert all(job.status is Status.QUEUED for job in self.promised.values())
         assert self.holding == {
             job_id: job for job_id, job in self.jobs.items() if job.status in HOLDING
         }

@@ -25,7 +25,9 @@ def position(table: JobTable, job: JobRecord, fair: dict[str, FairPositions]) ->
     if table.rules.queue(job.queue_name).order is not QueueOrder.FAIR:
         return rank + 1
     if (positions := fair.get(job.queue_name)) is None:
-        positions = fair[job.queue_name] = FairPositions(table.candidates, job.queue_name)
+        positions = fair[job.queue_name] = FairPositions(
+            table.candidates, table.promised.values(), job.queue_name
+        )
     return positions.of(place, rank=rank)
 
 
@@ -42,13 +44,16 @@ class Planner:
 
     def first(self) -> Forecast:
         """Plan the first PLAYED of the waiting jobs. The others are not looked at."""
-        return self._plan([turn.job for turn in islice(Line(self._table.candidates), PLAYED)])
+        return self._plan([turn.job for turn in islice(self._line(), PLAYED)])
+
+    def _line(self) -> Line:
+        return Line(self._table.candidates, self._table.promised.values())
 
     def wait_of_newcomer(self, job: JobRecord, known: Forecast) -> int:
         """Return the seconds until a job would start if it were submitted now."""
         candidates = self._table.candidates
         own = Turns(candidates).of_newcomer(job).front
-        before = [turn.job for turn in islice(Line(candidates), PLAYED) if turn.front < own]
+        before = [turn.job for turn in islice(self._line(), PLAYED) if turn.front < own]
         if len(before) == PLAYED:
             rank = self._table.waiting.rank(self._table.waiting.place_of(job))
             return known.wait(job, rank=rank, now=self._table.now())

@@ -49,6 +49,10 @@ class WaitReasons:
         if job.status is Status.PENDING:
             time = time_message(job.not_before).ToJsonString()
             return JobsReason(Reason.NOT_BEFORE, f"Waits for its not_before, {time}.")
+        if job.promise is not None:
+            promised = Verdict(job, Reason.PREEMPTING)
+            message = _message(self._table.cluster, job, promised, own=False)
+            return JobsReason(Reason.PREEMPTING, message)
         alike = self._table.candidates.alike_of(job)
         if self._table.candidates.is_parked(alike):
             if len(self._table.cluster.usable(job.resource_request)) >= job.resource_request.nodes:
@@ -95,6 +99,11 @@ def _message(cluster: Cluster, job: JobRecord, verdict: Verdict, *, own: bool) -
             return f"The cluster no longer has what it asks for: {described(request)}."
         case Reason.PREEMPTING:
             return "Runs are being stopped whose end makes room for it."
+        case Reason.RESERVED if verdict.promised:
+            return (
+                f"What it asks for is free, but promised to {behind}, for which runs are being"
+                " stopped."
+            )
         case Reason.RESERVED:
             hint = (
                 "its max_runtime_seconds would end it too late"

@@ -44,6 +44,8 @@ class Verdict:
     excess: Excess | None = None
     #: It was not looked at, since too many ahead of it wait.
     unseen: bool = False
+    #: What is free is promised to `behind`, for which runs are being stopped.
+    promised: bool = False
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ that have no reservation since there are too many.
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
@@ -22,6 +23,7 @@ from app.coordinator.scheduling.backfill.profile import FOREVER
 from app.coordinator.scheduling.backfill.surplus import Ahead, Unseen, leaves_room
 from app.coordinator.scheduling.backfill.timeline import end_of
 from app.coordinator.scheduling.job_table import JobTable
+from app.coordinator.scheduling.preemption.promises import Promises
 from app.coordinator.scheduling.queues.candidates import (
     CORES,
     IDLE,
@@ -86,8 +88,11 @@ class _Next(NamedTuple):
 class JobsAhead:
     """Those that were found to wait, in the order in which they were looked at."""
 
-    def __init__(self, table: JobTable, ran: Callable[[JobRecord], int]) -> None:
+    def __init__(
+        self, table: JobTable, ran: Callable[[JobRecord], int], promises: Promises
+    ) -> None:
         self._table = table
+        self._promises = promises
         self._ran = ran
         self._groups: list[_Group] = []
         self._plan: Plan | None = None
@@ -133,6 +138,27 @@ class JobsAhead:
     def stopped(self) -> None:
         """Note that the end of a run has come nearer."""
         self._plan = None
+
+    @contextmanager
+    def beside(self, promises: Promises) -> Iterator[None]:
+        """Go by other promises in a block."""
+        own, self._promises = self._promises, promises
+        self._forget()
+        try:
+            yield
+        finally:
+            self._promises = own
+            self._forget()
+
+    def promised(self, promises: Promises) -> None:
+        """Go by other promises from now on."""
+        self._promises = promises
+        self._forget()
+
+    def _forget(self) -> None:
+        self._plan = None
+        self._held.clear()
+        self._claims.placed()
 
     def first_for(self, usable: Collection[str]) -> JobRecord | None:
         """The first that could use one of these nodes."""
@@ -201,7 +227,7 @@ class JobsAhead:
         ]
 
         def fit(node: NodeState) -> Allocation | None:
-            share = node.try_fit(request)
+            share = self._promises.fit(node, request)
             return share if share and self._leaves_room(node, request, ahead, unseen) else None
 
         return self._table.cluster.place(request, among=usable, fit=fit)
@@ -257,12 +283,13 @@ class JobsAhead:
                 for share in self._table.jobs[job_id].placement
                 if share.node_id == node_id
             ]
+            held += [share for _, share in self._promises.on(node_id)]
         return leaves_room(node, held, request, here, unseen)
 
     def _current_plan(self) -> Plan:
         if self._plan is None:
             table = self._table
-            self._plan = Plan(table.cluster, table.holding, self._end, table.rules)
+            self._plan = Plan(table.cluster, table.holding, self._end, table.rules, self._promises)
             self._reserved = 0
             self._next = []
             for number, group in enumerate(self._groups):

@@ -7,7 +7,7 @@ from app.coordinator.jobs.queue_rules import Account, Limit, total_gpus
 from app.coordinator.scheduling.backfill.surplus import Ahead, can_fill
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.queues.candidates import Lane, has_gpus
-from app.coordinator.scheduling.queues.usage import Excess
+from app.coordinator.scheduling.queues.usage import Excess, held_of
 
 
 class Claims:
@@ -50,8 +50,7 @@ class Claims:
         if found is None:
             found = self._held[limit.account] = [
                 gpus
-                for job in self._table.holding.values()
-                if limit.covers(job)
-                and (gpus := sum(len(allocation.gpus) for allocation in job.placement))
+                for job in (*self._table.holding.values(), *self._table.promised.values())
+                if limit.covers(job) and (gpus := held_of(job).gpus)
             ]
         return found

@@ -9,7 +9,8 @@ from app.coordinator.jobs.model import JobRecord
 from app.coordinator.jobs.queue_rules import SchedulingRules
 from app.coordinator.scheduling.backfill.profile import FOREVER
 from app.coordinator.scheduling.backfill.quotas import Quotas
-from app.coordinator.scheduling.backfill.timeline import Reservation, Timeline
+from app.coordinator.scheduling.backfill.timeline import STOPPED, Reservation, Timeline
+from app.coordinator.scheduling.preemption.promises import Promises
 
 #: How often a plan goes back and forth between room and limits.
 _MOST_TRIES: Final = 16
@@ -24,11 +25,15 @@ class Plan:
         holding: Mapping[str, JobRecord],
         end: Callable[[JobRecord], int],
         rules: SchedulingRules,
+        promises: Promises | None = None,
     ) -> None:
-        """`holding` are the jobs that hold something, and `end` says until when."""
-        self.timeline = Timeline(cluster, holding, end)
+        """`holding` are the jobs that hold something, and `end` says until when; what is promised
+        is held from when what is being stopped has ended."""
+        self.timeline = Timeline(cluster, holding, end, promises)
         limited = holding.values() if rules.limited else ()
         self.quotas = Quotas(rules, ((job, end(job)) for job in limited))
+        for job in promises.jobs if promises and rules.limited else ():
+            self.quotas.add(job, 0, min(STOPPED + (job.max_runtime or FOREVER), FOREVER))
         self._end = end
 
     def started(self, job: JobRecord) -> None:

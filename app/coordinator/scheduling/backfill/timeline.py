@@ -8,11 +8,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from app.coordinator.cluster.nodes import Cluster, NodeState
 from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest, StopReason
 from app.coordinator.jobs.states import RUNNING, Status
 from app.coordinator.scheduling.backfill.profile import FOREVER, Amounts, Profile, Window
+from app.coordinator.scheduling.preemption.promises import Promises
+
+#: When what is being stopped has ended: soon.
+STOPPED: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ def end_of(job: JobRecord, *, ran: int) -> int:
     """When a job that holds resources gives them back at the latest; `ran` is how long its run
     has gone on. The end of what is being stopped is taken to be near."""
     if job.stop_reason is not StopReason.NONE or job.status is Status.EXPORTING:
-        return 1
+        return STOPPED
     if not job.max_runtime:
         return FOREVER
     return max(job.max_runtime - (ran if job.status in RUNNING else 0), 1)
@@ -37,12 +42,18 @@ class Timeline:
     """What is held of each node. A look costs the number of what is held of those it looks at."""
 
     def __init__(
-        self, cluster: Cluster, jobs: Mapping[str, JobRecord], end: Callable[[JobRecord], int]
+        self,
+        cluster: Cluster,
+        jobs: Mapping[str, JobRecord],
+        end: Callable[[JobRecord], int],
+        promises: Promises | None = None,
     ) -> None:
-        """`jobs` has those that hold something, and `end` says until when."""
+        """`jobs` has those that hold something, and `end` says until when. What is promised is held
+        from when what is being stopped has ended."""
         self._cluster = cluster
         self._jobs = jobs
         self._end = end
+        self._promises = promises
         self._profiles: dict[str, Profile] = {}
 
     def _profile(self, node_id: str) -> Profile:
@@ -56,6 +67,9 @@ class Timeline:
                 if share.node_id == node_id
             ]
             profile = self._profiles[node_id] = Profile(node.spec, held)
+            for promised, share in self._promises.on(node_id) if self._promises else ():
+                end = min(STOPPED + (promised.max_runtime or FOREVER), FOREVER)
+                profile.take(profile.amounts_of(share), STOPPED, end)
         return profile
 
     def started(self, job: JobRecord) -> None:
@@ -75,7 +89,10 @@ class Timeline:
         self, node: NodeState, resource_request: ResourceRequest, length: int
     ) -> Allocation | None:
         """The share that a node can give now, and for so long."""
-        share = node.try_fit(resource_request)
+        promised: Collection[int] = ()
+        if self._promises:
+            promised = self._promises.gpus_on(node.spec.node_id)
+        share = node.try_fit(resource_request, avoid=promised)
         if share is None:
             return None
         profile = self._profile(node.spec.node_id)
@@ -84,8 +101,8 @@ class Timeline:
             return None
         if profile.amounts_of(share) == window.amounts:
             return share
-        avoid = profile.beyond(window.amounts, node.taken_gpus)
-        return node.try_fit(resource_request, avoid=avoid)
+        avoid = profile.beyond(window.amounts, node.taken_gpus.union(promised))
+        return node.try_fit(resource_request, avoid=avoid.union(promised))
 
     def earliest(
         self,

@@ -54,7 +54,8 @@ class Front(NamedTuple):
 
 
 class Candidates:
-    """An index over the QUEUED jobs. Whoever changes a job takes it out and puts it in again."""
+    """An index over the QUEUED jobs that are promised no place. Whoever changes a job takes it out
+    and puts it in again."""
 
     def __init__(self, jobs: Mapping[str, JobRecord], rules: SchedulingRules, usage: Usage) -> None:
         """`jobs` has the newest version of each job that waits, by id."""
@@ -78,8 +79,8 @@ class Candidates:
         self._limited: Counter[tuple[Account, Lane]] = Counter()
 
     def add(self, job: JobRecord) -> None:
-        """Put a job in; nothing if it is not QUEUED."""
-        if job.status is not Status.QUEUED:
+        """Put a job in; nothing if it is not QUEUED, or is promised a place."""
+        if job.status is not Status.QUEUED or job.promise is not None:
             return
         alike, place = self.alike_of(job), self.place_of(job)
         at = alike.account, lane_of(alike.resource_request)
@@ -98,8 +99,8 @@ class Candidates:
         self._count_limits(job, at[1], 1)
 
     def remove(self, job: JobRecord) -> None:
-        """Take a job out as it was put in; nothing if it was not QUEUED."""
-        if job.status is not Status.QUEUED:
+        """Take a job out as it was put in; nothing if it was not."""
+        if job.status is not Status.QUEUED or job.promise is not None:
             return
         alike, place = self.alike_of(job), self.place_of(job)
         at = alike.account, lane_of(alike.resource_request)
@@ -195,9 +196,11 @@ class Candidates:
         return Front(place.urgency, used, place.created_at, place.job_id, account)
 
     def front_of(self, job: JobRecord) -> Front:
-        """When it would be the turn of a job if it were QUEUED."""
+        """When it would be the turn of a job if it were QUEUED, and not promised anything."""
         place = self.place_of(job)._replace(pending=False)
-        return self.front(self._rules.account_of(job), place)
+        account = self._rules.account_of(job)
+        used = self._usage.used(account, without=job) if self.is_fair(account) else _NOTHING
+        return Front(place.urgency, used, place.created_at, place.job_id, account)
 
     def shares_of(self, alike: Alike) -> tuple[float, float, float]:
         """What one of these would hold of its tenant's shares."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import sub
 from typing import Final, NamedTuple
 
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
@@ -41,8 +42,19 @@ class Excess:
     of_ahead: bool = False
 
 
+def held_of(job: JobRecord) -> Held:
+    """What a job holds, or is promised."""
+    shares = job.placement or (job.promise.shares if job.promise is not None else ())
+    return Held(
+        sum(len(share.gpus) for share in shares),
+        sum(share.cpus for share in shares),
+        int(bool(shares)),
+    )
+
+
 class Usage:
-    """Counts of what is held. Whoever changes a job takes it out and puts it in again."""
+    """Counts of what is held, and of what is promised as if it were. Whoever changes a job takes it
+    out and puts it in again."""
 
     def __init__(self, rules: SchedulingRules) -> None:
         self._rules = rules
@@ -55,7 +67,7 @@ class Usage:
         return self._held.get(account, _NOTHING)
 
     def add(self, job: JobRecord) -> None:
-        """Count a job that holds resources."""
+        """Count a job that holds resources, or is promised some."""
         self._count(job, 1)
 
     def remove(self, job: JobRecord) -> None:
@@ -63,25 +75,29 @@ class Usage:
         self._count(job, -1)
 
     def _count(self, job: JobRecord, sign: int) -> None:
-        gpus = sign * sum(len(allocation.gpus) for allocation in job.placement)
-        cpus = sign * sum(allocation.cpus for allocation in job.placement)
+        gpus, cpus, jobs = (sign * each for each in held_of(job))
         for account in (
             Account(job.queue_name, ""),
             Account("", job.tenant_id),
             Account(job.queue_name, job.tenant_id),
         ):
             before = self.of(account)
-            after = Held(before.gpus + gpus, before.cpus + cpus, before.jobs + sign)
+            after = Held(before.gpus + gpus, before.cpus + cpus, before.jobs + jobs)
             if after == Held():
                 self._held.pop(account, None)
             else:
                 self._held[account] = after
 
-    def used(self, account: Account) -> tuple[float, float, float]:
-        """What a tenant holds of a queue for each of its shares: GPUs, then cores, then jobs."""
+    def used(
+        self, account: Account, *, without: JobRecord | None = None
+    ) -> tuple[float, float, float]:
+        """What a tenant holds of a queue for each of its shares: GPUs, then cores, then jobs. A job
+        of its own may be left out."""
         held = self._held.get(account)
         if held is None:
             return (0.0, 0.0, 0.0)
+        if without is not None:
+            held = Held(*map(sub, held, held_of(without)))
         shares = self._rules.tenant(account.tenant_id).shares
         return (held.gpus / shares, held.cpus / shares, held.jobs / shares)
 
@@ -108,6 +124,14 @@ class Usage:
             elif gpus and limits.gpus is not None and held.gpus + gpus > limits.gpus:
                 found.append(self.excess_of(limit, of_gpus=True))
         return found
+
+    def exceeds(self, job: JobRecord) -> bool:
+        """Whether a job that is counted exceeds a limit together with the others."""
+        self.remove(job)
+        try:
+            return bool(self.excess(job))
+        finally:
+            self.add(job)
 
     def excess_of(self, limit: Limit, *, of_gpus: bool, of_ahead: bool = False) -> Excess:
         """A limit that a job would exceed: that of GPUs, else that of jobs."""

@@ -1,6 +1,6 @@
-"""Whom to stop so that a job of higher priority fits: as few as possible, and nobody in vain."""
+"""Whom to stop so that a job of higher priority fits: as few as possible."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from app.coordinator.cluster.nodes import Cluster
@@ -25,19 +25,20 @@ def choose_victims(
     candidates: Sequence[JobRecord],
     *,
     without: Collection[str],
+    urgency: Callable[[JobRecord], int] = lambda job: -job.priority,
 ) -> list[JobRecord]:
     """Those of `candidates` whose end makes room for all of a request; empty if nothing does.
 
     `trial` is a copy of the cluster in which what is being stopped has been
     released, and what is promised to others is taken; it is as before
     afterwards. Nodes in `without` are left out. Nobody is stopped who has a
-    higher priority than is necessary; then as few as possible are, the jobs that
-    have the least and have run for the shortest time. Without any one of them
-    the request would not fit.
+    higher priority than is necessary (`urgency` has it, negated); then as few as
+    possible are, the jobs that have the least and have run for the shortest time.
+    Without any one of them the request would not fit.
     """
-    for level in sorted({other.priority for other in candidates}):
-        eligible = [other for other in candidates if other.priority <= level]
-        if victims := _Search(trial, resource_request, eligible, without).victims():
+    for level in sorted(set(map(urgency, candidates)), reverse=True):
+        eligible = [other for other in candidates if urgency(other) >= level]
+        if victims := _Search(trial, resource_request, eligible, without, urgency).victims():
             return victims
     return []
 
@@ -51,10 +52,12 @@ class _Search:
         resource_request: ResourceRequest,
         eligible: Sequence[JobRecord],
         without: Collection[str],
+        urgency: Callable[[JobRecord], int],
     ) -> None:
         self._trial = trial
         self._request = resource_request
         self._without = without
+        self._urgency = urgency
         self._here: dict[str, list[JobRecord]] = {}
         for other in eligible:
             for allocation in other.placement:
@@ -80,7 +83,7 @@ class _Search:
         needed = {node_id: self._needed_on(node_id) for node_id in left}
         for _ in range(self._request.nodes):
             costs = [
-                (_cost(victims), node_id)
+                (self._cost(victims), node_id)
                 for node_id, victims in needed.items()
                 if victims is not None
             ]
@@ -111,7 +114,7 @@ class _Search:
         found: list[JobRecord] | None = None
         if node.try_fit(self._request) is not None:
             # What has little is spared first: then those that are left are few.
-            here.sort(key=lambda each: (*_holds(each[0]), -each[0].priority, *_age(each[0])))
+            here.sort(key=lambda each: (*_holds(each[0]), self._urgency(each[0]), *_age(each[0])))
             found = []
             for other, allocation in here:
                 self._trial.allocate(other.job_id, (allocation,))
@@ -128,13 +131,24 @@ class _Search:
         """Spare those without whom the request fits, too."""
         if self._trial.place(self._request, without=self._without) is None:
             return []
-        for other in sorted(self._victims.values(), key=lambda each: (-each.priority, *_age(each))):
+        for other in sorted(
+            self._victims.values(), key=lambda each: (self._urgency(each), *_age(each))
+        ):
             self._trial.allocate(other.job_id, other.placement)
             if self._trial.place(self._request, without=self._without) is not None:
                 del self._victims[other.job_id]
             else:
                 self._trial.release(other.job_id, other.placement)
         return list(self._victims.values())
+
+    def _cost(self, victims: Sequence[JobRecord]) -> tuple[int, int, int, int]:
+        """What it costs to stop these jobs: the newest run has the least to lose."""
+        return (
+            len(victims),
+            -sum(map(self._urgency, victims)),
+            sum(_holds(other)[0] for other in victims),
+            -min((other.run_started_at for other in victims), default=0),
+        )
 
 
 def _holds(job: JobRecord) -> tuple[int, int, int]:
@@ -149,13 +163,3 @@ def _holds(job: JobRecord) -> tuple[int, int, int]:
 def _age(job: JobRecord) -> tuple[int, str]:
     """The oldest run comes first."""
     return job.run_started_at, job.job_id
-
-
-def _cost(victims: Sequence[JobRecord]) -> tuple[int, int, int, int]:
-    """What it costs to stop these jobs: the newest run has the least to lose."""
-    return (
-        len(victims),
-        sum(other.priority for other in victims),
-        sum(_holds(other)[0] for other in victims),
-        -min((other.run_started_at for other in victims), default=0),
-    )

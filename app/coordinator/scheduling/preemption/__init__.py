@@ -1,0 +1,1 @@
+"""Who is stopped for whom, and what is promised to whom meanwhile."""
