@@ -9,8 +9,8 @@ each event: nobody has more than there is, or than a limit allows; a gang is who
 a node that takes no jobs is given none; whoever passes others is in the way of none
 of them; nobody is preempted in vain, whichever run ends first, or need not be; order,
 packing and topology; that positions, waits and reasons are true; that a restart decides
-the same; and that all comes to an end. Stops at the first attack that breaks something, and tells its story;
---go-on goes on, and tells only what broke.
+the same; and that all comes to an end. Stops at the first attack that breaks something,
+and tells its story; --go-on goes on, and tells only what broke.
 """
 
 import argparse
