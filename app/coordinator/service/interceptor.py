@@ -29,6 +29,7 @@ from app.coordinator.identity.peer import Peer
 from app.coordinator.identity.tenant_ids import TENANT
 from app.coordinator.service.bad_request import bad_request
 from app.coordinator.service.enum_numbers import check_enum_numbers
+from app.coordinator.service.serving.open_streams import OpenStreams
 from app.coordinator.service.status_details import error_info
 from app.credentials import masked
 from app.objects.store import DriveUnavailable
@@ -95,8 +96,10 @@ def texts_of(metadata: Any) -> dict[str, str]:
 class ApiSecretInterceptor(grpc.aio.ServerInterceptor):
     """Lets in who knows the secret, and turns what is raised into a status."""
 
-    def __init__(self, *, api_secret: str) -> None:
+    def __init__(self, *, api_secret: str, streams: OpenStreams) -> None:
+        """All streams are among `streams`."""
         self._secret = api_secret.encode()
+        self._streams = streams
 
     @override
     async def intercept_service(
@@ -106,19 +109,35 @@ class ApiSecretInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method or ""
-        if handler is None or method.startswith(OPEN):
+        if handler is None:
             return handler
+        if method.startswith(OPEN):
+            return self._open(handler)
         given = texts_of(handler_call_details.invocation_metadata).get("x-api-secret", "")
         admitted = hmac.compare_digest(given.encode(), self._secret)
         name = method.rpartition("/")[2]
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                _stream(name, handler.unary_stream, admitted=admitted),
+                _stream(name, handler.unary_stream, self._streams, admitted=admitted),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
             _unary(name, handler.unary_unary, admitted=admitted),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _open(self, handler: Any) -> Handler:
+        if handler.unary_stream is None:
+            unchanged: Handler = handler
+            return unchanged
+
+        async def call(request: Any, context: Context) -> None:
+            await self._streams.served(handler.unary_stream(request, context), context)
+
+        return grpc.unary_stream_rpc_method_handler(
+            call,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
@@ -141,7 +160,7 @@ def _unary(name: str, behavior: Any, *, admitted: bool) -> Any:
     return call
 
 
-def _stream(name: str, behavior: Any, *, admitted: bool) -> Any:
+def _stream(name: str, behavior: Any, streams: OpenStreams, *, admitted: bool) -> Any:
     async def call(request: Any, context: Context) -> None:
         if not admitted:
             await _turn_away(context)
@@ -149,7 +168,7 @@ def _stream(name: str, behavior: Any, *, admitted: bool) -> Any:
             check_enum_numbers(request)
             messages: AsyncGenerator[Any, None] = behavior(request, context)
             # Closed here and now when the caller goes away, not when it is collected.
-            async with aclosing(messages):
+            async with streams.one(context), aclosing(messages):
                 async for message in messages:
                     try:
                         await context.write(message)

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from app.coordinator.service.interceptor import ApiSecretInterceptor
 from app.coordinator.service.listening import SERVICE, listen
+from app.coordinator.service.serving.open_streams import OpenStreams
 from app.coordinator.service.tracing import TraceInterceptor
 from app.coordinator.settings.coordinator import CoordinatorConfig
 from app.telemetry.tracing import Tracer
@@ -20,7 +21,7 @@ from generated.mindcoordinator.v1 import coordinator_pb2_grpc
 #: A name whose health is SERVING as long as calls are answered, also while it stands by: what a
 #: supervisor asks before it starts the program again.
 LIVENESS: Final = "liveness"
-#: Seconds that calls may still take when it stops.
+#: Seconds that calls may still take when it stops. Streams end at once.
 _STOP_PATIENCE: Final = 1.0
 
 
@@ -36,7 +37,8 @@ class GrpcServer:
         tracer: Tracer,
     ) -> None:
         """Raises BadConfig if it cannot listen."""
-        by_secret = ApiSecretInterceptor(api_secret=config.api_secret)
+        self._streams = OpenStreams()
+        by_secret = ApiSecretInterceptor(api_secret=config.api_secret, streams=self._streams)
         self._server = server = grpc.aio.server(
             interceptors=[TraceInterceptor(tracer), by_secret],
             options=[
@@ -81,7 +83,9 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self) -> None:
-        """End the calls that are open, and listen no longer; once more does nothing."""
+        """End the streams, then the calls that are open, and listen no longer; once more does
+        nothing."""
+        self._streams.end()
         await self._server.stop(_STOP_PATIENCE)
 
     async def _set(self, *, serving: bool) -> None:
