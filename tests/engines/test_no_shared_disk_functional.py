@@ -229,7 +229,8 @@ async def test_a_lost_nodes_job_goes_on_at_another_from_its_checkpoint_and_is_ex
         assert await asyncio.to_thread(tree, store, f"{folder}/output/") == {
             "deep/model": b"after 2"
         }
-        checkpoints = await asyncio.to_thread(tree, store, f"{folder}/checkpoints/step-3/")
+        own = f"{folder}/checkpoints/.parts/2/0/step-3/"
+        checkpoints = await asyncio.to_thread(tree, store, own)
         assert checkpoints["weights"] == b"3" * 1000
         # What was kept for the export alone goes with it.
         await until_gone(store, f"{folder}/.kept/")

@@ -14,7 +14,7 @@ pytest.importorskip("s3fs")
 
 from app.coordinator.data.bucket_drive import BucketDrive
 from app.coordinator.engines.engine import CannotLaunch
-from app.coordinator.execution.bucket.merging import Merger
+from app.coordinator.execution.bucket.merging import Merger, sweep
 from app.coordinator.execution.bucket.newest_run import note_newest_run
 from app.coordinator.execution.bucket.parts import RunParts
 from app.coordinator.execution.checkpoints import CheckpointFinder, remove_leftovers
@@ -135,9 +135,43 @@ def test_one_that_is_removed_while_it_is_on_the_way_arrives_as_it_was(
     trees = PublishedTrees(store, PREFIX)
     if count > 1:
         RunParts(store, PREFIX, 1).say_nothing("step-1", node=1)
-        Merger(store, PREFIX, run=1, nodes=2, limits=Limits()).merge()
+    Merger(store, PREFIX, run=1, nodes=count, limits=Limits()).merge()
     content = fetch(trees, "step-1", tmp_path / "copy")
     assert content == {"a": "1", "b": "2", "deep/c/d": "3"}
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["new", "old layout"])
+def test_what_a_run_sends_late_changes_no_checkpoint_of_the_next(
+    store: "S3Store", tmp_path: Path, *, before: bool
+) -> None:
+    """Its node was cut off in the middle of an upload, and taken for lost."""
+    trees, script = PublishedTrees(store, PREFIX), list[Callable[[], object]]()
+    if before:
+        # As releases before this one have it.
+        make(tmp_path / "old" / "step-1", {"a": "before", "gone": "before"})
+        with Directory.open(tmp_path / "old") as source:
+            trees.publish(source, "step-1", WANTED, limits=Limits())
+        assert fetch(trees, "step-1", tmp_path / "first") == {"a": "before", "gone": "before"}
+    late = Node(cast(Any, Pruning(store, script)), tmp_path, 0, count=1)
+    late.write("step-1", **{"a": "of run 1", "b": "of run 1"})
+    next_run = Node(store, tmp_path, 0, run=2, count=1)
+
+    def go_on() -> None:
+        next_run.write("step-1", **{"a": "of run 2", "c": "of run 2"})
+        next_run.publish()
+        Merger(store, PREFIX, run=2, nodes=1, limits=Limits()).merge()
+
+    script.append(go_on)
+    late.publish()
+    content = {"a": "of run 2", "c": "of run 2"}
+    assert fetch(trees, "step-1", tmp_path / "second") == content
+    merger = Merger(store, PREFIX, run=2, nodes=1, limits=Limits())
+    merger.merge()
+    sweep(store, PREFIX, before=2)
+    assert fetch(trees, "step-1", tmp_path / "third") == content
+    # Nothing else is left, of the layout before neither.
+    merger.remove("step-1")
+    assert list(store.objects(PREFIX)) == []
 
 
 class Pair:

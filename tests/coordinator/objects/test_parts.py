@@ -12,6 +12,8 @@ from typing_extensions import override
 
 pytest.importorskip("s3fs")
 
+from app.coordinator.execution.bucket import merging as merging_module
+from app.coordinator.execution.bucket import parts as parts_module
 from app.coordinator.execution.bucket.checkpoints import look
 from app.coordinator.execution.bucket.merging import Merger, sweep
 from app.coordinator.execution.bucket.parts import NodeEnd, RunParts
@@ -430,3 +432,21 @@ def test_one_that_is_removed_while_it_is_published_does_not_count(
         PublishedTrees(pruning, PREFIX).publish(source, "it", WANTED, limits=Limits())
     pruning.close()
     assert PublishedTrees(store, PREFIX).names() == []
+
+
+def test_more_parts_than_are_looked_at_are_told_of(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts_module, "MOST", 3)
+    monkeypatch.setattr(merging_module, "MOST", 3)
+    parts = RunParts(store, "jobs/1/checkpoints/", 1)
+    merger = Merger(store, "jobs/1/checkpoints/", run=1, nodes=1, limits=Limits())
+    for number in range(3):
+        parts.say_nothing(f"step-{number}", node=0)
+    merger.merge()
+    assert merger.notes == []
+    parts.say_nothing("step-3", node=0)
+    for _ in range(2):
+        merger.merge()
+    (note,) = merger.notes
+    assert "more than 3 parts" in note

@@ -14,7 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.coordinator.execution.bucket.parts import NodeEnd, PartRecords, RunParts, TreePart
+from app.coordinator.execution.bucket.parts import (
+    MOST,
+    NodeEnd,
+    PartRecords,
+    RunParts,
+    TreePart,
+)
 from app.coordinator.execution.checkpoints import step_of
 from app.files.directory import LimitReached
 from app.files.names import printable
@@ -75,6 +81,11 @@ class Merger:
         """Have those trees count whose parts are all there, the oldest first."""
         self._records = self._parts.records()
         parts = self._records.parts
+        if self._records.is_cut:
+            self._say(
+                f"Its nodes have published more than {MOST} parts of checkpoints: some that are new"
+                " do not count. Keep fewer of them (max_checkpoints)."
+            )
         if not parts:
             return
         self._marks = {each.name: each for each in self._trees.names()}

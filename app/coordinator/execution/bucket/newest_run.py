@@ -1,8 +1,8 @@
 """Which run of a job is the newest one: a node that is cut off, and taken for lost, may still reach
 the store, and publishes nothing more for a run that another has followed.
 
-What it has begun to send by then it may still send. Of a job on several nodes that is below keys of
-its own; of one on a single node, a checkpoint that is changed so does not count.
+What it has begun to send by then it may still send: that is below keys of its own, and nobody has
+it count any more.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""What the nodes of a run publish of trees that they write together: each its own part.
+"""What the nodes of a run publish of its trees: each its own part, be there one or several.
 
     <prefix>.parts/<run>/<node>/...               the objects of a node's parts
     <prefix>.parts/<run>/<node>-<version>/...     of a part that the run wrote anew
@@ -32,7 +32,7 @@ from app.objects.trees import is_name
 _COMPLETE: Final = ".complete"
 _ENDED: Final = ".ended"
 #: Records of one run that are looked at.
-_MOST: Final = 200_000
+MOST: Final = 200_000
 #: Bytes of what a node says when it has ended.
 _MAX_ENDED: Final = 16 * 1024 * 1024
 #: Digits of a number in a key.
@@ -80,6 +80,8 @@ class PartRecords:
     #: Of each tree, by the number of the node.
     parts: Mapping[str, Mapping[int, StoredObject]] = field(default_factory=dict)
     ended: Mapping[int, StoredObject] = field(default_factory=dict)
+    #: There are more, which are not looked at.
+    is_cut: bool = False
 
 
 class RunParts:
@@ -98,7 +100,10 @@ class RunParts:
         parts: dict[str, dict[int, StoredObject]] = {}
         ended: dict[int, StoredObject] = {}
         # Their folders, and no other below the run's, begin with a dot.
-        for stored in self._store.objects(f"{self._run}.", limit=_MOST):
+        is_cut = False
+        for count, stored in enumerate(self._store.objects(f"{self._run}.", limit=MOST + 1), 1):
+            if is_cut := count > MOST:
+                break
             kind, _, rest = stored.key.removeprefix(self._run).partition("/")
             number, _, name = rest.partition("/")
             if not _is_number(number):
@@ -107,7 +112,7 @@ class RunParts:
                 ended[int(number)] = stored
             elif kind == _COMPLETE and "/" not in name and is_name(name):
                 parts.setdefault(name, {})[int(number)] = stored
-        return PartRecords(parts, ended)
+        return PartRecords(parts, ended, is_cut)
 
     def publish(
         self,

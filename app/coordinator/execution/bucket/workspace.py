@@ -29,6 +29,8 @@ _LOOK: Final = 3.0
 class BucketWorkspace(Workspace):
     """Blocks: call it in a thread. Raises as every call of the store, too."""
 
+    asks_store = True
+
     def __init__(
         self,
         *,
@@ -44,7 +46,6 @@ class BucketWorkspace(Workspace):
         self._limits = limits
         self._monotonic = monotonic
         self._next_look: WeakKeyDictionary[CheckpointFinder, float] = WeakKeyDictionary()
-        #: Of jobs on several nodes.
         self._mergers: WeakKeyDictionary[CheckpointFinder, Merger] = WeakKeyDictionary()
         #: The same, by the job's id: what one has read is not read again when its run is over.
         self._mergers_of: WeakValueDictionary[str, Merger] = WeakValueDictionary()
@@ -68,8 +69,6 @@ class BucketWorkspace(Workspace):
         self._next_look[finder] = now + _LOOK
         trees = self._bucket.checkpoints(job.tenant_id, job.job_id)
         keep = job.submission.output_config.max_checkpoints
-        if len(job.placement) < 2:
-            return look(trees, job.checkpoints, keep=keep)
         merger = self._mergers.get(finder)
         if merger is None:
             merger = self._mergers[finder] = self._merger(job, trees.prefix)
@@ -88,8 +87,6 @@ class BucketWorkspace(Workspace):
 
     @override
     def run_over(self, job: JobRecord) -> list[str]:
-        if len(job.placement) < 2:
-            return []
         checkpoints, kept = self._bucket.of_job(job.tenant_id, job.job_id)
         merger = self._mergers_of.get(job.job_id)
         if merger is None or merger.run != job.run_count:
@@ -105,7 +102,7 @@ class BucketWorkspace(Workspace):
         return notes
 
     def _merger(self, job: JobRecord, prefix: str, **about: Any) -> Merger:
-        nodes = len(job.placement)
+        nodes = max(len(job.placement), 1)
         return Merger(
             self._bucket.store,
             prefix,

@@ -26,7 +26,7 @@ from app.objects.store import ChangedObject
 _AWAY: Final = "away.json"
 #: Where one is held while it is on the way, there.
 _HELD: Final = "held"
-#: Which of them this node has published or begun to, and how often anew, where others have parts.
+#: Which of them this node has published or begun to, and how often anew.
 _VERSIONS: Final = "versions.json"
 #: Names of all that the run has had here, published or not, where others have parts.
 _SEEN: Final = "seen.json"
@@ -42,9 +42,9 @@ log = structlog.get_logger("scaimind.coordinator")
 class NodeCheckpoints:
     """Brings them away. Blocks: call it in a thread, one call at a time.
 
-    Those of a run on one node count as soon as they are there. Of a run on
-    several nodes each publishes its part, under a key of its own, and says
-    where it has none and never had one.
+    Each node publishes its part, below keys that no other run and no other node
+    writes; the coordinator has it count. Of a run on several nodes, each says
+    besides where it has none and never had one.
     """
 
     def __init__(
@@ -143,10 +143,6 @@ class NodeCheckpoints:
     ) -> None:
         job = part.job
         require_newest_run(self._bucket, job)
-        if part.count == 1:
-            trees = self._bucket.checkpoints(job.tenant_id, job.job_id)
-            trees.publish(source, name, abandoned, limits=self._limits)
-            return
         self._parts(job).publish(
             source,
             name,

@@ -47,17 +47,14 @@ class NodeOutput:
         write_json(self._directory / _GIVEN, given)
 
     def publish(self, part: RunPart, path: Path, abandoned: threading.Event) -> None:
-        """Bring it from the job's directory to the drive: of a run on several nodes, the part of
-        this one. Raises CannotLaunch, Abandoned, OSError."""
+        """Bring it from the job's directory to the drive, as this node's part of the run's. Raises
+        CannotLaunch, Abandoned, OSError."""
         require_newest_run(self._bucket, part.job)
         kept = self._bucket.kept(part.job.tenant_id, part.job.job_id)
         try:
             with Directory.open(path) as own:
-                if part.count == 1:
-                    kept.publish(own, OUTPUT, abandoned, limits=self._limits)
-                else:
-                    parts = RunParts(self._bucket.store, kept.prefix, part.job.run_count)
-                    self._publish_part(part, parts, own, abandoned)
+                parts = RunParts(self._bucket.store, kept.prefix, part.job.run_count)
+                self._publish_part(part, parts, own, abandoned)
         except (LimitReached, ChangedMeanwhile) as error:
             raise CannotLaunch(f"its output is not taken: {error.strerror}") from None
 
