@@ -180,6 +180,7 @@ class Coordinator:
             leadership=leadership,
             reserve=DiskReserve(config.data_dir / "reserve"),
             secrets=secrets,
+            stop_grace=config.stop_grace,
             clock=self._clock,
         )
         engine.listen(self.controller.engine_events)
@@ -243,6 +244,7 @@ class Coordinator:
                 clock=self._clock,
                 disk_bytes=keeping.retention.disk_bytes,
                 engine_restarts=lambda: engine.restarts,
+                agent_faults=lambda: engine.agent_faults,
             )
             self.metrics_port = await self._services.enter_async_context(
                 serve_metrics(config.metrics_address, registry)

@@ -1,7 +1,7 @@
 """A cluster without Ray: the driver's service and the agents of three nodes in this process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,8 @@ class DirectCluster:
     requested: list[list[dict[str, int]]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     server: grpc.aio.Server | None = None
+    #: What agents are from now on.
+    host: Callable[..., NodeAgentHost] = NodeAgentHost
     #: While it is set, agents cannot be reached through the driver.
     away: bool = False
     #: Set when that kept somebody from asking one.
@@ -76,7 +78,7 @@ class DirectCluster:
             settings = self.settings.with_node(run.node_id, cpus=2, found=self.settings.found)
             keeper = self.keepers[run.node_id].pid
             about = (settings.encoded(), run.job_id, run.run, "127.0.0.1")
-            host = self.hosts[key] = NodeAgentHost(*about, keeper)
+            host = self.hosts[key] = self.host(*about, keeper)
         answer: Answer = await getattr(host, method)(run.term, *arguments)
         if self.hosts.get(key) is not host:
             raise Unavailable("the agent has died")

@@ -3,16 +3,16 @@
 import asyncio
 import errno
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from app.coordinator.engines.agent import fetched_run
+from app.coordinator.engines.agent import fetched_run, file_calls
 from app.coordinator.engines.agent.fetched_run import FetchedRun
-from app.coordinator.engines.engine import NeverStarted
+from app.coordinator.engines.engine import Discard, NeverStarted
 from app.coordinator.scheduling.transitions import RunEnd
 from app.files.copying import Abandoned
 
@@ -169,3 +169,104 @@ async def test_an_agent_that_leaves_does_not_wait_for_what_is_on_its_way(
         with pytest.raises(asyncio.CancelledError):
             await waiting
     assert node.done == ["broken off"]
+
+
+class Hanging(Node):
+    """Its drive takes connections, and says nothing."""
+
+    def __init__(self, *, runs: bool = True, does: str = "publish_last") -> None:
+        super().__init__(runs=runs)
+        self.begun, self.let_go = threading.Event(), threading.Event()
+        self._does = does
+
+    def publish(self, _: object, abandoned: threading.Event) -> None:
+        if self._does == "publish":
+            self._hang()
+
+    def prepare(self, part: object, abandoned: threading.Event) -> SimpleNamespace:
+        if self._does == "prepare":
+            self._hang()
+        return super().prepare(part, abandoned)
+
+    def publish_last(self, part: object, abandoned: threading.Event) -> SimpleNamespace:
+        if self._does == "publish_last":
+            self._hang()
+        return super().publish_last(part, abandoned)
+
+    def _hang(self) -> None:
+        self.begun.set()
+        assert self.let_go.wait(PATIENCE)
+
+
+@pytest.fixture(params=["publish", "publish_last"])
+def hanging(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Hanging, FetchedRun, list[str]]]:
+    monkeypatch.setattr(fetched_run, "_LOOK", 0.01)
+    monkeypatch.setattr(file_calls, "_STILL", 0.2)
+    node, noted = Hanging(does=request.param), list[str]()
+    part = cast(Any, SimpleNamespace(job=SimpleNamespace(job_id="a")))
+    about = {"engine": cast(Any, node), "files": cast(Any, node), "run": lambda spec: spec}
+    yield (
+        node,
+        FetchedRun(part, end=tmp_path / "end.json", term=1, grace=0.2, note=noted.append, **about),
+        noted,
+    )
+    node.let_go.set()
+
+
+@pytest.mark.parametrize("discard", [Discard.LATE, Discard.UNTAKEN, Discard.AT_ONCE])
+async def test_a_drive_that_says_nothing_holds_up_no_run_that_has_to_end(
+    hanging: tuple[Hanging, FetchedRun, list[str]], discard: Discard
+) -> None:
+    node, run, noted = hanging
+    async with asyncio.timeout(PATIENCE / 2):
+        waiting = asyncio.create_task(run.wait())
+        if node._does == "publish":
+            await asyncio.to_thread(node.begun.wait, PATIENCE)
+        run.stop(at_once=False, discard=discard)
+        assert (await waiting).stopped
+    assert not node.let_go.is_set()
+    assert len(noted) == 1
+    assert "dropped" in noted[0]
+
+
+async def test_a_job_whose_files_do_not_come_is_not_waited_for(tmp_path: Path) -> None:
+    node = Hanging(runs=False, does="prepare")
+    part = cast(Any, SimpleNamespace(job=SimpleNamespace(job_id="a")))
+    about = {"engine": cast(Any, node), "files": cast(Any, node), "run": lambda spec: spec}
+    run = FetchedRun(part, end=tmp_path / "end.json", term=1, grace=0.2, **about)
+    async with asyncio.timeout(PATIENCE / 2):
+        waiting = asyncio.create_task(run.wait())
+        await asyncio.to_thread(node.begun.wait, PATIENCE)
+        run.stop(at_once=False)
+        assert (await waiting).stopped
+    assert not node.let_go.is_set()
+    node.let_go.set()
+
+
+async def test_a_drive_that_is_slow_takes_all_of_a_job_that_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than its stop grace."""
+    monkeypatch.setattr(fetched_run, "_LOOK", PATIENCE)
+    node = Node(runs=True)
+    part = cast(Any, SimpleNamespace(job=SimpleNamespace(job_id="a")))
+    about = {"engine": cast(Any, node), "files": cast(Any, node), "run": lambda spec: spec}
+    run = FetchedRun(part, end=tmp_path / "end.json", term=1, grace=0.1, **about)
+    until = threading.Event()
+
+    def slow(_: object, abandoned: threading.Event) -> None:
+        while not until.wait(0.01):
+            assert not abandoned.is_set()
+        node.done.append("brought away")
+
+    monkeypatch.setattr(node, "publish_last", slow)
+    async with asyncio.timeout(PATIENCE):
+        run.stop(at_once=False, discard=Discard.UNTAKEN)
+        waiting = asyncio.create_task(run.wait())
+        while not run._calls._is_over:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.01)
+        until.set()
+        assert (await waiting).stopped
+    assert node.done[-1] == "brought away"

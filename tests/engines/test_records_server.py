@@ -1,20 +1,30 @@
 """An agent tells what its run records to those alone who have its secret."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from app.coordinator.engines.agent.agent import RunAgent, Superseded
+from app.coordinator.engines.agent.framing import framed, read_message
+from app.coordinator.engines.agent.newcomers import Newcomers
+from app.coordinator.engines.agent.protocol import PROTOCOL
 from app.coordinator.engines.agent.records import Records
 from app.coordinator.engines.agent.records_server import RecordsServer
 from app.coordinator.engines.remote import agent_stream
 from app.coordinator.engines.remote.agent_stream import watch_run
-from app.coordinator.engines.remote.calls import DriverAway
+from app.coordinator.engines.remote.calls import AnotherProtocol, BadMessage, DriverAway
 from app.coordinator.failures import LeadershipLost
-from generated.mindcoordinator.internal.v1.engine_pb2 import OpenRunResponse, RunRecords, RunRef
+from generated.mindcoordinator.internal.v1.engine_pb2 import (
+    AgentGreeting,
+    OpenRunResponse,
+    RunRecords,
+    RunRef,
+    WatchRunRequest,
+)
 
 PATIENCE = 60
 
@@ -67,7 +77,7 @@ async def test_an_agent_that_is_closed_is_away(server: RecordsServer) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"\xff" * 8, b"\x00\x00\x00\x04\xff\xff\xff\xff", b"\x00\x00"])
-async def test_what_is_no_request_ends_its_connection_alone(
+async def test_what_is_no_askedends_its_connection_alone(
     server: RecordsServer, sent: bytes
 ) -> None:
     host, port = server.address.split(":")
@@ -139,3 +149,130 @@ async def test_whoever_opens_it_while_it_begins_to_listen_is_told_where() -> Non
         await server.close()
     assert addresses[0]
     assert addresses == [addresses[0]] * 2
+
+
+async def test_connections_that_say_nothing_keep_nobody_out(server: RecordsServer) -> None:
+    host, port = server.address.split(":")
+    silent = [await asyncio.open_connection(host, int(port)) for _ in range(100)]
+    try:
+        async with asyncio.timeout(PATIENCE):
+            assert [each.end for each in await watched(server.address, server.secret)] == [b"{}"]
+            # All but the newest are dropped, before any time is up.
+            assert not await silent[0][0].read()
+            assert len(server.newcomers) < 20
+    finally:
+        for _, writer in silent:
+            writer.transport.abort()
+
+
+async def test_of_many_addresses_none_keeps_out_another() -> None:
+    newcomers = Newcomers()
+    silent = [asyncio.create_task(asyncio.Event().wait()) for _ in range(200)]
+    for number, task in enumerate(silent):
+        newcomers.admit(cast(Any, task), f"10.0.0.{number % 50}")
+    own = asyncio.create_task(asyncio.Event().wait())
+    newcomers.admit(cast(Any, own), "10.0.1.1")
+    assert len(newcomers) <= 65
+    await asyncio.sleep(0)
+    assert not own.cancelling()
+    assert silent[0].cancelling()
+    for task in (own, *silent):
+        task.cancel()
+    await asyncio.wait([own, *silent])
+
+
+@pytest.mark.parametrize("protocol", [0, PROTOCOL + 1])
+async def test_a_coordinator_with_another_protocol_is_refused_with_both_numbers(
+    server: RecordsServer, protocol: int
+) -> None:
+    host, port = server.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(framed(WatchRunRequest(secret=server.secret, protocol=protocol)))
+    async with asyncio.timeout(PATIENCE):
+        answer = await read_message(reader, RunRecords, most=1 << 20)
+        assert not await reader.read()
+    writer.close()
+    assert answer.greeting.protocol == PROTOCOL
+    assert f"{PROTOCOL}" in answer.failure.text
+    assert f"{protocol or 1}" in answer.failure.text
+    # Older coordinators know this field alone.
+    assert answer.failure.kind
+
+
+@pytest.mark.parametrize("protocol", [0, PROTOCOL + 1])
+async def test_an_agent_with_another_protocol_is_told_of_with_both_numbers(protocol: int) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader, WatchRunRequest, most=1 << 20)
+        greeting = AgentGreeting(protocol=protocol) if protocol else None
+        writer.write(framed(RunRecords(epoch="e", greeting=greeting)))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as other:
+        host, port = other.sockets[0].getsockname()
+        with pytest.raises(AnotherProtocol, match=f"{protocol or 1}.*{PROTOCOL}"):
+            await watched(f"{host}:{port}", "a")
+
+
+@pytest.mark.parametrize("address", ["", "a", "a:", ":1", "a:b", "a:0", "a:99999", "a:-1", "a:1e3"])
+async def test_an_address_that_is_none_is_a_bad_message(address: str) -> None:
+    with pytest.raises(BadMessage):
+        await watched(address, "a")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        WatchRunRequest(run=RunRef(job_id="another", run=1)),
+        WatchRunRequest(run=RunRef(job_id="a", run=2)),
+        WatchRunRequest(run=RunRef(job_id="a", run=1), after_line=-1),
+        WatchRunRequest(run=RunRef(job_id="a", run=1), after_snapshot=2**62),
+        WatchRunRequest(run=RunRef(job_id="a", run=1, term=-1)),
+    ],
+    ids=["job", "run", "line", "snapshot", "term"],
+)
+async def test_a_askedthat_no_coordinator_makes_is_answered_by_a_greeting_alone(
+    asked: WatchRunRequest,
+) -> None:
+    server = RecordsServer(cast(RunAgent, Agent()), host="127.0.0.1", job_id="a", run=1)
+    await server.start()
+    try:
+        host, port = server.address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        asked.secret, asked.protocol = server.secret, PROTOCOL
+        writer.write(framed(asked))
+        async with asyncio.timeout(PATIENCE):
+            await read_message(reader, RunRecords, most=1 << 20)
+            with suppress(ConnectionResetError):
+                assert not await reader.read()
+        writer.close()
+    finally:
+        await server.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_is_sent_at_random_the_next_one_is_answered(
+    server: RecordsServer, seed: int
+) -> None:
+    chance = random.Random(seed)
+    host, port = server.address.split(":")
+    for _ in range(40):
+        request = WatchRunRequest(
+            run=RunRef(
+                job_id="a" * chance.randrange(3), run=chance.choice([-(2**31), 0, 2**31 - 1])
+            ),
+            after_line=chance.choice([-(2**63), -1, 0, 2**53, 2**63 - 1]),
+            after_snapshot=chance.choice([-1, 0, 2**63 - 1]),
+            epoch=chance.choice(["", "e", "../x", "\u00e9" * 100]),
+            secret=chance.choice(["", server.secret, "x" * 3000]),
+            protocol=chance.choice([0, PROTOCOL, -1, 2**31 - 1]),
+        )
+        data = bytearray(framed(request))
+        if chance.random() < 0.7:
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(bytes(data[: chance.randrange(1, len(data) + 1)]))
+        # Nobody reads the answer.
+        writer.close()
+    async with asyncio.timeout(PATIENCE):
+        assert [each.end for each in await watched(server.address, server.secret)] == [b"{}"]

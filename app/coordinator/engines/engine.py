@@ -13,6 +13,7 @@ from a coordinator that does not know yet that it was replaced.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,20 @@ from app.coordinator.engines.programs import Programs
 from app.coordinator.isolation.levels import Isolation
 from app.coordinator.jobs.model import JobRecord, ResourceRequest
 from app.coordinator.scheduling.transitions import RunEnd
+
+
+class Discard(IntEnum):
+    """What of what a run wrote is dropped where it is not brought to the drive when the run has
+    to stop. Where the run writes to the drive itself, nothing is."""
+
+    #: However long the drive takes.
+    NOTHING = 0
+    #: All, once the run has ended; of a run that lives yet, what the drive does not take then.
+    AT_ONCE = 1
+    #: When the stop grace is over, what the drive does not take.
+    UNTAKEN = 2
+    #: When the stop grace is over, all.
+    LATE = 3
 
 
 class CannotLaunch(Exception):
@@ -85,11 +100,12 @@ class RunSpec:
 class RunHandle(Protocol):
     """A run that was launched or recovered. For one owner, on one event loop."""
 
-    def stop(self, *, at_once: bool) -> None:
+    def stop(self, *, at_once: bool, discard: Discard = Discard.NOTHING) -> None:
         """Ask the run to save a checkpoint and exit, or end it at once.
 
         Returns immediately and never raises. A run that has not ended in time
-        is ended by the engine; asking again does not grant more time.
+        is ended by the engine; asking again does not grant more time, nor for
+        what is discarded.
         """
 
     async def wait(self) -> RunEnd:
@@ -143,6 +159,10 @@ class Engine(Protocol):
     @property
     def restarts(self) -> int:
         """How often what the engine drives its cluster by has ended and was started again."""
+
+    @property
+    def agent_faults(self) -> Mapping[str, int]:
+        """How often an agent on a node has done what none of this release does, by kind."""
 
     def nodes(self) -> Sequence[NodeReport]:
         """Return the nodes as they are known at this moment, by distinct ids.

@@ -61,8 +61,10 @@ class Controller:
         secrets: JobSecrets,
         engine: Engine,
         leadership: Leadership,
+        stop_grace: float,
         clock: Callable[[], int],
     ) -> None:
+        """A run has `stop_grace` seconds to stop."""
         self.scheduler = scheduler
         self._store = store
         self._job_events = job_events
@@ -101,6 +103,7 @@ class Controller:
             lines=lines,
             event=self._event,
             leave=self._leave,
+            stop_grace=stop_grace,
         )
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_backoff = FailureBackoff()

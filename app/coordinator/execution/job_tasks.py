@@ -6,20 +6,36 @@ whatever a task raises, the job goes on, ends, or is tried again. See
 """
 
 import asyncio
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
-from app.coordinator.engines.engine import RunHandle
+from app.coordinator.engines.engine import Discard, RunHandle
 from app.coordinator.execution.coordinator_lines import CoordinatorLines
 from app.coordinator.execution.observing import Observer
 from app.coordinator.failures import CoordinatorStops, FailureBackoff, is_passing, reason_of
-from app.coordinator.jobs.model import JobRecord
+from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
+from app.tasks.patience import Patience
+
+#: Seconds that a store has for what belongs to a job that is to end or to move, where the stop
+#: grace does not say so.
+STORE_PATIENCE: Final = 10.0
+#: What of what a run wrote is dropped where the drive does not take it, by why the run is stopped.
+#: Of the others everything is waited for.
+_DISCARD: Final = {
+    StopReason.CANCEL: Discard.LATE,
+    StopReason.PAUSE_NOW: Discard.AT_ONCE,
+    StopReason.MEMORY: Discard.AT_ONCE,
+    StopReason.PREEMPT: Discard.UNTAKEN,
+    StopReason.EVICT: Discard.UNTAKEN,
+    StopReason.REQUEUE: Discard.UNTAKEN,
+}
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -29,12 +45,19 @@ class JobTask:
     """One thing that is being done for a job, and what was asked of it meanwhile."""
 
     task: asyncio.Task[None] = field(init=False)
+    #: Seconds that a run has to stop.
+    grace: float = math.inf
     abandoned: threading.Event = field(default_factory=threading.Event)
     #: The run, once it was launched or recovered.
     handle: RunHandle | None = None
     #: The run is to stop; if true, at once.
     stop_at_once: bool | None = None
-    _told: bool | None = None
+    #: What of what it wrote is not waited for.
+    discard: Discard = Discard.NOTHING
+    _told: tuple[bool, Discard] | None = None
+    #: With what a store has not answered.
+    patience: Patience = field(default_factory=Patience)
+    _ended: bool = False
     #: Looks at the run, from its first try on.
     observer: Observer | None = None
     #: Something new was reported or asked for.
@@ -42,9 +65,13 @@ class JobTask:
     #: Something was asked for: ends a pause between two tries.
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def stop(self, *, at_once: bool) -> None:
+    def stop(self, *, at_once: bool, discard: Discard = Discard.NOTHING) -> None:
         """Ask the run to stop, now or as soon as it is there. Never raises."""
-        self.stop_at_once = at_once
+        self.stop_at_once, self.discard = at_once, discard
+        if discard is Discard.LATE:
+            self.patience.limit(self.grace)
+        elif self.handle is None or (self._ended and discard is not Discard.NOTHING):
+            self.patience.limit(min(STORE_PATIENCE, self.grace))
         self._wake()
         try:
             self.pass_on()
@@ -54,14 +81,32 @@ class JobTask:
     def pass_on(self) -> None:
         """Ask the run to stop, if that was asked for and the run was not told yet."""
         at_once = self.stop_at_once
-        if self.handle is None or at_once is None or at_once == self._told:
+        if self.handle is None or at_once is None or (at_once, self.discard) == self._told:
             return
-        self.handle.stop(at_once=at_once)
-        self._told = at_once
+        self.handle.stop(at_once=at_once, discard=self.discard)
+        self._told = (at_once, self.discard)
+
+    def has_begun(self) -> None:
+        """Note that there is a run: what it wrote is waited for as it was asked for."""
+        if self.handle is not None and self.discard is not Discard.LATE and not self._ended:
+            self.patience.lift()
+
+    def run_has_ended(self) -> None:
+        """Note that the run has ended: a store has a while for what it wrote, if it is to stop."""
+        self._ended = True
+        if self.discard is not Discard.NOTHING:
+            self.patience.limit(min(STORE_PATIENCE, self.grace))
+
+    def end(self) -> None:
+        """Let go of what it has."""
+        if self.handle is not None:
+            self.handle.close()
+        self.patience.close()
 
     def abandon(self) -> None:
-        """Cancel what can be cancelled."""
+        """Cancel what can be cancelled. What a store keeps from noticing is left."""
         self.abandoned.set()
+        self.patience.limit(min(STORE_PATIENCE, self.grace))
         self._wake()
 
     def _wake(self) -> None:
@@ -108,13 +153,16 @@ class JobTasks:
         lines: CoordinatorLines,
         event: Event,
         leave: asyncio.Event,
+        stop_grace: float,
     ) -> None:
-        """`leave` ends all pauses, with CoordinatorStops."""
+        """`leave` ends all pauses, with CoordinatorStops. A run has `stop_grace` seconds to
+        stop."""
         self._scheduler = scheduler
         self._actions = actions
         self._lines = lines
         self._event = event
         self._leave = leave
+        self._stop_grace = stop_grace
         self._tasks: dict[str, JobTask] = {}
 
     # Beginning
@@ -155,7 +203,7 @@ class JobTasks:
 
     def _begin(self, job: JobRecord, what: str, do: Do) -> JobTask:
         before = self._tasks.get(job.job_id)
-        task = self._tasks[job.job_id] = JobTask()
+        task = self._tasks[job.job_id] = JobTask(grace=self._stop_grace)
         task.task = asyncio.create_task(
             self._own(job, task, what, do, before), name=f"job {job.job_id} {job.status.name}"
         )
@@ -171,7 +219,8 @@ class JobTasks:
     def stop(self, job: JobRecord, *, at_once: bool) -> None:
         """Ask the job's run to leave; a run without a task is taken up for it."""
         task = self._tasks.get(job.job_id) or self.run(job)
-        task.stop(at_once=at_once)
+        discard = _DISCARD.get(job.stop_reason, Discard.NOTHING)
+        task.stop(at_once=at_once, discard=discard)
 
     def abandon(self, job_id: str) -> None:
         """Cancel preparing or exporting a job; an export without a task is begun for it."""
@@ -223,8 +272,7 @@ class JobTasks:
         except CoordinatorStops:
             log.warning("job_left_as_it_is", job_id=job.job_id, doing=what)
         finally:
-            if task.handle is not None:
-                task.handle.close()
+            task.end()
             try:
                 current = self._scheduler.jobs.get(job.job_id)
                 if current is None or current.status not in HOLDING:

@@ -5,7 +5,7 @@ after a failure that passes, and goes on from where things are.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, TypeVar
@@ -33,6 +33,7 @@ from app.coordinator.storage.disk_reserve import DiskReserve
 from app.coordinator.storage.job_directory_steps import NewerFormat, bring_up
 from app.files.copying import Abandoned
 from app.tasks.ending import end_all
+from app.tasks.patience import PatienceOver
 
 #: Seconds between two looks at what a run reports.
 OBSERVE_INTERVAL: Final = 0.5
@@ -41,9 +42,18 @@ LOOK_ANYWAY: Final = 10.0
 #: Preparations at the same time; they may copy or install for hours, or wait for one another. Where
 #: more jobs can be at once there are as many: none waits for those of others.
 _PREPARING: Final = 32
+#: Calls of a store at the same time, of those that are short where it answers.
+_ASKING: Final = 32
 #: Exports at the same time, apart from those: how long one takes is up to its job, which may leave
 #: files of terabytes of holes behind. Where more jobs can be at once there are as many.
 _EXPORTING: Final = 32
+
+#: How the job's log calls them.
+_CHECKPOINTS: Final = "Its checkpoints"
+#: What it says where a store has not answered when the run had to give its nodes back.
+_NOT_COUNTED: Final = (
+    "Checkpoints that were not complete in the drive do not count: it has not answered in time."
+)
 
 log = structlog.get_logger("scaimind.coordinator")
 _T = TypeVar("_T")
@@ -84,8 +94,11 @@ class JobWork:
         self._preparing = ThreadPoolExecutor(preparations, thread_name_prefix="preparing")
         exports = max(_EXPORTING, most_jobs)
         self._exporting = ThreadPoolExecutor(exports, thread_name_prefix="exporting")
-        # One for all jobs: looking is never urgent.
+        # One for all jobs: looking is never urgent. A store that is away holds up only such looks.
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="looking")
+        self._asking = ThreadPoolExecutor(_ASKING, thread_name_prefix="asking")
+        # What asks a store does not take the threads of what does not.
+        self._store_threads = self._asking if workspace.asks_store else None
         # A checkpoint may have millions of files: no look must wait for that.
         self._removing = ThreadPoolExecutor(1, thread_name_prefix="removing")
 
@@ -94,6 +107,7 @@ class JobWork:
         self._preparing.shutdown(wait=False)
         self._exporting.shutdown(wait=False)
         self._looking.shutdown(wait=False)
+        self._asking.shutdown(wait=False, cancel_futures=True)
         self._removing.shutdown(wait=False, cancel_futures=True)
 
     async def prepare(self, job: JobRecord, task: JobTask) -> None:
@@ -107,7 +121,9 @@ class JobWork:
         try:
             await self._in(self._preparing, bring_up, self._workspace.directory(job_id))
             say = self._lines.from_thread(job)
-            await self._in(self._preparing, self._workspace.prepare, job, say, self._wanted(task))
+            wanted = self._wanted(task)
+            work = self._in(self._preparing, self._workspace.prepare, job, say, wanted)
+            await self._unless_given_up(task, work)
         except Abandoned:
             await self._clear_temporary(job)
             return
@@ -130,6 +146,7 @@ class JobWork:
         """
         try:
             task.handle = task.handle or await self._begin_run(job, task)
+            task.has_begun()
         except CannotLaunch as error:
             end = RunEnd(exit_code=None, failure=f"The run could not be started: {error}.")
             await self._lines.say(job, end.failure)
@@ -151,9 +168,12 @@ class JobWork:
             # It was tried before, in vain.
             return None
         try:
-            spec = await asyncio.to_thread(self._run_specs.of, job)
+            work = self._in(self._store_threads, self._run_specs.of, job)
+            spec = await self._unless_given_up(task, work)
         except BadUrl as error:
             raise CannotLaunch(str(error)) from None
+        except Abandoned:
+            return None
         return await self._engine.launch(job, spec)
 
     async def _follow(self, job: JobRecord, task: JobTask) -> RunEnd:
@@ -162,20 +182,23 @@ class JobWork:
             return RunEnd(exit_code=None, stopped=True)
         observer = task.observer = task.observer or self._observer(job)
         ended = asyncio.create_task(handle.wait(), name=f"run of {job.job_id}")
+        ended.add_done_callback(lambda _: task.run_has_ended())
         try:
             while not ended.done():
                 task.pass_on()
                 await self._news(task, ended)
                 if not ended.done():
-                    await observer.look()
+                    with suppress(Abandoned):
+                        await self._unless_given_up(task, observer.look())
                     await _say(observer.notes, handle)
                     await asyncio.wait([ended], timeout=OBSERVE_INTERVAL)
             end = await ended
         finally:
             # The run may be waited for again.
             await end_all([ended], expected=Exception)  # it is raised here, or another one is
-        observer.note(await self._run_over(job))
-        await observer.look(last=True)
+        observer.note(await self._run_over(job, task))
+        with suppress(Abandoned):
+            await self._unless_given_up(task, observer.look(last=True))
         for text in await handle.unsaid():
             await self._lines.say(job, text)
         await handle.all_said()
@@ -184,18 +207,21 @@ class JobWork:
         await self._clear_temporary(job)
         return end
 
-    async def _run_over(self, job: JobRecord) -> list[str]:
+    async def _run_over(self, job: JobRecord, task: JobTask) -> list[str]:
         """Have what a run has written count before its end does; returns what the job's log is to
         say. Raises OSError, LeadershipLost."""
         self._leadership.check()
         try:
-            return await asyncio.to_thread(self._workspace.run_over, job)
-        except OSError as error:
-            if self._scheduler.jobs[job.job_id].stop_reason is not StopReason.CANCEL:
+            work = self._in(self._store_threads, self._workspace.run_over, job)
+            return await self._unless_given_up(task, work)
+        except (Abandoned, OSError) as error:
+            cancelled = self._scheduler.jobs[job.job_id].stop_reason is StopReason.CANCEL
+            if isinstance(error, OSError) and not (cancelled or task.patience.is_over):
                 raise
-            # Nobody goes on from it.
-            log.warning("parts_not_merged", job_id=job.job_id, reason=str(error))
-            return []
+            # Nobody goes on from it, or waits for it.
+            reason = str(error) or "the drive has not answered in time"
+            log.warning("parts_not_merged", job_id=job.job_id, reason=reason)
+            return [] if cancelled else [_NOT_COUNTED]
 
     async def _news(self, task: JobTask, ended: asyncio.Task[RunEnd]) -> None:
         """Wait until something is new, the run has ended, or it is time to look."""
@@ -213,9 +239,10 @@ class JobWork:
             job.job_id,
             parts={
                 "Its metrics": self._look_at_progress(job),
-                "Its checkpoints": self._look_at_checkpoints(job),
+                _CHECKPOINTS: self._look_at_checkpoints(job),
             },
             executor=self._looking,
+            apart={_CHECKPOINTS: self._store_threads} if self._store_threads else {},
             event=lambda change: self._event(change, never),
         )
 
@@ -290,7 +317,8 @@ class JobWork:
         """Bring the job's artefacts to their destination. Raises OSError, and whatever its files
         bring about."""
         try:
-            made = await self._in(self._exporting, self._workspace.export, job, self._wanted(task))
+            work = self._in(self._exporting, self._workspace.export, job, self._wanted(task))
+            made = await self._unless_given_up(task, work)
         except Abandoned:
             if self._scheduler.jobs[job.job_id].stop_reason is not StopReason.CANCEL:
                 # The coordinator stops: it is done again at the next start.
@@ -326,11 +354,23 @@ class JobWork:
     def _wanted(self, task: JobTask) -> WhileLeading:
         return WhileLeading(task.abandoned, self._leadership)
 
-    async def _in(self, threads: ThreadPoolExecutor, do: Callable[..., _T], *given: Any) -> _T:
+    async def _in(
+        self, threads: ThreadPoolExecutor | None, do: Callable[..., _T], *given: Any
+    ) -> _T:
         """Do something with files in a thread, unless this coordinator no longer leads by then.
         Raises what it does, LeadershipLost."""
 
         return await asyncio.get_running_loop().run_in_executor(threads, self._led(do), *given)
+
+    async def _unless_given_up(self, task: JobTask, work: Coroutine[Any, Any, _T]) -> _T:
+        """Await what a store may hold up, unless nobody waits for that any more: raises Abandoned
+        then, and a thread is left to find that out."""
+        if not self._workspace.asks_store:
+            return await work
+        try:
+            return await task.patience.wait_for(work, name=f"drive for {task.task.get_name()}")
+        except PatienceOver:
+            raise Abandoned from None
 
     def _led(self, do: Callable[..., _T]) -> Callable[..., _T]:
         """Return what does so if this coordinator leads by then, and raises LeadershipLost else."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import structlog
@@ -43,11 +44,13 @@ class Observer:
         parts: Mapping[str, Look],
         executor: Executor,
         event: Callable[[SchedulerEvent], Awaitable[None]],
+        apart: Mapping[str, Executor] = MappingProxyType({}),
     ) -> None:
-        """`parts` are named as they are called in the job's log, such as "Its checkpoints"."""
+        """`parts` are named as they are called in the job's log, such as "Its checkpoints". Those
+        in `apart` have an executor of their own."""
         self._job_id = job_id
         self._parts = parts
-        self._executor = executor
+        self._executors = {name: apart.get(name, executor) for name in parts}
         self._event = event
         self._backoffs: dict[str, FailureBackoff] = {}
         self._paused_until: dict[str, float] = {}
@@ -72,7 +75,7 @@ class Observer:
     async def _look_at(self, name: str, look: Callable[[], SchedulerEvent]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await self._event(await loop.run_in_executor(self._executor, look))
+            await self._event(await loop.run_in_executor(self._executors[name], look))
         except Exception as error:  # whatever a script left behind: the run goes on
             self._pause(name, error)
         else:

@@ -33,6 +33,9 @@ from app.files.removing import remove_tree
 class Workspace:
     """Sets up jobs' directories and brings their artefacts away. Blocks: call it in a thread."""
 
+    #: Whether a store may hold its calls up for as long as it says nothing.
+    asks_store = False
+
     def __init__(
         self,
         *,

@@ -70,10 +70,10 @@ def _decoded(payload: bytes) -> LogEntry | None:
         entry = LogEntry.FromString(payload)
     except DecodeError:
         return None
-    return entry if _is_sound(entry) else None
+    return entry if is_sound(entry) else None
 
 
-def _is_sound(entry: LogEntry) -> bool:
+def is_sound(entry: LogEntry) -> bool:
     """Whether a writer can have written it."""
     return (
         entry.level in _LEVELS
@@ -314,7 +314,7 @@ def decoded(piece: Slice) -> list[LogEntry | None]:
     except DecodeError:
         entries = map(_decoded, piece.payloads())
     return [
-        entry if entry is not None and entry.offset == offset and _is_sound(entry) else None
+        entry if entry is not None and entry.offset == offset and is_sound(entry) else None
         for offset, entry in enumerate(entries, piece.first)
     ]
 

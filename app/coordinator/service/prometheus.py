@@ -33,13 +33,14 @@ def registry_of(
     clock: Callable[[], int],
     disk_bytes: Callable[[], Mapping[str, int]] = dict,
     engine_restarts: Callable[[], int] = int,
+    agent_faults: Callable[[], Mapping[str, int]] = dict,
 ) -> CollectorRegistry:
     """Make the metrics of a coordinator on the node `node_id`; `clock` is in microseconds."""
     registry = CollectorRegistry()
     ProcessCollector(namespace="scaimind", registry=registry)
     registry.register(_ClusterCollector(scheduler, gpus, node_id, clock))
     registry.register(_DiskCollector(disk_bytes))
-    registry.register(_EngineCollector(engine_restarts))
+    registry.register(_EngineCollector(engine_restarts, agent_faults))
     return registry
 
 
@@ -152,8 +153,11 @@ class _DiskCollector(Collector):
 
 
 class _EngineCollector(Collector):
-    def __init__(self, restarts: Callable[[], int]) -> None:
+    def __init__(
+        self, restarts: Callable[[], int], faults: Callable[[], Mapping[str, int]]
+    ) -> None:
         self._restarts = restarts
+        self._faults = faults
 
     @override
     def collect(self) -> Iterator[CounterMetricFamily]:
@@ -162,6 +166,15 @@ class _EngineCollector(Collector):
             "How often the driver of the cluster's engine has ended and was started again.",
             value=self._restarts(),
         )
+        family = CounterMetricFamily(
+            "scaimind_agent_faults",
+            "How often an agent on a node spoke another protocol than the coordinator, and how"
+            " often it sent a message that no agent sends.",
+            labels=("kind",),
+        )
+        for kind, count in self._faults().items():
+            family.add_metric((kind,), count)
+        yield family
 
 
 def _nodes(nodes: list[NodeState]) -> Iterator[GaugeMetricFamily]:

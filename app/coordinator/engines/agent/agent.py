@@ -25,11 +25,18 @@ import orjson
 import structlog
 
 from app.coordinator.engines.agent.fetched_run import FetchedRun
+from app.coordinator.engines.agent.job_lines import warn_in_log
 from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.agent.part_files import OpenFiles, PartFiles
 from app.coordinator.engines.agent.records import Records, RecordsReader
 from app.coordinator.engines.agent.run_part import RunPart
-from app.coordinator.engines.engine import EngineEvents, NeverStarted, RunHandle, RunSpec
+from app.coordinator.engines.engine import (
+    Discard,
+    EngineEvents,
+    NeverStarted,
+    RunHandle,
+    RunSpec,
+)
 from app.coordinator.engines.local.engine import LocalEngine
 from app.coordinator.engines.local.opening import open_local_engine
 from app.coordinator.failures import CoordinatorStops, LeadershipLost
@@ -159,16 +166,13 @@ class RunAgent:
                 # Its files are closed, and their descriptors may be others' by now.
                 raise OSError(errno.EAGAIN, "the agent is being closed")
 
-    async def stop(self, *, term: int, at_once: bool, discard: bool) -> None:
-        """Ask the part to save a checkpoint and exit, or end it at once; with `discard`, one
-        that has ended brings nothing away any more. Raises NeverStarted."""
+    async def stop(self, *, term: int, at_once: bool, discard: Discard) -> None:
+        """Ask the part to save a checkpoint and exit, or end it at once. Raises NeverStarted."""
         async with self._turn:
             handle = await self._found(term)
         if handle is None:
             raise NeverStarted
-        handle.stop(at_once=at_once)
-        if discard and isinstance(handle, FetchedRun):
-            handle.discard()
+        handle.stop(at_once=at_once, discard=discard)
 
     async def kill(self, *, term: int) -> None:
         """End the part, however it is; nothing of it lives afterwards. Raises OSError."""
@@ -252,6 +256,8 @@ class RunAgent:
             end=self._directory / _END,
             run=lambda run: self._own(run, term),
             term=term,
+            grace=self._settings.stop_grace,
+            note=lambda text: warn_in_log(self._job, text, node_id=self._settings.node_id),
         )
 
     def _own(self, run: RunSpec, term: int) -> RunSpec:

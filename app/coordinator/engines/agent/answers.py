@@ -21,6 +21,8 @@ NOTHING_THERE: Final = "nothing there"
 SUPERSEDED: Final = "superseded"
 #: Whoever asks does not know this agent's secret.
 ANOTHER: Final = "another agent"
+#: Whoever asks speaks another protocol than this agent.
+ANOTHER_PROTOCOL: Final = "another protocol"
 
 #: What the coordinator is told of those that are not done.
 STATUS_CODES: Final = {

@@ -12,6 +12,7 @@ import orjson
 from app import __version__
 from app.coordinator.cluster.gpus import Nvml
 from app.coordinator.engines.agent.node_settings import NodeSettings
+from app.coordinator.engines.agent.protocol import PROTOCOL, VERSION_NAME
 from app.coordinator.isolation.probe import NotIsolated, find_isolation
 from app.coordinator.isolation.system_paths import system_paths
 from app.coordinator.settings.runs import RunSettings
@@ -21,9 +22,10 @@ from app.objects.store import DriveUnavailable
 
 def versions(**engine: str) -> dict[str, str]:
     """Return what must be the same on every node: the minor of Python, the version of this
-    project, and those of the engine."""
+    project, the protocol of its agents, and the versions of the engine."""
     major, minor, _ = platform.python_version_tuple()
-    return {"Python": f"{major}.{minor}", "scaimind-gateway": __version__, **engine}
+    own = {"scaimind-gateway": __version__, VERSION_NAME: str(PROTOCOL)}
+    return {"Python": f"{major}.{minor}", **own, **engine}
 
 
 def difference(here: Mapping[str, str], there: Mapping[str, str]) -> str:

@@ -1,32 +1,43 @@
 """A part of a run whose files are fetched before it and brought away behind it."""
 
 import asyncio
-import threading
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 from typing_extensions import override
 
+from app.coordinator.engines.agent.file_calls import FileCalls
 from app.coordinator.engines.agent.part_files import PartFiles
 from app.coordinator.engines.agent.run_part import RunPart
-from app.coordinator.engines.engine import CannotLaunch, NeverStarted, RunHandle, RunSpec
+from app.coordinator.engines.engine import (
+    CannotLaunch,
+    Discard,
+    NeverStarted,
+    RunHandle,
+    RunSpec,
+)
 from app.coordinator.engines.local.engine import LocalEngine
-from app.coordinator.failures import FailureBackoff, is_passing
+from app.coordinator.failures import FailureBackoff
 from app.coordinator.scheduling.transitions import RunEnd
 from app.files.copying import Abandoned
 from app.files.json_files import read_json, write_json
 
 #: Seconds between two looks for checkpoints to bring away.
 _LOOK: Final = 2.0
-#: Seconds: the longest pause between two tries of what may pass.
+#: Seconds: the longest pause before checkpoints are brought away again that were refused.
 _LONGEST_PAUSE: Final = 15.0
+#: What the log of a part says of what is dropped.
+_DROPPED: Final = (
+    "What the run wrote on this node and was not yet in the drive is dropped: the drive has not"
+    " taken it in time."
+)
 
 log = structlog.get_logger("scaimind.coordinator")
-_T = TypeVar("_T")
 
 
 class FetchedRun(RunHandle):
@@ -44,8 +55,12 @@ class FetchedRun(RunHandle):
         end: Path,
         run: Callable[[RunSpec], RunSpec],
         term: int,
+        grace: float = math.inf,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`end` is the file, and `run` adds to what is executed what the agent knows of it."""
+        """`end` is the file, and `run` adds to what is executed what the agent knows of it.
+        `grace` is how many seconds a run has to stop. `note` has the part's log say something
+        once nothing of it lives; it blocks, and may raise OSError."""
         self._part = part
         self._engine = engine
         self._files = files
@@ -59,28 +74,26 @@ class FetchedRun(RunHandle):
         self._preparing = False
         #: Nothing is left but to bring away what it wrote.
         self._ended = False
-        self._abandoned = threading.Event()
-        #: Nobody wants to wait for the drive.
-        self._discard = False
+        self._calls = FileCalls(part, grace=grace)
+        self._note = note
 
     @override
-    def stop(self, *, at_once: bool) -> None:
+    def stop(self, *, at_once: bool, discard: Discard = Discard.NOTHING) -> None:
         self._stop = bool(self._stop) or at_once
         if self._preparing:
             # Nothing of it runs yet.
-            self._abandoned.set()
+            self._calls.abandon()
         elif self._handle is not None and not self._ended:
             self._handle.stop(at_once=at_once)
         # Else it may run already: it is asked once it is found, and what it wrote is brought away.
+        self._calls.limit(discard)
 
     def discard(self) -> None:
         """Bring nothing away any more, if it has ended: nobody wants to wait for that.
 
         What a run that still lives leaves behind is brought away, unless the drive is away then.
         """
-        self._discard = True
-        if self._ended:
-            self._abandoned.set()
+        self._calls.limit(Discard.AT_ONCE)
 
     @override
     async def wait(self) -> RunEnd:
@@ -111,7 +124,7 @@ class FetchedRun(RunHandle):
 
     @override
     def close(self) -> None:
-        self._abandoned.set()
+        self._calls.close()
         if self._handle is not None:
             self._handle.close()
 
@@ -135,7 +148,7 @@ class FetchedRun(RunHandle):
             raise Abandoned
         self._preparing = True
         try:
-            spec = await self._again(self._files.prepare)
+            spec = await self._calls.again(self._files.prepare)
         finally:
             self._preparing = False
         if self._stop is not None:
@@ -149,6 +162,7 @@ class FetchedRun(RunHandle):
             end = await handle.wait()
             self._ended = True
             over.set()
+            self._calls.run_has_ended()
             # What is on its way arrives: it is not begun anew, be it as large as it may.
             await asyncio.wait([publishing])
         finally:
@@ -157,13 +171,21 @@ class FetchedRun(RunHandle):
             with suppress(BaseException):  # what it could not do is tried once more, and said then
                 publishing.exception()
         try:
-            await self._again(self._files.publish_last)
+            await self._calls.again(self._files.publish_last)
         except Abandoned:
+            await self._say_dropped()
             return replace(end, stopped=True)
         except CannotLaunch as error:
             failure = f"What it wrote could not be brought to the drive: {error}."
             return replace(end, exit_code=None, failure=failure, transient=False)
         return end
+
+    async def _say_dropped(self) -> None:
+        try:
+            await asyncio.to_thread(self._note, _DROPPED)
+        except OSError as error:  # nothing is lost by it but the line
+            job_id = self._part.job.job_id
+            log.warning("line_not_written", job_id=job_id, reason=error.strerror)
 
     async def _publish(self, over: asyncio.Event) -> None:
         """Bring checkpoints away until the run is over. It goes on all the same if that cannot be
@@ -172,7 +194,7 @@ class FetchedRun(RunHandle):
         seconds = _LOOK
         while not await _is_set_within(over, seconds):
             try:
-                await self._again(self._files.publish)
+                await self._calls.again(self._files.publish)
             except CannotLaunch as error:
                 seconds = _LOOK + refused.after_failure()
                 if refused.worth_a_line:
@@ -182,71 +204,10 @@ class FetchedRun(RunHandle):
                 refused.reset()
                 seconds = _LOOK
 
-    async def _again(self, do: Callable[[RunPart, threading.Event], _T]) -> _T:
-        """Do something in a thread until it does not fail in a way that may pass. Nothing of it
-        goes on when this ends. Raises CannotLaunch, Abandoned."""
-        backoff = FailureBackoff(longest=_LONGEST_PAUSE)
-        while True:
-            try:
-                return await _in_thread(do, self._part, self._abandoned)
-            except OSError as error:
-                reason = error.strerror or str(error)
-                if not is_passing(error):
-                    raise CannotLaunch(reason) from None
-            if self._discard:
-                raise Abandoned
-            seconds = backoff.after_failure()
-            if backoff.worth_a_line:
-                log.warning("files_wait", job_id=self._part.job.job_id, reason=reason)
-            if await _set_within(self._abandoned, seconds):
-                raise Abandoned
-
-
-async def _in_thread(
-    do: Callable[[RunPart, threading.Event], _T], part: RunPart, abandoned: threading.Event
-) -> _T:
-    """Call something in a thread; a cancellation waits until it has given up."""
-    cancelled = threading.Event()
-    loop = asyncio.get_running_loop()
-    work = loop.run_in_executor(None, do, part, _Either(abandoned, cancelled))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        cancelled.set()
-        with suppress(BaseException):  # whatever it was, nobody asks any more
-            await asyncio.wait([work])
-            work.exception()
-        raise
-
-
-class _Either(threading.Event):
-    """Set when one of two is."""
-
-    def __init__(self, first: threading.Event, second: threading.Event) -> None:
-        super().__init__()
-        self._both = (first, second)
-
-    @override
-    def is_set(self) -> bool:
-        return any(event.is_set() for event in self._both)
-
-    @override
-    def wait(self, timeout: float | None = None) -> bool:
-        return self.is_set() or self._both[1].wait(timeout) or self.is_set()
-
 
 async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
     """Wait for an event; whether it is set."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-    return event.is_set()
-
-
-async def _set_within(event: threading.Event, seconds: float) -> bool:
-    """Wait, unless an event is set; nothing tells of that here."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while not event.is_set() and loop.time() < until:  # noqa: ASYNC110
-        await asyncio.sleep(0.1)
     return event.is_set()

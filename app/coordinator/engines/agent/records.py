@@ -29,6 +29,8 @@ class Records:
     first_snapshot: int = 0
     snapshots: bytes = b""
     snapshot_count: int = 0
+    #: The number of the last one. Those between that are damaged on the disk are left out.
+    last_snapshot: int = 0
     #: How the part ended, in JSON. Nothing follows.
     end: bytes = b""
     #: Lines up to this number are lost on the disk; 0 if none are.
@@ -44,7 +46,7 @@ class Records:
     @property
     def snapshot_behind(self) -> int:
         """The same of the snapshots."""
-        return self.first_snapshot + self.snapshot_count - 1 if self.snapshot_count else 0
+        return self.last_snapshot if self.snapshot_count else 0
 
     @property
     def is_empty(self) -> bool:
@@ -94,5 +96,6 @@ class RecordsReader:
             first_snapshot=snapshots[0].sequence if snapshots else 0,
             snapshots=WatchJobResponse(metrics=snapshots).SerializeToString() if snapshots else b"",
             snapshot_count=len(snapshots),
+            last_snapshot=snapshots[-1].sequence if snapshots else 0,
             lost_through=lost,
         )

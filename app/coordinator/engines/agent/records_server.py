@@ -2,7 +2,8 @@
 `mindcoordinator.internal.v1` has it.
 
 The agents listen on their nodes' addresses, where others may reach them, too:
-each has a secret, which the coordinator is told through the cluster.
+each has a secret, which the coordinator is told through the cluster. All that is
+sent here is input: of a bounded length, checked before anything is done for it.
 
 A connection of asyncio's own, and not a call of gRPC: that one hands each
 message over from thread to thread, which takes longer than all else (decision 0049).
@@ -18,24 +19,33 @@ from typing import Final
 import structlog
 
 from app.coordinator.engines.agent.agent import RunAgent
-from app.coordinator.engines.agent.answers import ANOTHER, DONE, Answer, answer_of
+from app.coordinator.engines.agent.answers import (
+    ANOTHER,
+    ANOTHER_PROTOCOL,
+    DONE,
+    Answer,
+    answer_of,
+)
 from app.coordinator.engines.agent.framing import (
     NotAMessage,
     framed,
     notice_lost_peers,
     read_message,
 )
+from app.coordinator.engines.agent.newcomers import Newcomers
+from app.coordinator.engines.agent.protocol import PROTOCOL, told
 from app.coordinator.engines.agent.records import Records
+from app.coordinator.storage.records import MAX_NUMBER
 from generated.mindcoordinator.internal.v1 import engine_pb2 as pb
 
 #: Seconds after which a message comes also if nothing is new.
 SILENCE: Final = 5.0
-#: Seconds that a request may take to come.
-_REQUEST: Final = 10.0
+#: Seconds that a request may take to come: it follows the connection at once.
+_REQUEST: Final = 5.0
 #: Bytes of a request, at most.
-_LONGEST_REQUEST: Final = 64 * 1024
-#: Connections at the same time. The coordinator has one.
-_CONNECTIONS: Final = 32
+_LONGEST_REQUEST: Final = 4 * 1024
+#: Connections of those who know the secret, at the same time. The coordinator has one.
+_CONNECTIONS: Final = 4
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -43,12 +53,18 @@ log = structlog.get_logger("scaimind.coordinator")
 class RecordsServer:
     """Serves one agent, on its event loop."""
 
-    def __init__(self, agent: RunAgent, *, host: str) -> None:
-        """`host` is an address of this node, that of its interface to the others."""
+    def __init__(self, agent: RunAgent, *, host: str, job_id: str = "", run: int = 0) -> None:
+        """`host` is an address of this node, that of its interface to the others. The records
+        are those of the job's run."""
         self._agent = agent
         self._host = host
+        self._greeting = pb.AgentGreeting(protocol=PROTOCOL, job_id=job_id, run=run)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        #: Those that have not greeted.
+        self.newcomers = Newcomers()
+        #: Those that know the secret, the oldest first.
+        self._known: dict[asyncio.Task[None], None] = {}
         #: The one that is told what is recorded: the newest.
         self._told: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -76,15 +92,22 @@ class RecordsServer:
                 await asyncio.wait(self._connections)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None or len(self._connections) >= _CONNECTIONS:
+        peer = writer.get_extra_info("peername")
+        if self._server is None or peer is None:
+            # It is being closed, or the connection is gone already.
             writer.transport.abort()
             return
         task = asyncio.create_task(self._serve(reader, writer), name="connection of this agent")
         self._connections.add(task)
         task.add_done_callback(self._disconnected)
+        # One that is cancelled before it has begun is left open else.
+        task.add_done_callback(lambda _: writer.transport.abort())
+        self.newcomers.admit(task, peer[0])
 
     def _disconnected(self, task: asyncio.Task[None]) -> None:
         self._connections.discard(task)
+        self.newcomers.leave(task)
+        self._known.pop(task, None)
         if self._told is task:
             self._told = None
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -105,13 +128,23 @@ class RecordsServer:
         except (OSError, EOFError, TimeoutError, NotAMessage):
             # Whoever it was asks again.
             return
-        finally:
-            writer.transport.abort()
 
     async def _messages(self, request: pb.WatchRunRequest) -> AsyncGenerator[pb.RunRecords, None]:
         if not hmac.compare_digest(request.secret.encode(), self.secret.encode()):
             yield _failure((ANOTHER, "this is another agent"))
             return
+        self._know()
+        greeting = pb.RunRecords(greeting=self._greeting)
+        if (theirs := told(request.protocol)) != PROTOCOL:
+            log.error("coordinator_refused", protocol=theirs, own_protocol=PROTOCOL)
+            text = f"this agent speaks protocol {PROTOCOL}, and the coordinator {theirs}"
+            greeting.MergeFrom(_failure((ANOTHER_PROTOCOL, text)))
+            yield greeting
+            return
+        yield greeting
+        if problem := self._problem(request):
+            log.warning("request_refused", reason=problem)
+            raise NotAMessage(problem)
         epoch, line, snapshot = request.epoch, request.after_line, request.after_snapshot
         while True:
             kind, value = await answer_of(
@@ -137,6 +170,25 @@ class RecordsServer:
             yield _message(found)
             if found.end:
                 return
+
+    def _problem(self, request: pb.WatchRunRequest) -> str:
+        """Return what no coordinator asks for, as a phrase; empty if it is none."""
+        own = self._greeting
+        if own.job_id and (own.job_id, own.run) != (request.run.job_id, request.run.run):
+            return "a request for another run"
+        if not all(0 <= each < MAX_NUMBER for each in (request.after_line, request.after_snapshot)):
+            return "a number that no record has"
+        return "" if request.run.term >= 0 else "a term that nobody has"
+
+    def _know(self) -> None:
+        """Note that this connection is by one that knows the secret."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.newcomers.leave(task)
+        self._known[task] = None
+        for oldest in [each for each in self._known if each is not self._told][:-_CONNECTIONS]:
+            del self._known[oldest]
+            oldest.cancel()
 
     def _end_the_one_before(self) -> None:
         """Have one connection that is told of the records: of a coordinator whose machine is gone

@@ -1,7 +1,7 @@
 """Carries runs out on this machine, each owned by a runner process."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from typing_extensions import override
@@ -65,6 +65,11 @@ class LocalEngine(Engine):
     @override
     def restarts(self) -> int:
         return 0
+
+    @property
+    @override
+    def agent_faults(self) -> Mapping[str, int]:
+        return {}
 
     @override
     def nodes(self) -> Sequence[NodeReport]:

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 from typing_extensions import override
 
-from app.coordinator.engines.engine import NeverStarted, RunHandle
+from app.coordinator.engines.engine import Discard, NeverStarted, RunHandle
 from app.coordinator.engines.local import launcher
 from app.coordinator.engines.local.launcher import RunnerHandle
 from app.coordinator.engines.local.run_killing import kill_run
@@ -48,7 +48,7 @@ class LocalRun(RunHandle):
         self._notes_size = 0
 
     @override
-    def stop(self, *, at_once: bool) -> None:
+    def stop(self, *, at_once: bool, discard: Discard = Discard.NOTHING) -> None:
         if self._asked_at is None:
             self._asked_at = time.monotonic()
         self._request = signal.SIGUSR1 if at_once else signal.SIGTERM

@@ -11,7 +11,9 @@ from app.coordinator.engines.agent.agent import RunAgent
 from app.coordinator.engines.agent.answers import Answer, answer_of
 from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.agent.part_files import PartFiles
+from app.coordinator.engines.agent.protocol import PROTOCOL
 from app.coordinator.engines.agent.records_server import RecordsServer
+from app.coordinator.engines.engine import Discard
 from app.coordinator.engines.programs import Programs
 from app.coordinator.storage.process_identity import process_identity
 
@@ -32,7 +34,7 @@ class AgentHost:
             keeper=process_identity(keeper or os.getppid()),
             open_files=self.open_files if decoded.files else None,
         )
-        self._server = RecordsServer(self._agent, host=address)
+        self._server = RecordsServer(self._agent, host=address, job_id=job_id, run=run)
 
     @staticmethod
     def open_files(settings: NodeSettings, directory: Path, programs: Programs) -> PartFiles:
@@ -40,16 +42,18 @@ class AgentHost:
         raise NotImplementedError
 
     async def open(self, term: int) -> Answer:
-        """Return a port for the ranks to meet, where the agent listens, and its secret."""
+        """Return a port for the ranks to meet, where the agent listens, its secret, and the
+        protocol that it speaks. Whatever is added comes behind them."""
         return await answer_of(self._opened(term))
 
     async def start(self, term: int, part: bytes) -> Answer:
         """As `RunAgent.start`."""
         return await answer_of(self._agent.start(part, term=term))
 
-    async def stop(self, term: int, at_once: bool, discard: bool) -> Answer:
+    async def stop(self, term: int, at_once: bool, discard: int) -> Answer:
         """As `RunAgent.stop`."""
-        return await answer_of(self._agent.stop(term=term, at_once=at_once, discard=discard))
+        what = Discard(discard)
+        return await answer_of(self._agent.stop(term=term, at_once=at_once, discard=what))
 
     async def kill(self, term: int) -> Answer:
         """As `RunAgent.kill`."""
@@ -64,7 +68,7 @@ class AgentHost:
         await self._server.close()
         return await answer_of(self._agent.close())
 
-    async def _opened(self, term: int) -> tuple[int, str, str]:
+    async def _opened(self, term: int) -> tuple[int, str, str, int]:
         port = await self._agent.meeting_port(term=term)
         await self._server.start()
-        return port, self._server.address, self._server.secret
+        return port, self._server.address, self._server.secret, PROTOCOL

@@ -138,7 +138,10 @@ class RayNodes:
             found = NodeExamination.decoded(answer)
             problem = found.problem
             if differ := difference(self._versions, found.versions):
-                problem = f"It has other versions than the coordinator: {differ}."
+                problem = (
+                    f"It has other versions than the coordinator: {differ}. Install the"
+                    " coordinator's there, and start its Ray again."
+                )
             if problem:
                 log.error("node_refused", node_id=node.node_id, reason=problem)
             await self._found(node, found, problem)

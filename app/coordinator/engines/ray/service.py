@@ -1,20 +1,27 @@
 """The driver's service: the contract of `mindcoordinator.internal.v1` by means of Ray."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 import grpc.aio
+import structlog
 from typing_extensions import override
 
 from app.coordinator.engines.agent.answers import DONE, STATUS_CODES, Answer
+from app.coordinator.engines.agent.protocol import PROTOCOL, told
 from app.coordinator.engines.ray.node import NodeLost, RayNode
 from generated.mindcoordinator.internal.v1 import engine_pb2 as pb
 from generated.mindcoordinator.internal.v1.engine_pb2_grpc import EngineDriverCoordinatorServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
+#: Seconds until an agent that speaks another protocol, as the one before it, is replaced again.
+_REPLACED_AGAIN: Final = 60.0
+
+log = structlog.get_logger("scaimind.coordinator")
 
 
 class Unavailable(Exception):
@@ -62,6 +69,8 @@ class DriverService(EngineDriverCoordinatorServicer):
         self._nodes = nodes
         self._agents = agents
         self._request = request
+        #: When agents may be replaced once more, by job, run and node.
+        self._not_before: dict[tuple[str, int, str], float] = {}
 
     @override
     async def WatchNodes(
@@ -72,7 +81,16 @@ class DriverService(EngineDriverCoordinatorServicer):
 
     @override
     async def OpenRun(self, request: pb.OpenRunRequest, context: Context) -> pb.OpenRunResponse:
-        port, address, secret = await self._ask(context, request.run, "open")
+        opened = await self._opened(context, request.run)
+        if (theirs := _protocol(opened)) != PROTOCOL and self._may_replace(request.run):
+            log.warning("agent_replaced", job_id=request.run.job_id, protocol=theirs)
+            # Another release has made it. What it has started goes on, and the next one finds it.
+            await self._agents.drop(request.run)
+            opened = await self._opened(context, request.run)
+            theirs = _protocol(opened)
+        if theirs != PROTOCOL:
+            await _abort(context, grpc.StatusCode.UNIMPLEMENTED, str(theirs))
+        port, address, secret = opened[:3]
         return pb.OpenRunResponse(meeting_port=port, agent_address=address, agent_secret=secret)
 
     @override
@@ -122,6 +140,19 @@ class DriverService(EngineDriverCoordinatorServicer):
         await asyncio.to_thread(self._request, [each for each in bundles if each])
         return pb.RequestNodesResponse()
 
+    async def _opened(self, context: Context, run: pb.RunRef) -> tuple[Any, ...]:
+        opened: tuple[Any, ...] = await self._ask(context, run, "open")
+        return opened
+
+    def _may_replace(self, run: pb.RunRef) -> bool:
+        """Whether to have an agent made anew: not again and again, on a node that has no other."""
+        key, now = (run.job_id, run.run, run.node_id), time.monotonic()
+        if now < self._not_before.get(key, now):
+            return False
+        self._not_before = {each: at for each, at in self._not_before.items() if at > now}
+        self._not_before[key] = now + _REPLACED_AGAIN
+        return True
+
     async def _ask(self, context: Context, run: pb.RunRef, method: str, *arguments: Any) -> Any:
         async with _failures(context):
             kind, value = await self._agents.ask(run, method, *arguments)
@@ -144,6 +175,12 @@ async def _failures(context: Context) -> AsyncIterator[None]:
 async def _abort(context: Context, code: grpc.StatusCode, text: str) -> NoReturn:
     await context.abort(code, text)
     raise AssertionError("abort raises")
+
+
+def _protocol(opened: Sequence[Any]) -> int:
+    """Return which protocol an agent speaks, as its answer to `open` has it behind the rest."""
+    number = opened[3] if len(opened) > 3 else 0
+    return told(number if type(number) is int else 0)
 
 
 def _message(node: RayNode) -> pb.EngineNode:

@@ -6,12 +6,29 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 
+from app.coordinator.engines.agent.protocol import PROTOCOL, told
 from app.coordinator.engines.engine import CannotLaunch
 from app.coordinator.failures import LeadershipLost
 
 
 class DriverAway(Exception):
     """The driver, or the agent behind it, cannot be asked at the moment. For operators."""
+
+
+class BadMessage(DriverAway):
+    """An agent has sent what none sends. Nothing of it was heeded: it is asked again."""
+
+
+class AnotherProtocol(DriverAway):
+    """An agent, of which a run may go on, speaks another protocol. The message says what to do."""
+
+    def __init__(self, theirs: int) -> None:
+        """`theirs` is its number, as it was told."""
+        super().__init__(
+            f"The agent of a run there speaks protocol {told(theirs)}, and this coordinator"
+            f" {PROTOCOL}: install the coordinator's release on the node and start its Ray again."
+            " What the run records until then waits on the node."
+        )
 
 
 class NodeLost(Exception):
@@ -53,6 +70,8 @@ def _translated(error: grpc.aio.AioRpcError, term: int) -> NoReturn:
         case grpc.StatusCode.ABORTED:
             # It answers with the highest term.
             raise superseded(text, term) from None
+        case grpc.StatusCode.UNIMPLEMENTED:
+            raise AnotherProtocol(int(text) if text.isdecimal() else 0) from None
         case _:
             raise DriverAway(f"{error.code().name}: {text}") from error
 

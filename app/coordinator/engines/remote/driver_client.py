@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import grpc.aio
 
+from app.coordinator.engines.engine import Discard
 from app.coordinator.engines.remote.calls import answered, streamed
 from generated.mindcoordinator.internal.v1 import engine_pb2 as pb
 from generated.mindcoordinator.internal.v1.engine_pb2_grpc import EngineDriverCoordinatorStub
@@ -54,10 +55,9 @@ class DriverClient:
             term=run.term,
         )
 
-    async def stop_run(self, run: pb.RunRef, *, at_once: bool, discard: bool) -> None:
-        """Ask a part to stop; with `discard`, one that has ended does not go on bringing away what
-        it wrote. Raises DriverAway, NodeLost, NothingThere."""
-        request = pb.StopRunRequest(run=run, at_once=at_once, discard=discard)
+    async def stop_run(self, run: pb.RunRef, *, at_once: bool, discard: Discard) -> None:
+        """Ask a part to stop. Raises DriverAway, NodeLost, NothingThere."""
+        request = pb.StopRunRequest(run=run, at_once=at_once, discard=int(discard))
         await answered(self._stub.StopRun(request, timeout=_CALL), term=run.term)
 
     async def kill_run(self, run: pb.RunRef) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -128,6 +128,11 @@ class RemoteEngine(Engine):
     @override
     def restarts(self) -> int:
         return self.driver.restarts
+
+    @property
+    @override
+    def agent_faults(self) -> Mapping[str, int]:
+        return self._nodes.faults.counts
 
     @override
     def nodes(self) -> Sequence[NodeReport]:

@@ -10,16 +10,24 @@ from typing import Final
 import structlog
 
 from app.coordinator.engines.engine import CannotLaunch
+from app.coordinator.engines.remote.agent_faults import Distrust
 from app.coordinator.engines.remote.agent_stream import watch_run
-from app.coordinator.engines.remote.calls import DriverAway, NodeLost, NothingThere
+from app.coordinator.engines.remote.calls import (
+    AnotherProtocol,
+    BadMessage,
+    DriverAway,
+    NodeLost,
+    NothingThere,
+)
 from app.coordinator.engines.remote.gang import Gang
 from app.coordinator.engines.remote.gang_start import kill_part
 from app.coordinator.engines.remote.records.merging import MergedRecords
 from app.coordinator.engines.remote.records.part_records import PartRecords
+from app.coordinator.engines.remote.records.received import ReceivedRecords
 from app.coordinator.failures import CoordinatorStops, FailureBackoff
 from app.coordinator.scheduling.transitions import RunEnd
 from app.tasks.ending import end_all
-from generated.mindcoordinator.internal.v1.engine_pb2 import OpenRunResponse, RunRecords, RunRef
+from generated.mindcoordinator.internal.v1.engine_pb2 import OpenRunResponse, RunRef
 
 #: Seconds: the longest pause between two attempts to reach an agent.
 _LONGEST_PAUSE: Final = 2.0
@@ -34,10 +42,13 @@ class GangFollower:
         self._gang = gang
         #: The nodes whose part has ended.
         self._over: set[str] = set()
+        #: The loop on which it is followed; what is recorded is written on another.
+        self._home: asyncio.AbstractEventLoop
 
     async def follow(self) -> RunEnd:
         """Take over what the parts record until all have ended; returns the run's end."""
         gang = self._gang
+        self._home = asyncio.get_running_loop()
         parts = {
             asyncio.create_task(
                 self._follow_part(number, node_id), name=f"run of {gang.job_id} on {node_id}"
@@ -61,6 +72,7 @@ class GangFollower:
         finally:
             # Where one finds that another coordinator leads, the others soon do.
             await end_all([*unasked, stopping], expected=CoordinatorStops)
+            gang.clear_faults(*gang.node_ids)
 
     def _merged(self, ends: Sequence[RunEnd]) -> RunEnd:
         """Return the end that decides, in the order in which the parts ended."""
@@ -90,6 +102,7 @@ class GangFollower:
         gang = self._gang
         records = PartRecords(gang.records.records, number, node_id)
         backoff = FailureBackoff(longest=_LONGEST_PAUSE)
+        distrust = Distrust(asyncio.get_running_loop().time)
         while True:
             try:
                 if await self._take_all(records, backoff):
@@ -104,27 +117,38 @@ class GangFollower:
                     # Its processes may live all the same, and no job runs twice.
                     await kill_part(gang, node_id)
                 return await self._lost(records, "the node's disk is lost")
+            except (AnotherProtocol, BadMessage) as error:
+                await self._pause(error, node_id, distrust.backoff())
             except DriverAway as error:
-                seconds = backoff.after_failure()
-                if backoff.worth_a_line:
-                    log.warning(
-                        "part_not_followed",
-                        job_id=gang.job_id,
-                        node_id=node_id,
-                        failures=backoff.failures,
-                        reason=str(error),
-                    )
-                await asyncio.sleep(seconds)
+                await self._pause(error, node_id, backoff)
+
+    async def _pause(self, error: DriverAway, node_id: str, backoff: FailureBackoff) -> None:
+        """Wait before an agent is asked again, and log why."""
+        gang = self._gang
+        seconds = backoff.after_failure()
+        if backoff.failures == 1 and isinstance(error, AnotherProtocol):
+            # The run goes on, and its owner sees nothing of it.
+            await gang.records.say(f"Node {node_id}: {error}", warning=True)
+        if backoff.worth_a_line:
+            log.warning(
+                "part_not_followed",
+                job_id=gang.job_id,
+                node_id=node_id,
+                failures=backoff.failures,
+                reason=str(error),
+            )
+        await asyncio.sleep(seconds)
 
     async def _take_all(self, records: PartRecords, backoff: FailureBackoff) -> bool:
         """Take over what a part records, as long as its agent is there; whether it has ended."""
         gang = self._gang
         run = gang.ref(records.node_id)
-        agent = await gang.client.open_run(run)
+        agent = await gang.open(records.node_id)
         # Also of an agent that knows nothing of what was asked before.
         if not await gang.pass_on(records.node_id):
             gang.stop.news.set()
-        return await gang.records.there(lambda: self._written(records, agent, run, backoff))
+        with gang.noting(records.node_id):
+            return await gang.records.there(lambda: self._written(records, agent, run, backoff))
 
     async def _written(
         self, records: PartRecords, agent: OpenRunResponse, run: RunRef, backoff: FailureBackoff
@@ -134,14 +158,17 @@ class GangFollower:
         stream = watch_run(
             agent, run, epoch=records.epoch, after_line=line, after_snapshot=snapshot
         )
-        writer = self._gang.records
+        writer, order = self._gang.records, records.order()
         async with aclosing(stream) as messages:
             async for message in messages:
-                await writer.written(partial(_take, records, message))
+                found = records.received(message, order)
+                await writer.written(partial(_take, records, found))
+                if records.node_id in self._gang.faulty:
+                    self._home.call_soon_threadsafe(self._gang.clear_faults, records.node_id)
                 backoff.reset()
                 if records.end is not None:
                     return True
-                if message.lines or message.snapshots or message.lost_through:
+                if found.lines or found.snapshots or found.lost_through:
                     writer.tell()
         return False
 
@@ -160,8 +187,8 @@ class GangFollower:
         return RunEnd(exit_code=None, failure=failure, transient=True)
 
 
-def _take(part: PartRecords, message: RunRecords, _: MergedRecords) -> None:
-    part.take(message)
+def _take(part: PartRecords, found: ReceivedRecords, _: MergedRecords) -> None:
+    part.take_received(found)
 
 
 def _has_failed(end: RunEnd) -> bool:

@@ -1,19 +1,26 @@
 """The parts of a run on its nodes, and what is asked of all of them."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import structlog
 
-from app.coordinator.engines.engine import CannotLaunch
-from app.coordinator.engines.remote.calls import DriverAway, NodeLost, NothingThere
+from app.coordinator.engines.engine import CannotLaunch, Discard
+from app.coordinator.engines.remote.calls import (
+    AnotherProtocol,
+    BadMessage,
+    DriverAway,
+    NodeLost,
+    NothingThere,
+)
 from app.coordinator.engines.remote.driver_client import DriverClient
 from app.coordinator.engines.remote.known_nodes import KnownNodes
 from app.coordinator.engines.remote.records.writer import RecordWriter
 from app.coordinator.engines.remote.run_files import Launched
-from generated.mindcoordinator.internal.v1.engine_pb2 import RunRef
+from generated.mindcoordinator.internal.v1.engine_pb2 import OpenRunResponse, RunRef
 
 log = structlog.get_logger("scaimind.coordinator")
 _T = TypeVar("_T")
@@ -25,6 +32,8 @@ class StopOrder:
 
     #: By the run's owner: at once or after a checkpoint; None if it is not to stop.
     by_owner: bool | None = None
+    #: By the run's owner.
+    discard: Discard = Discard.NOTHING
     #: A part has failed, and the others, which would wait for it, are to end at once.
     by_part: bool = False
     #: Set whenever it changes.
@@ -35,9 +44,10 @@ class StopOrder:
         """Whether a part is to stop at once or after a checkpoint; None if it is not to stop."""
         return True if self.by_part else self.by_owner
 
-    def give(self, *, at_once: bool) -> None:
+    def give(self, *, at_once: bool, discard: Discard = Discard.NOTHING) -> None:
         """Note that the owner wants the run to stop."""
         self.by_owner = at_once
+        self.discard = discard
         self.news.set()
 
     def end_the_rest(self) -> None:
@@ -61,6 +71,8 @@ class Gang:
     stop: StopOrder
     #: The values of masked variables, where the nodes cannot read the coordinator's file of them.
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: The nodes of which the agent has done what no agent of this release does.
+    faulty: set[str] = field(default_factory=set)
 
     @property
     def job_id(self) -> str:
@@ -80,13 +92,34 @@ class Gang:
         """Wait for a lost node; whether it is back."""
         return await self.nodes.returned(node_id, patience=self.lost_node_patience)
 
+    async def open(self, node_id: str) -> OpenRunResponse:
+        """Have an agent there; returns where it is. Raises as `DriverClient.open_run`."""
+        with self.noting(node_id):
+            return await self.client.open_run(self.ref(node_id))
+
+    @contextmanager
+    def noting(self, node_id: str) -> Iterator[None]:
+        """Have it noted what a part's agent does that no agent of this release does."""
+        try:
+            yield
+        except (AnotherProtocol, BadMessage) as error:
+            self.faulty.add(node_id)
+            self.nodes.faults.note(self.job_id, node_id, error)
+            raise
+
+    def clear_faults(self, *node_ids: str) -> None:
+        """Note that agents do as they should again, or are asked no more."""
+        for node_id in self.faulty.intersection(node_ids):
+            self.faulty.discard(node_id)
+            self.nodes.faults.clear(self.job_id, node_id)
+
     async def pass_on(self, node_id: str) -> bool:
         """Ask a part to stop if it is to. Returns False if it has to be asked again."""
         if (at_once := self.stop.at_once) is None:
             return True
         try:
             # What the others have written is wanted though one has failed: the job goes on from it.
-            discard = bool(self.stop.by_owner)
+            discard = self.stop.discard
             await self.client.stop_run(self.ref(node_id), at_once=at_once, discard=discard)
         except (DriverAway, NodeLost, NothingThere, CannotLaunch) as error:
             log.info("part_not_asked", job_id=self.job_id, node_id=node_id, reason=str(error))

@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 
 from app.coordinator.engines.engine import CannotLaunch
-from app.coordinator.engines.remote.calls import DriverAway, NodeLost
+from app.coordinator.engines.remote.calls import AnotherProtocol, DriverAway, NodeLost
 from app.coordinator.engines.remote.gang import Gang, all_of
 from app.coordinator.failures import FailureBackoff
 from app.coordinator.scheduling.transitions import RunEnd
@@ -22,6 +22,13 @@ async def start_all(gang: Gang) -> RunEnd | None:
 
     Nothing of it lives then. Can be done again, whatever was started before.
     """
+    try:
+        return await _started(gang)
+    finally:
+        gang.clear_faults(*gang.node_ids)
+
+
+async def _started(gang: Gang) -> RunEnd | None:
     backoff = FailureBackoff(longest=LONGEST_PAUSE)
     while gang.stop.by_owner is None:
         try:
@@ -35,6 +42,8 @@ async def start_all(gang: Gang) -> RunEnd | None:
             return await _none_left(gang, RunEnd(exit_code=None, failure=text, transient=True))
         except DriverAway as error:
             seconds = backoff.after_failure()
+            if backoff.failures == 1 and isinstance(error, AnotherProtocol):
+                await gang.records.say(f"The run waits to be started. {error}", warning=True)
             if backoff.worth_a_line:
                 log.warning("run_not_started", job_id=gang.job_id, reason=str(error))
             await _pause(gang, seconds)
@@ -45,7 +54,7 @@ async def start_all(gang: Gang) -> RunEnd | None:
 
 async def _start(gang: Gang) -> None:
     # All agents are there before anything is started on any node.
-    agents = await all_of(*(gang.client.open_run(gang.ref(each)) for each in gang.node_ids))
+    agents = await all_of(*map(gang.open, gang.node_ids))
     address, port = gang.nodes.address(gang.node_ids[0]), agents[0].meeting_port
     await all_of(
         *(

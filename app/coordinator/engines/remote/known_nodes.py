@@ -4,11 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from app.coordinator.cluster.node_specs import GpuSpec, NodeReport, NodeSpec
+from app.coordinator.engines.remote.agent_faults import AgentFaults
 from app.coordinator.engines.remote.calls import DriverAway
 from app.coordinator.engines.remote.driver_client import DriverClient
 from generated.mindcoordinator.internal.v1.engine_pb2 import EngineNode
@@ -45,6 +46,8 @@ class KnownNodes:
         self._heard = asyncio.Event()
         self._news = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
+        #: Those of the nodes' agents.
+        self.faults = AgentFaults(changed=lambda: self._changed(self.reports()))
 
     async def start(self, *, patience: float) -> None:
         """Follow the nodes; returns when the first report is there, or after `patience`
@@ -69,7 +72,12 @@ class KnownNodes:
 
     def reports(self) -> tuple[NodeReport, ...]:
         """Return the nodes that live and those that were lost."""
-        return (*self._reports.values(), *(each.report for each in self._lost.values()))
+        living = map(self._with_faults, self._reports.values())
+        return (*living, *(each.report for each in self._lost.values()))
+
+    def _with_faults(self, report: NodeReport) -> NodeReport:
+        problem = report.problem or self.faults.problem(report.spec.node_id)
+        return replace(report, problem=problem)
 
     def address(self, node_id: str) -> str:
         """Return where other nodes reach a node; empty if it does not live."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import structlog
 from typing_extensions import override
 
-from app.coordinator.engines.engine import RunHandle
+from app.coordinator.engines.engine import Discard, RunHandle
 from app.coordinator.engines.local.runner.recording import RecordBounds
 from app.coordinator.engines.remote.driver_client import DriverClient
 from app.coordinator.engines.remote.following import GangFollower
@@ -70,8 +70,10 @@ class RemoteRun(RunHandle):
         )
 
     @override
-    def stop(self, *, at_once: bool) -> None:
-        self._stop.give(at_once=at_once)
+    def stop(self, *, at_once: bool, discard: Discard = Discard.NOTHING) -> None:
+        if at_once and discard is Discard.NOTHING:
+            discard = Discard.AT_ONCE
+        self._stop.give(at_once=at_once, discard=discard)
 
     @override
     async def wait(self) -> RunEnd:

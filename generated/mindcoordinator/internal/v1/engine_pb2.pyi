@@ -278,8 +278,10 @@ class StopRunRequest(_message.Message):
     AT_ONCE_FIELD_NUMBER: _builtins.int
     DISCARD_FIELD_NUMBER: _builtins.int
     at_once: _builtins.bool
-    discard: _builtins.bool
-    """Of a part that has ended, nothing is brought to the drive any more."""
+    discard: _builtins.int
+    """What of it is not brought to the drive any more, as `engines.engine.Discard`
+    numbers it.
+    """
     @_builtins.property
     def run(self) -> Global___RunRef: ...
     def __init__(
@@ -287,7 +289,7 @@ class StopRunRequest(_message.Message):
         *,
         run: Global___RunRef | None = ...,
         at_once: _builtins.bool = ...,
-        discard: _builtins.bool = ...,
+        discard: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -353,9 +355,9 @@ class WatchRunRequest(_message.Message):
     what is recorded takes no way through the driver and the cluster, and goes on
     without them. The coordinator sends a WatchRunRequest; the agent answers with
     RunRecords until the part has ended and all was sent, or with a failure, behind
-    which it says nothing. While nothing is new, it sends empty ones, so that it is
-    known to be there. Each message follows its length, four bytes with the highest
-    first.
+    which it says nothing. Its first message is a greeting, and no other is. While
+    nothing is new, it sends empty ones, so that it is known to be there. Each
+    message follows its length, four bytes with the highest first.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -365,6 +367,7 @@ class WatchRunRequest(_message.Message):
     AFTER_SNAPSHOT_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
     after_line: _builtins.int
     """What lies behind these numbers is sent."""
     after_snapshot: _builtins.int
@@ -372,6 +375,8 @@ class WatchRunRequest(_message.Message):
     """Of the node's records, as RunRecords had it; empty at first."""
     secret: _builtins.str
     """The agent's, as OpenRunResponse had it."""
+    protocol: _builtins.int
+    """That of the coordinator; 0 of releases that had no numbers."""
     @_builtins.property
     def run(self) -> Global___RunRef: ...
     def __init__(
@@ -382,10 +387,11 @@ class WatchRunRequest(_message.Message):
         after_snapshot: _builtins.int = ...,
         epoch: _builtins.str = ...,
         secret: _builtins.str = ...,
+        protocol: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_line", b"after_line", "after_snapshot", b"after_snapshot", "epoch", b"epoch", "run", b"run", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_line", b"after_line", "after_snapshot", b"after_snapshot", "epoch", b"epoch", "protocol", b"protocol", "run", b"run", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,6 +411,7 @@ class RunRecords(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     LOST_THROUGH_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    GREETING_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """Of the node's records. Another one than before: its disk was lost."""
     first_line: _builtins.int
@@ -421,6 +428,10 @@ class RunRecords(_message.Message):
     def failure(self) -> Global___RunFailure:
         """Why nothing can be told."""
 
+    @_builtins.property
+    def greeting(self) -> Global___AgentGreeting:
+        """In the first message, which has nothing else but a failure."""
+
     def __init__(
         self,
         *,
@@ -432,14 +443,41 @@ class RunRecords(_message.Message):
         end: _builtins.bytes = ...,
         lost_through: _builtins.int = ...,
         failure: Global___RunFailure | None = ...,
+        greeting: Global___AgentGreeting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "greeting", b"greeting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "epoch", b"epoch", "failure", b"failure", "first_line", b"first_line", "first_snapshot", b"first_snapshot", "lines", b"lines", "lost_through", b"lost_through", "snapshots", b"snapshots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "epoch", b"epoch", "failure", b"failure", "first_line", b"first_line", "first_snapshot", b"first_snapshot", "greeting", b"greeting", "lines", b"lines", "lost_through", b"lost_through", "snapshots", b"snapshots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunRecords: _TypeAlias = RunRecords  # noqa: Y015
+
+@_typing.final
+class AgentGreeting(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.int
+    job_id: _builtins.str
+    """Whose records follow."""
+    run: _builtins.int
+    def __init__(
+        self,
+        *,
+        protocol: _builtins.int = ...,
+        job_id: _builtins.str = ...,
+        run: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "protocol", b"protocol", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentGreeting: _TypeAlias = AgentGreeting  # noqa: Y015
 
 @_typing.final
 class RunFailure(_message.Message):

@@ -28,7 +28,8 @@ if _version_not_supported:
 class EngineDriverCoordinatorStub:
     """What a coordinator and the driver of a cluster engine say to each other, over
     a Unix socket of the coordinator's data directory. Both are of one release:
-    nothing of this is kept compatible.
+    nothing of this is kept compatible. Agents may be of another one: they outlive
+    both. What is said to them has a number, `engines.agent.protocol`.
 
     The driver has no state. It may be killed at any moment and started again;
     calls are then repeated, and each may be. A call about a run names the node
@@ -40,6 +41,8 @@ class EngineDriverCoordinatorStub:
     NOT_FOUND: the node is lost.
     DATA_LOSS: the node has nothing of the run.
     ABORTED: a higher term is known there.
+    UNIMPLEMENTED: the agent there speaks another protocol; the message is its
+    number.
     """
 
     def __init__(self, channel):
@@ -93,7 +96,8 @@ class EngineDriverCoordinatorStub:
 class EngineDriverCoordinatorServicer:
     """What a coordinator and the driver of a cluster engine say to each other, over
     a Unix socket of the coordinator's data directory. Both are of one release:
-    nothing of this is kept compatible.
+    nothing of this is kept compatible. Agents may be of another one: they outlive
+    both. What is said to them has a number, `engines.agent.protocol`.
 
     The driver has no state. It may be killed at any moment and started again;
     calls are then repeated, and each may be. A call about a run names the node
@@ -105,6 +109,8 @@ class EngineDriverCoordinatorServicer:
     NOT_FOUND: the node is lost.
     DATA_LOSS: the node has nothing of the run.
     ABORTED: a higher term is known there.
+    UNIMPLEMENTED: the agent there speaks another protocol; the message is its
+    number.
     """
 
     def WatchNodes(self, request, context):
@@ -219,7 +225,8 @@ def add_EngineDriverCoordinatorServicer_to_server(servicer, server):
 class EngineDriverCoordinator:
     """What a coordinator and the driver of a cluster engine say to each other, over
     a Unix socket of the coordinator's data directory. Both are of one release:
-    nothing of this is kept compatible.
+    nothing of this is kept compatible. Agents may be of another one: they outlive
+    both. What is said to them has a number, `engines.agent.protocol`.
 
     The driver has no state. It may be killed at any moment and started again;
     calls are then repeated, and each may be. A call about a run names the node
@@ -231,6 +238,8 @@ class EngineDriverCoordinator:
     NOT_FOUND: the node is lost.
     DATA_LOSS: the node has nothing of the run.
     ABORTED: a higher term is known there.
+    UNIMPLEMENTED: the agent there speaks another protocol; the message is its
+    number.
     """
 
     @staticmethod

@@ -29,7 +29,8 @@ GRPC_VERSION: str
 class EngineDriverCoordinatorStub:
     """What a coordinator and the driver of a cluster engine say to each other, over
     a Unix socket of the coordinator's data directory. Both are of one release:
-    nothing of this is kept compatible.
+    nothing of this is kept compatible. Agents may be of another one: they outlive
+    both. What is said to them has a number, `engines.agent.protocol`.
 
     The driver has no state. It may be killed at any moment and started again;
     calls are then repeated, and each may be. A call about a run names the node
@@ -41,6 +42,8 @@ class EngineDriverCoordinatorStub:
     NOT_FOUND: the node is lost.
     DATA_LOSS: the node has nothing of the run.
     ABORTED: a higher term is known there.
+    UNIMPLEMENTED: the agent there speaks another protocol; the message is its
+      number.
     """
 
     @_typing.overload
@@ -72,7 +75,8 @@ class EngineDriverCoordinatorStub:
 class EngineDriverCoordinatorAsyncStub(EngineDriverCoordinatorStub):
     """What a coordinator and the driver of a cluster engine say to each other, over
     a Unix socket of the coordinator's data directory. Both are of one release:
-    nothing of this is kept compatible.
+    nothing of this is kept compatible. Agents may be of another one: they outlive
+    both. What is said to them has a number, `engines.agent.protocol`.
 
     The driver has no state. It may be killed at any moment and started again;
     calls are then repeated, and each may be. A call about a run names the node
@@ -84,6 +88,8 @@ class EngineDriverCoordinatorAsyncStub(EngineDriverCoordinatorStub):
     NOT_FOUND: the node is lost.
     DATA_LOSS: the node has nothing of the run.
     ABORTED: a higher term is known there.
+    UNIMPLEMENTED: the agent there speaks another protocol; the message is its
+      number.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -111,7 +117,8 @@ class EngineDriverCoordinatorAsyncStub(EngineDriverCoordinatorStub):
 class EngineDriverCoordinatorServicer(metaclass=_abc_1.ABCMeta):
     """What a coordinator and the driver of a cluster engine say to each other, over
     a Unix socket of the coordinator's data directory. Both are of one release:
-    nothing of this is kept compatible.
+    nothing of this is kept compatible. Agents may be of another one: they outlive
+    both. What is said to them has a number, `engines.agent.protocol`.
 
     The driver has no state. It may be killed at any moment and started again;
     calls are then repeated, and each may be. A call about a run names the node
@@ -123,6 +130,8 @@ class EngineDriverCoordinatorServicer(metaclass=_abc_1.ABCMeta):
     NOT_FOUND: the node is lost.
     DATA_LOSS: the node has nothing of the run.
     ABORTED: a higher term is known there.
+    UNIMPLEMENTED: the agent there speaks another protocol; the message is its
+      number.
     """
 
     @_abc_1.abstractmethod
