@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +13,7 @@ import pytest
 
 from app.coordinator.engines.agent.framing import framed, read_message
 from app.coordinator.engines.agent.protocol import PROTOCOL
+from app.coordinator.engines.engine import Discard
 from app.coordinator.engines.local.runner.recording import RecordBounds
 from app.coordinator.engines.remote.agent_faults import AgentFaults
 from app.coordinator.engines.remote.calls import BadMessage
@@ -201,7 +202,7 @@ class Agent:
     connections: int = 0
     sent: int = 0
     address: str = ""
-    stops: list[str] = field(default_factory=list)
+    killed: bool = False
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -248,8 +249,14 @@ class Agent:
     async def open_run(self, run: pb.RunRef) -> pb.OpenRunResponse:
         return pb.OpenRunResponse(agent_address=self.address)
 
+    async def stop_run(self, run: pb.RunRef, *, at_once: bool, discard: Discard) -> None:
+        """It goes on."""
 
-async def followed(agent: Agent, records: MergedRecords) -> RunEnd:
+    async def kill_run(self, run: pb.RunRef) -> None:
+        self.killed = True
+
+
+async def followed(agent: Agent, records: MergedRecords, stop: StopOrder | None = None) -> RunEnd:
     """Follow the run of an agent to its end."""
     launched = SimpleNamespace(
         whole=SimpleNamespace(job=SimpleNamespace(job_id="a")),
@@ -263,7 +270,7 @@ async def followed(agent: Agent, records: MergedRecords) -> RunEnd:
         nodes=cast(Any, agent),
         lost_node_patience=PATIENCE,
         records=cast(Any, Written(records)),
-        stop=StopOrder(),
+        stop=stop or StopOrder(),
     )
     async with asyncio.timeout(PATIENCE), agent.listening():
         return await GangFollower(gang).follow()
@@ -329,6 +336,17 @@ async def test_an_agent_of_another_run_is_not_heeded(records: MergedRecords, run
     agent = Agent(lambda sent, _: framed(pb.RunRecords(greeting=greeting)) if sent == 1 else None)
     assert_whole(run, await followed(agent, records))
     assert agent.faults.counts["message"] == 1
+
+
+async def test_a_cancelled_run_ends_though_its_agent_says_nothing_right(
+    records: MergedRecords, run: RunDir
+) -> None:
+    agent = Agent(lambda sent, message: framed(records_of(-1)) if sent > 1 else None)
+    stop = StopOrder()
+    stop.give(at_once=False, discard=Discard.LATE)
+    assert await followed(agent, records, stop) == RunEnd(exit_code=None, stopped=True)
+    assert agent.killed
+    assert said(run) == []
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -178,7 +178,7 @@ class RecordsServer:
             return "a request for another run"
         if not all(0 <= each < MAX_NUMBER for each in (request.after_line, request.after_snapshot)):
             return "a number that no record has"
-        return "" if request.run.term >= 0 else "a term that nobody has"
+        return "" if 0 <= request.run.term < MAX_NUMBER else "a term that nobody has"
 
     def _know(self) -> None:
         """Note that this connection is by one that knows the secret."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 import grpc.aio
 
 from app.coordinator.engines.engine import Discard
-from app.coordinator.engines.remote.calls import answered, streamed
+from app.coordinator.engines.remote.calls import BadMessage, answered, streamed
 from generated.mindcoordinator.internal.v1 import engine_pb2 as pb
 from generated.mindcoordinator.internal.v1.engine_pb2_grpc import EngineDriverCoordinatorStub
 
@@ -42,6 +42,8 @@ class DriverClient:
         answer: pb.OpenRunResponse = await answered(
             self._stub.OpenRun(pb.OpenRunRequest(run=run), timeout=_CALL), term=run.term
         )
+        if not 0 < answer.meeting_port < 1 << 16:
+            raise BadMessage(f"the agent's port for the ranks is none ({answer.meeting_port})")
         return answer
 
     async def start_run(self, run: pb.RunRef, part: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from app.coordinator.engines.engine import CannotLaunch
+from app.coordinator.engines.engine import CannotLaunch, Discard
 from app.coordinator.engines.remote.agent_faults import Distrust
 from app.coordinator.engines.remote.agent_stream import watch_run
 from app.coordinator.engines.remote.calls import (
@@ -31,6 +31,8 @@ from generated.mindcoordinator.internal.v1.engine_pb2 import OpenRunResponse, Ru
 
 #: Seconds: the longest pause between two attempts to reach an agent.
 _LONGEST_PAUSE: Final = 2.0
+#: Attempts after which a cancelled run is ended whose agent says what none says.
+_HOPELESS: Final = 3
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -118,7 +120,10 @@ class GangFollower:
                     await kill_part(gang, node_id)
                 return await self._lost(records, "the node's disk is lost")
             except (AnotherProtocol, BadMessage) as error:
-                await self._pause(error, node_id, distrust.backoff())
+                wrong = distrust.backoff()
+                await self._pause(error, node_id, wrong)
+                if gang.stop.discard is Discard.LATE and wrong.failures >= _HOPELESS:
+                    return await self._unread(records, error)
             except DriverAway as error:
                 await self._pause(error, node_id, backoff)
 
@@ -137,7 +142,12 @@ class GangFollower:
                 failures=backoff.failures,
                 reason=str(error),
             )
-        await asyncio.sleep(seconds)
+        if gang.stop.given.is_set():
+            await asyncio.sleep(min(seconds, _LONGEST_PAUSE))
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await gang.stop.given.wait()
 
     async def _take_all(self, records: PartRecords, backoff: FailureBackoff) -> bool:
         """Take over what a part records, as long as its agent is there; whether it has ended."""
@@ -171,6 +181,16 @@ class GangFollower:
                 if found.lines or found.snapshots or found.lost_through:
                     writer.tell()
         return False
+
+    async def _unread(self, records: PartRecords, error: DriverAway) -> RunEnd:
+        """End a part of a cancelled run whose agent cannot be understood."""
+        await kill_part(self._gang, records.node_id)
+        text = (
+            f"Gap: what the run wrote on node {records.node_id} behind its line"
+            f" {records.taken[0]} there is not known: it was cancelled. {error}"
+        )
+        await self._gang.records.say(text, warning=True)
+        return RunEnd(exit_code=None, stopped=True)
 
     def _end_the_rest(self) -> None:
         """End the other parts: what was on a lost node does not go on."""

@@ -38,6 +38,8 @@ class StopOrder:
     by_part: bool = False
     #: Set whenever it changes.
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Set once the owner wants it to stop.
+    given: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def at_once(self) -> bool | None:
@@ -49,6 +51,7 @@ class StopOrder:
         self.by_owner = at_once
         self.discard = discard
         self.news.set()
+        self.given.set()
 
     def end_the_rest(self) -> None:
         """Note that a part has failed."""
