@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ pytest.importorskip("s3fs")
 
 from app.coordinator.engines.agent import file_calls
 from app.coordinator.execution import job_tasks
+from app.objects import s3_connection
 from generated.mindcoordinator.v1.cluster_pb2 import DrainNodeRequest
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from tests.coordinator.harness import PATIENCE, status_of
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from app.objects.s3 import S3Store
 
 __all__ = ["bucket", "store"]
-#: Much less than s3fs waits for an answer, however often it asks.
-SOON = PATIENCE / 4
+#: Half of what a store is waited for, however seldom it is asked.
+SOON = 30.0
 
 
 class Hanging:
@@ -57,6 +59,9 @@ class Hanging:
 
 @pytest.fixture
 def hanging(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, Hanging]]:
+    # Asks once: a minute of silence, and no more once the store is back.
+    once = partial(s3_connection.S3Place, attempts=1, rounds=1)
+    monkeypatch.setattr(s3_connection, "S3Place", once)
     monkeypatch.setattr(file_calls, "_STILL", 1.0)
     monkeypatch.setattr(job_tasks, "STORE_PATIENCE", 1.0)
     with faulty(bucket) as proxy:
