@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from app.coordinator.engines.remote.driver_process import DriverProcess, DriverRefused
 
@@ -50,3 +51,46 @@ async def test_a_driver_that_ends_is_started_again_and_counted(tmp_path: Path) -
         assert driver.restarts == 1
     finally:
         await driver.close()
+
+
+#: Says that it serves, and then what is in the file SAID.
+CHATTY = """
+import os, sys
+print('{"problem": ""}', flush=True)
+with open(os.environ["SAID"], "rb") as said:
+    sys.stdout.buffer.write(said.read())
+sys.stdout.buffer.flush()
+sys.stdin.read()
+"""
+
+
+async def test_what_a_driver_says_is_logged_however_much_it_is(tmp_path: Path) -> None:
+    node = b'{"timestamp": 1, "level": "error", "event": "node_refused", "node_id": "n1"}\n'
+    odd = [b"a library's line\n", b"\xff\xfe\n", b'"text"\n', b"[1]\n", b'{"level": "x"}\n']
+    odd += [b'{"level": "__class__", "event": "e"}\n', b"x" * 1_000_000 + b"\n", b"\n"]
+    # More than a pipe takes, and an asyncio reader beside it.
+    (tmp_path / "said").write_bytes(node * 10_000 + b"".join(odd) + node)
+    (tmp_path / "chatty_driver.py").write_text(CHATTY)
+    driver = DriverProcess(
+        "chatty_driver",
+        settings=b"{}\n",
+        environment={
+            "PATH": os.defpath,
+            "PYTHONPATH": str(tmp_path),
+            "SAID": str(tmp_path / "said"),
+        },
+        errors=tmp_path / "driver.err",
+    )
+    with structlog.testing.capture_logs() as logged:
+        await driver.start()
+        try:
+            async with asyncio.timeout(60):
+                # The last one is behind all else.
+                while sum("node_id" in each for each in logged) <= 10_000:  # noqa: ASYNC110  # nothing tells of it
+                    await asyncio.sleep(0.05)
+        finally:
+            await driver.close()
+    assert logged[0] == {"log_level": "error", "event": "node_refused", "node_id": "n1"}
+    said = [each["text"] for each in logged if each["event"] == "engine_driver_said"]
+    assert "a library's line" in said
+    assert max(map(len, said)) <= 2000

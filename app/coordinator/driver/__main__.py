@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from contextlib import suppress
+from io import RawIOBase
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,8 @@ from app.coordinator.engines.ray.driver_settings import DriverSettings
 from app.coordinator.engines.ray.nodes import RayNodes
 from app.coordinator.engines.ray.own_node import commands, why_not_joined
 from app.coordinator.engines.ray.service import DriverService
+from app.telemetry import logs
+from app.telemetry.settings import TelemetrySettings
 from generated.mindcoordinator.internal.v1 import engine_pb2_grpc
 
 _MESSAGE: Final = 64 * 1024 * 1024
@@ -29,9 +32,10 @@ _MESSAGE: Final = 64 * 1024 * 1024
 
 def main() -> int:
     """Run the driver."""
-    # Nobody reads a second line. Whatever else is printed, such as the log, would stop it one day.
-    told = os.dup(sys.stdout.fileno())
+    # Whatever else is printed, as by a library, is no line of these.
+    told = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    logs.configure(TelemetrySettings(), out=told, for_good=True)
     settings = DriverSettings.decoded(sys.stdin.buffer.readline())
     # Of a driver that was killed.
     Path(settings.socket).unlink(missing_ok=True)
@@ -51,7 +55,7 @@ def main() -> int:
     return 0
 
 
-async def _serve(settings: DriverSettings, told: int) -> None:
+async def _serve(settings: DriverSettings, told: RawIOBase) -> None:
     loop = asyncio.get_running_loop()
     nodes = RayNodes(settings.nodes)
     # Or whoever asks first is told that a node is lost which this driver does not know yet.
@@ -89,9 +93,8 @@ def _remove(socket: Path) -> None:
         socket.parent.rmdir()
 
 
-def _say(told: int, problem: str) -> None:
-    os.write(told, orjson.dumps({"problem": problem}) + b"\n")
-    os.close(told)
+def _say(told: RawIOBase, problem: str) -> None:
+    told.write(orjson.dumps({"problem": problem}) + b"\n")
 
 
 if __name__ == "__main__":

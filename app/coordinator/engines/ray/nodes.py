@@ -1,7 +1,7 @@
 """The nodes of a Ray cluster as the driver sees them: who lives, what each has and is fit for."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -18,7 +18,8 @@ from app.coordinator.engines.agent.examining import (
 )
 from app.coordinator.engines.agent.leftovers import kept_runs
 from app.coordinator.engines.agent.node_settings import NodeSettings
-from app.coordinator.engines.ray.node import NodeLost, RayNode, node_of
+from app.coordinator.engines.ray.driver_settings import NODE_LABEL
+from app.coordinator.engines.ray.node import NodeLost, RayNode, by_name, node_of
 from app.coordinator.failures import FailureBackoff
 
 #: Seconds between two looks at Ray's table of nodes.
@@ -38,6 +39,8 @@ class RayNodes:
         self._examining: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
         self._version = 0
+        #: Ray's ids of those whose names others have.
+        self._nameless: set[str] = set()
         self._versions = versions(Ray=ray.__version__)
 
     def of(self, node_id: str) -> RayNode:
@@ -83,33 +86,36 @@ class RayNodes:
     async def look(self) -> None:
         """Look at Ray's table. Before the first look no node is known. Raises what Ray does."""
         table = await asyncio.to_thread(ray.nodes)
-        living: dict[str, RayNode] = {}
-        for row in table:
-            if not row["Alive"] or (node := node_of(row)) is None:
-                continue
-            before = self._nodes.get(node.node_id)
-            if node.node_id in living and (before is None or before.ray_id != node.ray_id):
-                # Two have one name: the one that was there first stays.
-                continue
-            if before is not None and before.ray_id == node.ray_id:
-                node = replace(
-                    node,
-                    hostname=before.hostname,
-                    examination=before.examination,
-                    problem=before.problem,
-                )
-            living[node.node_id] = node
+        found = [node for row in table if row["Alive"] and (node := node_of(row)) is not None]
+        living, nameless = by_name(found, self._nodes)
+        self._tell(nameless, living)
         if living == self._nodes and self._version:
             return
         self._nodes = living
         for node in living.values():
-            if node.examination is None and node.ray_id not in self._examining:
+            if not node.is_sound:
+                log.error("node_refused", node_id=node.node_id, reason=node.problem)
+            elif node.examination is None and node.ray_id not in self._examining:
                 task = asyncio.create_task(
                     self._examine(node), name=f"examination of {node.node_id}"
                 )
                 self._examining[node.ray_id] = task
                 task.add_done_callback(partial(self._examined, node.ray_id))
         await self._announce()
+
+    def _tell(self, nameless: Sequence[RayNode], living: Mapping[str, RayNode]) -> None:
+        """Log once of each node that takes no jobs, since another one has its name."""
+        for node in nameless:
+            if node.ray_id not in self._nameless:
+                log.warning(
+                    "node_name_taken",
+                    node_id=node.node_id,
+                    address=node.address,
+                    taken_by=living[node.node_id].address,
+                    advice=f"Give each node a label {NODE_LABEL} of its own. One that has just"
+                    " returned gets its name back by itself.",
+                )
+        self._nameless = {node.ray_id for node in nameless}
 
     async def _announce(self) -> None:
         async with self._changed:

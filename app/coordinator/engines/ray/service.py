@@ -77,7 +77,7 @@ class DriverService(EngineDriverCoordinatorServicer):
         self, request: pb.WatchNodesRequest, context: Context
     ) -> AsyncIterator[pb.Nodes]:
         async for nodes in self._nodes.watch():
-            yield pb.Nodes(nodes=map(_message, nodes))
+            yield pb.Nodes(nodes=map(message_of, nodes))
 
     @override
     async def OpenRun(self, request: pb.OpenRunRequest, context: Context) -> pb.OpenRunResponse:
@@ -183,7 +183,8 @@ def _protocol(opened: Sequence[Any]) -> int:
     return told(number if type(number) is int else 0)
 
 
-def _message(node: RayNode) -> pb.EngineNode:
+def message_of(node: RayNode) -> pb.EngineNode:
+    """Return a node as the coordinator is told of it."""
     return pb.EngineNode(
         node_id=node.node_id,
         hostname=node.hostname,

@@ -12,13 +12,20 @@ import orjson
 import structlog
 
 from app.coordinator.failures import FailureBackoff
+from app.tasks.ending import end_all
 
 #: Seconds until a driver must listen; connecting to a cluster may take long.
 _START: Final = 120.0
 #: Seconds until a driver that is asked to leave is killed.
 _LEAVE: Final = 5.0
-#: Bytes of what drivers write on stderr that are kept.
+#: Bytes of what drivers write on stderr that are kept, and seconds between two looks at it.
 _ERRORS: Final = 1024 * 1024
+_LOOK: Final = 60.0
+#: Characters of a line of a driver that is no line of a log.
+_SAID: Final = 2000
+#: Names of fields that a call of a logger has for itself.
+_OWN: Final = frozenset({"self", "event", "exc_info", "stack_info"})
+_LEVELS: Final = frozenset({"debug", "info", "warning", "error", "critical"})
 
 log = structlog.get_logger("scaimind.coordinator")
 
@@ -28,7 +35,8 @@ class DriverRefused(Exception):
 
 
 class DriverProcess:
-    """Runs one driver at a time. Its end interrupts no run."""
+    """Runs one driver at a time. Its end interrupts no run. What it logs on stdout, as lines of
+    JSON, is logged here."""
 
     def __init__(
         self, module: str, *, settings: bytes, environment: Mapping[str, str], errors: Path
@@ -41,6 +49,8 @@ class DriverProcess:
         self._errors = errors
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
+        #: Of the driver that lives.
+        self._listening: asyncio.Task[None] | None = None
         #: How often a driver that had ended was started again.
         self.restarts = 0
 
@@ -95,20 +105,28 @@ class DriverProcess:
         if problem:
             await self._end()
             raise DriverRefused(problem)
+        assert process.stdout is not None
+        # A pipe that nobody reads fills up, and holds up whoever writes there.
+        self._listening = asyncio.create_task(
+            _listen(process.stdout), name="what the engine's driver says"
+        )
         return process
 
     def _open_errors(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         file = os.open(self._errors, flags, 0o600)
-        if os.fstat(file).st_size > _ERRORS:
-            os.ftruncate(file, 0)
+        _bound(file)
         return file
+
+    def _bound_errors(self) -> None:
+        os.close(self._open_errors())
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         backoff = FailureBackoff()
         while True:
-            status = await process.wait()
+            status = await self._status_of(process)
             self._process = None
+            await self._end_listening()
             self.restarts += 1
             log.error("engine_driver_ended", status=status, restarts=self.restarts)
             while True:
@@ -128,9 +146,29 @@ class DriverProcess:
                     log.info("engine_driver_started", restarts=self.restarts)
                     break
 
+    async def _status_of(self, process: asyncio.subprocess.Process) -> int:
+        """Return how a driver ended; until then what it writes on stderr is bounded."""
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK):
+                    return await process.wait()
+            except TimeoutError:
+                try:
+                    await asyncio.to_thread(self._bound_errors)
+                except OSError as error:
+                    log.warning("engine_driver_errors_not_bounded", reason=error.strerror)
+
+    async def _end_listening(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            # What it had said is there, unless a process that it has left behind has its stdout.
+            await asyncio.wait([listening], timeout=_LEAVE)
+            await end_all([listening], expected=())
+
     async def _end(self) -> None:
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
+            await self._end_listening()
             return
         assert process.stdin is not None
         process.stdin.close()
@@ -141,3 +179,37 @@ class DriverProcess:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        await self._end_listening()
+
+
+def _bound(file: int) -> None:
+    if os.fstat(file).st_size > _ERRORS:
+        os.ftruncate(file, 0)
+
+
+async def _listen(output: asyncio.StreamReader) -> None:
+    """Log what a driver says, to its end."""
+    while True:
+        try:
+            line = await output.readline()
+        except ValueError:
+            # Longer than any line of a log: what has come of it is dropped.
+            continue
+        if not line:
+            return
+        _log(line)
+
+
+def _log(line: bytes) -> None:
+    """Log a line as what it is in the driver's log."""
+    try:
+        about = orjson.loads(line)
+        level, event = about.pop("level"), about.pop("event")
+        about.pop("timestamp", None)
+        if level not in _LEVELS or not isinstance(event, str):
+            raise ValueError("it is no line of a log")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Of a library, or of a part of the cluster.
+        log.info("engine_driver_said", text=line[:_SAID].decode(errors="replace").rstrip())
+    else:
+        getattr(log, level)(event, **{key: about[key] for key in about if key not in _OWN})
