@@ -74,6 +74,7 @@ _KEYS: web.AppKey[KeyLookup] = web.AppKey("keys", KeyLookup)
 _IDENTITY_PROVIDER: web.AppKey[Check | None] = web.AppKey("identity_provider")
 _BREACHES: web.AppKey[BreachReports] = web.AppKey("breaches", BreachReports)
 _CHANNEL: web.AppKey[Channel] = web.AppKey("channel", Channel)
+_TURNS: web.AppKey[Turns] = web.AppKey("turns", Turns)
 
 
 async def pages_context(app: web.Application) -> AsyncIterator[None]:
@@ -169,6 +170,7 @@ async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
         credentials=app[CREDENTIALS],
         unknown_fields=UnknownFields(count=metrics.count_unknown_fields),
     )
+    app[_TURNS] = turns = Turns()
     app[COORDINATOR] = CoordinatorClient(
         channel=channel,
         settings=settings,
@@ -176,6 +178,7 @@ async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
         report=app[_BREACHES],
         record_job=app[JOB_WRITER].record_job,
         tracer=app[TRACER],
+        turns=turns,
     )
     app[FEATURES] = features = Features(app[COORDINATOR])
     app[SHARED_READS] = reads = SharedReads[Any](kept=settings.shared_reads)
@@ -187,8 +190,7 @@ async def coordinator_context(app: web.Application) -> AsyncIterator[None]:
 
 async def hub_context(app: web.Application) -> AsyncIterator[None]:
     """The hub, on the coordinator's channel."""
-    settings = app[SETTINGS]
-    turns = Turns()
+    settings, turns = app[SETTINGS], app[_TURNS]
     upstream = WatchClient(
         channel=app[_CHANNEL],
         client=app[COORDINATOR],

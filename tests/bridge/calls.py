@@ -25,7 +25,7 @@ from generated.mindcoordinator.v1 import (
 @dataclass(frozen=True)
 class Call:
     method: str
-    make: Callable[[CoordinatorClient, Caller], Awaitable[dict[str, Any]]]
+    make: Callable[[CoordinatorClient, Caller], Awaitable[Any]]
     request: Message
 
 

@@ -68,7 +68,7 @@ def observed() -> list[tuple[str, str, float | None]]:
 
 
 @pytest.fixture
-def client(
+async def client(
     channel: grpc.aio.Channel,
     settings: UpstreamSettings,
     observed: list[tuple[str, str, float | None]],

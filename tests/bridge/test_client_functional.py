@@ -10,6 +10,7 @@ from app.bridge.client import CoordinatorClient
 from app.bridge.settings import UpstreamSettings
 from app.caller import Caller, DownstreamTokens
 from app.errors import ApiError
+from app.hub.upstream import LogPage
 from generated.mindcoordinator.v1.jobs_pb2 import (
     JOB_STATUS_TRAINING,
     Job,
@@ -40,7 +41,7 @@ async def test_request_metadata_deadline_and_observation(
 ) -> None:
     answer = await call.make(client, caller)
 
-    assert isinstance(answer, dict)
+    assert isinstance(answer, dict | LogPage)
     [request] = coordinator.requests(call.method)
     assert request.message == call.request
     sent = {key: value for key, value in request.metadata.items() if key.startswith("x-")}

@@ -1,22 +1,30 @@
 """Pages of logs are read piece by piece: what is live does not wait for whole pages."""
 
+import asyncio
 from collections.abc import Generator
 from dataclasses import replace
+from itertools import count
 from typing import Any, TypeVar
 
+import grpc
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import event, given, settings
+from hypothesis import event, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from app.bridge.client import CoordinatorClient
 from app.bridge.contract.breaches import Breach
 from app.bridge.converters import converter_of
+from app.bridge.settings import UpstreamSettings
 from app.bridge.streams.json_lines import one_line
 from app.bridge.streams.log_pages import PIECE, page_pieces
 from app.bridge.streams.log_records import LogRecords
+from app.caller import Caller
 from app.errors import BrokenContract
 from app.hub.upstream import LogPage, LogRecord
 from app.log_filter import LogFilter
+from app.tasks.turns import Turns
 from generated.mindcoordinator.v1.watch_pb2 import (
     LOG_LEVEL_ERROR,
     LOG_LEVEL_INFO,
@@ -26,6 +34,7 @@ from generated.mindcoordinator.v1.watch_pb2 import (
     LogPosition,
     LogRange,
 )
+from tests.scripted_coordinator import ScriptedCoordinator
 
 R = TypeVar("R")
 
@@ -71,6 +80,45 @@ def record(entry: LogEntry) -> LogRecord:
     return LogRecord(entry.offset, entry.level, one_line(converter_of(LogEntry)(entry)))
 
 
+class Noted(Turns):
+    """Turns that end with each piece, and note what others had meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=count(step=Turns.WORK).__next__)
+        self.of_others = 0
+        self.while_read: list[int] = []
+
+    async def have_others(self) -> None:
+        while True:
+            self.of_others += 1
+            await asyncio.sleep(0)
+
+    async def run(self, work: Generator[None, None, R]) -> R:
+        before = self.of_others
+        result = await super().run(work)
+        self.while_read.append(self.of_others - before)
+        return result
+
+
+async def test_others_have_their_turns_while_a_page_that_was_asked_for_is_read(
+    channel: grpc.aio.Channel,
+    settings: UpstreamSettings,
+    coordinator: ScriptedCoordinator,
+    caller: Caller,
+) -> None:
+    coordinator.answer("ListJobLogs", page(*range(1, 1001)))
+    turns = Noted()
+    client = CoordinatorClient(channel=channel, settings=settings, turns=turns)
+    others = asyncio.create_task(turns.have_others(), name="others")
+    found = await client.list_job_logs(
+        caller, "j", log_filter=LogFilter(), limit=1000, after=("e1", 0)
+    )
+    others.cancel()
+    assert [each.offset for each in found.records] == [*range(1, 1001)]
+    [had] = turns.while_read
+    assert had > 1000 // PIECE
+
+
 def test_in_no_piece_more_than_a_few_entries_are_parsed() -> None:
     parsed: list[int] = []
 
@@ -96,7 +144,7 @@ def test_long_entries_are_a_piece_each() -> None:
     assert made.records == [record(entry) for entry in told.entries]
 
 
-@settings(deadline=None)
+@examples(deadline=None)
 @given(sizes=st.lists(st.integers(0, 20_000), max_size=70), lost=st.integers(0, 5))
 def test_all_of_a_page_is_read(sizes: list[int], lost: int) -> None:
     told = page(*range(1, len(sizes) + 1), next_after_offset=len(sizes) + lost, complete=True)
@@ -137,7 +185,7 @@ def test_other_fields_between_the_entries_change_nothing(others: bytes) -> None:
     assert made == read(page(1, 2, 3).SerializeToString())[0]
 
 
-@settings(deadline=None)
+@examples(deadline=None)
 @given(cut=st.integers(1, 60), entries=st.integers(1, 3))
 def test_what_is_cut_off_is_not_read(cut: int, entries: int) -> None:
     data = page(*range(1, entries + 1)).SerializeToString()

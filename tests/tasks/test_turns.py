@@ -1,7 +1,9 @@
 """Turns: what may wait gets on a little at a time, all of it, and in order."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Generator
+from itertools import count
 
 import pytest
 
@@ -52,6 +54,35 @@ def test_few_step_in_a_turn_and_nobody_twice_before_all_others() -> None:
     # Between two turns with work there are some without.
     assert counts[: 2 * (Turns.LEFT + 1)] == [2, *[0] * Turns.LEFT] * 2
     assert stepped == list(range(50)) * 3
+
+
+async def test_what_arrives_reaches_its_task_before_the_next_piece_of_work() -> None:
+    """Between two turns with work the loop gets from a socket to the task that reads it."""
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    there.setblocking(False)
+    loop, order = asyncio.get_running_loop(), list[str]()
+    # A turn ends with its first piece.
+    turns = Turns(clock=count(step=Turns.WORK).__next__)
+
+    async def reads() -> None:
+        for _ in range(3):
+            await loop.sock_recv(here, 1)
+            order.append("arrived")
+
+    def works() -> Generator[None, None, None]:
+        for _ in range(3):
+            order.append("piece")
+            there.send(b"x")
+            yield
+
+    reading = asyncio.create_task(reads(), name="reads")
+    await asyncio.sleep(0)
+    await turns.run(works())
+    await reading
+    here.close()
+    there.close()
+    assert order == ["piece", "arrived"] * 3
 
 
 def test_a_step_that_raises_holds_up_nobody() -> None:

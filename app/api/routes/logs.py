@@ -1,6 +1,6 @@
 """A job's log, read by position and searched; its stream is in `streams`."""
 
-from typing import Any, Final
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -23,17 +23,14 @@ from app.errors import (
     ApiError,
 )
 from app.hub.core.judging import ALL, Unjudged
+from app.hub.upstream import LogPage
 from app.log_filter import LogFilter
 from app.scaikey.permissions import Permission
 from app.schemas.headers import STREAM_HEADERS
 from app.schemas.logs.answers import LOG_ENTRIES
-from app.schemas.logs.filters import LOG_LEVELS
 from app.schemas.logs.queries import LOG_ENTRIES_QUERY, LOG_MARKS_QUERY, LOG_SEARCH_QUERY
 
 routes = web.RouteTableDef()
-
-#: The contract's numbers of levels; one that it does not know stands for itself.
-_LEVELS: Final = {"UNSPECIFIED": 0, **{name: at for at, name in enumerate(LOG_LEVELS, 1)}}
 
 
 @routes.get("/jobs/{job_id}/log-entries")
@@ -49,38 +46,35 @@ async def list_log_entries(request: web.Request) -> web.Response:
     log_filter: LogFilter = query["log_filter"]
     if query["before"] is None:
         page = await _forward(request, caller, job_id, query)
-        scanned_to = page["next_after_offset"]
-        following = None if scanned_to >= page["last_offset"] else scanned_to + 1
+        scanned_to = page.next_after
+        following = None if scanned_to >= page.last_offset else scanned_to + 1
     else:
         page = await _backward(request, caller, job_id, query)
-        scanned_to = page["next_before_offset"]
-        following = None if scanned_to <= max(page["first_offset"], 1) else scanned_to
-    entries = page["entries"]
+        scanned_to = page.next_before
+        following = None if scanned_to <= max(page.first_offset, 1) else scanned_to
+    entries = [record.data for record in page.records]
     if log_filter != ALL:
         # An older coordinator ignores what it does not know.
-        unjudged = [
-            Unjudged(each["offset"], _LEVELS.get(each["level"], each["level"]), orjson.dumps(each))
-            for each in entries
-        ]
+        unjudged = [Unjudged(*record) for record in page.records]
         said = await request.app[HUB].passing(log_filter, unjudged)
-        entries = [entry for entry, (_, passed) in zip(entries, said, strict=True) if passed]
+        entries = [data for data, (_, passed) in zip(entries, said, strict=True) if passed]
     return success(
         {
-            "epoch": page["epoch"],
-            "entries": entries,
-            "missing": page["missing"],
-            "first_offset": page["first_offset"],
-            "last_offset": page["last_offset"],
+            "epoch": page.epoch,
+            "entries": [orjson.Fragment(data) for data in entries],
+            "missing": [{"first": first, "last": last} for first, last in page.missing],
+            "first_offset": page.first_offset,
+            "last_offset": page.last_offset,
             "scanned_to": scanned_to,
             "next": following,
-            "complete": page["complete"],
+            "complete": page.complete,
         }
     )
 
 
 async def _forward(
     request: web.Request, caller: Caller, job_id: str, query: dict[str, Any]
-) -> dict[str, Any]:
+) -> LogPage:
     client, given = request.app[COORDINATOR], query["epoch"]
     for attempt in (1, 2):
         epoch = given or await client.get_log_epoch(caller, job_id)
@@ -101,7 +95,7 @@ async def _forward(
 
 async def _backward(
     request: web.Request, caller: Caller, job_id: str, query: dict[str, Any]
-) -> dict[str, Any]:
+) -> LogPage:
     await request.app[FEATURES].require(caller, "log_filters")
     page = await request.app[COORDINATOR].list_job_logs(
         caller,
@@ -110,14 +104,14 @@ async def _backward(
         limit=query["limit"],
         before=query["before"],
     )
-    if not page["next_before_offset"]:
+    if not page.next_before:
         # It was another coordinator a moment ago: this one ignores what it does not know.
         raise ApiError(
             NOT_IMPLEMENTED,
             "The coordinator cannot read a log backward. Read it forward, with from, or ask an"
             " operator to update it.",
         )
-    if query["epoch"] not in ("", page["epoch"]):
+    if query["epoch"] not in ("", page.epoch):
         raise ApiError(
             FAILED_PRECONDITION,
             "epoch: is not the epoch of this log. Read it anew, without epoch.",

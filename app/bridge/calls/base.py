@@ -1,6 +1,6 @@
 """How a call is made, observed and checked."""
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeAlias, TypeVar
 
 import grpc
@@ -15,7 +15,6 @@ from app.bridge.sent import Asked
 from app.bridge.settings import UpstreamSettings
 from app.caller import Caller, DownstreamTokens
 from app.errors import BrokenContract
-from app.tasks.turns import Turns
 from app.telemetry.tracing import NoTracer, Tracer
 from generated.mindcoordinator.v1.coordinator_pb2_grpc import MindCoordinatorStub
 from generated.mindcoordinator.v1.jobs_pb2 import (
@@ -113,35 +112,6 @@ class Calls:
                 raise BrokenContract(Breach.UNREADABLE, "the answer is not the right message")
             check_answer(method, caller.tenant_id, request, response)
         return response
-
-    async def _ask_in_turns(
-        self,
-        method: str,
-        rpc: "grpc.aio.UnaryUnaryMultiCallable[Q, bytes]",
-        caller: Caller,
-        request: Q,
-        *,
-        turns: Turns,
-        read: Callable[[bytes], Generator[None, None, T]],
-    ) -> T:
-        """Return what `read` makes of an answer's bytes, piece by piece.
-
-        It raises `BrokenContract` if the answer does not keep the contract.
-        """
-        metadata = call_metadata(caller, api_secret=self._settings.api_secret)
-        call = ObservedCall(
-            method,
-            self._observe,
-            tracer=self._tracer,
-            report=self._report,
-            asked=Asked(request, self._secrets(caller)),
-        )
-        with call as traced:
-            data = await rpc(
-                request, metadata=metadata + traced, timeout=self._settings.unary_timeout
-            )
-            call.answered()
-            return await turns.run(read(data))
 
     async def _stream(
         self,

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from app.bridge.calls.base import Calls
 from app.bridge.calls.log_filters import filter_message
+from app.bridge.calls.log_pages import LogPageCalls
 from app.bridge.converters import JsonObject
 from app.caller import Caller
+from app.hub.upstream import LogPage
 from app.log_filter import LogFilter
 from generated.mindcoordinator.v1.logs_pb2 import GetLogMarksRequest
 from generated.mindcoordinator.v1.watch_pb2 import (
@@ -16,7 +17,7 @@ from generated.mindcoordinator.v1.watch_pb2 import (
 )
 
 
-class MonitoringCalls(Calls):
+class MonitoringCalls(LogPageCalls):
     """Reads metrics and logs."""
 
     async def get_job_metrics(
@@ -68,15 +69,13 @@ class MonitoringCalls(Calls):
         limit: int,
         after: tuple[str, int] | None = None,
         before: int = 0,
-    ) -> JsonObject:
+    ) -> LogPage:
         """Fetch a page of a job's log: behind a place (epoch and offset), or before an offset.
 
         An older coordinator knows of a filter's level alone, and reads no page backward:
-        `next_before_offset` is 0 then.
+        `next_before` is 0 then.
         """
-        return await self._call(
-            "ListJobLogs",
-            self._stub.ListJobLogs,
+        return await self._page(
             caller,
             ListJobLogsRequest(
                 job_id=job_id,
@@ -86,6 +85,7 @@ class MonitoringCalls(Calls):
                 filter=filter_message(log_filter),
                 page_size=limit,
             ),
+            log_filter,
         )
 
     async def get_log_marks(self, caller: Caller, job_id: str, *, buckets: int = 0) -> JsonObject:

@@ -5,9 +5,8 @@ from collections.abc import AsyncGenerator
 import grpc
 from typing_extensions import override
 
-from app.bridge.calls.base import Calls
 from app.bridge.calls.log_filters import filter_message
-from app.bridge.channel import SERVICE
+from app.bridge.calls.log_pages import LogPageCalls
 from app.bridge.client import CoordinatorClient
 from app.bridge.contract.breaches import ReportBreach, log_breach
 from app.bridge.contract.logs import StreamCheck
@@ -15,9 +14,7 @@ from app.bridge.converters import converter_of
 from app.bridge.observed_call import Observe
 from app.bridge.settings import UpstreamSettings
 from app.bridge.streams.json_lines import one_line
-from app.bridge.streams.log_pages import page_pieces
 from app.bridge.streams.log_records import LogRecords
-from app.bridge.transport.reading_channel import reader_on
 from app.caller import Caller
 from app.hub.upstream import (
     Batch,
@@ -38,7 +35,6 @@ from generated.mindcoordinator.v1.jobs_pb2 import JobStatus
 from generated.mindcoordinator.v1.watch_pb2 import (
     GetJobMetricsRequest,
     ListJobLogsRequest,
-    ListJobLogsResponse,
     LogLevel,
     LogPosition,
     MetricsSnapshot,
@@ -50,7 +46,7 @@ _snapshot = converter_of(MetricsSnapshot)
 _change = converter_of(watch_pb2.StatusChange)
 
 
-class WatchClient(Calls, Upstream):
+class WatchClient(LogPageCalls, Upstream):
     """`app.hub.Upstream` over a channel that somebody else owns and closes.
 
     The calls are the tenant's, not a user's: who may watch is asked before,
@@ -73,19 +69,14 @@ class WatchClient(Calls, Upstream):
     ) -> None:
         """`turns` are those in which pages are read; by default, its own."""
         super().__init__(
-            channel=channel, settings=settings, observe=observe, report=report, tracer=tracer
+            channel=channel,
+            settings=settings,
+            observe=observe,
+            report=report,
+            tracer=tracer,
+            turns=turns,
         )
         self._client = client
-        self._turns = turns or Turns()
-        self._records = LogRecords()
-        self._parse_page = reader_on(channel, ListJobLogsResponse.FromString)
-        # Of the stub it would be parsed in one go.
-        self._list_job_logs: grpc.aio.UnaryUnaryMultiCallable[ListJobLogsRequest, bytes] = (
-            channel.unary_unary(
-                f"/{SERVICE}/ListJobLogs",
-                request_serializer=ListJobLogsRequest.SerializeToString,
-            )
-        )
 
     @override
     async def authorize(self, caller: Caller, job_id: str) -> None:
@@ -120,10 +111,8 @@ class WatchClient(Calls, Upstream):
     async def read_after(
         self, key: JobKey, after: Position, *, through: int, log_filter: LogFilter, request_id: str
     ) -> LogPage:
-        return await self._read(
-            key,
-            request_id,
-            log_filter,
+        return await self._page(
+            _tenant(key, request_id),
             ListJobLogsRequest(
                 job_id=key.job_id,
                 after=LogPosition(epoch=after.epoch, offset=after.offset),
@@ -132,16 +121,15 @@ class WatchClient(Calls, Upstream):
                 filter=filter_message(log_filter),
                 page_size=self.PAGE_SIZE,
             ),
+            log_filter,
         )
 
     @override
     async def read_tail(
         self, key: JobKey, *, tail: int, through: int, log_filter: LogFilter, request_id: str
     ) -> LogPage:
-        return await self._read(
-            key,
-            request_id,
-            log_filter,
+        return await self._page(
+            _tenant(key, request_id),
             ListJobLogsRequest(
                 job_id=key.job_id,
                 tail=tail,
@@ -150,16 +138,15 @@ class WatchClient(Calls, Upstream):
                 filter=filter_message(log_filter),
                 page_size=self.PAGE_SIZE,
             ),
+            log_filter,
         )
 
     @override
     async def read_before(
         self, key: JobKey, before: int, *, limit: int, log_filter: LogFilter, request_id: str
     ) -> LogPage:
-        return await self._read(
-            key,
-            request_id,
-            log_filter,
+        return await self._page(
+            _tenant(key, request_id),
             ListJobLogsRequest(
                 job_id=key.job_id,
                 before_offset=before,
@@ -167,6 +154,7 @@ class WatchClient(Calls, Upstream):
                 filter=filter_message(log_filter),
                 page_size=limit,
             ),
+            log_filter,
         )
 
     @override
@@ -179,20 +167,6 @@ class WatchClient(Calls, Upstream):
         )
         # Sequences are dense from 1.
         return answer.total_points
-
-    async def _read(
-        self, key: JobKey, request_id: str, log_filter: LogFilter, request: ListJobLogsRequest
-    ) -> LogPage:
-        return await self._ask_in_turns(
-            "ListJobLogs",
-            self._list_job_logs,
-            _tenant(key, request_id),
-            request,
-            turns=self._turns,
-            read=lambda data: page_pieces(
-                data, request, log_filter, parse=self._parse_page, reader=self._records
-            ),
-        )
 
 
 def _tenant(key: JobKey, request_id: str) -> Caller:
