@@ -1,12 +1,15 @@
 """Runs on the nodes of a cluster: with agents and the driver's service, but without Ray."""
 
 import asyncio
+import fcntl
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from app.coordinator.storage.job_directory import JobDir
 from generated.mindcoordinator.v1.cluster_pb2 import ListNodesRequest, NodeStatus
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest
 from generated.mindcoordinator.v1.watch_pb2 import ListJobLogsRequest, LogEntry
@@ -177,6 +180,28 @@ async def test_a_lost_disk_leaves_a_gap_with_its_reason(
         assert status_of(job) == "FAILED"
         assert "disk is lost" in job.error_message
         assert [entry for entry in entries if entry.message.startswith("Gap")]
+
+
+@pytest.mark.parametrize("left", [b"", b"{}", b"[]", b"\xff"])
+async def test_a_run_whose_record_is_damaged_on_its_node_is_ended_there_and_leaves_a_gap(
+    direct: DirectCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bytes
+) -> None:
+    async with coordinator_of(direct, tmp_path, monkeypatch, **FAST) as (_, client):
+        job_id = await client.submit(COUNTING, resource_config={"gpu_count": 1})
+        await client.until_line(job_id, "number 5")
+        (node,) = (await client.job(job_id)).node_ids
+        (part,) = await asyncio.to_thread(lambda: list((tmp_path / "nodes").rglob("part.json")))
+        await asyncio.to_thread(part.write_bytes, left)
+        await direct.kill_agents(node)
+        entries = await client.log(job_id)
+        job = await client.job(job_id)
+        assert status_of(job) == "FAILED"
+        assert "disk is lost" in job.error_message
+        assert [e.message for e in entries if e.message.startswith("Gap") and node in e.message]
+        # Its runner, which holds this lock, is gone; all that was there may be, too.
+        lock = JobDir(part.parent / "jobs" / job_id).lock
+        with suppress(FileNotFoundError), lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 async def test_what_a_node_keeps_of_a_run_that_is_over_goes_when_it_returns(

@@ -13,7 +13,6 @@ agent is made with what opens the part's files on the node (`part_files`).
 
 import asyncio
 import errno
-import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +22,7 @@ from typing import Any, Final
 
 import orjson
 import structlog
+from google.protobuf.message import DecodeError
 
 from app.coordinator.engines.agent.fetched_run import FetchedRun
 from app.coordinator.engines.agent.job_lines import warn_in_log
@@ -39,6 +39,7 @@ from app.coordinator.engines.engine import (
 )
 from app.coordinator.engines.local.engine import LocalEngine
 from app.coordinator.engines.local.opening import open_local_engine
+from app.coordinator.engines.local.run_killing import kill_newest_run
 from app.coordinator.failures import CoordinatorStops, LeadershipLost
 from app.coordinator.isolation.system_paths import system_paths
 from app.coordinator.jobs.secrets import JobSecrets
@@ -71,6 +72,10 @@ class Superseded(Exception):
     def __init__(self, newest: int) -> None:
         super().__init__(f"term {newest} has begun")
         self.newest = newest
+
+
+class DamagedPart(OSError):
+    """What is kept here of a part cannot be read."""
 
 
 class RunAgent:
@@ -177,7 +182,15 @@ class RunAgent:
     async def kill(self, *, term: int) -> None:
         """End the part, however it is; nothing of it lives afterwards. Raises OSError."""
         async with self._turn:
-            if (part := self._part()) is not None:
+            try:
+                part = self._part()
+            except DamagedPart:
+                # Its processes are found without it.
+                self._accept(term)
+                await self._let_go()
+                await asyncio.to_thread(kill_newest_run, self._job)
+                return
+            if part is not None:
                 self._accept(term)
                 engine = await self._opened(part)
                 if self._open_files is not None:
@@ -306,11 +319,16 @@ class RunAgent:
         return self._engine
 
     def _part(self) -> RunPart | None:
+        """Return what was started. Raises DamagedPart, OSError."""
         try:
             data = (self._directory / _PART).read_bytes()
         except FileNotFoundError:
             return None
-        return RunPart.decoded(data)
+        try:
+            return RunPart.decoded(data)
+        except (ValueError, LookupError, TypeError, DecodeError) as error:
+            log.error("part_damaged", path=str(self._directory / _PART), exc_info=error)
+            raise DamagedPart(errno.EIO, "what the node keeps of the run is damaged") from None
 
     def _remove(self) -> None:
         for directory in (self._directory, self._directory.parent):
@@ -338,10 +356,12 @@ class RunAgent:
         jobdir_steps.mark_new(job)
         if part.secrets:
             JobSecrets(self._directory / SECRETS).keep(part.job.job_id, part.secrets)
-        fresh = self._directory / f"{_PART}.new"
-        # What is secret of it is not everybody's to read.
-        fresh.write_bytes(replace(part, secrets={}).encoded())
-        os.replace(fresh, self._directory / _PART)
+        with (
+            Directory.open(self._directory, follow=True) as directory,
+            directory.create(_PART, durable=True) as file,
+        ):
+            # What is secret of it is not everybody's to read.
+            file.write(replace(part, secrets={}).encoded())
 
 
 def run_directory(settings: NodeSettings, job_id: str, run: int) -> Path:
