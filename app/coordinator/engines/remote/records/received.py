@@ -6,6 +6,7 @@ asked for again.
 """
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -31,6 +32,10 @@ _MAX_TEXT: Final = 64 * 1024
 _EXIT_CODES: Final = range(-255, 256)
 #: Bytes of a record, which has a larger number in the job's own.
 _MAX_RECORD: Final = MAX_PAYLOAD - 16
+#: Messages without anything that an agent sends within so many seconds, at most: it sends one
+#: when nothing is new for some seconds.
+_EMPTY: Final = 100
+_WINDOW: Final = 60.0
 #: Of a run's end: the type of each field.
 _END: Final[dict[str, Any]] = {each.name: each.type for each in fields(RunEnd)}
 
@@ -159,6 +164,8 @@ class RecordOrder:
         self._snapshot = after_snapshot
         self._claim = claim
         self._first = True
+        self._empty = 0
+        self._window = time.monotonic()
 
     def check(self, records: ReceivedRecords) -> None:
         """Check the next message. Raises BadMessage, and LinesClaimed; CannotLaunch if the node
@@ -173,6 +180,8 @@ class RecordOrder:
             raise BadMessage("the agent goes back behind lines that it has sent")
         if records.sequences and records.sequences[0] <= self._snapshot:
             raise BadMessage("the agent goes back behind snapshots that it has sent")
+        if not (lines or records.sequences or records.lost_through or records.end):
+            self._count_empty()
         lost = first - 1 if lines else records.lost_through
         if lost > self._line and lost != self._claim:
             raise LinesClaimed(lost)
@@ -180,6 +189,14 @@ class RecordOrder:
         self._line = max(lost, self._line) + len(lines)
         if records.sequences:
             self._snapshot = records.sequences[-1]
+
+    def _count_empty(self) -> None:
+        now = time.monotonic()
+        if now - self._window > _WINDOW:
+            self._empty, self._window = 0, now
+        self._empty += 1
+        if self._empty > _EMPTY:
+            raise BadMessage("the agent sends empty messages without a pause")
 
 
 class LinesClaimed(DriverAway):
