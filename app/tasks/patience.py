@@ -42,8 +42,11 @@ class Patience:
             self._timer.cancel()
 
     async def wait_for(self, work: Coroutine[Any, Any, _T], *, name: str) -> _T:
-        """Await some work as a task of this name, which is cancelled when it is over. Raises
-        PatienceOver, and what the work does."""
+        """Await some work as a task of this name, which is cancelled when it is over, and not begun
+        behind that. Raises PatienceOver, and what the work does."""
+        if self.is_over:
+            work.close()
+            raise PatienceOver
         doing = asyncio.create_task(work, name=name)
         over = asyncio.create_task(self._over.wait(), name=f"patience with {name}")
         try:

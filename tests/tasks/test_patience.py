@@ -41,6 +41,10 @@ async def test_what_takes_longer_is_cancelled() -> None:
     assert patience.is_over
     patience.lift()
     assert patience.is_over
+    ended.clear()
+    with pytest.raises(PatienceOver):
+        await patience.wait_for(never(), name="b")
+    assert not ended.is_set()
 
 
 async def test_a_limit_that_is_lifted_holds_no_more() -> None:

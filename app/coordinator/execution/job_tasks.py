@@ -21,6 +21,7 @@ from app.coordinator.failures import CoordinatorStops, FailureBackoff, is_passin
 from app.coordinator.jobs.model import JobRecord, StopReason
 from app.coordinator.jobs.states import HOLDING, RUNNING, Status
 from app.coordinator.scheduling.scheduler import Scheduler, SchedulerEvent
+from app.coordinator.scheduling.transitions import RunEnd
 from app.tasks.patience import Patience
 
 #: Seconds that a store has for what belongs to a job that is to end or to move, where the stop
@@ -91,8 +92,11 @@ class JobTask:
         if self.handle is not None and self.discard is not Discard.LATE and not self._ended:
             self.patience.lift()
 
-    def run_has_ended(self) -> None:
-        """Note that the run has ended: a store has a while for what it wrote, if it is to stop."""
+    def run_has_ended(self, ended: "asyncio.Task[RunEnd]") -> None:
+        """Note that the run has ended: a store has a while for what it wrote, if it is to stop. One
+        that could not be followed may live."""
+        if ended.cancelled() or ended.exception() is not None:
+            return
         self._ended = True
         if self.discard is not Discard.NOTHING:
             self.patience.limit(min(STORE_PATIENCE, self.grace))

@@ -182,7 +182,7 @@ class JobWork:
             return RunEnd(exit_code=None, stopped=True)
         observer = task.observer = task.observer or self._observer(job)
         ended = asyncio.create_task(handle.wait(), name=f"run of {job.job_id}")
-        ended.add_done_callback(lambda _: task.run_has_ended())
+        ended.add_done_callback(task.run_has_ended)
         try:
             while not ended.done():
                 task.pass_on()
