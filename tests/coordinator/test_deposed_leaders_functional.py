@@ -67,29 +67,22 @@ async def test_an_export_replaces_nothing_that_was_put_there_meanwhile(
 
 
 @pytest.mark.slow
-async def test_a_preparation_touches_no_directory_in_which_a_run_goes_on(
-    tmp_path: Path, postgres_dsn: str
+@pytest.mark.parametrize(
+    ("place", "settings"),
+    [
+        pytest.param("app.coordinator.execution.preparation:Preparation.prepare", {}, id="prepare"),
+        pytest.param("app.coordinator.engines.local.launcher:metrics_before", SOON, id="launch"),
+    ],
+)
+async def test_a_run_is_begun_by_the_one_that_leads(
+    tmp_path: Path, postgres_dsn: str, place: str, settings: dict[str, str]
 ) -> None:
-    place = "app.coordinator.execution.preparation:Preparation.prepare"
-    async with deposed_at(place, tmp_path / "data", postgres_dsn) as both:
+    async with deposed_at(place, tmp_path / "data", postgres_dsn, settings=settings) as both:
         both.arm()
         job_id = await both.first.submit(WAITS)
         await both.until_it_stands_still()
         await both.second.until_line(job_id, "begun")
-        await both.assert_it_changes_nothing()
-        await asyncio.to_thread(go, both, job_id)
-        assert status_of(await both.second.end(job_id)) == "COMPLETED"
-        await assert_lines(both, job_id, "begun", "over")
-
-
-@pytest.mark.slow
-async def test_a_run_is_launched_by_the_one_that_leads(tmp_path: Path, postgres_dsn: str) -> None:
-    place = "app.coordinator.engines.local.launcher:metrics_before"
-    async with deposed_at(place, tmp_path / "data", postgres_dsn, settings=SOON) as both:
-        both.arm()
-        job_id = await both.first.submit(WAITS)
-        await both.until_it_stands_still()
-        await both.second.until_line(job_id, "begun")
+        # It touches no directory in which a run goes on.
         await both.assert_it_changes_nothing()
         await asyncio.to_thread(go, both, job_id)
         assert status_of(await both.second.end(job_id)) == "COMPLETED"

@@ -1,9 +1,11 @@
 """How much tenants have in a store, and whether more may come.
 
 Counting asks the store for each thousand objects, so it is done when a tenant
-writes, and no more often than every ten minutes. What comes and goes through
-this process meanwhile is added; what comes through others is seen by the next
-count.
+writes, and not each time. What comes and goes through this process meanwhile
+is added; what comes through others is seen by the next count: after ten
+minutes, or as soon as this process would have let in a tenth of the room that
+was left at the last one. So ten processes that count at the same time let in no
+more than there is room for.
 """
 
 import asyncio
@@ -30,6 +32,12 @@ log = structlog.get_logger()
 #: Seconds after which a count is made anew, and that an upload waits for a first one.
 _AGE: Final = 600.0
 _PATIENCE: Final = 10.0
+#: Of the room that a count left: what is let in before the next one, for which an upload waits.
+_SHARE: Final = 0.1
+#: Seconds between two counts, and how many times the length of a count: at most a tenth of the time
+#: is spent on counting, or one count in `_AGE`.
+_PAUSE: Final = 10.0
+_PAUSE_TIMES: Final = 10.0
 #: Threads that count, of which a tenant has one.
 _THREADS: Final = 2
 #: Objects of a tenant that are counted.
@@ -41,6 +49,8 @@ class _Tenant:
     #: As of the last count, and when it began; None before the first one.
     counted: int | None = None
     counted_at: float = 0.0
+    #: Seconds that it took.
+    took: float = 0.0
     #: By what it has grown since that began.
     growth: int = 0
     #: What has come since the count began that runs now.
@@ -53,7 +63,12 @@ class _Tenant:
     def used(self) -> int:
         """What it has, and what it is about to have."""
         known = max(0, (self.counted or 0) + self.growth)
-        return known + sum(each.size for each in self.leases)
+        return known + self.coming
+
+    @property
+    def coming(self) -> int:
+        """What it is about to have."""
+        return sum(each.size for each in self.leases)
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +131,7 @@ class BucketRoom:
     @asynccontextmanager
     async def leased(self, tenant_id: str, size: int) -> AsyncIterator[Lease]:
         """Set room aside for a file of this size in the block. Raises `ApiError`."""
-        await self._known(tenant_id)
+        await self._known(tenant_id, size)
         its = self._of(tenant_id)
         lease = Lease(partial(self._check, its))
         lease.grow(size)
@@ -129,7 +144,7 @@ class BucketRoom:
 
     async def check(self, tenant_id: str) -> None:
         """Raise `ApiError` if the tenant has more than it may."""
-        await self._known(tenant_id)
+        await self._known(tenant_id, 0)
         self._check(self._of(tenant_id), 0)
 
     def _check(self, its: _Tenant, more: int) -> None:
@@ -144,7 +159,8 @@ class BucketRoom:
                 f" {self.quota} bytes on the drive. Delete files first.",
             )
 
-    async def _known(self, tenant_id: str) -> None:
+    async def _known(self, tenant_id: str, more: int) -> None:
+        """Count if it is time to, before `more` bytes are let in."""
         its = self._of(tenant_id)
         if not self.quota:
             return
@@ -154,11 +170,22 @@ class BucketRoom:
                     await self.count(tenant_id)
             except TimeoutError:
                 raise busy() from None
-        elif self._monotonic() - its.counted_at > _AGE:
-            # What is known counts until then.
-            self._counts.start(
-                tenant_id, partial(self._count_again, tenant_id), name=f"drive-count-{tenant_id}"
-            )
+            return
+        age = self._monotonic() - its.counted_at
+        wanted = self._is_share(its, more) and age > max(_PAUSE, _PAUSE_TIMES * its.took)
+        if not (wanted or age > _AGE):
+            return
+        counting = self._counts.start(
+            tenant_id, partial(self._count_again, tenant_id), name=f"drive-count-{tenant_id}"
+        )
+        if wanted:
+            # After that, what is known counts on.
+            await asyncio.wait([counting], timeout=_PATIENCE)
+
+    def _is_share(self, its: _Tenant, more: int) -> bool:
+        """Whether this process would have let in its share of the room since the last count."""
+        left = max(0, self.quota - (its.counted or 0))
+        return its.growth + its.coming + more > _SHARE * left
 
     async def count(self, tenant_id: str) -> None:
         """Count what a tenant has. Raises `ApiError` if the store does not say."""
@@ -180,6 +207,7 @@ class BucketRoom:
         counted = await self._threads.run(tenant_id, partial(self._counted, tenant_id))
         its.problem = "" if counted is not None else f"there are more than {_MOST}"
         its.counted, its.counted_at = counted or 0, began
+        its.took = self._monotonic() - began
         its.growth = its.growth_during_count
 
     def _counted(self, tenant_id: str) -> int | None:

@@ -87,6 +87,54 @@ async def test_what_comes_between_two_counts_is_added(
     assert room.used("acme") in (950, 960)
 
 
+async def test_several_replicas_let_in_little_more_than_there_is_room_for(
+    listed: Listed, clock: Clock
+) -> None:
+    rooms = [BucketRoom(cast(ObjectStore, listed), quota=1000, monotonic=clock) for _ in range(5)]
+    # By a count every ten minutes alone, each would let in a thousand bytes.
+    for number in range(50):
+        clock.now += 11
+        with suppress(ApiError):
+            await write(rooms[number % 5], 90)
+            listed.sizes[f"acme/{number}"] = 90
+    assert clock.now < 600
+    # A tenth of the quota for each but one.
+    assert 900 < sum(listed.sizes.values()) <= 1400
+    # What goes makes room for all of them.
+    listed.sizes.clear()
+    clock.now += 11
+    for room in rooms:
+        await write(room, 10)
+        await room.close()
+
+
+async def test_a_tenth_of_the_time_is_spent_on_counting(
+    room: BucketRoom, listed: Listed, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed.sizes = {"acme/a": 990}
+    await write(room, 1)
+    clock.now = 9.0
+    await write(room, 1)
+    assert listed.counts == 1
+    listing = listed.objects
+
+    def slow(prefix: str, **given: Any) -> Iterator[StoredObject]:
+        clock.now += 10.0
+        return listing(prefix, **given)
+
+    monkeypatch.setattr(listed, "objects", slow)
+    clock.now = 11.0
+    await write(room, 1)
+    assert listed.counts == 2
+    took = clock.now - 11.0
+    clock.now = 11.0 + 10 * took
+    await write(room, 1)
+    assert listed.counts == 2
+    clock.now += 1.0
+    await write(room, 1)
+    assert listed.counts == 3
+
+
 async def test_a_store_that_is_away_leaves_the_number_that_is_known(
     room: BucketRoom, listed: Listed, clock: Clock
 ) -> None:
