@@ -71,7 +71,7 @@ async def no_task_is_left_over() -> AsyncIterator[None]:
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     # What was cancelled or woken last may need a turn or two of the loop to end.
     if left:
-        _, left = await asyncio.wait(left, timeout=5)
+        _, left = await asyncio.wait(left, timeout=60)
     assert not left, f"tasks left over: {sorted(task.get_name() for task in left)}: {left}"
 
 

@@ -158,6 +158,41 @@ async def test_a_drive_that_is_away_holds_up_nothing_that_nobody_waits_for(
     assert asked == ["asked"]
 
 
+@pytest.mark.parametrize(
+    ("number", "done"),
+    [(errno.EAGAIN, ["prepared", "launched"]), (errno.EACCES, [])],
+    ids=["may pass", "lasts"],
+)
+async def test_files_that_cannot_be_fetched_are_asked_for_again_only_where_that_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, done: Sequence[str]
+) -> None:
+    node = Node(runs=False)
+    part = cast(Any, SimpleNamespace(job=SimpleNamespace(job_id="a")))
+    about = {"engine": cast(Any, node), "files": cast(Any, node), "run": lambda spec: spec}
+    run = FetchedRun(part, end=tmp_path / "end.json", term=1, **about)
+    prepare, launch = node.prepare, node.launch
+
+    failures = [OSError(number, "the drive says no")]
+
+    def fails_once(*given: Any) -> object:
+        if failures:
+            raise failures.pop()
+        return prepare(*given)
+
+    async def launched(*given: Any) -> Node:
+        node._stopped.set()
+        return await launch(*given)
+
+    monkeypatch.setattr(node, "prepare", fails_once)
+    monkeypatch.setattr(node, "launch", launched)
+    monkeypatch.setattr(node, "publish_last", lambda *_: None)
+    async with asyncio.timeout(PATIENCE):
+        end = await run.wait()
+    assert node.done == list(done)
+    failure = "" if done else "The run could not be started: the drive says no."
+    assert end.failure == failure
+
+
 async def test_an_agent_that_leaves_does_not_wait_for_what_is_on_its_way(
     uploading: tuple[Uploading, FetchedRun],
 ) -> None:

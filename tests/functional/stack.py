@@ -54,6 +54,8 @@ _PATIENT = {
     "SCAIMIND_DATABASE_STATEMENT_TIMEOUT": "60",
     "SCAIMIND_UPSTREAM_UNARY_TIMEOUT": "60",
     "SCAIMIND_UPSTREAM_SUBMIT_TIMEOUT": "60",
+    "SCAIMIND_AUTH_HTTP_TIMEOUT": "60",
+    "SCAIMIND_DRIVE_CALL_TIMEOUT": "60",
 }
 #: The server's command, in this checkout.
 IN_CHECKOUT = (sys.executable, "-m", "app")

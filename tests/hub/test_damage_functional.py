@@ -35,7 +35,7 @@ async def test_overwritten_bytes_of_a_log_are_told_and_the_rest_is_delivered(
             address=f"127.0.0.1:{coordinator.port}",
             api_secret=SECRET,
             history_tail=100,
-            message_timeout=2,
+            message_timeout=5,
         )
         for level, least in (("DEBUG", 0), ("INFO", 2), ("ERROR", 4)):
             async with gateway.watch(job=job_id, level=level, tail=1_000_000) as watching:

@@ -161,7 +161,7 @@ async def test_a_stream_that_breaks_at_the_same_place_again_and_again_ends_with_
     fault: Callable[[LogCoordinator], StandIn],
     code: str,
 ) -> None:
-    patience = 1 if fault in (silent, silent_behind_its_start) else 10
+    patience = 4 if fault in (silent, silent_behind_its_start) else 10
     gateway = await make_gateway(outage_limit=0.5, message_timeout=patience)
     await coordinator.log("line 1", "line 2", "line 3")
     broken = asyncio.Event()
