@@ -344,6 +344,19 @@ def test_what_is_no_record_is_no_part(store: S3Store, tmp_path: Path, record: by
     assert any("damaged" in note for note in run.merger.notes)
 
 
+@pytest.mark.parametrize("end", [b"{", b'{"unpublished": 1}'])
+def test_a_node_whose_end_nobody_can_read_has_not_said_that_it_has_nothing(
+    store: S3Store, tmp_path: Path, end: bytes
+) -> None:
+    run = Run(store, tmp_path)
+    run.publish(0, "it", a="1")
+    store.write(f"{PREFIX}.parts/1/.ended/1", end)
+    assert run.merge() == []
+    assert any("not all nodes have finished" in note for note in run.merger.notes)
+    run.end(1)
+    assert run.merge() == ["it"]
+
+
 def test_other_keys_among_the_records_are_passed_over(store: S3Store, tmp_path: Path) -> None:
     run = Run(store, tmp_path)
     for key in (
