@@ -517,9 +517,10 @@ async def test_a_silent_peer_is_found_by_reads_that_come_one_after_the_other() -
     peer = Peer(keepalive_time=0.5, keepalive_timeout=0.5)
     peer.is_ready()
     async with asyncio.timeout(60):
+        # By a ping; or, on a machine that stood still just between two reads, as one that nobody
+        # uses.
         while not peer.closed:
             assert await (await peer.read(patience=0.1)) is None
-    assert peer.sent(Kind.PING)
 
 
 async def test_a_connection_that_nobody_uses_is_closed_without_a_ping() -> None:
