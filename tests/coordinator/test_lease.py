@@ -57,9 +57,11 @@ def candidates(postgres_dsn: str, tmp_path: Path) -> Iterator[Callable[[str], Ca
         yield make
 
 
-def expire(dsn: str, schema: str = SCHEMA) -> None:
-    """Have the lease run out by the server's clock, which a test cannot set."""
-    run(dsn, f"UPDATE {schema}.leadership SET expires_at = clock_timestamp()")
+def expire(dsn: str, schema: str = SCHEMA, *, of: str = "") -> None:
+    """Have the lease run out by the server's clock, which a test cannot set; with `of`, only if the
+    coordinator at that address leads yet."""
+    whose = f" WHERE address = '{of}'" if of else ""
+    run(dsn, f"UPDATE {schema}.leadership SET expires_at = clock_timestamp(){whose}")
 
 
 def run(dsn: str, statement: str) -> None:

@@ -63,6 +63,12 @@ async def member(path: Path, dsn: str, *, lease: float = 600.0) -> AsyncIterator
         yield found
 
 
+async def expire_of(former: Member, dsn: str) -> None:
+    """Have the lease of a leader run out, unless another one leads already."""
+    address = f"127.0.0.1:{former.process.port}"
+    await asyncio.to_thread(expire, dsn, "scaimind_coordinator", of=address)
+
+
 async def until_leading(client: Client) -> float:
     """Wait until a coordinator leads; returns the seconds that it took."""
     began = time.monotonic()
@@ -128,7 +134,7 @@ async def test_another_one_takes_over_without_losing_or_repeating_anything(
         job_id = await first.submit(COUNTS)
         await first.until_line(job_id, "number 20")
         await first.process.stop(signal.SIGKILL)
-        await asyncio.to_thread(expire, postgres_dsn, "scaimind_coordinator")
+        await expire_of(first, postgres_dsn)
         await until_leading(second)
         assert await health_of(second.process.port) == serving
         assert status_of(await second.job(job_id)) == "TRAINING"
@@ -174,7 +180,7 @@ async def test_a_stream_through_a_gateway_goes_on_at_the_next_leader(
                 if not killed and len(logs) > 20:
                     killed = True
                     await first.process.stop(signal.SIGKILL)
-                    await asyncio.to_thread(expire, postgres_dsn, "scaimind_coordinator")
+                    await expire_of(first, postgres_dsn)
                     await until_leading(second)
                     await asyncio.to_thread(go, second, job_id)
         assert not [event for event in events if event.name in ("gap", "error")]
