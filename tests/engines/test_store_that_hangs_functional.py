@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from app.objects.s3 import S3Store
 
 __all__ = ["bucket", "store"]
-#: Half of what a store is waited for, however seldom it is asked.
-SOON = 30.0
+#: Much less than a store is waited for.
+SOON = PATIENCE
+HANGS = 4 * PATIENCE
 
 
 class Hanging:
@@ -53,14 +54,14 @@ class Hanging:
 
     def _keep(self, line: str) -> int:
         self.kept += 1
-        self._let_go.wait(PATIENCE)
+        self._let_go.wait(HANGS)
         return 0
 
 
 @pytest.fixture
 def hanging(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, Hanging]]:
-    # Asks once: a minute of silence, and no more once the store is back.
-    once = partial(s3_connection.S3Place, attempts=1, rounds=1)
+    # Asks once, and waits for the answer; no more once the store is back.
+    once = partial(s3_connection.S3Place, patience=(10.0, HANGS), attempts=1, rounds=1)
     monkeypatch.setattr(s3_connection, "S3Place", once)
     monkeypatch.setattr(file_calls, "_STILL", 1.0)
     monkeypatch.setattr(job_tasks, "STORE_PATIENCE", 1.0)
