@@ -217,12 +217,10 @@ class Connection:
             return False
         try:
             sent = os.write(self._fd, data)
-        except BlockingIOError:
-            sent = 0
         except OSError:
-            # Told from here it would be in the middle of a round over all watchers.
-            self._pool.await_room(self._fd, self, wanted=True)
-            return False
+            # Also where the client is gone: told from here it would be in the middle of a round
+            # over all watchers. Nothing is passed over until `on_writable` tries once more.
+            sent = 0
         if sent == len(data):
             return True
         self._pending = memoryview(data)[sent:]

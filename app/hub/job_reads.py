@@ -36,13 +36,15 @@ class JobReads:
         asked: LogFilter,
         own: LogFilter,
         request_id: str,
+        generation: int = 0,
     ) -> "asyncio.Task[LogPage]":
         """Return the task that reads the page behind `after` by the filter `asked`.
 
-        Its entries are judged by the filter `own`.
+        Its entries are judged by the filter `own`. A log that was cut off and grew anew has other
+        entries at the same places: its `generation` is another one.
         """
         return self._page(
-            (after, asked, _by_more_than_level(own)),
+            (after, asked, _by_more_than_level(own), generation),
             lambda: self._upstream.read_after(
                 self._key, after, through=through, log_filter=asked, request_id=request_id
             ),
@@ -51,11 +53,11 @@ class JobReads:
         )
 
     def tail(
-        self, count: int, *, through: int, own: LogFilter, request_id: str
+        self, count: int, *, through: int, own: LogFilter, generation: int, request_id: str
     ) -> "asyncio.Task[LogPage]":
         """Return the task that reads the first page of the `count` newest entries that pass."""
         return self._page(
-            (count, through, own),
+            (count, through, own, generation),
             lambda: self._upstream.read_tail(
                 self._key, tail=count, through=through, log_filter=own, request_id=request_id
             ),
@@ -64,11 +66,11 @@ class JobReads:
         )
 
     def before(
-        self, before: int, *, limit: int, own: LogFilter, request_id: str
+        self, before: int, *, limit: int, own: LogFilter, generation: int, request_id: str
     ) -> "asyncio.Task[LogPage]":
         """Return the task that reads the `limit` newest entries that pass before an offset."""
         return self._page(
-            ("before", before, limit, own),
+            ("before", before, limit, own, generation),
             lambda: self._upstream.read_before(
                 self._key, before, limit=limit, log_filter=own, request_id=request_id
             ),

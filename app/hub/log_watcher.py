@@ -75,7 +75,7 @@ class LogWatcher(Cursor):
         """
         core, feed = self.feed.core, self.feed
         page: LogPage | None = None
-        missed = b""
+        missed: tuple[Position, str] | None = None
         if after is None and first is not None:
             missed = await self._join_at(first)
         elif after is None:
@@ -86,9 +86,8 @@ class LogWatcher(Cursor):
             core.join(self, after.offset)
         else:
             page = await self._join_tail(tail)
-            missed = self._missed(after, reason)
-        start = self.form.opening(core.position_of(self), retry_ms=feed.settings.retry_ms)
-        self._prelude = start + missed
+            missed = after, reason
+        self._prelude = self._opening(missed)
         if not follow:
             self.until = core.flushed
         if page is not None:
@@ -105,24 +104,33 @@ class LogWatcher(Cursor):
         # Where the page may hide what is missing, it is read again without a filter.
         return page if page is not None and page.filter == core.page_filter(self) else None
 
-    async def _join_at(self, first: int) -> bytes:
-        """Join before the entry with this offset; at the head if there is none, which is told."""
+    async def _join_at(self, first: int) -> tuple[Position, str] | None:
+        """Join before the entry with this offset; at the head if there is none, which is told.
+
+        Returns the place behind which nobody knows of entries, and why.
+        """
         core = self.feed.core
         before = Position(core.epoch, first - 1)
         reason = await why_not_in_log(self.feed, before, request_id=self._request_id)
         if reason is None:
             core.join(self, before.offset)
-            return b""
+            return None
         core.join(self, core.flushed)
-        return self._missed(before, reason)
+        return before, reason
 
-    def _missed(self, after: Position, reason: str) -> bytes:
-        """Return what says that nobody knows of entries behind a place."""
-        return self.form.gap(
-            start=Position(after.epoch, after.offset + 1),
-            end=None,
-            reason=reason,
-            position=self.feed.core.position_of(self),
+    def _opening(self, missed: tuple[Position, str] | None) -> bytes:
+        """Return what the stream begins with.
+
+        If nobody knows of entries behind a place, that is told. A client whose connection breaks
+        before it is told comes back with that place.
+        """
+        position, retry_ms = self.feed.core.position_of(self), self.feed.settings.retry_ms
+        if missed is None:
+            return self.form.opening(position, retry_ms=retry_ms)
+        after, reason = missed
+        start = Position(after.epoch, after.offset + 1)
+        return self.form.opening(after, retry_ms=retry_ms) + self.form.gap(
+            start=start, end=None, reason=reason, position=position
         )
 
     @property
@@ -215,6 +223,7 @@ class LogWatcher(Cursor):
             through=core.page_through(self),
             asked=core.page_filter(self),
             own=self.filter,
+            generation=core.generation,
             request_id=self._request_id,
         )
         self._fetch = read

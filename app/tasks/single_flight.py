@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import Context
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 Q = TypeVar("Q", bound=Hashable)
@@ -41,8 +42,14 @@ class SingleFlight(Generic[Q, A]):
         if task is None:
             task = asyncio.get_running_loop().create_task(work(), name=name, context=context)
             self._running[question] = task
-            task.add_done_callback(lambda _: self._running.pop(question))
+            task.add_done_callback(partial(self._done, question))
         return task
+
+    def _done(self, question: Q, task: "asyncio.Task[A]") -> None:
+        del self._running[question]
+        if not task.cancelled():
+            # Retrieved: it is no news that a task has failed when all who asked have gone.
+            task.exception()
 
     async def ask(self, question: Q, work: Callable[[], Coroutine[Any, Any, A]], *, name: str) -> A:
         """Return what `work` returns or raises, run once for all who ask meanwhile."""

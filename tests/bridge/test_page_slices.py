@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import event, given
+from hypothesis import event, example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from app.bridge.client import CoordinatorClient
 from app.bridge.contract.breaches import Breach
+from app.bridge.contract.fields import check_fields
+from app.bridge.contract.logs import check_places
 from app.bridge.converters import converter_of
 from app.bridge.settings import UpstreamSettings
 from app.bridge.streams.json_lines import one_line
@@ -198,6 +200,90 @@ def test_what_is_cut_off_is_not_read(cut: int, entries: int) -> None:
         assert broken.value.breach == Breach.UNREADABLE
     else:
         event("cut where a field ends: a message without what follows")
+
+
+#: Of an entry: its offset again, a text that is none, an unknown field, a group's end.
+ODD_FIELDS = (b"\x08\x09", b"\x1a\x01\xff", b"\xf8\x01\x01", b"\x0c")
+
+
+def varint(value: int, *, longer: int = 0) -> bytes:
+    """A varint; `longer` than it need be, by so many bytes that say nothing."""
+    data = bytearray()
+    while value > 0x7F:
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    data.append(value)
+    if longer:
+        data[-1] |= 0x80
+        data += b"\x80" * (longer - 1) + b"\0"
+    return bytes(data)
+
+
+@st.composite
+def fields_as_they_come(draw: st.DrawFn) -> bytes:
+    """Fields of a page as another program may write them, or a hostile one."""
+    longer = st.sampled_from([0, 0, 0, 1, 2, 4, 8])
+    data = b""
+    offset = 0
+    for kind in draw(st.lists(st.integers(0, 7), max_size=12)):
+        if kind <= 2:
+            offset += 1
+            body = LogEntry(offset=offset, level=LOG_LEVEL_INFO, message="m").SerializeToString()
+            if kind == 2:
+                body += draw(st.sampled_from(ODD_FIELDS))
+            data += varint(18, longer=draw(longer)) + varint(len(body), longer=draw(longer)) + body
+        elif kind == 3:
+            data += varint(draw(st.sampled_from([24, 32, 40, 48, 64])), longer=draw(longer))
+            data += varint(draw(st.integers(0, 5)), longer=draw(longer))
+        elif kind == 4:
+            told = draw(st.sampled_from([b"e1", b"e2", b"\xff"]))
+            data += b"\x0a" + varint(len(told)) + told
+        elif kind == 5:
+            lost = LogRange(first=offset + 1, last=offset + 1).SerializeToString()
+            data += b"\x3a" + varint(len(lost), longer=draw(longer)) + lost
+            offset += 1
+        else:
+            # Any number, any kind; of the kinds there are six.
+            data += varint(draw(st.integers(0, 80))) + draw(st.binary(max_size=9))
+    return data[: len(data) - draw(st.sampled_from([0, 0, 0, 1, 2, 5]))]
+
+
+@examples(deadline=None, max_examples=300)
+@given(data=fields_as_they_come())
+@example(data=b"\x92\x00\x02\x08\x01" + b"\x12\x02\x08\x02")
+def test_whatever_comes_is_read_as_the_generated_code_reads_it(data: bytes) -> None:
+    # Later fields count: what comes may say something else.
+    told = ListJobLogsResponse(epoch="e1", next_after_offset=99, first_offset=1, last_offset=99)
+    data = told.SerializeToString() + data
+    try:
+        expected = whole(data)
+    except BrokenContract:
+        with pytest.raises(BrokenContract):
+            read(data)
+    else:
+        event("read")
+        assert read(data)[0] == expected
+
+
+def whole(data: bytes) -> LogPage:
+    """Read a page in one go, all of it by the generated code."""
+    try:
+        message = ListJobLogsResponse.FromString(data)
+    except DecodeError:
+        raise BrokenContract(Breach.UNREADABLE, "") from None
+    check_fields(message)
+    records = [record(entry) for entry in message.entries]
+    check_places(asked(), message, records)
+    return LogPage(
+        epoch=message.epoch,
+        records=records,
+        next_after=message.next_after_offset,
+        first_offset=message.first_offset,
+        last_offset=message.last_offset,
+        complete=message.complete,
+        missing=[(each.first, each.last) for each in message.missing],
+        next_before=message.next_before_offset,
+    )
 
 
 @pytest.mark.parametrize("tag", [b"", b"\x12", b"\x0a", b"\x18"])

@@ -1,13 +1,16 @@
 """A connection whose client does not read: what is sent keeps its order, the end comes last."""
 
 import asyncio
+import errno
+import os
 import socket
 
 import pytest
+from typing_extensions import Buffer
 
 from app.caller import Caller
 from app.hub.close_reasons import CloseReason
-from app.hub.connection import ENDED, Closing, Connection, drained, event_of
+from app.hub.connection import ENDED, GONE, Closing, Connection, drained, event_of
 from app.hub.socket_pool import SocketPool
 from app.hub.upstream import Position
 from tests.hub.sse import parse
@@ -98,6 +101,39 @@ async def test_a_slow_client_that_was_sent_everything_gets_the_end_of_it(
                 received += data
         assert received.endswith(b"0\r\n\r\n")
         assert await closed is CloseReason.JOB_ENDED
+        pool.close()
+
+
+async def test_what_the_kernel_could_not_take_is_written_before_what_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.setblocking(False)
+        pool, write, fails = SocketPool(), os.write, [OSError(errno.ENOBUFS, "no buffers")]
+        connection = Connection(
+            caller=Caller("acme", "ann"),
+            chunked=False,
+            pool=pool,
+            watcher=Stopped(),
+            on_closed=lambda *_: None,
+        )
+        connection.open(ours.detach())
+
+        def failing(fd: int, data: Buffer) -> int:
+            if fails:
+                raise fails.pop()
+            return write(fd, data)
+
+        monkeypatch.setattr(os, "write", failing)
+        assert not connection.send(b"first", 0.0)
+        assert not connection.send(b"second", 0.0)
+        async with asyncio.timeout(60):
+            received = b""
+            while len(received) < len(b"firstsecond"):
+                received += await asyncio.get_running_loop().sock_recv(theirs, 100)
+        assert received == b"firstsecond"
+        connection.close(GONE)
         pool.close()
 
 

@@ -469,6 +469,22 @@ def test_what_a_page_has_behind_the_history_s_begin_is_not_a_hole_once_that_move
     assert core.next(watcher, 0.0) is Step.FETCH
 
 
+def test_a_page_without_a_filter_that_does_not_tell_all_that_is_missing_hides_nothing() -> None:
+    core = core_with(9)
+    core.history.evict(0, 9)
+    watcher = Watcher(log_filter=LogFilter(), asked=Position("e", 0))
+    core.join(watcher, 0)
+    records = [LogRecord(n, 2, b"{}") for n in (1, 6)]
+    page = LogPage("e", records, 9, 1, 9, missing=[(3, 3), (5, 5), (8, 8)])
+    told = parse(core.take_page(watcher, page))
+    assert [(each.name, each.data.get("from"), each.id) for each in told] == [
+        ("log", None, "e:1"),
+        ("gap", "e:2", "e:5"),
+        ("log", None, "e:6"),
+        ("gap", "e:7", "e:9"),
+    ]
+
+
 def test_a_new_cohort_was_not_silent_since_the_clock_began() -> None:
     core = core_with(1)
     watcher = Watcher(log_filter=LogFilter(), asked=Position("e", 1))

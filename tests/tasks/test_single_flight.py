@@ -1,6 +1,7 @@
 """One piece of work for all who ask, whoever of them leaves."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -89,3 +90,16 @@ async def test_closing_cancels_the_work_and_waits_for_its_end() -> None:
     assert flights.running("a") is None
     with pytest.raises(asyncio.CancelledError):
         await asking
+
+
+async def test_a_failure_that_nobody_waits_for_any_more_is_not_reported_as_a_fault() -> None:
+    flights, work = SingleFlight[str, int](), Work()
+    reported: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
+    flights.start("a", work, name="work")
+    work.problem = ValueError("too late")
+    work.gate.set()
+    await flights.finish()
+    gc.collect()
+    assert reported == []

@@ -113,6 +113,9 @@ def _behind_field(data: bytes, place: int) -> int:
     with suppress(IndexError):
         tag, place = _varint(data, place)
         kind = tag & 7
+        if tag == _ENTRY:
+            # One whose tag is longer than it need be: it comes before those that follow.
+            return len(data)
         if kind == _VARINT:
             return _varint(data, place)[1]
         if kind == _BYTES:

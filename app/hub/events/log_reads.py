@@ -68,6 +68,7 @@ class LogReads:
             through=core.page_through(channel),
             asked=core.page_filter(channel),
             own=channel.filter,
+            generation=core.generation,
             request_id=self._request_id,
         )
         self._pending = read

@@ -43,7 +43,13 @@ async def find_beginning(
         return Beginning(0)
     while digest(feed.core.epoch)[:6] != start.epoch:
         page = await feed.answer(
-            feed.reads.tail(1, through=feed.core.flushed, own=ALL, request_id=request_id)
+            feed.reads.tail(
+                1,
+                through=feed.core.flushed,
+                own=ALL,
+                generation=feed.core.generation,
+                request_id=request_id,
+            )
         )
         if digest(page.epoch)[:6] != start.epoch:
             # All of the log that there is now is new to the client.

@@ -52,7 +52,12 @@ async def why_no_snapshot(feed: Feed, after: Position, *, request_id: str) -> st
 async def _page_behind(feed: Feed, after: Position, *, request_id: str) -> LogPage | None:
     """Ask for next to nothing behind a position; None if its epoch is not the log's."""
     read = feed.reads.after(
-        after, through=max(after.offset, 1), asked=ALL, own=ALL, request_id=request_id
+        after,
+        through=max(after.offset, 1),
+        asked=ALL,
+        own=ALL,
+        generation=feed.core.generation,
+        request_id=request_id,
     )
     try:
         page = await feed.answer(read)

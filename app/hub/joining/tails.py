@@ -67,15 +67,20 @@ async def _look_back(feed: Feed, own: LogFilter, count: int, *, request_id: str)
     None if it cannot read a log backward.
     """
     core = feed.core
-    before, wanted = core.flushed + 1, count
+    before, wanted, generation = core.flushed + 1, count, core.generation
     while wanted and before > 1:
         read = feed.reads.before(
-            before, limit=min(wanted, MOST_ENTRIES), own=own, request_id=request_id
+            before,
+            limit=min(wanted, MOST_ENTRIES),
+            own=own,
+            generation=generation,
+            request_id=request_id,
         )
         page = await feed.answer(read)
-        if page.epoch != core.epoch:
-            await feed.other_log()
-            before, wanted = core.flushed + 1, count
+        if core.generation != generation or page.epoch != core.epoch:
+            if core.generation == generation:
+                await feed.other_log()
+            before, wanted, generation = core.flushed + 1, count, core.generation
             continue
         if not page.next_before:
             return None
@@ -96,12 +101,20 @@ async def _read_tail(feed: Feed, by_level: LogFilter, count: int, *, request_id:
 
     Where the coordinator has another log by now, the feed has to learn of it first.
     """
+    core = feed.core
     while True:
+        generation = core.generation
         read = feed.reads.tail(
-            count, through=feed.core.flushed, own=by_level, request_id=request_id
+            count,
+            through=core.flushed,
+            own=by_level,
+            generation=generation,
+            request_id=request_id,
         )
         page = await feed.answer(read)
-        if page.epoch == feed.core.epoch:
+        if core.generation != generation:
+            continue
+        if page.epoch == core.epoch:
             return page
         await feed.other_log()
 

@@ -17,7 +17,8 @@ class MetricsWatcher:
         self.connection = connect(self)
         self.interval = interval
         self._seen: Position | None = None
-        self._missed = b""
+        #: A place of the client behind which nobody knows of snapshots, and what tells it that.
+        self._missed: tuple[Position, bytes] | None = None
 
     async def join(self, *, after: Position | None) -> bool:
         """Join the feed. False if the client has the last snapshot of a job that ended.
@@ -34,12 +35,13 @@ class MetricsWatcher:
                 if feed.ended and after.offset >= feed.metrics.sequence(after.epoch):
                     return False
             else:
-                self._missed = frames.gap(
+                gap = frames.gap(
                     start=Position(after.epoch, after.offset + 1),
                     end=None,
                     reason=reason,
                     position=self._start,
                 )
+                self._missed = after, gap
         feed.metrics.join(self)
         return True
 
@@ -52,8 +54,10 @@ class MetricsWatcher:
         connection, feed = self.connection, self.feed
         connection.open(fd)
         if connection.is_open:
-            bookmark = frames.bookmark(self._start, retry_ms=feed.settings.retry_ms)
-            connection.send(bookmark + self._missed, feed.loop.time())
+            # Who does not get as far as the gap comes back to be told again.
+            place, gap = self._missed or (self._start, b"")
+            bookmark = frames.bookmark(place, retry_ms=feed.settings.retry_ms)
+            connection.send(bookmark + gap, feed.loop.time())
             self.pump()
 
     def stop(self) -> None:
