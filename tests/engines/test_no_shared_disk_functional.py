@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from app.coordinator.engines.remote.driver_client import DriverClient
 from app.coordinator.engines.remote.run_files import read_launch
 from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.storage.job_directory import JobDir
+from app.objects import s3_connection
 from generated.mindcoordinator.internal.v1.engine_pb2 import RunRef
 from generated.mindcoordinator.v1.jobs_pb2 import CancelJobRequest, DataSource, SubmitJobRequest
 from tests.coordinator.harness import PATIENCE, Client, config_for, status_of, submission
@@ -243,6 +245,9 @@ async def test_a_store_that_is_away_fails_no_job_and_a_job_that_waits_for_it_can
     bucket: Bucket, store: "S3Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = 'import os, pathlib; pathlib.Path(os.environ["SCAIMIND_OUTPUT_DIR"], "a").touch()'
+    # A call that fails has been tried often enough; who waits for it tries again.
+    once = partial(s3_connection.S3Place, attempts=1, rounds=1)
+    monkeypatch.setattr(s3_connection, "S3Place", once)
     with faulty(bucket) as proxy:
         async with nodes(bucket, tmp_path, monkeypatch, port=proxy.port) as (_, client):
             request = await asyncio.to_thread(training, store, script)

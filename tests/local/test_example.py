@@ -202,7 +202,9 @@ async def test_a_model_is_made_once_and_appears_as_a_whole(tmp_path: Path) -> No
     # It is made where no tenant lists, and what a killed start has left is in nobody's way.
     left = tmp_path / f"{MAKING}/tiny-model/model"
     left.mkdir(parents=True)
-    (line,) = await made(tmp_path, f"{_MAKES}ls -A ../../local > ../../seen\n")
+    leaves = f"{_MAKES}touch $TMPDIR/left\nls -A ../../local > ../../seen\n"
+    (line,) = await made(tmp_path, leaves)
+    assert not (tmp_path / MAKING / "tiny-model").exists()
     assert (tmp_path / "seen").read_text() == ""
     assert line.endswith("scaidrive://local/tiny-model")
     assert (tmp_path / "local/tiny-model/config.json").exists()

@@ -48,7 +48,9 @@ def make_tiny_model(python: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as beside:
         made = Path(beside, "model")
-        subprocess.run([python, "-P", script, made], check=True, capture_output=True)
+        # torch leaves a folder in its TMPDIR.
+        own = {**os.environ, "TMPDIR": beside}
+        subprocess.run([python, "-P", script, made], check=True, capture_output=True, env=own)
         try:
             made.rename(folder)
         except OSError:

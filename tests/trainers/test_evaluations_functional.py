@@ -74,7 +74,10 @@ def make_adapters(python: Path, base: Path, folder: Path) -> float:
         [python, "-P", "-c", ADAPTS, base, folder, json.dumps([each["text"] for each in TEXTS])],
         check=True,
         stdout=subprocess.PIPE,
-        env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"},
+        env={
+            **{"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"},
+            "TMPDIR": str(folder),
+        },
     )
     return float(made.stdout.split()[-1])
 

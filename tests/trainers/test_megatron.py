@@ -194,12 +194,12 @@ def test_ranks_that_do_not_divide_the_model_are_refused(ranks: Layout, said: str
 
 
 def test_weights_are_those_of_megatrons_state_dicts_and_come_back_to_the_bit(
-    trainers_python: Path,
+    trainers_python: Path, tmp_path: Path
 ) -> None:
     done = subprocess.run(
         [trainers_python, "-P", megatron_weights.__file__],
         input=(FOLDER / "megatron_names.json").read_text(),
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,

@@ -168,7 +168,10 @@ def test_exports_are_models_that_transformers_loads_and_that_answer(
     folders = [str(result.output) for result in map(trained, LAYOUTS)]
     done = subprocess.run(
         [megatron_python, "-P", exports.__file__, answer, *folders],
-        env={"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        env={
+            **{"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            "TMPDIR": str(tmp_path),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

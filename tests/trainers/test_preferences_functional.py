@@ -44,7 +44,7 @@ def talking_model(
         [trainers_python, "-P", script.__file__, tiny_model, data, model],
         check=True,
         capture_output=True,
-        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "TMPDIR": str(folder)},
     )
     return model
 

@@ -20,7 +20,7 @@ def model(trainers_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("real") / "model"
     made = subprocess.run(
         [trainers_python, "-P", smollm2.__file__, folder],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder.parent)},
         cwd=folder.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -99,7 +99,10 @@ def test_its_export_is_a_model_that_transformers_loads_and_that_answers(
     folders = {name: str(result.output) for name, result in results.items()}
     done = subprocess.run(
         [trainers_python, "-P", exports.__file__, answer, *folders.values()],
-        env={"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        env={
+            **{"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            "TMPDIR": str(tmp_path),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -127,12 +127,10 @@ async def _run(model: ExampleModel, made: Path, environ: Mapping[str, str], log:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            # The rest is the secrets of other programs.
-            env={
-                name: environ[name]
-                for name in ("PATH", "LANG", "HOME", "TMPDIR")
-                if name in environ
-            }
+            # The rest is the secrets of other programs. What torch leaves in its TMPDIR goes with
+            # the folder.
+            env={name: environ[name] for name in ("PATH", "LANG", "HOME") if name in environ}
+            | {"TMPDIR": str(made.parent)}
             | {name: value for name, value in environ.items() if name.startswith("PIP_")},
             cwd=made.parent,
             start_new_session=True,
