@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.typedefs import Handler
 
 from app.api.app_keys import ANSWER_HEADERS, REQUEST_ID, SERVER_SETTINGS
-from app.api.envelope import JsonAnswer
+from app.api.envelope import JsonAnswer, NotModified
 from app.api.expectations import awaits_continue
 
 log = structlog.get_logger()
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 LINGER_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
 #: Bytes of an answer that, with its head, fit into a transport's empty buffer (64 KiB).
-_SMALL = 32 * 1024
+SMALL = 32 * 1024
 
 
 class ClientLeft(ConnectionResetError):
@@ -84,9 +84,9 @@ def _fits(request: web.Request, response: web.StreamResponse, size: int) -> bool
         and request.keep_alive
         and response.keep_alive is not False
         and isinstance(response, web.Response)
-        and type(response) in (JsonAnswer, web.Response)
+        and type(response) in (JsonAnswer, NotModified, web.Response)
         and type(response.body) in (bytes, type(None))
-        and size <= _SMALL
+        and size <= SMALL
         and not transport.get_write_buffer_size()
     )
 
@@ -98,9 +98,11 @@ def _written_whole(request: web.Request, response: web.StreamResponse) -> bool:
     which of its attributes are set.
     """
     transport = request.transport
+    if not isinstance(response, JsonAnswer | NotModified):
+        return False
+    body = b"" if isinstance(response, NotModified) else response.body
     if (
-        not isinstance(response, JsonAnswer)
-        or type(response.body) is not bytes
+        type(body) is not bytes
         or request.version != HttpVersion11
         or request.method == hdrs.METH_HEAD
         or transport is None
@@ -111,12 +113,13 @@ def _written_whole(request: web.Request, response: web.StreamResponse) -> bool:
         response.status,
         response.reason,
         response.headers,
-        length=len(response.body),
+        length=None if isinstance(response, NotModified) else len(body),
+        asked=request.headers,
         request_id=request[REQUEST_ID],
     )
     if head is None:
         return False
-    answer = head + response.body
+    answer = head + body
     transport.write(answer)
     request.writer.output_size += len(answer)
     response._keep_alive = True

@@ -23,6 +23,13 @@ class JsonAnswer(web.Response):
         super().__init__(body=body, status=status, content_type="application/json")
 
 
+class NotModified(web.Response):
+    """An answer that the client has what it asked for: one that `deliver` may write, too."""
+
+    def __init__(self) -> None:
+        super().__init__(status=304)
+
+
 def success(data: Any, *, status: int = 200, meta: Mapping[str, Any] | None = None) -> web.Response:
     """Answer with `data`, which is JSON-ready, and what is to be said about it."""
     body = {"data": data} if meta is None else {"data": data, "meta": meta}

@@ -68,19 +68,27 @@ class AnswerHeaders:
         self._date = (0, "")
 
     def head(
-        self, status: int, reason: str, own: Mapping[str, str], *, length: int, request_id: str
+        self,
+        status: int,
+        reason: str,
+        own: Mapping[str, str],
+        *,
+        length: int | None,
+        asked: Mapping[str, str],
+        request_id: str,
     ) -> bytes | None:
         """Write the whole head of an answer to an HTTP/1.1 client that is to stay connected.
 
         It says what `complete` and aiohttp would, in a fraction of their time; None where they
-        have to say it: `own` has unusual headers, or there are other origins.
+        have to say it: `own` has unusual headers. `asked` are the request's headers; without a
+        `length` there is no body.
         """
-        if self._origins:
-            return None
-        told = ""
+        told = "" if length is None else f"{hdrs.CONTENT_LENGTH}: {length}\r\n"
         for name, value in own.items():
             if name not in _OWN or not (value.isascii() and value.isprintable()):
                 return None
+            told += f"{name}: {value}\r\n"
+        for name, value in self._cors(asked):
             told += f"{name}: {value}\r\n"
         now = int(time.time())
         second, date = self._date
@@ -88,7 +96,7 @@ class AnswerHeaders:
             date = formatdate(now, usegmt=True)
             self._date = (now, date)
         return (
-            f"HTTP/1.1 {status} {reason}\r\n{told}Content-Length: {length}\r\nDate: {date}\r\n"
+            f"HTTP/1.1 {status} {reason}\r\n{told}Date: {date}\r\n"
             f"{self._block}{REQUEST_ID_HEADER}: {request_id}\r\n\r\n"
         ).encode("ascii")
 
@@ -100,12 +108,8 @@ class AnswerHeaders:
             headers.setdefault(name, value)
         headers.update(self._always)
         headers[REQUEST_ID_HEADER] = request_id
-        if self._origins:
-            # Also without an Origin: the answer could be kept for one who sends it.
-            headers.add(hdrs.VARY, hdrs.ORIGIN)
-            if (origin := self._allowed_origin(asked)) is not None:
-                headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-                headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+        for name, value in self._cors(asked):
+            headers.add(name, value)
 
     def preflight(self, *, asked: Mapping[str, str], methods: str) -> dict[str, str]:
         """Return the headers that answer a CORS preflight; none if it is not allowed."""
@@ -116,6 +120,21 @@ class AnswerHeaders:
             hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _ALLOWED,
             hdrs.ACCESS_CONTROL_MAX_AGE: str(self._max_age),
         }
+
+    def _cors(self, asked: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """Return what every answer says to pages of other origins."""
+        if not self._origins:
+            return ()
+        # Also without an Origin: the answer could be kept for one who sends it.
+        vary = (str(hdrs.VARY), str(hdrs.ORIGIN))
+        origin = self._allowed_origin(asked)
+        if origin is None:
+            return (vary,)
+        return (
+            vary,
+            (str(hdrs.ACCESS_CONTROL_ALLOW_ORIGIN), origin),
+            (str(hdrs.ACCESS_CONTROL_EXPOSE_HEADERS), _EXPOSED),
+        )
 
     def _allowed_origin(self, asked: Mapping[str, str]) -> str | None:
         origin = asked.get(hdrs.ORIGIN)

@@ -5,7 +5,6 @@ around an application in this order. None of them looks at a request's body.
 """
 
 import math
-import re
 from time import perf_counter
 
 import structlog
@@ -18,7 +17,6 @@ from app.api.app_keys import (
     AUTHENTICATOR,
     CALLER,
     METRICS,
-    RATE_LIMIT,
     REQUEST_ID,
     REVOCATIONS,
     SERVER_SETTINGS,
@@ -28,8 +26,9 @@ from app.api.audit import audit
 from app.api.delivery import ClientLeft, deliver
 from app.api.endpoint import method_of, route_of
 from app.api.envelope import ERROR_CODE, failure
+from app.api.every_request import ASKED, CLIENT_LEFT, id_of_request, record, take_turn
 from app.api.expectations import heed_expectation
-from app.api.headers import REQUEST_ID_HEADER, new_request_id
+from app.api.headers import REQUEST_ID_HEADER
 from app.api.reads.shared import SAFE_METHODS, forget_reads
 from app.api.tracing import continue_trace
 from app.caller import Caller
@@ -46,11 +45,6 @@ from app.errors import (
 )
 
 log = structlog.get_logger()
-
-_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-
-#: nginx's number for a client that left before it was answered; in logs and metrics only.
-_CLIENT_LEFT = 499
 
 _PREPARED: web.RequestKey[bool] = web.RequestKey("prepared", bool)
 
@@ -73,11 +67,14 @@ def install(app: web.Application) -> None:
 @web.middleware
 async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Assign the request its id; log and count it when it ends."""
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    request_id = given if _SANE_REQUEST_ID.fullmatch(given) else new_request_id()
+    asked = request.get(ASKED)
+    if asked is None:
+        request_id = id_of_request(request.headers.get(REQUEST_ID_HEADER, ""))
+        started = perf_counter()
+    else:
+        request_id, started = asked.request_id, asked.came_at
     request[REQUEST_ID] = request_id
     structlog.contextvars.bind_contextvars(request_id=request_id)
-    started = perf_counter()
     response: web.StreamResponse | None = None
     try:
         response = await handler(request)
@@ -141,11 +138,8 @@ def _client_left(request: web.Request, error: Exception) -> bool:
 
 
 def _limit(app: web.Application, caller: Caller) -> None:
-    """Refuse a caller who asks too often; whoever is not known yet is the ingress's to limit."""
-    rate_limit = app[RATE_LIMIT]
-    if rate_limit is None:
-        return
-    wait = rate_limit.take((caller.tenant_id, caller.user_id or caller.credential_id))
+    """Refuse a caller who asks too often."""
+    wait = take_turn(app, caller)
     if wait:
         app[METRICS].rate_limited.inc()
         raise ApiError(RATE_LIMITED, retry_after=math.ceil(wait))
@@ -212,19 +206,15 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamR
 
 
 def _record(request: web.Request, response: web.StreamResponse | None, seconds: float) -> None:
-    method, route = method_of(request), route_of(request)
-    status = _CLIENT_LEFT if response is None else response.status
-    code = response.get(ERROR_CODE) if response is not None and status >= 400 else None
-    request.app[METRICS].observe_request(
-        method, route, status, code, seconds if isinstance(response, web.Response) else None
-    )
-    log.info(
-        "request",
-        method=method,
-        route=route,
+    status = CLIENT_LEFT if response is None else response.status
+    record(
+        request.app[METRICS],
+        method=method_of(request),
+        route=route_of(request),
         path=request.path,
         status=status,
-        code=code,
-        seconds=round(seconds, 6),
+        code=response.get(ERROR_CODE) if response is not None and status >= 400 else None,
+        seconds=seconds,
+        is_stream=not isinstance(response, web.Response),
         remote=request.remote,
     )

@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler
 from app.api.app_keys import REQUEST_ID, TRACER
 from app.api.endpoint import is_stream, method_of, route_of
 from app.api.envelope import ERROR_CODE
+from app.api.every_request import ASKED, unrecorded_span
 from app.telemetry import trace_context
 from app.telemetry.trace_context import TRACEPARENT, TraceContext
 from app.telemetry.tracing import SpanKind
@@ -24,7 +25,8 @@ async def continue_trace(request: web.Request, handler: Handler) -> web.StreamRe
         trace_context.enter(parent or tracer.new_trace())
         return await handler(request)
     if not tracer.records:
-        trace_context.enter(tracer.new_trace() if parent is None else parent.child())
+        asked = request.get(ASKED)
+        trace_context.enter(unrecorded_span(tracer, parent) if asked is None else asked.span)
         return await handler(request)
     method, route = method_of(request), route_of(request)
     attributes = {

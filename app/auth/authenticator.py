@@ -12,6 +12,7 @@ from app.database.errors import DatabaseError
 from app.errors import AUTH_TOKEN_INVALID, AUTH_TOKEN_MISSING, AUTH_UNAVAILABLE, ApiError
 from app.scaikey import api_keys
 from app.scaikey.api_key_lookup import KeyLookup
+from app.scaikey.api_keys import ApiKey
 from app.scaikey.permissions import granted
 
 log = structlog.get_logger()
@@ -38,6 +39,12 @@ class Verifier(Protocol):
         The caller has a `subject_token` only where that is another than the token.
         """
 
+    def at_hand(self, token: str) -> Caller | None:
+        """Return whom `verify` would return without waiting; None where it has to wait, or
+        refuses the token.
+        """
+        return None
+
 
 class Authenticator:
     """Finds the caller of a request, whatever kind of token there is."""
@@ -52,7 +59,7 @@ class Authenticator:
         checked at the moment.
         """
         token = _bearer_token(authorization)
-        verifier = next((each for each in self._verifiers if each.recognises(token)), None)
+        verifier = self._verifier(token)
         try:
             if verifier is None:
                 raise Refused("it does not have the form of a known kind of token")
@@ -61,6 +68,28 @@ class Authenticator:
             log.info("token_refused", reason=str(refused))
             raise ApiError(AUTH_TOKEN_INVALID) from None
         return caller.of_request(request_id, token)
+
+    def at_hand(
+        self, authorization: Sequence[str], *, request_id: str | None = None
+    ) -> Caller | None:
+        """Return whom `authenticate` would return without waiting, without an id as of no
+        request; None where it has to wait, or would refuse these headers.
+        """
+        try:
+            token = _bearer_token(authorization)
+        except ApiError:
+            return None
+        verifier = self._verifier(token)
+        caller = None if verifier is None else verifier.at_hand(token)
+        if caller is None or request_id is None:
+            return caller
+        return caller.of_request(request_id, token)
+
+    def _verifier(self, token: str) -> Verifier | None:
+        for each in self._verifiers:
+            if each.recognises(token):
+                return each
+        return None
 
 
 class ApiKeyVerifier(Verifier):
@@ -87,14 +116,25 @@ class ApiKeyVerifier(Verifier):
             raise Refused("an API key that does not exist")
         if (refusal := key.refusal(self._now())) is not None:
             raise Refused(f"{key.key_id} is {refusal}")
-        return Caller(
-            tenant_id=key.tenant_id,
-            user_id=key.user_id,
-            roles=key.roles,
-            permissions=granted(key.roles, key.permissions),
-            credential_id=key.key_id,
-            expires_at=key.expires_at,
-        )
+        return _caller(key)
+
+    @override
+    def at_hand(self, token: str) -> Caller | None:
+        key = self._keys.at_hand(token) if api_keys.is_api_key(token) else None
+        if key is None or key.refusal(self._now()) is not None:
+            return None
+        return _caller(key)
+
+
+def _caller(key: ApiKey) -> Caller:
+    return Caller(
+        tenant_id=key.tenant_id,
+        user_id=key.user_id,
+        roles=key.roles,
+        permissions=granted(key.roles, key.permissions),
+        credential_id=key.key_id,
+        expires_at=key.expires_at,
+    )
 
 
 def _bearer_token(authorization: Sequence[str]) -> str:

@@ -61,6 +61,15 @@ class _Verified:
     #: When, in seconds since 1970: at an earlier time it may not count yet.
     at: float
 
+    def counts(self, key: RSAKey | None, now: float) -> bool:
+        """Return whether it does at `now`, if this is the issuer's key of its id."""
+        # The issuer's keys are fetched again and again, and may be others then.
+        return (
+            key is self.key
+            and now >= self.at
+            and not self.caller.expired(datetime.fromtimestamp(now, UTC))
+        )
+
 
 class JwtVerifier(Verifier):
     """Tokens of one issuer for one audience. `now` is in seconds since 1970.
@@ -94,7 +103,7 @@ class JwtVerifier(Verifier):
 
     @override
     async def verify(self, token: str) -> Caller:
-        digest = hashlib.sha256(token.encode()).digest()
+        digest = _digest(token)
         verified = self._verified.get(digest)
         if verified is None:
             signed = self._extract(token)
@@ -104,17 +113,20 @@ class JwtVerifier(Verifier):
             kid = verified.kid
             # Its time is looked at when the key is there: that may have been waited for.
             key, now = await self._key(kid), self._now()
-            # The issuer's keys are fetched again and again, and may be others then.
-            if (
-                key is verified.key
-                and now >= verified.at
-                and not verified.caller.expired(datetime.fromtimestamp(now, UTC))
-            ):
+            if verified.counts(key, now):
                 return verified.caller
             signed = self._extract(token)
         caller = self._checked(token, signed, kid, key)
         self._verified[digest] = _Verified(caller, kid, key, now)
         return caller
+
+    @override
+    def at_hand(self, token: str) -> Caller | None:
+        verified = self._verified.get(_digest(token))
+        if verified is None:
+            return None
+        key = self._keys.at_hand(verified.kid)
+        return verified.caller if verified.counts(key, self._now()) else None
 
     async def _key(self, kid: str) -> RSAKey:
         try:
@@ -206,6 +218,10 @@ def _strings(claims: Mapping[str, Any], name: str) -> frozenset[str]:
     ):
         raise Refused(f"a JWT with a bad claim: {name} is not a list of strings")
     return frozenset(found)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 def _credential_id(token: str, claims: Mapping[str, Any]) -> str:

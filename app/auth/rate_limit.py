@@ -36,6 +36,11 @@ class RateLimit:
             self._full_at.popitem(last=False)
         return 0.0
 
+    def is_empty(self, caller: Hashable) -> bool:
+        """Return whether `take` would find no token."""
+        now = self._clock()
+        return self._full_at.get(caller, now) - now + self._interval - self._depth > 1e-9
+
     def __len__(self) -> int:
         """Return the number of buckets."""
         return len(self._full_at)

@@ -16,7 +16,7 @@ import structlog
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_protocol import _ErrInfo
 
 from app.api.envelope import failure
 from app.api.headers import AnswerHeaders, new_request_id
@@ -31,6 +31,7 @@ from app.errors import (
     ErrorKind,
 )
 from app.gateway.admission import Admission
+from app.gateway.repeating import RepeatingHandler
 
 log = structlog.get_logger()
 
@@ -49,7 +50,7 @@ class HeadTooLong(Exception):
     """More was sent than any head has that is within its limits, such as empty lines."""
 
 
-class Connection(RequestHandler):
+class Connection(RepeatingHandler):
     """A client's connection to the HTTP server.
 
     Of a request's head the first byte starts the clock, and no later one
@@ -105,9 +106,15 @@ class Connection(RequestHandler):
             self._admission.leave()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        """Take what the client sends; while a head is incomplete, its time runs."""
-        super().data_received(data)
+    def came_whole(self) -> None:
+        """Stop the clock of its head."""
+        super().came_whole()
+        if self._head_timer is not None:
+            self._stop_clock()
+
+    def read(self, data: bytes) -> None:
+        """Have the parser read it; while a head is incomplete, its time runs."""
+        super().read(data)
         if not self._awaits_head():
             self._stop_clock()
             return

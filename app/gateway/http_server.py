@@ -15,16 +15,19 @@ from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from app.api.app_keys import ANSWER_HEADERS, METRICS, SERVER_SETTINGS
+from app.api.every_request import ASKED
 from app.api.expectations import EXPECTATION
 from app.api.headers import AnswerHeaders
 from app.api.settings import ServerSettings
 from app.files import descriptors
 from app.gateway.admission import Admission
 from app.gateway.connection import Connection, Count
+from app.gateway.repeats import Repeats
 
 _BACKLOG = 1024
 #: What is kept of a body that nobody reads; twice as much may come before reading stops.
@@ -86,6 +89,7 @@ class Runner(web.AppRunner):
         self._headers = headers
         self._count = count
         self._admission = admission
+        self._repeats = Repeats(loop=asyncio.get_running_loop())
 
     @classmethod
     def of(cls, app: web.Application) -> "Runner":
@@ -121,6 +125,7 @@ class Runner(web.AppRunner):
             headers=self._headers,
             count=self._count,
             admission=self._admission,
+            repeats=self._repeats,
             **options,
         )
 
@@ -152,15 +157,19 @@ def _without_expectations(
     middlewares run.
     """
 
-    def make(message: RawRequestMessage, *others: Any) -> web.BaseRequest:
-        if hdrs.EXPECT not in message.headers:
-            request = factory(message, *others)
-            request[EXPECTATION] = ""
-            return request
-        headers = CIMultiDict(message.headers)
-        expected = headers.popall(hdrs.EXPECT)
-        request = factory(message._replace(headers=CIMultiDictProxy(headers)), *others)
-        request[EXPECTATION] = ", ".join(expected)
+    def make(
+        message: RawRequestMessage, payload: StreamReader, protocol: Connection, *others: Any
+    ) -> web.BaseRequest:
+        headers, expected = message.headers, ""
+        if hdrs.EXPECT in headers:
+            without = CIMultiDict(headers)
+            expected = ", ".join(without.popall(hdrs.EXPECT))
+            message = message._replace(headers=CIMultiDictProxy(without))
+        request = factory(message, payload, protocol, *others)
+        request[EXPECTATION] = expected
+        asked = protocol.take_asked()
+        if asked is not None:
+            request[ASKED] = asked
         return request
 
     return make

@@ -107,6 +107,12 @@ class KeySetCache:
                 )
         return found
 
+    def at_hand(self, kid: str) -> RSAKey | None:
+        """Return the key if `find` would return it without waiting, or fetching any."""
+        if self._fetched is None or self._age() >= self._settings.ttl:
+            return None
+        return self._fetched.keys.usable.get(kid)
+
     async def problem(self) -> str | None:
         """Return why the keys cannot be fetched, in words that anyone may read; None if they can.
 

@@ -32,20 +32,34 @@ class SharedReads(Generic[A]):
         #: Those that are at work, forgotten or not.
         self._tasks: set[asyncio.Task[A]] = set()
 
+    @property
+    def shares(self) -> bool:
+        """Whether anything is shared."""
+        return self._kept > 0
+
     async def ask(
         self, owner: str, question: Hashable, work: Callable[[], Coroutine[Any, Any, A]]
     ) -> A:
         """Return what `work` returns or raises, run once for all who ask meanwhile."""
         if not self._kept:
             return await work()
-        flights = self._flights.setdefault(owner, {})
-        flight = flights.get(question)
-        if flight is None or self._is_over(flight):
-            task = self._loop.create_task(work(), name="shared-read")
-            self._tasks.add(task)
-            flight = flights[question] = _Flight(task)
-            task.add_done_callback(partial(self._land, owner, flights, question, flight))
-        return await asyncio.shield(flight.task)
+        return await asyncio.shield(self.read(owner, question, work))
+
+    def at_hand(self, owner: str, question: Hashable) -> A | None:
+        """Return the result that `ask` would return without waiting; None if there is none."""
+        flight = self._flights.get(owner, {}).get(question)
+        if flight is None or flight.landed_at is None or self._is_over(flight):
+            return None
+        return flight.task.result()
+
+    def read(
+        self, owner: str, question: Hashable, work: Callable[[], Coroutine[Any, Any, A]]
+    ) -> asyncio.Task[A]:
+        """Return what `ask` would wait for. Whoever awaits it does so behind a shield.
+
+        Only where something is shared.
+        """
+        return self._flight(owner, question, work).task
 
     def forget(self, owner: str) -> None:
         """Have whoever asks about an owner from now on be answered by a read that begins now."""
@@ -61,6 +75,19 @@ class SharedReads(Generic[A]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _flight(
+        self, owner: str, question: Hashable, work: Callable[[], Coroutine[Any, Any, A]]
+    ) -> _Flight[A]:
+        """Return the read that answers a question; it is begun if there is none."""
+        flights = self._flights.setdefault(owner, {})
+        flight = flights.get(question)
+        if flight is None or self._is_over(flight):
+            task = self._loop.create_task(work(), name="shared-read")
+            self._tasks.add(task)
+            flight = flights[question] = _Flight(task)
+            task.add_done_callback(partial(self._land, owner, flights, question, flight))
+        return flight
 
     def _is_over(self, flight: _Flight[A]) -> bool:
         # The timer may be late on a busy loop.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.auth.authenticator import ApiKeyVerifier, Authenticator, Refused
+from app.auth.authenticator import ApiKeyVerifier, Authenticator, Refused, Verifier
 from app.caller import Caller
 from app.database.pool import Pool
 from app.database.settings import DatabaseSettings
@@ -20,7 +20,7 @@ WELL_FORMED = "sgk_" + "x" * 43
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
 
 
-class Fixed:
+class Fixed(Verifier):
     """Knows one token, `fixed`."""
 
     def recognises(self, token: str) -> bool:

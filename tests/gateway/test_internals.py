@@ -5,7 +5,7 @@ import inspect
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-#: What `app.gateway.http_server` and `app.gateway.connection` use beside the documented API.
+#: What `http_server`, `connection` and `repeating` of `app.gateway` use beside the documented API.
 USED = {
     web.AppRunner: ("_make_server",),
     web.Server: ("__call__", "connections"),
@@ -15,11 +15,23 @@ USED = {
         "data_received",
         "start",
         "handle_error",
+        "finish_response",
+        "close",
+        "peername",
+        "_process_keepalive",
     ),
 }
 #: What `app.api.delivery` sets of an answer that it has written.
 OF_ANSWERS = {"_eof_sent": False, "_keep_alive": None}
-SLOTS = ("_messages", "_request_count", "_waiter")
+SLOTS = (
+    "_messages",
+    "_request_count",
+    "_waiter",
+    "_close",
+    "_force_close",
+    "_keepalive_timeout",
+    "_next_keepalive_close_time",
+)
 
 
 def test_what_is_used_is_there() -> None:

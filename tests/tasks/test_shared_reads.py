@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -113,6 +114,7 @@ async def run(steps: list[tuple[Any, ...]], kept: float) -> None:
             case ("cancel", at) if askings:
                 askings[int(at) % len(askings)].task.cancel()
         await turns()
+        check_at_hand(store, reads)
     at_work = [(read.owner, read.question, read.writes) for read in store.reads]
     if kept == LONG:
         # No second one at the same time for the same, between two writes: but for failures.
@@ -138,6 +140,17 @@ async def run(steps: list[tuple[Any, ...]], kept: float) -> None:
         assert read.writes >= asking.writes
         assert read not in asking.failed
     await reads.close()
+
+
+def check_at_hand(store: Store, reads: SharedReads[Read]) -> None:
+    """Without waiting nobody gets what they would not get by asking."""
+    for owner, question in product("ab", "xy"):
+        read = reads.at_hand(owner, question)
+        if read is not None:
+            assert (read.owner, read.question) == (owner, question)
+            assert read.writes == store.writes.get(owner, 0)
+            assert read.outcome.done()
+            assert not is_failed(read)
 
 
 def is_failed(read: Read) -> bool:

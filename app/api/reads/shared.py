@@ -5,58 +5,81 @@ own entry in the log and its own request id. What they share depends on tenant, 
 permissions, path and query alone.
 """
 
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from aiohttp import hdrs, web
 
 from app.api.access import Access
 from app.api.app_keys import SHARED_READS, caller_of
 from app.api.envelope import encoded, success_of
-from app.bridge.calls.jobs import FetchedJob
+from app.api.every_request import ASKED
 from app.caller import Caller
 from app.scaikey.permissions import Permission
 
-R = TypeVar("R")
+A = TypeVar("A")
 
 #: Those that change nothing (RFC 9110, 9.2.1).
 SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
-
-class SharedJob:
-    """A job that was read, encoded when the first request needs that."""
-
-    __slots__ = ("_body", "_job", "revision")
-
-    def __init__(self, job: FetchedJob) -> None:
-        self._job = job
-        self._body: bytes | None = None
-        self.revision = job.revision
-
-    def response(self) -> web.Response:
-        """Make one request's response."""
-        if self._body is None:
-            self._body = encoded(self._job.json())
-        return success_of(self._body)
+#: Reads something for a caller. It may be kept, and so refers to no request.
+Work: TypeAlias = Callable[[Caller], Coroutine[Any, Any, A]]
 
 
-async def read_shared(request: web.Request, work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+class SharedAnswer:
+    """What was read for all who asked the same, encoded when the first of them needs that.
+
+    `tag` is its version, for those who have it already; None if it has none.
+    """
+
+    __slots__ = ("_body", "_json", "tag")
+
+    def __init__(self, body: bytes | Callable[[], Any], *, tag: str | None = None) -> None:
+        """`body` is the whole body, or returns what is to be its `data`, JSON-ready."""
+        self._body = body
+        self.tag = tag
+
+    @property
+    def body(self) -> bytes:
+        """The whole body of an answer with it."""
+        if not isinstance(self._body, bytes):
+            self._body = encoded(self._body())
+        return self._body
+
+
+#: What answered a request that others may share.
+SHARED_WORK: "web.RequestKey[Work[SharedAnswer]]" = web.RequestKey("shared_work")
+
+
+def question_of(caller: Caller, raw_path: str) -> tuple[str, Hashable]:
+    """Return the tenant, and what is asked as whom within it."""
+    return caller.tenant_id, (caller.user_id, caller.permissions, raw_path)
+
+
+async def read_shared(request: web.Request, work: Work[SharedAnswer]) -> SharedAnswer:
     """Return what `work` reads for this request, or for one like it that was made just now."""
-    caller = caller_of(request)
-    question = caller.user_id, caller.permissions, request.raw_path
-    found: R = await request.app[SHARED_READS].ask(caller.tenant_id, question, work)
+    caller, reads = caller_of(request), request.app[SHARED_READS]
+    question = question_of(caller, request.raw_path)
+    asked = request.get(ASKED)
+    found: SharedAnswer
+    if asked is not None and asked.read is not None and asked.question == question:
+        found = await asyncio.shield(asked.read)
+    else:
+        found = await reads.ask(*question, partial(work, caller))
+    if reads.shares:
+        request[SHARED_WORK] = work
     return found
 
 
-async def answer_shared(
-    request: web.Request, work: Callable[[], Coroutine[Any, Any, Any]]
-) -> web.Response:
+async def answer_shared(request: web.Request, work: Work[Any]) -> web.Response:
     """Answer with what `work` reads, which is JSON-ready, as `read_shared` does."""
 
-    async def read() -> bytes:
-        return encoded(await work())
+    async def read(caller: Caller) -> SharedAnswer:
+        return SharedAnswer(encoded(await work(caller)))
 
-    return success_of(await read_shared(request, read))
+    return success_of((await read_shared(request, read)).body)
 
 
 def forget_reads(app: web.Application, caller: Caller, access: Access) -> None:

@@ -24,9 +24,7 @@ async def get_cluster_status(request: web.Request) -> web.Response:
 
     The numbers of jobs are those of all tenants.
     """
-    return await answer_shared(
-        request, lambda: request.app[COORDINATOR].get_cluster_status(caller_of(request))
-    )
+    return await answer_shared(request, request.app[COORDINATOR].get_cluster_status)
 
 
 @routes.get("/cluster/nodes")
@@ -34,10 +32,8 @@ async def get_cluster_status(request: web.Request) -> web.Response:
 @Operation(rpc="ListNodes", query=LIST_NODES_QUERY)
 async def list_nodes(request: web.Request) -> web.Response:
     """List the nodes."""
-    return await answer_shared(
-        request,
-        lambda: request.app[COORDINATOR].list_nodes(caller_of(request), **query_of(request)),
-    )
+    query, coordinator = query_of(request), request.app[COORDINATOR]
+    return await answer_shared(request, lambda caller: coordinator.list_nodes(caller, **query))
 
 
 @routes.get("/cluster/nodes/{node_id}")
@@ -45,10 +41,8 @@ async def list_nodes(request: web.Request) -> web.Response:
 @Operation(rpc="GetNode")
 async def get_node(request: web.Request) -> web.Response:
     """Get a node's full status."""
-    return await answer_shared(
-        request,
-        lambda: request.app[COORDINATOR].get_node(caller_of(request), NODE_ID.of(request)),
-    )
+    node_id, coordinator = NODE_ID.of(request), request.app[COORDINATOR]
+    return await answer_shared(request, lambda caller: coordinator.get_node(caller, node_id))
 
 
 @routes.post("/cluster/nodes/{node_id}/drain")

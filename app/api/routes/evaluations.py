@@ -29,11 +29,9 @@ _LABEL = {"type": "evaluation"}
 @Operation(rpc="ListJobs", query=LIST_EVALUATIONS_QUERY)
 async def list_evaluations(request: web.Request) -> web.Response:
     """List the evaluation jobs."""
+    query, coordinator = query_of(request), request.app[COORDINATOR]
     return await answer_shared(
-        request,
-        lambda: request.app[COORDINATOR].list_jobs(
-            caller_of(request), label_filter=_LABEL, **query_of(request)
-        ),
+        request, lambda caller: coordinator.list_jobs(caller, label_filter=_LABEL, **query)
     )
 
 
@@ -60,9 +58,7 @@ async def submit_evaluation(request: web.Request) -> web.Response:
 @Operation(rpc="GetEvaluation")
 async def get_evaluation(request: web.Request) -> web.Response:
     """Get an evaluation, with its results once it is complete."""
+    evaluation_id, coordinator = EVALUATION_ID.of(request), request.app[COORDINATOR]
     return await answer_shared(
-        request,
-        lambda: request.app[COORDINATOR].get_evaluation(
-            caller_of(request), EVALUATION_ID.of(request)
-        ),
+        request, lambda caller: coordinator.get_evaluation(caller, evaluation_id)
     )

@@ -13,15 +13,16 @@ from app.api.app_keys import (
     caller_of,
 )
 from app.api.audit import acts_as, acts_on, has_created
-from app.api.endpoint import Operation, body_of, headers_of, query_of
-from app.api.envelope import success
-from app.api.job_versions import asked_revisions, is_current, tag_of
+from app.api.endpoint import JsonObject, Operation, body_of, headers_of, query_of
+from app.api.envelope import NotModified, success, success_of
 from app.api.paths import JOB_ID
-from app.api.reads.shared import SharedJob, answer_shared, read_shared
+from app.api.reads.job_versions import asked_revisions, is_current, known_tags, tag_of
+from app.api.reads.shared import SharedAnswer, answer_shared, read_shared
 from app.api.stale_if_error import answer_stale, check_page, may_be_stale
 from app.auth import exchange
 from app.auth.exchange import lent_tokens
-from app.bridge import features
+from app.bridge.features import ERRORS as FEATURE_ERRORS
+from app.caller import Caller
 from app.errors import JOB_NOT_FOUND, MALFORMED_REQUEST, PRECONDITION_FAILED, ApiError
 from app.scaikey.permissions import Permission
 from app.schemas.cache import GET_JOB_HEADERS, STALE_HEADERS, STALE_META
@@ -55,7 +56,7 @@ _JOB_FILTERS = ("name_contains", "user_ids", "created_after", "kind")
 @requires(Permission.VIEW)
 @Operation(
     rpc="ListJobs",
-    errors=features.ERRORS,
+    errors=FEATURE_ERRORS,
     query=LIST_JOBS_QUERY,
     headers=STALE_HEADERS,
     meta=STALE_META,
@@ -66,21 +67,24 @@ async def list_jobs(request: web.Request) -> web.Response:
     A list that was begun while the coordinator was away consists of jobs that
     have passed through the gateway, and cannot be continued once it is back.
     """
-    caller, query = caller_of(request), query_of(request)
-    try:
+    query = query_of(request)
+    features, coordinator = request.app[FEATURES], request.app[COORDINATOR]
+
+    async def read(caller: Caller) -> JsonObject:
         if any(query[name] for name in _JOB_FILTERS):
             # One that does not know them would answer as if they had not been given.
-            await request.app[FEATURES].require(caller, "job_filters")
+            await features.require(caller, "job_filters")
         if query["parent_job_id"]:
-            await request.app[FEATURES].require(caller, "parent_filter")
-        return await answer_shared(
-            request, lambda: request.app[COORDINATOR].list_jobs(caller, **query)
-        )
+            await features.require(caller, "parent_filter")
+        return await coordinator.list_jobs(caller, **query)
+
+    try:
+        return await answer_shared(request, read)
     except ApiError as error:
         check_page(query["page_token"], request, error)
         if not may_be_stale(request, error):
             raise
-        reading = request.app[JOB_CACHE].jobs(caller.tenant_id, **query)
+        reading = request.app[JOB_CACHE].jobs(caller_of(request).tenant_id, **query)
         return await answer_stale(request, error, reading, read="jobs")
 
 
@@ -93,7 +97,7 @@ async def list_jobs(request: web.Request) -> web.Response:
     body=SUBMIT_JOB_BODY,
     statuses=(200, 201),
     other_answers={200: SUBMISSION_CHECK},
-    errors=(*exchange.ERRORS, *features.ERRORS),
+    errors=(*exchange.ERRORS, *FEATURE_ERRORS),
     action=Action.JOB_SUBMIT,
 )
 async def submit_job(request: web.Request) -> web.Response:
@@ -137,24 +141,26 @@ async def get_job(request: web.Request) -> web.Response:
     Its `ETag` is its revision: with `If-None-Match` a job that has not changed
     is 304. An answer from the job cache has none.
     """
-    caller, job_id = caller_of(request), JOB_ID.of(request)
+    job_id, coordinator = JOB_ID.of(request), request.app[COORDINATOR]
 
-    async def read() -> SharedJob:
-        return SharedJob(await request.app[COORDINATOR].fetch_job(caller, job_id))
+    async def read(caller: Caller) -> SharedAnswer:
+        job = await coordinator.fetch_job(caller, job_id)
+        return SharedAnswer(job.json, tag=tag_of(job.revision))
 
     try:
         job = await read_shared(request, read)
     except ApiError as error:
+        tenant_id = caller_of(request).tenant_id
         if error.kind is JOB_NOT_FOUND:
             # Perhaps one that the coordinator has deleted by itself.
-            request.app[JOB_WRITER].forget_job(caller.tenant_id, job_id)
+            request.app[JOB_WRITER].forget_job(tenant_id, job_id)
         if not may_be_stale(request, error):
             raise
-        reading = request.app[JOB_CACHE].job(caller.tenant_id, job_id)
+        reading = request.app[JOB_CACHE].job(tenant_id, job_id)
         return await answer_stale(request, error, reading, read="job")
-    if is_current(request, tag_of(job.revision)):
-        return _tagged(web.Response(status=304), job.revision)
-    return _tagged(job.response(), job.revision)
+    if is_current(known_tags(request), job.tag):
+        return _tagged(NotModified(), job.tag)
+    return _tagged(success_of(job.body), job.tag)
 
 
 @routes.patch("/jobs/{job_id}")
@@ -183,7 +189,7 @@ async def change_job(request: web.Request) -> web.Response:
         if revision not in revisions:
             raise ApiError(PRECONDITION_FAILED)
     job = await coordinator.update_job(caller, job_id, body_of(request), revision=revision)
-    return _tagged(success(job), job["revision"])
+    return _tagged(success(job), tag_of(job["revision"]))
 
 
 @routes.delete("/jobs/{job_id}")
@@ -219,11 +225,9 @@ async def list_checkpoints(request: web.Request) -> web.Response:
     The job itself has the newest 100 of them; any can be resumed from. 501
     where the coordinator cannot list them.
     """
+    job_id, query, coordinator = JOB_ID.of(request), query_of(request), request.app[COORDINATOR]
     return await answer_shared(
-        request,
-        lambda: request.app[COORDINATOR].list_checkpoints(
-            caller_of(request), JOB_ID.of(request), **query_of(request)
-        ),
+        request, lambda caller: coordinator.list_checkpoints(caller, job_id, **query)
     )
 
 
@@ -282,7 +286,7 @@ async def resume_job(request: web.Request) -> web.Response:
 @requires(Permission.MANAGE)
 @Operation(
     rpc="RetryJob",
-    errors=features.ERRORS,
+    errors=FEATURE_ERRORS,
     headers=RETRY_HEADERS,
     body=RETRY_JOB_BODY,
     body_optional=True,
@@ -304,8 +308,7 @@ async def retry_job(request: web.Request) -> web.Response:
     return success(child)
 
 
-def _tagged(response: web.Response, revision: int) -> web.Response:
-    tag = tag_of(revision)
+def _tagged(response: web.Response, tag: str | None) -> web.Response:
     if tag is not None:
         response.headers[hdrs.ETAG] = tag
     return response

@@ -3,12 +3,13 @@
 from aiohttp import web
 
 from app.api.access import requires
-from app.api.app_keys import COORDINATOR, caller_of
+from app.api.app_keys import COORDINATOR
 from app.api.endpoint import JsonObject, Operation, query_of
 from app.api.metrics.columns import columns, selected
 from app.api.metrics.summaries import summarize
 from app.api.paths import JOB_ID
 from app.api.reads.shared import answer_shared
+from app.caller import Caller
 from app.scaikey.permissions import Permission
 from app.schemas.metrics.pictures import (
     JOB_METRICS_COLUMNS,
@@ -25,12 +26,12 @@ routes = web.RouteTableDef()
 @Operation(rpc="GetJobMetrics", or_answer=JOB_METRICS_COLUMNS, query=JOB_METRICS_QUERY)
 async def get_job_metrics(request: web.Request) -> web.Response:
     """Get a job's current metrics: its points, or arrays for each number."""
-    query, caller, job_id = query_of(request), caller_of(request), JOB_ID.of(request)
+    query, job_id, coordinator = query_of(request), JOB_ID.of(request), request.app[COORDINATOR]
     in_columns = query["shape"] == "columns"
     selection = {name: query[name] for name in ("keys", "from_step", "to_step")}
 
-    async def read() -> JsonObject:
-        answer = await request.app[COORDINATOR].get_job_metrics(
+    async def read(caller: Caller) -> JsonObject:
+        answer = await coordinator.get_job_metrics(
             caller,
             job_id,
             max_points=query["max_points"],
@@ -51,12 +52,12 @@ async def get_metrics_summary(request: web.Request) -> web.Response:
 
     A job that cannot be read has an `error` in place of its series; the others are there.
     """
-    query = query_of(request)
+    query, coordinator = query_of(request), request.app[COORDINATOR]
 
-    async def read() -> JsonObject:
+    async def read(caller: Caller) -> JsonObject:
         jobs = await summarize(
-            request.app[COORDINATOR],
-            caller_of(request),
+            coordinator,
+            caller,
             list(dict.fromkeys(query["job_id"])),
             key=query["key"],
             points=query["points"],

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from app.api.access import requires
-from app.api.app_keys import COORDINATOR, caller_of
+from app.api.app_keys import COORDINATOR
 from app.api.endpoint import Operation, query_of
 from app.api.reads.shared import answer_shared
 from app.scaikey.permissions import Permission
@@ -17,7 +17,7 @@ routes = web.RouteTableDef()
 @Operation(rpc="GetQueueStatus", query=QUEUE_QUERY)
 async def get_queue_status(request: web.Request) -> web.Response:
     """Get the queue's depth, and a page of the waiting jobs: why each waits, and for how long."""
+    query, coordinator = query_of(request), request.app[COORDINATOR]
     return await answer_shared(
-        request,
-        lambda: request.app[COORDINATOR].get_queue_status(caller_of(request), **query_of(request)),
+        request, lambda caller: coordinator.get_queue_status(caller, **query)
     )

@@ -18,12 +18,16 @@ def tag_of(revision: int) -> str | None:
     return f'"{revision}"' if revision else None
 
 
-def is_current(request: web.Request, tag: str | None) -> bool:
-    """Return whether the client has this version already (If-None-Match). Raises `ApiError`."""
-    asked = _tags(request, hdrs.IF_NONE_MATCH)
-    if asked is None or tag is None:
+def known_tags(request: web.Request) -> Tags | None:
+    """Return which versions the client has (If-None-Match). Raises `ApiError`."""
+    return _tags(request, hdrs.IF_NONE_MATCH)
+
+
+def is_current(known: Tags | None, tag: str | None) -> bool:
+    """Return whether this version is one that the client has."""
+    if known is None or tag is None:
         return False
-    return asked.listed is None or tag in (each.removeprefix("W/") for each in asked.listed)
+    return known.listed is None or tag in (each.removeprefix("W/") for each in known.listed)
 
 
 def asked_revisions(request: web.Request) -> list[int]:
