@@ -13,8 +13,9 @@ logs each; `shared` as many as its defaults make, with 50 clients who ask for th
 which logs nothing; it runs in an environment of its own (`scripts/venv bench --path`) and
 is left out where there is none. The floors are aiohttp
 that answers constant bytes, and aiohttp with a bare grpc.aio call. At the end a storm
-of 500 clients who each poll once a second. Whatever else runs on the machine spoils
-the numbers: its load is printed.
+of 500 clients who each poll once a second, as many times as there are rounds, in turn with
+constant bytes, which cost there several times what they do under load. Whatever else runs on
+the machine spoils the numbers: its load is printed.
 """
 
 import argparse
@@ -153,10 +154,10 @@ class Rig:
         """Have many clients poll one job of a server."""
         endpoint = self.servers[name]
         tree = tree_of(endpoint.pid)
-        count, before, calls = asyncio.run(
-            _polled(endpoint, begin=lambda: (cpu_of(tree), self._calls()))
+        count, (before, calls), (after, all_calls) = asyncio.run(
+            _polled(endpoint, measure=lambda: (cpu_of(tree), self._calls()))
         )
-        return Cost(count, cpu_of(tree) - before, self._calls() - calls)
+        return Cost(count, after - before, all_calls - calls)
 
     def _calls(self) -> int:
         return sum(self._coordinator.ask("calls").values())
@@ -172,7 +173,7 @@ def main() -> int:
     given = parser.parse_args()
     with rig() as servers:
         costs = servers.measure(QUESTIONS, rounds=given.rounds, seconds=given.seconds)
-        storm, floor = servers.storm("shared"), servers.storm("constant")
+        storms = [(servers.storm("shared"), servers.storm("constant")) for _ in range(given.rounds)]
     names = list(servers.servers)
     shown = f"{os.getloadavg()[0]:.1f}"
     print(f"us of CPU a request, {FEW_CLIENTS} or {CLIENTS} clients; load of the machine {shown}")
@@ -183,6 +184,10 @@ def main() -> int:
         print(f"{question.name:14}{cells}")
     for text, ratio in ratios(costs).items():
         print(f"{text}: {ratio:.2f}")
+    for storm, floor in storms:
+        ratio = storm.each / floor.each
+        print(f"storm, a round: {storm.each:.0f}; constant bytes {floor.each:.0f}: {ratio:.2f}")
+    storm, floor = sorted(storms, key=lambda pair: pair[0].each)[len(storms) // 2]
     calls = storm.calls / STORM_SECONDS
     good = calls <= STORM_CALLS and storm.each <= STORM_CPU
     print(
@@ -282,11 +287,12 @@ def _posting(body: str) -> Path:
 
 
 async def _polled(
-    endpoint: Endpoint, *, begin: Callable[[], tuple[float, int]]
-) -> tuple[int, float, int]:
+    endpoint: Endpoint, *, measure: Callable[[], tuple[float, int]]
+) -> tuple[int, tuple[float, int], tuple[float, int]]:
     """Have many clients poll one job, each once a second at a moment of its own.
 
-    Returns how often they did, and what `begin` returned when all were connected.
+    Returns how often they did, and what `measure` returned when all were connected, and when
+    they had polled.
     """
     head = "\r\n".join(
         [f"GET {PREFIX}/jobs/{JOB} HTTP/1.1", "Host: bench", *endpoint.headers, "", ""]
@@ -309,15 +315,19 @@ async def _polled(
             await reader.readexactly(int(length[1]))
             count += 1
             due += 1.0
-        writer.close()
+        writers.append(writer)
 
+    writers: list[asyncio.StreamWriter] = []
     start = asyncio.get_running_loop().time() + 1.0
     async with asyncio.TaskGroup() as polls:
         for number in range(STORM_CLIENTS):
             polls.create_task(poll(number, start + STORM_SECONDS), name=f"poll-{number}")
         await asyncio.sleep(1.0)
-        began = begin()
-    return count, *began
+        began = measure()
+    ended = measure()
+    for writer in writers:
+        writer.close()
+    return count, began, ended
 
 
 if __name__ == "__main__":
