@@ -1,6 +1,7 @@
 """What a coordinator says of a database that it cannot use, and that it leaves alone then."""
 
 import asyncio
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -9,15 +10,18 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from app.coordinator.database.leader_table import LeaderTable
-from app.coordinator.database.postgres_connection import UnusableDatabase
+from app.coordinator.database.postgres_connection import PostgresAddress, UnusableDatabase
 from app.coordinator.failures import StoreUnavailable
 from app.coordinator.jobs.postgres.steps import STEPS
+from app.coordinator.jobs.postgres_store import PostgresStore
 from app.coordinator.jobs.sqlite_store import SqliteStore
+from app.coordinator.jobs.steps.store_steps import UnusableStore
 from app.coordinator.ownership.candidacy import Candidacy, address_of
 from app.coordinator.ownership.moving import move_to_postgresql
 from app.coordinator.ownership.state import sqlite_path
 from app.coordinator.settings.coordinator import BadConfig, CoordinatorConfig
 from tests.coordinator.harness import config_for
+from tests.coordinator.stores import PATIENCE, take_term
 from tests.coordinator.test_lease import run
 from tests.coordinator.test_moving import open_shared
 from tests.coordinator.test_store import record
@@ -91,6 +95,40 @@ async def test_a_schema_that_was_made_for_the_role_is_enough(
             store.save_jobs([record("b")])
         run(postgres_dsn, f"GRANT ALL ON {SCHEMA}.jobs TO limited_{name}")
         assert [job.job_id for job in store.unfinished()] == ["a"]
+
+
+def test_jobs_belong_to_one_data_directory(tmp_path: Path, postgres_dsn: str) -> None:
+    """Another one has no file of them: each run would begin anew."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    for each in (own, other):
+        each.mkdir()
+
+    def open_with(directory: Path) -> None:
+        PostgresStore(
+            PostgresAddress(postgres_dsn, SCHEMA),
+            leadership=take_term(postgres_dsn, schema=SCHEMA),
+            note=directory / "note",
+            patience=PATIENCE,
+            directory=directory,
+        ).close()
+
+    open_with(own)
+    open_with(own)
+    with pytest.raises(UnusableStore, match=r"belong to another data directory than .*other"):
+        open_with(other)
+    assert [each.name for each in other.iterdir() if "id" in each.name] == []
+    # It is a copy that was put elsewhere.
+    shutil.copytree(own, other, dirs_exist_ok=True)
+    open_with(other)
+    # The files are lost.
+    for file in other.iterdir():
+        file.unlink()
+    with pytest.raises(UnusableStore):
+        open_with(other)
+    run(postgres_dsn, f"DELETE FROM {SCHEMA}.data_directory")
+    open_with(other)
+    with pytest.raises(UnusableStore):
+        open_with(own)
 
 
 async def test_one_that_is_older_than_the_schema_does_not_take_the_lead(

@@ -12,6 +12,7 @@ from app.coordinator.database.database import Database
 from app.coordinator.database.postgres import PostgresDatabase, PostgresReader
 from app.coordinator.database.postgres_connection import PostgresAddress
 from app.coordinator.jobs.changes.witness import Witness
+from app.coordinator.jobs.postgres.data_directory import claim
 from app.coordinator.jobs.postgres.steps import bring_up
 from app.coordinator.jobs.store import Store, nobody
 from app.coordinator.jobs.store_reader import StoreReader, T
@@ -33,9 +34,11 @@ class PostgresStore(Store):
         leadership: Leadership,
         note: Path,
         patience: float,
+        directory: Path | None = None,
         committed: Callable[[frozenset[str]], None] = nobody,
     ) -> None:
-        """Open it, and bring it up to date. `note` is the file of the `Witness`;
+        """Open it, and bring it up to date. `directory` is the data directory, which must be
+        that of the jobs here, unless it is not asked for. `note` is the file of the `Witness`;
         `patience` is how many seconds a statement may hold up the event loop,
         once: then the connection counts as lost.
 
@@ -48,6 +51,8 @@ class PostgresStore(Store):
         witness = Witness(note)
         try:
             bring_up(db)
+            if directory is not None:
+                claim(db, directory)
             super().__init__(db, witness=witness, boot=_PLACE, inode=0, committed=committed)
         except BaseException:
             db.close()

@@ -61,5 +61,6 @@ def _open_postgres(
         leadership=leadership,
         note=config.data_dir / "coordinator.epoch",
         patience=_HELD_UP * config.lease_seconds,
+        directory=config.data_dir,
         committed=committed,
     )

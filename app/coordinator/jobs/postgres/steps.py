@@ -234,8 +234,19 @@ def _texts_of_any_length() -> Sequence[str]:
     )
 
 
+def _data_directory() -> Sequence[str]:
+    return (
+        f"""
+        CREATE TABLE data_directory (
+            single boolean PRIMARY KEY DEFAULT true CHECK (single),
+            identity {_TEXT}
+        )
+        """,
+    )
+
+
 #: The step at place n makes version n + 1.
-STEPS: Final[tuple[SchemaStep, ...]] = (_first_tables, _texts_of_any_length)
+STEPS: Final[tuple[SchemaStep, ...]] = (_first_tables, _texts_of_any_length, _data_directory)
 
 
 def bring_up(db: PostgresDatabase, steps: Sequence[SchemaStep] = STEPS) -> None:
