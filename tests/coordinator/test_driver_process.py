@@ -53,6 +53,26 @@ async def test_a_driver_that_ends_is_started_again_and_counted(tmp_path: Path) -
         await driver.close()
 
 
+async def test_what_a_driver_logs_before_it_serves_does_not_keep_it_from_serving(
+    tmp_path: Path,
+) -> None:
+    """As of two nodes with one name, which it sees before it serves."""
+    (tmp_path / "eager_driver.py").write_text(
+        'import sys\nprint(\'{"level": "warning", "event": "node_name_taken"}\')\n'
+        'print(\'{"problem": ""}\', flush=True)\nsys.stdin.read()\n'
+    )
+    driver = DriverProcess(
+        "eager_driver",
+        settings=b"{}\n",
+        environment={"PATH": os.defpath, "PYTHONPATH": str(tmp_path)},
+        errors=tmp_path / "driver.err",
+    )
+    with structlog.testing.capture_logs() as logged:
+        await driver.start()
+        await driver.close()
+    assert {"log_level": "warning", "event": "node_name_taken"} in logged
+
+
 #: Says that it serves, and then what is in the file SAID.
 CHATTY = """
 import os, sys

@@ -80,9 +80,17 @@ async def test_an_actor_that_never_starts_is_replaced(
     """Its name would lead to it for ever."""
     module = importlib.import_module("app.coordinator.engines.ray.agents")
     monkeypatch.setattr(module, "_START", 0.01)
+    swept: list[str] = []
+
+    async def end_idle_workers(node_id: str) -> int:
+        swept.append(node_id)
+        return 1
+
     node = SimpleNamespace(cpus=1, gpu_count=0, memory=0, address="127.0.0.1", ray_id="f")
     nodes = SimpleNamespace(
-        of=lambda _: node, settings_of=lambda _: SimpleNamespace(encoded=lambda: b"")
+        of=lambda _: node,
+        settings_of=lambda _: SimpleNamespace(encoded=lambda: b""),
+        end_idle_workers=end_idle_workers,
     )
     agents = module.RayAgents(cast(Any, nodes), namespace="x")
     ray.starts = False
@@ -92,3 +100,5 @@ async def test_an_actor_that_never_starts_is_replaced(
     monkeypatch.setattr(module, "_START", 60.0)
     async with asyncio.timeout(60):
         assert await agents.ask(_RUN, "stop") == (DONE, "stop")
+    # What Ray has granted to the one before is nobody's, and the node may have no more of it.
+    assert swept == ["n1"]

@@ -5,6 +5,7 @@ import re
 from typing import Any, Final
 
 import ray
+import structlog
 from ray.exceptions import RayError
 from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -23,6 +24,8 @@ _CONCURRENCY: Final = 32
 _PRESENCE: Final = 0.001
 #: How `_name` names an actor.
 _NAME: Final = re.compile(r"([^/@]+)/(\d+)@(.+)")
+
+log = structlog.get_logger("scaimind.coordinator")
 
 
 class RayAgents:
@@ -86,14 +89,25 @@ class RayAgents:
                     async with asyncio.timeout(_START):
                         await actor.open.remote(run.term)
                 except TimeoutError:
-                    # One that was being made when the control service restarted may never start,
-                    # and would be found by its name again.
-                    await asyncio.to_thread(ray.kill, actor)
+                    await self._give_up(run, actor)
                     raise Unavailable(f"{name} has not started in {_START:g} s") from None
                 self._known[name] = actor
                 return actor
             finally:
                 self._making.pop(name, None)
+
+    async def _give_up(self, run: RunRef, actor: Any) -> None:
+        """Have another one made the next time. Raises RayError.
+
+        What was being made when the control service restarted may never start,
+        would be found by its name again, and may hold what the next one needs.
+        """
+        await asyncio.to_thread(ray.kill, actor)
+        try:
+            ended = await self._nodes.end_idle_workers(run.node_id)
+        except TimeoutError:
+            ended = 0
+        log.warning("agent_given_up", job_id=run.job_id, node_id=run.node_id, workers=ended)
 
     def _make(self, run: RunRef, name: str) -> Any:
         node = self._nodes.of(run.node_id)

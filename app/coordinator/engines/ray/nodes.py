@@ -19,6 +19,7 @@ from app.coordinator.engines.agent.examining import (
 from app.coordinator.engines.agent.leftovers import kept_runs
 from app.coordinator.engines.agent.node_settings import NodeSettings
 from app.coordinator.engines.ray.driver_settings import NODE_LABEL
+from app.coordinator.engines.ray.idle_workers import end_idle_workers
 from app.coordinator.engines.ray.node import NodeLost, RayNode, by_name, node_of
 from app.coordinator.failures import FailureBackoff
 
@@ -62,6 +63,12 @@ class RayNodes:
         settings = self._settings.with_node(node_id, cpus=max(node.cpus, 1))
         found: list[tuple[str, int]] = await _done_on(node, _kept_here, settings.encoded())
         return found
+
+    async def end_idle_workers(self, node_id: str) -> int:
+        """End this driver's workers on a node that do nothing; returns how many. Raises NodeLost,
+        RayError, TimeoutError."""
+        ended: int = await _done_on(self.of(node_id), end_idle_workers)
+        return ended
 
     async def watch(self) -> AsyncIterator[list[RayNode]]:
         """Yield all nodes, at once and whenever anything about one changes."""

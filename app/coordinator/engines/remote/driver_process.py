@@ -91,8 +91,7 @@ class DriverProcess:
             assert process.stdout is not None
             process.stdin.write(self._settings)
             async with asyncio.timeout(_START):
-                line = await process.stdout.readline()
-            problem = orjson.loads(line)["problem"] if line else f"it ended; see {self._errors}"
+                problem = await self._problem(process.stdout)
         except TimeoutError:
             await self._end()
             raise DriverRefused(f"it has not connected to the cluster in {_START:g} s") from None
@@ -111,6 +110,17 @@ class DriverProcess:
             _listen(process.stdout), name="what the engine's driver says"
         )
         return process
+
+    async def _problem(self, output: asyncio.StreamReader) -> str:
+        """Return why a driver does not serve; nothing once it does. What it logs before it says
+        that is logged. Raises ValueError, KeyError, TypeError for what is neither."""
+        while line := await output.readline():
+            about = orjson.loads(line)
+            if "event" not in about:
+                problem: str = about["problem"]
+                return problem
+            _log(line)
+        return f"it ended; see {self._errors}"
 
     def _open_errors(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
