@@ -1,9 +1,11 @@
 """Nobody is stopped in vain: what is being made room for starts there, whatever ends first."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
+from app.coordinator.cluster.node_specs import GpuSpec, NodeSpec
 from app.coordinator.cluster.nodes import Cluster
 from app.coordinator.jobs.queue_rules import (
     Limits,
@@ -15,7 +17,7 @@ from app.coordinator.jobs.queue_rules import (
 from app.coordinator.jobs.rows import record_of, values_by_column
 from app.coordinator.jobs.states import Status
 from app.coordinator.scheduling.verdicts import Reason
-from tests.coordinator.scheduling_bench import Bench, node, record
+from tests.coordinator.scheduling_bench import GIB, Bench, node, record
 
 
 def promised(bench: Bench, name: str) -> list[tuple[str, tuple[int, ...]]]:
@@ -238,3 +240,19 @@ def test_a_late_start_is_not_left_to_the_next_event() -> None:
     bench.end("full")
     assert bench.runs("small")
     assert bench.runs("other")
+
+
+def test_gpus_of_a_kind_that_somebody_ahead_needs_are_left_to_it() -> None:
+    """Of those that will do, the ones with the least memory are taken otherwise."""
+    small, large = GpuSpec("A100", 40 * GIB), GpuSpec("H100", 80 * GIB)
+    bench = Bench(NodeSpec("n", "n", 8, 64 * GIB, (small, small, large)), node("m", cpus=8))
+    bench.submit(record("full", cpus=8, on=["m"]))
+    wide = record("wide", gpus=2, cpus=1, nodes=1)
+    wide = replace(wide, resource_request=replace(wide.resource_request, gpu_type="A100"))
+    bench.submit(record("one", gpus=1, cpus=1))
+    assert bench.submit(wide) is Status.QUEUED
+    bench.submit(record("other", gpus=1, cpus=1))
+    (share,) = bench.scheduler.jobs["other"].placement
+    assert share.gpus == (2,)
+    bench.end("one")
+    assert bench.runs("wide")

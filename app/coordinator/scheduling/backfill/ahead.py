@@ -20,7 +20,7 @@ from app.coordinator.jobs.model import Allocation, JobRecord, ResourceRequest
 from app.coordinator.scheduling.backfill.claims import Claims
 from app.coordinator.scheduling.backfill.plan import Plan
 from app.coordinator.scheduling.backfill.profile import FOREVER
-from app.coordinator.scheduling.backfill.surplus import Ahead, Unseen, leaves_room
+from app.coordinator.scheduling.backfill.surplus import Ahead, Unseen, leaves_room, usable_gpus
 from app.coordinator.scheduling.backfill.timeline import end_of
 from app.coordinator.scheduling.job_table import JobTable
 from app.coordinator.scheduling.preemption.promises import Promises
@@ -120,8 +120,8 @@ class JobsAhead:
         for share in job.placement:
             self._held.pop(share.node_id, None)
         self._claims.placed()
-        if self._plan is not None:
-            self._plan.started(job)
+        # Those ahead may start at other places than before, and leave room at these.
+        self._plan = None
 
     def moved_by(self, job: JobRecord) -> bool:
         """Whether one of these is no longer ahead of those that come behind a job that was placed:
@@ -228,7 +228,16 @@ class JobsAhead:
 
         def fit(node: NodeState) -> Allocation | None:
             share = self._promises.fit(node, request)
-            return share if share and self._leaves_room(node, request, ahead, unseen) else None
+            if share is None or self._leaves_room(node, share, request, ahead, unseen):
+                return share
+            if not request.gpus or len(set(node.spec.gpus)) == 1:
+                return None
+            # GPUs of a kind that nobody ahead can use may be left.
+            here = [each for names, each in ahead if node.spec.node_id in names]
+            share = self._promises.fit(node, request, avoid=usable_gpus(node, here))
+            if share and self._leaves_room(node, share, request, ahead, unseen):
+                return share
+            return None
 
         return self._table.cluster.place(request, among=usable, fit=fit)
 
@@ -259,14 +268,15 @@ class JobsAhead:
         ]
 
         def fit(node: NodeState) -> Allocation | None:
-            room = self._leaves_room(node, request, unknown, unseen)
-            return fitting[node.spec.node_id] if room else None
+            share = fitting[node.spec.node_id]
+            return share if self._leaves_room(node, share, request, unknown, unseen) else None
 
         return self._table.cluster.place(request, among=fitting, fit=fit)
 
     def _leaves_room(
         self,
         node: NodeState,
+        share: Allocation,
         request: ResourceRequest,
         ahead: Iterable[tuple[frozenset[str], Ahead]],
         unseen: Unseen,
@@ -284,7 +294,7 @@ class JobsAhead:
                 if share.node_id == node_id
             ]
             held += [share for _, share in self._promises.on(node_id)]
-        return leaves_room(node, held, request, here, unseen)
+        return leaves_room(node, held, request, here, unseen, gpus=share.gpus)
 
     def _current_plan(self) -> Plan:
         if self._plan is None:

@@ -34,12 +34,6 @@ class Plan:
         self.quotas = Quotas(rules, ((job, end(job)) for job in limited))
         for job in promises.jobs if promises and rules.limited else ():
             self.quotas.add(job, 0, min(STOPPED + (job.max_runtime or FOREVER), FOREVER))
-        self._end = end
-
-    def started(self, job: JobRecord) -> None:
-        """Note that a job has been given its shares."""
-        self.timeline.started(job)
-        self.quotas.add(job, 0, self._end(job))
 
     def reserve(
         self, job: JobRecord, usable: Collection[str], length: int, start: int

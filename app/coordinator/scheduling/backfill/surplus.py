@@ -5,7 +5,7 @@ whatever else could be on the node at once, of what runs there and of what waits
 ahead, leaves that share free.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Final, NamedTuple, TypeAlias
@@ -61,23 +61,35 @@ def leaves_room(
     resource_request: ResourceRequest,
     ahead: Sequence[Ahead],
     unseen: Unseen = NOTHING_UNSEEN,
+    *,
+    gpus: Collection[int] = (),
 ) -> bool:
     """Whether a share of a node could be taken for ever without keeping anybody ahead from it.
 
-    `held` is what jobs hold of the node now. All are ahead that could use it.
+    `held` is what jobs hold of the node now. All are ahead that could use it. `gpus` are those of
+    the share: which ones they are counts where the node has several kinds.
     """
     spec = node.spec
-    if resource_request.gpus and not _leaves_gpus(node, held, resource_request, ahead, unseen):
+    if resource_request.gpus and (
+        unseen.gpus
+        or not (
+            (gpus and usable_gpus(node, ahead).isdisjoint(gpus))
+            or (
+                _leaves_gpus(node, held, resource_request, ahead)
+                and _leaves_kinds(node, held, gpus, ahead)
+            )
+        )
+    ):
         return False
     cores, memory = unseen.densest if unseen.gpus else (0.0, 0.0)
-    gpus = len(spec.gpus)
+    most = len(spec.gpus)
     if resource_request.cpus:
         needs = [
             *((share.cpus, len(share.gpus), 1) for share in held if share.cpus),
             *((each.cpus, each.gpus, jobs) for each, jobs in ahead if each.cpus),
         ]
         if unseen.cores or not _leaves(
-            needs, resource_request.cpus, spec.cpus, gpus, density=cores
+            needs, resource_request.cpus, spec.cpus, most, density=cores
         ):
             return False
     else:
@@ -85,7 +97,7 @@ def leaves_room(
             *((1, len(share.gpus), 1) for share in held if not share.cpus),
             *((1, each.gpus, jobs) for each, jobs in ahead if not each.cpus),
         ]
-        if unseen.idle or not _leaves(needs, 1, spec.cpus, gpus, density=float(unseen.gpus)):
+        if unseen.idle or not _leaves(needs, 1, spec.cpus, most, density=float(unseen.gpus)):
             return False
     if not resource_request.memory:
         return True
@@ -95,7 +107,39 @@ def leaves_room(
     ]
     if unseen.cores or unseen.idle:
         return False
-    return _leaves(needs, resource_request.memory, spec.memory, gpus, density=memory)
+    return _leaves(needs, resource_request.memory, spec.memory, most, density=memory)
+
+
+def usable_gpus(node: NodeState, ahead: Iterable[Ahead]) -> frozenset[int]:
+    """The GPUs of a node that any of those ahead could use."""
+    gpus = node.spec.gpus
+    return frozenset(
+        index
+        for each, _ in ahead
+        if each.gpus
+        for index, gpu in enumerate(gpus)
+        if suits(gpu, each)
+    )
+
+
+def _leaves_kinds(
+    node: NodeState, held: Sequence[Allocation], gpus: Collection[int], ahead: Sequence[Ahead]
+) -> bool:
+    """Whether those ahead that ask for some kinds have enough of them beside these GPUs."""
+    kinds = node.spec.gpus
+    if len(set(kinds)) == 1:
+        return True
+    for request in {each for each, _ in ahead if each.gpus}:
+        pool = {index for index, gpu in enumerate(kinds) if suits(gpu, request)}
+        if not (taken := len(pool.intersection(gpus))):
+            continue
+        sizes = [len(pool.intersection(share.gpus)) for share in held]
+        for each, jobs in ahead:
+            if each.gpus and any(suits(kinds[index], each) for index in pool):
+                sizes += [1] * min(jobs * each.gpus, len(pool))
+        if can_fill(sizes, taken, len(pool)):
+            return False
+    return True
 
 
 def _leaves_gpus(
@@ -103,10 +147,7 @@ def _leaves_gpus(
     held: Sequence[Allocation],
     resource_request: ResourceRequest,
     ahead: Sequence[Ahead],
-    unseen: Unseen,
 ) -> bool:
-    if unseen.gpus:
-        return False
     gpus = node.spec.gpus
     pool = {index for index, gpu in enumerate(gpus) if suits(gpu, resource_request)}
     alike = len(pool) == len(gpus) and len(set(gpus)) == 1

@@ -72,13 +72,6 @@ class Timeline:
                 profile.take(profile.amounts_of(share), STOPPED, end)
         return profile
 
-    def started(self, job: JobRecord) -> None:
-        """Note that a job has been given its shares."""
-        for share in job.placement:
-            profile = self._profiles.get(share.node_id)
-            if profile is not None:
-                profile.take(profile.amounts_of(share), 0, self._end(job))
-
     def reserve(self, reservation: Reservation, length: int) -> None:
         """Hold what is reserved for so long."""
         end = min(reservation.start + length, FOREVER)

@@ -61,12 +61,18 @@ class Promises:
             resource_request, among=usable, fit=lambda node: self.fit(node, resource_request)
         )
 
-    def fit(self, node: NodeState, resource_request: ResourceRequest) -> Allocation | None:
-        """What a node can allocate now without taking what is promised."""
+    def fit(
+        self,
+        node: NodeState,
+        resource_request: ResourceRequest,
+        *,
+        avoid: Collection[int] = frozenset(),
+    ) -> Allocation | None:
+        """What a node can allocate now without taking what is promised, nor GPUs in `avoid`."""
         node_id = node.spec.node_id
         if node_id not in self._on:
-            return node.try_fit(resource_request)
-        share = node.try_fit(resource_request, avoid=self.gpus_on(node_id))
+            return node.try_fit(resource_request, avoid=avoid)
+        share = node.try_fit(resource_request, avoid=self.gpus_on(node_id).union(avoid))
         if share is None or not can_hold(self._settled_node(node), share):
             return None
         return share
