@@ -165,10 +165,13 @@ class Attack:
             return False
         waiting = set().union(*(victim.ahead for victim in self.victims.values()))
         rules = self.world.rules
-        # With the same priority, a new job comes first in a fair queue alone.
-        fair = rules.queue(job.queue_name).order is QueueOrder.FAIR
+
+        def is_fair(one: JobRecord) -> bool:
+            return rules.queue(one.queue_name).order is QueueOrder.FAIR
+
+        # With the same priority, a new job comes first only where shares count.
         return any(
-            urgency(rules, job) < urgency(rules, other) + fair
+            urgency(rules, job) < urgency(rules, other) + (is_fair(job) or is_fair(other))
             for name in waiting
             if (other := self.scheduler.jobs.get(name)) and other.status is Status.QUEUED
         )
