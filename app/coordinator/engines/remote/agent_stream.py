@@ -26,6 +26,7 @@ from app.coordinator.engines.remote.calls import (
     NothingThere,
     superseded,
 )
+from app.shortening import shortened
 from generated.mindcoordinator.internal.v1 import engine_pb2 as pb
 
 #: Seconds: a node whose power is off answers nothing, and breaks no connection either.
@@ -125,4 +126,4 @@ def _raise(failure: pb.RunFailure, term: int) -> None:
                 raise BadMessage("the agent knows of a term that is not higher")
             raise superseded(text, term)
         case kind:
-            raise DriverAway(f"{kind[:40]}: {text}")
+            raise DriverAway(f"{shortened(kind, 40)}: {text}")
