@@ -29,11 +29,12 @@ _LONGEST_WAIT = 0.05
 class _Held:
     """A request that is known, and not answered yet."""
 
-    __slots__ = ("asked", "came_at", "data", "known", "until")
+    __slots__ = ("asked", "came_at", "data", "known", "request_id", "until")
 
-    def __init__(self, data: bytes, known: Repeated) -> None:
+    def __init__(self, data: bytes, known: Repeated, request_id: str | None) -> None:
         self.data = data
         self.known = known
+        self.request_id = request_id
         self.came_at = perf_counter()
         self.asked: Asked | None = None
         #: Until when it waits for a read; None if it does not.
@@ -62,10 +63,10 @@ class RepeatingHandler(RequestHandler):
         if self._held is not None:
             self._end_hold(self._held)
         if self._between and not (self._close or self._force_close):
-            known = self._repeats.find(data)
-            if known is not None:
+            found = self._repeats.find(data)
+            if found is not None:
                 # As little as possible: it is done for each alone.
-                self._held = _Held(data, known)
+                self._held = _Held(data, *found)
                 if not self._repeats.gather(self):
                     self.answer_held()
                 return
@@ -139,7 +140,7 @@ class RepeatingHandler(RequestHandler):
             peer = self.peername
             # As `web.Request.remote` has it.
             remote = str(peer[0] if isinstance(peer, list | tuple) else peer)
-            asked = held.asked = held.known.asked(held.came_at, remote)
+            asked = held.asked = held.known.asked(held.came_at, remote, held.request_id)
         return asked
 
     def _end_hold(self, held: _Held) -> None:

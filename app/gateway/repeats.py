@@ -2,8 +2,9 @@
 
 import asyncio
 import math
+import re
 from collections import OrderedDict
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
@@ -19,6 +20,11 @@ _MOMENT = 0.02
 #: Requests that are answered together at most: for so long nobody else is served.
 _AT_ONCE = 16
 _END = b"\r\n\r\n"
+#: A header with an id that `id_of_request` takes.
+_OWN_ID = re.compile(rb"\r\nX-Request-ID: ([a-z0-9][a-z0-9._:-]{0,127})\r\n", re.IGNORECASE)
+
+#: A request's bytes without its id, and whether that was cut out of them.
+_Key: TypeAlias = tuple[bytes, bool]
 
 
 class Holder(Protocol):
@@ -32,7 +38,8 @@ class Repeats:
     """Remembers the requests that were answered by shared reads, by the whole of their bytes.
 
     So whoever sends the same bytes is the same caller, whichever connection they come by: proxies
-    spread a client's requests over theirs. Of what is too much, what was used longest ago goes.
+    spread a client's requests over theirs, and give each an id, which alone may differ. Of what is
+    too much, what was used longest ago goes.
 
     Requests that come soon after each other are answered together: each alone would find the
     processor's caches full of other things, and cost several times as much.
@@ -40,7 +47,7 @@ class Repeats:
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._known: OrderedDict[bytes, Repeated] = OrderedDict()
+        self._known: OrderedDict[_Key, Repeated] = OrderedDict()
         self._bytes = 0
         #: When the last one came, by the loop's clock.
         self._last = -math.inf
@@ -49,28 +56,34 @@ class Repeats:
         #: When they are answered at the latest.
         self._due: asyncio.TimerHandle | None = None
 
-    def find(self, data: bytes) -> Repeated | None:
-        """Return what is known of a request."""
-        known = self._known.get(data)
-        if known is not None:
-            self._known.move_to_end(data)
-        return known
+    def find(self, data: bytes) -> tuple[Repeated, str | None] | None:
+        """Return what is known of a request, and its id if it brings one of its own."""
+        key, request_id = _parted(data)
+        known = self._known.get(key)
+        if known is None:
+            return None
+        self._known.move_to_end(key)
+        return known, request_id
 
     def keep(self, data: bytes, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Remember a request that was answered, if it is one that can be."""
-        if data in self._known:
+        key, _ = _parted(data)
+        if key in self._known:
             return
         known = Repeated.of(request, response)
         if known is not None:
-            self._known[data] = known
-            self._bytes += len(data)
+            self._known[key] = known
+            self._bytes += len(key[0])
             while self._bytes > _MOST_BYTES:
-                self.drop(next(iter(self._known)))
+                self._drop(next(iter(self._known)))
 
     def drop(self, data: bytes) -> None:
         """Forget a request, if it is known."""
-        if self._known.pop(data, None) is not None:
-            self._bytes -= len(data)
+        self._drop(_parted(data)[0])
+
+    def _drop(self, key: _Key) -> None:
+        if self._known.pop(key, None) is not None:
+            self._bytes -= len(key[0])
 
     def gather(self, holder: Holder) -> bool:
         """Have what a connection holds answered together with others, within a moment; False if
@@ -94,6 +107,14 @@ class Repeats:
         gathered, self._gathered = self._gathered, []
         for holder in gathered:
             holder.answer_held()
+
+
+def _parted(data: bytes) -> tuple[_Key, str | None]:
+    """Part a request from its id: another id in its place changes nothing of how it is read."""
+    own = _OWN_ID.search(data)
+    if own is None:
+        return (data, False), None
+    return (data[: own.start(1)] + data[own.end(1) :], True), own[1].decode("ascii")
 
 
 def may_come_again(data: bytes) -> bool:

@@ -121,6 +121,16 @@ def twice(*headers: str, path: str = JOB, method: str = "GET") -> Act:
     return act
 
 
+def with_ids(*values: str) -> Act:
+    """Ask with another id each time, as a proxy does."""
+
+    async def act(scene: Scene) -> None:
+        for value in values:
+            await scene.ask(scene.get(f"X-Request-ID: {value}"))
+
+    return act
+
+
 def then(step: Callable[[Scene], Awaitable[None] | None]) -> Act:
     """Ask, have something happen, and ask again."""
 

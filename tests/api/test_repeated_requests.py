@@ -43,6 +43,7 @@ from tests.api.scenes import (
     twice,
     two_at_once,
     with_an_origin,
+    with_ids,
     write,
 )
 from tests.scripted_coordinator import Context, ScriptedCoordinator
@@ -60,6 +61,10 @@ SITUATIONS = {
     "closing": Situation(closing, [200], 0),
     "an id given": Situation(twice("X-Request-ID: mine"), [200, 200], 1),
     "an id that is none": Situation(twice("X-Request-ID: ?"), [200, 200], 1),
+    "another id each time": Situation(with_ids("one", "2.b"), [200, 200], 1),
+    "no id in place of one": Situation(with_ids("one", ""), [200, 200], 0),
+    "an id behind one that is none": Situation(with_ids("?", "one"), [200, 200], 0),
+    "two ids": Situation(twice("X-Request-ID: a", "x-request-id: b"), [200, 200], 0),
     "a trace": Situation(
         twice("traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         [200, 200],

@@ -1,4 +1,4 @@
-"""A request that comes again, byte by byte, and is answered beside the HTTP parser.
+"""A request that comes again, byte by byte but for its id, and is answered beside the HTTP parser.
 
 Known of it is what its bytes say, and nothing else. Whether it may be answered is found
 out each time, by what the middlewares use as well: the caller, the permission, the limit
@@ -80,6 +80,7 @@ class Repeated:
             and SHARED_WORK in request
             and request.method == hdrs.METH_GET
             and request.version == HttpVersion11
+            and len(request.headers.getall(REQUEST_ID_HEADER, ())) <= 1
             and response.status in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)
             and response.keep_alive
             and (response.content_length or 0) <= SMALL
@@ -90,10 +91,14 @@ class Repeated:
             return cls(request)
         return None
 
-    def asked(self, came_at: float, remote: str | None) -> Asked:
-        """Note that the request has come once more, when by `perf_counter`, and from where."""
+    def asked(self, came_at: float, remote: str | None, own_id: str | None) -> Asked:
+        """Note that the request has come once more, when by `perf_counter`, and from where.
+
+        `own_id` is the id that it brought in place of the one that is known, if it did.
+        """
         span = unrecorded_span(self._app[TRACER], self._parent)
-        return Asked(id_of_request(self._given_id), span, came_at, remote)
+        request_id = id_of_request(self._given_id if own_id is None else own_id)
+        return Asked(request_id, span, came_at, remote)
 
     def answer(self, asked: Asked, transport: asyncio.Transport | None) -> bool:
         """Answer the request if that can be done at once, and record it; else change nothing.
