@@ -66,12 +66,20 @@ def test_a_run_that_leaves_something_fails_and_names_it(
     assert tidy.ret == pytest.ExitCode.OK
 
 
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that other tests of this process use, such as a database, are no leftovers yet."""
+    monkeypatch.setattr(Leftovers, "processes", lambda _: ())
+
+
+@pytest.mark.usefixtures("no_process")
 def test_nothing_is_named_where_nothing_is_left(tmp_path: Path) -> None:
     folder, works = tmp_path / "t", tmp_path / "popen-gw1"
     folder.mkdir()
     assert Leftovers(folder, memory=tmp_path / "memory", works=[works]).found(patience=0) == []
 
 
+@pytest.mark.usefixtures("no_process")
 def test_a_file_of_shared_memory_is_of_the_process_whose_number_it_bears(tmp_path: Path) -> None:
     folder = tmp_path / "t"
     folder.mkdir()

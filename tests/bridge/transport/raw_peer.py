@@ -1,7 +1,7 @@
 """An HTTP/2 server that sends what a test tells it to, whether or not HTTP/2 has it so."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -46,6 +46,8 @@ class Connection:
         #: Whether it is one of the gateway's own, which alone wants no header table.
         self.direct = False
         self.requests = dict[int, bytes]()
+        #: Set when the other side has reset a stream.
+        self.reset = asyncio.Event()
         self.resets = dict[int, bytes]()
 
     def send(self, *what: bytes) -> None:
@@ -57,24 +59,27 @@ class Connection:
         self._writer.close()
         self._reader.feed_eof()
 
-    async def serve(self, begin: bytes, answer: "Script") -> None:
+    async def serve(self, demands: Mapping[int, int], begin: bytes, answer: "Script") -> None:
         """Answer requests until the other side goes."""
         received = FrameReader()
         await self._reader.readexactly(len(PREFACE))
         while given := await self._reader.read(64 * 1024):
             for frame in received.feed(given):
-                self._take(frame, begin, answer)
+                self._take(frame, demands, begin, answer)
 
-    def _take(self, frame: Frame, begin: bytes, answer: "Script") -> None:
+    def _take(
+        self, frame: Frame, demands: Mapping[int, int], begin: bytes, answer: "Script"
+    ) -> None:
         if frame.kind == Kind.SETTINGS and not frame.flags & Flag.ACK:
             demanded = dict(frames.settings_of(frame))
             self.direct = demanded.get(Setting.HEADER_TABLE_SIZE) == 0
             ack = frames.frame(Kind.SETTINGS, Flag.ACK, 0, b"")
-            self.send(frames.settings({}), ack, begin if self.direct else b"")
+            self.send(frames.settings(demands), ack, begin if self.direct else b"")
         elif frame.kind == Kind.PING and not frame.flags & Flag.ACK:
             self.send(frames.frame(Kind.PING, Flag.ACK, 0, frame.content))
         elif frame.kind == Kind.RST_STREAM:
             self.resets[frame.stream] = frame.content
+            self.reset.set()
         elif frame.kind == Kind.DATA:
             self.requests[frame.stream] = self.requests.get(frame.stream, b"") + frame.content
             if frame.flags & Flag.END_STREAM:
@@ -90,6 +95,8 @@ class RawPeer:
 
     def __init__(self, script: Script) -> None:
         self.script = script
+        #: Its settings.
+        self.demands: Mapping[int, int] = {}
         #: What a connection of the gateway's own is told as soon as both have agreed.
         self.begin = b""
         self.connections: list[Connection] = []
@@ -116,7 +123,7 @@ class RawPeer:
         connection = Connection(reader, writer)
         self.connections.append(connection)
         try:
-            await connection.serve(self.begin, lambda *given: self.script(*given))
+            await connection.serve(self.demands, self.begin, lambda *given: self.script(*given))
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:

@@ -87,6 +87,7 @@ class GrpcServer:
         nothing."""
         self._streams.end()
         await self._server.stop(_STOP_PATIENCE)
+        await self._streams.leave()
 
     async def _set(self, *, serving: bool) -> None:
         statuses = health_pb2.HealthCheckResponse

@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import grpc
 import grpc.aio
+
+#: Seconds that calls may take to end which nobody waits for.
+_LEAVING: Final = 1.0
 
 
 class OpenStreams:
@@ -21,6 +24,17 @@ class OpenStreams:
         self._ended = True
         for task in self._open:
             task.cancel()
+
+    async def leave(self) -> None:
+        """End those that the server has stopped without: nobody waits for what they say.
+
+        gRPC does not answer the sending of a status that a client's leaving has crossed.
+        """
+        left = set(self._open)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=_LEAVING)
 
     @asynccontextmanager
     async def one(self, context: Any) -> AsyncIterator[None]:
@@ -47,5 +61,12 @@ class OpenStreams:
             await call
 
 
-async def _turn_away(context: Any) -> None:
-    await context.abort(grpc.StatusCode.UNAVAILABLE, "this coordinator stops; another one may lead")
+async def _turn_away(context: Any) -> NoReturn:
+    try:
+        await context.abort(
+            grpc.StatusCode.UNAVAILABLE, "this coordinator stops; another one may lead"
+        )
+    except grpc.aio.InternalError:
+        # Nothing more can be sent: the caller left just now, which ends a call like this.
+        raise asyncio.CancelledError from None
+    raise AssertionError("abort() raises")
