@@ -106,6 +106,7 @@ ALLOWED: dict[str, tuple[str, set[str]]] = {
     "metrics/blocks.py": ("metrics are written by the runner", {"os.unlink", "unlink"}),
     "metrics/metrics_file.py": ("without following a link, in the runner's directory", {"os.open"}),
     "engines/local/notifications.py": ("the coordinator's socket", {"os.open", "unlink"}),
+    "engines/ray/idle_workers.py": ("/proc, of Ray's own workers", {"os.readlink"}),
     "engines/agent": (
         "a node's own directories of runs, around those that a job may write",
         {
