@@ -29,7 +29,12 @@ def check_delays(attack: Attack, step: Transition) -> None:
     All are looked at again after some placements: a job may have been placed when others of the
     step were placed already that come behind it.
     """
-    if not placed_in(step):
+    if not placed_in(step) or any(
+        before is not None and before.promise and not (after.promise or after.placement)
+        for name, after in step.newest().items()
+        for before in (step.before[name],)
+    ):
+        # Where a newer job had a promised place, a limit counted that until then.
         return
     for name, error in _delays(attack, Look.of(attack, step)).items():
         last = _delays(attack, Look.of(attack, step, only=name))
@@ -73,7 +78,12 @@ def _delays(attack: Attack, look: Look) -> dict[str, str]:
             # Those ahead are planned beside it from now on, and may start elsewhere.
             plan = None
             continue
-        if reasons.of(job).reason in LIMITS:
+        told = reasons.of(job)
+        if told.reason in LIMITS and (
+            "head of it" in told.message or _is_claimed(look, job, ahead)
+        ):
+            # It is not in line: those ahead of it need what a limit leaves. Whom a limit keeps
+            # waiting has no turn, unless that is only so since others have started.
             continue
         numbers[job.job_id] = 0
         line.append(job)
@@ -125,6 +135,14 @@ def _delay(
             if not fits(spec, [*beside, *more]):
                 return f"{job.job_id} on {name} keeps others from it"
     return ""
+
+
+def _is_claimed(look: Look, job: JobRecord, ahead: Sequence[JobRecord]) -> bool:
+    """Whether those ahead of a job may need what a limit leaves it."""
+    return any(
+        _takes(look, limit, job, [other for other in ahead if limit.covers(other)])
+        for limit in look.rules.limits_of(job)
+    )
 
 
 def _takes(look: Look, limit: Limit, job: JobRecord, rest: Sequence[JobRecord]) -> bool:

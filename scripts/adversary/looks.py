@@ -111,6 +111,12 @@ class Look:
         while left:
             job = min(left.values(), key=self.turn_of)
             del left[job.job_id]
+            was = self.step.before.get(job.job_id)
+            if job.job_id in self.placed and was is not None and was.promise:
+                # Limits counted it as held already, also where it starts elsewhere.
+                yield job
+                self._start(job)
+                continue
             if not self.is_possible(job) or self.is_limited(job):
                 if job.job_id in self.placed:
                     assert self._starts_last(job), f"{job.job_id} passes a limit"

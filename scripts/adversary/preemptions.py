@@ -15,7 +15,7 @@ from app.coordinator.jobs.states import RUNNING, Status
 from app.coordinator.scheduling.scheduler import Scheduler
 from app.coordinator.scheduling.transitions import RunEnd, Transition
 from scripts.adversary.attack import Attack, Victim, urgency
-from scripts.adversary.capacity import victims_of
+from scripts.adversary.capacity import placed_in, victims_of
 
 #: Orders of ends that are tried after each event.
 _ORDERS: Final = 2
@@ -26,13 +26,16 @@ def check_preemptions(attack: Attack, step: Transition) -> None:
     if attack.excuses(step):
         attack.victims.clear()
     rules = attack.world.rules
+    # Where the victim makes room for those whose promised place it has, one starts at once.
+    placed = {job.job_id for job in placed_in(step)}
     for victim in victims_of(step):
         assert victim.preemptible
         own = urgency(rules, victim)
         ahead = {
             job.job_id
             for job in attack.scheduler.jobs.values()
-            if (job.status is Status.QUEUED and urgency(rules, job) < own)
+            if job.status is Status.QUEUED or job.job_id in placed
+            if urgency(rules, job) < own
         }
         assert ahead, "nobody needs it"
         promised = {

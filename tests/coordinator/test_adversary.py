@@ -20,6 +20,7 @@ def test_no_attack_breaks_what_the_scheduler_promises(seed: int) -> None:
         101_329,  # one that a limit kept waiting held up others for a limit that it did not reach
         200_921,  # a start was left to the next event
         600_118,  # reservations were made before another job had been placed
+        2_000_509,  # two with promises moved, each to room that the other one's promise took
         1_300_055,  # a job took GPUs of the one kind that somebody ahead can use
     ],
 )

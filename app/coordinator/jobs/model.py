@@ -94,8 +94,8 @@ class Promise:
     #: When the newest job was made that was there then: only one that is newer may have this place
     #: instead.
     newest_job: int
-    #: Whether it starts nowhere else: room that others are being stopped for may be enough for it,
-    #: too, and some of its own victims would have been stopped in vain.
+    #: Whether it starts nowhere else: what else is being stopped may be enough for it, and some of
+    #: its own victims would have been stopped in vain.
     bound: bool = False
 
 

@@ -166,23 +166,16 @@ class RoomMaker:
         return self._trial
 
     def bind(self) -> None:
-        """Bind all to their places who might start elsewhere once what is being stopped has ended,
-        though nothing else happens: then some of their victims would be stopped in vain."""
-        settled = settled_cluster(self._table)
+        """Bind all to their places who might start elsewhere while one goes on that is being
+        stopped for them, though nothing happens but the ends of what is being stopped: it would be
+        stopped in vain. What is promised counts as free, since those to whom it is may move."""
+        ended = ended_cluster(self._table)
         for job in list(self._table.promised.values()):
             assert job.promise is not None
-            if not job.promise.bound and self._may_move(settled, job):
+            if not job.promise.bound and any(
+                self._fits_beside(ended, job, victim) for victim in self._ending_beside(job)
+            ):
                 self._table.transition(job, promise=replace(job.promise, bound=True))
-
-    def _may_move(self, settled: Cluster, job: JobRecord) -> bool:
-        """Whether a job would fit though one went on that is being stopped where it will start."""
-        settled.release(job.job_id, shares_of(job))
-        try:
-            return any(
-                self._fits_beside(settled, job, victim) for victim in self._ending_beside(job)
-            )
-        finally:
-            settled.allocate(job.job_id, shares_of(job))
 
     def _ending_beside(self, job: JobRecord) -> Iterator[JobRecord]:
         nodes = self._table.cluster.nodes
@@ -194,24 +187,26 @@ class RoomMaker:
         )
 
     @staticmethod
-    def _fits_beside(settled: Cluster, job: JobRecord, victim: JobRecord) -> bool:
-        shares = [replace(s, cores=()) for s in victim.placement if s.node_id in settled.nodes]
-        if not all(can_hold(settled.nodes[share.node_id], share) for share in shares):
-            # Others have some of what it gives back: it is not stopped in vain.
-            return False
-        settled.allocate(victim.job_id, shares)
+    def _fits_beside(ended: Cluster, job: JobRecord, victim: JobRecord) -> bool:
+        ended.allocate(victim.job_id, victim.placement)
         try:
-            return settled.place(job.resource_request) is not None
+            return ended.place(job.resource_request) is not None
         finally:
-            settled.release(victim.job_id, shares)
+            ended.release(victim.job_id, victim.placement)
+
+
+def ended_cluster(table: JobTable) -> Cluster:
+    """The cluster once what is being stopped has ended."""
+    ended = table.cluster.copy()
+    for job in table.holding.values():
+        if is_ending(job):
+            ended.release(job.job_id, job.placement)
+    return ended
 
 
 def settled_cluster(table: JobTable) -> Cluster:
-    """The cluster once what is being stopped has ended, and all promises are kept."""
-    settled = table.cluster.copy()
-    for job in table.holding.values():
-        if is_ending(job):
-            settled.release(job.job_id, job.placement)
+    """The same once all promises are kept."""
+    settled = ended_cluster(table)
     for job in table.promised.values():
         settled.allocate(job.job_id, shares_of(job))
     return settled
