@@ -89,7 +89,7 @@ class Runner(web.AppRunner):
         self._headers = headers
         self._count = count
         self._admission = admission
-        self._repeats = Repeats(loop=asyncio.get_running_loop())
+        self._repeats = Repeats()
 
     @classmethod
     def of(cls, app: web.Application) -> "Runner":

@@ -1,10 +1,10 @@
 """A connection that answers repeated requests (`app.api.reads.repeated`) beside aiohttp's parser.
 
-What a client sends between two requests, whole and alone, and what is known, is held: for a
-moment if others ask just then, so that all are answered together, and while what answers it
-is read. Everything else is aiohttp's: pieces of requests, several at once, what is not known
-or may not be answered. Of its internals are used, beside those of `app.gateway.connection`,
-`_request_count`, `_close`, `_force_close` and the clock of idle connections.
+What a client sends between two requests, whole and alone, and what is known, is answered at
+once, or held while what answers it is read. Everything else is aiohttp's: pieces of requests,
+several at once, what is not known or may not be answered. Of its internals are used, beside those
+of `app.gateway.connection`, `_request_count`, `_close`, `_force_close` and the clock of idle
+connections.
 """
 
 import asyncio
@@ -29,14 +29,12 @@ _LONGEST_WAIT = 0.05
 class _Held:
     """A request that is known, and not answered yet."""
 
-    __slots__ = ("asked", "came_at", "data", "known", "request_id", "until")
+    __slots__ = ("asked", "data", "known", "until")
 
-    def __init__(self, data: bytes, known: Repeated, request_id: str | None) -> None:
+    def __init__(self, data: bytes, known: Repeated, asked: Asked) -> None:
         self.data = data
         self.known = known
-        self.request_id = request_id
-        self.came_at = perf_counter()
-        self.asked: Asked | None = None
+        self.asked = asked
         #: Until when it waits for a read; None if it does not.
         self.until: asyncio.TimerHandle | None = None
 
@@ -65,10 +63,7 @@ class RepeatingHandler(RequestHandler):
         if self._between and not (self._close or self._force_close):
             found = self._repeats.find(data)
             if found is not None:
-                # As little as possible: it is done for each alone.
-                self._held = _Held(data, *found)
-                if not self._repeats.gather(self):
-                    self.answer_held()
+                self._answer(data, *found)
                 return
         self.read(data)
 
@@ -116,36 +111,32 @@ class RepeatingHandler(RequestHandler):
             self._end_hold(self._held)
         super().close()
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Note that the client has gone; what it asked is still answered for the record."""
-        if self._held is not None:
-            self._arrived(self._held)
-        super().connection_lost(exc)
-
-    def answer_held(self) -> None:
-        """Answer what is held, or have it read, or what answers it."""
-        held = self._held
-        if held is None or held.until is not None or self._answered(held):
+    def _answer(self, data: bytes, known: Repeated, request_id: str | None) -> None:
+        """Answer a request, or have it read, or what answers it."""
+        self.came_whole()
+        peer = self.peername
+        # As `web.Request.remote` has it.
+        remote = str(peer[0] if isinstance(peer, list | tuple) else peer)
+        asked = known.asked(perf_counter(), remote, request_id)
+        if known.answer(asked, self.transport):
+            self._rest()
             return
-        asked = self._arrived(held)
-        if not self._force_close and held.known.begin(asked, partial(self._end_hold, held)):
+        held = self._held = _Held(data, known, asked)
+        if known.begin(asked, partial(self._end_hold, held)):
             held.until = self._loop.call_later(_LONGEST_WAIT, self._wait_is_over, held)
         else:
             self._let_go(held)
 
-    def _arrived(self, held: _Held) -> Asked:
-        asked = held.asked
-        if asked is None:
-            self.came_whole()
-            peer = self.peername
-            # As `web.Request.remote` has it.
-            remote = str(peer[0] if isinstance(peer, list | tuple) else peer)
-            asked = held.asked = held.known.asked(held.came_at, remote, held.request_id)
-        return asked
-
     def _end_hold(self, held: _Held) -> None:
-        if self._held is held and not self._answered(held):
+        if self._held is not held:
+            return
+        if not held.known.answer(held.asked, self.transport):
             self._let_go(held)
+            return
+        self._held = None
+        if held.until is not None:
+            held.until.cancel()
+        self._rest()
 
     def _wait_is_over(self, held: _Held) -> None:
         # Of whom has gone, it is recorded whether they would have been answered.
@@ -158,24 +149,18 @@ class RepeatingHandler(RequestHandler):
         if held.until is not None:
             held.until.cancel()
         self._repeats.drop(held.data)
-        asked = self._arrived(held)
         if self._force_close:
-            held.known.left(asked)
+            held.known.left(held.asked)
         else:
-            self._asked = asked
+            self._asked = held.asked
             self.read(held.data)
 
-    def _answered(self, held: _Held) -> bool:
-        if not held.known.answer(self._arrived(held), self.transport):
-            return False
-        self._held = None
-        if held.until is not None:
-            held.until.cancel()
+    def _rest(self) -> None:
+        """Begin to be idle."""
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        return True
 
     def _process_keepalive(self) -> None:
         if self._held is not None:
             # With a request at work it is not idle.
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            self._rest()
         super()._process_keepalive()

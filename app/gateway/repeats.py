@@ -1,10 +1,8 @@
 """Requests that may come again: their bytes, and what is known of them."""
 
-import asyncio
-import math
 import re
 from collections import OrderedDict
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
@@ -15,10 +13,6 @@ from app.api.reads.repeated import Repeated
 _LONGEST = 4 * 1024
 #: Requests that are remembered, in bytes of all of them.
 _MOST_BYTES = 2 * 1024 * 1024
-#: Seconds within which requests are gathered.
-_MOMENT = 0.02
-#: Requests that are answered together at most: for so long nobody else is served.
-_AT_ONCE = 16
 _END = b"\r\n\r\n"
 #: A header with an id that `id_of_request` takes.
 _OWN_ID = re.compile(rb"\r\nX-Request-ID: ([a-z0-9][a-z0-9._:-]{0,127})\r\n", re.IGNORECASE)
@@ -27,34 +21,17 @@ _OWN_ID = re.compile(rb"\r\nX-Request-ID: ([a-z0-9][a-z0-9._:-]{0,127})\r\n", re
 _Key: TypeAlias = tuple[bytes, bool]
 
 
-class Holder(Protocol):
-    """A connection that holds a request."""
-
-    def answer_held(self) -> None:
-        """Answer what is held, unless that was done."""
-
-
 class Repeats:
     """Remembers the requests that were answered by shared reads, by the whole of their bytes.
 
     So whoever sends the same bytes is the same caller, whichever connection they come by: proxies
     spread a client's requests over theirs, and give each an id, which alone may differ. Of what is
     too much, what was used longest ago goes.
-
-    Requests that come soon after each other are answered together: each alone would find the
-    processor's caches full of other things, and cost several times as much.
     """
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._known: OrderedDict[_Key, Repeated] = OrderedDict()
         self._bytes = 0
-        #: When the last one came, by the loop's clock.
-        self._last = -math.inf
-        self._last_by: Holder | None = None
-        self._gathered: list[Holder] = []
-        #: When they are answered at the latest.
-        self._due: asyncio.TimerHandle | None = None
 
     def find(self, data: bytes) -> tuple[Repeated, str | None] | None:
         """Return what is known of a request, and its id if it brings one of its own."""
@@ -84,29 +61,6 @@ class Repeats:
     def _drop(self, key: _Key) -> None:
         if self._known.pop(key, None) is not None:
             self._bytes -= len(key[0])
-
-    def gather(self, holder: Holder) -> bool:
-        """Have what a connection holds answered together with others, within a moment; False if
-        nobody else has asked in the last one.
-        """
-        now = self._loop.time()
-        last, by, self._last, self._last_by = self._last, self._last_by, now, holder
-        if now - last > _MOMENT or by is holder:
-            return False
-        self._gathered.append(holder)
-        if len(self._gathered) >= _AT_ONCE:
-            self._answer_gathered()
-        elif self._due is None:
-            self._due = self._loop.call_later(_MOMENT, self._answer_gathered)
-        return True
-
-    def _answer_gathered(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
-        gathered, self._gathered = self._gathered, []
-        for holder in gathered:
-            holder.answer_held()
 
 
 def _parted(data: bytes) -> tuple[_Key, str | None]:

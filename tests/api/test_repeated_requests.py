@@ -269,7 +269,7 @@ async def test_what_is_known_is_not_seen_in_a_body_nor_in_a_part_of_a_request(
         assert await scene.client.rest() == b""
 
 
-async def test_clients_that_ask_together_are_answered_together(
+async def test_many_clients_that_ask_at_once_are_answered_once_each(
     settings: Settings,
     coordinator: ScriptedCoordinator,
     keys: Keys,
