@@ -20,13 +20,15 @@ COUNTS = """
     stays = set(map(int, os.environ.get("STAYS_AT", "").split()))
     while at < end and not leaving:
         at += 1
+        stay = at in stays and not os.path.exists(f"stayed-{at}")
+        if stay:
+            # Before it is seen: it may be killed as soon as it is.
+            open(f"stayed-{at}", "w").close()
         print("count", at)
         with open(os.environ["SCAIMIND_METRICS_FILE"], "a") as file:
             file.write(json.dumps({"step": at}) + "\\n")
-        if at in stays and not os.path.exists(f"stayed-{at}"):
-            open(f"stayed-{at}", "w").close()
-            while not leaving:
-                time.sleep(0.01)
+        while stay and not leaving:
+            time.sleep(0.01)
         time.sleep(0.01)
     if leaving:
         folder = os.environ["SCAIMIND_CHECKPOINT_DIR"] + f"/step-{at}"
