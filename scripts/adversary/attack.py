@@ -30,6 +30,8 @@ class Victim:
     before: frozenset[str]
     #: Those that waited then and were ahead of it.
     ahead: frozenset[str]
+    #: What has been stopped since for those that came back ahead of it, such as were resumed.
+    stopped_later: tuple[JobRecord, ...] = ()
 
 
 class Attack:

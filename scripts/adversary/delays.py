@@ -105,7 +105,7 @@ def _delay(
         plan = None
     known = plan.known if plan is not None else set[str]()
     rest = [other for other in ahead if other.job_id not in known]
-    for limit in look.rules.limits_of(job):
+    for limit in look.rules.limits_of(job) if job.job_id not in look.counted else ():
         if plan is not None and known and not plan.allows(limit, limit.limits, job, 0, length):
             return f"{job.job_id} takes what the plan of those ahead needs of {limit}"
         if _takes(look, limit, job, [other for other in rest if limit.covers(other)]):

@@ -30,6 +30,9 @@ class Look:
     placed: dict[str, JobRecord]
     #: What is promised, by job id; of those that started where they were promised, too.
     promised: dict[str, JobRecord]
+    #: Those of `placed` who had a promise before and have not had their turn, by job id: limits and
+    #: shares counted them as held already, also where they start elsewhere.
+    counted: dict[str, JobRecord]
     #: What is about to be given back, by job id.
     ending: frozenset[str]
     #: Those that were found to wait, in their order.
@@ -66,6 +69,11 @@ class Look:
             },
             placed,
             promised,
+            {
+                name: before
+                for name in placed
+                if (before := step.before[name]) is not None and before.promise is not None
+            },
             frozenset(
                 name
                 for name, job in scheduler.holding.items()
@@ -111,9 +119,7 @@ class Look:
         while left:
             job = min(left.values(), key=self.turn_of)
             del left[job.job_id]
-            was = self.step.before.get(job.job_id)
-            if job.job_id in self.placed and was is not None and was.promise:
-                # Limits counted it as held already, also where it starts elsewhere.
+            if job.job_id in self.counted:
                 yield job
                 self._start(job)
                 continue
@@ -132,6 +138,7 @@ class Look:
         placed = self.placed[job.job_id]
         self.cluster.allocate(job.job_id, placed.placement)
         self.held[job.job_id] = placed
+        self.counted.pop(job.job_id, None)
 
     def _starts_last(self, job: JobRecord) -> bool:
         """Whether a job passes no limit once all others have started that a step has placed: all
@@ -158,7 +165,7 @@ class Look:
         shares = self.rules.tenant(job.tenant_id).shares
         own = [
             other
-            for other in self.held.values()
+            for other in (*self.held.values(), *self.counted.values())
             if (other.queue_name, other.tenant_id) == (job.queue_name, job.tenant_id)
         ]
         gpus = sum(len(share.gpus) for other in own for share in shares_of(other))
@@ -190,7 +197,11 @@ class Look:
             return True
         before = len(self.limited)
         for limit in self.rules.limits_of(job):
-            held = [other for other in self.held.values() if limit.covers(other)]
+            held = [
+                other
+                for other in (*self.held.values(), *self.counted.values())
+                if limit.covers(other)
+            ]
             gpus = sum(len(share.gpus) for other in held for share in shares_of(other))
             more, limits = total_gpus(job.resource_request), limit.limits
             if limits.jobs is not None and len(held) >= limits.jobs:

@@ -2,11 +2,13 @@
 
 A victim is stopped in vain if it could go on beside all those that are ahead of it, and
 have started once all that is being stopped has ended, in whichever order.
-Only what comes from outside excuses that: see `Attack.excuses`.
+Only what comes from outside excuses that: see `Attack.excuses`. A job that comes back ahead of it
+does so for the room that is left of what is stopped for that job.
 """
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from app.coordinator.cluster.node_specs import NodeSpec
@@ -26,6 +28,7 @@ def check_preemptions(attack: Attack, step: Transition) -> None:
     if attack.excuses(step):
         attack.victims.clear()
     rules = attack.world.rules
+    _note_stopped_later(attack, step)
     # Where the victim makes room for those whose promised place it has, one starts at once.
     placed = {job.job_id for job in placed_in(step)}
     for victim in victims_of(step):
@@ -57,6 +60,22 @@ def check_preemptions(attack: Attack, step: Transition) -> None:
             del attack.victims[name]
 
 
+def _note_stopped_later(attack: Attack, step: Transition) -> None:
+    """Note of earlier victims what a job that comes back ahead of them has had stopped."""
+    rules, stopped = attack.world.rules, tuple(victims_of(step))
+    back = [
+        urgency(rules, before)
+        for before in step.before.values()
+        if before is not None and before.status in (Status.PAUSED, Status.PENDING)
+    ]
+    if not stopped or not back:
+        return
+    for name, victim in attack.victims.items():
+        if min(back) < urgency(rules, victim.job):
+            later = (*victim.stopped_later, *stopped)
+            attack.victims[name] = replace(victim, stopped_later=later)
+
+
 def _all_ended(attack: Attack) -> Scheduler:
     """What comes of it if all that is being stopped ends, one after the other."""
     twin = attack.twin()
@@ -84,6 +103,8 @@ def could_go_on(attack: Attack, scheduler: Scheduler, victim: Victim) -> bool:
         if job.job_id in victim.before
         or urgency(attack.world.rules, job) < urgency(attack.world.rules, victim.job)
     ]
+    # One that holds its place still is among the others already.
+    others += [job for job in victim.stopped_later if job.job_id not in scheduler.holding]
     return all(
         _fits(attack.cluster.nodes[share.node_id].spec, share, others)
         for share in victim.job.placement
