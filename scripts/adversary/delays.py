@@ -38,8 +38,9 @@ def check_delays(attack: Attack, step: Transition) -> None:
         return
     for name, error in _delays(attack, Look.of(attack, step)).items():
         last = _delays(attack, Look.of(attack, step, only=name))
-        if name in last:
-            raise AssertionError(f"{error}; {last[name]}")
+        then = _delays(attack, Look.of(attack, step, only=name, then=True))
+        if name in last and name in then:
+            raise AssertionError(f"{error}; {last[name]}; {then[name]}")
 
 
 def _delays(attack: Attack, look: Look) -> dict[str, str]:
@@ -80,7 +81,8 @@ def _delays(attack: Attack, look: Look) -> dict[str, str]:
             continue
         told = reasons.of(job)
         if told.reason in LIMITS and (
-            "head of it" in told.message or _is_claimed(look, job, ahead)
+            ("head of it" in told.message and not _shares_limit(look, job))
+            or _is_claimed(attack, look, job, ahead)
         ):
             # It is not in line: those ahead of it need what a limit leaves. Whom a limit keeps
             # waiting has no turn, unless that is only so since others have started.
@@ -105,11 +107,8 @@ def _delay(
         plan = None
     known = plan.known if plan is not None else set[str]()
     rest = [other for other in ahead if other.job_id not in known]
-    for limit in look.rules.limits_of(job) if job.job_id not in look.counted else ():
-        if plan is not None and known and not plan.allows(limit, limit.limits, job, 0, length):
-            return f"{job.job_id} takes what the plan of those ahead needs of {limit}"
-        if _takes(look, limit, job, [other for other in rest if limit.covers(other)]):
-            return f"{job.job_id} takes what those ahead may need of {limit}"
+    if job.job_id not in look.counted and (error := _delay_by_limit(look, plan, job, ahead)):
+        return error
     for share in job.placement:
         name = share.node_id
         spec = look.cluster.nodes[name].spec
@@ -137,12 +136,38 @@ def _delay(
     return ""
 
 
-def _is_claimed(look: Look, job: JobRecord, ahead: Sequence[JobRecord]) -> bool:
-    """Whether those ahead of a job may need what a limit leaves it."""
+def _delay_by_limit(
+    look: Look, plan: Plan | None, job: JobRecord, ahead: Sequence[JobRecord]
+) -> str:
+    """The limit of which a job takes what those ahead of it need; empty if none."""
+    length = job.max_runtime or FOREVER
+    known = plan.known if plan is not None else set[str]()
+    rest = [other for other in ahead if other.job_id not in known]
+    for limit in look.rules.limits_of(job):
+        if plan is not None and known and not plan.allows(limit, limit.limits, job, 0, length):
+            return f"{job.job_id} takes what the plan of those ahead needs of {limit}"
+        if _takes(look, limit, job, [other for other in rest if limit.covers(other)]):
+            return f"{job.job_id} takes what those ahead may need of {limit}"
+    return ""
+
+
+def _shares_limit(look: Look, job: JobRecord) -> bool:
+    """Whether what was told of a job's limit counts some that had not been placed at its turn."""
     return any(
-        _takes(look, limit, job, [other for other in ahead if limit.covers(other)])
+        limit.covers(placed) and placed.job_id not in look.held
         for limit in look.rules.limits_of(job)
+        for placed in look.placed.values()
     )
+
+
+def _is_claimed(attack: Attack, look: Look, job: JobRecord, ahead: Sequence[JobRecord]) -> bool:
+    """Whether those ahead of a job need what a limit leaves it."""
+    plan = None
+    if job.max_runtime and ahead:
+        plan = Plan.of(attack, look)
+        for other in ahead:
+            plan.reserve(other)
+    return bool(_delay_by_limit(look, plan, job, ahead))
 
 
 def _takes(look: Look, limit: Limit, job: JobRecord, rest: Sequence[JobRecord]) -> bool:

@@ -41,16 +41,17 @@ class Look:
     limited: list[tuple[Limit, bool]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, attack: Attack, step: Transition, *, only: str = "") -> "Look":
-        """The state before what a step has placed, or before one job of these alone."""
+    def of(cls, attack: Attack, step: Transition, *, only: str = "", then: bool = False) -> "Look":
+        """The state before what a step has placed, or before one job of these alone: as it would
+        be last, or with `then`, as it was when those had not been placed that were after it."""
         scheduler, cluster = attack.scheduler, attack.cluster.copy()
-        placed = {
-            job.job_id: job
-            for job in placed_in(step)
-            if not _keeps(step.before[job.job_id], job) and only in ("", job.job_id)
-        }
-        for job in placed.values():
-            cluster.release(job.job_id, job.placement)
+        moved = [job for job in placed_in(step) if not _keeps(step.before[job.job_id], job)]
+        names = [job.job_id for job in moved]
+        later = set(names[names.index(only) + 1 :]) if then else set[str]()
+        placed = {job.job_id: job for job in moved if only in ("", job.job_id)}
+        for job in moved:
+            if job.job_id in placed or job.job_id in later:
+                cluster.release(job.job_id, job.placement)
         promised = {name: job for name, job in scheduler.jobs.items() if job.promise}
         return cls(
             attack,
@@ -60,18 +61,20 @@ class Look:
             {
                 name: job
                 for name, job in (*scheduler.holding.items(), *promised.items())
-                if name not in placed
+                if name not in placed and name not in later
             },
             {
                 job.job_id: job
                 for job in scheduler.jobs.values()
-                if (job.status is Status.QUEUED and not job.promise) or job.job_id in placed
+                if (job.status is Status.QUEUED and not job.promise)
+                or job.job_id in placed
+                or job.job_id in later
             },
             placed,
             promised,
             {
                 name: before
-                for name in placed
+                for name in [*placed, *later]
                 if (before := step.before[name]) is not None and before.promise is not None
             },
             frozenset(
@@ -120,6 +123,8 @@ class Look:
             job = min(left.values(), key=self.turn_of)
             del left[job.job_id]
             if job.job_id in self.counted:
+                if job.job_id not in self.placed:
+                    continue
                 yield job
                 self._start(job)
                 continue

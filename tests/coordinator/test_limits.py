@@ -153,3 +153,20 @@ def test_positions_behind_the_first_of_a_fair_queue_are_dense() -> None:
     fair: dict[str, FairPositions] = {}
     told = [bench.scheduler.position(job, fair) for job in bench.scheduler.waiting]
     assert sorted(told) == list(range(1, 2 * MOST_FAIR + 1))
+
+
+def test_one_that_is_held_up_no_more_starts_before_those_behind_it() -> None:
+    """`kept` needs what is left of its tenant's limit until `short` has that of their queue: then
+    `held-up` has its turn before `later`, which comes behind it."""
+    nodes = node("a", gpus=1, cpus=2), node("b", gpus=2)
+    bench = Bench(*nodes, rules=rules("night:jobs=1", "b:jobs=2"))
+    bench.submit(record("runs", gpus=1, on=["a"], tenant="b", limit=10))
+    bench.submit(record("full", gpus=2, on=["b"], tenant="c", queue="night"))
+    bench.submit(record("kept", gpus=1, on=["a"], tenant="b", queue="night", limit=100, priority=9))
+    bench.submit(record("short", cpus=2, on=["a"], tenant="c", queue="night", limit=5, priority=8))
+    bench.submit(record("held-up", gpus=2, on=["b"], tenant="b", priority=7))
+    bench.submit(record("later", gpus=2, on=["b"], tenant="c", limit=5, priority=6))
+    bench.end("full")
+    assert bench.runs("short")
+    assert bench.runs("held-up")
+    assert not bench.runs("later")

@@ -45,8 +45,9 @@ def place_waiting(table: JobTable, *, ran: Callable[[JobRecord], int]) -> bool:
     Jobs that are alike are looked at until one of them finds no room: the
     cost is that of the jobs that are placed, and of a bounded number of those
     that are not. All are looked at again where somebody was placed who comes later from then on,
-    or somebody is stopped. Returns whether another look would get further: many of those that
-    nothing can start were found, and none of them is looked at again.
+    or somebody is stopped; at once where a limit keeps somebody waiting since who held up others.
+    Returns whether another look would get further: many of those that nothing can start were
+    found, and none of them is looked at again.
     """
     losers: set[str] = set()
     for _ in range(_MOST_AGAIN):
@@ -101,6 +102,9 @@ class _Round:
         self._refused_any = False
         #: Whether somebody may start now who was looked at too early for that.
         self.again = False
+        #: Whether that is so of those whom somebody held up who was ahead, and whom a limit keeps
+        #: waiting now: nobody behind them is placed before them.
+        self._at_once = False
         #: Whether there are too many of those that nothing can start for one look.
         self.cut_short = False
 
@@ -114,10 +118,13 @@ class _Round:
                 own = None
             self._take_promised(turn.front)
             self._take(turn)
+            if self._at_once:
+                break
         if own is not None:
             self._take_promised(own.front)
             self.verdicts.newcomer_starts = self._finds_room(own)
-        self._take_promised(None)
+        if not self._at_once:
+            self._take_promised(None)
         if self._room.stopped:
             self._room.bind()
 
@@ -256,6 +263,7 @@ class _Round:
             # Plans and limits go by what is held: one that was refused may start now, or others
             # may, whom it held up.
             self.again |= self._refused_any or self._ahead.moved_by(job)
+            self._at_once |= self._ahead.limited_by(job)
         self._room.changed()
 
     def _wait(self, turn: Turn, overtaken: Sequence[JobRecord]) -> None:
@@ -300,7 +308,7 @@ class _Round:
             return None
         expecting = self._room.make_room(turn, overtaken if self._changes else ())
         if expecting is not None and expecting.promise is not None:
-            self.again |= self._ahead.moved_by(expecting)
+            self._at_once |= self._ahead.limited_by(expecting)
             self._promises_changed()
         return expecting
 

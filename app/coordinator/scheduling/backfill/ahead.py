@@ -126,13 +126,18 @@ class JobsAhead:
     def moved_by(self, job: JobRecord) -> bool:
         """Whether one of these is no longer ahead of those that come behind a job that was placed:
         a limit keeps it waiting now, or its tenant has had its turn in a fair queue."""
-        limits = self._table.rules.limits_of(job)
         account = self._table.rules.account_of(job)
         fair = self._table.candidates.is_fair(account)
-        return any(fair and group.turn.alike.account == account for group in self._groups) or any(
+        return any(
+            fair and group.turn.alike.account == account for group in self._groups
+        ) or self.limited_by(job)
+
+    def limited_by(self, job: JobRecord) -> bool:
+        """Whether a limit keeps one of these waiting since a job has been placed."""
+        return any(
             limit.covers(group.turn.job) and self._table.usage.excess(group.turn.job)
             for group in self._groups
-            for limit in limits
+            for limit in self._table.rules.limits_of(job)
         )
 
     def stopped(self) -> None:
