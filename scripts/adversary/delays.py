@@ -80,10 +80,8 @@ def _delays(attack: Attack, look: Look) -> dict[str, str]:
             plan = None
             continue
         told = reasons.of(job)
-        if told.reason in LIMITS and (
-            ("head of it" in told.message and not _shares_limit(look, job))
-            or _is_claimed(attack, look, job, ahead)
-        ):
+        told_so = told.reason in LIMITS and "head of it" in told.message
+        if (told_so and not _shares_limit(look, job)) or is_claimed(attack, look, job, ahead):
             # It is not in line: those ahead of it need what a limit leaves. Whom a limit keeps
             # waiting has no turn, unless that is only so since others have started.
             continue
@@ -160,8 +158,10 @@ def _shares_limit(look: Look, job: JobRecord) -> bool:
     )
 
 
-def _is_claimed(attack: Attack, look: Look, job: JobRecord, ahead: Sequence[JobRecord]) -> bool:
+def is_claimed(attack: Attack, look: Look, job: JobRecord, ahead: Sequence[JobRecord]) -> bool:
     """Whether those ahead of a job need what a limit leaves it."""
+    if not any(limit.covers(other) for limit in look.rules.limits_of(job) for other in ahead):
+        return False
     plan = None
     if job.max_runtime and ahead:
         plan = Plan.of(attack, look)

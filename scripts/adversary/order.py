@@ -5,6 +5,7 @@ from app.coordinator.jobs.queue_rules import QueueOrder
 from app.coordinator.scheduling.transitions import Transition
 from scripts.adversary.answers import LIMITS
 from scripts.adversary.attack import Attack
+from scripts.adversary.delays import is_claimed
 from scripts.adversary.looks import Look
 
 
@@ -14,11 +15,16 @@ def check_order(attack: Attack, step: Transition) -> None:
     look = Look.of(attack, step)
     reasons = attack.scheduler.reasons()
     line: list[JobRecord] = []
+    #: Those, and whoever waits for a limit, unless others ahead need what that leaves.
+    unclaimed: list[JobRecord] = []
     for job in look.turns():
         placed = look.placed.get(job.job_id)
         if placed is None:
-            if reasons.of(job).reason in LIMITS:
-                # Those ahead of it need what is left, or those behind it have what was.
+            claimed = is_claimed(attack, look, job, unclaimed)
+            if not claimed:
+                unclaimed.append(job)
+            if claimed or reasons.of(job).reason in LIMITS:
+                # Those ahead of it need what is left, or did so; or those behind it have what was.
                 continue
             if not line and not (look.rules.limited and look.placed):
                 # Else somebody may have been ahead whom a limit keeps waiting since.

@@ -16,6 +16,7 @@ from app.coordinator.jobs.queue_rules import (
 )
 from app.coordinator.jobs.rows import record_of, values_by_column
 from app.coordinator.jobs.states import Status
+from app.coordinator.scheduling.transitions import RunEnd
 from app.coordinator.scheduling.verdicts import Reason
 from tests.coordinator.scheduling_bench import GIB, Bench, node, record
 
@@ -240,6 +241,29 @@ def test_a_late_start_is_not_left_to_the_next_event() -> None:
     bench.end("full")
     assert bench.runs("small")
     assert bench.runs("other")
+
+
+def test_a_start_behind_those_who_were_refused_a_promised_place_is_not_left_for_later() -> None:
+    """So many are looked at for whom there is room: there is none for them once `urgent` has it."""
+    bench = Bench(node("a", gpus=4, cpus=4), node("b", gpus=4, cpus=4))
+    sizes = {"p1": (2, 0), "p2": (3, 0), "p3": (2, 1), "p4": (3, 1)}
+    for name, (gpus, cpus) in sizes.items():
+        bench.submit(record(name, gpus=gpus, cpus=cpus, on=["a"], priority=9))
+        with bench.scheduler.changing():
+            step = bench.scheduler.pause(name, save_checkpoint=True)
+        bench.follow(step)
+        bench.end(name)
+    bench.submit(record("low", gpus=0, cpus=4, nodes=2, priority=1, preemptible=True))
+    bench.submit(record("urgent", gpus=4, cpus=4, on=["a"], priority=5))
+    for name in sizes:
+        with bench.scheduler.changing():
+            step = bench.scheduler.resume(name, checkpoint_id="", resume_from="")
+        bench.follow(step)
+    bench.submit(record("small", cpus=4, on=["b"], priority=0))
+    with bench.scheduler.changing():
+        step = bench.scheduler.run_ended("low", RunEnd(exit_code=0, stopped=True))
+    assert step.newest()["urgent"].status is Status.SCHEDULING
+    assert step.newest()["small"].status is Status.SCHEDULING
 
 
 def test_gpus_of_a_kind_that_somebody_ahead_needs_are_left_to_it() -> None:

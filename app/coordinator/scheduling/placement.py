@@ -257,6 +257,8 @@ class _Round:
         if before.promise is not None:
             self._promises = Promises(self._table)
             self._ahead.promised(self._promises)
+            # Who was refused what was promised counted as one for whom there is room.
+            self.again |= self._refused_any
         else:
             self._promises.placed(job)
             self._ahead.placed(job)
