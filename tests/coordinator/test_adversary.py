@@ -22,6 +22,8 @@ def test_no_attack_breaks_what_the_scheduler_promises(seed: int) -> None:
         600_118,  # reservations were made before another job had been placed
         2_000_509,  # two with promises moved, each to room that the other one's promise took
         1_300_055,  # a job took GPUs of the one kind that somebody ahead can use
+        2_200_130,  # one behind started before one that a limit held up until the same look
+        2_400_016,  # a start was left to the next event after a promise was kept
     ],
 )
 def test_no_attack_that_broke_something_does_so_again(seed: int) -> None:
