@@ -9,7 +9,6 @@ connections.
 
 import asyncio
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 from aiohttp import web
@@ -117,7 +116,7 @@ class RepeatingHandler(RequestHandler):
         peer = self.peername
         # As `web.Request.remote` has it.
         remote = str(peer[0] if isinstance(peer, list | tuple) else peer)
-        asked = known.asked(perf_counter(), remote, request_id)
+        asked = known.asked(remote, request_id)
         if known.answer(asked, self.transport):
             self._rest()
             return

@@ -190,8 +190,8 @@ def read_again(scene: Scene) -> None:
     scene.forget()
 
 
-async def leave(scene: Scene) -> None:
-    """The client goes while its answer is read."""
+async def asked_again(scene: Scene) -> Gate:
+    """Ask, and once more; returns the gate behind which the second answer waits."""
     await scene.ask(scene.get())
     gate = Gate()
     scene.coordinator.answer("GetJob", gate)
@@ -199,6 +199,13 @@ async def leave(scene: Scene) -> None:
     await scene.client.send(scene.get())
     async with asyncio.timeout(SAFETY_NET):
         await gate.asked.wait()
+    return gate
+
+
+async def leave(scene: Scene) -> None:
+    """The client goes while its answer is read."""
+    gate = await asked_again(scene)
+    async with asyncio.timeout(SAFETY_NET):
         scene.client.writer.transport.abort()
         while scene.server.connections():  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.01)
@@ -208,13 +215,8 @@ async def leave(scene: Scene) -> None:
 
 async def drain(scene: Scene) -> None:
     """The gateway stops while an answer is read."""
-    await scene.ask(scene.get())
-    gate = Gate()
-    scene.coordinator.answer("GetJob", gate)
-    scene.forget()
-    await scene.client.send(scene.get())
+    gate = await asked_again(scene)
     async with asyncio.timeout(SAFETY_NET):
-        await gate.asked.wait()
         stopping = asyncio.create_task(scene.runner.shutdown())
         assert scene.runner.server is not None
         scene.runner.server.pre_shutdown()
@@ -232,13 +234,7 @@ async def two_at_once(scene: Scene) -> None:
 
 async def one_behind_another(scene: Scene) -> None:
     """The second comes while the first is being answered."""
-    await scene.ask(scene.get())
-    gate = Gate()
-    scene.coordinator.answer("GetJob", gate)
-    scene.forget()
-    await scene.client.send(scene.get())
-    async with asyncio.timeout(SAFETY_NET):
-        await gate.asked.wait()
+    gate = await asked_again(scene)
     await scene.client.send(scene.get(path=f"{PREFIX}/queue"))
     gate.open.set()
     scene.answers += [await scene.client.answer() for _ in range(2)]

@@ -3,9 +3,8 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +13,6 @@ import pytest
 from app.coordinator.engines.agent.framing import framed, read_message
 from app.coordinator.engines.agent.protocol import PROTOCOL
 from app.coordinator.engines.engine import Discard
-from app.coordinator.engines.local.runner.recording import RecordBounds
 from app.coordinator.engines.remote.agent_faults import AgentFaults
 from app.coordinator.engines.remote.calls import BadMessage
 from app.coordinator.engines.remote.following import GangFollower
@@ -22,12 +20,10 @@ from app.coordinator.engines.remote.gang import Gang, StopOrder
 from app.coordinator.engines.remote.records.merging import MergedRecords
 from app.coordinator.engines.remote.records.part_records import PartRecords
 from app.coordinator.failures import FailureBackoff
-from app.coordinator.logs import log as logs
-from app.coordinator.logs import run_starts
 from app.coordinator.logs.log import LogReader
-from app.coordinator.metrics.snapshots import MetricsReader, MetricsWriter
+from app.coordinator.metrics.snapshots import MetricsReader
 from app.coordinator.scheduling.transitions import RunEnd
-from app.coordinator.storage.job_directory import JobDir, RunDir
+from app.coordinator.storage.job_directory import RunDir
 from app.coordinator.storage.records import Cursor
 from generated.mindcoordinator.internal.v1 import engine_pb2 as pb
 from generated.mindcoordinator.v1.watch_pb2 import (
@@ -42,26 +38,6 @@ LINES = 60
 #: In one message.
 SOME = 5
 END = b'{"exit_code": 3}'
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    """A run whose job has no records yet."""
-    job = JobDir(tmp_path / "job")
-    job.path.mkdir()
-    job.lock.touch()
-    logs.create(job.log)
-    run_starts.create(job.log)
-    MetricsWriter(job.metrics).close()
-    run = job.run(1)
-    run.path.mkdir(parents=True)
-    return run
-
-
-@pytest.fixture
-def records(run: RunDir) -> Iterator[MergedRecords]:
-    with closing(MergedRecords(run, "n", bounds=RecordBounds())) as records:
-        yield records
 
 
 def lines(first: int, count: int = 1, **changes: Any) -> bytes:

@@ -1,17 +1,14 @@
 """What a node's disk has lost of a run is said in the job's log, once, wherever it was."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from app.coordinator.engines.agent.records import RecordsReader
-from app.coordinator.engines.local.runner.recording import RecordBounds
 from app.coordinator.engines.remote.records.merging import MergedRecords
 from app.coordinator.engines.remote.records.part_records import PartRecords
 from app.coordinator.logs import log as logs
-from app.coordinator.logs import run_starts
 from app.coordinator.logs.log import LogReader, LogWriter
 from app.coordinator.metrics.snapshots import MetricsWriter
 from app.coordinator.storage.job_directory import JobDir, RunDir
@@ -21,26 +18,6 @@ from generated.mindcoordinator.v1.watch_pb2 import LogEntry, WatchJobResponse
 
 END = b'{"exit_code": 0}'
 LOST = "Gap: lines {} to {} of node n are damaged on its disk."
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    """A run whose job has no records yet."""
-    job = JobDir(tmp_path / "job")
-    job.path.mkdir()
-    job.lock.touch()
-    logs.create(job.log)
-    run_starts.create(job.log)
-    MetricsWriter(job.metrics).close()
-    run = job.run(1)
-    run.path.mkdir(parents=True)
-    return run
-
-
-@pytest.fixture
-def records(run: RunDir) -> Iterator[MergedRecords]:
-    with closing(MergedRecords(run, "n", bounds=RecordBounds())) as records:
-        yield records
 
 
 def lines(first: int, *texts: str) -> RunRecords:

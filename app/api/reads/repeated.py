@@ -91,14 +91,14 @@ class Repeated:
             return cls(request)
         return None
 
-    def asked(self, came_at: float, remote: str | None, own_id: str | None) -> Asked:
-        """Note that the request has come once more, when by `perf_counter`, and from where.
+    def asked(self, remote: str | None, own_id: str | None) -> Asked:
+        """Note that the request has come once more, now, and from where.
 
         `own_id` is the id that it brought in place of the one that is known, if it did.
         """
         span = unrecorded_span(self._app[TRACER], self._parent)
         request_id = id_of_request(self._given_id if own_id is None else own_id)
-        return Asked(request_id, span, came_at, remote)
+        return Asked(request_id, span, perf_counter(), remote)
 
     def answer(self, asked: Asked, transport: asyncio.Transport | None) -> bool:
         """Answer the request if that can be done at once, and record it; else change nothing.
@@ -119,7 +119,7 @@ class Repeated:
         status = HTTPStatus.NOT_MODIFIED if is_known else HTTPStatus.OK
         try:
             answer = self._written(found, status, asked.request_id)
-        except Exception:
+        except Exception:  # the middlewares meet it again, and report it
             return False
         if answer is None or take_turn(self._app, caller):
             return False

@@ -34,7 +34,7 @@ class SharedAnswer:
     `tag` is its version, for those who have it already; None if it has none.
     """
 
-    __slots__ = ("_body", "_json", "tag")
+    __slots__ = ("_body", "tag")
 
     def __init__(self, body: bytes | Callable[[], Any], *, tag: str | None = None) -> None:
         """`body` is the whole body, or returns what is to be its `data`, JSON-ready."""
