@@ -167,6 +167,12 @@ async def lose_permissions(scene: Scene) -> None:
     scene.server.app[components._KEYS].forget(scene.key.key.key_id)
 
 
+async def lose_permissions_and_notice(scene: Scene) -> None:
+    """The key is known by its new permissions when the request comes again."""
+    await lose_permissions(scene)
+    await scene.ask(scene.get(path=f"{PREFIX}/queue"))
+
+
 async def write(scene: Scene) -> None:
     """Change the job by another connection."""
     scene.coordinator.answer("CancelJob", job(8))

@@ -34,6 +34,7 @@ from tests.api.scenes import (
     hang,
     leave,
     lose_permissions,
+    lose_permissions_and_notice,
     one_behind_another,
     read_again,
     revoke,
@@ -80,6 +81,9 @@ SITUATIONS = {
     "revoked": Situation(then(revoke), [200, 401], 0),
     "expired": Situation(then(expire), [200, 401], 0),
     "permission lost": Situation(then(lose_permissions), [200, 403], 0),
+    "permission lost, which is known": Situation(
+        then(lose_permissions_and_notice), [200, 403, 403], 0
+    ),
     "limited": Situation(
         thrice,
         [200, 200, 429],
@@ -267,6 +271,25 @@ async def test_what_is_known_is_not_seen_in_a_body_nor_in_a_part_of_a_request(
         # With another `Host` behind it.
         assert (await scene.ask(known)).status == 400
         assert await scene.client.rest() == b""
+
+
+async def test_the_end_of_a_request_is_not_taken_for_one_that_is_its_own(
+    settings: Settings,
+    coordinator: ScriptedCoordinator,
+    keys: Keys,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else who may read the job could have others read it who send no token."""
+    async with scene_of(PLAIN, settings, coordinator, keys, monkeypatch) as scene:
+        bare = written(f"GET {JOB} HTTP/1.1")
+        begun = scene.get()[: -len(b"\r\n")] + b"X: "
+        host = next(line for line in bare.split(b"\r\n") if line.lower().startswith(b"host:"))
+        await scene.client.send(begun.replace(host + b"\r\n", b""))
+        async with asyncio.timeout(SAFETY_NET):
+            while not scene.reads:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.01)
+        assert (await scene.ask(bare)).status == 200
+        assert (await scene.ask(bare)).status == 401
 
 
 async def test_many_clients_that_ask_at_once_are_answered_once_each(
